@@ -1,0 +1,25 @@
+//! The words that every Ogee process shares.
+//!
+//! *Place*: the lowest layer; everything else may import it and it imports nothing of ours.
+//! *Owner*: no task, no I/O, no clock; plain values.
+//! *Invariants*: an id or a unit that exists is in range; a decoded frame header is valid.
+//! *On failure*: decoders return an error that names the field and the value; nothing panics.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`id`] | names of things: volume, chunk, copyset, replica … |
+//! | [`unit`] | quantities of bytes and blocks |
+//! | [`limit`] | every limit that two processes must agree on |
+//! | [`checksum`] | CRC32C |
+//! | [`layout`] | volume address → chunk and offset (striping) |
+//! | [`wire`] | fixed-layout frames of the data plane |
+//! | `service` | gRPC services of the control plane (feature `services`) |
+
+pub mod checksum;
+pub mod id;
+pub mod layout;
+pub mod limit;
+#[cfg(feature = "services")]
+pub mod service;
+pub mod unit;
+pub mod wire;
