@@ -96,8 +96,19 @@ id!(
 );
 
 /// Identity of a store: written in its superblock at format time, never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct StoreId(uuid::Uuid);
 
@@ -167,7 +178,10 @@ impl LogId {
     /// From raw term and index.
     #[must_use]
     pub const fn new(term: u64, index: u64) -> Self {
-        Self { term: Term::new(term), index: LogIndex::new(index) }
+        Self {
+            term: Term::new(term),
+            index: LogIndex::new(index),
+        }
     }
 }
 

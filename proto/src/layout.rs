@@ -43,7 +43,10 @@ pub const STRIPE_COUNT_MAX: u32 = 256;
 
 impl Default for StripeLayout {
     fn default() -> Self {
-        Self { unit: CHUNK_SIZE_U32, count: 1 }
+        Self {
+            unit: CHUNK_SIZE_U32,
+            count: 1,
+        }
     }
 }
 
@@ -57,10 +60,17 @@ impl StripeLayout {
     /// When the unit or the count is out of range.
     pub fn new(unit: u64, count: u64) -> Result<Self, LayoutError> {
         let unit_ok = unit.is_power_of_two() && unit >= BLOCK_SIZE as u64;
-        let unit32 = u32::try_from(unit).ok().filter(|u| unit_ok && *u <= CHUNK_SIZE_U32);
-        let count32 = u32::try_from(count).ok().filter(|c| (1..=STRIPE_COUNT_MAX).contains(c));
+        let unit32 = u32::try_from(unit)
+            .ok()
+            .filter(|u| unit_ok && *u <= CHUNK_SIZE_U32);
+        let count32 = u32::try_from(count)
+            .ok()
+            .filter(|c| (1..=STRIPE_COUNT_MAX).contains(c));
         let unit = unit32.ok_or(LayoutError::Unit(unit))?;
-        Ok(Self { unit, count: count32.ok_or(LayoutError::Count(count))? })
+        Ok(Self {
+            unit,
+            count: count32.ok_or(LayoutError::Count(count))?,
+        })
     }
 
     /// Stripe unit in bytes.
@@ -91,7 +101,11 @@ impl StripeLayout {
         let (set, within) = (offset.get() / set_size, offset.get() % set_size);
         let (stripe, into) = (within / unit, within % unit);
         let chunk = u32::try_from(set * count + stripe % count).ok()?;
-        let run = if count == 1 { CHUNK_SIZE as u64 - within } else { unit - into };
+        let run = if count == 1 {
+            CHUNK_SIZE as u64 - within
+        } else {
+            unit - into
+        };
         Some(ChunkSpan {
             chunk: ChunkIndex::new(chunk),
             chunk_offset: ByteOffset::new(stripe / count * unit + into),
@@ -101,6 +115,9 @@ impl StripeLayout {
     }
 
     /// All parts of a request, in address order.
+    ///
+    /// The caller has checked the request against the volume's size; parts past the largest volume
+    /// are left out.
     pub fn spans(self, offset: ByteOffset, len: ByteLen) -> impl Iterator<Item = ChunkSpan> {
         let mut done = 0u64;
         std::iter::from_fn(move || {

@@ -8,18 +8,24 @@
 //! | module | holds |
 //! |---|---|
 //! | [`id`] | names of things: volume, chunk, copyset, replica … |
-//! | [`unit`] | quantities of bytes and blocks |
+//! | [`mod@unit`] | quantities of bytes and blocks |
+//! | [`name`] | names that users give |
+//! | [`size`] | sizes as users write them |
 //! | [`limit`] | every limit that two processes must agree on |
 //! | [`checksum`] | CRC32C |
+//! | [`fault`] | what a user is told: code, what, cause, remedy |
 //! | [`layout`] | volume address → chunk and offset (striping) |
 //! | [`wire`] | fixed-layout frames of the data plane |
 //! | `service` | gRPC services of the control plane (feature `services`) |
 
 pub mod checksum;
+pub mod fault;
 pub mod id;
 pub mod layout;
 pub mod limit;
+pub mod name;
 #[cfg(feature = "services")]
 pub mod service;
+pub mod size;
 pub mod unit;
 pub mod wire;

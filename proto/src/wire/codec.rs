@@ -57,8 +57,10 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`WireError::Truncated`] when too few bytes are left.
     pub fn bytes(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], WireError> {
-        let (head, rest) =
-            self.rest.split_at_checked(len).ok_or(WireError::Truncated { field })?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(WireError::Truncated { field })?;
         self.rest = rest;
         Ok(head)
     }
@@ -77,7 +79,10 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(WireError::Field { field, value: self.rest.len() as u64 })
+            Err(WireError::Field {
+                field,
+                value: self.rest.len() as u64,
+            })
         }
     }
 }

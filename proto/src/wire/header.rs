@@ -5,7 +5,7 @@ use crate::checksum::crc32c;
 use crate::id::{
     ChunkIndex, ChunkKey, ClientId, CopysetId, Epoch, Incarnation, RequestId, Sequence, VolumeId,
 };
-use crate::limit::{FRAME_BODY_MAX, FRAME_HEADER_SIZE, FRAME_META_MAX};
+use crate::limit::{FRAME_BODY_MAX, FRAME_HEADER_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -72,6 +72,9 @@ struct RawHeader {
 const _: () = assert!(size_of::<RawHeader>() == FRAME_HEADER_SIZE);
 const CRC_AT: usize = FRAME_HEADER_SIZE - 4;
 
+// The two parts are checked each against its own limit; together they stay within the body's.
+const _: () = assert!(FRAME_META_MAX + REPLICATION_PAYLOAD_MAX <= FRAME_BODY_MAX);
+
 /// A decoded header: every field in range, lengths within their limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameHeader {
@@ -116,7 +119,10 @@ impl FrameHeader {
         Self {
             kind,
             request_id,
-            key: ChunkKey { volume: VolumeId::new(0), chunk: ChunkIndex::new(0) },
+            key: ChunkKey {
+                volume: VolumeId::new(0),
+                chunk: ChunkIndex::new(0),
+            },
             epoch: Epoch::new(0),
             sequence: Sequence::new(0),
             watermark: Sequence::new(0),
@@ -193,8 +199,13 @@ impl FrameHeader {
         let short = WireError::Short(bytes.len());
         let (raw, _) = RawHeader::ref_from_prefix(bytes).map_err(|_| short)?;
         check_frame(raw)?;
+        check_reserved(raw)?;
         let meta_len = check_len("meta length", raw.meta_len.get(), FRAME_META_MAX)?;
-        let payload_len = check_len("payload length", raw.payload_len.get(), FRAME_BODY_MAX)?;
+        let payload_len = check_len(
+            "payload length",
+            raw.payload_len.get(),
+            REPLICATION_PAYLOAD_MAX,
+        )?;
         Ok(Self {
             kind: FrameKind::decode(raw.kind)?,
             request_id: RequestId::new(raw.request_id.get()),
@@ -224,7 +235,10 @@ fn check_frame(raw: &RawHeader) -> Result<(), WireError> {
         return Err(WireError::Magic(raw.magic.get()));
     }
     if raw.version.get() != WIRE_VERSION {
-        return Err(WireError::Version { peer: raw.version.get(), ours: WIRE_VERSION });
+        return Err(WireError::Version {
+            peer: raw.version.get(),
+            ours: WIRE_VERSION,
+        });
     }
     let (head, _) = raw.as_bytes().split_at(CRC_AT);
     let (expected, found) = (crc32c(head), raw.header_crc.get());
@@ -234,9 +248,31 @@ fn check_frame(raw: &RawHeader) -> Result<(), WireError> {
     Ok(())
 }
 
+/// Bytes without a meaning in this version must be zero, so that a later version may give them one
+/// and be sure that no older peer has ever sent them otherwise.
+fn check_reserved(raw: &RawHeader) -> Result<(), WireError> {
+    let field = |field, value| match value {
+        0 => Ok(()),
+        value => Err(WireError::Field { field, value }),
+    };
+    field("flags", u64::from(raw.flags))?;
+    field("reserved word", u64::from(raw.reserved0.get()))?;
+    let tail = raw
+        .reserved1
+        .iter()
+        .find(|byte| **byte != 0)
+        .copied()
+        .unwrap_or(0);
+    field("reserved tail", u64::from(tail))
+}
+
 fn check_len(field: &'static str, value: u32, limit: usize) -> Result<u32, WireError> {
     if value as usize > limit {
-        return Err(WireError::Length { field, value: value as usize, limit });
+        return Err(WireError::Length {
+            field,
+            value: value as usize,
+            limit,
+        });
     }
     Ok(value)
 }
