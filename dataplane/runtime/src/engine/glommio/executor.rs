@@ -1,0 +1,138 @@
+//! One executor on io_uring.
+//!
+//! **Place.** Under `crate::executor`, which owns the thread. **Owner.** The thread that made it.
+//!
+//! **Invariants.** Memory locked by registration stays within `limit::MEMLOCK_BUDGET`. The first
+//! timer, always late, is spent before the main future starts. When the main future is done all
+//! tasks are cancelled and the rings run once more, so that files and sockets are closed.
+//!
+//! **Failure.** A machine that cannot run io_uring is an error that says why; the engine itself
+//! would exit or panic.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use ::glommio::{LocalExecutor, LocalExecutorBuilder};
+
+use super::error::into_io;
+use super::{sys, timer};
+use crate::executor::Placement;
+use crate::limit::{PREEMPT_INTERVAL, REGISTERED_MEMORY, RING_DEPTH};
+use crate::task;
+
+thread_local! {
+    static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Turns of the rings at shutdown: one submits the closes, one reaps them.
+const SHUTDOWN_TURNS: usize = 2;
+
+/// What the public builder asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) placement: Placement,
+    pub(crate) spin_before_park: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("this kernel has no io_uring; Linux 5.8 or later is needed")]
+    NoIoUring,
+    #[error(
+        "io_uring is forbidden here: check kernel.io_uring_disabled and the container's seccomp \
+         profile"
+    )]
+    Forbidden,
+    #[error("io_uring cannot lock memory: raise RLIMIT_MEMLOCK (ulimit -l) to 8 MiB")]
+    LockedMemory,
+}
+
+/// An executor bound to the current thread.
+pub(crate) struct Executor {
+    local: LocalExecutor,
+}
+
+impl Executor {
+    pub(crate) fn new(config: &Config) -> io::Result<Self> {
+        sys::check_io_uring().map_err(explain_start)?;
+        let placement = match config.placement {
+            Placement::Unbound => ::glommio::Placement::Unbound,
+            Placement::Cpu(cpu) => ::glommio::Placement::Fixed(cpu),
+        };
+        let local = LocalExecutorBuilder::new(placement)
+            .name(&config.name)
+            .io_memory(REGISTERED_MEMORY)
+            .ring_depth(RING_DEPTH)
+            .preempt_timer(PREEMPT_INTERVAL)
+            .spin_before_park(config.spin_before_park)
+            .make()
+            .map_err(explain_make)?;
+        Ok(Self { local })
+    }
+
+    /// Runs `main` to its end, then ends all tasks that it left.
+    pub(crate) fn run<F: Future>(&self, main: F) -> F::Output {
+        let _running = Running::enter();
+        self.local.run(async {
+            timer::yield_now().await;
+            let output = task::run_root(main).await;
+            task::cancel_all();
+            for _ in 0..SHUTDOWN_TURNS {
+                timer::yield_now().await;
+            }
+            output
+        })
+    }
+}
+
+/// Whether this thread is inside [`Executor::run`].
+pub(super) fn is_running() -> bool {
+    IS_RUNNING.get()
+}
+
+/// Hands a future to the current executor.
+pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
+    assert!(is_running(), "spawn outside of an executor");
+    drop(::glommio::spawn_local(future).detach());
+}
+
+struct Running;
+
+impl Running {
+    fn enter() -> Self {
+        assert!(
+            !IS_RUNNING.replace(true),
+            "an executor already runs on this thread"
+        );
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        IS_RUNNING.set(false);
+    }
+}
+
+fn explain_start(error: io::Error) -> io::Error {
+    let cause = match error.raw_os_error() {
+        Some(libc::ENOSYS) => StartError::NoIoUring,
+        Some(libc::EPERM | libc::EACCES) => StartError::Forbidden,
+        Some(libc::ENOMEM) => StartError::LockedMemory,
+        _ => return error,
+    };
+    io::Error::new(io::ErrorKind::Unsupported, cause)
+}
+
+fn explain_make(error: ::glommio::GlommioError<()>) -> io::Error {
+    use ::glommio::{GlommioError, ReactorErrorKind};
+    match error {
+        GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(..)) => {
+            io::Error::new(io::ErrorKind::Unsupported, StartError::LockedMemory)
+        }
+        other => explain_start(into_io(other)),
+    }
+}

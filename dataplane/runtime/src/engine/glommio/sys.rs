@@ -1,0 +1,97 @@
+//! System calls that neither the standard library nor the engine offers.
+//!
+//! **Place.** Leaves under `executor`, `file` and `net`. **Owner.** Stateless; descriptors are
+//! borrowed for one call. **Invariants.** No call here blocks. **Failure.** `errno` as `io::Error`.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use crate::limit::SEND_SLICES_MAX;
+use crate::net::PeerCredentials;
+
+/// Size of `struct io_uring_params`.
+const RING_PARAMS_LEN: usize = 120;
+
+/// Whether this process may create rings at all; the engine would exit the process instead.
+pub(super) fn check_io_uring() -> io::Result<()> {
+    let mut params = [0_u64; RING_PARAMS_LEN / 8];
+    let one_entry: libc::c_uint = 1;
+    // SAFETY: the kernel fills `params`, which is ours, aligned and of the size it expects, before
+    // the call returns.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, one_entry, params.as_mut_ptr()) };
+    let fd = RawFd::try_from(fd)
+        .ok()
+        .filter(|fd| *fd >= 0)
+        .ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the call above returned this descriptor to us alone.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(())
+}
+
+/// Offset of the end, which is the size for files and block devices alike.
+pub(super) fn seek_end(file: &impl AsRawFd) -> io::Result<u64> {
+    // SAFETY: no memory is passed; the descriptor is open as long as `file` is borrowed.
+    let end = unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_END) };
+    u64::try_from(end).map_err(|_negative| io::Error::last_os_error())
+}
+
+/// Process at the other end of a Unix socket, as of its connect.
+pub(super) fn peer_credentials(socket: RawFd) -> io::Result<PeerCredentials> {
+    let mut found = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>())
+        .expect("invariant: a ucred is 12 bytes");
+    // SAFETY: `found` and `len` are ours, outlive the call, and `len` is the size of `found`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            ptr::from_mut(&mut found).cast(),
+            ptr::from_mut(&mut len),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(PeerCredentials {
+        pid: found.pid,
+        uid: found.uid,
+        gid: found.gid,
+    })
+}
+
+/// Sends what fits into the socket's buffer now; `WouldBlock` if nothing does.
+pub(super) fn send_vectored(socket: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let count = slices.len().min(SEND_SLICES_MAX);
+    // SAFETY: all-zero is a valid msghdr: no name, no control data, no slices.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    // `IoSlice` has the layout of `iovec`; the kernel only reads through it.
+    message.msg_iov = slices.as_ptr().cast_mut().cast();
+    message.msg_iovlen = count;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `message` points at `count` slices that stay borrowed for the call; with MSG_DONTWAIT
+    // the kernel keeps no reference to them after it returns.
+    let sent = unsafe { libc::sendmsg(socket, ptr::from_ref(&message), flags) };
+    usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())
+}
+
+/// Ends one or both directions of a connection.
+pub(super) fn shutdown(socket: RawFd, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    // SAFETY: no memory is passed; a stale descriptor would be an error, not a fault.
+    match unsafe { libc::shutdown(socket, how) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

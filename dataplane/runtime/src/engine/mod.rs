@@ -1,0 +1,23 @@
+//! The engine under the contract: the real one, or the deterministic one under `--cfg ogee_sim`.
+//!
+//! Both export the same names; nothing outside this folder knows which is chosen.
+
+#[cfg(not(ogee_sim))]
+mod glommio;
+#[cfg(not(ogee_sim))]
+pub use self::glommio::random_u64;
+#[cfg(not(ogee_sim))]
+pub(crate) use self::glommio::{
+    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Socket, Timer, now, spawn,
+    yield_now,
+};
+
+#[cfg(ogee_sim)]
+mod sim;
+#[cfg(ogee_sim)]
+pub use self::sim::random_u64;
+#[cfg(ogee_sim)]
+pub(crate) use self::sim::{
+    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Socket, Timer, now, spawn,
+    yield_now,
+};

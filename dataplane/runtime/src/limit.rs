@@ -1,0 +1,57 @@
+//! Limits of the runtime, each with its reason.
+//!
+//! **Place.** Read by every module of this crate. **Owner.** Constants. **Invariants.** Asserted at
+//! compile time below. **Failure.** Exceeding a limit is a value or an assertion, said per limit.
+
+use std::time::Duration;
+
+/// Alignment of every [`crate::Buffer`]: the largest logical block of the devices we support.
+pub const BUFFER_ALIGNMENT: usize = 4096;
+
+/// Smallest unit in which direct I/O may be addressed; devices with larger sectors refuse it.
+pub const DIRECT_IO_UNIT: u64 = 512;
+
+/// Locked memory that three executors must share: the usual `RLIMIT_MEMLOCK` of an unprivileged
+/// process.
+pub const MEMLOCK_BUDGET: usize = 8 << 20;
+
+/// Executors that must start within [`MEMLOCK_BUDGET`]: a development cluster of three nodes.
+pub const EXECUTORS_PER_BUDGET: usize = 3;
+
+/// An executor drives three rings and registers its arena with each, so it is charged three times.
+const RINGS_PER_EXECUTOR: usize = 3;
+
+/// Arena of registered I/O memory per executor. What does not fit is served from the heap: slower
+/// by one page pin per request, never refused.
+pub const REGISTERED_MEMORY: usize = 512 << 10;
+
+/// Entries of each submission ring. It bounds one batch, not the requests in flight: what does not
+/// fit waits in user memory until the next turn.
+pub const RING_DEPTH: usize = 128;
+
+/// Longest time that runnable tasks keep I/O waiting. Below 100 µs the preemption timer itself
+/// starves the tasks.
+pub const PREEMPT_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Shortest timer that makes the executor run its rings; a zero-length one would be ready at once.
+pub const YIELD_INTERVAL: Duration = Duration::from_micros(1);
+
+/// Live tasks of one executor. Tasks are per connection, copyset or volume, never per request.
+pub const TASKS_MAX: usize = 1 << 20;
+
+/// Bytes reserved by a socket read that finds no spare room.
+pub const READ_CHUNK: usize = 64 << 10;
+
+/// Slices handed to the kernel by one vectored send (`UIO_MAXIOV`).
+pub const SEND_SLICES_MAX: usize = 1024;
+
+/// Bytes written at once while zero-filling a file.
+pub const ZERO_FILL_CHUNK: usize = 1 << 20;
+
+const _: () = assert!(
+    REGISTERED_MEMORY * RINGS_PER_EXECUTOR * EXECUTORS_PER_BUDGET <= MEMLOCK_BUDGET * 3 / 4,
+    "a quarter of the budget stays free for the rings and for the embedder"
+);
+const _: () = assert!(REGISTERED_MEMORY.is_multiple_of(BUFFER_ALIGNMENT));
+const _: () = assert!(ZERO_FILL_CHUNK.is_multiple_of(BUFFER_ALIGNMENT));
+const _: () = assert!(YIELD_INTERVAL.as_nanos() > 0);
