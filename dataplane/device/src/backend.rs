@@ -1,0 +1,78 @@
+//! The backends behind a device. The choice is made once; an enum dispatches, since this is hot.
+
+use crate::error::DeviceError;
+use crate::fault::FaultDevice;
+use crate::memory::MemoryDevice;
+use crate::request::Request;
+use crate::uring::UringDevice;
+use ogee_runtime::{Buffer, ReadBuffer};
+use std::rc::Rc;
+
+/// What serves the requests of a device.
+pub(crate) enum Backend {
+    Uring(UringDevice),
+    Memory(Rc<MemoryDevice>),
+    Fault(FaultDevice),
+}
+
+impl Backend {
+    pub(crate) async fn read(&self, request: Request<'_>) -> Result<ReadBuffer, DeviceError> {
+        match self {
+            Self::Uring(uring) => uring.read(request).await,
+            Self::Memory(memory) => Ok(memory.read(request).await),
+            Self::Fault(fault) => fault.read(request).await,
+        }
+    }
+
+    pub(crate) async fn write(
+        &self,
+        request: Request<'_>,
+        data: Buffer,
+    ) -> Result<(), DeviceError> {
+        match self {
+            Self::Uring(uring) => uring.write(request, data).await,
+            Self::Memory(memory) => {
+                memory.write(request, data).await;
+                Ok(())
+            }
+            Self::Fault(fault) => fault.write(request, data).await,
+        }
+    }
+
+    pub(crate) async fn write_durable(
+        &self,
+        request: Request<'_>,
+        data: Buffer,
+    ) -> Result<(), DeviceError> {
+        match self {
+            Self::Uring(uring) => uring.write_durable(request, data).await,
+            Self::Memory(memory) => {
+                memory.write_durable(request, data).await;
+                Ok(())
+            }
+            Self::Fault(fault) => fault.write_durable(request, data).await,
+        }
+    }
+
+    pub(crate) async fn flush(&self, request: Request<'_>) -> Result<(), DeviceError> {
+        match self {
+            Self::Uring(uring) => uring.flush(request).await,
+            Self::Memory(memory) => {
+                memory.flush().await;
+                Ok(())
+            }
+            Self::Fault(fault) => fault.flush(request).await,
+        }
+    }
+
+    pub(crate) async fn discard(&self, request: Request<'_>) -> Result<(), DeviceError> {
+        match self {
+            Self::Uring(uring) => uring.discard(request).await,
+            Self::Memory(memory) => {
+                memory.discard(request).await;
+                Ok(())
+            }
+            Self::Fault(fault) => fault.discard(request).await,
+        }
+    }
+}
