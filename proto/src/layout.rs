@@ -15,7 +15,7 @@ pub struct StripeLayout {
 }
 
 /// Why a stripe layout was refused.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, thiserror::Error, PartialEq, Eq)]
 pub enum LayoutError {
     /// The unit does not divide a chunk into whole blocks.
     #[error("stripe unit {0} must be a power of two from 4096 to 16777216")]

@@ -1,0 +1,66 @@
+//! Every limit of this crate, and how each follows from another.
+//!
+//! *Place*: read by every module. *Owner*: none, constants. *Invariants*: asserted at compile time.
+//! *On failure*: a limit that is reached makes the caller wait; it never drops a request.
+
+use ogee_proto::limit::{REPLICAS_MAX, REQUEST_PAYLOAD_MAX, SESSION_WINDOW_MAX};
+use std::time::Duration;
+
+/// Parts of one volume on the wire or waiting for a retry. Four VM queues of 256 without a wait.
+pub const INFLIGHT_PARTS_MAX: usize = 1024;
+/// Payload bytes of those parts, both directions: 64 requests of the largest size.
+pub const INFLIGHT_BYTES_MAX: usize = 64 << 20;
+/// Parts of one user request that run at a time; a larger request feeds the next as one ends.
+///
+/// Half of the byte limit, so that one huge request never starves the others.
+pub(crate) const PARTS_PER_REQUEST_MAX: usize = 32;
+/// Requests sent at a time to a copyset whose leader is not known: enough to find it.
+///
+/// Without it, every waiting payload would be carried to every replica once per pause.
+pub(crate) const PROBES_MAX: usize = 4;
+/// Replicas that one request tries between two pauses.
+pub(crate) const ROUND_MAX: usize = REPLICAS_MAX;
+
+/// A reply this late is given up on: the same sequence goes out again, elsewhere.
+///
+/// Silence of a whole peer is noticed by the transport in 2 s; this is for a peer that lives but
+/// does not answer.
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+/// A connection that does not stand by then is given up for the next replica: long enough for a
+/// handshake on a busy host, short against an election.
+pub(crate) const CONNECT_WAIT: Duration = Duration::from_millis(200);
+/// First pause of a request.
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(1);
+/// Longest pause of a request: bounds what a healed cluster waits for us.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// "Busy" answers of one replica that a request takes before it looks elsewhere.
+pub(crate) const PATIENCE: u32 = 8;
+
+/// The map is fetched this often without a reason.
+pub(crate) const REFRESH_PERIOD: Duration = Duration::from_secs(5);
+/// And never more often than this, whatever the reason.
+pub(crate) const REFRESH_GAP: Duration = Duration::from_secs(1);
+
+/// How often the watchdog looks.
+pub(crate) const WATCHDOG_PERIOD: Duration = Duration::from_secs(1);
+/// A request older than this is reported.
+pub(crate) const SLOW_AFTER: Duration = Duration::from_secs(5);
+/// Reports of one volume are at least this far apart.
+pub(crate) const SLOW_REPORT_GAP: Duration = Duration::from_secs(10);
+
+/// Requests to the MDS thread that wait in its queue.
+pub(crate) const MDS_QUEUE_MAX: usize = 64;
+/// Requests that the MDS thread has under way.
+pub(crate) const MDS_CALLS_MAX: usize = 64;
+/// MDS endpoints remembered: the configured ones and those learnt from redirects.
+pub(crate) const MDS_ENDPOINTS_MAX: usize = 16;
+/// First pause after all MDS endpoints failed.
+pub(crate) const MDS_BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between two rounds over the MDS endpoints.
+pub(crate) const MDS_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+const _: () = assert!(INFLIGHT_PARTS_MAX as u64 <= SESSION_WINDOW_MAX);
+const _: () = assert!(PARTS_PER_REQUEST_MAX * REQUEST_PAYLOAD_MAX <= INFLIGHT_BYTES_MAX);
+const _: () = assert!(PROBES_MAX < INFLIGHT_PARTS_MAX);
+const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_MAX.as_nanos());
+const _: () = assert!(BACKOFF_MAX.as_nanos() < ATTEMPT_TIMEOUT.as_nanos());

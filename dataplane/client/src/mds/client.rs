@@ -1,0 +1,382 @@
+//! Which metadata server to ask, and what to do when it does not answer.
+//!
+//! *Place*: under `volumes` and `topology`, over tonic channels.
+//! *Owner*: any tokio runtime; clones share the endpoints and what was learnt about them.
+//! *Invariants*: at most `MDS_ENDPOINTS_MAX` endpoints are known; the configured ones are never
+//! forgotten. A call marked once-only goes out again only after an answer that proves that it was
+//! not executed: a redirect, or a connection that never stood.
+//! *On failure*: the next endpoint at once, a jittered pause after each round over all of them,
+//! until the patience of the configuration is over.
+
+use super::error::{ControlError, Refusal};
+use crate::limit::{MDS_BACKOFF_MAX, MDS_BACKOFF_MIN, MDS_ENDPOINTS_MAX};
+use std::error::Error as _;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+
+/// Metadata that names the leader in an UNAVAILABLE answer.
+const LEADER_KEY: &str = "ogee-mds-leader";
+
+/// How to reach the metadata servers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MdsConfig {
+    /// Their addresses: `host:port`.
+    pub endpoints: Vec<String>,
+    /// Time for a connection to stand.
+    pub connect_timeout: Duration,
+    /// Time for one answer.
+    pub call_timeout: Duration,
+    /// Time for one call with all its retries.
+    pub patience: Duration,
+}
+
+/// The calls of the metadata servers. Clones are cheap and share connections.
+#[derive(Clone)]
+pub struct MdsClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: MdsConfig,
+    servers: Mutex<Servers>,
+}
+
+/// Endpoints and which of them to ask next.
+struct Servers {
+    known: Vec<Server>,
+    configured: usize,
+    preferred: usize,
+}
+
+#[derive(Clone)]
+struct Server {
+    address: String,
+    channel: Channel,
+}
+
+/// Whether a call may be executed twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Repeat {
+    /// Twice is as good as once.
+    Freely,
+    /// Only if it was not executed.
+    Never,
+}
+
+/// What an unusable answer proves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// The server has decided: no.
+    Refused,
+    /// Not executed: ask this one.
+    Redirected(String),
+    /// Not executed: ask another.
+    NotExecuted,
+    /// Perhaps executed.
+    Unknown,
+}
+
+impl MdsConfig {
+    /// Defaults over these endpoints.
+    #[must_use]
+    pub const fn new(endpoints: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            connect_timeout: Duration::from_secs(1),
+            call_timeout: Duration::from_secs(5),
+            patience: Duration::from_secs(15),
+        }
+    }
+}
+
+impl MdsClient {
+    /// A client of the configured endpoints. Connects when first used.
+    ///
+    /// Must be called within a tokio runtime, which then owns its connections.
+    ///
+    /// # Errors
+    /// [`ControlError::Address`] or [`ControlError::NoEndpoints`].
+    pub fn new(config: MdsConfig) -> Result<Self, ControlError> {
+        let configured = config.endpoints.iter().take(MDS_ENDPOINTS_MAX);
+        let known = configured
+            .map(|address| Server::new(address, &config))
+            .collect::<Result<Vec<_>, ControlError>>()?;
+        if known.is_empty() {
+            return Err(ControlError::NoEndpoints);
+        }
+        let servers = Servers {
+            configured: known.len(),
+            known,
+            preferred: 0,
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                config,
+                servers: Mutex::new(servers),
+            }),
+        })
+    }
+
+    /// Asks until somebody decides or patience is over.
+    pub(super) async fn call<T, F, A>(&self, repeat: Repeat, ask: F) -> Result<T, ControlError>
+    where
+        F: Fn(Channel) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let patience = self.shared.config.patience;
+        let mut last = None;
+        let asked = self.ask_all(repeat, &ask, &mut last);
+        match tokio::time::timeout(patience, asked).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let endpoints = self.shared.config.endpoints.clone();
+                Err(ControlError::Unreachable {
+                    endpoints,
+                    waited: patience,
+                    last,
+                })
+            }
+        }
+    }
+
+    async fn ask_all<T, F, A>(
+        &self,
+        repeat: Repeat,
+        ask: &F,
+        last: &mut Option<Box<Status>>,
+    ) -> Result<T, ControlError>
+    where
+        F: Fn(Channel) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut tries = 0;
+        loop {
+            let server = self.servers().preferred().clone();
+            let status = match self.ask_one(&server, ask).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            match verdict(&status) {
+                Verdict::Refused => {
+                    return Err(ControlError::Refused(Box::new(Refusal::new(status))));
+                }
+                Verdict::Unknown if repeat == Repeat::Never => {
+                    let (endpoint, last) = (server.address, Some(Box::new(status)));
+                    return Err(ControlError::OutcomeUnknown { endpoint, last });
+                }
+                Verdict::Redirected(leader) => self.follow(&server, &leader),
+                Verdict::NotExecuted | Verdict::Unknown => self.servers().rotate(&server.address),
+            }
+            *last = Some(Box::new(status));
+            tries += 1;
+            self.pause_after_round(tries).await;
+        }
+    }
+
+    async fn ask_one<T, F, A>(&self, server: &Server, ask: &F) -> Result<T, Status>
+    where
+        F: Fn(Channel) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let answer = ask(server.channel.clone());
+        match tokio::time::timeout(self.shared.config.call_timeout, answer).await {
+            Ok(outcome) => outcome.map(Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("no answer in time")),
+        }
+    }
+
+    fn follow(&self, from: &Server, leader: &str) {
+        let mut servers = self.servers();
+        // An address that cannot be parsed is as good as none.
+        if servers.prefer(leader, &self.shared.config).is_err() {
+            servers.rotate(&from.address);
+        }
+    }
+
+    async fn pause_after_round(&self, tries: u32) {
+        let round = u32::try_from(self.servers().known.len()).unwrap_or(u32::MAX);
+        if !tries.is_multiple_of(round) {
+            return;
+        }
+        let factor = 1u32.checked_shl(tries / round - 1).unwrap_or(u32::MAX);
+        let ceiling = MDS_BACKOFF_MIN.saturating_mul(factor).min(MDS_BACKOFF_MAX);
+        tokio::time::sleep(ceiling.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+
+    fn servers(&self) -> MutexGuard<'_, Servers> {
+        // Every change is complete before the lock is left, also by a panic.
+        self.shared
+            .servers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Server {
+    fn new(address: &str, config: &MdsConfig) -> Result<Self, ControlError> {
+        let bare = address
+            .strip_prefix("http://")
+            .unwrap_or(address)
+            .trim_end_matches('/');
+        let bad = || ControlError::Address(address.into());
+        let has_port = bare
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let endpoint = Endpoint::from_shared(format!("http://{bare}")).map_err(|_| bad())?;
+        if !has_port {
+            return Err(bad());
+        }
+        let endpoint = endpoint
+            .connect_timeout(config.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(config.call_timeout)
+            .keep_alive_timeout(config.call_timeout);
+        Ok(Self {
+            address: bare.to_owned(),
+            channel: endpoint.connect_lazy(),
+        })
+    }
+}
+
+impl Servers {
+    fn preferred(&self) -> &Server {
+        self.known
+            .get(self.preferred)
+            .expect("invariant: the preferred server is known")
+    }
+
+    /// Moves on, unless another call has done so already.
+    fn rotate(&mut self, from: &str) {
+        if self.preferred().address == from {
+            self.preferred = (self.preferred + 1) % self.known.len();
+        }
+    }
+
+    /// Prefers `address`, learning it if it is new.
+    fn prefer(&mut self, address: &str, config: &MdsConfig) -> Result<(), ControlError> {
+        let server = Server::new(address, config)?;
+        let at = self
+            .known
+            .iter()
+            .position(|known| known.address == server.address);
+        self.preferred = at.unwrap_or_else(|| self.learn(server));
+        Ok(())
+    }
+
+    fn learn(&mut self, server: Server) -> usize {
+        if self.known.len() >= MDS_ENDPOINTS_MAX {
+            // The oldest learnt one goes; configured ones stay unless they fill the table.
+            self.known
+                .remove(self.configured.min(MDS_ENDPOINTS_MAX - 1));
+        }
+        self.known.push(server);
+        self.known.len() - 1
+    }
+}
+
+fn verdict(status: &Status) -> Verdict {
+    let leader = status
+        .metadata()
+        .get(LEADER_KEY)
+        .and_then(|value| value.to_str().ok());
+    match (status.code(), leader) {
+        (Code::Unavailable, Some(leader)) if !leader.is_empty() => {
+            Verdict::Redirected(leader.to_owned())
+        }
+        // The key without a value: not the leader, and it knows none.
+        (Code::Unavailable, Some(_)) => Verdict::NotExecuted,
+        _ if never_connected(status) => Verdict::NotExecuted,
+        (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted, None) => {
+            Verdict::Unknown
+        }
+        // The channel itself failed: tonic gives the cause, servers cannot.
+        _ if status.source().is_some() => Verdict::Unknown,
+        _ => Verdict::Refused,
+    }
+}
+
+/// Whether the request never left this process.
+fn never_connected(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_leader(mut status: Status, leader: &str) -> Status {
+        status
+            .metadata_mut()
+            .insert(LEADER_KEY, leader.parse().unwrap());
+        status
+    }
+
+    #[test]
+    fn answers_prove_what_they_prove() {
+        let redirected = with_leader(Status::unavailable("not me"), "10.0.0.2:7000");
+        assert_eq!(
+            verdict(&redirected),
+            Verdict::Redirected("10.0.0.2:7000".into())
+        );
+        let unled = with_leader(Status::unavailable("nobody"), "");
+        assert_eq!(verdict(&unled), Verdict::NotExecuted);
+        assert_eq!(verdict(&Status::unavailable("busy")), Verdict::Unknown);
+        assert_eq!(
+            verdict(&Status::deadline_exceeded("late")),
+            Verdict::Unknown
+        );
+        assert_eq!(
+            verdict(&Status::not_found("no such volume")),
+            Verdict::Refused
+        );
+        assert_eq!(
+            verdict(&Status::failed_precondition("in use")),
+            Verdict::Refused
+        );
+    }
+
+    #[tokio::test]
+    async fn addresses_are_checked() {
+        let new = |address: &str| MdsClient::new(MdsConfig::new(vec![address.to_owned()]));
+        for good in [
+            "127.0.0.1:7000",
+            "http://mds-1:7000",
+            "[::1]:7000",
+            "http://a:1/",
+        ] {
+            assert!(new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "127.0.0.1", "mds one:7000", "mds:port"] {
+            assert!(matches!(new(bad), Err(ControlError::Address(_))), "{bad}");
+        }
+        let none = MdsClient::new(MdsConfig::new(vec![]));
+        assert!(matches!(none, Err(ControlError::NoEndpoints)));
+    }
+
+    #[tokio::test]
+    async fn learnt_endpoints_are_bounded() {
+        let config = MdsConfig::new(vec!["10.0.0.1:1".into(), "10.0.0.2:1".into()]);
+        let client = MdsClient::new(config.clone()).unwrap();
+        for port in 100..200 {
+            client
+                .servers()
+                .prefer(&format!("10.0.0.3:{port}"), &config)
+                .unwrap();
+        }
+        let servers = client.servers();
+        assert_eq!(servers.known.len(), MDS_ENDPOINTS_MAX);
+        assert_eq!(servers.preferred().address, "10.0.0.3:199");
+        assert_eq!(servers.known[0].address, "10.0.0.1:1");
+        assert_eq!(servers.known[1].address, "10.0.0.2:1");
+    }
+}

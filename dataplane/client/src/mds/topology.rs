@@ -1,0 +1,73 @@
+//! The calls of the `Topology` service.
+//!
+//! *Place*: methods of [`MdsClient`], for command-line tools.
+//! *Owner*: any tokio runtime. *Invariants*: as in `volumes`. *On failure*: see `client`.
+
+use super::client::{MdsClient, Repeat};
+use super::error::ControlError;
+use ogee_proto::service::topology_client::TopologyClient;
+use ogee_proto::service::{
+    ClusterStatus, CreatePoolRequest, Empty, ListCopysetsResponse, ListDevicesResponse,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, TransferLeaderRequest,
+};
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident($request:ty) -> $answer:ty, $repeat:ident;)*) => {
+        impl MdsClient {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`ControlError`].
+                pub async fn $name(&self, request: $request) -> Result<$answer, ControlError> {
+                    self.call(Repeat::$repeat, |channel| {
+                        let request = request.clone();
+                        async move { TopologyClient::new(channel).$name(request).await }
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! lists {
+    ($($(#[$doc:meta])* $name:ident -> $answer:ty;)*) => {
+        impl MdsClient {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`ControlError`].
+                pub async fn $name(&self) -> Result<$answer, ControlError> {
+                    self.call(Repeat::Freely, |channel| async move {
+                        TopologyClient::new(channel).$name(Empty {}).await
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    /// Makes a pool.
+    create_pool(CreatePoolRequest) -> PoolInfo, Never;
+    /// Asks for another leader of a copyset.
+    transfer_leader(TransferLeaderRequest) -> Empty, Freely;
+}
+
+lists! {
+    /// All pools.
+    list_pools -> ListPoolsResponse;
+    /// All zones.
+    list_zones -> ListZonesResponse;
+    /// All chunkservers.
+    list_servers -> ListServersResponse;
+    /// All devices.
+    list_devices -> ListDevicesResponse;
+    /// All copysets.
+    list_copysets -> ListCopysetsResponse;
+    /// Health and totals.
+    status -> ClusterStatus;
+}
