@@ -15,3 +15,6 @@ mod random;
 
 pub(crate) use backend::MemoryDevice;
 pub use control::{MemoryControl, Survivors};
+
+#[cfg(test)]
+mod model;
