@@ -1,0 +1,95 @@
+//! A connection, after the handshake.
+
+use crate::decoder::Decoder;
+use crate::endpoint::Endpoint;
+use crate::error::{Doing, TransportError};
+use crate::handshake::exchange;
+use crate::hello::Hello;
+use crate::link::Link;
+use crate::metrics::count;
+use crate::options::ConnectionOptions;
+use crate::receiver::FrameReceiver;
+use crate::sender::FrameSender;
+use crate::stream::{Duplex, ReadEnd, WriteEnd, connect_loopback};
+use crate::{keepalive, writer};
+use ogee_runtime::net::TcpStream;
+use ogee_runtime::{spawn, timeout};
+use std::io;
+use std::rc::Rc;
+
+/// A connection, after the handshake. Its writer and keepalive tasks run until it closes.
+pub struct Connection {
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+/// Connects with default options.
+///
+/// # Errors
+/// Whatever stood in the way; nothing remains of the attempt.
+pub async fn connect(endpoint: &Endpoint, hello: &Hello) -> Result<Connection, TransportError> {
+    connect_with(endpoint, hello, ConnectionOptions::default()).await
+}
+
+/// Connects and exchanges Hellos, each within the handshake timeout.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_with(
+    endpoint: &Endpoint,
+    hello: &Hello,
+    options: ConnectionOptions,
+) -> Result<Connection, TransportError> {
+    let limit = options.handshake_timeout;
+    let stream = timeout(limit, open(endpoint))
+        .await
+        .map_err(|_| TransportError::HandshakeTimeout { limit })?
+        .map_err(|error| TransportError::io(Doing::Connect, &error))?;
+    Connection::establish(stream, hello, options).await
+}
+
+async fn open(endpoint: &Endpoint) -> io::Result<Duplex> {
+    match endpoint {
+        Endpoint::Loopback(name) => connect_loopback(name),
+        Endpoint::Tcp(address) => Ok(over_tcp(TcpStream::connect(*address).await?)),
+    }
+}
+
+/// Both directions of a TCP stream.
+pub(crate) fn over_tcp(stream: TcpStream) -> Duplex {
+    let (read, write) = stream.into_split();
+    (ReadEnd::Tcp(read), WriteEnd::Tcp(write))
+}
+
+impl Connection {
+    /// Exchanges Hellos and starts the tasks.
+    pub(crate) async fn establish(
+        mut stream: Duplex,
+        hello: &Hello,
+        options: ConnectionOptions,
+    ) -> Result<Self, TransportError> {
+        let mut decoder = Decoder::default();
+        let peer = exchange(&mut stream, &mut decoder, hello, options.handshake_timeout).await?;
+        let (read, write) = stream;
+        let link = Rc::new(Link::new(peer, options));
+        drop(spawn(writer::run(Rc::clone(&link), write)));
+        drop(spawn(keepalive::run(Rc::clone(&link))));
+        count(|metrics| metrics.connections.bump());
+        Ok(Self {
+            sender: FrameSender::new(Rc::clone(&link)),
+            receiver: FrameReceiver::new(link, read, decoder),
+        })
+    }
+
+    /// Who the peer said it is.
+    #[must_use]
+    pub fn peer(&self) -> &Hello {
+        self.receiver.peer()
+    }
+
+    /// Its two ends.
+    #[must_use]
+    pub fn split(self) -> (FrameSender, FrameReceiver) {
+        (self.sender, self.receiver)
+    }
+}

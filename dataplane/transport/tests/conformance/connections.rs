@@ -1,0 +1,243 @@
+//! One connection: bodies, order, bounds, the end.
+
+use crate::support::{bytes, client, echoing, frame, pair, serve, server, write};
+use ogee_proto::limit::FRAME_BODY_MAX;
+use ogee_proto::wire::FrameKind;
+use ogee_transport::{
+    COPY_MAX, Caller, ConnectionOptions, Doing, Endpoint, FrameReceiver, LARGE_MIN, Listener,
+    SendError, TransportError, metrics,
+};
+use std::io::ErrorKind;
+
+pub async fn bodies_of_every_size_come_back_unchanged(endpoint: Endpoint) {
+    let service = serve(&endpoint, server(), echoing());
+    let caller = Caller::new(service.endpoint().clone(), client());
+    let edges = [COPY_MAX, LARGE_MIN, 256 << 10, 1 << 20];
+    let around = edges.iter().flat_map(|edge| [edge - 1, *edge, edge + 1]);
+    let before = metrics();
+    for len in [0, 1, 127, 128, 4096].into_iter().chain(around) {
+        for meta_len in [0, 1, 5000, 200 << 10] {
+            let mut request = write(1, bytes(len));
+            request.meta = bytes(meta_len).into();
+            let reply = caller.call(request).await.unwrap();
+            assert!(
+                reply.payload[..] == bytes(len)[..],
+                "payload of {len} with meta {meta_len}"
+            );
+            assert!(
+                reply.meta[..] == bytes(meta_len)[..],
+                "meta of {meta_len} with {len}"
+            );
+        }
+    }
+    let after = metrics();
+    assert_eq!(
+        after.frames_in - before.frames_in,
+        after.frames_out - before.frames_out
+    );
+    assert_eq!(
+        after.bytes_in - before.bytes_in,
+        after.bytes_out - before.bytes_out
+    );
+    assert!(after.reads > before.reads && after.bytes_in - before.bytes_in > 2 << 20);
+}
+
+pub async fn frames_arrive_in_order(endpoint: Endpoint) {
+    let (near, far) = open(&endpoint).await;
+    let (sender, _keep) = near.split();
+    let (_, mut receiver) = far.split();
+    let sending = ogee_runtime::spawn(async move {
+        for sequence in 0..3000 {
+            // Small, copied, direct and own-buffer payloads in turn.
+            let len = [0, 100, 4096, COPY_MAX + 1, LARGE_MIN][sequence as usize % 5];
+            sender.send(write(sequence, bytes(len))).await.unwrap();
+        }
+    });
+    expect_sequences(&mut receiver, 3000).await;
+    sending.await.unwrap();
+}
+
+pub async fn a_burst_is_one_write(endpoint: Endpoint) {
+    let (near, far) = open(&endpoint).await;
+    let (sender, _keep) = near.split();
+    let (_, mut receiver) = far.split();
+    let before = metrics();
+    for sequence in 0..200 {
+        sender.try_send(write(sequence, bytes(64))).unwrap();
+    }
+    expect_sequences(&mut receiver, 200).await;
+    let after = metrics();
+    assert_eq!(after.writes - before.writes, 1);
+    assert_eq!(after.frames_out - before.frames_out, 200);
+    assert_eq!(after.bytes_copied - before.bytes_copied, 200 * 64);
+}
+
+pub async fn large_payloads_are_not_copied(endpoint: Endpoint) {
+    const FRAMES: u64 = 32;
+    const LEN: usize = 1 << 20;
+    let (near, far) = open(&endpoint).await;
+    let (sender, _keep) = near.split();
+    let (_, mut receiver) = far.split();
+    let before = metrics().bytes_copied;
+    let sending = ogee_runtime::spawn(async move {
+        for sequence in 0..FRAMES {
+            sender.send(write(sequence, bytes(LEN))).await.unwrap();
+        }
+    });
+    expect_sequences(&mut receiver, FRAMES).await;
+    sending.await.unwrap();
+    let copied = metrics().bytes_copied - before;
+    assert!(copied < FRAMES * LEN as u64 / 32, "{copied} bytes copied");
+}
+
+pub async fn a_full_queue_gives_the_frame_back(endpoint: Endpoint) {
+    let options = ConnectionOptions {
+        queue_frames_max: 4,
+        ..ConnectionOptions::default()
+    };
+    let (near, _far) = pair(&endpoint, options, ConnectionOptions::default()).await;
+    let (sender, _keep) = near.split();
+    for sequence in 0..4 {
+        sender.try_send(write(sequence, bytes(9))).unwrap();
+    }
+    assert_eq!(sender.queued().0, 4);
+    let Err(SendError::Full(back)) = sender.try_send(write(5, bytes(77))) else {
+        panic!("a fifth frame was taken");
+    };
+    assert_eq!(
+        (back.header.sequence.get(), &back.payload[..]),
+        (5, &bytes(77)[..])
+    );
+}
+
+pub async fn sending_waits_for_room_and_loses_nothing(endpoint: Endpoint) {
+    const FRAMES: u64 = 64;
+    let options = ConnectionOptions {
+        queue_bytes_max: 3 << 20,
+        ..ConnectionOptions::default()
+    };
+    let (near, far) = pair(&endpoint, options, ConnectionOptions::default()).await;
+    let (sender, _keep) = near.split();
+    let watched = sender.clone();
+    let sending = ogee_runtime::spawn(async move {
+        for sequence in 0..FRAMES {
+            sender.send(write(sequence, bytes(1 << 20))).await.unwrap();
+        }
+    });
+    // Nobody reads at the far end: the sender gets stuck, with its queue within the bound.
+    let (mut last, mut same) = (usize::MAX, 0);
+    while same < 20 {
+        ogee_runtime::sleep(crate::support::MS).await;
+        let (_, queued) = watched.queued();
+        assert!(queued <= 3 << 20, "{queued} bytes queued");
+        same = if queued == last { same + 1 } else { 0 };
+        last = queued;
+    }
+    assert!(!sending.is_finished() && last > 0);
+    let (_, mut receiver) = far.split();
+    expect_sequences(&mut receiver, FRAMES).await;
+    sending.await.unwrap();
+}
+
+pub async fn a_frame_past_its_limit_is_refused(endpoint: Endpoint) {
+    let (near, far) = open(&endpoint).await;
+    let (sender, _keep) = near.split();
+    let error = sender
+        .try_send(write(1, bytes(FRAME_BODY_MAX + 1)))
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SendError::TooLong {
+                field: "payload",
+                ..
+            }
+        ),
+        "{error}"
+    );
+    sender.try_send(write(0, Vec::new())).unwrap();
+    expect_sequences(&mut far.split().1, 1).await;
+}
+
+pub async fn what_was_queued_is_written_before_closing(endpoint: Endpoint) {
+    let (near, far) = open(&endpoint).await;
+    let (sender, keep) = near.split();
+    for sequence in 0..5 {
+        sender.try_send(write(sequence, bytes(300 << 10))).unwrap();
+    }
+    drop(keep);
+    let error = sender.try_send(write(5, Vec::new())).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SendError::Closed {
+                cause: TransportError::Closed,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(sender.closed().await, TransportError::Closed);
+    let (_, mut receiver) = far.split();
+    expect_sequences(&mut receiver, 5).await;
+    assert_eq!(
+        receiver.recv().await.unwrap_err(),
+        TransportError::PeerClosed
+    );
+    assert_eq!(
+        receiver.recv().await.unwrap_err(),
+        TransportError::PeerClosed,
+        "and again"
+    );
+}
+
+pub async fn both_sides_know_each_other(endpoint: Endpoint) {
+    let before = metrics().connections;
+    let (near, far) = open(&endpoint).await;
+    assert_eq!((near.peer(), far.peer()), (&server(), &client()));
+    assert_eq!(metrics().connections - before, 2);
+    let (sender, _keep) = near.split();
+    sender
+        .try_send(frame(FrameKind::Read, 0, Vec::new()))
+        .unwrap();
+    expect_sequences(&mut far.split().1, 1).await;
+}
+
+pub async fn an_endpoint_has_one_listener(endpoint: Endpoint) {
+    let listener = Listener::bind(&endpoint).unwrap();
+    let endpoint = listener.endpoint().clone();
+    let Err(error) = Listener::bind(&endpoint) else {
+        panic!("bound twice")
+    };
+    let TransportError::Io {
+        doing: Doing::Bind,
+        kind,
+        ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(kind, ErrorKind::AddrInUse);
+    drop(listener);
+    Listener::bind(&endpoint).unwrap();
+}
+
+async fn open(endpoint: &Endpoint) -> (ogee_transport::Connection, ogee_transport::Connection) {
+    pair(
+        endpoint,
+        ConnectionOptions::default(),
+        ConnectionOptions::default(),
+    )
+    .await
+}
+
+async fn expect_sequences(receiver: &mut FrameReceiver, count: u64) {
+    for sequence in 0..count {
+        let frame = receiver.recv().await.unwrap();
+        assert_eq!(frame.header.sequence.get(), sequence);
+        assert!(
+            frame.payload[..] == bytes(frame.payload.len())[..],
+            "payload of {sequence}"
+        );
+    }
+}
