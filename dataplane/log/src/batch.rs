@@ -1,0 +1,264 @@
+//! Batches: records and payloads that become durable together.
+//!
+//! *Place*: built by the flusher from the queue, parsed by recovery. *Owner*: plain values.
+//! *Invariants*: [`BatchHead::parse`] accepts only what [`encode`] wrote, whole. *On failure*:
+//! `parse` returns what is wrong; nothing panics on hostile bytes.
+
+use crate::format::{
+    BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, HeadFault, RECORD_ALIGN, VERSION, check_magic,
+    crc_of,
+};
+use crate::limit::{HEADER_AREA_MAX, PAGE, page_number, page_up};
+use crate::record::{Decoded, Record};
+use ogee_proto::id::{CopysetId, StoreId};
+use ogee_runtime::{Buffer, Payload};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// What places a batch in its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BatchPlace {
+    pub store: StoreId,
+    pub segment: u64,
+    pub epoch: u64,
+    pub sequence: u64,
+    pub durable_upto: u64,
+    /// Bytes from the segment's start.
+    pub offset: usize,
+    pub previous_crc: u32,
+}
+
+/// An encoded batch.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub buffer: Buffer,
+    pub crc: u32,
+    /// Bytes of the header area: where the first payload begins.
+    pub header_len: usize,
+}
+
+/// A parsed header area.
+#[derive(Debug)]
+pub(crate) struct BatchHead {
+    pub place: BatchPlace,
+    pub crc: u32,
+    pub header_len: usize,
+    pub payload_len: usize,
+    records: u32,
+    used: usize,
+}
+
+/// Bytes of a batch's header area whose records take `records_len` bytes.
+pub(crate) const fn header_area_len(records_len: usize) -> usize {
+    page_up(BATCH_HEADER_LEN + records_len)
+}
+
+/// Encodes `records` with their payloads; the order is kept.
+pub(crate) fn encode<'a>(
+    place: &BatchPlace,
+    records: impl Iterator<Item = (CopysetId, &'a Record, &'a Payload)> + Clone,
+) -> Encoded {
+    let records_len: usize = records.clone().map(|(_, record, _)| record.len()).sum();
+    let payload_len: usize = records.clone().map(|(_, record, _)| record.payload_len()).sum();
+    let header_len = header_area_len(records_len);
+    let mut buffer = Buffer::zeroed(header_len + payload_len);
+    let (area, payloads) = buffer.split_at_mut(header_len);
+    let (mut at, mut payload_at, mut count) = (BATCH_HEADER_LEN, 0, 0u32);
+    for (group, record, payload) in records {
+        record.encode(group, page_number(payload_at), &mut area[at..at + record.len()]);
+        payloads[payload_at..payload_at + payload.len()].copy_from_slice(payload);
+        at += record.len();
+        payload_at += record.payload_len();
+        count += 1;
+    }
+    let mut header = header_of(place, count);
+    header.header_pages = page_number(header_len).into();
+    header.payload_pages = page_number(payload_len).into();
+    header.header_len =
+        u32::try_from(at).expect("invariant: a header area is at most HEADER_AREA_MAX").into();
+    area[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
+    let crc = crc_of(area);
+    header.crc = crc.into();
+    area[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
+    Encoded { buffer, crc, header_len }
+}
+
+fn header_of(place: &BatchPlace, records: u32) -> BatchHeader {
+    BatchHeader {
+        magic: BATCH_MAGIC,
+        version: VERSION.into(),
+        crc: 0.into(),
+        store: place.store.to_bytes(),
+        segment: place.segment.into(),
+        epoch: place.epoch.into(),
+        sequence: place.sequence.into(),
+        durable_upto: place.durable_upto.into(),
+        page: page_number(place.offset).into(),
+        header_pages: 0.into(),
+        payload_pages: 0.into(),
+        records: records.into(),
+        previous_crc: place.previous_crc.into(),
+        header_len: 0.into(),
+        reserved: 0.into(),
+    }
+}
+
+impl BatchHead {
+    /// Length of the header area that begins with `page`, if `page` looks like one: what to read
+    /// before [`BatchHead::parse`].
+    pub(crate) fn area_len(page: &[u8]) -> Result<usize, HeadFault> {
+        check_magic(page, &BATCH_MAGIC)?;
+        let (header, _) = BatchHeader::read_from_prefix(page).map_err(|_| HeadFault::Invalid)?;
+        match header.header_pages.get() as usize * PAGE {
+            0 => Err(HeadFault::Invalid),
+            len if len > HEADER_AREA_MAX => Err(HeadFault::Invalid),
+            len => Ok(len),
+        }
+    }
+
+    /// Parses a whole header area of `store`.
+    pub(crate) fn parse(area: &[u8], store: StoreId) -> Result<Self, HeadFault> {
+        check_magic(area, &BATCH_MAGIC)?;
+        let (header, _) = BatchHeader::read_from_prefix(area).map_err(|_| HeadFault::Invalid)?;
+        if header.crc.get() != crc_of(area) {
+            return Err(HeadFault::Invalid);
+        }
+        let found = StoreId::from_bytes(header.store);
+        if found != store {
+            return Err(HeadFault::Foreign(found));
+        }
+        let used = header.header_len.get() as usize;
+        if header.header_pages.get() as usize * PAGE != area.len()
+            || !(BATCH_HEADER_LEN..=area.len()).contains(&used)
+        {
+            return Err(HeadFault::Invalid);
+        }
+        Ok(Self {
+            place: BatchPlace {
+                store,
+                segment: header.segment.get(),
+                epoch: header.epoch.get(),
+                sequence: header.sequence.get(),
+                durable_upto: header.durable_upto.get(),
+                offset: header.page.get() as usize * PAGE,
+                previous_crc: header.previous_crc.get(),
+            },
+            crc: header.crc.get(),
+            header_len: area.len(),
+            payload_len: header.payload_pages.get() as usize * PAGE,
+            records: header.records.get(),
+            used,
+        })
+    }
+
+    /// Bytes of the whole batch.
+    pub(crate) const fn len(&self) -> usize {
+        self.header_len + self.payload_len
+    }
+
+    /// The records in `area`; `None` if they are malformed or their payloads leave the batch.
+    pub(crate) fn records(&self, area: &[u8]) -> Option<Vec<Decoded>> {
+        let mut rest = area.get(BATCH_HEADER_LEN..self.used)?;
+        let mut records = Vec::new();
+        for _ in 0..self.records {
+            let decoded = Record::decode(rest)?;
+            let end = decoded.payload_page as usize * PAGE + decoded.record.payload_len();
+            if end > self.payload_len {
+                return None;
+            }
+            rest = rest.get(decoded.record.len()..)?;
+            records.push(decoded);
+        }
+        rest.is_empty().then_some(records)
+    }
+}
+
+const _: () = assert!(BATCH_HEADER_LEN.is_multiple_of(RECORD_ALIGN));
+
+#[cfg(test)]
+mod tests {
+    use super::{BatchHead, BatchPlace, encode};
+    use crate::entry::{Entry, Vote};
+    use crate::format::HeadFault;
+    use crate::limit::PAGE;
+    use crate::record::{EntryRecord, Record};
+    use bytes::Bytes;
+    use ogee_proto::id::{CopysetId, LogId, StoreId};
+    use ogee_runtime::Payload;
+
+    const STORE: StoreId = StoreId::from_bytes([7; 16]);
+
+    fn place() -> BatchPlace {
+        BatchPlace {
+            store: STORE,
+            segment: 4,
+            epoch: 2,
+            sequence: 77,
+            durable_upto: 76,
+            offset: 5 * PAGE,
+            previous_crc: 0xabcd,
+        }
+    }
+
+    fn items() -> Vec<(CopysetId, Record, Payload)> {
+        let group = CopysetId::new(1);
+        let entry = |index, payload: Payload| {
+            let entry = Entry {
+                id: LogId::new(1, index),
+                kind: 0,
+                head: Bytes::from(vec![3; 2048]),
+                payload,
+                payload_crc: 5,
+            };
+            (group, Record::Entry(EntryRecord::new(group, &entry, 0)), entry.payload)
+        };
+        let vote = Vote { term: 1, voted_for: 2, committed: true };
+        vec![
+            (group, Record::Vote(vote), Payload::empty()),
+            entry(1, Payload::from(vec![0xa1; PAGE])),
+            entry(2, Payload::empty()),
+            entry(3, Payload::from(vec![0xa3; 2 * PAGE])),
+        ]
+    }
+
+    fn encoded() -> super::Encoded {
+        let items = items();
+        encode(&place(), items.iter().map(|(group, record, payload)| (*group, record, payload)))
+    }
+
+    #[test]
+    fn parses_what_it_encoded() {
+        let encoded = encoded();
+        assert_eq!(encoded.header_len, 2 * PAGE);
+        assert_eq!(encoded.buffer.len(), 5 * PAGE);
+        assert_eq!(BatchHead::area_len(&encoded.buffer), Ok(2 * PAGE));
+        let area = &encoded.buffer[..2 * PAGE];
+        let head = BatchHead::parse(area, STORE).unwrap();
+        assert_eq!((head.place, head.crc, head.len()), (place(), encoded.crc, 5 * PAGE));
+        let records = head.records(area).unwrap();
+        let pages: Vec<u32> = records.iter().map(|decoded| decoded.payload_page).collect();
+        assert_eq!(pages, [0, 0, 1, 1]);
+        assert_eq!(encoded.buffer[2 * PAGE], 0xa1);
+        assert_eq!(encoded.buffer[3 * PAGE], 0xa3);
+        for (decoded, (group, record, _)) in records.iter().zip(items()) {
+            assert_eq!((decoded.group, &decoded.record), (group, &record));
+        }
+    }
+
+    #[test]
+    fn every_byte_of_the_header_area_is_covered() {
+        let encoded = encoded();
+        for at in 0..2 * PAGE {
+            let mut area = encoded.buffer[..2 * PAGE].to_vec();
+            area[at] ^= 1;
+            assert!(BatchHead::parse(&area, STORE).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn another_store_is_foreign() {
+        let encoded = encoded();
+        let other = StoreId::from_bytes([8; 16]);
+        let fault = BatchHead::parse(&encoded.buffer[..2 * PAGE], other).unwrap_err();
+        assert_eq!(fault, HeadFault::Foreign(STORE));
+    }
+}

@@ -1,0 +1,68 @@
+//! What the public handles, the flusher and the readers share.
+//!
+//! *Place*: behind `Rc` in [`Log`](crate::Log), [`GroupLog`](crate::GroupLog) and the flusher's
+//! task. *Owner*: the executor that opened the log. *Invariants*: the state is borrowed for plain
+//! functions only. *On failure*: see `state`.
+
+use crate::completion::{Completion, completion};
+use crate::queue::Done;
+use crate::signal::Signal;
+use crate::state::State;
+use crate::usage::Pressure;
+use crate::error::LogError;
+use ogee_device::Device;
+use ogee_runtime::channel::{Notify, watch};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A log.
+pub(crate) struct Core {
+    pub device: Device,
+    pub state: RefCell<State>,
+    /// Raised when the flusher has something to do.
+    pub work: Signal,
+    /// Told when space was freed or the log stopped.
+    pub space: Notify,
+    pressure: watch::Sender<Pressure>,
+}
+
+impl Core {
+    pub(crate) fn new(device: Device, state: State) -> Rc<Self> {
+        let (pressure, _) = watch::channel(state.pressure());
+        Rc::new(Self {
+            device,
+            state: RefCell::new(state),
+            work: Signal::default(),
+            space: Notify::new(),
+            pressure,
+        })
+    }
+
+    /// Follows the pressure.
+    pub(crate) fn watch_pressure(&self) -> watch::Receiver<Pressure> {
+        self.pressure.subscribe()
+    }
+
+    /// Looks at the space anew, after something became durable or the log stopped.
+    pub(crate) fn tell_space(&self) {
+        let now = self.state.borrow().pressure();
+        self.pressure.send_if_modified(|known| std::mem::replace(known, now) != now);
+        self.space.notify_all();
+    }
+
+    /// Runs `accept`, which queues something with the given callback, and returns what tells when
+    /// it is durable. A refusal is told the same way.
+    pub(crate) fn accept(
+        &self,
+        accept: impl FnOnce(&mut State, Done) -> Result<(), LogError>,
+    ) -> Completion {
+        let (done, completion) = completion();
+        let refuse = done.clone();
+        let result = accept(&mut self.state.borrow_mut(), done.into_done());
+        match result {
+            Ok(()) => self.work.raise(),
+            Err(error) => refuse.complete(Err(error)),
+        }
+        completion
+    }
+}

@@ -1,0 +1,157 @@
+//! The one task that writes.
+//!
+//! *Place*: takes what `state` plans, writes it durably, reports it done, calls the callbacks.
+//! *Owner*: a task of the log's executor, started by `Log::open`, ended by close, by the last
+//! handle going away, or by a failed write. *Invariants*: one write in flight; a batch is built
+//! when the one before it is durable, from all that came meanwhile (group commit); callbacks run
+//! in the order of the records, with nothing borrowed, so they may call the log.
+//! *On failure*: a failed write is never retried: whether its bytes are on the medium is unknown.
+//! The log stops, and every waiting and later callback gets the error.
+
+use crate::core::Core;
+use crate::error::LogError;
+use crate::head::SegmentHead;
+use crate::limit::IDLE_CLOSE;
+use crate::queue::Done;
+use crate::reader;
+use crate::state::{Batch, Plan};
+use ogee_device::DeviceError;
+use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::{Buffer, Instant, Sleep, now, sleep_until};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// Runs until the log stops.
+pub(crate) async fn run(core: Rc<Core>) {
+    let mut rest = Rest::default();
+    loop {
+        let plan = core.state.borrow_mut().plan(rest.expired);
+        match plan {
+            Plan::Write(batch, buffer) => {
+                rest = Rest::default();
+                write(&core, batch, buffer).await;
+            }
+            Plan::Begin(head, buffer) => begin(&core, &head, buffer).await,
+            Plan::Finish(dones) => call(dones, &Ok(())),
+            Plan::Compact(slot) => copy_forward(&core, slot).await,
+            Plan::Wait(closes) => rest.wait(&core, closes).await,
+            Plan::Blocked => wait_for_reader(&core).await,
+            Plan::Stop => break,
+        }
+    }
+    core.tell_space();
+}
+
+/// The time since nothing came.
+#[derive(Default)]
+struct Rest {
+    deadline: Option<Instant>,
+    expired: bool,
+}
+
+impl Rest {
+    /// Waits for work, or, if a closing batch is wanted, for its time. Work that needs no write
+    /// does not put the closing batch off.
+    async fn wait(&mut self, core: &Core, closes: bool) {
+        if closes && self.deadline.is_none() {
+            self.deadline = Some(now() + IDLE_CLOSE);
+        }
+        let mut timer = self.deadline.filter(|_| closes).map(sleep_until);
+        self.expired = std::future::poll_fn(|cx| poll_rest(core, timer.as_mut(), cx)).await;
+    }
+}
+
+fn poll_rest(core: &Core, timer: Option<&mut Sleep>, cx: &mut Context<'_>) -> Poll<bool> {
+    if core.work.poll(cx).is_ready() {
+        return Poll::Ready(false);
+    }
+    match timer {
+        Some(timer) => Pin::new(timer).poll(cx).map(|()| true),
+        None => Poll::Pending,
+    }
+}
+
+async fn write(core: &Core, batch: Batch, buffer: Buffer) {
+    let started = now();
+    let result = core.device.write_durable(batch.offset, buffer).await;
+    match result {
+        Ok(()) => {
+            let dones = {
+                let mut state = core.state.borrow_mut();
+                state.counters.flush_time += now() - started;
+                state.written(batch)
+            };
+            core.tell_space();
+            call(dones, &Ok(()));
+        }
+        Err(error) => {
+            let offset = batch.offset;
+            stop(core, Some(batch), offset, error);
+        }
+    }
+}
+
+async fn begin(core: &Core, head: &SegmentHead, buffer: Buffer) {
+    let offset = core.state.borrow().segments.geometry.slot_start(head.slot);
+    match core.device.write_durable(offset, buffer).await {
+        Ok(()) => {
+            core.state.borrow_mut().begun(head);
+            core.tell_space();
+        }
+        Err(error) => stop(core, None, offset, error),
+    }
+}
+
+fn stop(core: &Core, batch: Option<Batch>, offset: ByteOffset, source: DeviceError) {
+    let (reason, dones) = {
+        let mut state = core.state.borrow_mut();
+        let reason = LogError::Failed { store: state.store(), offset, source };
+        tracing::error!(error = %reason, "the log accepts nothing more");
+        let dones = state.stop(batch, reason.clone());
+        (reason, dones)
+    };
+    call(dones, &Err(reason));
+}
+
+fn call(dones: Vec<Done>, result: &Result<(), LogError>) {
+    for done in dones {
+        done(result.clone());
+    }
+}
+
+/// Reads the live entries of `slot` and queues copies of them.
+async fn copy_forward(core: &Rc<Core>, slot: usize) {
+    let live = core.state.borrow_mut().live_in(slot);
+    for (group, index) in live {
+        match reader::payload_of(core, group, index).await {
+            Ok(Some((serial, data))) => {
+                core.state.borrow_mut().move_forward(group, index, serial, &data);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, %group, index, "an entry cannot be copied forward");
+                core.state.borrow_mut().segments.mark_stuck(slot);
+            }
+        }
+    }
+}
+
+/// Every slot is live, active or being read. The reserve makes it impossible that no slot comes
+/// free; if it happens all the same, the log stops rather than overwrite.
+async fn wait_for_reader(core: &Core) {
+    if core.state.borrow().segments.awaits_reader() {
+        std::future::poll_fn(|cx| core.work.poll(cx)).await;
+        return;
+    }
+    let (reason, dones) = {
+        let mut state = core.state.borrow_mut();
+        let (store, free) = (state.store(), ByteLen::ZERO);
+        let needed = ByteLen::from_usize(state.segments.geometry.segment_len);
+        let reason = LogError::Full { store, needed, free };
+        tracing::error!(error = %reason, "no segment is left, the log accepts nothing more");
+        let dones = state.stop(None, reason.clone());
+        (reason, dones)
+    };
+    call(dones, &Err(reason));
+}

@@ -1,0 +1,413 @@
+//! The log on the medium, version 1.
+//!
+//! *Place*: the layout that `segment`, `batch` and `recovery` read and write. *Owner*: plain
+//! structs. *Invariants*: sizes are asserted; all integers are little-endian; reserved bytes are
+//! zero. *On failure*: a page that does not parse is reported as `HeadFault`, never guessed at.
+//!
+//! # Region
+//!
+//! The region is cut in *slots* of one segment length; a rest at its end is unused. A slot holds
+//! one segment. A segment is written from its first byte to its last, never twice, and is known by
+//! its *sequence*, which grows by one with every segment begun, whatever slot it takes.
+//!
+//! | page of a segment | holds |
+//! |---|---|
+//! | 0 | `SegmentHeader`, rest zero |
+//! | 1 | the same page again |
+//! | 2 .. 2+t | state table: `TableRecord` per group, `t = ceil(groups * 80 / 4096)` pages |
+//! | 2+t .. 2+2t | the same table again |
+//! | 2+2t .. | batches, back to back |
+//!
+//! A header is valid when one head page and one table match their checksums: no single bad sector
+//! loses it. The table states, for every group, what all segments before this one amount to (vote,
+//! committed, purged, first, last). So a segment without live entries is free, whatever votes,
+//! purges and truncations it holds, and **any** free slot may be overwritten: the chain may have
+//! gaps. Recovery proves that a gap lost nothing by finding every entry in `first..=last` of every
+//! group, each chained to the one before it.
+//!
+//! # Batch
+//!
+//! | part | holds |
+//! |---|---|
+//! | header area, 1 to 16 pages | `BatchHeader` (96 bytes), then per record a `RecordHeader` (56 bytes) and its head, padded to 8; zero to the page's end |
+//! | payload area | the payloads of its entries, whole pages, in the order of the records |
+//!
+//! One batch is one contiguous durable write, and one write is in flight at a time: batch `n + 1`
+//! is not begun before batch `n` is durable, so nothing valid may follow a batch that is torn.
+//! `durable_upto` says so explicitly (it is the newest batch known durable when the header was
+//! built), which leaves room for several writes in flight in a later version.
+//!
+//! # Torn writes
+//!
+//! A power cut may keep any subset of the sectors of the one write in flight.
+//! * *A batch.* The checksum covers its header area, its header area carries the checksum of every
+//!   payload, and recovery verifies the payloads of each batch that nothing later proves durable
+//!   (only the last one). Half a batch is therefore no batch. It was never acknowledged: dropped.
+//! * *A segment header.* Written before any batch of its segment, into a free slot. If half of it
+//!   is there, either it is valid (then it says what the previous segment says) or the slot counts
+//!   as unused and the previous segment is still the newest. The slot's earlier content was free:
+//!   the records that freed it were durable before the slot was chosen.
+//! * *Stale bytes.* Batches carry store, segment sequence, segment epoch, page number and the
+//!   checksum of their predecessor (the first one: of the segment header). The epoch grows at every
+//!   open, and an open never appends to an old segment but begins a new one, which also records
+//!   where the old one ended. So bytes of an earlier life of the slot, of a torn batch, or of a
+//!   write that was misdirected, never parse as the next batch.
+//!
+//! A bad batch is a *torn tail* when it lies in the newest segment, no valid batch of the same
+//! segment and epoch follows (scanned in steps of a page), and its sequence is above the highest
+//! `durable_upto` seen. Everything else is damage and is reported, never truncated.
+//!
+//! *The window left*: if the last batch was acknowledged and the medium then loses it, it looks
+//! like a torn tail. 10 ms after the last write an empty *closing* batch raises `durable_upto`, so
+//! the window is open for 10 ms after a burst ends, and again at a crash within it. Within a burst
+//! each batch is proven by the next.
+//!
+//! # Order
+//!
+//! Records of one group stand in the order in which they were queued, whatever their kind. A
+//! `RecordKind::Moved` entry is a copy of a live entry, made so that its old segment becomes free;
+//! it replaces the place of that entry and changes nothing else.
+//!
+//! # Version
+//!
+//! `magic` and `version` keep their place in every version. A program refuses a version that it
+//! does not know and names both. Any change of layout or meaning is a new version; there is no
+//! minor version and no feature bit.
+
+use ogee_proto::checksum::{crc32c, crc32c_append};
+use ogee_proto::id::StoreId;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// First eight bytes of a segment.
+pub const SEGMENT_MAGIC: [u8; 8] = *b"OGEESEGM";
+/// First eight bytes of a batch.
+pub const BATCH_MAGIC: [u8; 8] = *b"OGEEBTCH";
+/// The version that this program writes and reads.
+pub const VERSION: u32 = 1;
+
+pub(crate) const SEGMENT_HEADER_LEN: usize = size_of::<SegmentHeader>();
+pub(crate) const TABLE_RECORD_LEN: usize = size_of::<TableRecord>();
+pub(crate) const BATCH_HEADER_LEN: usize = size_of::<BatchHeader>();
+pub(crate) const RECORD_HEADER_LEN: usize = size_of::<RecordHeader>();
+/// Record headers begin at multiples of this.
+pub(crate) const RECORD_ALIGN: usize = 8;
+
+/// Head of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct SegmentHeader {
+    /// [`SEGMENT_MAGIC`].
+    pub magic: [u8; 8],
+    /// [`VERSION`].
+    pub version: U32,
+    /// CRC32C of the head page with this field zero.
+    pub crc: U32,
+    /// The store.
+    pub store: [u8; 16],
+    /// Sequence of the segment, from 1.
+    pub segment: U64,
+    /// Grows by one at every open, from 1.
+    pub epoch: U64,
+    /// Sequence of the segment's first batch; every batch before it is durable.
+    pub first_batch: U64,
+    /// Sequence of the segment written before this one, 0 if none.
+    pub previous: U64,
+    /// Length of that segment: header and batches.
+    pub previous_len: U64,
+    /// Lowest segment with live entries when this one was begun (itself if none).
+    pub oldest_live: U64,
+    /// Length of the region.
+    pub region_len: U64,
+    /// Length of a segment.
+    pub segment_len: U64,
+    /// Slot of the region that the segment stands in.
+    pub slot: U32,
+    /// Records in the state table.
+    pub groups: U32,
+    /// CRC32C of the state table's pages.
+    pub table_crc: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// State of one group, as of the beginning of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct TableRecord {
+    /// The group.
+    pub group: U32,
+    /// `FLAG_*`: which of the fields below are there.
+    pub flags: U32,
+    /// Vote.
+    pub vote_term: U64,
+    /// Vote.
+    pub voted_for: U64,
+    /// Committed.
+    pub committed_term: U64,
+    /// Committed.
+    pub committed_index: U64,
+    /// Purged.
+    pub purged_term: U64,
+    /// Purged.
+    pub purged_index: U64,
+    /// Last.
+    pub last_term: U64,
+    /// Last.
+    pub last_index: U64,
+    /// Index of the first live entry; one past `last` when none is live.
+    pub first: U64,
+}
+
+/// There is a vote.
+pub(crate) const FLAG_VOTE: u32 = 1;
+/// The vote is committed.
+pub(crate) const FLAG_VOTE_COMMITTED: u32 = 2;
+/// There is a committed log id.
+pub(crate) const FLAG_COMMITTED: u32 = 4;
+/// There is a purged log id.
+pub(crate) const FLAG_PURGED: u32 = 8;
+/// There is a last log id (in a table), or a log id (in a record).
+pub(crate) const FLAG_LAST: u32 = 16;
+
+/// Head of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct BatchHeader {
+    /// [`BATCH_MAGIC`].
+    pub magic: [u8; 8],
+    /// [`VERSION`].
+    pub version: U32,
+    /// CRC32C of the header area with this field zero.
+    pub crc: U32,
+    /// The store.
+    pub store: [u8; 16],
+    /// The segment.
+    pub segment: U64,
+    /// The segment's epoch.
+    pub epoch: U64,
+    /// Sequence of the batch within the log, from 1.
+    pub sequence: U64,
+    /// Newest batch known durable when this one was built.
+    pub durable_upto: U64,
+    /// Where the batch begins, in pages of its segment.
+    pub page: U32,
+    /// Pages of the header area.
+    pub header_pages: U32,
+    /// Pages of the payload area.
+    pub payload_pages: U32,
+    /// Records.
+    pub records: U32,
+    /// `crc` of the batch before it, of the segment header for the first.
+    pub previous_crc: U32,
+    /// Used bytes of the header area.
+    pub header_len: U32,
+    /// Zero.
+    pub reserved: U64,
+}
+
+/// Head of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct RecordHeader {
+    /// [`RecordKind`].
+    pub kind: u8,
+    /// `FLAG_*`.
+    pub flags: u8,
+    /// Length of the head that follows.
+    pub head_len: U16,
+    /// The group.
+    pub group: U32,
+    /// Term of the log id, or of the vote.
+    pub term: U64,
+    /// Index of the log id.
+    pub index: U64,
+    /// Vote: the candidate.
+    pub voted_for: U64,
+    /// Entry: where its payload begins, in pages of the payload area. Not part of the identity.
+    pub payload_page: U32,
+    /// Entry: length of its payload.
+    pub payload_len: U32,
+    /// Entry: CRC32C of its payload.
+    pub payload_crc: U32,
+    /// Entry: identity of the entry before it, 0 if there was none.
+    pub chain: U32,
+    /// Identity: CRC32C of this header and the head, without place and kind of copy.
+    pub crc: U32,
+    /// Entry: kind, opaque to the log.
+    pub entry_kind: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(SEGMENT_HEADER_LEN == 112);
+const _: () = assert!(TABLE_RECORD_LEN == 80);
+const _: () = assert!(BATCH_HEADER_LEN == 96);
+const _: () = assert!(RECORD_HEADER_LEN == 56);
+const _: () = assert!(BATCH_HEADER_LEN.is_multiple_of(RECORD_ALIGN));
+const _: () = assert!(RECORD_HEADER_LEN.is_multiple_of(RECORD_ALIGN));
+/// Offset of `crc` in segment and batch headers.
+const CRC_OFFSET: usize = 12;
+const _: () = assert!(std::mem::offset_of!(SegmentHeader, crc) == CRC_OFFSET);
+const _: () = assert!(std::mem::offset_of!(BatchHeader, crc) == CRC_OFFSET);
+const _: () = assert!(std::mem::offset_of!(SegmentHeader, version) == 8);
+const _: () = assert!(std::mem::offset_of!(BatchHeader, version) == 8);
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    /// An appended entry.
+    Entry = 1,
+    /// A vote.
+    Vote = 2,
+    /// A committed log id.
+    Committed = 3,
+    /// Entries after the log id are gone; the log id is the new last (none: all are gone).
+    Truncate = 4,
+    /// Entries up to the log id are gone.
+    Purge = 5,
+    /// The group is gone.
+    RemoveGroup = 6,
+    /// A live entry, copied forward.
+    Moved = 7,
+}
+
+impl RecordKind {
+    pub(crate) const fn from_raw(raw: u8) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Entry,
+            2 => Self::Vote,
+            3 => Self::Committed,
+            4 => Self::Truncate,
+            5 => Self::Purge,
+            6 => Self::RemoveGroup,
+            7 => Self::Moved,
+            _ => return None,
+        })
+    }
+
+    pub(crate) const fn raw(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why a page is no head of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeadFault {
+    /// It does not begin with the magic: never written, or something else.
+    Absent,
+    /// Written by a version that this program does not know.
+    Version(u32),
+    /// The checksum or a length is wrong.
+    Invalid,
+    /// Valid, but of another store.
+    Foreign(StoreId),
+}
+
+/// CRC32C of a page or area whose `crc` field counts as zero.
+pub(crate) fn crc_of(area: &[u8]) -> u32 {
+    let (before, rest) = area.split_at_checked(CRC_OFFSET).unwrap_or((area, &[]));
+    let after = rest.get(size_of::<U32>()..).unwrap_or(&[]);
+    crc32c_append(crc32c_append(crc32c(before), &[0; size_of::<U32>()]), after)
+}
+
+/// Magic and version, which keep their place in every version.
+pub(crate) fn check_magic(page: &[u8], magic: &[u8; 8]) -> Result<(), HeadFault> {
+    let Some(rest) = page.strip_prefix(magic.as_slice()) else {
+        return Err(HeadFault::Absent);
+    };
+    match U32::read_from_prefix(rest) {
+        Ok((version, _)) if version.get() == VERSION => Ok(()),
+        Ok((version, _)) => Err(HeadFault::Version(version.get())),
+        Err(_) => Err(HeadFault::Invalid),
+    }
+}
+
+impl RecordHeader {
+    /// A header with only kind and group set.
+    pub(crate) fn new(kind: RecordKind, group: u32) -> Self {
+        let mut header = Self::new_zeroed_header();
+        header.kind = kind.raw();
+        header.group = group.into();
+        header
+    }
+
+    fn new_zeroed_header() -> Self {
+        zerocopy::FromZeros::new_zeroed()
+    }
+
+    /// CRC32C of what makes the record what it is: not where its payload lies, nor whether it is
+    /// the first copy.
+    pub(crate) fn identity(&self, head: &[u8]) -> u32 {
+        let mut bare = *self;
+        bare.crc = 0.into();
+        bare.payload_page = 0.into();
+        if bare.kind == RecordKind::Moved.raw() {
+            bare.kind = RecordKind::Entry.raw();
+        }
+        crc32c_append(crc32c(bare.as_bytes()), head)
+    }
+}
+
+/// Bytes of a record in a header area, with a head of `head_len` bytes.
+pub(crate) const fn record_len(head_len: usize) -> usize {
+    (RECORD_HEADER_LEN + head_len).next_multiple_of(RECORD_ALIGN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        BATCH_MAGIC, HeadFault, RecordHeader, RecordKind, SEGMENT_MAGIC, VERSION, check_magic,
+        crc_of,
+    };
+
+    #[test]
+    fn crc_ignores_its_own_field_only() {
+        let mut page = vec![7u8; 4096];
+        let crc = crc_of(&page);
+        page[12..16].fill(9);
+        assert_eq!(crc_of(&page), crc);
+        for at in [0, 11, 16, 4095] {
+            let mut other = page.clone();
+            other[at] ^= 1;
+            assert_ne!(crc_of(&other), crc, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn magic_and_version_are_told_apart() {
+        let mut page = [0u8; 64];
+        assert_eq!(check_magic(&page, &SEGMENT_MAGIC), Err(HeadFault::Absent));
+        page[..8].copy_from_slice(&SEGMENT_MAGIC);
+        page[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        assert_eq!(check_magic(&page, &SEGMENT_MAGIC), Err(HeadFault::Version(VERSION + 1)));
+        page[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        assert_eq!(check_magic(&page, &SEGMENT_MAGIC), Ok(()));
+        assert_eq!(check_magic(&page, &BATCH_MAGIC), Err(HeadFault::Absent));
+        assert_eq!(check_magic(&page[..9], &SEGMENT_MAGIC), Err(HeadFault::Invalid));
+    }
+
+    #[test]
+    fn a_moved_entry_keeps_its_identity() {
+        let mut entry = RecordHeader::new(RecordKind::Entry, 3);
+        entry.index = 17.into();
+        let identity = entry.identity(b"head");
+        let mut moved = entry;
+        moved.kind = RecordKind::Moved.raw();
+        moved.payload_page = 5.into();
+        moved.crc = identity.into();
+        assert_eq!(moved.identity(b"head"), identity);
+        assert_ne!(moved.identity(b"hEad"), identity);
+    }
+
+    #[test]
+    fn kinds_survive_the_medium() {
+        for raw in 0..=u8::MAX {
+            if let Some(kind) = RecordKind::from_raw(raw) {
+                assert_eq!(kind.raw(), raw);
+            }
+        }
+        assert_eq!(RecordKind::from_raw(0), None);
+        assert_eq!(RecordKind::from_raw(8), None);
+    }
+}

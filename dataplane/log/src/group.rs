@@ -1,0 +1,209 @@
+//! One group: what was accepted, and what of it is durable.
+//!
+//! *Place*: `state` keeps one per group. *Owner*: the log's task. *Invariants*: the front is ahead
+//! of the medium by exactly the queued and in-flight records; both sides follow the same
+//! [`Facts`]. *On failure*: `check` refuses before anything changes.
+
+use crate::entry::EntryRef;
+use crate::error::LogError;
+use crate::facts::Facts;
+use crate::record::EntryRecord;
+use crate::segments::EntryPlace;
+use crate::window::Window;
+use ogee_proto::id::{CopysetId, LogId, LogIndex};
+use ogee_proto::unit::ByteOffset;
+use ogee_runtime::Payload;
+use std::ops::Range;
+
+/// A live entry in memory.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub record: EntryRecord,
+    /// Tells this entry from an earlier one of the same index.
+    pub serial: u64,
+    /// Its payload on the device; `None` until durable.
+    pub durable_at: Option<ByteOffset>,
+    /// Its payload in memory; always there until durable.
+    pub cached: Option<Payload>,
+}
+
+/// What callers see: everything accepted, durable or not.
+#[derive(Debug, Default)]
+pub(crate) struct Front {
+    /// Whether anything was written since the group was last removed.
+    pub exists: bool,
+    pub facts: Facts,
+    pub entries: Window<Slot>,
+    /// Bytes of heads and payloads of the live entries.
+    pub bytes: u64,
+    /// Identity of the last entry, 0 if unknown: the next one's chain.
+    tail_crc: u32,
+}
+
+/// What a recovery would find: every record that became durable, applied in order.
+#[derive(Debug, Default)]
+pub(crate) struct Durable {
+    pub exists: bool,
+    pub facts: Facts,
+    pub places: Window<EntryPlace>,
+}
+
+/// One group of the log.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    pub front: Front,
+    pub durable: Durable,
+    /// Records in the queue.
+    pub queued: usize,
+}
+
+impl Slot {
+    /// Bytes of head and payload.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.record.payload_len) + self.record.head.len() as u64
+    }
+
+    fn entry_ref(&self) -> EntryRef {
+        let record = &self.record;
+        EntryRef {
+            id: record.id,
+            kind: record.kind,
+            head: record.head.clone(),
+            payload_len: record.payload_len,
+            payload_crc: record.payload_crc,
+            payload: self.cached.clone(),
+        }
+    }
+
+    /// Bytes that the cache counts for it: those of a durable payload held in memory.
+    pub(crate) fn cached_len(&self) -> usize {
+        match (&self.cached, self.durable_at) {
+            (Some(payload), Some(_)) => payload.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Group {
+    /// Whether nothing of it is left, in memory or on the medium.
+    pub(crate) const fn is_gone(&self) -> bool {
+        !self.front.exists && !self.durable.exists && self.queued == 0
+    }
+}
+
+impl Front {
+    /// Refuses entries that do not follow.
+    pub(crate) fn check(
+        &self,
+        group: CopysetId,
+        ids: impl Iterator<Item = LogId>,
+    ) -> Result<(), LogError> {
+        let mut facts = self.facts;
+        for id in ids {
+            let expected = facts.next_index().unwrap_or(id.index);
+            let fits = id.index.get() < u64::MAX && facts.append(id);
+            if !fits {
+                return Err(LogError::NotConsecutive { group, expected, found: id.index });
+            }
+        }
+        Ok(())
+    }
+
+    /// Identity that the next entry's record repeats.
+    pub(crate) const fn tail_crc(&self) -> u32 {
+        self.tail_crc
+    }
+
+    /// Adds a checked entry.
+    pub(crate) fn push(&mut self, slot: Slot) {
+        let follows = self.facts.append(slot.record.id);
+        assert!(follows, "entries are checked before they are accepted");
+        self.tail_crc = slot.record.crc;
+        self.bytes += slot.bytes();
+        self.entries.push(slot.record.id.index.get(), slot);
+    }
+
+    /// Live entries of `range`, as many as `max_bytes` allow, at least one if there is any.
+    pub(crate) fn peek(&self, range: Range<u64>, max_bytes: usize) -> Vec<EntryRef> {
+        let live = self.facts.live();
+        let mut left = max_bytes as u64;
+        let mut found = Vec::new();
+        for index in range.start.max(live.start)..range.end.min(live.end) {
+            let Some(slot) = self.entry(index) else { break };
+            if !found.is_empty() && slot.bytes() > left {
+                break;
+            }
+            left = left.saturating_sub(slot.bytes());
+            found.push(slot.entry_ref());
+        }
+        found
+    }
+
+    /// What would be last after a truncation; `None` if it changes nothing.
+    pub(crate) fn truncated(
+        &self,
+        group: CopysetId,
+        after: Option<LogIndex>,
+    ) -> Result<Option<Option<LogId>>, LogError> {
+        let Some(last) = self.facts.last else { return Ok(None) };
+        let new_last = match (after, self.facts.purged) {
+            (Some(after), _) if after >= last.index => return Ok(None),
+            (None, purged) => purged,
+            (Some(after), purged) => match self.entries.get(after.get()) {
+                Some(slot) => Some(slot.record.id),
+                None => match purged {
+                    Some(purged) if after < purged.index => {
+                        return Err(LogError::TruncatePurged {
+                            group,
+                            after,
+                            purged: purged.index,
+                        });
+                    }
+                    purged => purged,
+                },
+            },
+        };
+        Ok((new_last != self.facts.last).then_some(new_last))
+    }
+
+    /// Drops the entries after `last`, handing each to `dropped`.
+    pub(crate) fn truncate(&mut self, last: Option<LogId>, dropped: impl FnMut(Slot)) {
+        self.facts.truncate(last);
+        self.keep_live(dropped);
+        self.tail_crc = last
+            .and_then(|last| self.entries.get(last.index.get()))
+            .map_or(0, |slot| slot.record.crc);
+    }
+
+    /// Drops the entries up to `upto`, handing each to `dropped`.
+    pub(crate) fn purge(&mut self, upto: LogId, dropped: impl FnMut(Slot)) {
+        if self.facts.last.is_none_or(|last| last.index < upto.index) {
+            self.tail_crc = 0;
+        }
+        self.facts.purge(upto);
+        self.keep_live(dropped);
+    }
+
+    fn keep_live(&mut self, mut dropped: impl FnMut(Slot)) {
+        let bytes = &mut self.bytes;
+        self.entries.keep(&self.facts.live(), |slot| {
+            *bytes -= slot.bytes();
+            dropped(slot);
+        });
+    }
+
+    /// The live entry `index`.
+    pub(crate) fn entry(&self, index: u64) -> Option<&Slot> {
+        self.entries.get(index)
+    }
+
+    /// Continues after recovery.
+    pub(crate) fn recovered(facts: Facts, entries: Window<Slot>) -> Self {
+        let tail_crc = facts
+            .last
+            .and_then(|last| entries.get(last.index.get()))
+            .map_or(0, |slot| slot.record.crc);
+        let bytes = entries.iter().map(|(_, slot)| slot.bytes()).sum();
+        Self { exists: true, facts, entries, bytes, tail_crc }
+    }
+}

@@ -1,0 +1,217 @@
+//! One group's view of the log.
+//!
+//! *Place*: the API for `group/`. *Owner*: any task of the log's executor; cheap to clone.
+//! *Invariants*: calls take effect in the order in which they are made: what was accepted is seen
+//! by the next call and stands in that order in the group's stream. *On failure*: a refused call
+//! changes nothing and says why; once the log has stopped, every call that writes says so.
+
+use crate::completion::Completion;
+use crate::entry::{Entry, EntryRef, GroupState, Vote};
+use crate::error::LogError;
+use crate::group::Front;
+use crate::log::Handle;
+use crate::reader;
+use ogee_proto::id::{CopysetId, LogId, LogIndex};
+use ogee_proto::unit::ByteLen;
+use ogee_runtime::Payload;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Handle of one group. The group exists once something was written to it.
+#[derive(Clone)]
+pub struct GroupLog {
+    handle: Rc<Handle>,
+    group: CopysetId,
+}
+
+/// Writing.
+impl GroupLog {
+    pub(crate) const fn new(handle: Rc<Handle>, group: CopysetId) -> Self {
+        Self { handle, group }
+    }
+
+    /// Appends entries that follow the last one (any index, in a log without history).
+    ///
+    /// Returns at once; the entries are readable at once. `done` is called when all of them are
+    /// durable, after the callbacks of everything appended to the group before, or with the reason
+    /// why they never will be. A refusal (full, not consecutive, checksum wrong) calls `done`
+    /// before this returns, and nothing was appended. Durable together or not at all only as far
+    /// as one batch goes: after a crash a prefix may be there.
+    pub fn append(
+        &self,
+        entries: Vec<Entry>,
+        done: impl FnOnce(Result<(), LogError>) + 'static,
+    ) {
+        let core = &self.handle.core;
+        let checked = core.state.borrow_mut().check_append(self.group, &entries);
+        match checked {
+            Ok(()) => {
+                core.state.borrow_mut().append(self.group, entries, Box::new(done));
+                core.work.raise();
+            }
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    /// Saves the vote.
+    pub fn save_vote(&self, vote: Vote) -> Completion {
+        self.handle.core.accept(|state, done| {
+            state.check_control(self.group)?;
+            state.save_vote(self.group, vote, done);
+            Ok(())
+        })
+    }
+
+    /// Notes the committed id. It joins the next batch, or is written after 10 ms without one; it
+    /// is never durable before the entry that it names. Lost at a crash, without harm.
+    pub fn save_committed(&self, committed: LogId) {
+        let core = &self.handle.core;
+        let mut state = core.state.borrow_mut();
+        if state.check_control(self.group).is_ok() {
+            state.save_committed(self.group, committed);
+            drop(state);
+            core.work.raise();
+        }
+    }
+
+    /// Writes the committed id now, unless it is on its way, and resolves when it is durable.
+    pub fn committed_durable(&self) -> Completion {
+        self.handle.core.accept(|state, done| {
+            state.check_control(self.group)?;
+            state.flush_committed(self.group, done);
+            Ok(())
+        })
+    }
+
+    /// Drops the entries after `after` (all, for `None`). Those up to the purged id stay gone.
+    pub fn truncate_after(&self, after: Option<LogIndex>) -> Completion {
+        self.handle.core.accept(|state, done| {
+            state.check_control(self.group)?;
+            let truncated = match state.front(self.group) {
+                Some(front) => front.truncated(self.group, after)?,
+                None => None,
+            };
+            match truncated {
+                Some(last) => state.truncate(self.group, last, done),
+                None => state.barrier(self.group, done),
+            }
+            Ok(())
+        })
+    }
+
+    /// Drops the entries up to `upto`. Beyond the last entry (a snapshot was installed), the log
+    /// continues after `upto`. Their space is free once the purge is durable.
+    pub fn purge(&self, upto: LogId) -> Completion {
+        self.handle.core.accept(|state, done| {
+            state.check_control(self.group)?;
+            state.purge(self.group, upto, done);
+            Ok(())
+        })
+    }
+}
+
+/// Reading.
+impl GroupLog {
+    /// The group.
+    #[must_use]
+    pub const fn id(&self) -> CopysetId {
+        self.group
+    }
+
+    /// Everything accepted.
+    #[must_use]
+    pub fn state(&self) -> GroupState {
+        self.with_front(|front| front.facts.state()).unwrap_or_default()
+    }
+
+    /// What a crash right now would leave.
+    #[must_use]
+    pub fn durable_state(&self) -> GroupState {
+        let state = self.handle.core.state.borrow();
+        let group = state.groups.get(&self.group);
+        group.map(|group| group.durable.facts.state()).unwrap_or_default()
+    }
+
+    /// Index of the first live entry.
+    #[must_use]
+    pub fn first_index(&self) -> Option<LogIndex> {
+        self.with_front(|front| front.facts.live())
+            .filter(|live| !live.is_empty())
+            .map(|live| LogIndex::new(live.start))
+    }
+
+    /// The last entry's id; the purged one if no entry is left.
+    #[must_use]
+    pub fn last(&self) -> Option<LogId> {
+        self.state().last
+    }
+
+    /// Id of a live entry, or of the purged one.
+    #[must_use]
+    pub fn entry_id(&self, index: LogIndex) -> Option<LogId> {
+        self.with_front(|front| {
+            let purged = front.facts.purged.filter(|purged| purged.index == index);
+            front.entry(index.get()).map(|slot| slot.record.id).or(purged)
+        })?
+    }
+
+    /// Bytes of heads and payloads of the live entries: for quotas.
+    #[must_use]
+    pub fn live_len(&self) -> ByteLen {
+        ByteLen::new(self.with_front(|front| front.bytes).unwrap_or(0))
+    }
+
+    /// Live entries of `range`: as many as `max_bytes` of head and payload allow, at least one if
+    /// there is any. Payloads that are not in memory are read from the device and verified.
+    ///
+    /// # Errors
+    /// `Read` or `Corrupt` of the first entry concerned.
+    pub async fn entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, LogError> {
+        reader::entries(&self.handle.core, self.group, range, max_bytes).await
+    }
+
+    /// Live entries of `range` as [`entries`](Self::entries) would choose them, without waiting for a
+    /// device: a payload that is not in memory is left out and can be had by
+    /// [`payload`](Self::payload).
+    #[must_use]
+    pub fn peek(&self, range: Range<LogIndex>, max_bytes: usize) -> Vec<EntryRef> {
+        self.with_front(|front| front.peek(range.start.get()..range.end.get(), max_bytes))
+            .unwrap_or_default()
+    }
+
+    /// Part of one entry's payload; all of it is verified.
+    ///
+    /// # Errors
+    /// `NoEntry` if the entry or the part is not there, `Read` or `Corrupt`.
+    pub async fn payload(
+        &self,
+        index: LogIndex,
+        part: Range<usize>,
+    ) -> Result<Payload, LogError> {
+        let found = reader::payload_of(&self.handle.core, self.group, index.get()).await?;
+        let missing = LogError::NoEntry { group: self.group, index };
+        let (_, payload) = found.ok_or_else(|| missing.clone())?;
+        slice(&payload, part).ok_or(missing)
+    }
+
+    /// Part of one entry's payload, if it is in memory.
+    #[must_use]
+    pub fn cached_payload(&self, index: LogIndex, part: Range<usize>) -> Option<Payload> {
+        self.with_front(|front| {
+            front.entry(index.get())?.cached.as_ref().and_then(|payload| slice(payload, part))
+        })?
+    }
+
+    fn with_front<T>(&self, read: impl FnOnce(&Front) -> T) -> Option<T> {
+        self.handle.core.state.borrow().front(self.group).map(read)
+    }
+}
+
+fn slice(payload: &Payload, part: Range<usize>) -> Option<Payload> {
+    let inside = part.start <= part.end && part.end <= payload.len();
+    inside.then(|| payload.slice(part))
+}

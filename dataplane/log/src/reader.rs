@@ -1,0 +1,171 @@
+//! Reading entries: from memory, else from the device, verified.
+//!
+//! *Place*: below [`GroupLog`](crate::GroupLog). *Owner*: the caller's task. *Invariants*: a slot
+//! is pinned while it is read, so it is not overwritten under the read; no payload is returned
+//! that does not match its checksum. *On failure*: `LogError::Read` or `LogError::Corrupt`, which
+//! concern one group; the log goes on.
+
+use crate::core::Core;
+use crate::entry::Entry;
+use crate::error::LogError;
+use crate::group::Slot;
+use crate::limit::READ_LEN_MAX;
+use crate::state::State;
+use ogee_proto::checksum::crc32c;
+use ogee_proto::id::{CopysetId, LogIndex};
+use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::Payload;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Keeps a slot from being overwritten.
+struct Pin {
+    core: Rc<Core>,
+    slot: usize,
+}
+
+impl Pin {
+    fn new(core: &Rc<Core>, state: &mut State, at: ByteOffset) -> Self {
+        let slot = state.segments.slot_of(at);
+        state.segments.pin(slot);
+        Self { core: Rc::clone(core), slot }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.core.state.borrow_mut().segments.unpin(self.slot);
+        self.core.work.raise();
+    }
+}
+
+/// A payload that must be read.
+struct Fetch {
+    /// Position in the answer.
+    position: usize,
+    at: ByteOffset,
+    len: usize,
+    _pin: Pin,
+}
+
+/// Live entries of `range`, at most `max_bytes` of head and payload but at least one.
+pub(crate) async fn entries(
+    core: &Rc<Core>,
+    group: CopysetId,
+    range: Range<LogIndex>,
+    max_bytes: usize,
+) -> Result<Vec<Entry>, LogError> {
+    let (mut entries, fetches) = collect(core, group, &range, max_bytes);
+    for run in runs(&fetches) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let len = last.at.get() + last.len as u64 - first.at.get();
+        let read = core.device.read(first.at, ByteLen::new(len)).await;
+        let read = read.map_err(|source| LogError::Read { offset: first.at, source })?;
+        for fetch in run {
+            let start = ByteLen::new(fetch.at.get() - first.at.get()).as_usize();
+            let entry = &mut entries[fetch.position];
+            entry.payload = Payload::from(read.slice(start..start + fetch.len));
+            verify(group, entry)?;
+        }
+    }
+    Ok(entries)
+}
+
+/// Serial and payload of one live entry; `None` if there is none.
+pub(crate) async fn payload_of(
+    core: &Rc<Core>,
+    group: CopysetId,
+    index: u64,
+) -> Result<Option<(u64, Payload)>, LogError> {
+    let serial = {
+        let state = core.state.borrow();
+        state.front(group).and_then(|front| front.entry(index)).map(|slot| slot.serial)
+    };
+    let Some(serial) = serial else { return Ok(None) };
+    let range = LogIndex::new(index)..LogIndex::new(index + 1);
+    let mut entries = entries(core, group, range, 0).await?;
+    Ok(entries.pop().map(|entry| (serial, entry.payload)))
+}
+
+/// The entries without the payloads that are not in memory, and what must be read.
+fn collect(
+    core: &Rc<Core>,
+    group: CopysetId,
+    range: &Range<LogIndex>,
+    max_bytes: usize,
+) -> (Vec<Entry>, Vec<Fetch>) {
+    let mut state = core.state.borrow_mut();
+    let (mut entries, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0u64);
+    if let Some(front) = state.front(group) {
+        let live = front.entries.range();
+        let (start, end) = (range.start.get().max(live.start), range.end.get().min(live.end));
+        for slot in (start..end).map_while(|index| front.entry(index)) {
+            bytes += slot.bytes();
+            if !entries.is_empty() && bytes > max_bytes as u64 {
+                break;
+            }
+            let (entry, missing) = entry_of(slot);
+            wanted.extend(missing.map(|at| (entries.len(), at, slot.record.payload_len as usize)));
+            entries.push(entry);
+        }
+    }
+    state.counters.cache_misses += wanted.len() as u64;
+    state.counters.cache_hits += (entries.len() - wanted.len()) as u64;
+    let fetch = |(position, at, len)| {
+        let pin = Pin::new(core, &mut state, at);
+        Fetch { position, at, len, _pin: pin }
+    };
+    let fetches = wanted.into_iter().map(fetch).collect();
+    (entries, fetches)
+}
+
+/// The entry, and where its payload must be read from if it is not in memory.
+fn entry_of(slot: &Slot) -> (Entry, Option<ByteOffset>) {
+    let missing = if slot.record.payload_len > 0 && slot.cached.is_none() {
+        slot.durable_at
+    } else {
+        None
+    };
+    let entry = Entry {
+        id: slot.record.id,
+        kind: slot.record.kind,
+        head: slot.record.head.clone(),
+        payload: slot.cached.clone().unwrap_or_default(),
+        payload_crc: slot.record.payload_crc,
+    };
+    (entry, missing)
+}
+
+/// Cuts `fetches` into runs that one read serves: in order, close together, not too long.
+fn runs(fetches: &[Fetch]) -> impl Iterator<Item = &[Fetch]> {
+    let mut rest = fetches;
+    std::iter::from_fn(move || {
+        let first = rest.first()?;
+        let mut count = 1;
+        let mut end = first.at.get() + first.len as u64;
+        while let Some(next) = rest.get(count) {
+            let next_end = next.at.get() + next.len as u64;
+            let fits = next.at.get() >= end && next_end - first.at.get() <= READ_LEN_MAX as u64;
+            let near = next.at.get().saturating_sub(end) <= GAP_MAX;
+            if !(fits && near) {
+                break;
+            }
+            end = next_end;
+            count += 1;
+        }
+        let (run, after) = rest.split_at(count);
+        rest = after;
+        Some(run)
+    })
+}
+
+/// Bytes between two payloads that are cheaper to read than to skip: header areas of batches.
+const GAP_MAX: u64 = 64 << 10;
+
+fn verify(group: CopysetId, entry: &Entry) -> Result<(), LogError> {
+    if crc32c(&entry.payload) == entry.payload_crc {
+        Ok(())
+    } else {
+        Err(LogError::Corrupt { group, index: entry.id.index })
+    }
+}

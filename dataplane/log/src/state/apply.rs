@@ -1,0 +1,148 @@
+//! What a finished write changes.
+//!
+//! *Place*: told by the flusher. *Owner*: the log's executor. *Invariants*: records are applied in
+//! the order of the medium, exactly as recovery would. *On failure*: a record that does not follow
+//! is a bug and panics.
+
+use super::{Batch, State};
+use crate::cache::Ticket;
+use crate::group::Durable;
+use crate::head::SegmentHead;
+use crate::limit::page_number;
+use crate::queue::{Done, Queued};
+use crate::record::{EntryRecord, Record};
+use crate::segments::EntryPlace;
+use ogee_proto::id::CopysetId;
+use ogee_proto::unit::{ByteLen, ByteOffset};
+
+impl State {
+    /// The header of `head` is durable.
+    pub(crate) fn begun(&mut self, head: &SegmentHead) {
+        self.segments.begin(head.slot, head.sequence, head.len(), head.crc);
+        self.unproven = false;
+        self.counters.segments_begun += 1;
+        self.counters.bytes_written += head.len() as u64;
+    }
+
+    /// `batch` is durable; returns the callbacks, in order.
+    pub(crate) fn written(&mut self, batch: Batch) -> Vec<Done> {
+        let (slot, ..) = self.segments.active();
+        self.segments.advance(batch.len, batch.crc);
+        self.sequence = batch.sequence;
+        self.unproven = false;
+        self.counters.flushes += 1;
+        self.counters.bytes_written += batch.len as u64;
+        self.counters.closing_batches += u64::from(batch.items.is_empty());
+        let mut payload_at = batch.offset.add(ByteLen::from_usize(batch.header_len));
+        let mut dones = Vec::new();
+        for item in batch.items {
+            self.apply(&item, slot, payload_at);
+            payload_at = payload_at.add(ByteLen::from_usize(item.payload.len()));
+            self.queue.settle(item.cost);
+            dones.extend(item.done);
+        }
+        self.trim_cache();
+        dones
+    }
+
+    fn apply(&mut self, item: &Queued, slot: usize, payload_at: ByteOffset) {
+        let Some(record) = &item.record else { return };
+        self.counters.records += 1;
+        self.unproven |= record.is_binding();
+        match record {
+            Record::Entry(entry) => self.apply_entry(item, entry, slot, payload_at),
+            Record::Moved(entry) => self.apply_moved(item, entry, slot, payload_at),
+            Record::RemoveGroup => self.apply_removal(item.group),
+            Record::Vote(vote) => self.durable(item.group).facts.vote = Some(*vote),
+            Record::Committed(id) => self.durable(item.group).facts.committed = Some(*id),
+            Record::Truncate(last) => {
+                self.durable(item.group).facts.truncate(*last);
+                self.release_dead(item.group);
+            }
+            Record::Purge(upto) => {
+                self.durable(item.group).facts.purge(*upto);
+                self.release_dead(item.group);
+            }
+        }
+    }
+
+    fn durable(&mut self, group: CopysetId) -> &mut Durable {
+        let durable = &mut self.groups.entry(group).or_default().durable;
+        durable.exists = true;
+        durable
+    }
+
+    fn apply_entry(
+        &mut self,
+        item: &Queued,
+        entry: &EntryRecord,
+        slot: usize,
+        payload_at: ByteOffset,
+    ) {
+        let index = entry.id.index.get();
+        let place = place_of(slot, entry);
+        let durable = self.durable(item.group);
+        assert!(durable.facts.append(entry.id), "entries are written in the order accepted");
+        durable.places.push(index, place);
+        self.segments.occupy(place);
+        self.counters.payload_bytes += u64::from(entry.payload_len);
+        let Some(slot) = self.slot_mut(item.group, index, item.serial) else { return };
+        slot.durable_at = Some(payload_at);
+        let len = slot.cached_len();
+        if len > 0 {
+            self.cache.add(Ticket { group: item.group, index, serial: item.serial }, len);
+        }
+    }
+
+    fn apply_moved(
+        &mut self,
+        item: &Queued,
+        entry: &EntryRecord,
+        slot: usize,
+        payload_at: ByteOffset,
+    ) {
+        self.moving -= 1;
+        let index = entry.id.index.get();
+        let place = place_of(slot, entry);
+        let old = self.durable(item.group).places.get_mut(index);
+        let old = old.expect("invariant: what ends an entry is queued behind its move");
+        let old = std::mem::replace(old, place);
+        self.segments.occupy(place);
+        self.segments.release(old);
+        self.counters.entries_moved += 1;
+        self.counters.payload_bytes += u64::from(entry.payload_len);
+        if let Some(slot) = self.slot_mut(item.group, index, item.serial) {
+            slot.durable_at = Some(payload_at);
+        }
+    }
+
+    fn apply_removal(&mut self, id: CopysetId) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let durable = std::mem::take(&mut group.durable);
+        durable.places.iter().for_each(|(_, place)| self.segments.release(*place));
+        if group.is_gone() {
+            self.groups.remove(&id);
+        }
+    }
+
+    fn release_dead(&mut self, id: CopysetId) {
+        let Self { groups, segments, .. } = self;
+        let durable = &mut groups.entry(id).or_default().durable;
+        durable.places.keep(&durable.facts.live(), |place| segments.release(place));
+    }
+
+    fn trim_cache(&mut self) {
+        while let Some(ticket) = self.cache.excess() {
+            let slot = self.slot_mut(ticket.group, ticket.index, ticket.serial);
+            match slot.and_then(|slot| slot.cached.take()) {
+                Some(payload) => self.cache.dropped(payload.len()),
+                None => self.cache.skipped(),
+            }
+        }
+    }
+}
+
+fn place_of(slot: usize, entry: &EntryRecord) -> EntryPlace {
+    let slot = u32::try_from(slot).expect("invariant: at most SEGMENTS_MAX slots");
+    EntryPlace { slot, pages: page_number(entry.payload_len as usize) + 1 }
+}

@@ -1,0 +1,47 @@
+//! Copies of live entries, made to free their segment.
+//!
+//! *Place*: the flusher asks for a victim's entries, reads them and hands them back. *Owner*: the
+//! log's executor. *Invariants*: begun only while the reserve is whole, so that a copy cannot take
+//! the last segment; a copy is queued like any record, so what ends the entry later comes after
+//! it. *On failure*: an entry that is gone, or does not fit, is not copied.
+
+use super::State;
+use crate::limit::{COMPACTION_LOW_WATER, RESERVED_SEGMENTS};
+use crate::queue::{Queued, entry_cost};
+use crate::record::Record;
+use ogee_proto::id::CopysetId;
+use ogee_runtime::Payload;
+
+impl State {
+    pub(super) fn victim(&self) -> Option<usize> {
+        let free = self.segments.free_count();
+        let low = (RESERVED_SEGMENTS..=RESERVED_SEGMENTS + COMPACTION_LOW_WATER).contains(&free);
+        let due = low && self.moving == 0 && self.moved_at < self.sequence;
+        if due { self.segments.victim() } else { None }
+    }
+
+    /// The live entries of `slot`: what to read and hand to [`State::move_forward`].
+    pub(crate) fn live_in(&mut self, slot: usize) -> Vec<(CopysetId, u64)> {
+        self.moved_at = self.sequence;
+        let mut live = Vec::new();
+        for (id, group) in &self.groups {
+            for (index, place) in group.durable.places.iter() {
+                if place.slot as usize == slot && group.front.entry(index).is_some() {
+                    live.push((*id, index));
+                }
+            }
+        }
+        live
+    }
+
+    /// Queues a copy of a durable entry, if it is still there and fits.
+    pub(crate) fn move_forward(&mut self, group: CopysetId, index: u64, serial: u64, data: &Payload) {
+        if self.check_room(entry_cost(data.len())).is_err() {
+            return;
+        }
+        let Some(slot) = self.slot_mut(group, index, serial) else { return };
+        let record = Some(Record::Moved(slot.record.clone()));
+        self.moving += 1;
+        self.enqueue(Queued { group, record, payload: data.clone(), serial, cost: 0, done: None });
+    }
+}

@@ -1,0 +1,123 @@
+//! The log in memory: what was accepted, what waits, what is durable.
+//!
+//! *Place*: between the public handles, which accept, and the flusher, which plans a write and
+//! reports it done. *Owner*: the log's executor; borrowed for plain functions only, never across
+//! an await. *Invariants*: what is accepted is queued in the same call; `durable` sides change only
+//! when a write is reported done; segments are freed by durable records only. *On failure*: a
+//! refused call changes nothing; after [`State::stop`] every call is refused with its reason.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `accept` | what callers put in |
+//! | `plan` | what the flusher writes next |
+//! | `apply` | what a finished write changes |
+//! | `forward` | copies of live entries, to free their segment |
+//! | `space` | what fits |
+
+mod accept;
+mod apply;
+mod forward;
+mod plan;
+mod space;
+
+pub(crate) use plan::{Batch, Plan};
+
+use crate::cache::Cache;
+use crate::counters::LogCounters;
+use crate::error::LogError;
+use crate::group::{Front, Group, Slot};
+use crate::options::LogOptions;
+use crate::queue::{Done, Queue};
+use crate::segments::Segments;
+use ogee_proto::id::{CopysetId, StoreId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything a log knows.
+pub(crate) struct State {
+    pub options: LogOptions,
+    pub groups: BTreeMap<CopysetId, Group>,
+    pub segments: Segments,
+    pub counters: LogCounters,
+    queue: Queue,
+    cache: Cache,
+    /// Groups whose committed id is newer than the last record of it.
+    lazy: BTreeSet<CopysetId>,
+    epoch: u64,
+    /// Newest batch, which is durable.
+    sequence: u64,
+    /// Whether only its own presence proves the newest batch.
+    unproven: bool,
+    serial: u64,
+    /// Moved entries queued or in flight.
+    moving: usize,
+    /// Batch after which copying forward was tried last.
+    moved_at: u64,
+    closing: bool,
+    stopped: Option<LogError>,
+}
+
+impl State {
+    /// A log whose newest batch is `sequence`, before its first segment of this `epoch`.
+    pub(crate) fn new(
+        options: LogOptions,
+        groups: BTreeMap<CopysetId, Group>,
+        segments: Segments,
+        epoch: u64,
+        sequence: u64,
+    ) -> Self {
+        Self {
+            options,
+            groups,
+            segments,
+            counters: LogCounters::default(),
+            queue: Queue::default(),
+            cache: Cache::new(options.cache_len.as_usize()),
+            lazy: BTreeSet::new(),
+            epoch,
+            sequence,
+            unproven: false,
+            serial: 1,
+            moving: 0,
+            moved_at: 0,
+            closing: false,
+            stopped: None,
+        }
+    }
+
+    /// The store.
+    pub(crate) const fn store(&self) -> StoreId {
+        self.options.store
+    }
+
+    /// Why nothing more is accepted, if so.
+    pub(crate) fn check_running(&self) -> Result<(), LogError> {
+        match &self.stopped {
+            Some(reason) => Err(reason.clone()),
+            None if self.closing => Err(LogError::Closed { store: self.store() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Front of `group`, if anything was ever written to it.
+    pub(crate) fn front(&self, group: CopysetId) -> Option<&Front> {
+        self.groups.get(&group).map(|group| &group.front).filter(|front| front.exists)
+    }
+
+    fn slot_mut(&mut self, group: CopysetId, index: u64, serial: u64) -> Option<&mut Slot> {
+        let slot = self.groups.get_mut(&group)?.front.entries.get_mut(index)?;
+        (slot.serial == serial).then_some(slot)
+    }
+
+    /// Nothing more is written, for `reason`; returns the callbacks that wait, in order.
+    pub(crate) fn stop(&mut self, batch: Option<Batch>, reason: LogError) -> Vec<Done> {
+        self.stopped = Some(reason);
+        let in_flight = batch.map(|batch| batch.items).unwrap_or_default();
+        let queued = self.queue.drain();
+        in_flight.into_iter().chain(queued).filter_map(|item| item.done).collect()
+    }
+
+    /// Drains and stops as soon as what is queued is durable.
+    pub(crate) const fn close(&mut self) {
+        self.closing = true;
+    }
+}

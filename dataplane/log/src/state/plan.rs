@@ -1,0 +1,227 @@
+//! What the flusher writes next.
+//!
+//! *Place*: asked by the flusher when no write is in flight. *Owner*: the log's executor.
+//! *Invariants*: a batch takes records in queue order, as many as fit its limits and the segment;
+//! a segment is left only when the next record does not fit. *On failure*: none.
+
+use super::State;
+use crate::batch::{self, BatchPlace, header_area_len};
+use crate::group::Group;
+use crate::error::LogError;
+use crate::head::SegmentHead;
+use crate::limit::PAGE;
+use crate::queue::{Done, Queued};
+use crate::record::Record;
+use crate::segments::Segments;
+use ogee_proto::id::CopysetId;
+use ogee_proto::unit::ByteOffset;
+use ogee_runtime::{Buffer, Payload};
+
+/// What the flusher does next.
+pub(crate) enum Plan {
+    /// Write a batch.
+    Write(Batch, Buffer),
+    /// Nothing to write, but callbacks whose turn has come.
+    Finish(Vec<Done>),
+    /// Begin a segment.
+    Begin(SegmentHead, Buffer),
+    /// Copy the live entries of a slot forward.
+    Compact(usize),
+    /// Wait for more; after a while (if true) ask again for a closing batch.
+    Wait(bool),
+    /// A segment is needed and no slot is free (a reader may hold one).
+    Blocked,
+    /// Closed and drained, or failed.
+    Stop,
+}
+
+/// A batch in flight.
+pub(crate) struct Batch {
+    /// Where it goes, on the device.
+    pub offset: ByteOffset,
+    pub(super) items: Vec<Queued>,
+    pub(super) header_len: usize,
+    pub(super) len: usize,
+    pub(super) crc: u32,
+    pub(super) sequence: u64,
+}
+
+/// The records chosen for the next batch.
+struct Draft {
+    items: Vec<Queued>,
+    records_len: usize,
+    payload_len: usize,
+    room: usize,
+    payload_max: usize,
+    header_area_max: usize,
+}
+
+impl Draft {
+    const fn new(segments: &Segments) -> Self {
+        Self {
+            items: Vec::new(),
+            records_len: 0,
+            payload_len: 0,
+            room: segments.room(),
+            payload_max: segments.geometry.payload_max,
+            header_area_max: segments.geometry.header_area_max,
+        }
+    }
+
+    fn takes(&self, record: Option<&Record>) -> bool {
+        let Some(record) = record else { return true };
+        let area = header_area_len(self.records_len + record.len());
+        let payload = self.payload_len + record.payload_len();
+        area <= self.header_area_max && payload <= self.payload_max && area + payload <= self.room
+    }
+
+    fn push(&mut self, item: Queued) {
+        if let Some(record) = &item.record {
+            self.records_len += record.len();
+            self.payload_len += record.payload_len();
+        }
+        self.items.push(item);
+    }
+
+    fn has_records(&self) -> bool {
+        self.records_len > 0
+    }
+}
+
+impl State {
+    /// What to do next; `idle` when nothing came for a while.
+    pub(crate) fn plan(&mut self, idle: bool) -> Plan {
+        if self.stopped.is_some() {
+            return Plan::Stop;
+        }
+        if let Some(victim) = self.victim() {
+            return Plan::Compact(victim);
+        }
+        let mut draft = self.draft();
+        let idle = idle || self.closing;
+        if draft.items.is_empty() {
+            if self.queue.front().is_some() {
+                return self.plan_segment();
+            }
+            let wants_close = self.unproven || !self.lazy.is_empty();
+            if !(idle && wants_close) {
+                return self.plan_rest(wants_close);
+            }
+            if self.segments.room() < PAGE {
+                let next = self.next_segment();
+                return next.map_or_else(|| self.plan_rest(false), begin);
+            }
+        } else if !draft.has_records() {
+            return Plan::Finish(draft.items.into_iter().filter_map(|item| item.done).collect());
+        }
+        self.draft_committed(&mut draft);
+        self.plan_batch(draft)
+    }
+
+    fn plan_rest(&mut self, wants_close: bool) -> Plan {
+        if self.closing {
+            self.stopped = Some(LogError::Closed { store: self.store() });
+            return Plan::Stop;
+        }
+        Plan::Wait(wants_close)
+    }
+
+    fn draft(&mut self) -> Draft {
+        let mut draft = Draft::new(&self.segments);
+        while let Some(next) = self.queue.front() {
+            if !draft.takes(next.record.as_ref()) {
+                break;
+            }
+            let Some(item) = self.queue.pop() else { break };
+            self.leave_queue(item.group);
+            draft.push(item);
+        }
+        draft
+    }
+
+    fn leave_queue(&mut self, id: CopysetId) {
+        let group = self.groups.get_mut(&id).expect("invariant: a queued record keeps its group");
+        group.queued -= 1;
+        if group.is_gone() {
+            self.groups.remove(&id);
+        }
+    }
+
+    /// Adds committed ids of groups that have nothing else queued: an id may not become durable
+    /// before the entry that it names.
+    fn draft_committed(&mut self, draft: &mut Draft) {
+        let groups = &self.groups;
+        self.lazy.retain(|id| {
+            let Some(group) = groups.get(id) else { return false };
+            let Some(committed) = group.front.facts.committed else { return false };
+            let record = Some(Record::Committed(committed));
+            if group.queued > 0 || !draft.takes(record.as_ref()) {
+                return true;
+            }
+            let payload = Payload::empty();
+            draft.push(Queued { group: *id, record, payload, serial: 0, cost: 0, done: None });
+            false
+        });
+    }
+
+    fn plan_batch(&mut self, draft: Draft) -> Plan {
+        let (_, segment, end) = self.segments.active();
+        let sequence = self.sequence + 1;
+        let place = BatchPlace {
+            store: self.store(),
+            segment,
+            epoch: self.epoch,
+            sequence,
+            durable_upto: self.sequence,
+            offset: end,
+            previous_crc: self.segments.previous_crc(),
+        };
+        let records = draft.items.iter().filter_map(|item| {
+            item.record.as_ref().map(|record| (item.group, record, &item.payload))
+        });
+        let encoded = batch::encode(&place, records);
+        self.counters.bytes_copied += draft.payload_len as u64;
+        let batch = Batch {
+            offset: self.segments.end_offset(),
+            items: draft.items,
+            header_len: encoded.header_len,
+            len: encoded.buffer.len(),
+            crc: encoded.crc,
+            sequence,
+        };
+        Plan::Write(batch, encoded.buffer)
+    }
+
+    fn plan_segment(&mut self) -> Plan {
+        self.next_segment().map_or(Plan::Blocked, begin)
+    }
+
+    /// The next segment's header, if a slot is free.
+    pub(crate) fn next_segment(&self) -> Option<(SegmentHead, Buffer)> {
+        let slot = self.segments.free_slot()?;
+        let (_, sequence, end) = self.segments.active();
+        let geometry = &self.segments.geometry;
+        let durable = |(id, group): (&CopysetId, &Group)| {
+            group.durable.exists.then_some((*id, group.durable.facts))
+        };
+        let mut head = SegmentHead {
+            store: self.store(),
+            slot,
+            sequence: sequence + 1,
+            epoch: self.epoch,
+            first_batch: self.sequence + 1,
+            previous: (sequence > 0).then_some((sequence, end as u64)),
+            oldest_live: self.segments.oldest_live().unwrap_or(sequence + 1),
+            region_len: geometry.region.len.get(),
+            segment_len: geometry.segment_len as u64,
+            groups: self.groups.iter().filter_map(durable).collect(),
+            crc: 0,
+        };
+        let buffer = head.encode();
+        Some((head, buffer))
+    }
+}
+
+fn begin((head, buffer): (SegmentHead, Buffer)) -> Plan {
+    Plan::Begin(head, buffer)
+}

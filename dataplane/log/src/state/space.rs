@@ -1,0 +1,53 @@
+//! What fits.
+//!
+//! *Place*: asked by admission, before appends, and for metrics. *Owner*: the log's executor.
+//! *Invariants*: cautious: what fits by this count fits on the medium. *On failure*:
+//! `LogError::Full`.
+
+use super::State;
+use crate::error::LogError;
+use crate::limit::PAGE;
+use crate::usage::{LogUsage, Pressure};
+use ogee_proto::unit::ByteLen;
+
+impl State {
+    /// Bytes that appends may still take.
+    pub(crate) fn free(&self) -> u64 {
+        let room = self.segments.room_for_entries(self.groups.len());
+        room.saturating_sub(self.queue.cost())
+    }
+
+    /// Whether entries of this cost fit.
+    pub(crate) fn check_room(&self, needed: u64) -> Result<(), LogError> {
+        let free = self.free();
+        if needed <= free {
+            return Ok(());
+        }
+        let (needed, free) = (ByteLen::new(needed), ByteLen::new(free));
+        Err(LogError::Full { store: self.store(), needed, free })
+    }
+
+    /// How full the log is.
+    pub(crate) fn usage(&self) -> LogUsage {
+        let geometry = &self.segments.geometry;
+        let usable = geometry.usable_len(self.groups.len());
+        let capacity = (geometry.data_slots() * usable) as u64;
+        let free = self.free().min(capacity);
+        LogUsage {
+            capacity: ByteLen::new(capacity),
+            used: ByteLen::new(capacity - free),
+            free: ByteLen::new(free),
+            live: ByteLen::new(self.segments.live_pages() * PAGE as u64),
+            queued: ByteLen::new(self.queue.cost()),
+            cached: ByteLen::from_usize(self.cache.bytes()),
+            free_segments: self.segments.free_count(),
+        }
+    }
+
+    /// Whether the threshold is passed.
+    pub(crate) fn pressure(&self) -> Pressure {
+        let usage = self.usage();
+        let threshold = usage.capacity.get() / 100 * u64::from(self.options.pressure_percent);
+        if usage.used.get() > threshold { Pressure::High } else { Pressure::Normal }
+    }
+}

@@ -1,0 +1,12 @@
+//! The log through its public API, on memory devices that crash, fail and rot.
+
+mod api;
+mod crash;
+mod damage;
+mod failure;
+mod file;
+mod golden;
+mod model;
+mod property;
+mod ring;
+mod support;

@@ -1,0 +1,168 @@
+//! The region wraps, fills up and is freed again.
+
+use crate::support::{
+    ALL, PAGE, append, assert_entries, entries, entry, fresh, group, open, vote,
+};
+use ogee_log::{Log, LogError, Pressure};
+use ogee_proto::id::LogId;
+use ogee_proto::unit::ByteLen;
+use ogee_runtime::executor::block_on;
+use ogee_runtime::{spawn, yield_now};
+
+const SEGMENTS: usize = 12;
+
+/// Appends one entry of four pages to `group` and purges all but the last `keep`.
+async fn turn(log: &Log, id: u32, index: u64, keep: u64) {
+    let group = group(log, id);
+    append(&group, entries(1, index..index + 1, 4)).await.expect("append");
+    if index >= keep {
+        group.purge(LogId::new(1, index - keep)).await.expect("purge");
+    }
+}
+
+#[test]
+fn wraps_many_times() {
+    block_on(async {
+        let (device, _, mut log) = fresh(SEGMENTS).await;
+        let mut begun = 0;
+        for index in 0..400 {
+            turn(&log, 1, index, 3).await;
+            if index % 90 == 89 {
+                begun += log.counters().segments_begun;
+                log.close().await.expect("close");
+                log = open(&device, SEGMENTS).await;
+            }
+        }
+        assert!(begun > 5 * SEGMENTS as u64, "{begun} segments");
+        let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
+        assert_entries(&found, &entries(1, 397..400, 4));
+    });
+}
+
+#[test]
+fn quiet_groups_do_not_pin_the_log() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        // Nine quiet groups, each with an entry in another segment: more than entries may use.
+        let mut index = 0;
+        for quiet in 100..109 {
+            append(&group(&log, quiet), vec![entry(1, 0, 1)]).await.expect("append");
+            for _ in 0..3 {
+                turn(&log, 1, index, 0).await;
+                index += 1;
+            }
+        }
+        for _ in 0..200 {
+            turn(&log, 1, index, 0).await;
+            index += 1;
+        }
+        assert!(log.counters().entries_moved > 0, "{:?}", log.counters());
+        log.close().await.expect("close");
+        let log = open(&device, SEGMENTS).await;
+        for quiet in 100..109 {
+            let found = group(&log, quiet).entries(ALL, usize::MAX).await.expect("read");
+            assert_entries(&found, &[entry(1, 0, 1)]);
+        }
+    });
+}
+
+#[test]
+fn quiet_votes_survive_without_pinning_anything() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        group(&log, 7).save_vote(vote(5)).await.expect("vote");
+        for index in 0..200 {
+            turn(&log, 1, index, 0).await;
+        }
+        assert!(log.counters().segments_begun > 3 * SEGMENTS as u64);
+        log.close().await.expect("close");
+        let log = open(&device, SEGMENTS).await;
+        assert_eq!(group(&log, 7).state().vote, Some(vote(5)));
+    });
+}
+
+/// Fills the log; returns the number of entries.
+async fn fill(log: &Log) -> u64 {
+    let group = group(log, 1);
+    for index in 0.. {
+        match append(&group, entries(1, index..index + 1, 4)).await {
+            Ok(()) => {}
+            Err(LogError::Full { .. }) => return index,
+            Err(error) => panic!("append: {error}"),
+        }
+    }
+    unreachable!("a log is finite")
+}
+
+#[test]
+fn a_full_log_refuses_entries_and_takes_everything_else() {
+    block_on(async {
+        let (_, _, log) = fresh(SEGMENTS).await;
+        let mut pressure = log.pressure();
+        assert_eq!(*pressure.borrow_and_update(), Pressure::Normal);
+        let count = fill(&log).await;
+        assert!(count > 8, "{count}");
+        assert_eq!(*pressure.borrow_and_update(), Pressure::High);
+        assert!(!log.has_space([4 * PAGE]));
+        assert_eq!(log.counters().refused_full, 1);
+        let state = group(&log, 1).state();
+        assert_eq!(state.last, Some(LogId::new(1, count - 1)), "a refusal changes nothing");
+        // Far more control records than the reserve holds: their segments turn over.
+        let turns = log.counters().segments_begun;
+        for term in 1..300 {
+            group(&log, 1).save_vote(vote(term)).await.expect("vote");
+            group(&log, 2).save_vote(vote(term)).await.expect("vote");
+        }
+        assert!(log.counters().segments_begun > turns + 10);
+        let waiter = log.clone();
+        let waiting = spawn(async move { waiter.wait_space(ByteLen::from_usize(4 * PAGE)).await });
+        yield_now().await;
+        assert!(!waiting.is_finished());
+        group(&log, 1).purge(LogId::new(1, count - 2)).await.expect("purge");
+        waiting.await.expect("not cancelled").expect("space");
+        assert_eq!(*pressure.borrow_and_update(), Pressure::Normal);
+        append(&group(&log, 1), entries(1, count..count + 1, 4)).await.expect("append");
+        let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
+        assert_entries(&found, &entries(1, count - 1..count + 1, 4));
+    });
+}
+
+#[test]
+fn a_full_log_opens_any_number_of_times() {
+    block_on(async {
+        let (device, _, mut log) = fresh(SEGMENTS).await;
+        let count = fill(&log).await;
+        for term in 1..40 {
+            group(&log, 1).save_vote(vote(term)).await.expect("vote");
+            log.close().await.expect("close");
+            log = open(&device, SEGMENTS).await;
+            assert_eq!(group(&log, 1).state().vote, Some(vote(term)));
+            let refused = append(&group(&log, 1), entries(1, count..count + 1, 4)).await;
+            assert!(matches!(refused, Err(LogError::Full { .. })));
+        }
+        let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
+        assert_entries(&found, &entries(1, 0..count, 4));
+        group(&log, 1).purge(LogId::new(1, count - 1)).await.expect("purge");
+        append(&group(&log, 1), entries(1, count..count + 1, 4)).await.expect("append");
+    });
+}
+
+#[test]
+fn a_reader_keeps_its_segment() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        append(&group(&log, 1), entries(1, 0..8, 4)).await.expect("append");
+        log.close().await.expect("close");
+        let log = open(&device, SEGMENTS).await;
+        let reader = group(&log, 1);
+        let reading = spawn(async move { reader.entries(ALL, usize::MAX).await });
+        // While the reads are in flight, their segments are freed and the log wraps.
+        yield_now().await;
+        group(&log, 1).purge(LogId::new(1, 7)).await.expect("purge");
+        for index in 8..100 {
+            turn(&log, 1, index, 0).await;
+        }
+        let found = reading.await.expect("not cancelled").expect("read");
+        assert_entries(&found, &entries(1, 0..8, 4));
+    });
+}
