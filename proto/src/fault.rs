@@ -10,6 +10,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+/// gRPC metadata key by which a metadata server that does not lead names the one that does.
+pub const MDS_LEADER_METADATA: &str = "ogee-mds-leader";
+
 const PREFIX: &str = "OGEE-";
 const CAUSE: &str = " | because: ";
 const REMEDY: &str = " | try: ";

@@ -1,0 +1,374 @@
+//! `Chunkservers`: the data plane registers, heartbeats and takes orders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::name::Name;
+use ogee_proto::service::chunkservers_server::Chunkservers;
+use ogee_proto::service::order::What;
+use ogee_proto::service::{
+    CreateReplica, HeartbeatRequest, HeartbeatResponse, Order, PeerInfo, RegisterRequest,
+    RegisterResponse, RemoveChunks, ReplicaReport, StoreReport, TransferOrder,
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::context::{Context, World};
+use super::error::ApiError;
+use super::info::Scene;
+use crate::limit::STORES_PER_CHUNKSERVER_MAX;
+use crate::liveness::{Heard, ReplicaStatus, StoreState, StoreUsage};
+use crate::raft::View;
+use crate::scheduler::Planned;
+use crate::state::{
+    Command, ConfirmRemoval, ConfirmReplicas, RegisterChunkserver, Reply, State, StoreSpec,
+};
+
+/// See the module.
+pub(crate) struct ChunkserversApi {
+    context: Arc<Context>,
+    /// Orders carry a number, for people who compare logs.
+    orders: AtomicU64,
+}
+
+impl ChunkserversApi {
+    pub(crate) const fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            orders: AtomicU64::new(0),
+        }
+    }
+
+    async fn take_registration(
+        &self,
+        request: RegisterRequest,
+    ) -> Result<RegisterResponse, ApiError> {
+        let view = self.context.latest().await?;
+        let cluster = view
+            .state
+            .cluster()
+            .ok_or_else(ApiError::no_cluster)?
+            .id
+            .to_string();
+        if !request.cluster_id.is_empty() && request.cluster_id != cluster {
+            return Err(ApiError::other_cluster(&request.cluster_id, &cluster));
+        }
+        let command = registration(&request)?;
+        if self.is_taken(&view.state, &command) {
+            return Err(ApiError::name_in_use(&command.name));
+        }
+        let heard = Heard {
+            endpoints: request.endpoints,
+            stores: usages(&request.stores)?,
+            replicas: BTreeMap::new(),
+        };
+        let reply = self
+            .context
+            .write(Command::RegisterChunkserver(command))
+            .await?;
+        let Reply::Chunkserver(id) = reply else {
+            unreachable!("invariant: a registration answers with the chunkserver's id");
+        };
+        self.context
+            .world()
+            .liveness
+            .record(Instant::now(), id, heard);
+        let heartbeat_ms = self.context.config.heartbeat.as_millis();
+        Ok(RegisterResponse {
+            chunkserver: id.get(),
+            cluster_id: cluster,
+            heartbeat_ms: u64::try_from(heartbeat_ms).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// Whether a process of that name, with none of these stores, is online.
+    fn is_taken(&self, state: &State, command: &RegisterChunkserver) -> bool {
+        let mut known = state.chunkservers().iter();
+        let Some((id, record)) = known.find(|(_, c)| c.name == command.name) else {
+            return false;
+        };
+        let world = self.context.world();
+        let shares = command.stores.iter().any(|s| record.stores.contains(&s.id));
+        let moved = world
+            .liveness
+            .heard(*id)
+            .is_some_and(|h| h.endpoints != command.endpoints);
+        let holds = !record.stores.is_empty() && !shares;
+        holds && moved && world.liveness.is_online(Instant::now(), *id)
+    }
+
+    async fn take_heartbeat(
+        &self,
+        request: HeartbeatRequest,
+    ) -> Result<HeartbeatResponse, ApiError> {
+        let id = ChunkserverId::new(request.chunkserver);
+        let view = self.context.latest().await?;
+        let known = view.state.chunkservers().get(&id);
+        if known.is_none_or(|server| server.name.as_str() != request.name) {
+            return Ok(HeartbeatResponse {
+                mds_term: view.term,
+                ..HeartbeatResponse::default()
+            });
+        }
+        let heard = heard(&view.state, id, &request)?;
+        self.context
+            .world()
+            .liveness
+            .record(Instant::now(), id, heard);
+        self.context.metrics.heartbeat();
+        let changed = self.confirm(&view.state, id, &request).await;
+        let view = if changed {
+            self.context.latest().await?
+        } else {
+            view
+        };
+        Ok(self.answer(&view, id))
+    }
+
+    /// Writes down what the heartbeat proves. A failure is not the chunkserver's: the next
+    /// heartbeat proves it again.
+    async fn confirm(&self, state: &State, id: ChunkserverId, request: &HeartbeatRequest) -> bool {
+        let replicas = new_facts(state, id, &request.replicas);
+        let removed = request.volumes_removed.iter().map(|id| VolumeId::new(*id));
+        let pending = |v: &VolumeId| {
+            state
+                .garbage()
+                .get(v)
+                .is_some_and(|g| g.pending.contains(&id))
+        };
+        let volumes: Vec<VolumeId> = removed.filter(pending).collect();
+        let mut commands = Vec::new();
+        if replicas != ConfirmReplicas::default() {
+            commands.push(Command::ConfirmReplicas(replicas));
+        }
+        if !volumes.is_empty() {
+            commands.push(Command::ConfirmRemoval(ConfirmRemoval {
+                chunkserver: id,
+                volumes,
+            }));
+        }
+        let changed = !commands.is_empty();
+        for command in commands {
+            if let Err(error) = self.context.write(command).await {
+                tracing::warn!(chunkserver = %id, ?error, "a report could not be written down");
+            }
+        }
+        changed
+    }
+
+    fn answer(&self, view: &View, id: ChunkserverId) -> HeartbeatResponse {
+        let now = Instant::now();
+        let mut world = self.context.world();
+        let World {
+            liveness,
+            scheduler,
+        } = &mut *world;
+        let planned = scheduler.orders(now, &view.state, liveness, id);
+        let scene = Scene {
+            state: &view.state,
+            liveness,
+            now,
+        };
+        let orders = planned
+            .into_iter()
+            .filter_map(|order| self.order(&scene, order))
+            .collect();
+        HeartbeatResponse {
+            known: true,
+            mds_term: view.term,
+            orders,
+            peers: peers(&scene, id),
+            copysets: view
+                .state
+                .hosted(id)
+                .filter_map(|id| scene.copyset_by_id(id))
+                .collect(),
+        }
+    }
+
+    fn order(&self, scene: &Scene<'_>, planned: Planned) -> Option<Order> {
+        self.context.metrics.order(planned.kind());
+        let what = match planned {
+            Planned::Create {
+                copyset,
+                replica,
+                store,
+                bootstrap,
+            } => What::CreateReplica(CreateReplica {
+                copyset: Some(scene.copyset_by_id(copyset)?),
+                replica: replica.get(),
+                store: store.to_string(),
+                bootstrap,
+            }),
+            Planned::Transfer { copyset, to, term } => What::Transfer(TransferOrder {
+                copyset: copyset.get(),
+                to_replica: to.get(),
+                term,
+            }),
+            Planned::RemoveChunks { volume, copysets } => What::RemoveChunks(RemoveChunks {
+                volume: volume.get(),
+                copysets: copysets.into_iter().map(CopysetId::get).collect(),
+            }),
+        };
+        let id = self.orders.fetch_add(1, Ordering::Relaxed) + 1;
+        Some(Order {
+            id,
+            what: Some(what),
+        })
+    }
+}
+
+/// Every chunkserver that shares a copyset with `id`, itself included.
+fn peers(scene: &Scene<'_>, id: ChunkserverId) -> Vec<PeerInfo> {
+    let copysets = scene
+        .state
+        .hosted(id)
+        .filter_map(|id| scene.state.copysets().get(&id));
+    let servers: BTreeSet<ChunkserverId> = copysets
+        .flat_map(|c| c.replicas.iter().map(|r| r.chunkserver))
+        .collect();
+    let info = |id: ChunkserverId| PeerInfo {
+        chunkserver: id.get(),
+        endpoints: scene.endpoints(id),
+    };
+    servers.into_iter().map(info).collect()
+}
+
+/// What the reports prove that the metadata does not say yet.
+fn new_facts(state: &State, server: ChunkserverId, reports: &[ReplicaReport]) -> ConfirmReplicas {
+    let mut facts = ConfirmReplicas::default();
+    for report in reports {
+        let (id, replica) = (
+            CopysetId::new(report.copyset),
+            ReplicaId::new(report.replica),
+        );
+        let Some(copyset) = state.copysets().get(&id) else {
+            continue;
+        };
+        let mine = copyset
+            .replicas
+            .iter()
+            .find(|r| r.id == replica && r.chunkserver == server);
+        let Some(mine) = mine else {
+            continue;
+        };
+        if !mine.created {
+            facts.created.push((id, replica));
+        }
+        let leader = ReplicaId::new(report.leader_replica);
+        if !copyset.formed && copyset.replicas.iter().any(|r| r.id == leader) {
+            facts.formed.push(id);
+        }
+    }
+    facts
+}
+
+fn registration(request: &RegisterRequest) -> Result<RegisterChunkserver, ApiError> {
+    let server = if request.server.is_empty() {
+        &request.name
+    } else {
+        &request.server
+    };
+    Ok(RegisterChunkserver {
+        name: Name::new(&request.name)?,
+        zone: Name::new(&request.zone)?,
+        server: Name::new(server)?,
+        endpoints: request.endpoints.clone(),
+        stores: request
+            .stores
+            .iter()
+            .map(store_spec)
+            .collect::<Result<_, _>>()?,
+        version: request.version.clone(),
+    })
+}
+
+fn store_spec(report: &StoreReport) -> Result<StoreSpec, ApiError> {
+    Ok(StoreSpec {
+        id: store_id(&report.store)?,
+        shard: shard(report)?,
+        path: report.path.clone(),
+        capacity: report.capacity,
+        log_capacity: report.log_capacity,
+    })
+}
+
+fn store_id(text: &str) -> Result<StoreId, ApiError> {
+    let parsed = Uuid::parse_str(text).map(StoreId::new);
+    parsed.map_err(|_| ApiError::bad_field("store", text, "a store is named by its UUID"))
+}
+
+fn shard(report: &StoreReport) -> Result<u16, ApiError> {
+    let shard = u16::try_from(report.shard);
+    shard.map_err(|_| ApiError::bad_field("shard", &report.shard.to_string(), "at most 65535"))
+}
+
+fn usages(reports: &[StoreReport]) -> Result<BTreeMap<StoreId, StoreUsage>, ApiError> {
+    let reports = reports.iter().take(STORES_PER_CHUNKSERVER_MAX);
+    let usage = |report: &StoreReport| {
+        let usage = StoreUsage {
+            shard: shard(report)?,
+            capacity: report.capacity,
+            used: report.used,
+            log_capacity: report.log_capacity,
+            log_used: report.log_used,
+            state: StoreState::parse(&report.state),
+        };
+        Ok((store_id(&report.store)?, usage))
+    };
+    reports.map(usage).collect()
+}
+
+/// The heartbeat in our words. Replicas that the metadata does not place there are left out, so
+/// that what a chunkserver can make us remember is bounded.
+fn heard(
+    state: &State,
+    server: ChunkserverId,
+    request: &HeartbeatRequest,
+) -> Result<Heard, ApiError> {
+    let placed = |report: &&ReplicaReport| {
+        let copyset = state.copysets().get(&CopysetId::new(report.copyset));
+        let id = ReplicaId::new(report.replica);
+        copyset.is_some_and(|c| {
+            c.replicas
+                .iter()
+                .any(|r| r.id == id && r.chunkserver == server)
+        })
+    };
+    let status = |report: &ReplicaReport| {
+        let status = ReplicaStatus {
+            leader: ReplicaId::new(report.leader_replica),
+            term: report.term,
+            applied: report.applied,
+            last_log: report.last_log,
+        };
+        (ReplicaId::new(report.replica), status)
+    };
+    Ok(Heard {
+        endpoints: request.endpoints.clone(),
+        stores: usages(&request.stores)?,
+        replicas: request.replicas.iter().filter(placed).map(status).collect(),
+    })
+}
+
+#[tonic::async_trait]
+impl Chunkservers for ChunkserversApi {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        let result = self.take_registration(request.into_inner()).await;
+        self.context.reply("register", result)
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let result = self.take_heartbeat(request.into_inner()).await;
+        self.context.reply("heartbeat", result)
+    }
+}

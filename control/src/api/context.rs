@@ -1,0 +1,96 @@
+//! What all handlers share.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tonic::{Response, Status};
+
+use super::error::ApiError;
+use crate::liveness::Liveness;
+use crate::metrics::Metrics;
+use crate::raft::{Consistency, RaftClient, Unavailable, View};
+use crate::scheduler::Scheduler;
+use crate::state::{Command, Reply};
+
+/// What the handlers are configured with.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiConfig {
+    /// This member.
+    pub(crate) id: u64,
+    /// Addresses of the group by id.
+    pub(crate) members: BTreeMap<u64, String>,
+    /// Name of the cluster: Raft messages carry it.
+    pub(crate) cluster: String,
+    /// How often chunkservers heartbeat.
+    pub(crate) heartbeat: Duration,
+    /// A chunkserver silent for so long is offline.
+    pub(crate) offline: Duration,
+    /// How long making a pool waits for zones.
+    pub(crate) zone_wait: Duration,
+}
+
+/// What is known of the world beside the metadata.
+pub(crate) struct World {
+    pub(crate) liveness: Liveness,
+    pub(crate) scheduler: Scheduler,
+}
+
+/// See the module.
+pub(crate) struct Context {
+    pub(crate) config: ApiConfig,
+    pub(crate) raft: RaftClient,
+    pub(crate) metrics: Metrics,
+    world: Mutex<World>,
+}
+
+impl Context {
+    pub(crate) fn new(config: ApiConfig, raft: RaftClient) -> Self {
+        let liveness = Liveness::new(config.offline);
+        let world = Mutex::new(World {
+            liveness,
+            scheduler: Scheduler::default(),
+        });
+        Self {
+            config,
+            raft,
+            metrics: Metrics::new(),
+            world,
+        }
+    }
+
+    /// The world, for a moment: never held across an await. A handler that panicked while it
+    /// held it left whole values behind, since each change is one insertion.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The metadata with every acknowledged write in it.
+    pub(crate) async fn latest(&self) -> Result<View, Unavailable> {
+        self.raft.view(Consistency::Latest).await
+    }
+
+    pub(crate) async fn write(&self, command: Command) -> Result<Reply, ApiError> {
+        let kind = command.kind();
+        let reply = self.raft.write(command).await;
+        self.metrics.command(kind, reply.is_ok());
+        Ok(reply?)
+    }
+
+    /// Counts a request and turns its result into gRPC's.
+    pub(crate) fn reply<T>(
+        &self,
+        method: &'static str,
+        result: Result<T, ApiError>,
+    ) -> Result<Response<T>, Status> {
+        let code = result
+            .as_ref()
+            .err()
+            .map_or(tonic::Code::Ok, ApiError::grpc);
+        self.metrics.request(method, code);
+        if let Err(error) = &result {
+            tracing::debug!(method, ?error, "refused");
+        }
+        Ok(Response::new(result?))
+    }
+}

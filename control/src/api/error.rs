@@ -1,0 +1,190 @@
+//! Failures as clients see them.
+
+use ogee_proto::fault::{Fault, MDS_LEADER_METADATA};
+use ogee_proto::name::{Name, NameError};
+use tonic::{Code, Status};
+
+use crate::placement::PlacementError;
+use crate::raft::{Unavailable, WriteError};
+use crate::scheduler::TransfersFull;
+use crate::state::Refusal;
+
+/// A fault with the gRPC code that machines look at.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiError {
+    fault: Box<Fault>,
+    grpc: Code,
+    leader: Option<String>,
+}
+
+impl ApiError {
+    pub(crate) fn new(grpc: Code, fault: Fault) -> Self {
+        Self {
+            fault: Box::new(fault),
+            grpc,
+            leader: None,
+        }
+    }
+
+    pub(crate) const fn grpc(&self) -> Code {
+        self.grpc
+    }
+
+    /// A field that cannot be read.
+    pub(crate) fn bad_field(field: &'static str, value: &str, expected: &str) -> Self {
+        let what = format!("{field} {value:?} cannot be used");
+        Self::new(
+            Code::InvalidArgument,
+            Fault::new("OGEE-2021", &what, expected, ""),
+        )
+    }
+
+    /// Someone else's chunkserver.
+    pub(crate) fn other_cluster(theirs: &str, ours: &str) -> Self {
+        let what = format!("this chunkserver's stores belong to cluster {theirs}");
+        let cause = format!("this is cluster {ours}");
+        let remedy = "the address of its own metadata server, or devices formatted anew";
+        Self::new(
+            Code::FailedPrecondition,
+            Fault::new("OGEE-2022", &what, &cause, remedy),
+        )
+    }
+
+    /// Two processes under one name.
+    pub(crate) fn name_in_use(name: &Name) -> Self {
+        let what = format!("chunkserver \"{name}\" is online with other stores");
+        let cause = "a name stands for one process";
+        let remedy = "another name; or a few seconds' patience, if the old one was stopped";
+        Self::new(
+            Code::AlreadyExists,
+            Fault::new("OGEE-2023", &what, cause, remedy),
+        )
+    }
+
+    /// The first leader has not drawn the cluster's id yet.
+    pub(crate) fn no_cluster() -> Self {
+        let fault = Fault::new(
+            "OGEE-2031",
+            "the cluster has no id yet",
+            "it just started",
+            "again",
+        );
+        Self::new(Code::Unavailable, fault)
+    }
+
+    /// A transfer to a replica that the copyset does not have.
+    pub(crate) fn no_replica(copyset: u32, replica: u64) -> Self {
+        let what = format!("copyset {copyset} has no replica {replica}");
+        let fault = Fault::new("OGEE-2024", &what, "", "ogee copyset list");
+        Self::new(Code::NotFound, fault)
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        let fault = Fault::new(
+            "OGEE-2001",
+            "the name cannot be used",
+            &error.to_string(),
+            "",
+        );
+        Self::new(Code::InvalidArgument, fault)
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let grpc = match &refusal {
+            Refusal::VolumeExists { .. } | Refusal::PoolExists { .. } => Code::AlreadyExists,
+            Refusal::NoVolume { .. } | Refusal::NoPool { .. } | Refusal::NoCopyset { .. } => {
+                Code::NotFound
+            }
+            Refusal::BadSize { .. }
+            | Refusal::BadStripe { .. }
+            | Refusal::BadReplicas { .. }
+            | Refusal::TextTooLong { .. }
+            | Refusal::NoShard { .. } => Code::InvalidArgument,
+            Refusal::Limit { .. } => Code::ResourceExhausted,
+            Refusal::PoolChanged { .. }
+            | Refusal::BadPlacement { .. }
+            | Refusal::StaleAttachment { .. } => Code::Aborted,
+            _ => Code::FailedPrecondition,
+        };
+        Self::new(grpc, refusal.fault())
+    }
+}
+
+impl From<PlacementError> for ApiError {
+    fn from(error: PlacementError) -> Self {
+        let remedy = "start chunkservers in more zones, or fewer replicas; ogee zone list";
+        let what = "the pool cannot be placed";
+        let fault = Fault::new("OGEE-2011", what, &error.to_string(), remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+}
+
+impl From<TransfersFull> for ApiError {
+    fn from(error: TransfersFull) -> Self {
+        let fault = Fault::new(
+            "OGEE-2032",
+            &error.to_string(),
+            "",
+            "again in a few seconds",
+        );
+        Self::new(Code::ResourceExhausted, fault)
+    }
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(error: Unavailable) -> Self {
+        let what = "the metadata cannot be asked here";
+        let cause = error.to_string();
+        let fault = |code, remedy: &str| Fault::new(code, what, &cause, remedy);
+        match &error {
+            Unavailable::NotLeader { addr, .. } => {
+                let mut redirect = Self::new(
+                    Code::Unavailable,
+                    fault("OGEE-2030", &format!("--mds {addr}")),
+                );
+                redirect.leader = Some(addr.clone());
+                redirect
+            }
+            Unavailable::NoLeader => {
+                let remedy = "start a majority of the metadata servers";
+                Self::new(Code::Unavailable, fault("OGEE-2031", remedy))
+            }
+            Unavailable::Overloaded => Self::new(
+                Code::ResourceExhausted,
+                fault("OGEE-2032", "again in a second"),
+            ),
+            Unavailable::TimedOut | Unavailable::Unknown => {
+                let remedy = "look whether it happened, then again";
+                Self::new(Code::DeadlineExceeded, fault("OGEE-2033", remedy))
+            }
+            Unavailable::Stopped => Self::new(
+                Code::Unavailable,
+                fault("OGEE-2034", "another metadata server"),
+            ),
+        }
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Refused(refusal) => refusal.into(),
+            WriteError::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let mut status = Self::new(error.grpc, error.fault.to_string());
+        // An address that is no header value is left out; the text names it all the same.
+        if let Some(leader) = error.leader.and_then(|addr| addr.parse().ok()) {
+            status.metadata_mut().insert(MDS_LEADER_METADATA, leader);
+        }
+        status
+    }
+}

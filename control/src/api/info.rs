@@ -1,0 +1,132 @@
+//! Metadata and reports in the words of the wire.
+
+use std::time::Instant;
+
+use ogee_proto::id::{ChunkserverId, CopysetId, VolumeId};
+use ogee_proto::service::{CopysetInfo, MapSegment, PoolInfo, ReplicaInfo, VolumeInfo, VolumeMap};
+
+use crate::liveness::Liveness;
+use crate::state::{Copyset, Pool, Replica, State, Volume};
+
+/// The metadata, the reports, and the moment at which they are looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) state: &'a State,
+    pub(super) liveness: &'a Liveness,
+    pub(super) now: Instant,
+}
+
+impl Scene<'_> {
+    pub(super) fn is_online(&self, server: ChunkserverId) -> bool {
+        self.liveness.is_online(self.now, server)
+    }
+
+    /// Endpoints as the newest heartbeat gives them, else as registered.
+    pub(super) fn endpoints(&self, server: ChunkserverId) -> Vec<String> {
+        let heard = self.liveness.heard(server).map(|h| &h.endpoints);
+        let registered = self.state.chunkservers().get(&server).map(|c| &c.endpoints);
+        heard
+            .filter(|e| !e.is_empty())
+            .or(registered)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn volume_info(&self, id: VolumeId, volume: &Volume) -> VolumeInfo {
+        let pool = self.state.pools().get(&volume.pool);
+        let attachment = volume.attachment.as_ref();
+        VolumeInfo {
+            id: id.get(),
+            name: volume.name.to_string(),
+            size: volume.size,
+            replicas: pool.map_or(0, |p| p.replicas.into()),
+            stripe_unit: volume.stripe.unit.into(),
+            stripe_count: volume.stripe.count,
+            pool: pool.map_or_else(String::new, |p| p.name.to_string()),
+            owner: volume.owner.clone(),
+            epoch: volume.epoch.get(),
+            created_unix_ms: volume.created_unix_ms,
+            attached: attachment.is_some(),
+            attached_host: attachment.map_or_else(String::new, |a| a.host.clone()),
+            copyset_count: count(volume.copysets().len()),
+        }
+    }
+
+    pub(super) fn volume_map(&self, id: VolumeId, volume: &Volume) -> VolumeMap {
+        let segments = volume.segments.iter().map(|segment| MapSegment {
+            first_chunk: segment.first_chunk,
+            copysets: segment.copysets.iter().map(|id| id.get()).collect(),
+        });
+        let copysets = volume.copysets().into_iter();
+        VolumeMap {
+            volume: Some(self.volume_info(id, volume)),
+            segments: segments.collect(),
+            copysets: copysets.filter_map(|id| self.copyset_by_id(id)).collect(),
+        }
+    }
+
+    pub(super) fn copyset_by_id(&self, id: CopysetId) -> Option<CopysetInfo> {
+        Some(self.copyset_info(id, self.state.copysets().get(&id)?))
+    }
+
+    pub(super) fn copyset_info(&self, id: CopysetId, copyset: &Copyset) -> CopysetInfo {
+        let leader = self.liveness.leader(self.now, copyset);
+        let pool = self.state.pools().get(&copyset.pool);
+        CopysetInfo {
+            id: id.get(),
+            replicas: copyset
+                .replicas
+                .iter()
+                .map(|r| self.replica_info(r))
+                .collect(),
+            leader_replica: leader.map_or(0, |l| l.replica.get()),
+            conf_epoch: copyset.conf_epoch,
+            pool: pool.map_or_else(String::new, |p| p.name.to_string()),
+            term: leader.map_or(0, |l| l.term),
+            formed: copyset.formed,
+        }
+    }
+
+    fn replica_info(&self, replica: &Replica) -> ReplicaInfo {
+        let server = self.state.chunkservers().get(&replica.chunkserver);
+        let status = self
+            .liveness
+            .replica(self.now, replica.chunkserver, replica.id);
+        ReplicaInfo {
+            id: replica.id.get(),
+            chunkserver: replica.chunkserver.get(),
+            chunkserver_name: server.map_or_else(String::new, |c| c.name.to_string()),
+            store: replica.store.to_string(),
+            endpoint: self.endpoint(replica).unwrap_or_default(),
+            zone: server.map_or_else(String::new, |c| c.zone.to_string()),
+            online: self.is_online(replica.chunkserver),
+            applied: status.map_or(0, |s| s.applied),
+            last_log: status.map_or(0, |s| s.last_log),
+        }
+    }
+
+    /// Endpoint of the shard that owns the replica's store.
+    fn endpoint(&self, replica: &Replica) -> Option<String> {
+        let heard = self.liveness.heard(replica.chunkserver);
+        let usage = heard.and_then(|h| h.stores.get(&replica.store));
+        let registered = self.state.stores().get(&replica.store).map(|s| s.shard);
+        let shard = usage.map(|u| u.shard).or(registered)?;
+        self.endpoints(replica.chunkserver)
+            .get(usize::from(shard))
+            .cloned()
+    }
+
+    pub(super) fn pool_info(&self, pool: &Pool) -> PoolInfo {
+        PoolInfo {
+            name: pool.name.to_string(),
+            replicas: pool.replicas.into(),
+            copysets: count(pool.copysets.len()),
+            copysets_ready: count(self.state.formed(pool)),
+        }
+    }
+}
+
+/// Counts on the wire; every one is bounded far below.
+pub(super) fn count(of: usize) -> u32 {
+    u32::try_from(of).unwrap_or(u32::MAX)
+}

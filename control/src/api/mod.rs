@@ -1,0 +1,24 @@
+//! The gRPC services.
+//!
+//! *Place*: the metadata server's face: `Volumes` and `Topology` for operators and clients,
+//! `Chunkservers` for the data plane, `MdsRaft` for the other metadata servers.
+//! *Owner*: the API thread. Handlers reach the Raft thread by its client only.
+//! *Invariants*: what a handler tells of the metadata includes every write acknowledged before.
+//! Every failure is a fault with a code, a cause and a remedy.
+//! *On failure*: a metadata server that does not lead names the one that does.
+
+mod chunkservers;
+mod context;
+mod error;
+mod health;
+mod info;
+mod peers;
+mod topology;
+mod volumes;
+
+pub(crate) use chunkservers::ChunkserversApi;
+pub(crate) use context::{ApiConfig, Context};
+pub(crate) use health::assess;
+pub(crate) use peers::PeersApi;
+pub(crate) use topology::TopologyApi;
+pub(crate) use volumes::VolumesApi;

@@ -1,0 +1,359 @@
+//! `Topology`: operators.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
+use ogee_proto::name::Name;
+use ogee_proto::service::topology_server::Topology;
+use ogee_proto::service::{
+    ClusterStatus, CreatePoolRequest, DeviceInfo, Empty, ListCopysetsResponse, ListDevicesResponse,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, ServerInfo,
+    TransferLeaderRequest, ZoneInfo,
+};
+use tonic::{Request, Response, Status};
+
+use super::context::Context;
+use super::error::ApiError;
+use super::health::{self, Severity};
+use super::info::{Scene, count};
+use super::volumes::DEFAULT_POOL;
+use crate::limit::{COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ZONE_POLL};
+use crate::liveness::{StoreState, StoreUsage};
+use crate::placement::{self, Site};
+use crate::raft::View;
+use crate::state::{
+    Chunkserver, Command, CreateCopysets, CreatePool, Refusal, Reply, State, Store,
+};
+
+/// Replicas of a pool whose creator names no number.
+const DEFAULT_REPLICAS: u32 = 3;
+
+/// See the module.
+pub(crate) struct TopologyApi(pub(crate) Arc<Context>);
+
+impl TopologyApi {
+    /// Reads from the latest metadata and the newest reports.
+    async fn look<T>(&self, read: impl FnOnce(&Scene<'_>, &View) -> T) -> Result<T, ApiError> {
+        let view = self.0.latest().await?;
+        let world = self.0.world();
+        let scene = Scene {
+            state: &view.state,
+            liveness: &world.liveness,
+            now: Instant::now(),
+        };
+        Ok(read(&scene, &view))
+    }
+
+    async fn make_pool(&self, request: CreatePoolRequest) -> Result<PoolInfo, ApiError> {
+        let name = if request.name.is_empty() {
+            DEFAULT_POOL
+        } else {
+            &request.name
+        };
+        let asked = if request.replicas == 0 {
+            DEFAULT_REPLICAS
+        } else {
+            request.replicas
+        };
+        let replicas = u8::try_from(asked).map_err(|_| Refusal::BadReplicas { replicas: asked })?;
+        let pool = CreatePool {
+            name: Name::new(name)?,
+            replicas,
+        };
+        let view = self.0.latest().await?;
+        view.state.check_pool(&pool)?;
+        let sites = self.wait_for_zones(usize::from(replicas)).await?;
+        let copysets = match usize::try_from(request.copysets).unwrap_or(COPYSETS_MAX) {
+            0 => placement::default_copysets(&sites, usize::from(replicas)),
+            asked => asked.min(COPYSETS_MAX + 1),
+        };
+        if view.state.copysets().len() + copysets > COPYSETS_MAX {
+            return Err(Refusal::Limit {
+                of: "copysets",
+                max: COPYSETS_MAX,
+            }
+            .into());
+        }
+        let wish = placement::Request {
+            replicas: usize::from(replicas),
+            copysets,
+        };
+        let placements = placement::plan(&sites, wish)?;
+        self.write_pool(pool, &placements).await?;
+        self.look(|scene, _| Ok(scene.pool_info(scene.state.pool(name)?.1)))
+            .await?
+    }
+
+    async fn write_pool(
+        &self,
+        pool: CreatePool,
+        placements: &[Vec<StoreId>],
+    ) -> Result<(), ApiError> {
+        let Reply::Pool(id) = self.0.write(Command::CreatePool(pool)).await? else {
+            unreachable!("invariant: a pool that is made answers with its id");
+        };
+        let mut existing = 0;
+        for part in placements.chunks(COPYSETS_PER_COMMAND_MAX) {
+            let command = CreateCopysets {
+                pool: id,
+                existing,
+                placements: part.to_vec(),
+            };
+            self.0.write(Command::CreateCopysets(command)).await?;
+            existing += count(part.len());
+        }
+        Ok(())
+    }
+
+    /// Stores that may take replicas, once there are enough zones of them or the wait is over.
+    async fn wait_for_zones(&self, needed: usize) -> Result<Vec<Site>, ApiError> {
+        let deadline = Instant::now() + self.0.config.zone_wait;
+        loop {
+            let sites = self.look(|scene, _| sites(scene)).await?;
+            let zones: BTreeSet<&Name> = sites.iter().map(|s| &s.zone).collect();
+            if zones.len() >= needed || Instant::now() >= deadline {
+                return Ok(sites);
+            }
+            tokio::time::sleep(ZONE_POLL).await;
+        }
+    }
+
+    async fn transfer(&self, request: TransferLeaderRequest) -> Result<Empty, ApiError> {
+        let view = self.0.latest().await?;
+        let id = CopysetId::new(request.copyset);
+        let copyset = view.state.copysets().get(&id);
+        let copyset = copyset.ok_or(Refusal::NoCopyset { copyset: id })?;
+        let mut replicas = copyset.replicas.iter();
+        let target = if request.to_replica == 0 {
+            replicas.next()
+        } else {
+            replicas.find(|r| r.id == ReplicaId::new(request.to_replica))
+        };
+        let missing = || ApiError::no_replica(request.copyset, request.to_replica);
+        let target = target.ok_or_else(missing)?.id;
+        self.0
+            .world()
+            .scheduler
+            .transfer(Instant::now(), id, target)?;
+        Ok(Empty {})
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus, ApiError> {
+        let members = count(self.0.config.members.len());
+        self.look(|scene, view| status(scene, view, members)).await
+    }
+}
+
+fn sites(scene: &Scene<'_>) -> Vec<Site> {
+    let mut carried: BTreeMap<StoreId, (u64, u64)> = BTreeMap::new();
+    for copyset in scene.state.copysets().values() {
+        for (at, replica) in copyset.replicas.iter().enumerate() {
+            let (replicas, leaders) = carried.entry(replica.store).or_default();
+            *replicas += 1;
+            *leaders += u64::from(at == 0);
+        }
+    }
+    let stores = scene.state.stores().iter();
+    let usable = stores.filter_map(|(id, store)| {
+        let usage = usage(scene, *id, store)?;
+        let server = scene.state.chunkservers().get(&store.chunkserver)?;
+        let (replicas, leaders) = carried.get(id).copied().unwrap_or_default();
+        (usage.state == StoreState::Ok).then(|| Site {
+            store: *id,
+            chunkserver: store.chunkserver,
+            zone: server.zone.clone(),
+            weight: store.capacity,
+            replicas,
+            leaders,
+        })
+    });
+    usable.collect()
+}
+
+/// The newest report of a store whose chunkserver is online.
+fn usage<'a>(scene: &Scene<'a>, id: StoreId, store: &Store) -> Option<&'a StoreUsage> {
+    let online = scene.is_online(store.chunkserver);
+    let heard = scene.liveness.heard(store.chunkserver).filter(|_| online)?;
+    heard.stores.get(&id)
+}
+
+fn status(scene: &Scene<'_>, view: &View, members: u32) -> ClusterStatus {
+    let state = scene.state;
+    let conditions = health::assess(state, scene.liveness, scene.now);
+    let worst = conditions.iter().map(|c| c.severity).max();
+    let usages = state
+        .stores()
+        .iter()
+        .filter_map(|(id, store)| usage(scene, *id, store));
+    let (mut capacity, mut used) = (0u64, 0u64);
+    for usage in usages {
+        capacity = capacity.saturating_add(usage.capacity);
+        used = used.saturating_add(usage.used);
+    }
+    ClusterStatus {
+        health: worst.map_or("OK", Severity::as_str).into(),
+        codes: conditions.into_iter().map(Into::into).collect(),
+        servers: count(state.chunkservers().len()),
+        servers_online: count(
+            state
+                .chunkservers()
+                .keys()
+                .filter(|id| scene.is_online(**id))
+                .count(),
+        ),
+        volumes: count(state.volumes().len()),
+        copysets: count(state.copysets().len()),
+        copysets_ready: count(state.copysets().values().filter(|c| c.formed).count()),
+        capacity,
+        used,
+        mds_leader: view.leader.unwrap_or(0),
+        mds_count: members,
+        version: env!("CARGO_PKG_VERSION").into(),
+    }
+}
+
+fn zones(scene: &Scene<'_>) -> ListZonesResponse {
+    let mut zones: BTreeMap<&Name, ZoneInfo> = BTreeMap::new();
+    for (id, server) in scene.state.chunkservers() {
+        let zone = zones.entry(&server.zone).or_insert_with(|| ZoneInfo {
+            name: server.zone.to_string(),
+            ..ZoneInfo::default()
+        });
+        zone.servers += 1;
+        zone.servers_online += u32::from(scene.is_online(*id));
+    }
+    ListZonesResponse {
+        zones: zones.into_values().collect(),
+    }
+}
+
+fn servers(scene: &Scene<'_>) -> ListServersResponse {
+    let mut led: BTreeMap<ChunkserverId, u32> = BTreeMap::new();
+    for copyset in scene.state.copysets().values() {
+        let leader = scene.liveness.leader(scene.now, copyset);
+        let replica = leader.and_then(|l| copyset.replicas.iter().find(|r| r.id == l.replica));
+        if let Some(replica) = replica {
+            *led.entry(replica.chunkserver).or_default() += 1;
+        }
+    }
+    let info = |(id, server): (&ChunkserverId, &Chunkserver)| ServerInfo {
+        chunkserver: id.get(),
+        name: server.name.to_string(),
+        zone: server.zone.to_string(),
+        server: server.server.to_string(),
+        online: scene.is_online(*id),
+        endpoints: scene.endpoints(*id),
+        version: server.version.clone(),
+        last_heartbeat_ms_ago: scene
+            .liveness
+            .silence(scene.now, *id)
+            .map_or(u64::MAX, |s| {
+                u64::try_from(s.as_millis()).unwrap_or(u64::MAX)
+            }),
+        leaders: led.get(id).copied().unwrap_or(0),
+        replicas: count(scene.state.hosted(*id).count()),
+    };
+    ListServersResponse {
+        servers: scene.state.chunkservers().iter().map(info).collect(),
+    }
+}
+
+fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
+    let info = |(id, store): (&StoreId, &Store)| {
+        let heard = scene
+            .liveness
+            .heard(store.chunkserver)
+            .and_then(|h| h.stores.get(id));
+        let server = scene.state.chunkservers().get(&store.chunkserver);
+        DeviceInfo {
+            store: id.to_string(),
+            chunkserver: store.chunkserver.get(),
+            chunkserver_name: server.map_or_else(String::new, |s| s.name.to_string()),
+            path: store.path.clone(),
+            capacity: heard.map_or(store.capacity, |u| u.capacity),
+            used: heard.map_or(0, |u| u.used),
+            log_capacity: heard.map_or(store.log_capacity, |u| u.log_capacity),
+            log_used: heard.map_or(0, |u| u.log_used),
+            state: heard.map_or("missing", |u| u.state.as_str()).into(),
+            shard: heard.map_or(store.shard, |u| u.shard).into(),
+            online: usage(scene, *id, store).is_some(),
+        }
+    };
+    ListDevicesResponse {
+        devices: scene.state.stores().iter().map(info).collect(),
+    }
+}
+
+fn pools(state: &State, scene: &Scene<'_>) -> ListPoolsResponse {
+    ListPoolsResponse {
+        pools: state.pools().values().map(|p| scene.pool_info(p)).collect(),
+    }
+}
+
+fn copysets(scene: &Scene<'_>) -> ListCopysetsResponse {
+    let copysets = scene.state.copysets().iter();
+    ListCopysetsResponse {
+        copysets: copysets.map(|(id, c)| scene.copyset_info(*id, c)).collect(),
+    }
+}
+
+#[tonic::async_trait]
+impl Topology for TopologyApi {
+    async fn create_pool(
+        &self,
+        request: Request<CreatePoolRequest>,
+    ) -> Result<Response<PoolInfo>, Status> {
+        self.0
+            .reply("create_pool", self.make_pool(request.into_inner()).await)
+    }
+
+    async fn list_pools(&self, _: Request<Empty>) -> Result<Response<ListPoolsResponse>, Status> {
+        self.0.reply(
+            "list_pools",
+            self.look(|scene, _| pools(scene.state, scene)).await,
+        )
+    }
+
+    async fn list_zones(&self, _: Request<Empty>) -> Result<Response<ListZonesResponse>, Status> {
+        self.0
+            .reply("list_zones", self.look(|scene, _| zones(scene)).await)
+    }
+
+    async fn list_servers(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<ListServersResponse>, Status> {
+        self.0
+            .reply("list_servers", self.look(|scene, _| servers(scene)).await)
+    }
+
+    async fn list_devices(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<ListDevicesResponse>, Status> {
+        self.0
+            .reply("list_devices", self.look(|scene, _| devices(scene)).await)
+    }
+
+    async fn list_copysets(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<ListCopysetsResponse>, Status> {
+        self.0
+            .reply("list_copysets", self.look(|scene, _| copysets(scene)).await)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<Empty>, Status> {
+        self.0
+            .reply("transfer_leader", self.transfer(request.into_inner()).await)
+    }
+
+    async fn status(&self, _: Request<Empty>) -> Result<Response<ClusterStatus>, Status> {
+        self.0.reply("status", self.cluster_status().await)
+    }
+}

@@ -1,0 +1,250 @@
+//! `Volumes`: clients and operators.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ogee_proto::id::{ClientId, Epoch, VolumeId};
+use ogee_proto::layout::StripeLayout;
+use ogee_proto::limit::CHUNK_SIZE;
+use ogee_proto::name::Name;
+use ogee_proto::service::volumes_server::Volumes;
+use ogee_proto::service::{
+    AttachRequest, Attachment, CreateVolumeRequest, DetachRequest, Empty, ListVolumesRequest,
+    ListVolumesResponse, RefreshRequest, ResizeVolumeRequest, VolumeInfo, VolumeMap, VolumeName,
+};
+use tonic::{Request, Response, Status};
+
+use super::context::Context;
+use super::error::ApiError;
+use super::info::Scene;
+use crate::limit::VOLUMES_PER_PAGE_MAX;
+use crate::state::{
+    Attach, Command, CreateVolume, Detach, Refusal, RemoveVolume, Reply, ResizeVolume, State,
+    Volume,
+};
+
+/// Pool of a volume whose creator names none.
+pub(super) const DEFAULT_POOL: &str = "default";
+
+/// See the module.
+pub(crate) struct VolumesApi(pub(crate) Arc<Context>);
+
+impl VolumesApi {
+    /// Reads from the latest metadata and the newest reports.
+    async fn look<T>(
+        &self,
+        read: impl FnOnce(&Scene<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, ApiError> {
+        let view = self.0.latest().await?;
+        let world = self.0.world();
+        let (state, liveness): (&State, _) = (&view.state, &world.liveness);
+        Ok(read(&Scene {
+            state,
+            liveness,
+            now: Instant::now(),
+        })?)
+    }
+
+    async fn info(&self, name: &str) -> Result<VolumeInfo, ApiError> {
+        self.look(|scene| {
+            let (id, volume) = scene.state.volume(name)?;
+            Ok(scene.volume_info(id, volume))
+        })
+        .await
+    }
+
+    async fn map(
+        &self,
+        name: &str,
+        check: impl FnOnce(VolumeId, &Volume) -> Result<(), Refusal>,
+    ) -> Result<VolumeMap, ApiError> {
+        self.look(|scene| {
+            let (id, volume) = scene.state.volume(name)?;
+            check(id, volume)?;
+            Ok(scene.volume_map(id, volume))
+        })
+        .await
+    }
+
+    async fn create_volume(&self, request: CreateVolumeRequest) -> Result<VolumeInfo, ApiError> {
+        let unit = if request.stripe_unit == 0 {
+            CHUNK_SIZE as u64
+        } else {
+            request.stripe_unit
+        };
+        let count = u64::from(request.stripe_count.max(1));
+        let layout = StripeLayout::new(unit, count);
+        let layout = layout.map_err(|_| Refusal::BadStripe { unit, count })?;
+        let pool = if request.pool.is_empty() {
+            DEFAULT_POOL
+        } else {
+            &request.pool
+        };
+        let command = CreateVolume {
+            name: Name::new(&request.name)?,
+            pool: Name::new(pool)?,
+            size: request.size,
+            stripe: layout.into(),
+            replicas: request.replicas,
+            owner: request.owner,
+            created_unix_ms: unix_ms(),
+        };
+        self.0.write(Command::CreateVolume(command)).await?;
+        self.info(&request.name).await
+    }
+
+    async fn resize_volume(&self, request: ResizeVolumeRequest) -> Result<VolumeInfo, ApiError> {
+        let name = Name::new(&request.name)?;
+        let command = ResizeVolume {
+            name,
+            size: request.size,
+        };
+        self.0.write(Command::ResizeVolume(command)).await?;
+        self.info(&request.name).await
+    }
+
+    async fn remove_volume(&self, request: VolumeName) -> Result<Empty, ApiError> {
+        let name = Name::new(&request.name)?;
+        self.0
+            .write(Command::RemoveVolume(RemoveVolume { name }))
+            .await?;
+        Ok(Empty {})
+    }
+
+    async fn page(&self, request: ListVolumesRequest) -> Result<ListVolumesResponse, ApiError> {
+        let asked = usize::try_from(request.limit).unwrap_or(VOLUMES_PER_PAGE_MAX);
+        let limit = if asked == 0 {
+            VOLUMES_PER_PAGE_MAX
+        } else {
+            asked.min(VOLUMES_PER_PAGE_MAX)
+        };
+        self.look(|scene| {
+            let mut rest = scene.state.volumes_after(&request.after);
+            let volumes: Vec<VolumeInfo> = rest
+                .by_ref()
+                .take(limit)
+                .map(|(id, volume)| scene.volume_info(id, volume))
+                .collect();
+            let more = rest.next().is_some();
+            let last = volumes.last().filter(|_| more).map(|v| v.name.clone());
+            Ok(ListVolumesResponse {
+                volumes,
+                next: last.unwrap_or_default(),
+            })
+        })
+        .await
+    }
+
+    async fn attach_volume(&self, request: AttachRequest) -> Result<Attachment, ApiError> {
+        let command = Attach {
+            name: Name::new(&request.name)?,
+            host: request.host,
+            read_only: request.read_only,
+        };
+        let reply = self.0.write(Command::Attach(command)).await?;
+        let Reply::Attached { client, epoch, .. } = reply else {
+            unreachable!("invariant: an attach that is carried out answers with the attachment");
+        };
+        let map = self.map(&request.name, |_, _| Ok(())).await?;
+        Ok(Attachment {
+            map: Some(map),
+            client: client.get(),
+            epoch: epoch.get(),
+        })
+    }
+
+    async fn detach_volume(&self, request: DetachRequest) -> Result<Empty, ApiError> {
+        let command = Detach {
+            name: Name::new(&request.name)?,
+            client: ClientId::new(request.client),
+            epoch: Epoch::new(request.epoch),
+            force: request.force,
+        };
+        self.0.write(Command::Detach(command)).await?;
+        Ok(Empty {})
+    }
+
+    async fn refresh_map(&self, request: RefreshRequest) -> Result<VolumeMap, ApiError> {
+        self.map(&request.name, |_, volume| {
+            let client = volume.attachment.as_ref().map(|a| a.client.get());
+            let epoch = volume.epoch.get();
+            if client == Some(request.client) && epoch == request.epoch {
+                return Ok(());
+            }
+            Err(Refusal::StaleAttachment {
+                name: volume.name.clone(),
+                epoch,
+            })
+        })
+        .await
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[tonic::async_trait]
+impl Volumes for VolumesApi {
+    async fn create(
+        &self,
+        request: Request<CreateVolumeRequest>,
+    ) -> Result<Response<VolumeInfo>, Status> {
+        self.0
+            .reply("create", self.create_volume(request.into_inner()).await)
+    }
+
+    async fn list(
+        &self,
+        request: Request<ListVolumesRequest>,
+    ) -> Result<Response<ListVolumesResponse>, Status> {
+        self.0.reply("list", self.page(request.into_inner()).await)
+    }
+
+    async fn show(&self, request: Request<VolumeName>) -> Result<Response<VolumeInfo>, Status> {
+        self.0
+            .reply("show", self.info(&request.into_inner().name).await)
+    }
+
+    async fn resize(
+        &self,
+        request: Request<ResizeVolumeRequest>,
+    ) -> Result<Response<VolumeInfo>, Status> {
+        self.0
+            .reply("resize", self.resize_volume(request.into_inner()).await)
+    }
+
+    async fn remove(&self, request: Request<VolumeName>) -> Result<Response<Empty>, Status> {
+        self.0
+            .reply("remove", self.remove_volume(request.into_inner()).await)
+    }
+
+    async fn locate(&self, request: Request<VolumeName>) -> Result<Response<VolumeMap>, Status> {
+        let name = request.into_inner().name;
+        self.0.reply("locate", self.map(&name, |_, _| Ok(())).await)
+    }
+
+    async fn attach(
+        &self,
+        request: Request<AttachRequest>,
+    ) -> Result<Response<Attachment>, Status> {
+        self.0
+            .reply("attach", self.attach_volume(request.into_inner()).await)
+    }
+
+    async fn detach(&self, request: Request<DetachRequest>) -> Result<Response<Empty>, Status> {
+        self.0
+            .reply("detach", self.detach_volume(request.into_inner()).await)
+    }
+
+    async fn refresh(
+        &self,
+        request: Request<RefreshRequest>,
+    ) -> Result<Response<VolumeMap>, Status> {
+        self.0
+            .reply("refresh", self.refresh_map(request.into_inner()).await)
+    }
+}

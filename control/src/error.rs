@@ -1,0 +1,126 @@
+//! Why a metadata server does not start, or stopped.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ogee_proto::fault::Fault;
+
+use crate::raft::LedgerError;
+
+/// A metadata server that cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum MdsError {
+    /// The member list does not name this member, names one twice, or is empty.
+    #[error("member {id} is not named exactly once in the member list")]
+    Members {
+        /// This member.
+        id: u64,
+    },
+    /// A member id of 0 or a name that is no name.
+    #[error("{cluster:?} cannot name a cluster")]
+    ClusterName {
+        /// As configured.
+        cluster: String,
+        /// Why not.
+        source: ogee_proto::name::NameError,
+    },
+    /// The data directory cannot be made.
+    #[error("the data directory {} cannot be made", path.display())]
+    DataDir {
+        /// As configured.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The metadata cannot be opened.
+    #[error("the metadata in {} cannot be used", path.display())]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: LedgerError,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr} for {service}")]
+    Listen {
+        /// As configured.
+        addr: SocketAddr,
+        /// gRPC or metrics.
+        service: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread or its runtime cannot be started.
+    #[error("the {name} thread cannot be started")]
+    Thread {
+        /// Which.
+        name: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Raft refuses the configuration or the stored state, or stopped for good.
+    #[error("replication of the metadata stopped")]
+    Raft {
+        /// In openraft's words.
+        reason: String,
+    },
+    /// A thread panicked.
+    #[error("the {name} thread failed")]
+    Panicked {
+        /// Which.
+        name: &'static str,
+    },
+}
+
+impl MdsError {
+    /// The error in the user's words.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let cause = self.cause();
+        Fault::new(self.code(), &self.to_string(), &cause, &self.remedy())
+    }
+
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Members { .. } | Self::ClusterName { .. } => "OGEE-2101",
+            Self::DataDir { .. } => "OGEE-2102",
+            Self::Ledger { source, .. } => source.code(),
+            Self::Listen { .. } => "OGEE-2106",
+            Self::Thread { .. } | Self::Panicked { .. } => "OGEE-2107",
+            Self::Raft { .. } => "OGEE-2108",
+        }
+    }
+
+    fn cause(&self) -> String {
+        match self {
+            Self::ClusterName { source, .. } => source.to_string(),
+            Self::DataDir { source, .. }
+            | Self::Listen { source, .. }
+            | Self::Thread { source, .. } => source.to_string(),
+            Self::Ledger { source, .. } => source.to_string(),
+            Self::Raft { reason } => reason.clone(),
+            Self::Members { .. } | Self::Panicked { .. } => String::new(),
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::Members { id } => format!("a member list with {id}=HOST:PORT in it once"),
+            Self::ClusterName { .. } => "another cluster name".into(),
+            Self::DataDir { path, .. } => {
+                format!("mkdir -p {0} and let this user write there", path.display())
+            }
+            Self::Ledger { source, .. } => source.remedy(),
+            Self::Listen { addr, .. } => {
+                format!(
+                    "ss -ltnp 'sport = :{}' shows who has it; or another port",
+                    addr.port()
+                )
+            }
+            Self::Thread { .. } => "ulimit -u and free memory".into(),
+            Self::Raft { .. } | Self::Panicked { .. } => {
+                "the log has the details; start it again, the others keep serving".into()
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Limits of the metadata server, derived where they depend on each other.
+
+use std::time::Duration;
+
+use ogee_proto::limit::{CHUNK_SIZE, VOLUME_COPYSETS_MAX, VOLUME_SIZE_MAX};
+
+/// Pools of a cluster.
+pub const POOLS_MAX: usize = 64;
+/// Chunkservers of a cluster.
+pub const CHUNKSERVERS_MAX: usize = 4096;
+/// Stores of one chunkserver.
+pub const STORES_PER_CHUNKSERVER_MAX: usize = 256;
+/// Shard endpoints of one chunkserver.
+pub const ENDPOINTS_PER_CHUNKSERVER_MAX: usize = 1024;
+/// Copysets of a cluster.
+pub const COPYSETS_MAX: usize = 65_536;
+/// Copysets that one command makes: keeps a log entry near 1 MiB.
+pub const COPYSETS_PER_COMMAND_MAX: usize = 4096;
+/// Volumes of a cluster, and removed volumes whose chunks are not freed everywhere yet.
+pub const VOLUMES_MAX: usize = 65_536;
+/// Volumes in one page of a listing: about 200 bytes each, within a default 4 MiB gRPC message.
+pub const VOLUMES_PER_PAGE_MAX: usize = 8192;
+/// Bytes of a free text that a user gives: owner, host, version, path, endpoint.
+pub const TEXT_LEN_MAX: usize = 255;
+
+/// Copysets that a volume spreads over, if the pool has them and the volume has the chunks.
+pub const VOLUME_COPYSETS_DEFAULT: usize = 32;
+/// Chunks of one volume that one copyset carries before the volume spreads further (64 GiB).
+pub const CHUNKS_PER_COPYSET_TARGET: u64 = 4096;
+/// Segments of a volume map. Each new one at least doubles the copyset set, from 1 up to
+/// `VOLUME_COPYSETS_MAX` = 2^10, unless the pool had too few copysets, which may happen as
+/// often again.
+pub const SEGMENTS_MAX: usize = 32;
+
+/// Replicas that a store carries by default: a few groups per shard is what the data path likes.
+pub const REPLICAS_PER_STORE_DEFAULT: usize = 8;
+
+/// Requests from handlers that wait for the Raft thread.
+pub const REQUEST_QUEUE: usize = 1024;
+/// Raft messages from other metadata servers that wait for the Raft thread. Apart from requests,
+/// so that stuck proposals never keep a new leader's messages out.
+pub const PEER_QUEUE: usize = 256;
+/// Requests that the Raft thread works on at once.
+pub const IN_FLIGHT_MAX: usize = 256;
+/// How long a request waits for a leader, a quorum and the disk.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request waits for a leader to appear before it is sent away.
+pub const LEADER_WAIT: Duration = Duration::from_secs(3);
+/// Pause between two tries while a new leader's lease is not valid yet.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// How long open connections may delay a stop.
+pub const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Raft heartbeat between metadata servers, in milliseconds.
+pub const RAFT_HEARTBEAT_MS: u64 = 100;
+/// Shortest and longest election timeout, in milliseconds: two loaded cores must not flap.
+pub const RAFT_ELECTION_MS: (u64, u64) = (500, 1000);
+/// Log entries after which the metadata is written out whole.
+pub const LOG_ENTRIES_PER_SNAPSHOT: u64 = 2000;
+/// Log entries kept after that, for followers that lag a little.
+pub const LOG_ENTRIES_KEPT: u64 = 500;
+/// Bytes of log entries read at once for a follower.
+pub const LOG_READ_BYTES_MAX: usize = 4 << 20;
+/// One gRPC request of an operator or a chunkserver, in bytes. A heartbeat of 256 stores and
+/// 8 Ki replicas fits.
+pub const GRPC_REQUEST_MAX: usize = 4 << 20;
+/// One Raft message, in bytes: a snapshot is sent in one piece.
+pub const RAFT_MESSAGE_MAX: usize = 256 << 20;
+
+/// Orders in one heartbeat's answer.
+pub const ORDERS_PER_HEARTBEAT_MAX: usize = 256;
+/// Leader transfers that wait to be carried out.
+pub const TRANSFERS_MAX: usize = 1024;
+/// How long a leader transfer is ordered before it is given up.
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two looks at who is online while a pool waits for zones.
+pub const ZONE_POLL: Duration = Duration::from_millis(50);
+
+const _: () = assert!(RAFT_HEARTBEAT_MS * 3 < RAFT_ELECTION_MS.0);
+const _: () = assert!(RAFT_ELECTION_MS.0 < RAFT_ELECTION_MS.1);
+const _: () = assert!(LOG_ENTRIES_KEPT < LOG_ENTRIES_PER_SNAPSHOT);
+const _: () = assert!(VOLUME_COPYSETS_DEFAULT <= VOLUME_COPYSETS_MAX);
+const _: () = assert!(
+    VOLUME_SIZE_MAX / (CHUNK_SIZE as u64) / CHUNKS_PER_COPYSET_TARGET <= VOLUME_COPYSETS_MAX as u64,
+    "the largest volume still meets the target"
+);

@@ -1,0 +1,11 @@
+//! Who was heard from, and what they reported.
+//!
+//! *Place*: filled by heartbeats in `api`, read by everything that tells what is so right now.
+//! *Owner*: memory of the leading metadata server, behind its mutex; never replicated, since the
+//! next heartbeats tell a new leader the same within a second.
+//! *Invariants*: a report counts only while its chunkserver is online.
+//! *On failure*: a lost heartbeat makes a chunkserver offline after the configured time, no more.
+
+mod tracker;
+
+pub(crate) use tracker::{Heard, Liveness, ReplicaStatus, StoreState, StoreUsage};

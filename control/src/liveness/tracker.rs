@@ -1,0 +1,214 @@
+//! The newest heartbeat of each chunkserver.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use ogee_proto::id::{ChunkserverId, ReplicaId, StoreId};
+
+use crate::state::Copyset;
+
+/// See the module.
+pub(crate) struct Liveness {
+    offline_after: Duration,
+    servers: BTreeMap<ChunkserverId, (Instant, Heard)>,
+}
+
+/// What one heartbeat told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    /// `ip:port` of each shard.
+    pub(crate) endpoints: Vec<String>,
+    /// Its stores.
+    pub(crate) stores: BTreeMap<StoreId, StoreUsage>,
+    /// Its replicas.
+    pub(crate) replicas: BTreeMap<ReplicaId, ReplicaStatus>,
+}
+
+/// How full a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoreUsage {
+    pub(crate) shard: u16,
+    pub(crate) capacity: u64,
+    pub(crate) used: u64,
+    pub(crate) log_capacity: u64,
+    pub(crate) log_used: u64,
+    pub(crate) state: StoreState,
+}
+
+/// How well a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreState {
+    /// Takes everything.
+    Ok,
+    /// Takes nothing any more.
+    Failed,
+    /// Takes no new data.
+    Full,
+}
+
+/// How far a replica is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReplicaStatus {
+    /// Whom it follows; 0: nobody.
+    pub(crate) leader: ReplicaId,
+    pub(crate) term: u64,
+    pub(crate) applied: u64,
+    pub(crate) last_log: u64,
+}
+
+/// Who leads a copyset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) replica: ReplicaId,
+    pub(crate) term: u64,
+}
+
+impl StoreState {
+    /// As it is written on the wire.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Full => "full",
+        }
+    }
+
+    /// What we do not know we do not trust.
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "ok" | "" => Self::Ok,
+            "full" => Self::Full,
+            _ => Self::Failed,
+        }
+    }
+}
+
+impl Liveness {
+    pub(crate) const fn new(offline_after: Duration) -> Self {
+        Self {
+            offline_after,
+            servers: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a heartbeat of a registered chunkserver.
+    pub(crate) fn record(&mut self, now: Instant, id: ChunkserverId, heard: Heard) {
+        self.servers.insert(id, (now, heard));
+    }
+
+    /// How long ago it was heard from.
+    pub(crate) fn silence(&self, now: Instant, id: ChunkserverId) -> Option<Duration> {
+        let (at, _) = self.servers.get(&id)?;
+        Some(now.saturating_duration_since(*at))
+    }
+
+    pub(crate) fn is_online(&self, now: Instant, id: ChunkserverId) -> bool {
+        self.silence(now, id)
+            .is_some_and(|silence| silence < self.offline_after)
+    }
+
+    /// The newest heartbeat, however old.
+    pub(crate) fn heard(&self, id: ChunkserverId) -> Option<&Heard> {
+        self.servers.get(&id).map(|(_, heard)| heard)
+    }
+
+    /// The newest report of a replica, if its chunkserver is online.
+    pub(crate) fn replica(
+        &self,
+        now: Instant,
+        server: ChunkserverId,
+        replica: ReplicaId,
+    ) -> Option<&ReplicaStatus> {
+        let online = self.is_online(now, server);
+        self.heard(server)
+            .filter(|_| online)?
+            .replicas
+            .get(&replica)
+    }
+
+    /// Who leads, by the highest term that a replica reports a leader for. A follower's word
+    /// counts: it hears of an election no later than the leader does.
+    pub(crate) fn leader(&self, now: Instant, copyset: &Copyset) -> Option<Leader> {
+        let reports = copyset.replicas.iter();
+        let reports = reports.filter_map(|r| self.replica(now, r.chunkserver, r.id));
+        reports
+            .filter(|status| copyset.replicas.iter().any(|r| r.id == status.leader))
+            .max_by_key(|status| status.term)
+            .map(|status| Leader {
+                replica: status.leader,
+                term: status.term,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Replica;
+    use ogee_proto::id::PoolId;
+
+    fn replica(id: u64, server: u32) -> Replica {
+        Replica {
+            id: ReplicaId::new(id),
+            chunkserver: ChunkserverId::new(server),
+            store: StoreId::default(),
+            created: true,
+        }
+    }
+
+    fn says(replica: u64, leader: u64, term: u64) -> Heard {
+        let status = ReplicaStatus {
+            leader: ReplicaId::new(leader),
+            term,
+            applied: 0,
+            last_log: 0,
+        };
+        Heard {
+            replicas: BTreeMap::from([(ReplicaId::new(replica), status)]),
+            ..Heard::default()
+        }
+    }
+
+    #[test]
+    fn the_newest_term_names_the_leader_while_its_reporter_is_online() {
+        let copyset = Copyset {
+            pool: PoolId::new(1),
+            replicas: vec![replica(11, 1), replica(12, 2), replica(13, 3)],
+            conf_epoch: 1,
+            formed: true,
+            chunks: 0,
+        };
+        let start = Instant::now();
+        let mut liveness = Liveness::new(Duration::from_secs(3));
+        assert_eq!(liveness.leader(start, &copyset), None);
+        liveness.record(start, ChunkserverId::new(1), says(11, 11, 4));
+        let later = start + Duration::from_secs(2);
+        liveness.record(later, ChunkserverId::new(2), says(12, 13, 5));
+        let leader = |now| {
+            liveness
+                .leader(now, &copyset)
+                .map(|l| (l.replica.get(), l.term))
+        };
+        assert_eq!(leader(later), Some((13, 5)));
+        assert!(liveness.is_online(later, ChunkserverId::new(1)));
+        let late = start + Duration::from_secs(3);
+        assert!(!liveness.is_online(late, ChunkserverId::new(1)));
+        assert_eq!(leader(late), Some((13, 5)));
+        assert_eq!(leader(later + Duration::from_secs(3)), None);
+    }
+
+    #[test]
+    fn a_leader_that_is_no_replica_is_not_believed() {
+        let copyset = Copyset {
+            pool: PoolId::new(1),
+            replicas: vec![replica(11, 1)],
+            conf_epoch: 1,
+            formed: true,
+            chunks: 0,
+        };
+        let now = Instant::now();
+        let mut liveness = Liveness::new(Duration::from_secs(3));
+        liveness.record(now, ChunkserverId::new(1), says(11, 99, 7));
+        assert_eq!(liveness.leader(now, &copyset), None);
+    }
+}

@@ -1,0 +1,57 @@
+//! The HTTP side: what monitoring asks.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use crate::api::Context;
+use crate::raft::Consistency;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// `/metrics` and `/healthz`.
+pub(crate) fn router(context: Arc<Context>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .with_state(context)
+}
+
+/// Served by every metadata server, also by those that do not lead.
+async fn metrics(State(context): State<Arc<Context>>) -> impl IntoResponse {
+    match context.raft.view(Consistency::Local).await {
+        Ok(view) => {
+            let world = context.world();
+            let text = context
+                .metrics
+                .render(context.config.id, &view, &world.liveness);
+            (StatusCode::OK, [(CONTENT_TYPE, OPEN_METRICS)], text)
+        }
+        Err(error) => {
+            let text = format!("{error}\n");
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                [(CONTENT_TYPE, "text/plain")],
+                text,
+            )
+        }
+    }
+}
+
+async fn healthz(State(context): State<Arc<Context>>) -> (StatusCode, String) {
+    match context.raft.view(Consistency::Local).await {
+        Ok(view) => match view.leader {
+            Some(leader) => (StatusCode::OK, format!("ok: member {leader} leads\n")),
+            None => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no metadata server leads\n".into(),
+            ),
+        },
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+    }
+}

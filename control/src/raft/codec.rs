@@ -1,0 +1,327 @@
+//! Raft's values in JSON: on disk and between metadata servers.
+//!
+//! openraft's own serde support is off, since it would bind the data path's types too. Records
+//! here are ours, so a new openraft cannot change the format behind our back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::entry::EntryPayload;
+use openraft::impls::BasicNode;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::vote::RaftLeaderId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::error::LedgerError;
+use super::types::{
+    Entry, Group, LeaderId, LogId, Membership, Payload, SnapshotMeta, StoredMembership, Vote,
+};
+use crate::state::{Command, State};
+
+/// Encodes a record.
+pub(super) fn encode<T: Serialize>(
+    record: &'static str,
+    value: &T,
+) -> Result<Vec<u8>, LedgerError> {
+    serde_json::to_vec(value).map_err(|source| LedgerError::Record { record, source })
+}
+
+/// Decodes a record.
+pub(super) fn decode<T: DeserializeOwned>(
+    record: &'static str,
+    bytes: &[u8],
+) -> Result<T, LedgerError> {
+    serde_json::from_slice(bytes).map_err(|source| LedgerError::Record { record, source })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LogIdRecord {
+    term: u64,
+    index: u64,
+}
+
+impl From<&LogId> for LogIdRecord {
+    fn from(id: &LogId) -> Self {
+        Self {
+            term: id.leader_id.term,
+            index: id.index,
+        }
+    }
+}
+
+impl From<LogIdRecord> for LogId {
+    fn from(record: LogIdRecord) -> Self {
+        Self::new(LeaderId::new(record.term, 0).to_committed(), record.index)
+    }
+}
+
+fn record_of(id: Option<&LogId>) -> Option<LogIdRecord> {
+    id.map(LogIdRecord::from)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VoteRecord {
+    term: u64,
+    voted_for: u64,
+    committed: bool,
+}
+
+impl From<&Vote> for VoteRecord {
+    fn from(vote: &Vote) -> Self {
+        Self {
+            term: vote.leader_id.term,
+            voted_for: vote.leader_id.voted_for,
+            committed: vote.committed,
+        }
+    }
+}
+
+impl From<VoteRecord> for Vote {
+    fn from(record: VoteRecord) -> Self {
+        if record.committed {
+            Self::new_committed(record.term, record.voted_for)
+        } else {
+            Self::new(record.term, record.voted_for)
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MembershipRecord {
+    configs: Vec<BTreeSet<u64>>,
+    nodes: BTreeMap<u64, String>,
+}
+
+impl From<&Membership> for MembershipRecord {
+    fn from(membership: &Membership) -> Self {
+        let nodes = membership.nodes();
+        Self {
+            configs: membership.get_joint_config().clone(),
+            nodes: nodes.map(|(id, node)| (*id, node.addr.clone())).collect(),
+        }
+    }
+}
+
+impl TryFrom<MembershipRecord> for Membership {
+    type Error = LedgerError;
+
+    fn try_from(record: MembershipRecord) -> Result<Self, LedgerError> {
+        if record.configs.is_empty() {
+            return Ok(Self::default());
+        }
+        let nodes = record.nodes.into_iter();
+        let nodes: BTreeMap<u64, BasicNode> =
+            nodes.map(|(id, addr)| (id, BasicNode { addr })).collect();
+        Self::new(record.configs, nodes).map_err(|_| LedgerError::Membership)
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum PayloadRecord {
+    Blank,
+    Command(Command),
+    Membership(MembershipRecord),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct EntryRecord {
+    id: LogIdRecord,
+    payload: PayloadRecord,
+}
+
+impl From<&Entry> for EntryRecord {
+    fn from(entry: &Entry) -> Self {
+        let payload = match &entry.payload {
+            EntryPayload::Blank => PayloadRecord::Blank,
+            EntryPayload::Normal(command) => PayloadRecord::Command(command.clone()),
+            EntryPayload::Membership(m) => PayloadRecord::Membership(m.into()),
+        };
+        Self {
+            id: (&entry.log_id).into(),
+            payload,
+        }
+    }
+}
+
+impl EntryRecord {
+    pub(super) fn into_entry(self) -> Result<Entry, LedgerError> {
+        let payload: Payload = match self.payload {
+            PayloadRecord::Blank => EntryPayload::Blank,
+            PayloadRecord::Command(command) => EntryPayload::Normal(command),
+            PayloadRecord::Membership(m) => EntryPayload::Membership(m.try_into()?),
+        };
+        Ok(Entry {
+            log_id: self.id.into(),
+            payload,
+        })
+    }
+}
+
+/// The whole metadata as of a log position.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SnapshotRecord {
+    last: Option<LogIdRecord>,
+    membership_id: Option<LogIdRecord>,
+    membership: MembershipRecord,
+    state: State,
+}
+
+impl SnapshotRecord {
+    pub(super) fn new(meta: &SnapshotMeta, state: &State) -> Self {
+        Self {
+            last: record_of(meta.last_log_id.as_ref()),
+            membership_id: record_of(meta.last_membership.log_id().as_ref()),
+            membership: meta.last_membership.membership().into(),
+            state: state.clone(),
+        }
+    }
+
+    pub(super) fn into_parts(self) -> Result<(SnapshotMeta, State), LedgerError> {
+        let membership_id = self.membership_id.map(LogId::from);
+        let meta = SnapshotMeta {
+            last_log_id: self.last.map(LogId::from),
+            last_membership: StoredMembership::new(membership_id, self.membership.try_into()?),
+        };
+        Ok((meta, self.state))
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AppendRecord {
+    vote: VoteRecord,
+    previous: Option<LogIdRecord>,
+    committed: Option<LogIdRecord>,
+    entries: Vec<EntryRecord>,
+}
+
+impl From<&AppendEntriesRequest<Group>> for AppendRecord {
+    fn from(request: &AppendEntriesRequest<Group>) -> Self {
+        Self {
+            vote: (&request.vote).into(),
+            previous: record_of(request.prev_log_id.as_ref()),
+            committed: record_of(request.leader_commit.as_ref()),
+            entries: request.entries.iter().map(EntryRecord::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<AppendRecord> for AppendEntriesRequest<Group> {
+    type Error = LedgerError;
+
+    fn try_from(record: AppendRecord) -> Result<Self, LedgerError> {
+        let entries = record.entries.into_iter().map(EntryRecord::into_entry);
+        Ok(Self {
+            vote: record.vote.into(),
+            prev_log_id: record.previous.map(LogId::from),
+            leader_commit: record.committed.map(LogId::from),
+            entries: entries.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum AppendReply {
+    Success,
+    Partial(Option<LogIdRecord>),
+    Conflict,
+    HigherVote(VoteRecord),
+}
+
+impl From<&AppendEntriesResponse<Group>> for AppendReply {
+    fn from(response: &AppendEntriesResponse<Group>) -> Self {
+        match response {
+            AppendEntriesResponse::Success => Self::Success,
+            AppendEntriesResponse::PartialSuccess(id) => Self::Partial(record_of(id.as_ref())),
+            AppendEntriesResponse::Conflict => Self::Conflict,
+            AppendEntriesResponse::HigherVote(vote) => Self::HigherVote(vote.into()),
+        }
+    }
+}
+
+impl From<AppendReply> for AppendEntriesResponse<Group> {
+    fn from(reply: AppendReply) -> Self {
+        match reply {
+            AppendReply::Success => Self::Success,
+            AppendReply::Partial(id) => Self::PartialSuccess(id.map(LogId::from)),
+            AppendReply::Conflict => Self::Conflict,
+            AppendReply::HigherVote(vote) => Self::HigherVote(vote.into()),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct BallotRecord {
+    vote: VoteRecord,
+    last: Option<LogIdRecord>,
+    transfer: bool,
+}
+
+impl From<&VoteRequest<Group>> for BallotRecord {
+    fn from(request: &VoteRequest<Group>) -> Self {
+        Self {
+            vote: (&request.vote).into(),
+            last: record_of(request.last_log_id.as_ref()),
+            transfer: request.leadership_transfer,
+        }
+    }
+}
+
+impl From<BallotRecord> for VoteRequest<Group> {
+    fn from(record: BallotRecord) -> Self {
+        let mut request = Self::new(record.vote.into(), record.last.map(LogId::from));
+        request.leadership_transfer = record.transfer;
+        request
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct BallotReply {
+    vote: VoteRecord,
+    last: Option<LogIdRecord>,
+    granted: bool,
+}
+
+impl From<&VoteResponse<Group>> for BallotReply {
+    fn from(response: &VoteResponse<Group>) -> Self {
+        Self {
+            vote: (&response.vote).into(),
+            last: record_of(response.last_log_id.as_ref()),
+            granted: response.vote_granted,
+        }
+    }
+}
+
+impl From<BallotReply> for VoteResponse<Group> {
+    fn from(reply: BallotReply) -> Self {
+        let vote = Vote::from(reply.vote);
+        Self::new(vote, reply.last.map(LogId::from), reply.granted)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct InstallRecord {
+    pub(super) vote: VoteRecord,
+    pub(super) snapshot: SnapshotRecord,
+}
+
+/// The answer to an [`InstallRecord`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct InstallReply {
+    vote: VoteRecord,
+}
+
+impl From<&SnapshotResponse<Group>> for InstallReply {
+    fn from(response: &SnapshotResponse<Group>) -> Self {
+        Self {
+            vote: (&response.vote).into(),
+        }
+    }
+}
+
+impl From<InstallReply> for SnapshotResponse<Group> {
+    fn from(reply: InstallReply) -> Self {
+        Self::new(reply.vote.into())
+    }
+}

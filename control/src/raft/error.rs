@@ -1,0 +1,133 @@
+//! What goes wrong below the handlers.
+
+use crate::state::Refusal;
+
+/// The metadata file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process has it open.
+    #[error("another process has it open")]
+    Locked,
+    /// It was written by a version that we do not know.
+    #[error("its format is {found:?}; this version reads {ours:?}")]
+    UnknownFormat {
+        /// As found.
+        found: String,
+        /// As written by us.
+        ours: &'static str,
+    },
+    /// It belongs to another member of the group.
+    #[error("it belongs to member {found}, and this is member {ours}")]
+    OtherMember {
+        /// As found.
+        found: u64,
+        /// As configured.
+        ours: u64,
+    },
+    /// The database refused.
+    #[error("the database refused")]
+    Database(#[source] Box<redb::Error>),
+    /// A record cannot be read back.
+    #[error("its {record} cannot be read")]
+    Record {
+        /// Which record.
+        record: &'static str,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A membership names a voter that it does not describe.
+    #[error("a stored membership is inconsistent")]
+    Membership,
+}
+
+impl LedgerError {
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Locked => "OGEE-2103",
+            Self::UnknownFormat { .. } => "OGEE-2104",
+            Self::OtherMember { .. } => "OGEE-2105",
+            Self::Database(_) | Self::Record { .. } | Self::Membership => "OGEE-2109",
+        }
+    }
+
+    /// What to try.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Locked => "stop the other metadata server, or use another data directory".into(),
+            Self::UnknownFormat { .. } => "the version that wrote it".into(),
+            Self::OtherMember { found, .. } => format!("start it as member {found}"),
+            Self::Database(_) | Self::Record { .. } | Self::Membership => {
+                "check the disk; with other members up, an empty data directory is filled by them"
+                    .into()
+            }
+        }
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for LedgerError {
+    fn from(error: E) -> Self {
+        Self::Database(Box::new(error.into()))
+    }
+}
+
+impl From<LedgerError> for std::io::Error {
+    fn from(error: LedgerError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// The metadata cannot be asked just now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unavailable {
+    /// Another metadata server leads.
+    #[error("metadata server {id} leads")]
+    NotLeader {
+        /// Who leads.
+        id: u64,
+        /// Where.
+        addr: String,
+    },
+    /// Nobody leads.
+    #[error("no metadata server leads")]
+    NoLeader,
+    /// Too many requests wait.
+    #[error("too many requests wait")]
+    Overloaded,
+    /// No answer in time: a quorum is missing or the disk hangs. A write may still happen.
+    #[error("no quorum answered in time")]
+    TimedOut,
+    /// A write may or may not have happened: leadership changed under it.
+    #[error("leadership changed meanwhile")]
+    Unknown,
+    /// This metadata server is going down.
+    #[error("this metadata server is stopping")]
+    Stopped,
+}
+
+/// Why a command has no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The state machine refused; nothing changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The command did not get through.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Why a Raft message of another metadata server was not answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// Not one of ours.
+    #[error("the message cannot be read")]
+    Undecodable(#[source] LedgerError),
+    /// Raft stopped, or is stopping.
+    #[error("this metadata server is stopping")]
+    Stopped,
+    /// Too many messages wait.
+    #[error("too many messages wait")]
+    Overloaded,
+}

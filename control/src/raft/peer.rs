@@ -1,0 +1,86 @@
+//! Raft messages from other metadata servers.
+
+use openraft::raft::AppendEntriesRequest;
+use openraft::storage::Snapshot;
+use serde::Serialize;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+use super::codec::{
+    self, AppendRecord, AppendReply, BallotRecord, BallotReply, InstallRecord, InstallReply,
+};
+use super::error::PeerError;
+use super::types::Raft;
+
+/// Which message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerCall {
+    /// Log entries, or a heartbeat.
+    Append,
+    /// A vote is asked for.
+    Vote,
+    /// Would a vote be given?
+    PreVote,
+    /// The whole metadata.
+    Snapshot,
+}
+
+/// A message that waits for the Raft thread.
+pub(super) struct PeerRequest {
+    pub(super) call: PeerCall,
+    pub(super) body: Vec<u8>,
+    pub(super) reply: oneshot::Sender<Result<Vec<u8>, PeerError>>,
+}
+
+/// Hands a message to Raft and encodes what it answers.
+pub(super) async fn answer(raft: &Raft, call: PeerCall, body: &[u8]) -> Result<Vec<u8>, PeerError> {
+    match call {
+        PeerCall::Append => {
+            let record: AppendRecord = decode(body)?;
+            let request = AppendEntriesRequest::try_from(record).map_err(PeerError::Undecodable)?;
+            let response = raft
+                .append_entries(request)
+                .await
+                .map_err(|_| PeerError::Stopped)?;
+            encode(&AppendReply::from(&response))
+        }
+        PeerCall::Vote => {
+            let request = decode::<BallotRecord>(body)?.into();
+            let response = raft.vote(request).await.map_err(|_| PeerError::Stopped)?;
+            encode(&BallotReply::from(&response))
+        }
+        PeerCall::PreVote => {
+            let request = decode::<BallotRecord>(body)?.into();
+            let response = raft
+                .pre_vote(request)
+                .await
+                .map_err(|_| PeerError::Stopped)?;
+            encode(&BallotReply::from(&response))
+        }
+        PeerCall::Snapshot => {
+            let record: InstallRecord = decode(body)?;
+            let (meta, state) = record
+                .snapshot
+                .into_parts()
+                .map_err(PeerError::Undecodable)?;
+            let snapshot = Snapshot {
+                meta,
+                snapshot: Arc::new(state),
+            };
+            let installed = raft
+                .install_full_snapshot(record.vote.into(), snapshot)
+                .await;
+            encode(&InstallReply::from(
+                &installed.map_err(|_| PeerError::Stopped)?,
+            ))
+        }
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, PeerError> {
+    codec::decode("message", body).map_err(PeerError::Undecodable)
+}
+
+fn encode<T: Serialize>(reply: &T) -> Result<Vec<u8>, PeerError> {
+    codec::encode("reply", reply).map_err(PeerError::Undecodable)
+}

@@ -1,0 +1,233 @@
+//! What one chunkserver shall do now.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
+
+use crate::limit::{ORDERS_PER_HEARTBEAT_MAX, TRANSFER_TIMEOUT, TRANSFERS_MAX};
+use crate::liveness::Liveness;
+use crate::state::{Copyset, State};
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Scheduler {
+    transfers: BTreeMap<CopysetId, Transfer>,
+}
+
+struct Transfer {
+    to: ReplicaId,
+    until: Instant,
+}
+
+/// One order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Planned {
+    /// Make a replica, and initialise its group if it is the one that shall.
+    Create {
+        copyset: CopysetId,
+        replica: ReplicaId,
+        store: StoreId,
+        bootstrap: bool,
+    },
+    /// Give leadership to another replica.
+    Transfer {
+        copyset: CopysetId,
+        to: ReplicaId,
+        term: u64,
+    },
+    /// Free a removed volume's chunks.
+    RemoveChunks {
+        volume: VolumeId,
+        copysets: Vec<CopysetId>,
+    },
+}
+
+impl Planned {
+    /// A word for metrics.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create_replica",
+            Self::Transfer { .. } => "transfer_leader",
+            Self::RemoveChunks { .. } => "remove_chunks",
+        }
+    }
+}
+
+/// Too many transfers wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{TRANSFERS_MAX} leader transfers wait already")]
+pub(crate) struct TransfersFull;
+
+impl Scheduler {
+    /// Orders a leader transfer until it is seen to be done, or for a while. The newest wish for
+    /// a copyset counts.
+    pub(crate) fn transfer(
+        &mut self,
+        now: Instant,
+        copyset: CopysetId,
+        to: ReplicaId,
+    ) -> Result<(), TransfersFull> {
+        self.transfers.retain(|_, transfer| transfer.until > now);
+        if self.transfers.len() >= TRANSFERS_MAX && !self.transfers.contains_key(&copyset) {
+            return Err(TransfersFull);
+        }
+        self.transfers.insert(
+            copyset,
+            Transfer {
+                to,
+                until: now + TRANSFER_TIMEOUT,
+            },
+        );
+        Ok(())
+    }
+
+    /// The orders for a chunkserver whose heartbeat was just recorded.
+    pub(crate) fn orders(
+        &mut self,
+        now: Instant,
+        state: &State,
+        liveness: &Liveness,
+        server: ChunkserverId,
+    ) -> Vec<Planned> {
+        self.drop_done(now, state, liveness);
+        let hosted: Vec<(CopysetId, &Copyset)> = state
+            .hosted(server)
+            .filter_map(|id| Some((id, state.copysets().get(&id)?)))
+            .collect();
+        let creations = hosted.iter().filter_map(|(id, copyset)| {
+            creation(*id, copyset, server, |replica| {
+                liveness.replica(now, server, replica).is_some()
+            })
+        });
+        let transfers = hosted.iter().filter_map(|(id, copyset)| {
+            let transfer = self.transfers.get(id)?;
+            let leader = liveness.leader(now, copyset)?;
+            let here = copyset.replicas.iter().find(|r| r.id == leader.replica)?;
+            (here.chunkserver == server).then_some(Planned::Transfer {
+                copyset: *id,
+                to: transfer.to,
+                term: leader.term,
+            })
+        });
+        let cleanups = cleanups(state, server);
+        creations
+            .chain(transfers)
+            .chain(cleanups)
+            .take(ORDERS_PER_HEARTBEAT_MAX)
+            .collect()
+    }
+
+    fn drop_done(&mut self, now: Instant, state: &State, liveness: &Liveness) {
+        self.transfers.retain(|id, transfer| {
+            let leader = state
+                .copysets()
+                .get(id)
+                .and_then(|c| liveness.leader(now, c));
+            transfer.until > now && leader.is_none_or(|l| l.replica != transfer.to)
+        });
+    }
+}
+
+/// The order to make this chunkserver's replica of a copyset, if it must be made.
+///
+/// The first replica of a copyset without a leader is ordered even when it exists: it may have
+/// been made without coming to initialise the group. It is not when it once existed and is gone,
+/// since an empty replica must not take up its id.
+fn creation(
+    id: CopysetId,
+    copyset: &Copyset,
+    server: ChunkserverId,
+    reported: impl Fn(ReplicaId) -> bool,
+) -> Option<Planned> {
+    let (at, replica) = copyset
+        .replicas
+        .iter()
+        .enumerate()
+        .find(|(_, r)| r.chunkserver == server)?;
+    let exists = reported(replica.id);
+    let bootstrap = at == 0 && !copyset.formed;
+    let wanted = if exists { bootstrap } else { !replica.created };
+    wanted.then_some(Planned::Create {
+        copyset: id,
+        replica: replica.id,
+        store: replica.store,
+        bootstrap,
+    })
+}
+
+fn cleanups(state: &State, server: ChunkserverId) -> impl Iterator<Item = Planned> + '_ {
+    let mine = move |copyset: &CopysetId| {
+        let copyset = state.copysets().get(copyset);
+        copyset.is_some_and(|c| c.replicas.iter().any(|r| r.chunkserver == server))
+    };
+    let pending = state
+        .garbage()
+        .iter()
+        .filter(move |(_, g)| g.pending.contains(&server));
+    pending.map(move |(volume, garbage)| Planned::RemoveChunks {
+        volume: *volume,
+        copysets: garbage.copysets.iter().copied().filter(mine).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Replica;
+    use ogee_proto::id::PoolId;
+
+    fn copyset(created: bool, formed: bool) -> Copyset {
+        let replica = |id: u64, server: u32| Replica {
+            id: ReplicaId::new(id),
+            chunkserver: ChunkserverId::new(server),
+            store: StoreId::default(),
+            created,
+        };
+        Copyset {
+            pool: PoolId::new(1),
+            replicas: vec![replica(1, 1), replica(2, 2), replica(3, 3)],
+            conf_epoch: 1,
+            formed,
+            chunks: 0,
+        }
+    }
+
+    /// `Some(bootstrap)` when a creation is ordered.
+    fn ordered(copyset: &Copyset, server: u32, exists: bool) -> Option<bool> {
+        let order = creation(
+            CopysetId::new(1),
+            copyset,
+            ChunkserverId::new(server),
+            |_| exists,
+        )?;
+        match order {
+            Planned::Create { bootstrap, .. } => Some(bootstrap),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn only_the_first_replica_initialises_and_only_until_there_is_a_leader() {
+        let new = copyset(false, false);
+        assert_eq!(ordered(&new, 1, false), Some(true));
+        assert_eq!(ordered(&new, 2, false), Some(false));
+        assert_eq!(ordered(&new, 9, false), None);
+        let made = copyset(true, false);
+        assert_eq!(ordered(&made, 1, true), Some(true));
+        assert_eq!(ordered(&made, 2, true), None);
+        let late = copyset(false, true);
+        assert_eq!(ordered(&late, 1, false), Some(false));
+        assert_eq!(ordered(&late, 3, false), Some(false));
+    }
+
+    #[test]
+    fn a_replica_that_was_lost_is_not_made_again_under_its_id() {
+        for formed in [false, true] {
+            let lost = copyset(true, formed);
+            for server in 1..=3 {
+                assert_eq!(ordered(&lost, server, false), None);
+            }
+        }
+    }
+}

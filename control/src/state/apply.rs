@@ -1,0 +1,34 @@
+//! One command in, one reply out.
+
+use super::command::{Command, InitCluster, Outcome, Reply};
+use super::model::{Cluster, State};
+
+impl State {
+    /// Carries a command out, or refuses it and changes nothing.
+    ///
+    /// # Errors
+    /// The refusal, which every metadata server computes alike.
+    pub fn apply(&mut self, command: &Command) -> Outcome {
+        match command {
+            Command::InitCluster(command) => Ok(self.init_cluster(command)),
+            Command::RegisterChunkserver(command) => self.register_chunkserver(command),
+            Command::CreatePool(command) => self.create_pool(command),
+            Command::CreateCopysets(command) => self.create_copysets(command),
+            Command::ConfirmReplicas(command) => Ok(self.confirm_replicas(command)),
+            Command::CreateVolume(command) => self.create_volume(command),
+            Command::ResizeVolume(command) => self.resize_volume(command),
+            Command::RemoveVolume(command) => self.remove_volume(command),
+            Command::Attach(command) => self.attach(command),
+            Command::Detach(command) => self.detach(command),
+            Command::ConfirmRemoval(command) => Ok(self.confirm_removal(command)),
+        }
+    }
+
+    fn init_cluster(&mut self, command: &InitCluster) -> Reply {
+        let cluster = self.cluster.get_or_insert_with(|| Cluster {
+            id: command.id,
+            name: command.name.clone(),
+        });
+        Reply::Cluster(cluster.id)
+    }
+}

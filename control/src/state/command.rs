@@ -1,0 +1,234 @@
+//! Commands, as they stand in the replicated log, and their replies.
+
+use std::fmt;
+
+use ogee_proto::id::{
+    ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
+};
+use ogee_proto::name::Name;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::model::Stripe;
+use super::refusal::Refusal;
+
+/// A change of the metadata. Whatever is random, timed or measured is decided before and passed in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do")]
+pub enum Command {
+    /// Names the cluster, once.
+    InitCluster(InitCluster),
+    /// Makes a chunkserver and its stores known.
+    RegisterChunkserver(RegisterChunkserver),
+    /// Makes an empty pool.
+    CreatePool(CreatePool),
+    /// Adds copysets to a pool.
+    CreateCopysets(CreateCopysets),
+    /// Remembers that replicas exist and copysets have had a leader.
+    ConfirmReplicas(ConfirmReplicas),
+    /// Makes a volume and its whole map.
+    CreateVolume(CreateVolume),
+    /// Grows a volume.
+    ResizeVolume(ResizeVolume),
+    /// Removes a volume.
+    RemoveVolume(RemoveVolume),
+    /// Gives a volume to a user and fences the one before.
+    Attach(Attach),
+    /// Ends an attachment.
+    Detach(Detach),
+    /// Remembers that a chunkserver freed the chunks of removed volumes.
+    ConfirmRemoval(ConfirmRemoval),
+}
+
+/// See [`Command::InitCluster`]. A second one is answered with the first one's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitCluster {
+    /// Drawn by the proposer.
+    pub id: Uuid,
+    /// For people.
+    pub name: Name,
+}
+
+/// See [`Command::RegisterChunkserver`]. The same name always gets the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterChunkserver {
+    /// Unique.
+    pub name: Name,
+    /// Failure domain.
+    pub zone: Name,
+    /// Host.
+    pub server: Name,
+    /// `ip:port` of each shard.
+    pub endpoints: Vec<String>,
+    /// Stores that it opened.
+    pub stores: Vec<StoreSpec>,
+    /// Its version.
+    pub version: String,
+}
+
+/// A store as a chunkserver registers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreSpec {
+    /// From its superblock.
+    pub id: StoreId,
+    /// Shard that owns it.
+    pub shard: u16,
+    /// Device or file.
+    pub path: String,
+    /// Bytes for data.
+    pub capacity: u64,
+    /// Bytes of log.
+    pub log_capacity: u64,
+}
+
+/// See [`Command::CreatePool`]. Idempotent while the pool is empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatePool {
+    /// Unique.
+    pub name: Name,
+    /// 1, 3 or 5.
+    pub replicas: u8,
+}
+
+/// See [`Command::CreateCopysets`]. Refused if the topology no longer allows the placement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateCopysets {
+    /// Of which pool.
+    pub pool: PoolId,
+    /// Copysets that the pool had when the placement was made: two placements never mix.
+    pub existing: u32,
+    /// Stores of each new copyset's replicas, the preferred first leader first.
+    pub placements: Vec<Vec<StoreId>>,
+}
+
+/// See [`Command::ConfirmReplicas`]. Idempotent; unknown ids are passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmReplicas {
+    /// Replicas that were reported.
+    pub created: Vec<(CopysetId, ReplicaId)>,
+    /// Copysets that were reported with a leader.
+    pub formed: Vec<CopysetId>,
+}
+
+/// See [`Command::CreateVolume`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateVolume {
+    /// Unique.
+    pub name: Name,
+    /// By name.
+    pub pool: Name,
+    /// Bytes.
+    pub size: u64,
+    /// Fixed for good.
+    pub stripe: Stripe,
+    /// 0: the pool's.
+    pub replicas: u32,
+    /// Free text.
+    pub owner: String,
+    /// Milliseconds since 1970.
+    pub created_unix_ms: u64,
+}
+
+/// See [`Command::ResizeVolume`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeVolume {
+    /// Which.
+    pub name: Name,
+    /// Bytes; not less than now.
+    pub size: u64,
+}
+
+/// See [`Command::RemoveVolume`]. Refused while attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveVolume {
+    /// Which.
+    pub name: Name,
+}
+
+/// See [`Command::Attach`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Which.
+    pub name: Name,
+    /// Free text.
+    pub host: String,
+    /// Recorded; the epoch grows all the same.
+    pub read_only: bool,
+}
+
+/// See [`Command::Detach`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detach {
+    /// Which.
+    pub name: Name,
+    /// Of the attachment to end; not looked at when forced.
+    pub client: ClientId,
+    /// Of the attachment to end; not looked at when forced.
+    pub epoch: Epoch,
+    /// Ends whatever attachment there is, and bumps the epoch.
+    pub force: bool,
+}
+
+/// See [`Command::ConfirmRemoval`]. Idempotent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmRemoval {
+    /// Who freed them.
+    pub chunkserver: ChunkserverId,
+    /// Whose chunks.
+    pub volumes: Vec<VolumeId>,
+}
+
+/// What a command that was carried out answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Nothing to tell.
+    Done,
+    /// The cluster's id.
+    Cluster(Uuid),
+    /// Id of the chunkserver registered.
+    Chunkserver(ChunkserverId),
+    /// Id of the pool.
+    Pool(PoolId),
+    /// Ids of the copysets, in the order of the placements.
+    Copysets(Vec<CopysetId>),
+    /// Id of the volume.
+    Volume(VolumeId),
+    /// The new attachment.
+    Attached {
+        /// Which volume.
+        volume: VolumeId,
+        /// Its new user.
+        client: ClientId,
+        /// Its new epoch.
+        epoch: Epoch,
+    },
+}
+
+/// Carried out, or refused without any change.
+pub type Outcome = Result<Reply, Refusal>;
+
+impl Command {
+    /// A word for logs and metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::InitCluster(_) => "init_cluster",
+            Self::RegisterChunkserver(_) => "register_chunkserver",
+            Self::CreatePool(_) => "create_pool",
+            Self::CreateCopysets(_) => "create_copysets",
+            Self::ConfirmReplicas(_) => "confirm_replicas",
+            Self::CreateVolume(_) => "create_volume",
+            Self::ResizeVolume(_) => "resize_volume",
+            Self::RemoveVolume(_) => "remove_volume",
+            Self::Attach(_) => "attach",
+            Self::Detach(_) => "detach",
+            Self::ConfirmRemoval(_) => "confirm_removal",
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}

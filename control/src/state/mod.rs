@@ -1,0 +1,29 @@
+//! The metadata and the commands that change it: a deterministic state machine.
+//!
+//! *Place*: fed by `raft` with committed commands, read by `api`, `scheduler` and `metrics`.
+//! *Owner*: the Raft thread changes it; others read whole, immutable copies.
+//! *Invariants*: no clock, no I/O, no randomness: the same commands give the same state and the
+//! same replies on every metadata server. Ids are issued once. A volume's epoch only grows. The
+//! copyset of an existing chunk never changes.
+//! *On failure*: a command that cannot be carried out changes nothing and is answered with a
+//! [`Refusal`].
+
+mod apply;
+mod command;
+mod map;
+mod model;
+mod query;
+mod refusal;
+mod topology;
+mod volume;
+
+pub use command::{
+    Attach, Command, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume,
+    Detach, InitCluster, Outcome, RegisterChunkserver, RemoveVolume, Reply, ResizeVolume,
+    StoreSpec,
+};
+pub use model::{
+    Attachment, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State, Store,
+    Stripe, Volume,
+};
+pub use refusal::Refusal;

@@ -1,0 +1,207 @@
+//! What the metadata consists of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ogee_proto::id::{
+    ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
+};
+use ogee_proto::layout::StripeLayout;
+use ogee_proto::name::Name;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// All metadata of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub(super) cluster: Option<Cluster>,
+    pub(super) pools: BTreeMap<PoolId, Pool>,
+    pub(super) chunkservers: BTreeMap<ChunkserverId, Chunkserver>,
+    pub(super) stores: BTreeMap<StoreId, Store>,
+    pub(super) copysets: BTreeMap<CopysetId, Copyset>,
+    pub(super) volumes: BTreeMap<VolumeId, Volume>,
+    /// Removed volumes whose chunks some chunkserver still holds.
+    pub(super) garbage: BTreeMap<VolumeId, Garbage>,
+    /// Volumes by name: derived from `volumes`, kept so that a lookup does not scan.
+    pub(super) names: BTreeMap<Name, VolumeId>,
+    /// Copysets by chunkserver: derived from `copysets`, kept so that a heartbeat does not scan.
+    pub(super) hosted: BTreeMap<ChunkserverId, BTreeSet<CopysetId>>,
+    pub(super) issued: Issued,
+}
+
+/// The newest id issued of each kind. They only grow, so none is ever issued again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Issued {
+    pub(super) pool: u32,
+    pub(super) chunkserver: u32,
+    pub(super) copyset: u32,
+    pub(super) replica: u64,
+    pub(super) volume: u64,
+    pub(super) client: u64,
+}
+
+/// Who we are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Written into every store at format time.
+    pub id: Uuid,
+    /// For people.
+    pub name: Name,
+}
+
+/// A set of copysets with one replication policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// As the operator named it.
+    pub name: Name,
+    /// Replicas of each of its copysets.
+    pub replicas: u8,
+    /// Its copysets.
+    pub copysets: BTreeSet<CopysetId>,
+}
+
+/// A data-plane process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunkserver {
+    /// Unique; the id was issued for it.
+    pub name: Name,
+    /// Failure domain.
+    pub zone: Name,
+    /// Host.
+    pub server: Name,
+    /// `ip:port` of each shard, as of the last registration.
+    pub endpoints: Vec<String>,
+    /// Version that registered.
+    pub version: String,
+    /// Every store that it ever registered.
+    pub stores: BTreeSet<StoreId>,
+}
+
+/// One slice of one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Store {
+    /// Its chunkserver.
+    pub chunkserver: ChunkserverId,
+    /// Shard that owns it: an index into the chunkserver's endpoints.
+    pub shard: u16,
+    /// Device or file, as the chunkserver calls it.
+    pub path: String,
+    /// Bytes for data.
+    pub capacity: u64,
+    /// Bytes of log.
+    pub log_capacity: u64,
+}
+
+/// A Raft group that carries chunks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copyset {
+    /// Its pool.
+    pub pool: PoolId,
+    /// Its replicas. The first one initialises the group and is its preferred first leader.
+    pub replicas: Vec<Replica>,
+    /// Grows with each change of `replicas`.
+    pub conf_epoch: u64,
+    /// Whether it ever had a leader. From then on nobody may initialise it again: a second
+    /// group under the same id would diverge from the first.
+    pub formed: bool,
+    /// Chunks of all volumes that the maps place here.
+    pub chunks: u64,
+}
+
+/// One placement of a copyset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Issued for this placement, never reused.
+    pub id: ReplicaId,
+    /// Where it runs.
+    pub chunkserver: ChunkserverId,
+    /// Where it is kept.
+    pub store: StoreId,
+    /// Whether it was ever reported. From then on it is never ordered again: an empty replica
+    /// under a used id would have forgotten its vote.
+    pub created: bool,
+}
+
+/// A virtual disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// As the user named it.
+    pub name: Name,
+    /// Its pool.
+    pub pool: PoolId,
+    /// Bytes.
+    pub size: u64,
+    /// How addresses spread over chunks.
+    pub stripe: Stripe,
+    /// Chunks of its address space.
+    pub chunks: u32,
+    /// Where each chunk lives.
+    pub segments: Vec<MapSegment>,
+    /// Fencing number of the newest attachment.
+    pub epoch: Epoch,
+    /// Who uses it.
+    pub attachment: Option<Attachment>,
+    /// As the creator gave it.
+    pub owner: String,
+    /// Milliseconds since 1970, by the clock of the metadata server that took the request.
+    pub created_unix_ms: u64,
+}
+
+/// Stripe layout in serialisable form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stripe {
+    /// Bytes.
+    pub unit: u32,
+    /// Chunks of a stripe set.
+    pub count: u32,
+}
+
+impl Stripe {
+    /// The layout itself.
+    ///
+    /// # Panics
+    /// Never: only a valid layout becomes a `Stripe`.
+    #[must_use]
+    pub fn layout(self) -> StripeLayout {
+        StripeLayout::new(u64::from(self.unit), u64::from(self.count))
+            .expect("invariant: a stored stripe came from a valid layout")
+    }
+}
+
+impl From<StripeLayout> for Stripe {
+    fn from(layout: StripeLayout) -> Self {
+        Self {
+            unit: layout.unit(),
+            count: layout.count(),
+        }
+    }
+}
+
+/// Chunks `first_chunk` up to the next segment's: chunk `i` lives in
+/// `copysets[(i - first_chunk) % copysets.len()]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapSegment {
+    /// Inclusive.
+    pub first_chunk: u32,
+    /// Never empty, without repetition.
+    pub copysets: Vec<CopysetId>,
+}
+
+/// A volume's user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Issued for this attachment.
+    pub client: ClientId,
+    /// Where it runs, as it said.
+    pub host: String,
+    /// Whether it promised not to write.
+    pub read_only: bool,
+}
+
+/// What a removed volume left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// Copysets that carried its chunks.
+    pub copysets: BTreeSet<CopysetId>,
+    /// Chunkservers that have not freed them yet.
+    pub pending: BTreeSet<ChunkserverId>,
+}

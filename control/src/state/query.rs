@@ -1,0 +1,109 @@
+//! Questions to the metadata.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, PoolId, StoreId, VolumeId};
+
+use super::map;
+use super::model::{Chunkserver, Cluster, Copyset, Garbage, Pool, State, Store, Volume};
+use super::refusal::Refusal;
+
+impl State {
+    /// The cluster, once it is named.
+    #[must_use]
+    pub const fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// All pools.
+    #[must_use]
+    pub const fn pools(&self) -> &BTreeMap<PoolId, Pool> {
+        &self.pools
+    }
+
+    /// All chunkservers.
+    #[must_use]
+    pub const fn chunkservers(&self) -> &BTreeMap<ChunkserverId, Chunkserver> {
+        &self.chunkservers
+    }
+
+    /// All stores.
+    #[must_use]
+    pub const fn stores(&self) -> &BTreeMap<StoreId, Store> {
+        &self.stores
+    }
+
+    /// All copysets.
+    #[must_use]
+    pub const fn copysets(&self) -> &BTreeMap<CopysetId, Copyset> {
+        &self.copysets
+    }
+
+    /// All volumes.
+    #[must_use]
+    pub const fn volumes(&self) -> &BTreeMap<VolumeId, Volume> {
+        &self.volumes
+    }
+
+    /// Removed volumes whose chunks some chunkserver still holds.
+    #[must_use]
+    pub const fn garbage(&self) -> &BTreeMap<VolumeId, Garbage> {
+        &self.garbage
+    }
+
+    /// Copysets with a replica on `chunkserver`.
+    pub fn hosted(&self, chunkserver: ChunkserverId) -> impl Iterator<Item = CopysetId> + '_ {
+        self.hosted.get(&chunkserver).into_iter().flatten().copied()
+    }
+
+    /// Volumes in name order, after the name `after`.
+    pub fn volumes_after(&self, after: &str) -> impl Iterator<Item = (VolumeId, &Volume)> {
+        use std::ops::Bound;
+        self.names
+            .range::<str, _>((Bound::Excluded(after), Bound::Unbounded))
+            .filter_map(|(_, id)| Some((*id, self.volumes.get(id)?)))
+    }
+
+    /// The volume of that name.
+    ///
+    /// # Errors
+    /// [`Refusal::NoVolume`].
+    pub fn volume(&self, name: &str) -> Result<(VolumeId, &Volume), Refusal> {
+        let id = self.names.get(name).copied();
+        id.and_then(|id| Some((id, self.volumes.get(&id)?)))
+            .ok_or_else(|| Refusal::NoVolume { name: name.into() })
+    }
+
+    /// The pool of that name.
+    ///
+    /// # Errors
+    /// [`Refusal::NoPool`].
+    pub fn pool(&self, name: &str) -> Result<(PoolId, &Pool), Refusal> {
+        let found = self.pools.iter().find(|(_, p)| p.name.as_str() == name);
+        found
+            .map(|(id, pool)| (*id, pool))
+            .ok_or_else(|| Refusal::NoPool { name: name.into() })
+    }
+
+    /// Copysets of a pool that have had a leader.
+    #[must_use]
+    pub fn formed(&self, pool: &Pool) -> usize {
+        let formed = |id: &&CopysetId| self.copysets.get(id).is_some_and(|c| c.formed);
+        pool.copysets.iter().filter(formed).count()
+    }
+}
+
+impl Volume {
+    /// The copyset that carries a chunk; `None` past the volume's end.
+    #[must_use]
+    pub fn copyset_of(&self, chunk: ChunkIndex) -> Option<CopysetId> {
+        (chunk.get() < self.chunks).then(|| map::copyset_of(&self.segments, chunk.get()))?
+    }
+
+    /// Every copyset that the map names.
+    #[must_use]
+    pub fn copysets(&self) -> BTreeSet<CopysetId> {
+        let all = self.segments.iter().flat_map(|s| s.copysets.iter());
+        all.copied().collect()
+    }
+}

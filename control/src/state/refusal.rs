@@ -1,0 +1,257 @@
+//! Why a command was not carried out.
+
+use ogee_proto::fault::Fault;
+use ogee_proto::id::{ChunkserverId, CopysetId, StoreId};
+use ogee_proto::layout::StripeLayout;
+use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
+use ogee_proto::name::Name;
+
+use crate::limit::TEXT_LEN_MAX;
+
+/// A refusal: nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A volume of that name exists.
+    #[error("volume \"{name}\" already exists")]
+    VolumeExists {
+        /// As asked for.
+        name: Name,
+    },
+    /// No volume of that name.
+    #[error("no volume \"{name}\"")]
+    NoVolume {
+        /// As asked for.
+        name: Box<str>,
+    },
+    /// The volume is in use.
+    #[error("volume \"{name}\" is attached")]
+    VolumeAttached {
+        /// Which.
+        name: Name,
+        /// By whom.
+        host: Box<str>,
+    },
+    /// The size is out of range or not whole blocks.
+    #[error("{size} bytes is no size for a volume")]
+    BadSize {
+        /// As asked for.
+        size: u64,
+    },
+    /// Volumes only grow.
+    #[error("volume \"{name}\" cannot shrink from {from} to {to} bytes")]
+    Shrink {
+        /// Which.
+        name: Name,
+        /// Bytes now.
+        from: u64,
+        /// Bytes asked for.
+        to: u64,
+    },
+    /// The stripe layout is out of range.
+    #[error("the stripe layout cannot be used")]
+    BadStripe {
+        /// As asked for.
+        unit: u64,
+        /// As asked for.
+        count: u64,
+    },
+    /// The pool makes another number of replicas.
+    #[error("pool \"{pool}\" cannot keep {asked} replicas")]
+    ReplicasDiffer {
+        /// Which.
+        pool: Name,
+        /// Its number.
+        replicas: u8,
+        /// As asked for.
+        asked: u32,
+    },
+    /// A pool of that name exists.
+    #[error("pool \"{name}\" already exists")]
+    PoolExists {
+        /// As asked for.
+        name: Name,
+    },
+    /// No pool of that name.
+    #[error("no pool \"{name}\"")]
+    NoPool {
+        /// As asked for.
+        name: Box<str>,
+    },
+    /// The pool cannot carry the volume yet.
+    #[error("pool \"{pool}\" is not ready: {formed} of {needed} copysets have a leader")]
+    PoolNotReady {
+        /// Which.
+        pool: Name,
+        /// Copysets that have had a leader.
+        formed: usize,
+        /// Copysets that the volume needs.
+        needed: usize,
+    },
+    /// Another placement came in between.
+    #[error("pool \"{pool}\" was changed meanwhile")]
+    PoolChanged {
+        /// Which.
+        pool: Name,
+    },
+    /// A pool makes 1, 3 or 5 replicas.
+    #[error("{replicas} replicas cannot be kept")]
+    BadReplicas {
+        /// As asked for.
+        replicas: u32,
+    },
+    /// A placement names a wrong number of stores, an unknown store, or a zone twice.
+    #[error("the placement of copyset {at} does not fit the topology")]
+    BadPlacement {
+        /// Position in the command.
+        at: usize,
+    },
+    /// Someone else attached the volume since.
+    #[error("the attachment to \"{name}\" is over")]
+    StaleAttachment {
+        /// Which.
+        name: Name,
+        /// Epoch now.
+        epoch: u64,
+    },
+    /// The store is registered by another chunkserver.
+    #[error("store {store} belongs to chunkserver {owner}")]
+    StoreElsewhere {
+        /// Which.
+        store: StoreId,
+        /// Whose.
+        owner: ChunkserverId,
+    },
+    /// A chunkserver with replicas cannot change its zone.
+    #[error("chunkserver \"{name}\" cannot move from zone \"{from}\" to \"{to}\"")]
+    ZoneChange {
+        /// Which.
+        name: Name,
+        /// Its zone.
+        from: Name,
+        /// As asked for.
+        to: Name,
+    },
+    /// No copyset of that id.
+    #[error("no copyset {copyset}")]
+    NoCopyset {
+        /// As asked for.
+        copyset: CopysetId,
+    },
+    /// A limit would be passed.
+    #[error("more than {max} {of} are not supported")]
+    Limit {
+        /// What is limited.
+        of: &'static str,
+        /// How many there may be.
+        max: usize,
+    },
+    /// A free text is too long.
+    #[error("the {field} has {len} bytes")]
+    TextTooLong {
+        /// Which text.
+        field: &'static str,
+        /// Its length.
+        len: usize,
+    },
+    /// A store names a shard that has no endpoint.
+    #[error("store {store} is on shard {shard}, which has no endpoint")]
+    NoShard {
+        /// Which.
+        store: StoreId,
+        /// As registered.
+        shard: u16,
+    },
+}
+
+impl Refusal {
+    /// The refusal in the user's words.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        let (cause, remedy) = (self.cause(), self.remedy());
+        Fault::new(self.code(), &self.to_string(), &cause, &remedy)
+    }
+
+    /// Stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::VolumeExists { .. } => "OGEE-2002",
+            Self::NoVolume { .. } => "OGEE-2003",
+            Self::VolumeAttached { .. } => "OGEE-2004",
+            Self::BadSize { .. } => "OGEE-2005",
+            Self::Shrink { .. } => "OGEE-2006",
+            Self::BadStripe { .. } => "OGEE-2007",
+            Self::PoolExists { .. } => "OGEE-2008",
+            Self::NoPool { .. } => "OGEE-2009",
+            Self::PoolNotReady { .. } => "OGEE-2010",
+            Self::PoolChanged { .. } => "OGEE-2012",
+            Self::BadReplicas { .. } | Self::ReplicasDiffer { .. } => "OGEE-2013",
+            Self::BadPlacement { .. } => "OGEE-2014",
+            Self::StaleAttachment { .. } => "OGEE-2015",
+            Self::StoreElsewhere { .. } => "OGEE-2016",
+            Self::ZoneChange { .. } => "OGEE-2017",
+            Self::NoCopyset { .. } => "OGEE-2018",
+            Self::Limit { .. } => "OGEE-2019",
+            Self::TextTooLong { .. } => "OGEE-2020",
+            Self::NoShard { .. } => "OGEE-2021",
+        }
+    }
+
+    fn cause(&self) -> String {
+        match self {
+            Self::VolumeAttached { host, .. } => format!("host \"{host}\" uses it"),
+            Self::BadSize { .. } => format!(
+                "a size is a multiple of 4096 from {VOLUME_SIZE_MIN} to {VOLUME_SIZE_MAX} bytes"
+            ),
+            Self::Shrink { .. } => "the blocks past the new end may hold data".into(),
+            Self::BadStripe { unit, count } => match StripeLayout::new(*unit, *count) {
+                Ok(_) => String::new(),
+                Err(error) => error.to_string(),
+            },
+            Self::ReplicasDiffer { replicas, .. } => format!("it keeps {replicas}"),
+            Self::BadReplicas { .. } => "a quorum needs an odd number, at most 5".into(),
+            Self::StaleAttachment { epoch, .. } => {
+                format!("the volume is at epoch {epoch}: it was attached again or detached since")
+            }
+            Self::ZoneChange { .. } => "its replicas were placed for the zone it was in".into(),
+            Self::TextTooLong { .. } => format!("at most {TEXT_LEN_MAX} are allowed"),
+            Self::PoolNotReady { .. } => {
+                "its chunkservers have not created the replicas yet, or too few are online".into()
+            }
+            Self::BadPlacement { .. } => {
+                "each replica needs a known store in a zone of its own".into()
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::VolumeExists { name } => format!("ogee volume show {name}, or another name"),
+            Self::NoVolume { .. } => "ogee volume list".into(),
+            Self::VolumeAttached { name, .. } => {
+                format!("stop its user; if that host is gone: ogee volume detach {name} --force")
+            }
+            Self::Shrink { .. } => "make a smaller volume and copy the data".into(),
+            Self::BadStripe { .. } => "leave the stripe options out for the default".into(),
+            Self::ReplicasDiffer { asked, .. } => {
+                format!("a pool with {asked} replicas, or leave the option out")
+            }
+            Self::PoolExists { .. } => "ogee pool list".into(),
+            Self::NoPool { name } => format!("ogee pool create {name}, or ogee pool list"),
+            Self::PoolNotReady { .. } => "again in a few seconds; else ogee status".into(),
+            Self::PoolChanged { .. } | Self::BadPlacement { .. } => "again".into(),
+            Self::BadReplicas { .. } => "1, 3 or 5 replicas".into(),
+            Self::StaleAttachment { .. } => "attach again".into(),
+            Self::StoreElsewhere { .. } => {
+                "start it under the name it had, or format the device anew".into()
+            }
+            Self::ZoneChange { from, .. } => format!("start it with zone {from} again"),
+            Self::NoCopyset { .. } => "ogee copyset list".into(),
+            Self::BadSize { .. }
+            | Self::Limit { .. }
+            | Self::TextTooLong { .. }
+            | Self::NoShard { .. } => String::new(),
+        }
+    }
+}

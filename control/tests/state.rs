@@ -1,0 +1,401 @@
+//! The state machine under any sequence of commands.
+
+#![allow(clippy::unwrap_used, reason = "test code outside test functions")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ogee_control::state::{
+    Attach, Command, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume,
+    Detach, InitCluster, Refusal, RegisterChunkserver, RemoveVolume, Reply, ResizeVolume, State,
+    StoreSpec,
+};
+use ogee_proto::id::{
+    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, PoolId, StoreId, VolumeId,
+};
+use ogee_proto::layout::StripeLayout;
+use ogee_proto::name::Name;
+use proptest::prelude::*;
+
+const CHUNK: u64 = 16 << 20;
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn store(server: u8) -> StoreId {
+    StoreId::from_bytes([server; 16])
+}
+
+fn register(server: u8) -> Command {
+    Command::RegisterChunkserver(RegisterChunkserver {
+        name: name(&format!("cs{server}")),
+        zone: name(&format!("zone{}", server % 3)),
+        server: name(&format!("host{server}")),
+        endpoints: vec!["127.0.0.1:1".into()],
+        stores: vec![StoreSpec {
+            id: store(server),
+            shard: 0,
+            path: "/dev/disk".into(),
+            capacity: 1 << 40,
+            log_capacity: 1 << 30,
+        }],
+        version: "1".into(),
+    })
+}
+
+fn create_pool() -> Command {
+    Command::CreatePool(CreatePool {
+        name: name("default"),
+        replicas: 3,
+    })
+}
+
+fn create_copysets(existing: u32, count: usize) -> Command {
+    Command::CreateCopysets(CreateCopysets {
+        pool: PoolId::new(1),
+        existing,
+        placements: vec![vec![store(0), store(1), store(2)]; count],
+    })
+}
+
+fn form(copysets: impl IntoIterator<Item = u32>) -> Command {
+    Command::ConfirmReplicas(ConfirmReplicas {
+        created: Vec::new(),
+        formed: copysets.into_iter().map(CopysetId::new).collect(),
+    })
+}
+
+fn create_volume(volume: &str, chunks: u64) -> Command {
+    Command::CreateVolume(CreateVolume {
+        name: name(volume),
+        pool: name("default"),
+        size: chunks * CHUNK,
+        stripe: StripeLayout::default().into(),
+        replicas: 0,
+        owner: String::new(),
+        created_unix_ms: 1,
+    })
+}
+
+fn resize(volume: &str, chunks: u64) -> Command {
+    Command::ResizeVolume(ResizeVolume {
+        name: name(volume),
+        size: chunks * CHUNK,
+    })
+}
+
+/// Three zones and `copysets` copysets that have had a leader.
+fn ready(copysets: usize) -> State {
+    let mut state = State::default();
+    for command in (0..3)
+        .map(register)
+        .chain([create_pool(), create_copysets(0, copysets)])
+    {
+        state.apply(&command).unwrap();
+    }
+    state
+        .apply(&form(1..=u32::try_from(copysets).unwrap()))
+        .unwrap();
+    state
+}
+
+fn refusal(state: &mut State, command: &Command) -> Refusal {
+    let before = state.clone();
+    let refusal = state.apply(command).expect_err("a refusal");
+    assert_eq!(*state, before, "a refusal changes nothing");
+    let fault = refusal.fault();
+    assert!(fault.code().starts_with("OGEE-20") && !fault.what().is_empty());
+    refusal
+}
+
+fn volume(state: &State, of: &str) -> ogee_control::state::Volume {
+    state.volume(of).unwrap().1.clone()
+}
+
+#[test]
+fn the_cluster_is_named_once() {
+    let mut state = State::default();
+    let init = |byte: u8| {
+        let id = StoreId::from_bytes([byte; 16]).uuid();
+        Command::InitCluster(InitCluster {
+            id,
+            name: name("c"),
+        })
+    };
+    let first = state.apply(&init(1));
+    assert_eq!(state.apply(&init(2)), first);
+}
+
+#[test]
+fn placements_that_do_not_fit_are_refused() {
+    let mut state = State::default();
+    for command in (0..4).map(register).chain([create_pool()]) {
+        state.apply(&command).unwrap();
+    }
+    let with = |stores: &[u8]| {
+        Command::CreateCopysets(CreateCopysets {
+            pool: PoolId::new(1),
+            existing: 0,
+            placements: vec![stores.iter().map(|s| store(*s)).collect()],
+        })
+    };
+    for bad in [
+        &[0, 1][..],
+        &[0, 1, 3],
+        &[0, 1, 1],
+        &[0, 1, 9],
+        &[0, 1, 2, 3],
+    ] {
+        assert_eq!(
+            refusal(&mut state, &with(bad)),
+            Refusal::BadPlacement { at: 0 },
+            "{bad:?}"
+        );
+    }
+    state.apply(&with(&[3, 1, 2])).unwrap();
+    let stale = refusal(&mut state, &with(&[0, 1, 2]));
+    assert_eq!(
+        stale,
+        Refusal::PoolChanged {
+            pool: name("default")
+        }
+    );
+    let again = refusal(&mut state, &create_pool());
+    assert_eq!(
+        again,
+        Refusal::PoolExists {
+            name: name("default")
+        }
+    );
+}
+
+#[test]
+fn volumes_start_on_different_copysets_and_load_stays_even() {
+    let mut state = ready(12);
+    for at in 0..6 {
+        state.apply(&create_volume(&format!("v{at}"), 40)).unwrap();
+    }
+    let first = |v: &str| volume(&state, v).copyset_of(ChunkIndex::new(0)).unwrap();
+    let starts: BTreeSet<CopysetId> = (0..6).map(|at| first(&format!("v{at}"))).collect();
+    assert!(starts.len() >= 4, "{starts:?}");
+    let loads: Vec<u64> = state.copysets().values().map(|c| c.chunks).collect();
+    assert_eq!(loads.iter().sum::<u64>(), 240);
+    assert!(
+        loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 1,
+        "{loads:?}"
+    );
+}
+
+#[test]
+fn a_volume_needs_copysets_that_have_had_a_leader() {
+    let mut state = ready(2);
+    state.apply(&create_copysets(2, 2)).unwrap();
+    let early = refusal(&mut state, &create_volume("v", 4));
+    let pool = name("default");
+    assert_eq!(
+        early,
+        Refusal::PoolNotReady {
+            pool,
+            formed: 2,
+            needed: 4
+        }
+    );
+    state
+        .apply(&create_volume("small", 2))
+        .expect("two are enough for two chunks");
+    state.apply(&form([3, 4])).unwrap();
+    state.apply(&create_volume("v", 4)).unwrap();
+    assert_eq!(volume(&state, "v").copysets().len(), 4);
+}
+
+#[test]
+fn growing_adds_copysets_without_moving_a_chunk() {
+    let mut state = ready(40);
+    state.apply(&create_volume("v", 3)).unwrap();
+    assert_eq!(volume(&state, "v").copysets().len(), 4);
+    let before = volume(&state, "v");
+    state.apply(&resize("v", 100)).unwrap();
+    let after = volume(&state, "v");
+    assert_eq!((after.copysets().len(), after.segments.len()), (32, 2));
+    for chunk in 0..3 {
+        let chunk = ChunkIndex::new(chunk);
+        assert_eq!(before.copyset_of(chunk), after.copyset_of(chunk));
+    }
+    assert!((0..100).all(|chunk| after.copyset_of(ChunkIndex::new(chunk)).is_some()));
+    assert_eq!(after.copyset_of(ChunkIndex::new(100)), None);
+    assert_eq!(
+        state.copysets().values().map(|c| c.chunks).sum::<u64>(),
+        100
+    );
+    let shrink = refusal(&mut state, &resize("v", 99));
+    assert!(matches!(shrink, Refusal::Shrink { .. }));
+}
+
+#[test]
+fn removal_frees_the_load_and_waits_for_each_chunkserver() {
+    let mut state = ready(8);
+    state.apply(&create_volume("v", 50)).unwrap();
+    let (id, _) = state.volume("v").unwrap();
+    state
+        .apply(&Command::RemoveVolume(RemoveVolume { name: name("v") }))
+        .unwrap();
+    assert!(state.copysets().values().all(|c| c.chunks == 0));
+    for (server, left) in [(1, 2), (1, 2), (2, 1), (3, 0)] {
+        let confirm = ConfirmRemoval {
+            chunkserver: ChunkserverId::new(server),
+            volumes: vec![id],
+        };
+        state.apply(&Command::ConfirmRemoval(confirm)).unwrap();
+        assert_eq!(
+            state.garbage().get(&id).map_or(0, |g| g.pending.len()),
+            left
+        );
+    }
+    let Ok(Reply::Volume(next)) = state.apply(&create_volume("v", 1)) else {
+        panic!("the name is free again");
+    };
+    assert!(next > id, "the id is not");
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let volume = prop::sample::select(vec!["a", "b", "c", "d"]);
+    let attach = |(v, host): (&str, u8)| {
+        let host = format!("h{host}");
+        Command::Attach(Attach {
+            name: name(v),
+            host,
+            read_only: false,
+        })
+    };
+    let detach = |(v, client, epoch, force): (&str, u64, u64, bool)| {
+        let (client, epoch) = (ClientId::new(client), Epoch::new(epoch));
+        Command::Detach(Detach {
+            name: name(v),
+            client,
+            epoch,
+            force,
+        })
+    };
+    let confirm = |(server, volume): (u32, u64)| {
+        let (chunkserver, volumes) = (ChunkserverId::new(server), vec![VolumeId::new(volume)]);
+        Command::ConfirmRemoval(ConfirmRemoval {
+            chunkserver,
+            volumes,
+        })
+    };
+    prop_oneof![
+        1 => (0u8..6).prop_map(register),
+        1 => Just(create_pool()),
+        2 => (0u32..20, 0usize..8).prop_map(|(existing, count)| create_copysets(existing, count)),
+        2 => prop::collection::vec(1u32..30, 0..20).prop_map(form),
+        6 => (volume.clone(), 0u64..80).prop_map(|(v, chunks)| create_volume(v, chunks)),
+        4 => (volume.clone(), 0u64..200).prop_map(|(v, chunks)| resize(v, chunks)),
+        2 => volume.clone().prop_map(|v| Command::RemoveVolume(RemoveVolume { name: name(v) })),
+        4 => (volume.clone(), 0u8..3).prop_map(attach),
+        3 => (volume, 0u64..8, 0u64..8, prop::bool::weighted(0.3)).prop_map(detach),
+        1 => (1u32..5, 1u64..20).prop_map(confirm),
+    ]
+}
+
+/// Ids that a state holds, by kind.
+fn ids(state: &State) -> [BTreeSet<u64>; 4] {
+    let replicas = state
+        .copysets()
+        .values()
+        .flat_map(|c| c.replicas.iter().map(|r| r.id.get()));
+    [
+        state.volumes().keys().map(|id| id.get()).collect(),
+        state
+            .copysets()
+            .keys()
+            .map(|id| u64::from(id.get()))
+            .collect(),
+        replicas.collect(),
+        state
+            .chunkservers()
+            .keys()
+            .map(|id| u64::from(id.get()))
+            .collect(),
+    ]
+}
+
+/// What must hold between the state before and after one command.
+fn check_step(before: &State, after: &State, seen: &mut [BTreeSet<u64>; 4]) {
+    for (seen, (old, new)) in seen.iter_mut().zip(ids(before).into_iter().zip(ids(after))) {
+        for id in new.difference(&old) {
+            assert!(seen.insert(*id), "id {id} was issued twice");
+        }
+    }
+    for (id, old) in before.volumes() {
+        let Some(new) = after.volumes().get(id) else {
+            continue;
+        };
+        assert!(new.epoch >= old.epoch && new.size >= old.size);
+        if new.attachment != old.attachment && new.attachment.is_some() {
+            assert!(new.epoch > old.epoch, "a new user gets a new epoch");
+        }
+        for chunk in (0..old.chunks).map(ChunkIndex::new) {
+            assert_eq!(
+                old.copyset_of(chunk),
+                new.copyset_of(chunk),
+                "a chunk moved"
+            );
+        }
+    }
+}
+
+/// What must hold in every state.
+fn check_state(state: &State) {
+    let mut load: BTreeMap<CopysetId, u64> = BTreeMap::new();
+    for (id, volume) in state.volumes() {
+        assert_eq!(
+            state.volume(volume.name.as_str()).map(|(id, _)| id),
+            Ok(*id)
+        );
+        for chunk in (0..volume.chunks).map(ChunkIndex::new) {
+            let copyset = volume.copyset_of(chunk).expect("the map is total");
+            assert!(state.copysets()[&copyset].formed);
+            *load.entry(copyset).or_default() += 1;
+        }
+    }
+    for (id, copyset) in state.copysets() {
+        assert_eq!(
+            copyset.chunks,
+            load.get(id).copied().unwrap_or(0),
+            "load of {id}"
+        );
+        for replica in &copyset.replicas {
+            assert!(
+                state
+                    .hosted(replica.chunkserver)
+                    .any(|hosted| hosted == *id)
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_sequence_keeps_the_invariants(commands in prop::collection::vec(any_command(), 1..60)) {
+        let mut state = ready(10);
+        let mut seen = ids(&state);
+        let mut clients = BTreeSet::new();
+        for command in &commands {
+            let before = state.clone();
+            match state.apply(command) {
+                Err(_) => prop_assert_eq!(&state, &before, "a refusal changes nothing"),
+                Ok(Reply::Attached { client, .. }) => prop_assert!(clients.insert(client)),
+                Ok(_) => {}
+            }
+            check_step(&before, &state, &mut seen);
+            check_state(&state);
+        }
+        let mut replayed = ready(10);
+        let again: Vec<_> = commands.iter().map(|c| replayed.apply(c)).collect();
+        prop_assert_eq!(&replayed, &state, "replay gives the same state");
+        let mut third = ready(10);
+        let outcomes: Vec<_> = commands.iter().map(|c| third.apply(c)).collect();
+        prop_assert_eq!(again, outcomes, "and the same replies");
+    }
+}
