@@ -62,6 +62,7 @@ impl Default for Decoder {
 impl Decoder {
     /// The next frame, if it has arrived.
     pub(crate) fn next(&mut self) -> Result<Option<Frame>, WireError> {
+        self.unpad(0);
         if self.large.is_some() {
             return self.finish_large();
         }

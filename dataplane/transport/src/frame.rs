@@ -3,7 +3,7 @@
 use crate::error::SendError;
 use bytes::Bytes;
 use ogee_proto::checksum::{crc32c, crc32c_append};
-use ogee_proto::limit::{FRAME_BODY_MAX, FRAME_HEADER_SIZE, FRAME_META_MAX};
+use ogee_proto::limit::{FRAME_HEADER_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX};
 use ogee_proto::wire::FrameHeader;
 use ogee_runtime::Payload;
 use std::fmt;
@@ -18,7 +18,7 @@ pub struct Frame {
     pub header: FrameHeader,
     /// Structured bytes, at most 256 KiB.
     pub meta: Bytes,
-    /// Data bytes.
+    /// Data bytes, at most 1 MiB.
     pub payload: Payload,
 }
 
@@ -52,7 +52,7 @@ impl Frame {
     /// Checks both parts against their limits.
     pub(crate) fn check_len(&self) -> Result<(), SendError> {
         check("meta", self.meta.len(), FRAME_META_MAX)?;
-        check("payload", self.payload.len(), FRAME_BODY_MAX)
+        check("payload", self.payload.len(), REPLICATION_PAYLOAD_MAX)
     }
 
     /// The header as it goes out: lengths and checksum of the body filled in.
@@ -63,7 +63,7 @@ impl Frame {
         let mut header = self.header;
         header.meta_len = u32::try_from(self.meta.len()).expect("checked against FRAME_META_MAX");
         header.payload_len =
-            u32::try_from(self.payload.len()).expect("checked against FRAME_BODY_MAX");
+            u32::try_from(self.payload.len()).expect("checked against REPLICATION_PAYLOAD_MAX");
         header.body_crc = crc32c_append(crc32c(&self.meta), &self.payload);
         header
     }

@@ -1,6 +1,6 @@
 //! Every limit of this crate, with its reason.
 
-use ogee_proto::limit::{FRAME_BODY_MAX, FRAME_HEADER_SIZE, FRAME_META_MAX, NAME_LEN_MAX};
+use ogee_proto::limit::{FRAME_BODY_MAX, FRAME_HEADER_SIZE, NAME_LEN_MAX};
 use std::time::Duration;
 
 /// Outbound silence after which a Ping says that we are alive. A quarter of [`SILENT_AFTER`], so
@@ -65,7 +65,7 @@ pub(crate) const LOOPBACK_PIPE_MAX: usize = 256 << 10;
 pub(crate) const LOOPBACK_BACKLOG_MAX: usize = 128;
 
 /// Largest frame on the wire.
-pub(crate) const FRAME_MAX: usize = FRAME_HEADER_SIZE + FRAME_META_MAX + FRAME_BODY_MAX;
+pub(crate) const FRAME_MAX: usize = FRAME_HEADER_SIZE + FRAME_BODY_MAX;
 
 const _: () = assert!(QUEUE_BYTES_MAX >= 2 * FRAME_MAX);
 const _: () = assert!(COPY_MAX < LARGE_MIN);

@@ -47,6 +47,8 @@ pub(crate) struct Link {
     heard: Cell<u64>,
     /// Whether the receiver waits for the peer; if it does not, silence proves nothing.
     listening: Cell<bool>,
+    /// The same at the last keepalive tick.
+    listened: Cell<bool>,
     /// Whether a frame was queued since the last keepalive tick.
     spoke: Cell<bool>,
 }
@@ -67,6 +69,7 @@ impl Link {
             keeper: WakerSlot::default(),
             heard: Cell::new(0),
             listening: Cell::new(false),
+            listened: Cell::new(false),
             spoke: Cell::new(true),
         }
     }
@@ -217,9 +220,12 @@ impl Link {
         self.listening.set(listening);
     }
 
-    /// For the keepalive: a number that grows while the peer speaks or nobody listens.
+    /// For the keepalive, once per tick: a number that grows while the peer speaks, or nobody
+    /// listens, or somebody has begun to since the last tick.
     pub(crate) fn signs_of_life(&self) -> u64 {
-        if !self.listening.get() {
+        let listening = self.listening.get();
+        let listened = self.listened.replace(listening);
+        if !(listening && listened) {
             self.heard();
         }
         self.heard.get()

@@ -1,8 +1,12 @@
 //! One connection: bodies, order, bounds, the end.
 
-use crate::support::{bytes, client, echoing, frame, pair, serve, server, write};
-use ogee_proto::limit::FRAME_BODY_MAX;
+use crate::support::{
+    MS, bytes, caller_options, client, echoing, frame, mute, pair, serve_with, server,
+    service_options, write,
+};
+use ogee_proto::limit::REPLICATION_PAYLOAD_MAX;
 use ogee_proto::wire::FrameKind;
+use ogee_runtime::{sleep, spawn};
 use ogee_transport::{
     COPY_MAX, Caller, ConnectionOptions, Doing, Endpoint, FrameReceiver, LARGE_MIN, Listener,
     SendError, TransportError, metrics,
@@ -10,12 +14,16 @@ use ogee_transport::{
 use std::io::ErrorKind;
 
 pub async fn bodies_of_every_size_come_back_unchanged(endpoint: Endpoint) {
-    let service = serve(&endpoint, server(), echoing());
-    let caller = Caller::new(service.endpoint().clone(), client());
-    let edges = [COPY_MAX, LARGE_MIN, 256 << 10, 1 << 20];
-    let around = edges.iter().flat_map(|edge| [edge - 1, *edge, edge + 1]);
     let before = metrics();
-    for len in [0, 1, 127, 128, 4096].into_iter().chain(around) {
+    // Without pings, so that both directions count the same.
+    let service = serve_with(&endpoint, server(), service_options(mute()), echoing());
+    let caller = Caller::with_options(service.endpoint().clone(), client(), caller_options(mute()));
+    let edges = [COPY_MAX, LARGE_MIN, 256 << 10];
+    let around = edges.iter().flat_map(|edge| [edge - 1, *edge, edge + 1]);
+    for len in [0, 1, 127, 128, 4096, (1 << 20) - 1, 1 << 20]
+        .into_iter()
+        .chain(around)
+    {
         for meta_len in [0, 1, 5000, 200 << 10] {
             let mut request = write(1, bytes(len));
             request.meta = bytes(meta_len).into();
@@ -46,11 +54,14 @@ pub async fn frames_arrive_in_order(endpoint: Endpoint) {
     let (near, far) = open(&endpoint).await;
     let (sender, _keep) = near.split();
     let (_, mut receiver) = far.split();
-    let sending = ogee_runtime::spawn(async move {
-        for sequence in 0..3000 {
+    let sending = spawn(async move {
+        let mut sequence = 0;
+        while sequence < 3000 {
             // Small, copied, direct and own-buffer payloads in turn.
-            let len = [0, 100, 4096, COPY_MAX + 1, LARGE_MIN][sequence as usize % 5];
-            sender.send(write(sequence, bytes(len))).await.unwrap();
+            for len in [0, 100, 4096, COPY_MAX + 1, LARGE_MIN] {
+                sender.send(write(sequence, bytes(len))).await.unwrap();
+                sequence += 1;
+            }
         }
     });
     expect_sequences(&mut receiver, 3000).await;
@@ -69,7 +80,12 @@ pub async fn a_burst_is_one_write(endpoint: Endpoint) {
     let after = metrics();
     assert_eq!(after.writes - before.writes, 1);
     assert_eq!(after.frames_out - before.frames_out, 200);
-    assert_eq!(after.bytes_copied - before.bytes_copied, 200 * 64);
+    // Out: every payload. In: only what straddles two chunks.
+    let copied = after.bytes_copied - before.bytes_copied;
+    assert!(
+        (200 * 64..200 * 70).contains(&copied),
+        "{copied} bytes copied"
+    );
 }
 
 pub async fn large_payloads_are_not_copied(endpoint: Endpoint) {
@@ -79,7 +95,7 @@ pub async fn large_payloads_are_not_copied(endpoint: Endpoint) {
     let (sender, _keep) = near.split();
     let (_, mut receiver) = far.split();
     let before = metrics().bytes_copied;
-    let sending = ogee_runtime::spawn(async move {
+    let sending = spawn(async move {
         for sequence in 0..FRAMES {
             sender.send(write(sequence, bytes(LEN))).await.unwrap();
         }
@@ -119,7 +135,7 @@ pub async fn sending_waits_for_room_and_loses_nothing(endpoint: Endpoint) {
     let (near, far) = pair(&endpoint, options, ConnectionOptions::default()).await;
     let (sender, _keep) = near.split();
     let watched = sender.clone();
-    let sending = ogee_runtime::spawn(async move {
+    let sending = spawn(async move {
         for sequence in 0..FRAMES {
             sender.send(write(sequence, bytes(1 << 20))).await.unwrap();
         }
@@ -127,7 +143,7 @@ pub async fn sending_waits_for_room_and_loses_nothing(endpoint: Endpoint) {
     // Nobody reads at the far end: the sender gets stuck, with its queue within the bound.
     let (mut last, mut same) = (usize::MAX, 0);
     while same < 20 {
-        ogee_runtime::sleep(crate::support::MS).await;
+        sleep(MS).await;
         let (_, queued) = watched.queued();
         assert!(queued <= 3 << 20, "{queued} bytes queued");
         same = if queued == last { same + 1 } else { 0 };
@@ -143,7 +159,7 @@ pub async fn a_frame_past_its_limit_is_refused(endpoint: Endpoint) {
     let (near, far) = open(&endpoint).await;
     let (sender, _keep) = near.split();
     let error = sender
-        .try_send(write(1, bytes(FRAME_BODY_MAX + 1)))
+        .try_send(write(1, bytes(REPLICATION_PAYLOAD_MAX + 1)))
         .unwrap_err();
     assert!(
         matches!(

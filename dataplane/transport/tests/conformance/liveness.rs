@@ -2,19 +2,10 @@
 
 use crate::support::{
     brisk, bytes, caller_options, client, echoing, handler, mute, pair, serve_with, server,
-    with_keepalive, write,
+    service_options, with_keepalive, write,
 };
 use ogee_runtime::{now, sleep};
-use ogee_transport::{
-    CallError, Caller, Endpoint, Keepalive, ServiceOptions, TransportError, metrics,
-};
-
-fn service_options(keepalive: Keepalive) -> ServiceOptions {
-    ServiceOptions {
-        connection: with_keepalive(keepalive),
-        ..ServiceOptions::default()
-    }
-}
+use ogee_transport::{CallError, Caller, Endpoint, ServiceOptions, TransportError, metrics};
 
 pub async fn an_idle_connection_stays(endpoint: Endpoint) {
     let service = serve_with(&endpoint, server(), service_options(brisk()), echoing());

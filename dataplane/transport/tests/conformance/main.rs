@@ -3,6 +3,11 @@
 //! Each case of [`carriers`] runs twice. What needs a peer that breaks the rules is in `hostile`,
 //! which writes raw bytes over a plain TCP stream.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may; the lint only knows #[test] functions"
+)]
+
 mod calls;
 mod connections;
 mod hostile;

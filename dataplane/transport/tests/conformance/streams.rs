@@ -15,11 +15,12 @@ fn append(sequence: u64, len: usize) -> Frame {
 
 pub async fn replies_come_back_in_order(endpoint: Endpoint) {
     const FRAMES: u64 = 500;
+    const WINDOW: usize = 500;
     // Fewer credits than frames: streams take none.
     let service = serve(&endpoint, server().with_credits(2), echoing());
     let caller = Caller::new(service.endpoint().clone(), member());
-    let (first, mut first_replies) = caller.open_stream(FRAMES as usize).await.unwrap();
-    let (second, mut second_replies) = caller.open_stream(FRAMES as usize).await.unwrap();
+    let (first, mut first_replies) = caller.open_stream(WINDOW).await.unwrap();
+    let (second, mut second_replies) = caller.open_stream(WINDOW).await.unwrap();
     assert_ne!(first.id(), second.id());
     let sending = spawn(async move {
         for sequence in 0..FRAMES {

@@ -77,10 +77,12 @@ pub async fn pair(
     (connected, accepted.await.unwrap())
 }
 
+/// Bytes that differ from their neighbours and from page to page.
 pub fn bytes(len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| u8::try_from(at * 31 % 251).unwrap())
-        .collect()
+    let table: Vec<u8> = (0..=250).collect();
+    let mut bytes = table.repeat(len / table.len() + 1);
+    bytes.truncate(len);
+    bytes
 }
 
 /// A keepalive for tests that wait for it.
@@ -104,5 +106,12 @@ pub fn caller_options(keepalive: Keepalive) -> CallerOptions {
     CallerOptions {
         connection: with_keepalive(keepalive),
         ..CallerOptions::default()
+    }
+}
+
+pub fn service_options(keepalive: Keepalive) -> ServiceOptions {
+    ServiceOptions {
+        connection: with_keepalive(keepalive),
+        ..ServiceOptions::default()
     }
 }
