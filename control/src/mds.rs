@@ -75,9 +75,9 @@ impl Mds {
             .map(|addr| listen(addr, "metrics"))
             .transpose()?;
         let sockets = Sockets { grpc, http };
-        let addr = bound(&sockets.grpc, config.listen)?;
+        let addr = bound(&sockets.grpc, config.listen, "gRPC")?;
         let metrics_addr = match (&sockets.http, config.metrics_listen) {
-            (Some(listener), Some(asked)) => Some(bound(listener, asked)?),
+            (Some(listener), Some(asked)) => Some(bound(listener, asked, "metrics")?),
             _ => None,
         };
         let members = config.group(addr)?;
@@ -179,10 +179,14 @@ fn listen(addr: SocketAddr, service: &'static str) -> Result<TcpListener, MdsErr
     Ok(listener)
 }
 
-fn bound(listener: &TcpListener, addr: SocketAddr) -> Result<SocketAddr, MdsError> {
+fn bound(
+    listener: &TcpListener,
+    addr: SocketAddr,
+    service: &'static str,
+) -> Result<SocketAddr, MdsError> {
     let failed = |source| MdsError::Listen {
         addr,
-        service: "gRPC",
+        service,
         source,
     };
     listener.local_addr().map_err(failed)

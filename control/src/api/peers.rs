@@ -28,7 +28,7 @@ impl PeersApi {
         }
         let reply = self.0.raft.peer(call, message.body).await;
         let body = reply.map_err(|error| match error {
-            PeerError::Undecodable(source) => Status::invalid_argument(source.to_string()),
+            PeerError::Undecodable(_) => Status::invalid_argument(error.to_string()),
             PeerError::Stopped => Status::unavailable(error.to_string()),
             PeerError::Overloaded => Status::resource_exhausted(error.to_string()),
         })?;

@@ -25,7 +25,7 @@ pub(super) fn encode<T: Serialize>(
     record: &'static str,
     value: &T,
 ) -> Result<Vec<u8>, LedgerError> {
-    serde_json::to_vec(value).map_err(|source| LedgerError::Record { record, source })
+    serde_json::to_vec(value).map_err(|error| LedgerError::Record { record, error })
 }
 
 /// Decodes a record.
@@ -33,7 +33,7 @@ pub(super) fn decode<T: DeserializeOwned>(
     record: &'static str,
     bytes: &[u8],
 ) -> Result<T, LedgerError> {
-    serde_json::from_slice(bytes).map_err(|source| LedgerError::Record { record, source })
+    serde_json::from_slice(bytes).map_err(|error| LedgerError::Record { record, error })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,15 +25,15 @@ pub enum LedgerError {
         ours: u64,
     },
     /// The database refused.
-    #[error("the database refused")]
-    Database(#[source] Box<redb::Error>),
+    #[error("the database refused: {0}")]
+    Database(Box<redb::Error>),
     /// A record cannot be read back.
-    #[error("its {record} cannot be read")]
+    #[error("its {record} cannot be read: {error}")]
     Record {
         /// Which record.
         record: &'static str,
         /// What the parser said.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// A membership names a voter that it does not describe.
     #[error("a stored membership is inconsistent")]
@@ -122,8 +122,8 @@ pub(crate) enum WriteError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
     /// Not one of ours.
-    #[error("the message cannot be read")]
-    Undecodable(#[source] LedgerError),
+    #[error("the message cannot be read: {0}")]
+    Undecodable(LedgerError),
     /// Raft stopped, or is stopping.
     #[error("this metadata server is stopping")]
     Stopped,
