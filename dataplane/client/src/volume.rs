@@ -102,7 +102,7 @@ impl Volume {
         tracing::info!(volume = %id, name, epoch = %grant.epoch, read_only, "attached");
         let core = Rc::new(Core {
             attachment,
-            name,
+            name: name.to_owned(),
             read_only,
             io_timeout,
             routes: Routes::new(&attachment, &host, grant.map),
@@ -312,7 +312,14 @@ impl Volume {
         offset: ByteOffset,
         len: ByteLen,
     ) -> Result<Vec<Payload>, ClientError> {
-        stream::iter(split::payload_parts(self.layout, offset, len))
+        let mut parts = split::payload_parts(self.layout, offset, len);
+        let (Some(first), second) = (parts.next(), parts.next()) else {
+            return Ok(Vec::new());
+        };
+        let Some(second) = second else {
+            return Ok(vec![self.read_part(first).await?]);
+        };
+        stream::iter([first, second].into_iter().chain(parts))
             .map(|part| self.read_part(part))
             .buffered(PARTS_PER_REQUEST_MAX)
             .try_collect()

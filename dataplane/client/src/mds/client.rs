@@ -10,15 +10,13 @@
 
 use super::error::{ControlError, Refusal};
 use crate::limit::{MDS_BACKOFF_MAX, MDS_BACKOFF_MIN, MDS_ENDPOINTS_MAX};
+use ogee_proto::fault::{Fault, MDS_LEADER_METADATA};
 use std::error::Error as _;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
-
-/// Metadata that names the leader in an UNAVAILABLE answer.
-const LEADER_KEY: &str = "ogee-mds-leader";
 
 /// How to reach the metadata servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -278,23 +276,39 @@ impl Servers {
 }
 
 fn verdict(status: &Status) -> Verdict {
-    let leader = status
-        .metadata()
-        .get(LEADER_KEY)
-        .and_then(|value| value.to_str().ok());
-    match (status.code(), leader) {
-        (Code::Unavailable, Some(leader)) if !leader.is_empty() => {
-            Verdict::Redirected(leader.to_owned())
-        }
-        // The key without a value: not the leader, and it knows none.
-        (Code::Unavailable, Some(_)) => Verdict::NotExecuted,
+    let leader = status.metadata().get(MDS_LEADER_METADATA);
+    match (status.code(), leader.and_then(|value| value.to_str().ok())) {
+        (Code::Unavailable, Some(leader)) => Verdict::Redirected(leader.to_owned()),
         _ if never_connected(status) => Verdict::NotExecuted,
-        (Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted, None) => {
-            Verdict::Unknown
-        }
-        // The channel itself failed: tonic gives the cause, servers cannot.
-        _ if status.source().is_some() => Verdict::Unknown,
+        _ => match Fault::parse(status.message()) {
+            Some(fault) => said(&fault),
+            None => unsaid(status),
+        },
+    }
+}
+
+/// What a metadata server's own words prove.
+fn said(fault: &Fault) -> Verdict {
+    match fault.code() {
+        // Not the leader, no leader, too many requests.
+        "OGEE-2030" | "OGEE-2031" | "OGEE-2032" => Verdict::NotExecuted,
+        // No quorum in time, going down: the command may have been proposed.
+        "OGEE-2033" | "OGEE-2034" => Verdict::Unknown,
         _ => Verdict::Refused,
+    }
+}
+
+/// What an answer without such words proves: it may come from the channel or from a proxy.
+fn unsaid(status: &Status) -> Verdict {
+    let transient = matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted
+    );
+    // Servers cannot send a source: with one, the channel itself failed.
+    if transient || status.source().is_some() {
+        Verdict::Unknown
+    } else {
+        Verdict::Refused
     }
 }
 
@@ -317,7 +331,7 @@ mod tests {
     fn with_leader(mut status: Status, leader: &str) -> Status {
         status
             .metadata_mut()
-            .insert(LEADER_KEY, leader.parse().unwrap());
+            .insert(MDS_LEADER_METADATA, leader.parse().unwrap());
         status
     }
 
@@ -328,8 +342,6 @@ mod tests {
             verdict(&redirected),
             Verdict::Redirected("10.0.0.2:7000".into())
         );
-        let unled = with_leader(Status::unavailable("nobody"), "");
-        assert_eq!(verdict(&unled), Verdict::NotExecuted);
         assert_eq!(verdict(&Status::unavailable("busy")), Verdict::Unknown);
         assert_eq!(
             verdict(&Status::deadline_exceeded("late")),
@@ -343,6 +355,27 @@ mod tests {
             verdict(&Status::failed_precondition("in use")),
             Verdict::Refused
         );
+    }
+
+    #[test]
+    fn a_server_that_says_why_is_taken_at_its_word() {
+        let said = |code, grpc: fn(String) -> Status| {
+            verdict(&grpc(
+                Fault::new(code, "what", "cause", "remedy").to_string(),
+            ))
+        };
+        assert_eq!(said("OGEE-2031", Status::unavailable), Verdict::NotExecuted);
+        assert_eq!(
+            said("OGEE-2032", Status::resource_exhausted),
+            Verdict::NotExecuted
+        );
+        assert_eq!(
+            said("OGEE-2033", Status::deadline_exceeded),
+            Verdict::Unknown
+        );
+        assert_eq!(said("OGEE-2034", Status::unavailable), Verdict::Unknown);
+        let stale = said("OGEE-2013", Status::aborted);
+        assert_eq!(stale, Verdict::Refused, "a stale attachment stays stale");
     }
 
     #[tokio::test]
