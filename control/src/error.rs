@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ogee_proto::fault::Fault;
 
-use crate::raft::LedgerError;
+use crate::raft::{LedgerError, NodeError};
 
 /// A metadata server that cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -50,26 +50,18 @@ pub enum MdsError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A thread or its runtime cannot be started.
-    #[error("the {name} thread cannot be started")]
-    Thread {
-        /// Which.
-        name: &'static str,
+    /// The API thread or its runtime cannot be started, or its sockets failed.
+    #[error("the API thread cannot serve")]
+    Api {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Raft refuses the configuration or the stored state, or stopped for good.
+    /// The API thread panicked.
+    #[error("the API thread panicked")]
+    ApiPanicked,
+    /// Raft cannot run, or stopped by itself.
     #[error("replication of the metadata stopped")]
-    Raft {
-        /// In openraft's words.
-        reason: String,
-    },
-    /// A thread panicked.
-    #[error("the {name} thread failed")]
-    Panicked {
-        /// Which.
-        name: &'static str,
-    },
+    Raft(#[from] NodeError),
 }
 
 impl MdsError {
@@ -86,20 +78,20 @@ impl MdsError {
             Self::DataDir { .. } => "OGEE-2102",
             Self::Ledger { source, .. } => source.code(),
             Self::Listen { .. } => "OGEE-2106",
-            Self::Thread { .. } | Self::Panicked { .. } => "OGEE-2107",
-            Self::Raft { .. } => "OGEE-2108",
+            Self::Api { .. } | Self::ApiPanicked => "OGEE-2107",
+            Self::Raft(_) => "OGEE-2108",
         }
     }
 
     fn cause(&self) -> String {
         match self {
             Self::ClusterName { source, .. } => source.to_string(),
-            Self::DataDir { source, .. }
-            | Self::Listen { source, .. }
-            | Self::Thread { source, .. } => source.to_string(),
+            Self::DataDir { source, .. } | Self::Listen { source, .. } | Self::Api { source } => {
+                source.to_string()
+            }
             Self::Ledger { source, .. } => source.to_string(),
-            Self::Raft { reason } => reason.clone(),
-            Self::Members { .. } | Self::Panicked { .. } => String::new(),
+            Self::Raft(source) => source.to_string(),
+            Self::Members { .. } | Self::ApiPanicked => String::new(),
         }
     }
 
@@ -117,8 +109,8 @@ impl MdsError {
                     addr.port()
                 )
             }
-            Self::Thread { .. } => "ulimit -u and free memory".into(),
-            Self::Raft { .. } | Self::Panicked { .. } => {
+            Self::Api { .. } => "ulimit -u and free memory".into(),
+            Self::Raft(_) | Self::ApiPanicked => {
                 "the log has the details; start it again, the others keep serving".into()
             }
         }

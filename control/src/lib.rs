@@ -9,6 +9,8 @@
 //! *On failure*: a metadata server that cannot write its disk stops; attached volumes keep working
 //! with every metadata server down.
 //!
+//! Lowest first; a module imports only those above it:
+//!
 //! | module | holds |
 //! |---|---|
 //! | [`state`] | the metadata and the commands that change it |
@@ -16,12 +18,14 @@
 //! | `raft` | replication and persistence of the metadata |
 //! | `liveness` | who was heard from, and what they reported |
 //! | `scheduler` | orders to chunkservers |
-//! | `api` | the gRPC services |
-//! | `metrics` | `/metrics` and `/healthz` |
+//! | `health` | what is wrong right now |
+//! | `metrics` | counters and gauges |
+//! | `api` | the gRPC services, `/metrics` and `/healthz` |
 
 mod api;
 mod config;
 mod error;
+mod health;
 mod limit;
 mod liveness;
 mod mds;
@@ -34,3 +38,4 @@ pub mod state;
 pub use config::{MdsConfig, Member};
 pub use error::MdsError;
 pub use mds::{Mds, MdsHandle, Stopper};
+pub use raft::{LedgerError, NodeError};

@@ -19,11 +19,10 @@ use ogee_proto::service::volumes_server::VolumesServer;
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 
-use crate::api::{ApiConfig, ChunkserversApi, Context, PeersApi, TopologyApi, VolumesApi};
+use crate::api::{ApiConfig, ChunkserversApi, Context, PeersApi, TopologyApi, VolumesApi, router};
 use crate::config::MdsConfig;
 use crate::error::MdsError;
 use crate::limit::{GRPC_REQUEST_MAX, RAFT_MESSAGE_MAX, STOP_GRACE};
-use crate::metrics;
 use crate::raft::{Ledger, Node, NodeConfig};
 
 const API_THREAD: &str = "ogee-mds-api";
@@ -159,12 +158,10 @@ impl Drop for MdsHandle {
 
 impl Threads {
     fn join(self) -> Result<(), MdsError> {
-        let api = self
-            .api
-            .join()
-            .unwrap_or(Err(MdsError::Panicked { name: API_THREAD }));
+        let api = self.api.join().unwrap_or(Err(MdsError::ApiPanicked));
         // Raft's own end is the more telling one.
-        self.node.stop().and(api)
+        self.node.stop()?;
+        api
     }
 }
 
@@ -206,10 +203,7 @@ fn start_api(
     sockets: Sockets,
     stopped: watch::Receiver<bool>,
 ) -> Result<JoinHandle<Result<(), MdsError>>, MdsError> {
-    let failed = |source| MdsError::Thread {
-        name: API_THREAD,
-        source,
-    };
+    let failed = |source| MdsError::Api { source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -247,7 +241,7 @@ async fn serve(
         tokio::time::sleep(STOP_GRACE).await;
     };
     tokio::select! {
-        ended = servers => ended.map_err(|source| MdsError::Thread { name: API_THREAD, source }),
+        ended = servers => ended.map_err(|source| MdsError::Api { source }),
         () = cut => Ok(()),
     }
 }
@@ -284,7 +278,7 @@ async fn serve_http(
     let stop = async move {
         stopped.wait_for(|stop| *stop).await.ok();
     };
-    axum::serve(listener, metrics::router(context))
+    axum::serve(listener, router(context))
         .with_graceful_shutdown(stop)
         .await
 }

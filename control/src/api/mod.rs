@@ -1,4 +1,4 @@
-//! The gRPC services.
+//! The gRPC services, and HTTP for monitoring.
 //!
 //! *Place*: the metadata server's face: `Volumes` and `Topology` for operators and clients,
 //! `Chunkservers` for the data plane, `MdsRaft` for the other metadata servers.
@@ -10,7 +10,7 @@
 mod chunkservers;
 mod context;
 mod error;
-mod health;
+mod http;
 mod info;
 mod peers;
 mod topology;
@@ -18,7 +18,7 @@ mod volumes;
 
 pub(crate) use chunkservers::ChunkserversApi;
 pub(crate) use context::{ApiConfig, Context};
-pub(crate) use health::assess;
+pub(crate) use http::router;
 pub(crate) use peers::PeersApi;
 pub(crate) use topology::TopologyApi;
 pub(crate) use volumes::VolumesApi;

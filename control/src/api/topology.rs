@@ -16,9 +16,9 @@ use tonic::{Request, Response, Status};
 
 use super::context::Context;
 use super::error::ApiError;
-use super::health::{self, Severity};
 use super::info::{Scene, count};
 use super::volumes::DEFAULT_POOL;
+use crate::health::{self, Severity};
 use crate::limit::{COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ZONE_POLL};
 use crate::liveness::{StoreState, StoreUsage};
 use crate::placement::{self, Site};

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::api::assess;
+use crate::health::assess;
 use crate::liveness::Liveness;
 use crate::raft::View;
 

@@ -79,6 +79,23 @@ impl From<LedgerError> for std::io::Error {
     }
 }
 
+/// The Raft thread cannot run, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The thread or its runtime cannot be started.
+    #[error("the Raft thread cannot be started: {0}")]
+    Thread(std::io::Error),
+    /// Raft refuses the configuration or the stored state, or met a disk error.
+    #[error("{reason}")]
+    Raft {
+        /// In openraft's words.
+        reason: String,
+    },
+    /// The thread panicked.
+    #[error("the Raft thread panicked")]
+    Panicked,
+}
+
 /// The metadata cannot be asked just now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unavailable {

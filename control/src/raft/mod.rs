@@ -20,7 +20,8 @@ mod peer;
 mod types;
 
 pub(crate) use client::{Consistency, RaftClient, View};
-pub(crate) use error::{LedgerError, PeerError, Unavailable, WriteError};
+pub use error::{LedgerError, NodeError};
+pub(crate) use error::{PeerError, Unavailable, WriteError};
 pub(crate) use ledger::Ledger;
 pub(crate) use node::{Node, NodeConfig};
 pub(crate) use peer::PeerCall;

@@ -24,14 +24,13 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::client::{Consistency, Queues, RaftClient, Request, View};
-use super::error::{Unavailable, WriteError};
+use super::error::{NodeError, Unavailable, WriteError};
 use super::ledger::Ledger;
 use super::log_store::LogStore;
 use super::machine::{Machine, Shared};
 use super::network::Network;
 use super::peer::{self, PeerRequest};
 use super::types::{Group, Raft};
-use crate::error::MdsError;
 use crate::limit::{
     IN_FLIGHT_MAX, LEADER_WAIT, LOG_ENTRIES_KEPT, LOG_ENTRIES_PER_SNAPSHOT, PEER_QUEUE,
     RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS, REQUEST_QUEUE, REQUEST_TIMEOUT, RETRY_PAUSE,
@@ -54,7 +53,7 @@ pub(crate) struct NodeConfig {
 /// The running thread.
 pub(crate) struct Node {
     stop: watch::Sender<bool>,
-    thread: JoinHandle<Result<(), MdsError>>,
+    thread: JoinHandle<Result<(), NodeError>>,
 }
 
 impl Node {
@@ -64,7 +63,7 @@ impl Node {
         config: NodeConfig,
         ledger: Ledger,
         on_end: impl FnOnce() + Send + 'static,
-    ) -> Result<(RaftClient, Self), MdsError> {
+    ) -> Result<(RaftClient, Self), NodeError> {
         let (client, queues) = RaftClient::new();
         let (stop, stopped) = watch::channel(false);
         let (started, starting) = sync_channel(1);
@@ -74,27 +73,19 @@ impl Node {
             ended
         };
         let thread = std::thread::Builder::new().name(THREAD.into()).spawn(body);
-        let thread = thread.map_err(|source| MdsError::Thread {
-            name: THREAD,
-            source,
-        })?;
+        let thread = thread.map_err(NodeError::Thread)?;
         let node = Self { stop, thread };
         match starting.recv() {
             Ok(()) => Ok((client, node)),
-            Err(_) => Err(node
-                .stop()
-                .err()
-                .unwrap_or(MdsError::Panicked { name: THREAD })),
+            Err(_) => Err(node.stop().err().unwrap_or(NodeError::Panicked)),
         }
     }
 
     /// Stops the thread, if it still runs, and tells how it ended.
-    pub(crate) fn stop(self) -> Result<(), MdsError> {
+    pub(crate) fn stop(self) -> Result<(), NodeError> {
         // A receiver that is gone has ended already.
         self.stop.send_replace(true);
-        self.thread
-            .join()
-            .map_err(|_| MdsError::Panicked { name: THREAD })?
+        self.thread.join().map_err(|_| NodeError::Panicked)?
     }
 }
 
@@ -104,14 +95,11 @@ fn run(
     queues: Queues,
     stopped: watch::Receiver<bool>,
     started: &SyncSender<()>,
-) -> Result<(), MdsError> {
+) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| MdsError::Thread {
-            name: THREAD,
-            source,
-        })?;
+        .map_err(NodeError::Thread)?;
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         let core = Rc::new(Core::open(config, ledger).await?);
@@ -129,7 +117,7 @@ struct Core {
 }
 
 impl Core {
-    async fn open(config: NodeConfig, ledger: Ledger) -> Result<Self, MdsError> {
+    async fn open(config: NodeConfig, ledger: Ledger) -> Result<Self, NodeError> {
         let ledger = Rc::new(ledger);
         let machine = Machine::open(Rc::clone(&ledger)).map_err(failed)?;
         let state = machine.shared();
@@ -153,7 +141,7 @@ impl Core {
     }
 
     /// First start: every member proposes the same configured group, which openraft allows.
-    async fn form_group(&self) -> Result<(), MdsError> {
+    async fn form_group(&self) -> Result<(), NodeError> {
         if self.raft.is_initialized().await.map_err(failed)? {
             if self.config.members.len() == 1 {
                 // Nobody else can lead: no need to wait for the election timeout.
@@ -176,7 +164,7 @@ impl Core {
         self: Rc<Self>,
         queues: Queues,
         mut stopped: watch::Receiver<bool>,
-    ) -> Result<(), MdsError> {
+    ) -> Result<(), NodeError> {
         let tasks = [
             spawn_local(Rc::clone(&self).take_requests(queues.requests)),
             spawn_local(Rc::clone(&self).take_peers(queues.peers)),
@@ -340,7 +328,7 @@ impl Core {
     }
 
     /// Resolves when Raft has stopped by itself.
-    async fn fatal(&self) -> MdsError {
+    async fn fatal(&self) -> NodeError {
         let mut metrics = self.raft.metrics();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
@@ -353,8 +341,8 @@ impl Core {
     }
 }
 
-fn failed(reason: impl std::fmt::Display) -> MdsError {
-    MdsError::Raft {
+fn failed(reason: impl std::fmt::Display) -> NodeError {
+    NodeError::Raft {
         reason: reason.to_string(),
     }
 }

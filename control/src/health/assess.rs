@@ -1,4 +1,4 @@
-//! What is wrong right now: stable codes with counts and remedies.
+//! Stable codes with counts and remedies.
 
 use std::time::Instant;
 
@@ -78,7 +78,7 @@ impl From<Condition> for HealthCode {
         }
         Self {
             code: condition.code.into(),
-            count: super::info::count(condition.count),
+            count: u32::try_from(condition.count).unwrap_or(u32::MAX),
             detail,
             remedy: condition.remedy.into(),
             severity: condition.severity.as_str().into(),
