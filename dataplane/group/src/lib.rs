@@ -1,1 +1,58 @@
-//! placeholder
+//! Raft groups on a shard: openraft glued to our log, store, transport and runtime.
+//!
+//! *Place*: above `log` and `store` (the only layer that sees both), below `shard`. A write comes in
+//! as a [`Command`], is replicated, and takes effect in apply, which is admission: memory only. The
+//! blocks then live in the log, indexed by the overlay, until the store's keeper writes them back.
+//! *Owner*: one shard. Nothing here is `Send`.
+//! *Invariants*: openraft's types do not leave this crate. An answer is given only after the entry
+//! is durable on a majority and applied here. A checkpoint is exactly the state as of its entry.
+//! *On failure*: a device error stops the groups of its store; see [`GroupError`].
+//!
+//! | module | holds |
+//! |---|---|
+//! | `group` | requests in, outcomes out; membership, transfer, reports |
+//! | `command`, `session`, `overlay`, `state` | the replicated state and how entries change it |
+//! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
+//! | `read`, `linearizer`, `digest` | reading it |
+//! | `keeper` | write-back, checkpoints, purge: one task per store |
+//! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
+//! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
+//! | `metrics` | time per stage |
+//! | `peers` | where the other replicas are |
+
+mod append;
+mod checkpoint;
+mod codec;
+mod command;
+mod config;
+mod digest;
+mod election;
+mod error;
+mod group;
+mod keeper;
+mod limit;
+mod linearizer;
+mod log_store;
+mod machine;
+mod metrics;
+mod network;
+mod overlay;
+mod peers;
+mod read;
+mod replica;
+mod rt;
+mod session;
+mod snapshot;
+mod state;
+mod types;
+
+pub use command::{Applied, Command, CommandHead, CommandKind, PayloadRef};
+pub use config::{GroupConfig, GroupConfigError};
+pub use digest::{ChunkDigest, GroupDigest};
+pub use error::GroupError;
+pub use group::{Group, GroupParams, GroupReport, Outcome, command};
+pub use keeper::{KeeperMetrics, StoreKeeper};
+pub use metrics::{BUCKETS, GroupMetrics, Histogram, HistogramSnapshot};
+pub use peers::PeerBook;
+pub use read::ReadRun;
+pub use types::ReplicaNode;

@@ -27,6 +27,7 @@ pub(crate) async fn run(core: Rc<Core>) {
     let mut rest = Rest::default();
     loop {
         let plan = core.state.borrow_mut().plan(rest.expired);
+        eprintln!("{} expired {}", match &plan { Plan::Write(..)=>"write", Plan::Begin(h,_)=>{eprintln!("slot {} seq {}",h.slot,h.sequence);"begin"},Plan::Finish(_)=>"finish",Plan::Compact(_)=>"compact",Plan::Wait(_)=>"wait",Plan::Blocked=>"blocked",Plan::Stop=>"stop"}, rest.expired);
         match plan {
             Plan::Write(batch, buffer) => {
                 rest = Rest::default();

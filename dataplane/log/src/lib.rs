@@ -59,7 +59,7 @@ mod window;
 
 pub use completion::Completion;
 pub use counters::LogCounters;
-pub use entry::{Entry, GroupState, Vote};
+pub use entry::{Entry, EntryRef, GroupState, Vote};
 pub use error::{DamageReason, EntryPart, GeometryField, LogError};
 pub use group_log::GroupLog;
 pub use log::Log;

@@ -1,0 +1,160 @@
+//! The follower's end of append streams.
+//!
+//! *Place*: frames come from the shard's service in order; answers go back in order.
+//! *Owner*: one group; one task per open stream.
+//! *Invariants*: requests of one stream reach openraft in the order in which they came; entries are
+//! let in only while the log has room, so a full log slows the leader instead of failing.
+//! *On failure*: a malformed request, a full window or a lost connection ends the stream; the
+//! leader opens a new one and probes.
+
+use crate::codec::{get_append, put_append_result};
+use crate::group::Group;
+use crate::limit::APPEND_REPLIES_MAX;
+use crate::types::TypeConfig;
+use futures_util::StreamExt;
+use ogee_proto::wire::{FrameHeader, Status};
+use ogee_runtime::channel::mpsc;
+use ogee_transport::{Frame, Peer, PeerId};
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::pin::pin;
+
+type Request = AppendEntriesRequest<TypeConfig>;
+type StreamKey = (PeerId, u64);
+
+/// Open streams of one group.
+#[derive(Default)]
+pub(crate) struct AppendStreams {
+    open: RefCell<HashMap<StreamKey, mpsc::Sender<Request>>>,
+}
+
+impl AppendStreams {
+    fn close(&self, key: &StreamKey) {
+        self.open.borrow_mut().remove(key);
+    }
+}
+
+impl Group {
+    /// Takes an `AppendEntries`; the answer goes to `peer`. Does not block.
+    pub fn on_append(&self, peer: &Peer, frame: Frame) {
+        let request = match get_append(&frame.meta, &frame.payload) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(copyset = %self.copyset(), %error, "refused an append request");
+                answer(peer, Frame::new(stream_reply(&frame.header, Status::BadRequest)));
+                return;
+            }
+        };
+        if frame.header.stream == 0 {
+            self.append_once(peer, frame.header, request);
+        } else {
+            self.append_stream(peer, frame.header, request);
+        }
+    }
+
+    /// Ends a stream at its leader's request.
+    pub fn on_append_close(&self, peer: &Peer, header: &FrameHeader) {
+        self.streams().close(&(peer.id(), header.stream));
+    }
+
+    /// A request outside any stream: a heartbeat.
+    fn append_once(&self, peer: &Peer, header: FrameHeader, request: Request) {
+        let (group, peer) = (self.clone(), peer.clone());
+        drop(ogee_runtime::spawn(async move {
+            let (prev, last) = (
+                request.prev_log_id.clone(),
+                request.entries.last().map(|entry| entry.log_id.clone()),
+            );
+            let matched = last.or_else(|| prev.clone());
+            match group.raft().append_entries(request).await {
+                Ok(response) => {
+                    let result = response.into_stream_result(prev, matched);
+                    answer(&peer, reply_with(&header, &result));
+                }
+                Err(_stopped) => answer(&peer, Frame::new(stream_reply(&header, Status::Io))),
+            }
+        }));
+    }
+
+    fn append_stream(&self, peer: &Peer, header: FrameHeader, request: Request) {
+        let key = (peer.id(), header.stream);
+        let open = self.streams().open.borrow().get(&key).cloned();
+        let sender = match open {
+            Some(sender) => sender,
+            None => self.open_stream(peer, header),
+        };
+        if sender.try_send(request).is_err() {
+            self.streams().close(&key);
+            answer(peer, Frame::new(stream_reply(&header, Status::Retry)));
+        }
+    }
+
+    fn open_stream(&self, peer: &Peer, header: FrameHeader) -> mpsc::Sender<Request> {
+        let (sender, requests) = mpsc::channel(APPEND_REPLIES_MAX);
+        let key = (peer.id(), header.stream);
+        self.streams().open.borrow_mut().insert(key, sender.clone());
+        let (group, peer) = (self.clone(), peer.clone());
+        drop(ogee_runtime::spawn(async move {
+            group.run_stream(&peer, header, requests).await;
+            group.streams().close(&key);
+        }));
+        sender
+    }
+
+    async fn run_stream(
+        &self,
+        peer: &Peer,
+        header: FrameHeader,
+        requests: mpsc::Receiver<Request>,
+    ) {
+        let gate = self.replica().clone();
+        let gated = requests.then(move |request| {
+            let gate = gate.clone();
+            async move {
+                if !request.entries.is_empty() {
+                    gate.wait_log_room().await;
+                }
+                request
+            }
+        });
+        let mut results = pin!(self.raft().stream_append(gated));
+        let mut closed = pin!(peer.closed());
+        loop {
+            let next = results.next();
+            match futures_util::future::select(next, &mut closed).await {
+                futures_util::future::Either::Left((Some(Ok(result)), _)) => {
+                    if peer.reply_wait(reply_with(&header, &result)).await.is_err() {
+                        return;
+                    }
+                }
+                futures_util::future::Either::Left((Some(Err(_stopped)), _)) => {
+                    answer(peer, Frame::new(stream_reply(&header, Status::Io)));
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Answers; a peer that is gone needs no answer.
+fn answer(peer: &Peer, frame: Frame) {
+    if let Err(error) = peer.reply(frame) {
+        tracing::debug!(peer = %peer.id(), %error, "an answer found no peer");
+    }
+}
+
+fn stream_reply(request: &FrameHeader, status: Status) -> FrameHeader {
+    let mut header = FrameHeader::reply(request, status);
+    header.stream = request.stream;
+    header
+}
+
+fn reply_with(request: &FrameHeader, result: &StreamAppendResult<TypeConfig>) -> Frame {
+    let mut meta = Vec::with_capacity(32);
+    put_append_result(&mut meta, result);
+    let mut frame = Frame::new(stream_reply(request, Status::Ok));
+    frame.meta = meta.into();
+    frame
+}

@@ -1,0 +1,62 @@
+//! Settings of a group, and openraft's configuration made from them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Times that rule elections and replication. Failover bounds are multiples of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// A leader shows itself this often.
+    pub heartbeat: Duration,
+    /// A follower that hears no leader for a time between these two calls an election.
+    pub election_min: Duration,
+    /// See `election_min`.
+    pub election_max: Duration,
+    /// An `AppendEntries` that only carries a commit index waits this long for company.
+    pub commit_hold: Duration,
+}
+
+impl Default for GroupConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(150),
+            election_min: Duration::from_millis(500),
+            election_max: Duration::from_millis(1000),
+            commit_hold: Duration::from_millis(3),
+        }
+    }
+}
+
+/// Why group times were refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("group times: {0}")]
+pub struct GroupConfigError(Box<str>);
+
+impl GroupConfig {
+    /// openraft's configuration.
+    ///
+    /// # Errors
+    /// [`GroupConfigError`] in openraft's words when the times contradict each other.
+    pub fn raft(&self) -> Result<Arc<openraft::Config>, GroupConfigError> {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let config = openraft::Config {
+            cluster_name: String::from("ogee"),
+            heartbeat_interval: millis(self.heartbeat),
+            election_timeout_min: millis(self.election_min),
+            election_timeout_max: millis(self.election_max),
+            // A busy follower's acks prove what a heartbeat would.
+            heartbeat_min_interval: Some(millis(self.heartbeat) / 2),
+            max_payload_entries: crate::limit::APPEND_ENTRIES_MAX as u64,
+            // Checkpoints decide what a snapshot is, and when the log is purged.
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: 0,
+            purge_batch_size: 1,
+            install_snapshot_timeout: 600_000,
+            enable_pre_vote: Some(true),
+            backoff: String::from("20ms 40ms 80ms ..200ms"),
+            ..openraft::Config::default()
+        };
+        let checked = config.validate();
+        checked.map(Arc::new).map_err(|error| GroupConfigError(error.to_string().into()))
+    }
+}

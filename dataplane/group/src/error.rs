@@ -1,0 +1,83 @@
+//! Errors of the group layer.
+
+use ogee_log::LogError;
+use ogee_proto::id::{ChunkKey, CopysetId, ReplicaId};
+use ogee_proto::wire::WireError;
+use ogee_store::StoreError;
+
+/// What went wrong with a group on this replica.
+///
+/// Who recovers: `Log` and `Store` mean that this replica's device failed (the shard reports it and
+/// stops acking); `Stopped` means the group was closed; the others name damage that the operator
+/// must see.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// The log failed.
+    #[error("{copyset}: log: {source}")]
+    Log {
+        /// The group.
+        copyset: CopysetId,
+        /// Why.
+        source: LogError,
+    },
+    /// The store failed.
+    #[error("{copyset}: store: {source}")]
+    Store {
+        /// The group.
+        copyset: CopysetId,
+        /// Why.
+        source: StoreError,
+    },
+    /// The checkpoint's state cannot be decoded.
+    #[error("{copyset}: checkpoint state: {source}")]
+    CheckpointState {
+        /// The group.
+        copyset: CopysetId,
+        /// Why.
+        source: WireError,
+    },
+    /// The store holds no replica of the group.
+    #[error("{copyset}: the store holds no replica of it")]
+    NoReplica {
+        /// The group.
+        copyset: CopysetId,
+    },
+    /// The store holds another replica of the group.
+    #[error("{copyset}: the store holds replica {found}, not {wanted}: remove the old one first")]
+    OtherReplica {
+        /// The group.
+        copyset: CopysetId,
+        /// The one held.
+        found: ReplicaId,
+        /// The one asked for.
+        wanted: ReplicaId,
+    },
+    /// openraft refused to start or has stopped.
+    #[error("{copyset}: replica {replica} has stopped: {reason}")]
+    Stopped {
+        /// The group.
+        copyset: CopysetId,
+        /// The replica.
+        replica: ReplicaId,
+        /// openraft's own words.
+        reason: Box<str>,
+    },
+    /// A block could not be read from any place.
+    #[error("{copyset}: block {block} of {key} failed its checksum")]
+    Corrupt {
+        /// The group.
+        copyset: CopysetId,
+        /// The chunk.
+        key: ChunkKey,
+        /// The block.
+        block: u16,
+    },
+    /// A read kept racing with write-back.
+    #[error("{copyset}: read of {key} raced with write-back too often")]
+    Race {
+        /// The group.
+        copyset: CopysetId,
+        /// The chunk.
+        key: ChunkKey,
+    },
+}

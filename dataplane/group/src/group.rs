@@ -1,0 +1,514 @@
+//! A Raft group as the shard sees it: requests in, outcomes out.
+//!
+//! *Place*: between `shard`, which routes frames here, and openraft with log and store below.
+//! *Owner*: one shard; cheap to clone.
+//! *Invariants*: a write is answered only after a majority holds it durably and it was applied; a
+//! read only after this replica was confirmed as leader by a round that began after the read came.
+//! *On failure*: every outcome is a [`Status`]; what a client cannot act on is logged here.
+
+use crate::append::AppendStreams;
+use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
+use crate::config::GroupConfig;
+use crate::digest::GroupDigest;
+use crate::error::GroupError;
+use crate::linearizer::{Linearizer, NotReadable};
+use crate::log_store::LogStore;
+use crate::machine::Machine;
+use crate::metrics::GroupMetrics;
+use crate::network::NetworkFactory;
+use crate::peers::PeerBook;
+use crate::read::ReadRun;
+use crate::replica::Replica;
+use crate::snapshot::Incoming;
+use crate::types::{ReplicaNode, TypeConfig, from_raft};
+use ogee_log::Log;
+use ogee_proto::id::{ChunkKey, CopysetId, LogId, ReplicaId, Term, VolumeId};
+use ogee_proto::unit::BlockIndex;
+use ogee_proto::wire::Status;
+use ogee_store::Store;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError};
+use openraft::{Raft, ServerState};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Pause before a proposal that met an expired lease is tried again.
+const LEASE_RETRY: Duration = Duration::from_millis(5);
+/// How long a write may wait for room in the log before the client is told to come again.
+const ROOM_WAIT: Duration = Duration::from_millis(200);
+/// How long openraft may take to take note of a checkpoint.
+const SNAPSHOT_NOTE: Duration = Duration::from_secs(5);
+
+/// What to open.
+pub struct GroupParams {
+    /// The group.
+    pub copyset: CopysetId,
+    /// The store's log.
+    pub log: Log,
+    /// Where its blocks are.
+    pub store: Store,
+    /// How to reach its peers.
+    pub peers: Rc<PeerBook>,
+    /// Times.
+    pub config: GroupConfig,
+    /// Where to count, shared by the shard's groups.
+    pub metrics: Rc<GroupMetrics>,
+}
+
+/// How a group stands, for heartbeats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupReport {
+    /// The group.
+    pub copyset: CopysetId,
+    /// This replica.
+    pub replica: ReplicaId,
+    /// Who leads, as far as is known here.
+    pub leader: Option<ReplicaId>,
+    /// Whether this replica leads.
+    pub is_leader: bool,
+    /// Current term.
+    pub term: Term,
+    /// Last applied entry.
+    pub applied: LogId,
+    /// Index of the last entry in the log.
+    pub last_log: u64,
+    /// Whether the group still runs.
+    pub is_running: bool,
+}
+
+/// Outcome of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// For the client.
+    pub status: Status,
+    /// Who leads instead, with [`Status::NotLeader`].
+    pub hint: Option<ReplicaId>,
+}
+
+impl Outcome {
+    const fn of(status: Status) -> Self {
+        Self { status, hint: None }
+    }
+}
+
+/// A Raft group on this shard.
+#[derive(Clone)]
+pub struct Group {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    replica: Rc<Replica>,
+    raft: Raft<TypeConfig, Machine>,
+    linearizer: Rc<Linearizer>,
+    streams: AppendStreams,
+    incoming: Incoming,
+    config: GroupConfig,
+}
+
+impl Group {
+    /// Makes a replica known to a store. Repeating it is harmless.
+    ///
+    /// # Errors
+    /// [`GroupError::OtherReplica`] when the store holds another replica of the group.
+    pub async fn create(
+        store: &Store,
+        copyset: CopysetId,
+        wanted: ReplicaId,
+    ) -> Result<(), GroupError> {
+        match Replica::find(store, copyset)? {
+            None => Replica::create(store, copyset, wanted).await,
+            Some(found) if found == wanted => Ok(()),
+            Some(found) => Err(GroupError::OtherReplica { copyset, found, wanted }),
+        }
+    }
+
+    /// Loads the replica and starts its part of the group.
+    ///
+    /// # Errors
+    /// [`GroupError`] when its state cannot be loaded or openraft refuses it.
+    pub async fn open(params: GroupParams) -> Result<Self, GroupError> {
+        let GroupParams { copyset, log, store, peers, config, metrics } = params;
+        let replica = Replica::load(copyset, log, store, metrics)?;
+        let id = replica.id;
+        let stopped = |reason: String| GroupError::Stopped {
+            copyset,
+            replica: id,
+            reason: reason.into(),
+        };
+        let raft_config = config.raft().map_err(|error| stopped(error.to_string()))?;
+        let network = NetworkFactory::new(peers, replica.clone(), config.commit_hold);
+        let machine = Machine::new(replica.clone());
+        let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
+        let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
+        let raft = raft.map_err(|fatal| stopped(fatal.to_string()))?;
+        let inner = Inner {
+            replica,
+            raft,
+            linearizer: Rc::default(),
+            streams: AppendStreams::default(),
+            incoming: Incoming::default(),
+            config,
+        };
+        Ok(Self { inner: Rc::new(inner) })
+    }
+
+    /// Makes the group of these members. A no-op on a group that was made before.
+    ///
+    /// # Errors
+    /// [`GroupError::Stopped`] when the group has stopped.
+    pub async fn bootstrap(
+        &self,
+        members: BTreeMap<ReplicaId, ReplicaNode>,
+    ) -> Result<(), GroupError> {
+        let members: BTreeMap<u64, ReplicaNode> =
+            members.into_iter().map(|(id, node)| (id.get(), node)).collect();
+        match self.inner.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
+            Err(RaftError::Fatal(fatal)) => Err(self.stopped(&fatal)),
+        }
+    }
+
+    /// The group's id.
+    #[must_use]
+    pub fn copyset(&self) -> CopysetId {
+        self.inner.replica.copyset
+    }
+
+    /// This replica's id.
+    #[must_use]
+    pub fn replica_id(&self) -> ReplicaId {
+        self.inner.replica.id
+    }
+
+    pub(crate) fn replica(&self) -> &Rc<Replica> {
+        &self.inner.replica
+    }
+
+    pub(crate) fn raft(&self) -> &Raft<TypeConfig, Machine> {
+        &self.inner.raft
+    }
+
+    pub(crate) fn streams(&self) -> &AppendStreams {
+        &self.inner.streams
+    }
+
+    pub(crate) fn incoming(&self) -> &Incoming {
+        &self.inner.incoming
+    }
+
+    /// Replicates a command and answers after it was applied.
+    pub async fn mutate(&self, command: Command) -> Outcome {
+        let started = ogee_runtime::now();
+        let outcome = self.replicate(command).await;
+        self.inner.replica.metrics.write.observe(ogee_runtime::now() - started);
+        outcome
+    }
+
+    async fn replicate(&self, command: Command) -> Outcome {
+        if let Err(status) = self.precheck(&command) {
+            return Outcome::of(status);
+        }
+        let room = self.inner.replica.wait_log_room();
+        if ogee_runtime::timeout(ROOM_WAIT, room).await.is_err() {
+            return Outcome::of(Status::Retry);
+        }
+        let deadline = ogee_runtime::now() + self.inner.config.election_max;
+        loop {
+            match self.inner.raft.client_write(command.clone()).await {
+                Ok(done) => return Outcome::of(done.data.status),
+                Err(error) => match self.refused(error) {
+                    Refused::Again if ogee_runtime::now() < deadline => {
+                        ogee_runtime::sleep(LEASE_RETRY).await;
+                    }
+                    Refused::Again => return Outcome::of(Status::Retry),
+                    Refused::Final(outcome) => return outcome,
+                },
+            }
+        }
+    }
+
+    /// Spares the log what apply would refuse anyway. Only a leader's state is fresh enough to ask.
+    fn precheck(&self, command: &Command) -> Result<(), Status> {
+        let head = &command.head;
+        let is_blocks = matches!(
+            head.kind,
+            CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes
+        );
+        if !is_blocks {
+            return Ok(());
+        }
+        if !head.is_in_range() {
+            return Err(Status::BadRequest);
+        }
+        if !self.inner.raft.is_leader() {
+            return Ok(());
+        }
+        self.inner.replica.state.borrow().sessions.precheck(head)
+    }
+
+    fn refused(
+        &self,
+        error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+    ) -> Refused {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => forward(&to),
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
+                Refused::Final(Outcome::of(Status::Unknown))
+            }
+            RaftError::APIError(
+                ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_),
+            ) => Refused::Final(Outcome::of(Status::BadRequest)),
+            RaftError::Fatal(fatal) => {
+                tracing::warn!(copyset = %self.copyset(), %fatal, "the group has stopped");
+                Refused::Final(Outcome::of(Status::Io))
+            }
+        }
+    }
+
+    /// Reads the newest contents of `count` blocks, linearizably.
+    ///
+    /// # Errors
+    /// The outcome to answer.
+    pub async fn read(
+        &self,
+        head: &CommandHead,
+    ) -> Result<Vec<ReadRun>, Outcome> {
+        if !head.is_in_range() {
+            return Err(Outcome::of(Status::BadRequest));
+        }
+        self.linearize().await?;
+        let may_read =
+            self.inner.replica.state.borrow().sessions.may_read(head.key.volume, head.epoch);
+        if !may_read {
+            return Err(Outcome::of(Status::Fenced));
+        }
+        let first = BlockIndex::new(head.first_block()).ok_or(Outcome::of(Status::BadRequest))?;
+        let started = ogee_runtime::now();
+        let runs = self.inner.replica.read_blocks(head.key, first, head.block_count()).await;
+        self.inner.replica.metrics.read.observe(ogee_runtime::now() - started);
+        runs.map_err(|error| self.read_failed(&error))
+    }
+
+    fn read_failed(&self, error: &GroupError) -> Outcome {
+        tracing::error!(copyset = %self.copyset(), %error, "read failed");
+        Outcome::of(match error {
+            GroupError::Corrupt { .. } => Status::Corrupt,
+            GroupError::Race { .. } => Status::Retry,
+            _ => Status::Io,
+        })
+    }
+
+    /// Which of `count` blocks from `first` hold data, linearizably.
+    ///
+    /// # Errors
+    /// The outcome to answer.
+    pub async fn block_status(
+        &self,
+        key: ChunkKey,
+        first: BlockIndex,
+        count: usize,
+    ) -> Result<Vec<bool>, Outcome> {
+        self.linearize().await?;
+        let replica = &self.inner.replica;
+        let stored = replica.store.allocated(replica.copyset, key).map_err(|source| {
+            self.read_failed(&GroupError::Store { copyset: replica.copyset, source })
+        })?;
+        let mut present: Vec<bool> = (first.as_usize()..first.as_usize() + count)
+            .map(|block| BlockIndex::new(block).is_some_and(|block| stored.contains(block)))
+            .collect();
+        let state = replica.state.borrow();
+        for (block, slot) in state.overlay.range(key, first, count) {
+            let at = block.as_usize() - first.as_usize();
+            if let Some(present) = present.get_mut(at) {
+                *present = slot.what.payload_offset().is_some();
+            }
+        }
+        Ok(present)
+    }
+
+    async fn linearize(&self) -> Result<(), Outcome> {
+        let checked = self.inner.linearizer.check(&self.inner.raft).await;
+        checked.map_err(|why| match why {
+            NotReadable::Forward(leader) => Outcome {
+                status: Status::NotLeader,
+                hint: leader.map(ReplicaId::new),
+            },
+            NotReadable::NoQuorum => Outcome::of(Status::Retry),
+            NotReadable::Stopped => Outcome::of(Status::Io),
+        })
+    }
+
+    /// The contents' digest as of digest entry `id`, which another call has put into the log.
+    ///
+    /// # Errors
+    /// The error that kept this replica from digesting.
+    pub async fn digest(&self, id: u64) -> Result<Rc<GroupDigest>, Rc<GroupError>> {
+        self.inner.replica.digests.wait(id).await
+    }
+
+    /// Hands leadership to a replica that has caught up; the caller watches reports for the result.
+    ///
+    /// # Errors
+    /// [`GroupError::Stopped`] when the group has stopped.
+    pub async fn transfer_leader(&self, to: ReplicaId) -> Result<bool, GroupError> {
+        if !self.is_caught_up(to) {
+            return Ok(false);
+        }
+        let asked = self.inner.raft.trigger().transfer_leader(to.get()).await;
+        asked.map_err(|fatal| self.stopped(&fatal))?;
+        Ok(true)
+    }
+
+    /// A lagging target would ignore the transfer, and the old leader would have stopped.
+    fn is_caught_up(&self, to: ReplicaId) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref().and_then(|peers| peers.get(&to.get()));
+        let matched = matched.and_then(|id| id.as_ref()).map(|id| id.index);
+        metrics.state == ServerState::Leader && matched.is_some() && matched == metrics.last_log_index
+    }
+
+    /// Makes `members` the group's voters, one safe step at a time; new ones learn first.
+    ///
+    /// # Errors
+    /// The outcome: who leads instead, or that the change was refused.
+    pub async fn change_members(
+        &self,
+        members: BTreeMap<ReplicaId, ReplicaNode>,
+    ) -> Result<(), Outcome> {
+        let current: Vec<u64> = self.inner.raft.voter_ids().collect();
+        let voters = members.keys().map(|id| id.get()).collect::<std::collections::BTreeSet<_>>();
+        for (id, node) in members {
+            if current.contains(&id.get()) {
+                continue;
+            }
+            let added = self.inner.raft.add_learner(id.get(), node, true).await;
+            added.map_err(|error| self.refused(error).outcome())?;
+        }
+        let changed = self.inner.raft.change_membership(voters, false).await;
+        changed.map(drop).map_err(|error| self.refused(error).outcome())
+    }
+
+    /// How the group stands.
+    #[must_use]
+    pub fn report(&self) -> GroupReport {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = self.inner.replica.state.borrow().applied.as_ref().map(from_raft);
+        GroupReport {
+            copyset: self.copyset(),
+            replica: self.replica_id(),
+            leader: metrics.current_leader.map(ReplicaId::new),
+            is_leader: metrics.state == ServerState::Leader,
+            term: Term::new(metrics.current_term),
+            applied: applied.unwrap_or_default(),
+            last_log: metrics.last_log_index.unwrap_or(0),
+            is_running: metrics.running_state.is_ok(),
+        }
+    }
+
+    /// The current voters.
+    #[must_use]
+    pub fn voters(&self) -> Vec<ReplicaId> {
+        self.inner.raft.voter_ids().map(ReplicaId::new).collect()
+    }
+
+    /// Whether anything of the volume is still here, stored or in the log.
+    #[must_use]
+    pub fn holds_volume(&self, volume: VolumeId) -> bool {
+        let replica = &self.inner.replica;
+        let stored = replica.store.chunks(replica.copyset);
+        let state = replica.state.borrow();
+        stored.into_iter().chain(state.overlay.chunks()).any(|key| key.volume == volume)
+    }
+
+    /// Blocks that live in the log, for metrics.
+    #[must_use]
+    pub fn overlay_blocks(&self) -> usize {
+        self.inner.replica.state.borrow().overlay.len()
+    }
+
+    /// Tells openraft of the last checkpoint, and lets it purge the log behind it.
+    pub(crate) fn purge_behind_checkpoint(&self) {
+        let Ok(Some(snapshot)) = self.inner.replica.current_snapshot() else { return };
+        let Some(upto) = snapshot.meta.last_log_id else { return };
+        let purged = self.inner.replica.log.state().purged;
+        if purged.is_some_and(|purged| purged.index.get() >= upto.index) {
+            return;
+        }
+        let group = self.clone();
+        drop(ogee_runtime::spawn(async move { group.purge(upto).await }));
+    }
+
+    async fn purge(&self, upto: crate::types::RaftLogId) {
+        let raft = &self.inner.raft;
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+        let mut metrics = raft.metrics();
+        let wanted = Some(upto.clone());
+        let noted = metrics.wait_until(move |metrics| metrics.snapshot >= wanted);
+        if ogee_runtime::timeout(SNAPSHOT_NOTE, noted).await.is_err() {
+            tracing::warn!(copyset = %self.copyset(), "openraft took no note of a checkpoint");
+            return;
+        }
+        if self.inner.replica.is_log_kept() {
+            return;
+        }
+        // An error means that the group has stopped: nothing is left to purge for.
+        let _ = raft.trigger().purge_log(upto.index).await;
+    }
+
+    /// Stops this replica's part of the group.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(copyset = %self.copyset(), %error, "the group did not stop cleanly");
+        }
+    }
+
+    fn stopped(&self, reason: &dyn std::fmt::Display) -> GroupError {
+        GroupError::Stopped {
+            copyset: self.copyset(),
+            replica: self.replica_id(),
+            reason: reason.to_string().into(),
+        }
+    }
+}
+
+/// A command with the payload in memory.
+#[must_use]
+pub fn command(head: CommandHead, payload: ogee_runtime::Payload, crc: u32) -> Command {
+    let payload = match payload.is_empty() {
+        true => PayloadRef::None,
+        false => PayloadRef::Memory { bytes: payload, crc },
+    };
+    Command { head, payload }
+}
+
+enum Refused {
+    /// The lease was not valid: shortly after an election it will be.
+    Again,
+    Final(Outcome),
+}
+
+impl Refused {
+    const fn outcome(self) -> Outcome {
+        match self {
+            Self::Again => Outcome::of(Status::Retry),
+            Self::Final(outcome) => outcome,
+        }
+    }
+}
+
+fn forward(to: &ForwardToLeader<TypeConfig>) -> Refused {
+    match to.reason {
+        ForwardReason::LeaseExpired => Refused::Again,
+        ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
+            let hint = to.leader_id.map(ReplicaId::new);
+            Refused::Final(Outcome { status: Status::NotLeader, hint })
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The write-back task of one store: moves committed blocks from the log to their extents, makes
+//! checkpoints, and lets the log go.
+//!
+//! *Place*: above log and store, beside the groups; nothing waits for it but a full log.
+//! *Owner*: one task per store.
+//! *Invariants*: a checkpoint D is made only after every block written at or before D has been
+//! written back or superseded by a newer entry that the log keeps; a log is purged only up to a
+//! durable D (DESIGN 4.5, 4.6).
+//! *On failure*: a device error ends the task for good and is reported once: the store's groups
+//! stop acknowledging, because their log can no longer be freed.
+//!
+//! Lazy on purpose: on a device with a volatile cache every durable log write also pays for the
+//! unsynced data in that cache, so data goes out in sorted bursts, paced by how full the log is.
+
+use crate::error::GroupError;
+use crate::group::Group;
+use crate::limit::{WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
+use crate::overlay::{DirtyBlock, OverlayWhat};
+use crate::read::Miss;
+use crate::replica::{Cut, Replica};
+use futures_util::stream::{self, StreamExt};
+use ogee_log::Log;
+use ogee_proto::id::CopysetId;
+use ogee_proto::limit::BLOCK_SIZE;
+use ogee_runtime::channel::{Notify, oneshot};
+use ogee_store::{BlockChange, GroupCheckpoint, Store, WriteBack};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Log fill, in percent, at which a cycle starts by itself.
+const START_PERCENT: u64 = 40;
+/// Log fill at which a cycle stops pausing between bursts.
+const HURRY_PERCENT: u64 = 65;
+/// A cycle starts after this time if anything was written: bounds the replay after a restart.
+const IDLE_CYCLE: Duration = Duration::from_secs(30);
+/// How often the fill is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What the keeper has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeeperMetrics {
+    /// Checkpoints made durable.
+    pub checkpoints: u64,
+    /// Blocks written back.
+    pub blocks_written: u64,
+    /// Blocks that a newer write made needless to write.
+    pub blocks_superseded: u64,
+}
+
+/// Handle of a store's write-back task.
+#[derive(Clone)]
+pub struct StoreKeeper {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    log: Log,
+    groups: RefCell<BTreeMap<CopysetId, Group>>,
+    asked: RefCell<Vec<oneshot::Sender<bool>>>,
+    wake: Notify,
+    stopping: Cell<bool>,
+    failed: RefCell<Option<Rc<GroupError>>>,
+    metrics: Cell<KeeperMetrics>,
+}
+
+impl StoreKeeper {
+    /// Starts the task.
+    #[must_use]
+    pub fn start(store: Store, log: Log) -> Self {
+        let inner = Rc::new(Inner {
+            store,
+            log,
+            groups: RefCell::default(),
+            asked: RefCell::default(),
+            wake: Notify::new(),
+            stopping: Cell::new(false),
+            failed: RefCell::new(None),
+            metrics: Cell::default(),
+        });
+        let task = inner.clone();
+        drop(ogee_runtime::spawn(async move { task.run().await }));
+        Self { inner }
+    }
+
+    /// Takes a group into care.
+    pub fn add(&self, group: Group) {
+        self.inner.groups.borrow_mut().insert(group.copyset(), group);
+    }
+
+    /// Lets a group go.
+    pub fn remove(&self, copyset: CopysetId) {
+        self.inner.groups.borrow_mut().remove(&copyset);
+    }
+
+    /// Runs a cycle now and waits for its end; `false` if it could not be done.
+    pub async fn checkpoint_now(&self) -> bool {
+        let (sender, receiver) = oneshot::channel();
+        self.inner.asked.borrow_mut().push(sender);
+        self.inner.wake.notify_all();
+        receiver.await.unwrap_or(false)
+    }
+
+    /// Ends the task after the cycle under way.
+    pub fn stop(&self) {
+        self.inner.stopping.set(true);
+        self.inner.wake.notify_all();
+    }
+
+    /// The error that ended the task, if one did.
+    #[must_use]
+    pub fn failure(&self) -> Option<Rc<GroupError>> {
+        self.inner.failed.borrow().clone()
+    }
+
+    /// What has been done so far.
+    #[must_use]
+    pub fn metrics(&self) -> KeeperMetrics {
+        self.inner.metrics.get()
+    }
+}
+
+impl Inner {
+    async fn run(&self) {
+        let mut idle = Duration::ZERO;
+        while !self.stopping.get() && self.failed.borrow().is_none() {
+            let woken = self.wake.notified();
+            if self.asked.borrow().is_empty()
+                && ogee_runtime::timeout(LOOK, woken).await.is_err()
+            {
+                idle += LOOK;
+            }
+            let asked = std::mem::take(&mut *self.asked.borrow_mut());
+            let due = self.fill_percent() >= START_PERCENT || idle >= IDLE_CYCLE;
+            if asked.is_empty() && !due {
+                continue;
+            }
+            idle = Duration::ZERO;
+            let done = self.cycle(!asked.is_empty()).await;
+            for waiter in asked {
+                // A waiter that gave up is none of our business.
+                let _ = waiter.send(done.is_ok());
+            }
+            if let Err(error) = done {
+                tracing::error!(store = %self.store.id(), %error, "write-back has failed");
+                *self.failed.borrow_mut() = Some(Rc::new(error));
+            }
+        }
+    }
+
+    fn fill_percent(&self) -> u64 {
+        let usage = self.log.usage();
+        usage.used.get() * 100 / usage.capacity.get().max(1)
+    }
+
+    async fn cycle(&self, hurry: bool) -> Result<(), GroupError> {
+        let groups: Vec<Group> = self.groups.borrow().values().cloned().collect();
+        let cuts: Vec<Cut> = groups.iter().filter_map(|group| group.replica().cut()).collect();
+        for cut in &cuts {
+            self.write_back(cut, hurry).await?;
+            self.remove_volumes(cut).await?;
+        }
+        self.checkpoint(&cuts).await?;
+        for cut in &cuts {
+            cut.replica.checkpointed(cut.state.clone());
+        }
+        drop(cuts);
+        // Also groups without a new cut: an earlier purge may have had to wait for a follower.
+        for group in groups {
+            group.purge_behind_checkpoint();
+        }
+        Ok(())
+    }
+
+    async fn write_back(&self, cut: &Cut, hurry: bool) -> Result<(), GroupError> {
+        let batches = cut.dirty.chunks(WRITE_BACK_BLOCKS);
+        let mut running = stream::iter(batches)
+            .map(|batch| self.write_back_batch(&cut.replica, batch, hurry))
+            .buffer_unordered(WRITE_BACK_INFLIGHT);
+        while let Some(done) = running.next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    async fn write_back_batch(
+        &self,
+        replica: &Replica,
+        batch: &[DirtyBlock],
+        hurry: bool,
+    ) -> Result<(), GroupError> {
+        let copyset = replica.copyset;
+        let started = ogee_runtime::now();
+        let mut blocks = Vec::with_capacity(batch.len());
+        let mut taken = Vec::with_capacity(batch.len());
+        for dirty in batch {
+            if let Some(what) = load(replica, dirty).await? {
+                blocks.push(WriteBack { key: dirty.key, block: dirty.block, what });
+                taken.push(*dirty);
+            }
+        }
+        let written = self.store.write_back(copyset, blocks).await;
+        written.map_err(|source| GroupError::Store { copyset, source })?;
+        {
+            let mut state = replica.state.borrow_mut();
+            for dirty in &taken {
+                state.overlay.written_back(dirty);
+            }
+        }
+        self.count(taken.len(), batch.len() - taken.len());
+        if !hurry && self.fill_percent() < HURRY_PERCENT {
+            let spent = ogee_runtime::now().saturating_duration_since(started);
+            ogee_runtime::sleep(spent.min(Duration::from_millis(50))).await;
+        }
+        Ok(())
+    }
+
+    async fn remove_volumes(&self, cut: &Cut) -> Result<(), GroupError> {
+        let copyset = cut.replica.copyset;
+        for volume in &cut.removed {
+            let removed = self.store.remove_volume(copyset, *volume).await;
+            removed.map_err(|source| GroupError::Store { copyset, source })?;
+        }
+        Ok(())
+    }
+
+    async fn checkpoint(&self, cuts: &[Cut]) -> Result<(), GroupError> {
+        let Some(first) = cuts.first() else { return Ok(()) };
+        let groups = cuts.iter().map(|cut| GroupCheckpoint {
+            copyset: cut.replica.copyset,
+            applied: cut.state.applied,
+            state: cut.state.encode(cut.replica.id).into(),
+        });
+        let copyset = first.replica.copyset;
+        let saved = self.store.checkpoint(groups.collect()).await;
+        saved.map_err(|source| GroupError::Store { copyset, source })?;
+        let mut metrics = self.metrics.get();
+        metrics.checkpoints += 1;
+        self.metrics.set(metrics);
+        Ok(())
+    }
+
+    fn count(&self, written: usize, superseded: usize) {
+        let mut metrics = self.metrics.get();
+        metrics.blocks_written += written as u64;
+        metrics.blocks_superseded += superseded as u64;
+        self.metrics.set(metrics);
+    }
+}
+
+/// A block's contents for write-back; `None` if a newer write has superseded it.
+async fn load(
+    replica: &Replica,
+    dirty: &DirtyBlock,
+) -> Result<Option<BlockChange>, GroupError> {
+    if !replica.state.borrow().overlay.holds(dirty) {
+        return Ok(None);
+    }
+    let Some(start) = dirty.slot.what.payload_offset() else {
+        debug_assert_eq!(dirty.slot.what, OverlayWhat::Zero);
+        return Ok(Some(BlockChange::Zero));
+    };
+    match replica.log_payload(dirty.slot.index, start..start + BLOCK_SIZE).await {
+        Ok(bytes) => Ok(Some(BlockChange::Data(bytes))),
+        Err(Miss::Failed(error)) => Err(error),
+        Err(Miss::Moved | Miss::Checksum(_)) => {
+            let (copyset, key) = (replica.copyset, dirty.key);
+            Err(GroupError::Race { copyset, key })
+        }
+    }
+}
+

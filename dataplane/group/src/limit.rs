@@ -1,0 +1,36 @@
+//! Limits of the group layer.
+
+use ogee_proto::limit::{BLOCKS_PER_CHUNK, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX};
+
+/// Payload bytes of one `AppendEntries`: one device round of the follower's log.
+pub const APPEND_BYTES_MAX: usize = REPLICATION_PAYLOAD_MAX;
+/// Entries of one `AppendEntries`: bounds its structured part (64 bytes an entry).
+pub const APPEND_ENTRIES_MAX: usize = 1024;
+/// `AppendEntries` on the wire without an answer, per follower and group.
+///
+/// openraft's follower buffers 64; half of it keeps both ends busy and bounds the bytes in flight.
+pub const APPEND_WINDOW: usize = 32;
+/// Answers of one append stream that wait for openraft to take them.
+pub const APPEND_REPLIES_MAX: usize = 2 * APPEND_WINDOW;
+/// Encoded length of a command's head in a log record.
+pub const COMMAND_HEAD_LEN: usize = 66;
+/// Room that the log must have before anything is let in: covers what the shard has admitted
+/// (64 MiB) and what its groups' append windows may carry, twice over for one-page batches.
+pub const LOG_MARGIN_MAX: u64 = 128 << 20;
+/// Blocks that one `write_back` call carries: 1 MiB.
+pub const WRITE_BACK_BLOCKS: usize = 256;
+/// `write_back` calls in flight for one store.
+pub const WRITE_BACK_INFLIGHT: usize = 4;
+/// Tries of a read that races with write-back or a purge before it is given up.
+pub const READ_TRIES: usize = 8;
+/// Sequences that one session may have applied above its watermark.
+pub const SESSION_APPLIED_MAX: u64 = SESSION_WINDOW_MAX;
+/// Digest results kept for collection, per group.
+pub const DIGESTS_KEPT: usize = 4;
+/// Bytes of one snapshot piece.
+pub const SNAPSHOT_PIECE_BYTES: usize = REPLICATION_PAYLOAD_MAX;
+/// Blocks of one snapshot piece.
+pub const SNAPSHOT_PIECE_BLOCKS: usize = SNAPSHOT_PIECE_BYTES / ogee_proto::limit::BLOCK_SIZE;
+
+const _: () = assert!(APPEND_WINDOW <= 64, "openraft's follower buffers 64 requests");
+const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(SNAPSHOT_PIECE_BLOCKS));

@@ -1,0 +1,167 @@
+//! openraft's log storage over one group's part of the store's shared log.
+//!
+//! *Place*: called by openraft's core and replication tasks of this group.
+//! *Invariants*: writes go into the log's one serial stream in the order of the calls; entries are
+//! handed out with a payload *handle*, so reading a range never waits for a device.
+//! *On failure*: the log's error becomes an `io::Error`; openraft then stops the group.
+
+use crate::codec::{entry_from, entry_head};
+use crate::command::PayloadRef;
+use crate::limit::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
+use crate::metrics::GroupMetrics;
+use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft};
+use ogee_log::{Entry, EntryRef, GroupLog, Vote};
+use ogee_proto::id::LogIndex;
+use ogee_runtime::Payload;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::rc::Rc;
+
+/// A group's log as openraft sees it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    log: GroupLog,
+    metrics: Rc<GroupMetrics>,
+}
+
+impl LogStore {
+    pub(crate) const fn new(log: GroupLog, metrics: Rc<GroupMetrics>) -> Self {
+        Self { log, metrics }
+    }
+
+    fn peek(&self, start: u64, end: u64, max_bytes: usize) -> Result<Vec<RaftEntry>, io::Error> {
+        let range = LogIndex::new(start)..LogIndex::new(end);
+        let entries = self.log.peek(range, max_bytes);
+        entries.into_iter().map(to_raft_entry).collect()
+    }
+}
+
+/// A log record as openraft's entry.
+fn to_raft_entry(entry: EntryRef) -> Result<RaftEntry, io::Error> {
+    let payload = match entry.payload {
+        _ if entry.payload_len == 0 => PayloadRef::None,
+        Some(bytes) => PayloadRef::Memory { bytes, crc: entry.payload_crc },
+        None => PayloadRef::Log { len: entry.payload_len, crc: entry.payload_crc },
+    };
+    entry_from(entry.id, entry.kind, &entry.head, payload).map_err(io::Error::other)
+}
+
+/// openraft's entry as a log record.
+fn to_log_entry(entry: &RaftEntry) -> Result<Entry, io::Error> {
+    let (kind, head) = entry_head(entry);
+    let (payload, payload_crc) = match &entry.payload {
+        EntryPayload::Normal(command) => match &command.payload {
+            PayloadRef::None => (Payload::empty(), 0),
+            PayloadRef::Memory { bytes, crc } => (bytes.clone(), *crc),
+            PayloadRef::Log { .. } => {
+                let text = "an appended entry's payload must be in memory";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        },
+        _ => (Payload::empty(), 0),
+    };
+    Ok(Entry { id: from_raft(&entry.log_id), kind, head: head.into(), payload, payload_crc })
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(at) => *at,
+            Bound::Excluded(at) => at.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(at) => at.saturating_add(1),
+            Bound::Excluded(at) => *at,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.peek(start, end, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
+        Ok(self.log.state().vote.map(|vote| match vote.committed {
+            true => RaftVote::new_committed(vote.term, vote.voted_for),
+            false => RaftVote::new(vote.term, vote.voted_for),
+        }))
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
+        let end = end.min(start.saturating_add(APPEND_ENTRIES_MAX as u64));
+        self.peek(start, end, APPEND_BYTES_MAX)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let state = self.log.state();
+        Ok(LogState {
+            last_purged_log_id: state.purged.map(to_raft),
+            last_log_id: state.last.or(state.purged).map(to_raft),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        let vote = Vote {
+            term: vote.leader_id.term,
+            voted_for: vote.leader_id.voted_for,
+            committed: vote.committed,
+        };
+        self.log.save_vote(vote).await.map_err(io::Error::other)
+    }
+
+    async fn save_committed(&mut self, committed: Option<RaftLogId>) -> Result<(), io::Error> {
+        if let Some(id) = committed {
+            self.log.save_committed(from_raft(&id));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<RaftLogId>, io::Error> {
+        Ok(self.log.state().committed.map(to_raft))
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: IOFlushed<TypeConfig>,
+    ) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries.into_iter().map(|entry| to_log_entry(&entry));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let (metrics, started) = (self.metrics.clone(), ogee_runtime::now());
+        let done = move |result: Result<(), _>| {
+            metrics.log.observe(ogee_runtime::now() - started);
+            callback.io_completed(result.map_err(io::Error::other));
+        };
+        self.log.append(entries, done);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
+        let last = last.map(|id| LogIndex::new(id.index));
+        self.log.truncate_after(last).await.map_err(io::Error::other)
+    }
+
+    async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
+        self.log.purge(from_raft(&upto)).await.map_err(io::Error::other)
+    }
+}

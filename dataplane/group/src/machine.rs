@@ -1,0 +1,111 @@
+//! openraft's state machine: apply, snapshots' metadata, installation.
+
+use crate::checkpoint::CheckpointState;
+use crate::replica::Replica;
+use crate::state::Effect;
+use crate::types::{
+    RaftLogId, RaftSnapshotMeta, RaftStoredMembership, TypeConfig, from_raft, to_raft,
+};
+use futures_util::{Stream, TryStreamExt};
+use openraft::alias::SnapshotOf;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::OptionalSend;
+use std::io;
+use std::rc::Rc;
+
+/// What a snapshot carries inside this process: the state as of its checkpoint.
+///
+/// On the leader it is read from the store; on a follower the blocks have been streamed into the
+/// store before, so that installing only flips the root.
+#[derive(Clone)]
+pub(crate) struct SnapshotState {
+    /// Sessions, epochs and membership exactly as of the checkpoint.
+    pub(crate) state: CheckpointState,
+}
+
+/// The state machine of one replica.
+pub(crate) struct Machine {
+    replica: Rc<Replica>,
+}
+
+impl Machine {
+    pub(crate) const fn new(replica: Rc<Replica>) -> Self {
+        Self { replica }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotState;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<RaftLogId>, RaftStoredMembership), io::Error> {
+        let state = self.replica.state.borrow();
+        Ok((state.applied.clone(), state.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let started = ogee_runtime::now();
+            let (applied, effect) = self.replica.state.borrow_mut().apply(entry);
+            if let Effect::Digest(id) = effect {
+                self.replica.start_digest(id);
+            }
+            if let Some(responder) = responder {
+                responder.send(applied);
+            }
+            self.replica.metrics.apply.observe(ogee_runtime::now() - started);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { replica: self.replica.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &RaftSnapshotMeta,
+        snapshot: SnapshotState,
+    ) -> Result<(), io::Error> {
+        self.replica.install(meta, snapshot).await.map_err(io::Error::other)
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotState>>, io::Error> {
+        self.replica.current_snapshot().map_err(io::Error::other)
+    }
+}
+
+/// Names the last checkpoint as a snapshot: metadata only, the blocks stay in the store.
+pub(crate) struct SnapshotBuilder {
+    replica: Rc<Replica>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotState;
+
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<SnapshotOf<TypeConfig, SnapshotState>, io::Error> {
+        let current = self.replica.current_snapshot().map_err(io::Error::other)?;
+        let none = || io::Error::new(io::ErrorKind::NotFound, "no checkpoint has been made yet");
+        current.ok_or_else(none)
+    }
+}
+
+/// The snapshot that a checkpoint amounts to.
+pub(crate) fn snapshot_of(state: CheckpointState) -> SnapshotOf<TypeConfig, SnapshotState> {
+    let last_log_id = Some(to_raft(state.applied));
+    debug_assert!(state.membership.log_id().as_ref().map(from_raft) <= Some(state.applied));
+    let last_membership = state.membership.clone();
+    Snapshot {
+        meta: RaftSnapshotMeta { last_log_id, last_membership },
+        snapshot: SnapshotState { state },
+    }
+}

@@ -1,0 +1,373 @@
+//! openraft's network over the shard's connections to its peers.
+//!
+//! *Place*: called by openraft's replication and election tasks of one group.
+//! *Owner*: the group's leader side; one append stream per follower.
+//! *Invariants*: answers of a stream come in the order of its requests; at most
+//! [`APPEND_WINDOW`] requests are unanswered; a request that only moves the commit index may wait
+//! a few milliseconds for company, the first of a stream never (it is the probe).
+//! *On failure*: a lost connection ends the stream with `Unreachable`, so that openraft forgets what
+//! was in flight (and may purge), backs off and probes again.
+
+use crate::codec::{
+    get_append_result, get_vote_response, put_append, put_log_id, put_vote, put_vote_request,
+};
+use crate::command::PayloadRef;
+use crate::limit::{APPEND_REPLIES_MAX, APPEND_WINDOW};
+use crate::machine::SnapshotState;
+use crate::metrics::GroupMetrics;
+use crate::peers::PeerBook;
+use crate::replica::Replica;
+use crate::types::{RaftVote, ReplicaNode, TypeConfig};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use ogee_proto::id::{ClientId, Epoch, ReplicaId, RequestId};
+use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
+use ogee_runtime::channel::{Permit, Semaphore};
+use ogee_runtime::{Instant, Payload, ScopedTask};
+use ogee_transport::{CallError, Caller, Frame, StreamReceiver, StreamSender};
+use openraft::alias::SnapshotOf;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{EntryPayload, OptionalSend};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Makes the clients of one group.
+pub(crate) struct NetworkFactory {
+    peers: Rc<PeerBook>,
+    replica: Rc<Replica>,
+    commit_hold: Duration,
+}
+
+impl NetworkFactory {
+    pub(crate) const fn new(
+        peers: Rc<PeerBook>,
+        replica: Rc<Replica>,
+        commit_hold: Duration,
+    ) -> Self {
+        Self { peers, replica, commit_hold }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &ReplicaNode) -> Network {
+        Network {
+            peers: self.peers.clone(),
+            replica: self.replica.clone(),
+            target: ReplicaId::new(target),
+            endpoint: node.endpoint.clone(),
+            commit_hold: self.commit_hold,
+        }
+    }
+}
+
+/// The way to one peer of one group.
+pub(crate) struct Network {
+    peers: Rc<PeerBook>,
+    pub(crate) replica: Rc<Replica>,
+    pub(crate) target: ReplicaId,
+    endpoint: String,
+    commit_hold: Duration,
+}
+
+type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
+type AppendResults<'s> = BoxStream<'s, RpcResult<StreamAppendResult<TypeConfig>>>;
+
+impl Network {
+    pub(crate) fn caller(&self) -> RpcResult<Caller> {
+        let caller = self.peers.caller(self.target, &self.endpoint);
+        caller.ok_or_else(|| {
+            let text = format!("{}: no endpoint is known for {}", self.replica.copyset, self.target);
+            RPCError::Unreachable(Unreachable::from_string(text))
+        })
+    }
+
+    /// Raft frames say who sends (`client`) and which replica is meant (`epoch`).
+    pub(crate) fn header(&self, kind: FrameKind) -> FrameHeader {
+        let mut header = FrameHeader::new(kind, RequestId::new(0));
+        header.copyset = self.replica.copyset;
+        header.client = ClientId::new(self.replica.id.get());
+        header.epoch = Epoch::new(self.target.get());
+        header
+    }
+
+    pub(crate) async fn ask(&self, kind: FrameKind, meta: Vec<u8>) -> RpcResult<Frame> {
+        let mut frame = Frame::new(self.header(kind));
+        frame.meta = Bytes::from(meta);
+        let reply = self.caller()?.call(frame).await.map_err(|error| lost(&error))?;
+        accepted(reply)
+    }
+}
+
+/// The peer cannot be reached: back off.
+fn lost(error: &CallError) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+pub(crate) fn garbled(error: &WireError) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::from_string(error))
+}
+
+pub(crate) fn accepted(reply: Frame) -> RpcResult<Frame> {
+    match reply.header.status {
+        Status::Ok => Ok(reply),
+        status => Err(RPCError::Unreachable(Unreachable::from_string(status.text()))),
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotState;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
+        let mut frame = Frame::new(self.header(FrameKind::AppendEntries));
+        fill(&self.replica, &mut frame, &request).await?;
+        let reply = self.caller()?.call(frame).await.map_err(|error| lost(&error))?;
+        let result = get_append_result(&accepted(reply)?.meta).map_err(|error| garbled(&error))?;
+        Ok(AppendEntriesResponse::from(result))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, RpcResult<AppendResults<'s>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let caller = self.caller()?;
+            let opened = caller.open_stream(APPEND_REPLIES_MAX).await;
+            let (sender, receiver) = opened.map_err(|error| lost(&error))?;
+            let window = Rc::new(Window::default());
+            let pump = Pump {
+                replica: self.replica.clone(),
+                header: self.header(FrameKind::AppendEntries),
+                sender,
+                window: window.clone(),
+                commit_hold: self.commit_hold,
+            };
+            let task = ogee_runtime::spawn_scoped(pump.run(input));
+            let metrics = self.replica.metrics.clone();
+            let answers = Answers { receiver, window, metrics, _task: task };
+            let results: AppendResults<'s> =
+                Box::pin(stream::unfold(Some(answers), Answers::next));
+            Ok(results)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> RpcResult<VoteResponse<TypeConfig>> {
+        self.ask_vote(&request, false).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> RpcResult<VoteResponse<TypeConfig>> {
+        self.ask_vote(&request, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotState>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        self.send_snapshot(vote, snapshot, cancel).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> RpcResult<TransferLeaderResponse<TypeConfig>> {
+        let mut meta = Vec::with_capacity(64);
+        put_vote(&mut meta, request.from_leader());
+        put_log_id(&mut meta, request.last_log_id());
+        self.ask(FrameKind::TransferLeader, meta).await?;
+        Ok(Ok(()))
+    }
+}
+
+impl Network {
+    async fn ask_vote(
+        &self,
+        request: &VoteRequest<TypeConfig>,
+        pre_vote: bool,
+    ) -> RpcResult<VoteResponse<TypeConfig>> {
+        let mut meta = Vec::with_capacity(64);
+        put_vote_request(&mut meta, request, pre_vote);
+        let reply = self.ask(FrameKind::Vote, meta).await?;
+        get_vote_response(&reply.meta).map_err(|error| garbled(&error))
+    }
+}
+
+/// Puts a request into a frame; payloads that are only in the log are read from it.
+async fn fill(
+    replica: &Replica,
+    frame: &mut Frame,
+    request: &AppendEntriesRequest<TypeConfig>,
+) -> RpcResult<()> {
+    let mut meta = Vec::with_capacity(64 + request.entries.len() * 96);
+    put_append(&mut meta, request);
+    frame.meta = Bytes::from(meta);
+    let mut parts = Vec::with_capacity(request.entries.len());
+    for entry in &request.entries {
+        let EntryPayload::Normal(command) = &entry.payload else { continue };
+        match &command.payload {
+            PayloadRef::None => {}
+            PayloadRef::Memory { bytes, .. } => parts.push(bytes.clone()),
+            PayloadRef::Log { len, .. } => {
+                let read = replica.log_payload(entry.log_id.index, 0..*len as usize).await;
+                let failed = |miss| {
+                    let text = format!("payload of entry {}: {miss:?}", entry.log_id.index);
+                    RPCError::Network(NetworkError::from_string(text))
+                };
+                parts.push(read.map_err(failed)?);
+            }
+        }
+    }
+    frame.payload = join(parts, &replica.metrics);
+    Ok(())
+}
+
+/// One payload of several; a single one is not copied.
+fn join(mut parts: Vec<Payload>, metrics: &GroupMetrics) -> Payload {
+    if parts.len() <= 1 {
+        return parts.pop().unwrap_or_else(Payload::empty);
+    }
+    metrics.count_copy(parts.iter().map(|part| part.len()).sum());
+    let mut joined = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in &parts {
+        joined.extend_from_slice(part);
+    }
+    Payload::from(joined)
+}
+
+/// Requests of one stream without an answer: a permit each, given back in order.
+struct Window {
+    semaphore: Semaphore,
+    unanswered: RefCell<VecDeque<(Permit, Instant)>>,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { semaphore: Semaphore::new(APPEND_WINDOW), unanswered: RefCell::default() }
+    }
+}
+
+/// Sends the requests of one stream.
+struct Pump {
+    replica: Rc<Replica>,
+    header: FrameHeader,
+    sender: StreamSender,
+    window: Rc<Window>,
+    commit_hold: Duration,
+}
+
+impl Pump {
+    async fn run<S>(self, mut input: S)
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+    {
+        let mut is_first = true;
+        while let Some(request) = self.next(&mut input, is_first).await {
+            is_first = false;
+            // The permit comes back with the answer.
+            let permit = self.window.semaphore.acquire(1).await;
+            self.window.unanswered.borrow_mut().push_back((permit, ogee_runtime::now()));
+            let mut frame = Frame::new(self.header);
+            if let Err(error) = fill(&self.replica, &mut frame, &request).await {
+                tracing::warn!(copyset = %self.replica.copyset, %error, "append stream ends");
+                break;
+            }
+            if self.sender.send(frame).await.is_err() {
+                break;
+            }
+        }
+        // Dropping the sender ends the stream: the answering side then sees its end.
+        let close = FrameHeader { kind: FrameKind::AppendClose, ..self.header };
+        if self.sender.try_send(Frame::new(close)).is_err() {
+            tracing::debug!(copyset = %self.replica.copyset, "stream ended with its connection");
+        }
+    }
+
+    /// The next request to send. One that only moves the commit index is held for a moment: the
+    /// next one with entries carries the index as well.
+    async fn next<S>(
+        &self,
+        input: &mut S,
+        is_first: bool,
+    ) -> Option<AppendEntriesRequest<TypeConfig>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+    {
+        let mut request = input.next().await?;
+        if is_first || self.commit_hold.is_zero() {
+            return Some(request);
+        }
+        let until = ogee_runtime::now() + self.commit_hold;
+        while request.entries.is_empty() {
+            match ogee_runtime::timeout_at(until, input.next()).await {
+                Ok(Some(newer)) => request = newer,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Some(request)
+    }
+}
+
+/// Takes the answers of one stream, in order.
+struct Answers {
+    receiver: StreamReceiver,
+    window: Rc<Window>,
+    metrics: Rc<GroupMetrics>,
+    _task: ScopedTask<()>,
+}
+
+impl Answers {
+    /// Gives the oldest request's permit back and notes how long its answer took.
+    fn answered(&self) {
+        if let Some((_permit, sent)) = self.window.unanswered.borrow_mut().pop_front() {
+            self.metrics.replicate.observe(ogee_runtime::now() - sent);
+        }
+    }
+
+    async fn next(
+        answers: Option<Self>,
+    ) -> Option<(RpcResult<StreamAppendResult<TypeConfig>>, Option<Self>)> {
+        let mut answers = answers?;
+        let result = match answers.receiver.recv().await {
+            None => Err(RPCError::Unreachable(Unreachable::from_string("append stream ended"))),
+            Some(frame) => {
+                answers.answered();
+                accepted(frame).and_then(|frame| {
+                    get_append_result(&frame.meta).map_err(|error| garbled(&error))
+                })
+            }
+        };
+        let rest = result.is_ok().then_some(answers);
+        Some((result, rest))
+    }
+}

@@ -1,0 +1,261 @@
+//! One replica of one group: its log, its place in the store, and the replicated state.
+//!
+//! *Place*: the part of a group that openraft's tasks, the read path and the write-back task share.
+//! *Owner*: one shard. State is borrowed only in code that runs to completion.
+//! *Invariants*: `checkpoint` is what the store's root says; log entries above it are kept until
+//! a newer one is durable.
+//! *On failure*: see [`GroupError`].
+
+use crate::checkpoint::CheckpointState;
+use crate::digest::Digests;
+use crate::error::GroupError;
+use crate::metrics::GroupMetrics;
+use crate::machine::{SnapshotState, snapshot_of};
+use crate::overlay::DirtyBlock;
+use crate::state::State;
+use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
+use crate::limit::LOG_MARGIN_MAX;
+use ogee_log::{GroupLog, Log};
+use ogee_proto::id::{CopysetId, LogId, ReplicaId, VolumeId};
+use ogee_proto::unit::ByteLen;
+use ogee_store::{GroupCheckpoint, Store};
+use openraft::alias::SnapshotOf;
+use ogee_runtime::channel::Notify;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// What one write-back cycle does for one group.
+pub(crate) struct Cut {
+    /// The group.
+    pub(crate) replica: Rc<Replica>,
+    /// The state to make durable.
+    pub(crate) state: CheckpointState,
+    /// Blocks to write back first.
+    pub(crate) dirty: Vec<DirtyBlock>,
+    /// Volumes whose chunks to give back.
+    pub(crate) removed: Vec<VolumeId>,
+}
+
+/// The shared part of a group on this shard.
+pub(crate) struct Replica {
+    pub(crate) copyset: CopysetId,
+    pub(crate) id: ReplicaId,
+    pub(crate) log: GroupLog,
+    store_log: Log,
+    pub(crate) store: Store,
+    pub(crate) state: RefCell<State>,
+    pub(crate) digests: Digests,
+    pub(crate) metrics: Rc<GroupMetrics>,
+    checkpoint: RefCell<Option<CheckpointState>>,
+    holds: Cell<u32>,
+    keeps: Cell<u32>,
+    cutting: Cell<bool>,
+    cut_ended: Notify,
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.replica.cutting.set(false);
+        self.replica.cut_ended.notify_all();
+    }
+}
+
+/// While it lives, the group's write-back and purge stand still: what the store and the log hold
+/// as of now can be read at leisure.
+pub(crate) struct Hold {
+    replica: Rc<Replica>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.replica.holds.set(self.replica.holds.get() - 1);
+    }
+}
+
+/// While it lives, the log behind the last checkpoint is kept, unless the log runs full.
+pub(crate) struct KeptLog {
+    replica: Rc<Replica>,
+}
+
+impl Drop for KeptLog {
+    fn drop(&mut self) {
+        self.replica.keeps.set(self.replica.keeps.get() - 1);
+    }
+}
+
+impl Replica {
+    /// Whose replica of the group the store holds, if any.
+    pub(crate) fn find(store: &Store, copyset: CopysetId) -> Result<Option<ReplicaId>, GroupError> {
+        Ok(decode_saved(store, copyset)?.map(|(id, _)| id))
+    }
+
+    /// Makes the replica known to the store, durably, before it votes for the first time.
+    pub(crate) async fn create(
+        store: &Store,
+        copyset: CopysetId,
+        id: ReplicaId,
+    ) -> Result<(), GroupError> {
+        let state = CheckpointState::encode_new(id).into();
+        let group = GroupCheckpoint { copyset, applied: LogId::default(), state };
+        let saved = store.checkpoint(vec![group]).await;
+        saved.map_err(|source| GroupError::Store { copyset, source })
+    }
+
+    /// Loads the group's last checkpoint.
+    pub(crate) fn load(
+        copyset: CopysetId,
+        log: Log,
+        store: Store,
+        metrics: Rc<GroupMetrics>,
+    ) -> Result<Rc<Self>, GroupError> {
+        let saved = decode_saved(&store, copyset)?;
+        let (id, checkpoint) = saved.ok_or(GroupError::NoReplica { copyset })?;
+        let mut state = State::default();
+        if let Some(checkpoint) = &checkpoint {
+            state.applied = Some(to_raft(checkpoint.applied));
+            state.membership = checkpoint.membership.clone();
+            state.sessions = checkpoint.sessions.clone();
+        }
+        Ok(Rc::new(Self {
+            copyset,
+            id,
+            log: log.group(copyset),
+            store_log: log,
+            store,
+            state: RefCell::new(state),
+            digests: Digests::default(),
+            metrics,
+            checkpoint: RefCell::new(checkpoint),
+            holds: Cell::new(0),
+            keeps: Cell::new(0),
+            cutting: Cell::new(false),
+            cut_ended: Notify::new(),
+        }))
+    }
+
+    /// Stops write-back and purge of this group until the hold is dropped.
+    pub(crate) fn hold(self: &Rc<Self>) -> Hold {
+        self.holds.set(self.holds.get() + 1);
+        Hold { replica: self.clone() }
+    }
+
+    /// Like [`Replica::hold`], and waits for the end of a write-back cycle under way.
+    pub(crate) async fn hold_idle(self: &Rc<Self>) -> Hold {
+        let hold = self.hold();
+        loop {
+            let ended = self.cut_ended.notified();
+            if !self.cutting.get() {
+                return hold;
+            }
+            ended.await;
+        }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.holds.get() > 0
+    }
+
+    /// Keeps the log for a replica that is being copied to, so that it can go on from the copy.
+    pub(crate) fn keep_log(self: &Rc<Self>) -> KeptLog {
+        self.keeps.set(self.keeps.get() + 1);
+        KeptLog { replica: self.clone() }
+    }
+
+    /// Whether the log behind the last checkpoint should be kept for now.
+    pub(crate) fn is_log_kept(&self) -> bool {
+        self.is_held() || (self.keeps.get() > 0 && self.log_has_room())
+    }
+
+    /// Waits until the log has room for what may be on its way: an append that is refused would be
+    /// fatal to the group, so nothing is let in that might not fit.
+    pub(crate) async fn wait_log_room(&self) {
+        // An error means that the log has stopped, which the append will say better.
+        let _ = self.store_log.wait_space(self.log_margin()).await;
+    }
+
+    fn log_has_room(&self) -> bool {
+        self.store_log.has_space([self.log_margin().as_usize()])
+    }
+
+    fn log_margin(&self) -> ByteLen {
+        let quarter = self.store_log.usage().capacity.get() / 4;
+        ByteLen::new(quarter.min(LOG_MARGIN_MAX))
+    }
+
+    /// The state as of now, to be made durable; `None` if that is what the root says already.
+    pub(crate) fn cut(self: &Rc<Self>) -> Option<Cut> {
+        if self.is_held() {
+            return None;
+        }
+        let mut state = self.state.borrow_mut();
+        let applied = from_raft(state.applied.as_ref()?);
+        let saved = self.checkpoint.borrow().as_ref().map(|checkpoint| checkpoint.applied);
+        if saved == Some(applied) {
+            return None;
+        }
+        assert!(!self.cutting.replace(true), "one cycle at a time");
+        Some(Cut {
+            replica: self.clone(),
+            dirty: state.overlay.dirty(applied.index.get()),
+            removed: std::mem::take(&mut state.removed),
+            state: CheckpointState {
+                applied,
+                membership: state.membership.clone(),
+                sessions: state.sessions.clone(),
+            },
+        })
+    }
+
+    /// The store's root now says `state`.
+    pub(crate) fn checkpointed(&self, state: CheckpointState) {
+        let mut checkpoint = self.checkpoint.borrow_mut();
+        let newer = checkpoint.as_ref().is_none_or(|old| old.applied <= state.applied);
+        assert!(newer, "checkpoints move forward");
+        *checkpoint = Some(state);
+    }
+
+    /// The last durable checkpoint as openraft's snapshot.
+    pub(crate) fn current_snapshot(
+        &self,
+    ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotState>>, GroupError> {
+        Ok(self.checkpoint.borrow().clone().map(snapshot_of))
+    }
+
+    /// Makes a snapshot whose blocks are in the store already this replica's state: one root flip.
+    pub(crate) async fn install(
+        self: &Rc<Self>,
+        meta: &RaftSnapshotMeta,
+        snapshot: SnapshotState,
+    ) -> Result<(), GroupError> {
+        let _hold = self.hold_idle().await;
+        let new = snapshot.state;
+        {
+            let mut state = self.state.borrow_mut();
+            state.applied = meta.last_log_id.clone();
+            state.membership = meta.last_membership.clone();
+            state.sessions = new.sessions.clone();
+            state.overlay.clear();
+            state.removed.clear();
+        }
+        self.save(&new).await?;
+        self.checkpointed(new);
+        Ok(())
+    }
+
+    async fn save(&self, state: &CheckpointState) -> Result<(), GroupError> {
+        let copyset = self.copyset;
+        let group =
+            GroupCheckpoint { copyset, applied: state.applied, state: state.encode(self.id).into() };
+        let saved = self.store.checkpoint(vec![group]).await;
+        saved.map_err(|source| GroupError::Store { copyset, source })
+    }
+}
+
+fn decode_saved(
+    store: &Store,
+    copyset: CopysetId,
+) -> Result<Option<(ReplicaId, Option<CheckpointState>)>, GroupError> {
+    let Some(saved) = store.group(copyset) else { return Ok(None) };
+    let decoded = CheckpointState::decode(saved.applied, &saved.state);
+    decoded.map(Some).map_err(|source| GroupError::CheckpointState { copyset, source })
+}

@@ -1,0 +1,287 @@
+//! Copying a whole group to a replica whose log has fallen behind the leader's purge.
+//!
+//! *Place*: leader side under openraft's replication, follower side under the shard's service.
+//! *Owner*: one group; at most one incoming copy.
+//! *Invariants*: the copy is fuzzy: blocks as of some moment between the checkpoint D and the end E
+//! of the copy, sessions and membership exactly as of D. Replaying (D, E] gives E, because block
+//! writes are blind and their dedupe state is as of D. All of (D, E] is committed, so a replica that
+//! lacks it cannot be elected, and until it has applied it nobody reads from it.
+//! The follower's own overlay and log stay untouched until the root flips: a copy that breaks off
+//! leaves a replica that is merely old.
+//! *On failure*: openraft backs off and starts the copy again.
+//!
+//! | step | meta | payload |
+//! |---|---|---|
+//! | 1 begin | vote, snapshot meta, checkpoint state | |
+//! | 2 piece | chunk, first block, count, presence bitmap | the present blocks |
+//! | 3 end | | |
+
+use crate::checkpoint::CheckpointState;
+use crate::codec::{
+    get_snapshot_meta, get_vote, put_snapshot_meta, put_vote,
+};
+use crate::group::Group;
+use crate::limit::SNAPSHOT_PIECE_BLOCKS;
+use crate::machine::SnapshotState;
+use crate::network::{Network, accepted, garbled};
+use crate::read::ReadRun;
+use crate::replica::{Hold, Replica};
+use crate::types::{RaftSnapshotMeta, RaftVote, TypeConfig, from_raft};
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use ogee_proto::id::{ChunkIndex, ChunkKey, Sequence, VolumeId};
+use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use ogee_proto::unit::BlockIndex;
+use ogee_proto::wire::{FrameHeader, FrameKind, Reader, Status, WireError, Writer};
+use ogee_runtime::Payload;
+use ogee_store::{BlockChange, StoreError, WriteBack};
+use ogee_transport::Frame;
+use openraft::OptionalSend;
+use openraft::alias::SnapshotOf;
+use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::raft::SnapshotResponse;
+use openraft::storage::Snapshot;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::pin;
+
+const STEP_BEGIN: u64 = 1;
+const STEP_PIECE: u64 = 2;
+const STEP_END: u64 = 3;
+
+type StreamingResult<T> = Result<T, StreamingError<TypeConfig>>;
+
+impl Network {
+    /// Streams the group to the target, then lets it install.
+    pub(crate) async fn send_snapshot(
+        &self,
+        vote: RaftVote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotState>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+    ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
+        let copy = pin!(self.copy(vote, snapshot));
+        match select(copy, pin!(cancel)).await {
+            Either::Left((done, _)) => done,
+            Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn copy(
+        &self,
+        vote: RaftVote,
+        snapshot: SnapshotOf<TypeConfig, SnapshotState>,
+    ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
+        let _kept = self.replica.keep_log();
+        tracing::info!(copyset = %self.replica.copyset, target = %self.target,
+            upto = %snapshot.meta, "sending a snapshot");
+        let mut meta = Vec::new();
+        put_vote(&mut meta, &vote);
+        put_snapshot_meta(&mut meta, &snapshot.meta);
+        Writer::new(&mut meta).bytes(&snapshot.snapshot.state.encode(self.replica.id));
+        self.step(STEP_BEGIN, meta, Payload::empty()).await?;
+        for key in self.replica.chunks() {
+            for first in (0..BLOCKS_PER_CHUNK).step_by(SNAPSHOT_PIECE_BLOCKS) {
+                self.copy_piece(key, first).await?;
+            }
+        }
+        let reply = self.step(STEP_END, Vec::new(), Payload::empty()).await?;
+        let vote = get_vote(&mut Reader::new(&reply.meta)).map_err(|error| wire(&error))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn copy_piece(&self, key: ChunkKey, first: usize) -> StreamingResult<()> {
+        let block = BlockIndex::new(first).expect("pieces divide a chunk");
+        let runs = self.replica.read_blocks(key, block, SNAPSHOT_PIECE_BLOCKS).await;
+        let runs = runs.map_err(|error| {
+            StreamingError::Network(NetworkError::from_string(error))
+        })?;
+        let (bitmap, payload) = pack(&runs);
+        let mut meta = Vec::with_capacity(32 + bitmap.len());
+        Writer::new(&mut meta)
+            .u64(key.volume.get())
+            .u32(key.chunk.get())
+            .u16(block.get())
+            .u16(u16::try_from(SNAPSHOT_PIECE_BLOCKS).expect("a chunk has 4096 blocks"))
+            .bytes(&bitmap);
+        self.step(STEP_PIECE, meta, payload.into()).await.map(drop)
+    }
+
+    async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {
+        let mut header = self.header(FrameKind::Snapshot);
+        header.sequence = Sequence::new(step);
+        let frame = Frame { header, meta: Bytes::from(meta), payload };
+        let caller = self.caller().map_err(StreamingError::from)?;
+        let reply = caller.call(frame).await.map_err(|error| {
+            StreamingError::Unreachable(Unreachable::from_string(error))
+        })?;
+        accepted(reply).map_err(StreamingError::from)
+    }
+}
+
+fn wire(error: &WireError) -> StreamingError<TypeConfig> {
+    StreamingError::from(garbled(error))
+}
+
+/// Presence bitmap and the present blocks of some runs.
+fn pack(runs: &[ReadRun]) -> (Vec<u8>, Vec<u8>) {
+    let blocks: usize = runs.iter().map(ReadRun::len).sum::<usize>() / BLOCK_SIZE;
+    let mut bitmap = vec![0u8; blocks.div_ceil(8)];
+    let mut payload = Vec::new();
+    let mut at = 0;
+    for run in runs {
+        let count = run.len() / BLOCK_SIZE;
+        if let ReadRun::Data(bytes) = run {
+            payload.extend_from_slice(bytes);
+            for block in at..at + count {
+                bitmap[block / 8] |= 1 << (block % 8);
+            }
+        }
+        at += count;
+    }
+    (bitmap, payload)
+}
+
+/// The copy that this replica is receiving, if any.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    transfer: RefCell<Option<Transfer>>,
+}
+
+struct Transfer {
+    vote: RaftVote,
+    meta: RaftSnapshotMeta,
+    state: CheckpointState,
+    chunks: BTreeSet<ChunkKey>,
+    _hold: Hold,
+}
+
+impl Group {
+    /// Takes one step of an incoming snapshot; answers its frame.
+    pub async fn on_snapshot(&self, frame: Frame) -> Frame {
+        let header = frame.header;
+        let status = match header.sequence.get() {
+            STEP_BEGIN => self.begin_snapshot(&frame).await,
+            STEP_PIECE => self.take_piece(&frame).await,
+            STEP_END => return self.end_snapshot(&header).await,
+            _ => Err(Status::BadRequest),
+        };
+        Frame::new(FrameHeader::reply(&header, status.err().unwrap_or(Status::Ok)))
+    }
+
+    async fn begin_snapshot(&self, frame: &Frame) -> Result<(), Status> {
+        let mut from = Reader::new(&frame.meta);
+        let (vote, meta, state) = decode_begin(&mut from).map_err(|error| {
+            tracing::warn!(copyset = %self.copyset(), %error, "refused a snapshot");
+            Status::BadRequest
+        })?;
+        tracing::info!(copyset = %self.copyset(), upto = %meta, "receiving a snapshot");
+        // A copy begun by an earlier leader, or before a break, is void.
+        self.incoming().transfer.borrow_mut().take();
+        let hold = self.replica().hold_idle().await;
+        let transfer = Transfer { vote, meta, state, chunks: BTreeSet::new(), _hold: hold };
+        *self.incoming().transfer.borrow_mut() = Some(transfer);
+        Ok(())
+    }
+
+    async fn take_piece(&self, frame: &Frame) -> Result<(), Status> {
+        let (key, blocks) = decode_piece(frame).map_err(|error| {
+            tracing::warn!(copyset = %self.copyset(), %error, "refused a snapshot piece");
+            Status::BadRequest
+        })?;
+        match self.incoming().transfer.borrow_mut().as_mut() {
+            None => return Err(Status::Retry),
+            Some(transfer) => transfer.chunks.insert(key),
+        };
+        self.write_pieces(blocks).await
+    }
+
+    async fn write_pieces(&self, blocks: Vec<WriteBack>) -> Result<(), Status> {
+        let replica = self.replica();
+        replica.store.write_back(replica.copyset, blocks).await.map_err(|error| {
+            tracing::error!(copyset = %self.copyset(), %error, "snapshot could not be stored");
+            if matches!(error, StoreError::NoSpace { .. }) { Status::NoSpace } else { Status::Io }
+        })
+    }
+
+    async fn end_snapshot(&self, header: &FrameHeader) -> Frame {
+        match self.install_incoming().await {
+            Ok(vote) => {
+                let mut meta = Vec::with_capacity(17);
+                put_vote(&mut meta, &vote);
+                let mut frame = Frame::new(FrameHeader::reply(header, Status::Ok));
+                frame.meta = meta.into();
+                frame
+            }
+            Err(status) => Frame::new(FrameHeader::reply(header, status)),
+        }
+    }
+
+    async fn install_incoming(&self) -> Result<RaftVote, Status> {
+        let transfer = self.incoming().transfer.borrow_mut().take().ok_or(Status::Retry)?;
+        let replica = self.replica();
+        for key in replica.store.chunks(replica.copyset) {
+            if !transfer.chunks.contains(&key) {
+                self.write_pieces(zeros(key)).await?;
+            }
+        }
+        let Transfer { vote, meta, state, .. } = transfer;
+        let snapshot = Snapshot { meta, snapshot: SnapshotState { state } };
+        let installed = self.raft().install_full_snapshot(vote, snapshot).await;
+        installed.map(|response| response.vote).map_err(|_stopped| Status::Io)
+    }
+}
+
+fn zeros(key: ChunkKey) -> Vec<WriteBack> {
+    let blocks = (0..BLOCKS_PER_CHUNK).filter_map(BlockIndex::new);
+    blocks.map(|block| WriteBack { key, block, what: BlockChange::Zero }).collect()
+}
+
+fn decode_begin(
+    from: &mut Reader<'_>,
+) -> Result<(RaftVote, RaftSnapshotMeta, CheckpointState), WireError> {
+    let vote = get_vote(from)?;
+    let meta = get_snapshot_meta(from)?;
+    let absent = WireError::Truncated { field: "snapshot log id" };
+    let applied = from_raft(meta.last_log_id.as_ref().ok_or(absent)?);
+    let state = from.bytes("checkpoint state", from.remaining())?;
+    let (_leader, state) = CheckpointState::decode(applied, state)?;
+    Ok((vote, meta, state.ok_or(WireError::Truncated { field: "snapshot state" })?))
+}
+
+fn decode_piece(frame: &Frame) -> Result<(ChunkKey, Vec<WriteBack>), WireError> {
+    let mut from = Reader::new(&frame.meta);
+    let volume = VolumeId::new(from.u64("piece volume")?);
+    let chunk = ChunkIndex::new(from.u32("piece chunk")?);
+    let key = ChunkKey { volume, chunk };
+    let first = usize::from(from.u16("piece first block")?);
+    let count = usize::from(from.u16("piece block count")?);
+    let bitmap = from.bytes("piece bitmap", count.div_ceil(8))?;
+    let mut blocks = Vec::with_capacity(count);
+    let mut at = 0;
+    for (block, number) in (first..first + count).zip(0usize..) {
+        let refused = WireError::Field { field: "piece block", value: block as u64 };
+        let block = BlockIndex::new(block).ok_or(refused)?;
+        let present = bitmap.get(number / 8).is_some_and(|byte| byte >> (number % 8) & 1 == 1);
+        let what = if present {
+            let bytes = at..at + BLOCK_SIZE;
+            if bytes.end > frame.payload.len() {
+                return Err(WireError::Truncated { field: "piece payload" });
+            }
+            at = bytes.end;
+            BlockChange::Data(frame.payload.slice(bytes))
+        } else {
+            BlockChange::Zero
+        };
+        blocks.push(WriteBack { key, block, what });
+    }
+    Ok((key, blocks))
+}
+
+impl Replica {
+    /// Every chunk with contents, stored or in the log.
+    fn chunks(&self) -> BTreeSet<ChunkKey> {
+        let stored = self.store.chunks(self.copyset);
+        stored.into_iter().chain(self.state.borrow().overlay.chunks()).collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! The replicated state of one group, and how a committed entry changes it.
+//!
+//! *Place*: between openraft's apply and everything that reads: the read path, the write-back task,
+//! snapshots.
+//! *Owner*: one shard; apply is the only writer of sessions and overlay contents, and every change
+//! runs to completion without an await.
+//! *Invariants*: apply is admission (DESIGN 4.4): memory only, in log order, deterministic.
+//! *On failure*: a refused command changes nothing and its refusal is the answer.
+
+use crate::command::{Applied, Command, CommandHead, CommandKind};
+use crate::overlay::Overlay;
+use crate::session::{Admission, Sessions};
+use crate::types::{RaftEntry, RaftLogId, RaftStoredMembership};
+use ogee_proto::id::VolumeId;
+use ogee_proto::wire::Status;
+use openraft::EntryPayload;
+
+/// Everything apply changes.
+#[derive(Default)]
+pub(crate) struct State {
+    /// The last entry applied.
+    pub(crate) applied: Option<RaftLogId>,
+    /// The last membership applied.
+    pub(crate) membership: RaftStoredMembership,
+    /// Who may write, and what took effect already.
+    pub(crate) sessions: Sessions,
+    /// Blocks that live in the log.
+    pub(crate) overlay: Overlay,
+    /// Volumes removed since the last checkpoint.
+    pub(crate) removed: Vec<VolumeId>,
+}
+
+/// What an applied entry asks of the world outside the state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// Nothing.
+    None,
+    /// Digest the contents as they are now.
+    Digest(u64),
+}
+
+impl State {
+    /// Applies the next committed entry.
+    pub(crate) fn apply(&mut self, entry: RaftEntry) -> (Applied, Effect) {
+        let index = entry.log_id.index;
+        assert!(
+            self.applied.as_ref().is_none_or(|applied| applied.index + 1 == index),
+            "entries apply in log order without a gap"
+        );
+        self.applied = Some(entry.log_id.clone());
+        match entry.payload {
+            EntryPayload::Blank => (Applied { status: Status::Ok }, Effect::None),
+            EntryPayload::Membership(membership) => {
+                self.membership = RaftStoredMembership::new(Some(entry.log_id), membership);
+                (Applied { status: Status::Ok }, Effect::None)
+            }
+            EntryPayload::Normal(command) => self.apply_command(&command, index),
+        }
+    }
+
+    fn apply_command(&mut self, command: &Command, index: u64) -> (Applied, Effect) {
+        let head = &command.head;
+        let status = match head.kind {
+            CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes => {
+                self.apply_blocks(head, command.payload.len(), index)
+            }
+            CommandKind::Seal => self.sessions.seal(head),
+            CommandKind::Digest => {
+                return (Applied { status: Status::Ok }, Effect::Digest(head.sequence.get()));
+            }
+            CommandKind::RemoveVolume => {
+                self.sessions.remove(head.key.volume);
+                self.overlay.remove_volume(head.key.volume);
+                self.removed.push(head.key.volume);
+                Status::Ok
+            }
+        };
+        (Applied { status }, Effect::None)
+    }
+
+    fn apply_blocks(&mut self, head: &CommandHead, payload_len: usize, index: u64) -> Status {
+        let zero = head.kind != CommandKind::Write;
+        let payload_ok = if zero { payload_len == 0 } else { payload_len == head.length as usize };
+        if !head.is_in_range() || !payload_ok {
+            return Status::BadRequest;
+        }
+        match self.sessions.admit(head) {
+            Admission::Refused(status) => status,
+            Admission::Duplicate => Status::Ok,
+            Admission::Apply => {
+                let (first, count) = (head.first_block(), head.block_count());
+                self.overlay.insert(head.key, first, count, index, zero);
+                Status::Ok
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::PayloadRef;
+    use crate::types::to_raft;
+    use ogee_proto::id::{ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, LogId, Sequence};
+    use ogee_proto::unit::BlockIndex;
+
+    fn entry(index: u64, kind: CommandKind, sequence: u64, length: u32) -> RaftEntry {
+        let head = CommandHead {
+            kind,
+            key: ChunkKey { volume: VolumeId::new(1), chunk: ChunkIndex::new(0) },
+            offset: 4096,
+            length,
+            client: ClientId::new(1),
+            epoch: Epoch::new(1),
+            incarnation: Incarnation::new(0),
+            sequence: Sequence::new(sequence),
+            watermark: Sequence::new(0),
+        };
+        let payload = match kind {
+            CommandKind::Write => PayloadRef::Log { len: length, crc: 0 },
+            _ => PayloadRef::None,
+        };
+        let payload = EntryPayload::Normal(Command { head, payload });
+        RaftEntry { log_id: to_raft(LogId::new(1, index)), payload }
+    }
+
+    #[test]
+    fn a_retry_that_was_logged_twice_takes_effect_once() {
+        let mut state = State::default();
+        let ok = (Applied { status: Status::Ok }, Effect::None);
+        assert_eq!(state.apply(entry(1, CommandKind::Seal, 0, 4096)), ok);
+        assert_eq!(state.apply(entry(2, CommandKind::Write, 1, 4096)), ok);
+        assert_eq!(state.apply(entry(3, CommandKind::Write, 2, 4096)), ok);
+        assert_eq!(state.apply(entry(4, CommandKind::Write, 1, 4096)), ok);
+        let key = ChunkKey { volume: VolumeId::new(1), chunk: ChunkIndex::new(0) };
+        let slot = state.overlay.get(key, BlockIndex::new(1).unwrap()).unwrap();
+        assert_eq!(slot.index, 3, "the duplicate must not overwrite the newer write");
+    }
+
+    #[test]
+    fn unsealed_and_malformed_commands_change_nothing() {
+        let mut state = State::default();
+        let refused = |status| (Applied { status }, Effect::None);
+        let write = |index| entry(index, CommandKind::Write, 1, 4096);
+        assert_eq!(state.apply(write(1)), refused(Status::NotSealed));
+        assert_eq!(state.apply(entry(2, CommandKind::Seal, 0, 4096)), refused(Status::Ok));
+        let ragged = entry(3, CommandKind::Write, 1, 4095);
+        assert_eq!(state.apply(ragged), refused(Status::BadRequest));
+        assert_eq!(state.overlay.len(), 0);
+        assert_eq!(state.apply(write(4)), refused(Status::Ok));
+    }
+}
