@@ -29,9 +29,17 @@ pub const REGISTERED_MEMORY: usize = 512 << 10;
 /// fit waits in user memory until the next turn.
 pub const RING_DEPTH: usize = 128;
 
-/// Longest time that runnable tasks keep I/O waiting. Below 100 µs the preemption timer itself
-/// starves the tasks.
-pub const PREEMPT_INTERVAL: Duration = Duration::from_millis(1);
+/// Longest time that runnable tasks keep I/O waiting. Short ones are dangerous: an executor that the
+/// kernel pauses for this long at the wrong moment goes to sleep with tasks to run (see
+/// `SENTRY_INTERVAL`); at 1 ms a busy machine did it within seconds.
+pub const PREEMPT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Longest sleep of an executor. It bounds the harm of a wake-up that the engine forgets; an idle
+/// executor pays for it with this many turns.
+pub const SENTRY_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Sentries that take turns: all but one may themselves be among the forgotten.
+pub const SENTRIES: u32 = 3;
 
 /// Shortest timer that makes the executor run its rings; a zero-length one would be ready at once.
 pub const YIELD_INTERVAL: Duration = Duration::from_micros(1);
@@ -55,3 +63,4 @@ const _: () = assert!(
 const _: () = assert!(REGISTERED_MEMORY.is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(ZERO_FILL_CHUNK.is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(YIELD_INTERVAL.as_nanos() > 0);
+const _: () = assert!(SENTRY_INTERVAL.as_nanos() <= PREEMPT_INTERVAL.as_nanos());

@@ -15,6 +15,8 @@ pub(crate) use self::glommio::{
 #[cfg(ogee_sim)]
 mod sim;
 #[cfg(ogee_sim)]
+pub use self::sim::block_on_seeded;
+#[cfg(ogee_sim)]
 pub use self::sim::random_u64;
 #[cfg(ogee_sim)]
 pub(crate) use self::sim::{

@@ -3,7 +3,8 @@
 //! **Place.** Under `crate::executor`, which owns the thread. **Owner.** The thread that made it.
 //!
 //! **Invariants.** Memory locked by registration stays within `limit::MEMLOCK_BUDGET`. The first
-//! timer, always late, is spent before the main future starts. When the main future is done all
+//! timer, always late, is spent before the main future starts. No sleep is longer than
+//! `limit::SENTRY_INTERVAL`. When the main future is done all
 //! tasks are cancelled and the rings run once more, so that files and sockets are closed.
 //!
 //! **Failure.** A machine that cannot run io_uring is an error that says why; the engine itself
@@ -19,7 +20,7 @@ use ::glommio::{LocalExecutor, LocalExecutorBuilder};
 use super::error::into_io;
 use super::{sys, timer};
 use crate::executor::Placement;
-use crate::limit::{PREEMPT_INTERVAL, REGISTERED_MEMORY, RING_DEPTH};
+use crate::limit::{PREEMPT_INTERVAL, REGISTERED_MEMORY, RING_DEPTH, SENTRIES, SENTRY_INTERVAL};
 use crate::task;
 
 thread_local! {
@@ -78,6 +79,7 @@ impl Executor {
         let _running = Running::enter();
         self.local.run(async {
             timer::yield_now().await;
+            post_sentries();
             let output = task::run_root(main).await;
             task::cancel_all();
             for _ in 0..SHUTDOWN_TURNS {
@@ -85,6 +87,25 @@ impl Executor {
             }
             output
         })
+    }
+}
+
+/// Keeps the executor from sleeping for long.
+///
+/// When the preemption timer expires after the rings were polled but before the first task ran, the
+/// engine takes the turn for an empty one and goes to sleep, although tasks are queued. Only an
+/// event of the rings ends that sleep, and there may never be one. A sentry's timer is such an
+/// event. Several take turns, because the one whose turn it is may be in the forgotten queue.
+fn post_sentries() {
+    let start = timer::now();
+    for number in 0..SENTRIES {
+        let mut at = start + SENTRY_INTERVAL * number;
+        drop(task::spawn(async move {
+            loop {
+                at = (at + SENTRY_INTERVAL * SENTRIES).max(timer::now());
+                timer::Timer::new(at).await;
+            }
+        }));
     }
 }
 

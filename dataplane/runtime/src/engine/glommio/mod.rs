@@ -10,6 +10,7 @@
 //! | wakers of a task are counted in 16 bits | `task::waker` holds one and counts clones itself |
 //! | dropped pending tasks leak | `task::cell` lets cancelled tasks run to their end |
 //! | runnable tasks starve I/O | `yield_now` is a timer; the preemption interval is short |
+//! | an executor preempted before its first task sleeps with tasks queued | `executor` posts sentries |
 //! | a zero-length timer never yields | `Timer` never makes one |
 //! | `DmaFile::create` opens write-only | `file` opens read and write itself |
 //! | halves of spsc queues are `Clone` | not used: `bridge` is our own |
