@@ -6,7 +6,7 @@ use crate::support::{
 };
 use ogee_proto::limit::REPLICATION_PAYLOAD_MAX;
 use ogee_proto::wire::FrameKind;
-use ogee_runtime::{sleep, spawn};
+use ogee_runtime::{sleep, spawn, timeout};
 use ogee_transport::{
     COPY_MAX, Caller, ConnectionOptions, Doing, Endpoint, FrameReceiver, LARGE_MIN, Listener,
     SendError, TransportError, metrics,
@@ -65,6 +65,39 @@ pub async fn frames_arrive_in_order(endpoint: Endpoint) {
         }
     });
     expect_sequences(&mut receiver, 3000).await;
+    sending.await.unwrap();
+}
+
+pub async fn receiving_may_be_dropped_at_any_point(endpoint: Endpoint) {
+    const ROUNDS: u64 = 12;
+    let (near, far) = open(&endpoint).await;
+    let (sender, _keep) = near.split();
+    let (_, mut receiver) = far.split();
+    let sending = spawn(async move {
+        for round in 0..ROUNDS {
+            for (at, len) in (0..).zip([1 << 20, 0, 300 << 10, 9000]) {
+                sender
+                    .send(write(round * 4 + at, bytes(len)))
+                    .await
+                    .unwrap();
+                // Long enough for the receiver to give up, also after a large frame.
+                sleep(3 * MS).await;
+            }
+        }
+    });
+    let (mut expected, mut dropped) = (0, 0);
+    while expected < ROUNDS * 4 {
+        match timeout(MS, receiver.recv()).await {
+            Err(_) => dropped += 1,
+            Ok(frame) => {
+                let frame = frame.unwrap();
+                assert_eq!(frame.header.sequence.get(), expected);
+                assert!(frame.payload[..] == bytes(frame.payload.len())[..]);
+                expected += 1;
+            }
+        }
+    }
+    assert!(dropped > 0, "it was dropped at all");
     sending.await.unwrap();
 }
 

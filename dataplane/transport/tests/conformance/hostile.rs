@@ -48,6 +48,16 @@ struct Raw {
 }
 
 impl Raw {
+    /// Reads the other side's Hello, as any peer would: closing over unread bytes is a reset.
+    async fn read_hello(&mut self) {
+        let mut header = [0; 128];
+        self.read.read_exact(&mut header).await.unwrap();
+        let header = FrameHeader::decode(&header).unwrap();
+        assert_eq!(header.kind, FrameKind::Hello);
+        let mut meta = vec![0; header.body_len()];
+        self.read.read_exact(&mut meta).await.unwrap();
+    }
+
     /// Reads until the other side ends the connection.
     async fn wait_end(&mut self) {
         let mut waste = vec![0; 4096];
@@ -110,9 +120,7 @@ fn another_version_is_refused_by_the_accepting_side() {
         let text = error.to_string();
         assert!(text.contains("version 9") && text.contains(&format!("speaks {WIRE_VERSION}")));
         // It has said its own version, so that the peer can name both too.
-        let mut header = [0; 128];
-        raw.read.read_exact(&mut header).await.unwrap();
-        assert_eq!(FrameHeader::decode(&header).unwrap().kind, FrameKind::Hello);
+        raw.read_hello().await;
         raw.wait_end().await;
     });
 }
@@ -248,11 +256,11 @@ fn a_frame_cut_short_is_told_from_an_orderly_end() {
     block_on(async {
         let good = wire(&write(1, bytes(100 << 10)));
         for len in [1, 127, 128, 200, 90 << 10] {
-            let (raw, connection) = accept(&hello(), ConnectionOptions::default()).await;
+            let (mut raw, connection) = accept(&hello(), ConnectionOptions::default()).await;
             let (_, mut receiver) = connection.unwrap().split();
-            let mut writer = raw.write;
-            writer.write_all(&good[..len]).await.unwrap();
-            drop((writer, raw.read));
+            raw.read_hello().await;
+            raw.write.write_all(&good[..len]).await.unwrap();
+            drop(raw);
             assert_eq!(
                 receiver.recv().await.unwrap_err(),
                 TransportError::CutShort,
@@ -267,15 +275,13 @@ fn a_ping_that_asks_is_answered() {
     block_on(async {
         let (mut raw, connection) = accept(&hello(), ConnectionOptions::default()).await;
         let (_, mut receiver) = connection.unwrap().split();
-        let mut first = vec![0; 128];
-        raw.read.read_exact(&mut first).await.unwrap();
-        let meta = FrameHeader::decode(&first).unwrap().body_len();
-        raw.read.read_exact(&mut vec![0; meta]).await.unwrap();
+        raw.read_hello().await;
         let ping = Frame::new(FrameHeader::new(FrameKind::Ping, RequestId::new(77)));
         raw.write.write_all(&wire(&ping)).await.unwrap();
         let receiving = spawn(async move { receiver.recv().await });
-        raw.read.read_exact(&mut first).await.unwrap();
-        let pong = FrameHeader::decode(&first).unwrap();
+        let mut header = [0; 128];
+        raw.read.read_exact(&mut header).await.unwrap();
+        let pong = FrameHeader::decode(&header).unwrap();
         assert_eq!((pong.kind, pong.request_id.get()), (FrameKind::Pong, 77));
         drop((raw.read, raw.write));
         assert_eq!(

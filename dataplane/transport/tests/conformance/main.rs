@@ -38,6 +38,7 @@ macro_rules! carriers {
 carriers! {
     connections::bodies_of_every_size_come_back_unchanged,
     connections::frames_arrive_in_order,
+    connections::receiving_may_be_dropped_at_any_point,
     connections::a_burst_is_one_write,
     connections::large_payloads_are_not_copied,
     connections::a_full_queue_gives_the_frame_back,
