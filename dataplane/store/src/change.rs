@@ -1,0 +1,71 @@
+//! What write-back hands to the store.
+
+use ogee_proto::id::ChunkKey;
+use ogee_proto::unit::BlockIndex;
+use ogee_runtime::Payload;
+
+/// New content of one block.
+#[derive(Clone)]
+pub enum BlockChange {
+    /// Exactly one block of data.
+    Data(Payload),
+    /// The block becomes absent and reads as zeros.
+    Zero,
+}
+
+/// One block to write back.
+#[derive(Clone)]
+pub struct WriteBack {
+    /// The chunk.
+    pub key: ChunkKey,
+    /// The block within it.
+    pub block: BlockIndex,
+    /// Its new content.
+    pub what: BlockChange,
+}
+
+/// Sorts by place and keeps the last of several changes to one block.
+pub fn sort(mut changes: Vec<WriteBack>) -> Vec<WriteBack> {
+    changes.sort_by_key(|change| (change.key, change.block));
+    // `dedup_by` drops the first argument, which is the later one: swap to keep the newest.
+    changes.dedup_by(|later, earlier| {
+        let is_same = (later.key, later.block) == (earlier.key, earlier.block);
+        if is_same {
+            std::mem::swap(later, earlier);
+        }
+        is_same
+    });
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ogee_proto::id::{ChunkIndex, VolumeId};
+
+    #[test]
+    fn the_last_change_of_a_block_wins() {
+        let change = |chunk, block, byte: u8| WriteBack {
+            key: ChunkKey {
+                volume: VolumeId::new(1),
+                chunk: ChunkIndex::new(chunk),
+            },
+            block: BlockIndex::new(block).unwrap(),
+            what: BlockChange::Data(Payload::from(vec![byte])),
+        };
+        let list = vec![
+            change(1, 5, 1),
+            change(0, 9, 2),
+            change(1, 5, 3),
+            change(1, 5, 4),
+        ];
+        let sorted: Vec<_> = sort(list)
+            .into_iter()
+            .map(|change| match change.what {
+                BlockChange::Data(data) => (change.key.chunk.get(), data[0]),
+                BlockChange::Zero => panic!("no zeros were given"),
+            })
+            .collect();
+        assert_eq!(sorted, [(0, 2), (1, 4)]);
+    }
+}

@@ -1,0 +1,42 @@
+//! What a store has done since it was opened.
+
+use std::cell::Cell;
+
+/// Counts since the store was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StoreCounters {
+    /// Data bytes read from the device and verified.
+    pub data_bytes_read: u64,
+    /// Data bytes written to the device.
+    pub data_bytes_written: u64,
+    /// Device requests that wrote them.
+    pub data_writes: u64,
+    /// Metadata pages written.
+    pub pages_written: u64,
+    /// Checkpoints completed.
+    pub checkpoints: u64,
+    /// Reads repeated because a write-back changed the chunk under them.
+    pub read_retries: u64,
+    /// Blocks reported with a checksum mismatch.
+    pub checksum_errors: u64,
+    /// Blocks repaired with bytes of a peer.
+    pub repairs: u64,
+}
+
+/// The live counts.
+#[derive(Default)]
+pub struct Counters(Cell<StoreCounters>);
+
+impl Counters {
+    /// The counts now.
+    pub fn get(&self) -> StoreCounters {
+        self.0.get()
+    }
+
+    /// Changes the counts.
+    pub fn update(&self, change: impl FnOnce(&mut StoreCounters)) {
+        let mut counts = self.0.get();
+        change(&mut counts);
+        self.0.set(counts);
+    }
+}

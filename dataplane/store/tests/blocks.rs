@@ -1,0 +1,412 @@
+//! Blocks in, blocks out: maps, sharing of device requests, faults, space.
+
+mod common;
+
+use common::*;
+use futures_util::FutureExt;
+use ogee_device::{Device, Failure, FaultPlan, FaultRule, Operation};
+use ogee_proto::id::CopysetId;
+use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use ogee_proto::unit::ByteLen;
+use ogee_runtime::{Buffer, Payload, spawn, yield_now};
+use ogee_store::{BlockChange, BlockRead, Space, Store, StoreError, WriteBack};
+
+#[test]
+fn what_is_written_is_read_and_the_rest_is_zeros() {
+    run(|| async {
+        let (store, device, _) = fresh(40).await;
+        store
+            .write_back(GROUP, vec![data(0, 5, 1), data(0, 7, 2), data(9, 4095, 3)])
+            .await
+            .unwrap();
+        let reads_before = device.counters().reads;
+        let runs = store
+            .read(GROUP, key(0), block(0), BLOCKS_PER_CHUNK)
+            .await
+            .unwrap();
+        let lens: Vec<usize> = runs.iter().map(BlockRead::blocks).collect();
+        assert_eq!(lens, [5, 1, 1, 1, BLOCKS_PER_CHUNK - 8]);
+        assert_eq!(device.counters().reads - reads_before, 2);
+        assert!(holds(&store, 0, 5, Some(1)).await && holds(&store, 0, 7, Some(2)).await);
+        assert!(holds(&store, 9, 4095, Some(3)).await && holds(&store, 0, 6, None).await);
+        assert_eq!(store.chunks(GROUP), [key(0), key(9)]);
+        let blocks: Vec<usize> = store
+            .allocated(GROUP, key(0))
+            .unwrap()
+            .iter()
+            .map(|it| it.as_usize())
+            .collect();
+        assert_eq!(blocks, [5, 7]);
+        assert_eq!(store.used(), ByteLen::new(2 * 64 << 10));
+    });
+}
+
+#[test]
+fn neighbours_share_device_requests() {
+    run(|| async {
+        let (store, device, _) = fresh(40).await;
+        let before = device.counters();
+        // In reverse: sorting is the store's work.
+        let changes = (0..512).rev().map(|at| data(0, at, at as u64)).collect();
+        store.write_back(GROUP, changes).await.unwrap();
+        assert_eq!(device.counters().writes - before.writes, 2);
+        assert_eq!(store.counters().data_writes, 2);
+        assert_eq!(store.counters().data_bytes_written, 2 * MIB);
+        let runs = store.read(GROUP, key(0), block(0), 512).await.unwrap();
+        assert_eq!(device.counters().reads - before.reads, 2);
+        assert_eq!(store.counters().data_bytes_read, 2 * MIB);
+        let expected: Vec<u8> = (0..512).flat_map(bytes_of).collect();
+        assert_eq!(flatten(&runs), expected);
+    });
+}
+
+#[test]
+fn a_read_without_blocks_costs_no_io() {
+    run(|| async {
+        let (store, device, _) = fresh(40).await;
+        let before = device.counters().reads;
+        let runs = store.read(GROUP, key(1), block(3), 9).await.unwrap();
+        assert_eq!(runs, [BlockRead::Zeros(9)]);
+        assert_eq!(store.read(GROUP, key(1), block(3), 0).await.unwrap(), []);
+        assert_eq!(device.counters().reads, before);
+    });
+}
+
+#[test]
+fn misuse_is_refused_before_anything_changes() {
+    run(|| async {
+        let (store, _, _) = fresh(40).await;
+        store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
+        let stranger = CopysetId::new(8);
+        let result = store
+            .write_back(stranger, vec![data(5, 0, 2), data(0, 0, 2)])
+            .await;
+        assert!(matches!(
+            result,
+            Err(StoreError::WrongCopyset { owner: GROUP, .. })
+        ));
+        assert!(store.read(stranger, key(0), block(0), 1).await.is_err());
+        assert!(store.allocated(stranger, key(0)).is_err());
+        assert!(store.remove_chunk(stranger, key(0)).await.is_err());
+        let short = BlockChange::Data(Payload::from(vec![1; 512]));
+        let short = WriteBack {
+            key: key(6),
+            block: block(0),
+            what: short,
+        };
+        let result = store.write_back(GROUP, vec![data(5, 0, 2), short]).await;
+        assert!(matches!(result, Err(StoreError::BlockLength { .. })));
+        let result = store.read(GROUP, key(0), block(4000), 97).await;
+        assert!(matches!(
+            result,
+            Err(StoreError::OutOfChunk { count: 97, .. })
+        ));
+        assert_eq!(store.chunks(GROUP), [key(0)]);
+        assert!(store.chunks(stranger).is_empty());
+    });
+}
+
+#[test]
+fn zeroing_the_last_block_frees_the_extent_after_the_next_checkpoint() {
+    run(|| async {
+        let (store, _, _) = fresh(40).await;
+        let all = store.free();
+        store
+            .write_back(GROUP, (0..16).map(|at| data(0, at, 1)).collect())
+            .await
+            .unwrap();
+        store
+            .write_back(GROUP, (1..16).map(|at| zero(0, at)).collect())
+            .await
+            .unwrap();
+        assert!(holds(&store, 0, 0, Some(1)).await && holds(&store, 0, 1, None).await);
+        assert_eq!(store.usage().pending, ByteLen::ZERO);
+        store
+            .write_back(GROUP, vec![zero(0, 0), zero(3, 9)])
+            .await
+            .unwrap();
+        assert_eq!(store.usage().pending, ByteLen::new(64 << 10));
+        assert!(store.chunks(GROUP).is_empty() && store.free() < all);
+        store.checkpoint(vec![]).await.unwrap();
+        assert_eq!((store.free(), store.usage().pending), (all, ByteLen::ZERO));
+    });
+}
+
+#[test]
+fn a_block_may_join_an_extent_whose_other_blocks_go_in_the_same_call() {
+    run(|| async {
+        let (store, device, _) = fresh(40).await;
+        store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
+        store
+            .write_back(GROUP, vec![zero(0, 0), data(0, 1, 2)])
+            .await
+            .unwrap();
+        store.checkpoint(vec![]).await.unwrap();
+        // If the extent had been freed as well, this would get the same one.
+        store.write_back(GROUP, vec![data(1, 1, 3)]).await.unwrap();
+        assert!(holds(&store, 0, 1, Some(2)).await && holds(&store, 0, 0, None).await);
+        store.checkpoint(vec![]).await.unwrap();
+        let store = Store::open(&device).await.unwrap();
+        assert!(holds(&store, 0, 1, Some(2)).await && holds(&store, 1, 1, Some(3)).await);
+    });
+}
+
+#[test]
+fn a_full_store_refuses_and_recovers() {
+    run(|| async {
+        let (store, device, _) = fresh(26).await;
+        let extents = usize::try_from(store.capacity().get() / (64 << 10)).unwrap();
+        let chunk_of = |extent: usize| u32::try_from(extent / 256).unwrap();
+        let fill = (0..extents)
+            .map(|it| data(chunk_of(it), it % 256 * 16, it as u64))
+            .collect();
+        store.write_back(GROUP, fill).await.unwrap();
+        assert_eq!(store.free(), ByteLen::ZERO);
+
+        // One block would be an overwrite; the other needs space: neither may happen.
+        let result = store
+            .write_back(GROUP, vec![data(0, 0, 9_999), data(5, 0, 9_999)])
+            .await;
+        let no_space = |pending| {
+            move |result: Result<(), StoreError>| {
+                matches!(result, Err(StoreError::NoSpace {
+                    space: Space::Extents, needed: 1, free: 0, pending: found,
+                }) if found == pending)
+            }
+        };
+        assert!(no_space(0)(result));
+        assert!(holds(&store, 0, 0, Some(0)).await && store.chunks(GROUP).len() == 2);
+        // Overwriting works, the metadata has its own space, and so does freeing.
+        store
+            .write_back(GROUP, vec![data(0, 0, 777)])
+            .await
+            .unwrap();
+        store.checkpoint(vec![group(1, b"full")]).await.unwrap();
+        store.write_back(GROUP, vec![zero(0, 16)]).await.unwrap();
+        assert!(no_space(1)(
+            store.write_back(GROUP, vec![data(5, 0, 1)]).await
+        ));
+        store
+            .checkpoint(vec![group(2, b"still full")])
+            .await
+            .unwrap();
+        store.write_back(GROUP, vec![data(5, 0, 1)]).await.unwrap();
+        store.checkpoint(vec![]).await.unwrap();
+
+        let store = Store::open(&device).await.unwrap();
+        assert_eq!(store.free(), ByteLen::ZERO);
+        assert!(holds(&store, 5, 0, Some(1)).await && holds(&store, 0, 16, None).await);
+        assert!(holds(&store, 0, 0, Some(777)).await && holds(&store, 0, 32, Some(2)).await);
+    });
+}
+
+#[test]
+fn map_pages_run_out_with_a_name_and_checkpoints_go_on() {
+    run(|| async {
+        let (store, device, _) = fresh(64).await;
+        let leaves = store.usage().map_pages_free;
+        assert!(
+            u64::from(leaves) < store.free().get() / (64 << 10),
+            "the test needs extents"
+        );
+        // One block in each of so many leaves: 52 extents apart.
+        let scattered = |count: u32, seed: u64| -> Vec<WriteBack> {
+            (0..count)
+                .map(|it| data(it / 4, (it % 4) as usize * 52 * 16, seed))
+                .collect()
+        };
+        let result = store.write_back(GROUP, scattered(leaves + 1, 1)).await;
+        assert!(matches!(
+            result,
+            Err(StoreError::NoSpace {
+                space: Space::MapPages,
+                ..
+            })
+        ));
+        assert!(store.chunks(GROUP).is_empty());
+        // Every page is rewritten by every checkpoint, next to the copy that is durable.
+        for seed in 2..5 {
+            store
+                .write_back(GROUP, scattered(leaves, seed))
+                .await
+                .unwrap();
+            store
+                .checkpoint(vec![group(seed, &[9; 100_000])])
+                .await
+                .unwrap();
+        }
+        let store = Store::open(&device).await.unwrap();
+        assert_eq!(store.usage().map_pages_free, 0);
+        assert!(holds(&store, 11, 52 * 16, Some(4)).await);
+    });
+}
+
+#[test]
+fn a_flipped_bit_is_never_returned() {
+    run(|| async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        store
+            .write_back(GROUP, vec![data(0, 0, 1), data(0, 1, 2)])
+            .await
+            .unwrap();
+        let at = locate(&memory, 2).await;
+        faults.add(FaultRule::flip_bit(at.add(ByteLen::new(100)), 3));
+        let result = store.read(GROUP, key(0), block(0), 2).await;
+        let bad = block(1);
+        assert!(matches!(result, Err(StoreError::Checksum { block, .. }) if block == bad));
+        assert!(holds(&store, 0, 0, Some(1)).await);
+        assert_eq!(store.scrub(GROUP, key(0)).await.unwrap(), [bad]);
+        assert!(store.counters().checksum_errors >= 2);
+        faults.clear();
+        assert!(holds(&store, 0, 1, Some(2)).await);
+        assert!(store.scrub(GROUP, key(0)).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_misdirected_write_is_found_at_both_ends_and_repaired() {
+    run(|| async {
+        let (store, device, _) = fresh(40).await;
+        store
+            .write_back(GROUP, vec![data(0, 3, 1), data(4, 3, 2)])
+            .await
+            .unwrap();
+        let (first, second) = (locate(&device, 1).await, locate(&device, 2).await);
+        for (at, seed) in [(first, 2), (second, 1)] {
+            device
+                .write(at, Buffer::copy_from(&bytes_of(seed)))
+                .await
+                .unwrap();
+        }
+        assert!(is_checksum_error(&read(&store, 0, 3).await));
+        assert!(is_checksum_error(&read(&store, 4, 3).await));
+        let peer = |seed| Payload::from(bytes_of(seed));
+        let wrong = store.repair(GROUP, key(0), block(3), peer(2)).await;
+        assert!(matches!(wrong, Err(StoreError::Checksum { .. })));
+        let absent = store.repair(GROUP, key(0), block(4), peer(1)).await;
+        assert!(matches!(absent, Err(StoreError::NotPresent { .. })));
+        store
+            .repair(GROUP, key(0), block(3), peer(1))
+            .await
+            .unwrap();
+        store
+            .repair(GROUP, key(4), block(3), peer(2))
+            .await
+            .unwrap();
+        assert!(holds(&store, 0, 3, Some(1)).await && holds(&store, 4, 3, Some(2)).await);
+        assert_eq!(store.counters().repairs, 2);
+    });
+}
+
+#[test]
+fn a_failed_write_changes_only_what_was_written() {
+    run(|| async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        store
+            .write_back(GROUP, vec![data(0, 0, 1), data(1, 0, 2)])
+            .await
+            .unwrap();
+        let free = store.free();
+        let at = locate(&memory, 2).await;
+        let fail = FaultRule::fail(Operation::Write, Failure::Eio);
+        faults.add(fail.within(at, ByteLen::from_usize(BLOCK_SIZE)).times(1));
+        // Chunk 0 is written, chunk 1 fails, chunk 2 needs a new extent and is written.
+        let changes = || vec![data(0, 0, 11), data(1, 0, 12), data(2, 0, 13)];
+        assert!(matches!(
+            store.write_back(GROUP, changes()).await,
+            Err(StoreError::Device(_))
+        ));
+        assert!(holds(&store, 0, 0, Some(11)).await && holds(&store, 1, 0, Some(2)).await);
+        assert!(holds(&store, 2, 0, Some(13)).await && store.free() < free);
+        // A new extent that could not be written is free again at once.
+        let free = store.free();
+        faults.add(FaultRule::fail(Operation::Write, Failure::Eio).times(1));
+        assert!(store.write_back(GROUP, vec![data(3, 0, 14)]).await.is_err());
+        assert_eq!((store.free(), store.usage().pending), (free, ByteLen::ZERO));
+        assert_eq!(store.chunks(GROUP), [key(0), key(1), key(2)]);
+        store.write_back(GROUP, changes()).await.unwrap();
+        assert!(holds(&store, 1, 0, Some(12)).await);
+    });
+}
+
+#[test]
+fn a_read_waits_for_the_overwrite_that_overtakes_it() {
+    run(|| async {
+        let (store, _, _) = fresh(40).await;
+        let write = |seed| store.write_back(GROUP, (0..64).map(|at| data(0, at, seed)).collect());
+        write(0).await.unwrap();
+        for seed in 1..40 {
+            let writer = spawn({
+                let store = store.clone();
+                let changes = (0..64).map(|at| data(0, at, seed)).collect();
+                async move { store.write_back(GROUP, changes).await }
+            });
+            while !writer.is_finished() {
+                let bytes = flatten(&store.read(GROUP, key(0), block(0), 64).await.unwrap());
+                for got in bytes.chunks(BLOCK_SIZE) {
+                    assert!(got == bytes_of(seed) || got == bytes_of(seed - 1));
+                }
+                yield_now().await;
+            }
+            writer.await.unwrap().unwrap();
+            assert!(holds(&store, 0, 63, Some(seed)).await);
+        }
+        assert!(
+            store.counters().read_retries > 0,
+            "no read was ever overtaken"
+        );
+    });
+}
+
+#[test]
+fn a_dropped_write_back_runs_to_its_end() {
+    run(|| async {
+        let (store, _, _) = fresh(40).await;
+        let write = store.write_back(GROUP, vec![data(0, 0, 1)]);
+        assert!(write.now_or_never().is_none(), "polled once, then dropped");
+        // The group's next call takes its turn behind it.
+        store.write_back(GROUP, vec![data(0, 1, 2)]).await.unwrap();
+        assert!(holds(&store, 0, 0, Some(1)).await && holds(&store, 0, 1, Some(2)).await);
+    });
+}
+
+#[test]
+fn groups_write_side_by_side_and_never_share_an_extent() {
+    run(|| async {
+        let (store, device, _) = fresh(40).await;
+        let writers: Vec<_> = (0..8u32)
+            .map(|at| {
+                let store = store.clone();
+                let change = move |block| {
+                    data(
+                        at,
+                        usize::from(block),
+                        u64::from(at) * 1_000 + u64::from(block),
+                    )
+                };
+                let changes = (0..40u8).map(change).collect();
+                spawn(async move { store.write_back(CopysetId::new(at), changes).await })
+            })
+            .collect();
+        for writer in writers {
+            writer.await.unwrap().unwrap();
+        }
+        store.checkpoint(vec![]).await.unwrap();
+        // Opening refuses extents that are named twice.
+        let store = Store::open(&device).await.unwrap();
+        for at in 0..8 {
+            let runs = store
+                .read(CopysetId::new(at), key(at), block(0), 40)
+                .await
+                .unwrap();
+            let expected: Vec<u8> = (0..40)
+                .flat_map(|it| bytes_of(u64::from(at) * 1_000 + it))
+                .collect();
+            assert_eq!(flatten(&runs), expected);
+        }
+    });
+}
