@@ -11,6 +11,9 @@ use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::ByteLen;
 use std::collections::BTreeSet;
 
+/// An extent taken from the free ones, and where it is to be mapped.
+type Fresh = (ChunkKey, Place, ExtentId);
+
 /// A write-back with a place for each of its blocks.
 pub struct Batch {
     /// Sorted, one per block.
@@ -18,7 +21,7 @@ pub struct Batch {
     /// Where each change goes; `None` for zeros.
     pub targets: Vec<Option<ExtentId>>,
     /// Extents taken for this batch.
-    reserved: Vec<(ChunkKey, Place, ExtentId)>,
+    reserved: Vec<Fresh>,
     /// Map pages that this batch may create.
     leaves_reserved: u32,
 }
@@ -129,8 +132,8 @@ impl State {
         &mut self,
         copyset: CopysetId,
         changes: &[WriteBack],
-    ) -> (Vec<Option<ExtentId>>, Vec<(ChunkKey, Place, ExtentId)>) {
-        let mut reserved: Vec<(ChunkKey, Place, ExtentId)> = Vec::new();
+    ) -> (Vec<Option<ExtentId>>, Vec<Fresh>) {
+        let mut reserved: Vec<Fresh> = Vec::new();
         let mut previous: Option<ExtentId> = None;
         let mut targets = Vec::with_capacity(changes.len());
         for change in changes {

@@ -1,5 +1,7 @@
 //! Blocks in, blocks out: maps, sharing of device requests, faults, space.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use common::*;
@@ -8,12 +10,13 @@ use ogee_device::{Device, Failure, FaultPlan, FaultRule, Operation};
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::ByteLen;
+use ogee_runtime::executor::block_on;
 use ogee_runtime::{Buffer, Payload, spawn, yield_now};
 use ogee_store::{BlockChange, BlockRead, Space, Store, StoreError, WriteBack};
 
 #[test]
 fn what_is_written_is_read_and_the_rest_is_zeros() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         store
             .write_back(GROUP, vec![data(0, 5, 1), data(0, 7, 2), data(9, 4095, 3)])
@@ -37,13 +40,13 @@ fn what_is_written_is_read_and_the_rest_is_zeros() {
             .map(|it| it.as_usize())
             .collect();
         assert_eq!(blocks, [5, 7]);
-        assert_eq!(store.used(), ByteLen::new(2 * 64 << 10));
+        assert_eq!(store.used(), ByteLen::new(2 * (64 << 10)));
     });
 }
 
 #[test]
 fn neighbours_share_device_requests() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         let before = device.counters();
         // In reverse: sorting is the store's work.
@@ -62,7 +65,7 @@ fn neighbours_share_device_requests() {
 
 #[test]
 fn a_read_without_blocks_costs_no_io() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         let before = device.counters().reads;
         let runs = store.read(GROUP, key(1), block(3), 9).await.unwrap();
@@ -74,7 +77,7 @@ fn a_read_without_blocks_costs_no_io() {
 
 #[test]
 fn misuse_is_refused_before_anything_changes() {
-    run(|| async {
+    block_on(async {
         let (store, _, _) = fresh(40).await;
         store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
         let stranger = CopysetId::new(8);
@@ -108,7 +111,7 @@ fn misuse_is_refused_before_anything_changes() {
 
 #[test]
 fn zeroing_the_last_block_frees_the_extent_after_the_next_checkpoint() {
-    run(|| async {
+    block_on(async {
         let (store, _, _) = fresh(40).await;
         let all = store.free();
         store
@@ -134,7 +137,7 @@ fn zeroing_the_last_block_frees_the_extent_after_the_next_checkpoint() {
 
 #[test]
 fn a_block_may_join_an_extent_whose_other_blocks_go_in_the_same_call() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
         store
@@ -153,7 +156,7 @@ fn a_block_may_join_an_extent_whose_other_blocks_go_in_the_same_call() {
 
 #[test]
 fn a_full_store_refuses_and_recovers() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(26).await;
         let extents = usize::try_from(store.capacity().get() / (64 << 10)).unwrap();
         let chunk_of = |extent: usize| u32::try_from(extent / 256).unwrap();
@@ -202,7 +205,7 @@ fn a_full_store_refuses_and_recovers() {
 
 #[test]
 fn map_pages_run_out_with_a_name_and_checkpoints_go_on() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(64).await;
         let leaves = store.usage().map_pages_free;
         assert!(
@@ -243,7 +246,7 @@ fn map_pages_run_out_with_a_name_and_checkpoints_go_on() {
 
 #[test]
 fn a_flipped_bit_is_never_returned() {
-    run(|| async {
+    block_on(async {
         let (memory, _) = formatted(40).await;
         let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
         let store = Store::open(&device).await.unwrap();
@@ -267,7 +270,7 @@ fn a_flipped_bit_is_never_returned() {
 
 #[test]
 fn a_misdirected_write_is_found_at_both_ends_and_repaired() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         store
             .write_back(GROUP, vec![data(0, 3, 1), data(4, 3, 2)])
@@ -302,7 +305,7 @@ fn a_misdirected_write_is_found_at_both_ends_and_repaired() {
 
 #[test]
 fn a_failed_write_changes_only_what_was_written() {
-    run(|| async {
+    block_on(async {
         let (memory, _) = formatted(40).await;
         let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
         let store = Store::open(&device).await.unwrap();
@@ -335,7 +338,7 @@ fn a_failed_write_changes_only_what_was_written() {
 
 #[test]
 fn a_read_waits_for_the_overwrite_that_overtakes_it() {
-    run(|| async {
+    block_on(async {
         let (store, _, _) = fresh(40).await;
         let write = |seed| store.write_back(GROUP, (0..64).map(|at| data(0, at, seed)).collect());
         write(0).await.unwrap();
@@ -364,7 +367,7 @@ fn a_read_waits_for_the_overwrite_that_overtakes_it() {
 
 #[test]
 fn a_dropped_write_back_runs_to_its_end() {
-    run(|| async {
+    block_on(async {
         let (store, _, _) = fresh(40).await;
         let write = store.write_back(GROUP, vec![data(0, 0, 1)]);
         assert!(write.now_or_never().is_none(), "polled once, then dropped");
@@ -376,7 +379,7 @@ fn a_dropped_write_back_runs_to_its_end() {
 
 #[test]
 fn groups_write_side_by_side_and_never_share_an_extent() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         let writers: Vec<_> = (0..8u32)
             .map(|at| {

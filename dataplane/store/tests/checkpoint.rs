@@ -1,18 +1,21 @@
 //! Checkpoints: atomic, complete, and harmless to what is durable.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use common::*;
 use ogee_device::{Device, Failure, FaultPlan, FaultRule, Operation, Operations, Survivors};
 use ogee_proto::id::{CopysetId, LogId};
 use ogee_proto::unit::ByteLen;
+use ogee_runtime::executor::block_on;
 use ogee_runtime::{spawn, yield_now};
 use ogee_store::{GROUP_STATE_MAX, GroupCheckpoint, PageFault, Store, StoreError};
 use std::time::Duration;
 
 #[test]
 fn groups_survive_with_their_states() {
-    run(|| async {
+    block_on(async {
         let (store, device, control) = fresh(40).await;
         let long: Vec<u8> = (0..20_000u32).flat_map(u32::to_le_bytes).collect();
         let other = GroupCheckpoint {
@@ -50,7 +53,7 @@ fn groups_survive_with_their_states() {
 
 #[test]
 fn states_beyond_the_limits_are_refused_before_anything_changes() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         store.checkpoint(vec![group(1, b"kept")]).await.unwrap();
         store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
@@ -73,7 +76,7 @@ fn states_beyond_the_limits_are_refused_before_anything_changes() {
 
 #[test]
 fn a_removed_group_is_gone_and_may_come_back() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         let all = store.free();
         let other = CopysetId::new(9);
@@ -103,7 +106,7 @@ fn a_removed_group_is_gone_and_may_come_back() {
 
 #[test]
 fn removed_chunks_and_volumes_free_their_space() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         let all = store.free();
         store
@@ -127,7 +130,7 @@ fn removed_chunks_and_volumes_free_their_space() {
 /// the new one, whole, and opening it twice gives the same.
 #[test]
 fn a_crash_in_a_checkpoint_leaves_the_old_state_or_the_new() {
-    run(|| async {
+    block_on(async {
         let (store, _, control) = fresh(40).await;
         let blocks: Vec<(u32, usize)> = (0..60).map(|it| (it % 4, it as usize * 61)).collect();
         let write = |seed: u64| {
@@ -189,7 +192,7 @@ async fn which(device: &Device, blocks: &[(u32, usize)]) -> usize {
 /// is the old state or the new one.
 #[test]
 fn a_failed_checkpoint_stops_the_store_and_keeps_the_old_state() {
-    run(|| async {
+    block_on(async {
         let mut failures = 0;
         for nth in 0.. {
             let (memory, _) = formatted(40).await;
@@ -231,7 +234,7 @@ fn a_failed_checkpoint_stops_the_store_and_keeps_the_old_state() {
 
 #[test]
 fn a_lost_page_write_is_named() {
-    run(|| async {
+    block_on(async {
         let (memory, _) = formatted(40).await;
         let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
         let store = Store::open(&device).await.unwrap();
@@ -259,7 +262,7 @@ fn a_lost_page_write_is_named() {
 
 #[test]
 fn rotten_metadata_is_named() {
-    run(|| async {
+    block_on(async {
         let (memory, _) = formatted(40).await;
         let store = Store::open(&memory).await.unwrap();
         store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
@@ -292,7 +295,7 @@ fn rotten_metadata_is_named() {
 
 #[test]
 fn a_checkpoint_holds_the_cut_and_nothing_later() {
-    run(|| async {
+    block_on(async {
         let (memory, control) = formatted(40).await;
         let slow = FaultRule::delay(Operation::Flush, Duration::from_millis(30));
         let (device, _) = Device::fault(memory.clone(), slow.into());

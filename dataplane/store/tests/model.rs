@@ -1,10 +1,13 @@
 //! Random histories against a simple model: a map of blocks, and a log to replay.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use common::*;
 use ogee_device::{Device, MemoryControl, Survivors};
 use ogee_proto::limit::BLOCKS_PER_CHUNK;
+use ogee_runtime::executor::block_on;
 use ogee_store::{BlockChange, BlockRead, Store, WriteBack};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -268,7 +271,7 @@ proptest! {
 
     #[test]
     fn every_history_agrees_with_the_model(steps in prop::collection::vec(step(), 1..25)) {
-        run(|| async move {
+        block_on(async move {
             let mut world = World::new().await;
             for step in steps {
                 world.step(step).await;

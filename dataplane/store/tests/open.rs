@@ -1,5 +1,7 @@
 //! Formatting and opening: what is refused, and by which name.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its helpers too")]
+
 mod common;
 
 use common::*;
@@ -8,6 +10,7 @@ use ogee_proto::checksum::crc32c;
 use ogee_proto::id::StoreId;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::Buffer;
+use ogee_runtime::executor::block_on;
 use ogee_store::{FORMAT_VERSION, Foreign, Store, StoreError, StoreParams};
 
 const COPIES: [u64; 2] = [0, 64 << 10];
@@ -27,7 +30,7 @@ fn reseal(page: &mut [u8]) {
 
 #[test]
 fn a_new_store_is_empty_and_says_who_it_is() {
-    run(|| async {
+    block_on(async {
         let (device, _) = formatted(40).await;
         let store = Store::open(&device).await.unwrap();
         let info = Store::probe(&device).await.unwrap();
@@ -47,7 +50,7 @@ fn a_new_store_is_empty_and_says_who_it_is() {
 
 #[test]
 fn foreign_data_is_refused_and_overwritten_only_by_force() {
-    run(|| async {
+    block_on(async {
         let cases: [(u64, usize, &[u8], Foreign); 4] = [
             (0, 1080, b"\x53\xef", Foreign::Ext),
             (0, 0, b"XFSB", Foreign::Xfs),
@@ -62,7 +65,7 @@ fn foreign_data_is_refused_and_overwritten_only_by_force() {
         for (page, at, magic, expected) in cases {
             let device = Device::memory(ByteLen::new(40 * MIB));
             patch(&device, page, |bytes| {
-                bytes[at..at + magic.len()].copy_from_slice(magic)
+                bytes[at..at + magic.len()].copy_from_slice(magic);
             })
             .await;
             let result = Store::format(&device, params(false)).await;
@@ -87,7 +90,7 @@ fn foreign_data_is_refused_and_overwritten_only_by_force() {
 
 #[test]
 fn a_store_is_not_formatted_over_and_force_leaves_nothing_of_it() {
-    run(|| async {
+    block_on(async {
         let (store, device, _) = fresh(40).await;
         store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
         store.checkpoint(vec![group(1, b"old")]).await.unwrap();
@@ -112,7 +115,7 @@ fn a_store_is_not_formatted_over_and_force_leaves_nothing_of_it() {
 
 #[test]
 fn sizes_that_do_not_fit_are_refused_with_the_size_that_would() {
-    run(|| async {
+    block_on(async {
         let tiny = Device::memory(ByteLen::new(MIB));
         let Err(StoreError::TooSmall { minimum, .. }) = Store::format(&tiny, params(false)).await
         else {
@@ -134,7 +137,7 @@ fn sizes_that_do_not_fit_are_refused_with_the_size_that_would() {
 
 #[test]
 fn a_device_that_shrank_is_refused_and_one_that_grew_is_not() {
-    run(|| async {
+    block_on(async {
         let (device, _) = formatted(40).await;
         let head = device
             .read(ByteOffset::ZERO, ByteLen::new(MIB))
@@ -162,7 +165,7 @@ fn a_device_that_shrank_is_refused_and_one_that_grew_is_not() {
 
 #[test]
 fn another_format_is_refused_with_both_versions() {
-    run(|| async {
+    block_on(async {
         let (device, _) = formatted(40).await;
         patch(&device, COPIES[1], |page| {
             page[8] = 2;
@@ -182,7 +185,7 @@ fn another_format_is_refused_with_both_versions() {
 
 #[test]
 fn one_bad_superblock_is_replaced_and_two_are_the_end() {
-    run(|| async {
+    block_on(async {
         for bad in COPIES {
             let (store, device, _) = fresh(40).await;
             store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
@@ -218,7 +221,7 @@ fn one_bad_superblock_is_replaced_and_two_are_the_end() {
 
 #[test]
 fn a_superblock_that_cannot_be_read_is_as_good_as_damaged() {
-    run(|| async {
+    block_on(async {
         let (memory, _) = formatted(40).await;
         let eio =
             |at| FaultRule::fail(Operation::Read, Failure::Eio).within(ByteOffset::new(at), PAGE);
@@ -240,7 +243,7 @@ fn a_superblock_that_cannot_be_read_is_as_good_as_damaged() {
 
 #[test]
 fn superblocks_of_two_stores_are_refused() {
-    run(|| async {
+    block_on(async {
         let (device, _) = formatted(40).await;
         patch(&device, COPIES[1], |page| {
             page[16] ^= 1;
@@ -258,7 +261,7 @@ fn superblocks_of_two_stores_are_refused() {
 /// What opening reads depends on what is stored, not on the device.
 #[test]
 fn opening_costs_what_the_metadata_costs() {
-    run(|| async {
+    block_on(async {
         let mut costs = Vec::new();
         for mib in [64, 1 << 20] {
             let (store, device, _) = fresh(mib).await;
@@ -290,12 +293,11 @@ fn opening_costs_what_the_metadata_costs() {
 fn a_real_file_keeps_what_was_checkpointed() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("device");
-    let opened = path.clone();
-    run(move || async move {
+    block_on(async {
         let options = OpenOptions {
             create: Some(ByteLen::new(64 * MIB)),
         };
-        let device = Device::open(&opened, options).await.unwrap();
+        let device = Device::open(&path, options).await.unwrap();
         Store::format(&device, params(false)).await.unwrap();
         let store = Store::open(&device).await.unwrap();
         store
@@ -312,7 +314,7 @@ fn a_real_file_keeps_what_was_checkpointed() {
             .unwrap();
         store.write_back(GROUP, vec![data(2, 0, 1)]).await.unwrap();
     });
-    run(move || async move {
+    block_on(async {
         let device = Device::open(&path, OpenOptions::default()).await.unwrap();
         let store = Store::open(&device).await.unwrap();
         assert_eq!(store.group(GROUP), Some(group(8, &[3; 50_000])));

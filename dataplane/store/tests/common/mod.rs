@@ -8,26 +8,14 @@ use ogee_proto::id::{ChunkIndex, ChunkKey, CopysetId, LogId, StoreId, VolumeId};
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
 use ogee_runtime::Payload;
-use ogee_runtime::executor::ShardBuilder;
 use ogee_store::{
     BlockChange, BlockRead, GroupCheckpoint, Store, StoreError, StoreParams, WriteBack,
 };
-use std::future::Future;
-use std::time::Duration;
 use uuid::Uuid;
 
 pub const MIB: u64 = 1 << 20;
 pub const GROUP: CopysetId = CopysetId::new(7);
 pub const CLUSTER: Uuid = Uuid::from_bytes([0xc1; 16]);
-
-/// Runs a test on a shard of its own.
-///
-/// The shard spins before it sleeps: devices in memory yield by timers of a microsecond, and the
-/// io_uring engine may lose such a timer when it fires while the executor falls asleep.
-pub fn run<F: Future<Output = ()> + 'static>(test: impl FnOnce() -> F + Send + 'static) {
-    let shard = ShardBuilder::new("test").spin_before_park(Duration::from_millis(1));
-    shard.start(test).unwrap().join().unwrap();
-}
 
 pub fn params(force: bool) -> StoreParams {
     let store = StoreId::from_bytes([0x5a; 16]);
