@@ -58,13 +58,20 @@ pub(crate) fn encode<'a>(
     records: impl Iterator<Item = (CopysetId, &'a Record, &'a Payload)> + Clone,
 ) -> Encoded {
     let records_len: usize = records.clone().map(|(_, record, _)| record.len()).sum();
-    let payload_len: usize = records.clone().map(|(_, record, _)| record.payload_len()).sum();
+    let payload_len: usize = records
+        .clone()
+        .map(|(_, record, _)| record.payload_len())
+        .sum();
     let header_len = header_area_len(records_len);
     let mut buffer = Buffer::zeroed(header_len + payload_len);
     let (area, payloads) = buffer.split_at_mut(header_len);
     let (mut at, mut payload_at, mut count) = (BATCH_HEADER_LEN, 0, 0u32);
     for (group, record, payload) in records {
-        record.encode(group, page_number(payload_at), &mut area[at..at + record.len()]);
+        record.encode(
+            group,
+            page_number(payload_at),
+            &mut area[at..at + record.len()],
+        );
         payloads[payload_at..payload_at + payload.len()].copy_from_slice(payload);
         at += record.len();
         payload_at += record.payload_len();
@@ -73,13 +80,18 @@ pub(crate) fn encode<'a>(
     let mut header = header_of(place, count);
     header.header_pages = page_number(header_len).into();
     header.payload_pages = page_number(payload_len).into();
-    header.header_len =
-        u32::try_from(at).expect("invariant: a header area is at most HEADER_AREA_MAX").into();
+    header.header_len = u32::try_from(at)
+        .expect("invariant: a header area is at most HEADER_AREA_MAX")
+        .into();
     area[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
     let crc = crc_of(area);
     header.crc = crc.into();
     area[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
-    Encoded { buffer, crc, header_len }
+    Encoded {
+        buffer,
+        crc,
+        header_len,
+    }
 }
 
 fn header_of(place: &BatchPlace, records: u32) -> BatchHeader {
@@ -209,9 +221,17 @@ mod tests {
                 payload,
                 payload_crc: 5,
             };
-            (group, Record::Entry(EntryRecord::new(group, &entry, 0)), entry.payload)
+            (
+                group,
+                Record::Entry(EntryRecord::new(group, &entry, 0)),
+                entry.payload,
+            )
         };
-        let vote = Vote { term: 1, voted_for: 2, committed: true };
+        let vote = Vote {
+            term: 1,
+            voted_for: 2,
+            committed: true,
+        };
         vec![
             (group, Record::Vote(vote), Payload::empty()),
             entry(1, Payload::from(vec![0xa1; PAGE])),
@@ -222,7 +242,12 @@ mod tests {
 
     fn encoded() -> super::Encoded {
         let items = items();
-        encode(&place(), items.iter().map(|(group, record, payload)| (*group, record, payload)))
+        encode(
+            &place(),
+            items
+                .iter()
+                .map(|(group, record, payload)| (*group, record, payload)),
+        )
     }
 
     #[test]
@@ -233,7 +258,10 @@ mod tests {
         assert_eq!(BatchHead::area_len(&encoded.buffer), Ok(2 * PAGE));
         let area = &encoded.buffer[..2 * PAGE];
         let head = BatchHead::parse(area, STORE).unwrap();
-        assert_eq!((head.place, head.crc, head.len()), (place(), encoded.crc, 5 * PAGE));
+        assert_eq!(
+            (head.place, head.crc, head.len()),
+            (place(), encoded.crc, 5 * PAGE)
+        );
         let records = head.records(area).unwrap();
         let pages: Vec<u32> = records.iter().map(|decoded| decoded.payload_page).collect();
         assert_eq!(pages, [0, 0, 1, 1]);

@@ -30,7 +30,12 @@ const STALE_MIN: usize = 64;
 
 impl Cache {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { limit, bytes: 0, order: VecDeque::new(), stale: 0 }
+        Self {
+            limit,
+            bytes: 0,
+            order: VecDeque::new(),
+            stale: 0,
+        }
     }
 
     /// A payload of `len` bytes became durable and stays in memory.
@@ -48,7 +53,11 @@ impl Cache {
     /// The next payload to drop, if too much is held. The caller then reports
     /// [`Cache::dropped`] or, if the entry is gone, [`Cache::skipped`].
     pub(crate) fn excess(&mut self) -> Option<Ticket> {
-        if self.bytes > self.limit { self.order.pop_front() } else { None }
+        if self.bytes > self.limit {
+            self.order.pop_front()
+        } else {
+            None
+        }
     }
 
     /// The payload of an excess ticket was dropped.
@@ -81,7 +90,11 @@ mod tests {
     use ogee_proto::id::CopysetId;
 
     fn ticket(serial: u64) -> Ticket {
-        Ticket { group: CopysetId::new(1), index: serial, serial }
+        Ticket {
+            group: CopysetId::new(1),
+            index: serial,
+            serial,
+        }
     }
 
     #[test]

@@ -34,7 +34,12 @@ pub(crate) struct Completer {
 /// A pair.
 pub(crate) fn completion() -> (Completer, Completion) {
     let shared = Rc::new(RefCell::new(Shared::default()));
-    (Completer { shared: Rc::clone(&shared) }, Completion { shared })
+    (
+        Completer {
+            shared: Rc::clone(&shared),
+        },
+        Completion { shared },
+    )
 }
 
 impl Completer {

@@ -5,11 +5,11 @@
 //! functions only. *On failure*: see `state`.
 
 use crate::completion::{Completion, completion};
+use crate::error::LogError;
 use crate::queue::Done;
 use crate::signal::Signal;
 use crate::state::State;
 use crate::usage::Pressure;
-use crate::error::LogError;
 use ogee_device::Device;
 use ogee_runtime::channel::{Notify, watch};
 use std::cell::RefCell;
@@ -46,7 +46,8 @@ impl Core {
     /// Looks at the space anew, after something became durable or the log stopped.
     pub(crate) fn tell_space(&self) {
         let now = self.state.borrow().pressure();
-        self.pressure.send_if_modified(|known| std::mem::replace(known, now) != now);
+        self.pressure
+            .send_if_modified(|known| std::mem::replace(known, now) != now);
         self.space.notify_all();
     }
 

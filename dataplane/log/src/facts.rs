@@ -33,7 +33,8 @@ impl Facts {
 
     /// Indexes of the live entries.
     pub(crate) fn live(&self) -> Range<u64> {
-        self.last.map_or(0..0, |last| self.first..last.index.get() + 1)
+        self.last
+            .map_or(0..0, |last| self.first..last.index.get() + 1)
     }
 
     /// The only index that may be appended; any, when the log has neither entries nor history.

@@ -27,7 +27,6 @@ pub(crate) async fn run(core: Rc<Core>) {
     let mut rest = Rest::default();
     loop {
         let plan = core.state.borrow_mut().plan(rest.expired);
-        eprintln!("{} expired {}", match &plan { Plan::Write(..)=>"write", Plan::Begin(h,_)=>{eprintln!("slot {} seq {}",h.slot,h.sequence);"begin"},Plan::Finish(_)=>"finish",Plan::Compact(_)=>"compact",Plan::Wait(_)=>"wait",Plan::Blocked=>"blocked",Plan::Stop=>"stop"}, rest.expired);
         match plan {
             Plan::Write(batch, buffer) => {
                 rest = Rest::default();
@@ -107,7 +106,11 @@ async fn begin(core: &Core, head: &SegmentHead, buffer: Buffer) {
 fn stop(core: &Core, batch: Option<Batch>, offset: ByteOffset, source: DeviceError) {
     let (reason, dones) = {
         let mut state = core.state.borrow_mut();
-        let reason = LogError::Failed { store: state.store(), offset, source };
+        let reason = LogError::Failed {
+            store: state.store(),
+            offset,
+            source,
+        };
         tracing::error!(error = %reason, "the log accepts nothing more");
         let dones = state.stop(batch, reason.clone());
         (reason, dones)
@@ -127,7 +130,9 @@ async fn copy_forward(core: &Rc<Core>, slot: usize) {
     for (group, index) in live {
         match reader::payload_of(core, group, index).await {
             Ok(Some((serial, data))) => {
-                core.state.borrow_mut().move_forward(group, index, serial, &data);
+                core.state
+                    .borrow_mut()
+                    .move_forward(group, index, serial, &data);
             }
             Ok(None) => {}
             Err(error) => {
@@ -149,7 +154,11 @@ async fn wait_for_reader(core: &Core) {
         let mut state = core.state.borrow_mut();
         let (store, free) = (state.store(), ByteLen::ZERO);
         let needed = ByteLen::from_usize(state.segments.geometry.segment_len);
-        let reason = LogError::Full { store, needed, free };
+        let reason = LogError::Full {
+            store,
+            needed,
+            free,
+        };
         tracing::error!(error = %reason, "no segment is left, the log accepts nothing more");
         let dones = state.stop(None, reason.clone());
         (reason, dones)

@@ -380,11 +380,17 @@ mod tests {
         assert_eq!(check_magic(&page, &SEGMENT_MAGIC), Err(HeadFault::Absent));
         page[..8].copy_from_slice(&SEGMENT_MAGIC);
         page[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
-        assert_eq!(check_magic(&page, &SEGMENT_MAGIC), Err(HeadFault::Version(VERSION + 1)));
+        assert_eq!(
+            check_magic(&page, &SEGMENT_MAGIC),
+            Err(HeadFault::Version(VERSION + 1))
+        );
         page[8..12].copy_from_slice(&VERSION.to_le_bytes());
         assert_eq!(check_magic(&page, &SEGMENT_MAGIC), Ok(()));
         assert_eq!(check_magic(&page, &BATCH_MAGIC), Err(HeadFault::Absent));
-        assert_eq!(check_magic(&page[..9], &SEGMENT_MAGIC), Err(HeadFault::Invalid));
+        assert_eq!(
+            check_magic(&page[..9], &SEGMENT_MAGIC),
+            Err(HeadFault::Invalid)
+        );
     }
 
     #[test]

@@ -103,7 +103,11 @@ impl Front {
             let expected = facts.next_index().unwrap_or(id.index);
             let fits = id.index.get() < u64::MAX && facts.append(id);
             if !fits {
-                return Err(LogError::NotConsecutive { group, expected, found: id.index });
+                return Err(LogError::NotConsecutive {
+                    group,
+                    expected,
+                    found: id.index,
+                });
             }
         }
         Ok(())
@@ -145,7 +149,9 @@ impl Front {
         group: CopysetId,
         after: Option<LogIndex>,
     ) -> Result<Option<Option<LogId>>, LogError> {
-        let Some(last) = self.facts.last else { return Ok(None) };
+        let Some(last) = self.facts.last else {
+            return Ok(None);
+        };
         let new_last = match (after, self.facts.purged) {
             (Some(after), _) if after >= last.index => return Ok(None),
             (None, purged) => purged,
@@ -204,6 +210,12 @@ impl Front {
             .and_then(|last| entries.get(last.index.get()))
             .map_or(0, |slot| slot.record.crc);
         let bytes = entries.iter().map(|(_, slot)| slot.bytes()).sum();
-        Self { exists: true, facts, entries, bytes, tail_crc }
+        Self {
+            exists: true,
+            facts,
+            entries,
+            bytes,
+            tail_crc,
+        }
     }
 }

@@ -37,16 +37,14 @@ impl GroupLog {
     /// why they never will be. A refusal (full, not consecutive, checksum wrong) calls `done`
     /// before this returns, and nothing was appended. Durable together or not at all only as far
     /// as one batch goes: after a crash a prefix may be there.
-    pub fn append(
-        &self,
-        entries: Vec<Entry>,
-        done: impl FnOnce(Result<(), LogError>) + 'static,
-    ) {
+    pub fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), LogError>) + 'static) {
         let core = &self.handle.core;
         let checked = core.state.borrow_mut().check_append(self.group, &entries);
         match checked {
             Ok(()) => {
-                core.state.borrow_mut().append(self.group, entries, Box::new(done));
+                core.state
+                    .borrow_mut()
+                    .append(self.group, entries, Box::new(done));
                 core.work.raise();
             }
             Err(error) => done(Err(error)),
@@ -121,7 +119,8 @@ impl GroupLog {
     /// Everything accepted.
     #[must_use]
     pub fn state(&self) -> GroupState {
-        self.with_front(|front| front.facts.state()).unwrap_or_default()
+        self.with_front(|front| front.facts.state())
+            .unwrap_or_default()
     }
 
     /// What a crash right now would leave.
@@ -129,7 +128,9 @@ impl GroupLog {
     pub fn durable_state(&self) -> GroupState {
         let state = self.handle.core.state.borrow();
         let group = state.groups.get(&self.group);
-        group.map(|group| group.durable.facts.state()).unwrap_or_default()
+        group
+            .map(|group| group.durable.facts.state())
+            .unwrap_or_default()
     }
 
     /// Index of the first live entry.
@@ -151,7 +152,10 @@ impl GroupLog {
     pub fn entry_id(&self, index: LogIndex) -> Option<LogId> {
         self.with_front(|front| {
             let purged = front.facts.purged.filter(|purged| purged.index == index);
-            front.entry(index.get()).map(|slot| slot.record.id).or(purged)
+            front
+                .entry(index.get())
+                .map(|slot| slot.record.id)
+                .or(purged)
         })?
     }
 
@@ -187,13 +191,12 @@ impl GroupLog {
     ///
     /// # Errors
     /// `NoEntry` if the entry or the part is not there, `Read` or `Corrupt`.
-    pub async fn payload(
-        &self,
-        index: LogIndex,
-        part: Range<usize>,
-    ) -> Result<Payload, LogError> {
+    pub async fn payload(&self, index: LogIndex, part: Range<usize>) -> Result<Payload, LogError> {
         let found = reader::payload_of(&self.handle.core, self.group, index.get()).await?;
-        let missing = LogError::NoEntry { group: self.group, index };
+        let missing = LogError::NoEntry {
+            group: self.group,
+            index,
+        };
         let (_, payload) = found.ok_or_else(|| missing.clone())?;
         slice(&payload, part).ok_or(missing)
     }
@@ -202,7 +205,11 @@ impl GroupLog {
     #[must_use]
     pub fn cached_payload(&self, index: LogIndex, part: Range<usize>) -> Option<Payload> {
         self.with_front(|front| {
-            front.entry(index.get())?.cached.as_ref().and_then(|payload| slice(payload, part))
+            front
+                .entry(index.get())?
+                .cached
+                .as_ref()
+                .and_then(|payload| slice(payload, part))
         })?
     }
 

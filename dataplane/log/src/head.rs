@@ -115,13 +115,19 @@ impl SegmentHead {
             && header.segment.get() > 0
             && header.first_batch.get() > 0
             && header.groups.get() as usize <= GROUPS_MAX;
-        if in_bounds { Ok(header) } else { Err(HeadFault::Invalid) }
+        if in_bounds {
+            Ok(header)
+        } else {
+            Err(HeadFault::Invalid)
+        }
     }
 
     fn with_table(header: &SegmentHeader, area: &[u8]) -> Result<Self, HeadFault> {
         let count = header.groups.get() as usize;
         let table_len = page_up(count * TABLE_RECORD_LEN);
-        let tables = area.get(2 * PAGE..2 * PAGE + 2 * table_len).ok_or(HeadFault::Invalid)?;
+        let tables = area
+            .get(2 * PAGE..2 * PAGE + 2 * table_len)
+            .ok_or(HeadFault::Invalid)?;
         let (table, copy) = tables.split_at(table_len);
         let table = [table, copy]
             .into_iter()
@@ -166,7 +172,12 @@ fn table_record(group: CopysetId, facts: &Facts) -> TableRecord {
     record.group = group.get().into();
     record.first = facts.first.into();
     if let Some(vote) = facts.vote {
-        flags |= FLAG_VOTE | if vote.committed { FLAG_VOTE_COMMITTED } else { 0 };
+        flags |= FLAG_VOTE
+            | if vote.committed {
+                FLAG_VOTE_COMMITTED
+            } else {
+                0
+            };
         record.vote_term = vote.term.into();
         record.voted_for = vote.voted_for.into();
     }
@@ -198,8 +209,16 @@ fn facts_of(record: &TableRecord) -> Option<(CopysetId, Facts)> {
             voted_for: record.voted_for.get(),
             committed: flags & FLAG_VOTE_COMMITTED != 0,
         }),
-        committed: id(FLAG_COMMITTED, record.committed_term.get(), record.committed_index.get()),
-        purged: id(FLAG_PURGED, record.purged_term.get(), record.purged_index.get()),
+        committed: id(
+            FLAG_COMMITTED,
+            record.committed_term.get(),
+            record.committed_index.get(),
+        ),
+        purged: id(
+            FLAG_PURGED,
+            record.purged_term.get(),
+            record.purged_index.get(),
+        ),
         last: id(FLAG_LAST, record.last_term.get(), record.last_index.get()),
         first: record.first.get(),
     };
@@ -221,7 +240,11 @@ mod tests {
 
     fn head(groups: u32) -> SegmentHead {
         let facts = |group: u32| Facts {
-            vote: (group != 1).then_some(Vote { term: 9, voted_for: 4, committed: group == 2 }),
+            vote: (group != 1).then_some(Vote {
+                term: 9,
+                voted_for: 4,
+                committed: group == 2,
+            }),
             committed: (group == 2).then(|| LogId::new(1, 5)),
             purged: (group == 2).then(|| LogId::new(1, 2)),
             last: (group == 2).then(|| LogId::new(3, 8)),
@@ -237,7 +260,9 @@ mod tests {
             oldest_live: 9,
             region_len: 1 << 20,
             segment_len: 1 << 16,
-            groups: (0..groups).map(|group| (CopysetId::new(group), facts(group))).collect(),
+            groups: (0..groups)
+                .map(|group| (CopysetId::new(group), facts(group)))
+                .collect(),
             crc: 0,
         }
     }
@@ -260,7 +285,11 @@ mod tests {
         for bad in 0..6 {
             let mut area = area.to_vec();
             area[bad * PAGE..(bad + 1) * PAGE].fill(0xff);
-            assert_eq!(SegmentHead::parse(&area, 3, STORE).as_ref(), Ok(&head), "page {bad}");
+            assert_eq!(
+                SegmentHead::parse(&area, 3, STORE).as_ref(),
+                Ok(&head),
+                "page {bad}"
+            );
         }
     }
 
@@ -281,12 +310,21 @@ mod tests {
         let mut area = head.encode().to_vec();
         assert_eq!(SegmentHead::parse(&area, 4, STORE), Err(HeadFault::Invalid));
         let other = StoreId::from_bytes([1; 16]);
-        assert_eq!(SegmentHead::parse(&area, 3, other), Err(HeadFault::Foreign(STORE)));
+        assert_eq!(
+            SegmentHead::parse(&area, 3, other),
+            Err(HeadFault::Foreign(STORE))
+        );
         for page in [0, 1] {
             area[page * PAGE + 8..page * PAGE + 12].copy_from_slice(&9u32.to_le_bytes());
         }
-        assert_eq!(SegmentHead::parse(&area, 3, STORE), Err(HeadFault::Version(9)));
+        assert_eq!(
+            SegmentHead::parse(&area, 3, STORE),
+            Err(HeadFault::Version(9))
+        );
         assert_ne!(VERSION, 9);
-        assert_eq!(SegmentHead::parse(&[0; 8192], 3, STORE), Err(HeadFault::Absent));
+        assert_eq!(
+            SegmentHead::parse(&[0; 8192], 3, STORE),
+            Err(HeadFault::Absent)
+        );
     }
 }

@@ -35,9 +35,7 @@ pub const RESERVED_SEGMENTS: usize = 3;
 pub const SEGMENTS_MIN: usize = RESERVED_SEGMENTS + 2;
 /// Most segments of a region: bounds the table kept in memory and the headers read at open.
 pub const SEGMENTS_MAX: usize = 1 << 20;
-/// Copying forward starts when this many segments, beyond the reserve, are free or fewer.
-pub const COMPACTION_LOW_WATER: usize = 1;
-/// A segment is copied forward only if its live pages are at most its pages over this number.
+/// A segment is copied forward only if its live bytes are at most its length over this number.
 pub const COMPACTION_LIVE_DIVISOR: u64 = 4;
 
 /// Bytes (payload and header pages) that may wait for the flusher.
@@ -61,14 +59,28 @@ pub const PRESSURE_PERCENT_DEFAULT: u8 = 70;
 #[must_use]
 pub const fn payload_max(segment_len: usize) -> usize {
     let quarter = segment_len / 4 / PAGE * PAGE;
-    if quarter < PAYLOAD_LEN_MAX { quarter } else { PAYLOAD_LEN_MAX }
+    if quarter < PAYLOAD_LEN_MAX {
+        quarter
+    } else {
+        PAYLOAD_LEN_MAX
+    }
 }
 
 /// Header area of one batch in a log of segments of `segment_len` bytes.
 #[must_use]
 pub const fn header_area_max(segment_len: usize) -> usize {
     let eighth = segment_len / 8 / PAGE * PAGE;
-    if eighth < HEADER_AREA_MAX { eighth } else { HEADER_AREA_MAX }
+    if eighth < HEADER_AREA_MAX {
+        eighth
+    } else {
+        HEADER_AREA_MAX
+    }
+}
+
+/// Free segments, beyond the reserve, at or below which live entries are copied forward: early
+/// enough that it need not be waited for, late enough that most entries die first.
+pub(crate) const fn compaction_low_water(slots: usize) -> usize {
+    if slots / 8 > 2 { slots / 8 } else { 2 }
 }
 
 /// Bytes of whole pages that hold `len` bytes.
@@ -89,7 +101,6 @@ const _: () = assert!(PAYLOAD_LEN_MAX.is_multiple_of(PAGE));
 const _: () = assert!(96 + 56 + HEAD_LEN_MAX <= PAGE);
 const _: () = assert!(header_area_max(SEGMENT_LEN_MIN) >= PAGE);
 // A segment takes its header (a quarter at most) and two of the largest entries.
-const _: () = assert!(
-    SEGMENT_LEN_MIN / 4 + 2 * (payload_max(SEGMENT_LEN_MIN) + PAGE) <= SEGMENT_LEN_MIN
-);
+const _: () =
+    assert!(SEGMENT_LEN_MIN / 4 + 2 * (payload_max(SEGMENT_LEN_MIN) + PAGE) <= SEGMENT_LEN_MIN);
 const _: () = assert!(payload_max(SEGMENT_LEN_DEFAULT) == PAYLOAD_LEN_MAX);

@@ -68,8 +68,16 @@ impl Log {
             write(device, geometry.slot_start(slot), blank, options.store).await?;
         }
         let state = State::new(options, BTreeMap::new(), Segments::new(geometry), 1, 0);
-        let (head, buffer) = state.next_segment().expect("invariant: all segments are free");
-        write(device, geometry.slot_start(head.slot), buffer, options.store).await
+        let (head, buffer) = state
+            .next_segment()
+            .expect("invariant: all segments are free");
+        write(
+            device,
+            geometry.slot_start(head.slot),
+            buffer,
+            options.store,
+        )
+        .await
     }
 
     /// Opens the log in `region`, recovers its groups, begins a segment of a new epoch and starts
@@ -86,16 +94,24 @@ impl Log {
         let geometry = Geometry::new(region, options.segment_len)?;
         let mut state = recovery::recover(device, geometry, options).await?;
         let next = state.next_segment();
-        let (head, buffer) = next.ok_or_else(|| LogError::Full {
+        let (head, buffer) = next.ok_or(LogError::Full {
             store: options.store,
             needed: options.segment_len,
             free: ByteLen::ZERO,
         })?;
-        write(device, geometry.slot_start(head.slot), buffer, options.store).await?;
+        write(
+            device,
+            geometry.slot_start(head.slot),
+            buffer,
+            options.store,
+        )
+        .await?;
         state.begun(&head);
         let core = Core::new(device.clone(), state);
         let flusher = RefCell::new(Some(spawn(flusher::run(Rc::clone(&core)))));
-        Ok(Self { handle: Rc::new(Handle { core, flusher }) })
+        Ok(Self {
+            handle: Rc::new(Handle { core, flusher }),
+        })
     }
 
     /// The store.
@@ -202,5 +218,9 @@ async fn write(
     store: StoreId,
 ) -> Result<(), LogError> {
     let written = device.write_durable(offset, data).await;
-    written.map_err(|source| LogError::Failed { store, offset, source })
+    written.map_err(|source| LogError::Failed {
+        store,
+        offset,
+        source,
+    })
 }

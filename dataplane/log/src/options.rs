@@ -70,17 +70,32 @@ impl Geometry {
         let len = segment_len.as_usize();
         if !(SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX).contains(&len) || !len.is_multiple_of(PAGE) {
             let max = SEGMENT_LEN_MAX as u64;
-            return Err(bounds(GeometryField::SegmentLen, segment_len, SEGMENT_LEN_MIN, max));
+            return Err(bounds(
+                GeometryField::SegmentLen,
+                segment_len,
+                SEGMENT_LEN_MIN,
+                max,
+            ));
         }
         let end = region.start.checked_add(region.len);
         if !region.start.is_multiple_of(PAGE) || end.is_none() {
             let found = ByteLen::new(region.start.get());
-            return Err(bounds(GeometryField::RegionStart, found, 0, u64::MAX - region.len.get()));
+            return Err(bounds(
+                GeometryField::RegionStart,
+                found,
+                0,
+                u64::MAX - region.len.get(),
+            ));
         }
         let slots = region.len.as_usize() / len;
         if !(SEGMENTS_MIN..=SEGMENTS_MAX).contains(&slots) {
             let max = (len as u64).saturating_mul(SEGMENTS_MAX as u64);
-            return Err(bounds(GeometryField::RegionLen, region.len, SEGMENTS_MIN * len, max));
+            return Err(bounds(
+                GeometryField::RegionLen,
+                region.len,
+                SEGMENTS_MIN * len,
+                max,
+            ));
         }
         Ok(Self {
             region,
@@ -94,7 +109,9 @@ impl Geometry {
 
     /// Where segment slot `slot` begins, on the device.
     pub(crate) const fn slot_start(&self, slot: usize) -> ByteOffset {
-        self.region.start.add(ByteLen::from_usize(slot * self.segment_len))
+        self.region
+            .start
+            .add(ByteLen::from_usize(slot * self.segment_len))
     }
 
     /// Bytes of a segment header that lists `groups` groups: two head pages, two tables.
@@ -124,7 +141,11 @@ impl Geometry {
 const fn groups_max(segment_len: usize) -> usize {
     let table_pages = (segment_len / 4 / PAGE - 2) / 2;
     let groups = table_pages * PAGE / TABLE_RECORD_LEN;
-    if groups < GROUPS_MAX { groups } else { GROUPS_MAX }
+    if groups < GROUPS_MAX {
+        groups
+    } else {
+        GROUPS_MAX
+    }
 }
 
 const _: () = assert!(groups_max(SEGMENT_LEN_MIN) > 0);
@@ -139,7 +160,10 @@ mod tests {
     use ogee_proto::unit::{ByteLen, ByteOffset};
 
     fn geometry(start: u64, len: usize, segment: usize) -> Result<Geometry, LogError> {
-        let region = LogRegion { start: ByteOffset::new(start), len: ByteLen::from_usize(len) };
+        let region = LogRegion {
+            start: ByteOffset::new(start),
+            len: ByteLen::from_usize(len),
+        };
         Geometry::new(region, ByteLen::from_usize(segment))
     }
 
@@ -148,7 +172,10 @@ mod tests {
         let made = geometry(8192, 100 << 20, SEGMENT_LEN_DEFAULT).unwrap();
         assert_eq!(made.slots, 12);
         assert_eq!(made.payload_max, PAYLOAD_LEN_MAX);
-        assert_eq!(made.slot_start(2).get(), 8192 + 2 * SEGMENT_LEN_DEFAULT as u64);
+        assert_eq!(
+            made.slot_start(2).get(),
+            8192 + 2 * SEGMENT_LEN_DEFAULT as u64
+        );
         assert!(made.usable_len(made.groups_max) > made.entry_cost_max());
     }
 
@@ -166,8 +193,17 @@ mod tests {
         };
         let too_short = geometry(0, (SEGMENTS_MIN - 1) * SEGMENT_LEN_MIN, SEGMENT_LEN_MIN);
         assert_eq!(field(too_short), GeometryField::RegionLen);
-        assert_eq!(field(geometry(0, 100 << 20, 4096)), GeometryField::SegmentLen);
-        assert_eq!(field(geometry(0, 100 << 20, 65_537)), GeometryField::SegmentLen);
-        assert_eq!(field(geometry(512, 100 << 20, 65_536)), GeometryField::RegionStart);
+        assert_eq!(
+            field(geometry(0, 100 << 20, 4096)),
+            GeometryField::SegmentLen
+        );
+        assert_eq!(
+            field(geometry(0, 100 << 20, 65_537)),
+            GeometryField::SegmentLen
+        );
+        assert_eq!(
+            field(geometry(512, 100 << 20, 65_536)),
+            GeometryField::RegionStart
+        );
     }
 }

@@ -57,7 +57,11 @@ impl Queue {
     pub(crate) fn push(&mut self, mut item: Queued, urgent: bool) {
         item.cost = item.cost_alone();
         self.cost += item.cost;
-        if urgent { self.urgent.push_back(item) } else { self.main.push_back(item) }
+        if urgent {
+            self.urgent.push_back(item);
+        } else {
+            self.main.push_back(item);
+        }
     }
 
     /// The next item.
@@ -102,14 +106,25 @@ mod tests {
     fn item(group: u32, record: Record) -> Queued {
         let group = CopysetId::new(group);
         let payload = Payload::empty();
-        Queued { group, record: Some(record), payload, serial: 0, cost: 0, done: None }
+        Queued {
+            group,
+            record: Some(record),
+            payload,
+            serial: 0,
+            cost: 0,
+            done: None,
+        }
     }
 
     #[test]
     fn an_urgent_vote_overtakes_and_costs_stay_until_settled() {
         let mut queue = Queue::default();
         queue.push(item(1, Record::Purge(LogId::new(1, 1))), false);
-        let vote = Vote { term: 1, voted_for: 1, committed: false };
+        let vote = Vote {
+            term: 1,
+            voted_for: 1,
+            committed: false,
+        };
         queue.push(item(2, Record::Vote(vote)), true);
         assert_eq!(queue.front().unwrap().group, CopysetId::new(2));
         assert_eq!(queue.pop().unwrap().group, CopysetId::new(2));

@@ -28,7 +28,10 @@ impl Pin {
     fn new(core: &Rc<Core>, state: &mut State, at: ByteOffset) -> Self {
         let slot = state.segments.slot_of(at);
         state.segments.pin(slot);
-        Self { core: Rc::clone(core), slot }
+        Self {
+            core: Rc::clone(core),
+            slot,
+        }
     }
 }
 
@@ -57,10 +60,15 @@ pub(crate) async fn entries(
 ) -> Result<Vec<Entry>, LogError> {
     let (mut entries, fetches) = collect(core, group, &range, max_bytes);
     for run in runs(&fetches) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            continue;
+        };
         let len = last.at.get() + last.len as u64 - first.at.get();
         let read = core.device.read(first.at, ByteLen::new(len)).await;
-        let read = read.map_err(|source| LogError::Read { offset: first.at, source })?;
+        let read = read.map_err(|source| LogError::Read {
+            offset: first.at,
+            source,
+        })?;
         for fetch in run {
             let start = ByteLen::new(fetch.at.get() - first.at.get()).as_usize();
             let entry = &mut entries[fetch.position];
@@ -79,9 +87,14 @@ pub(crate) async fn payload_of(
 ) -> Result<Option<(u64, Payload)>, LogError> {
     let serial = {
         let state = core.state.borrow();
-        state.front(group).and_then(|front| front.entry(index)).map(|slot| slot.serial)
+        state
+            .front(group)
+            .and_then(|front| front.entry(index))
+            .map(|slot| slot.serial)
     };
-    let Some(serial) = serial else { return Ok(None) };
+    let Some(serial) = serial else {
+        return Ok(None);
+    };
     let range = LogIndex::new(index)..LogIndex::new(index + 1);
     let mut entries = entries(core, group, range, 0).await?;
     Ok(entries.pop().map(|entry| (serial, entry.payload)))
@@ -98,7 +111,10 @@ fn collect(
     let (mut entries, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0u64);
     if let Some(front) = state.front(group) {
         let live = front.entries.range();
-        let (start, end) = (range.start.get().max(live.start), range.end.get().min(live.end));
+        let (start, end) = (
+            range.start.get().max(live.start),
+            range.end.get().min(live.end),
+        );
         for slot in (start..end).map_while(|index| front.entry(index)) {
             bytes += slot.bytes();
             if !entries.is_empty() && bytes > max_bytes as u64 {
@@ -113,7 +129,12 @@ fn collect(
     state.counters.cache_hits += (entries.len() - wanted.len()) as u64;
     let fetch = |(position, at, len)| {
         let pin = Pin::new(core, &mut state, at);
-        Fetch { position, at, len, _pin: pin }
+        Fetch {
+            position,
+            at,
+            len,
+            _pin: pin,
+        }
     };
     let fetches = wanted.into_iter().map(fetch).collect();
     (entries, fetches)
@@ -166,6 +187,9 @@ fn verify(group: CopysetId, entry: &Entry) -> Result<(), LogError> {
     if crc32c(&entry.payload) == entry.payload_crc {
         Ok(())
     } else {
-        Err(LogError::Corrupt { group, index: entry.id.index })
+        Err(LogError::Corrupt {
+            group,
+            index: entry.id.index,
+        })
     }
 }

@@ -66,6 +66,13 @@ impl EntryRecord {
         record
     }
 
+    /// Bytes of record and payload on the medium.
+    pub(crate) fn footprint(&self) -> u32 {
+        let record = u32::try_from(record_len(self.head.len()))
+            .expect("invariant: head lengths are checked against HEAD_LEN_MAX");
+        record + self.payload_len
+    }
+
     fn header(&self, kind: RecordKind, group: CopysetId) -> RecordHeader {
         let head_len = u16::try_from(self.head.len())
             .expect("invariant: head lengths are checked against HEAD_LEN_MAX");
@@ -184,7 +191,11 @@ fn vote_header(vote: &Vote, group: CopysetId) -> RecordHeader {
     let mut header = RecordHeader::new(RecordKind::Vote, group.get());
     header.term = vote.term.into();
     header.voted_for = vote.voted_for.into();
-    header.flags = if vote.committed { flag(FLAG_VOTE_COMMITTED) } else { 0 };
+    header.flags = if vote.committed {
+        flag(FLAG_VOTE_COMMITTED)
+    } else {
+        0
+    };
     header
 }
 
@@ -232,8 +243,16 @@ mod tests {
         vec![
             Record::Entry(entry.clone()),
             Record::Moved(entry),
-            Record::Vote(Vote { term: 5, voted_for: u64::MAX, committed: false }),
-            Record::Vote(Vote { term: 5, voted_for: 1, committed: true }),
+            Record::Vote(Vote {
+                term: 5,
+                voted_for: u64::MAX,
+                committed: false,
+            }),
+            Record::Vote(Vote {
+                term: 5,
+                voted_for: 1,
+                committed: true,
+            }),
             Record::Committed(LogId::new(1, 0)),
             Record::Truncate(None),
             Record::Truncate(Some(LogId::new(0, 0))),
@@ -248,7 +267,11 @@ mod tests {
         for record in samples() {
             let mut area = vec![0; record.len()];
             record.encode(group, 3, &mut area);
-            let expected = Decoded { group, record, payload_page: 3 };
+            let expected = Decoded {
+                group,
+                record,
+                payload_page: 3,
+            };
             assert_eq!(Record::decode(&area), Some(expected));
         }
     }

@@ -27,13 +27,20 @@ pub(crate) async fn recover(
 ) -> Result<State, LogError> {
     let slots = read_heads(device, &geometry, options.store).await?;
     let chain = chain_of(slots, &geometry, options)?;
-    let mut walk = Walk { device, geometry, store: options.store, replay: Replay::default() };
+    let mut walk = Walk {
+        device,
+        geometry,
+        store: options.store,
+        replay: Replay::default(),
+    };
     let mut end = Tail::default();
     for (position, head) in chain.iter().enumerate() {
         let successor = chain.get(position + 1);
         end = walk.segment(head, successor).await?;
     }
-    let newest = chain.last().expect("invariant: chain_of finds at least one segment");
+    let newest = chain
+        .last()
+        .expect("invariant: chain_of finds at least one segment");
     let damaged = |reason| LogError::Damaged {
         store: options.store,
         segment: newest.sequence,
@@ -42,12 +49,24 @@ pub(crate) async fn recover(
     };
     let groups = walk.replay.finish().map_err(damaged)?;
     let mut segments = Segments::new(geometry);
-    chain.iter().for_each(|head| segments.found(head.slot, head.sequence));
+    chain
+        .iter()
+        .for_each(|head| segments.found(head.slot, head.sequence));
     for group in groups.values() {
-        group.durable.places.iter().for_each(|(_, place)| segments.occupy(*place));
+        group
+            .durable
+            .places
+            .iter()
+            .for_each(|(_, place)| segments.occupy(*place));
     }
     segments.settle(newest.slot, end.len);
-    Ok(State::new(options, groups, segments, newest.epoch + 1, end.sequence))
+    Ok(State::new(
+        options,
+        groups,
+        segments,
+        newest.epoch + 1,
+        end.sequence,
+    ))
 }
 
 /// What the start of a slot tells.
@@ -67,8 +86,8 @@ async fn read_heads(
         let mut reader = SegmentReader::new(device, store, geometry, slot);
         let window = reader.first_window().await?;
         let head = SegmentHead::parse(&window, slot, store);
-        let newest_batch = newest_batch(&window, store)
-            .map(|(segment, at)| (segment, reader.offset(at)));
+        let newest_batch =
+            newest_batch(&window, store).map(|(segment, at)| (segment, reader.offset(at)));
         scans.push(SlotScan { head, newest_batch });
     }
     Ok(scans)
@@ -112,14 +131,22 @@ fn chain_of(
         reason,
     };
     // A batch is begun only when its segment's header is durable: the header was lost since.
-    if let Some((segment, offset)) = newest_batch.filter(|(segment, _)| *segment > newest.sequence) {
+    if let Some((segment, offset)) = newest_batch.filter(|(segment, _)| *segment > newest.sequence)
+    {
         return Err(damaged(segment, offset, DamageReason::SegmentHeader));
     }
     let oldest = newest.oldest_live;
     heads.retain(|head| head.sequence >= oldest);
-    if let Some(pair) = heads.windows(2).find(|pair| pair[0].sequence == pair[1].sequence) {
+    if let Some(pair) = heads
+        .windows(2)
+        .find(|pair| pair[0].sequence == pair[1].sequence)
+    {
         let offset = geometry.slot_start(pair[1].slot);
-        return Err(damaged(pair[1].sequence, offset, DamageReason::DuplicateSegment));
+        return Err(damaged(
+            pair[1].sequence,
+            offset,
+            DamageReason::DuplicateSegment,
+        ));
     }
     Ok(heads)
 }
@@ -130,7 +157,10 @@ fn check_versions(faults: &[HeadFault]) -> Result<(), LogError> {
         _ => None,
     });
     unknown.map_or(Ok(()), |found| {
-        Err(LogError::UnknownVersion { found, ours: crate::format::VERSION })
+        Err(LogError::UnknownVersion {
+            found,
+            ours: crate::format::VERSION,
+        })
     })
 }
 
@@ -139,7 +169,12 @@ fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogErro
     let start = geometry.region.start;
     if faults.contains(&HeadFault::Invalid) {
         let reason = DamageReason::SegmentHeader;
-        return LogError::Damaged { store, segment: 0, offset: start, reason };
+        return LogError::Damaged {
+            store,
+            segment: 0,
+            offset: start,
+            reason,
+        };
     }
     let foreign = faults.iter().find_map(|fault| match fault {
         HeadFault::Foreign(found) => Some(*found),
@@ -154,10 +189,22 @@ fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogErro
 fn check_geometry(head: &SegmentHead, geometry: &Geometry) -> Result<(), LogError> {
     let check = |field, found, ours| {
         let (found, ours) = (ByteLen::new(found), ByteLen::new(ours));
-        if found == ours { Ok(()) } else { Err(LogError::Geometry { field, found, ours }) }
+        if found == ours {
+            Ok(())
+        } else {
+            Err(LogError::Geometry { field, found, ours })
+        }
     };
-    check(GeometryField::SegmentLen, head.segment_len, geometry.segment_len as u64)?;
-    check(GeometryField::RegionLen, head.region_len, geometry.region.len.get())
+    check(
+        GeometryField::SegmentLen,
+        head.segment_len,
+        geometry.segment_len as u64,
+    )?;
+    check(
+        GeometryField::RegionLen,
+        head.region_len,
+        geometry.region.len.get(),
+    )
 }
 
 /// Where the log ends.
@@ -222,9 +269,14 @@ impl Walk<'_> {
             proven,
         };
         while known_len != Some(cursor.at) {
-            let Some(batch) = self.next(&mut reader, head, &cursor).await? else { break };
+            let Some(batch) = self.next(&mut reader, head, &cursor).await? else {
+                break;
+            };
             let records = self.records(head, &reader, &batch)?;
-            if !self.is_whole(&mut reader, &cursor, head, &batch, &records).await? {
+            if !self
+                .is_whole(&mut reader, &cursor, head, &batch, &records)
+                .await?
+            {
                 break;
             }
             cursor.pass(&batch);
@@ -234,9 +286,13 @@ impl Walk<'_> {
             return Err(self.unreadable(head, &reader, &cursor));
         }
         if known_len.is_none() {
-            self.check_tail(&mut reader, head, &cursor, successor.is_none()).await?;
+            self.check_tail(&mut reader, head, &cursor, successor.is_none())
+                .await?;
         }
-        Ok(Tail { len: cursor.at, sequence: cursor.expected - 1 })
+        Ok(Tail {
+            len: cursor.at,
+            sequence: cursor.expected - 1,
+        })
     }
 
     /// The batch at the cursor.
@@ -295,7 +351,11 @@ impl Walk<'_> {
     ) -> Result<Vec<Decoded>, LogError> {
         let sequence = batch.head.place.sequence;
         batch.head.records(&batch.area).ok_or_else(|| {
-            self.damaged(head, reader.offset(batch.at), DamageReason::Record { sequence })
+            self.damaged(
+                head,
+                reader.offset(batch.at),
+                DamageReason::Record { sequence },
+            )
         })
     }
 
@@ -326,7 +386,9 @@ impl Walk<'_> {
         cursor: &Cursor,
         newest: bool,
     ) -> Result<(), LogError> {
-        let later = reader.batch_after(cursor.at + PAGE, head.sequence, head.epoch).await?;
+        let later = reader
+            .batch_after(cursor.at + PAGE, head.sequence, head.epoch)
+            .await?;
         let known = newest && cursor.expected <= cursor.proven;
         if known || later.is_some() {
             return Err(self.unreadable(head, reader, cursor));
@@ -340,11 +402,18 @@ impl Walk<'_> {
         reader: &SegmentReader<'_>,
         cursor: &Cursor,
     ) -> LogError {
-        let reason = DamageReason::Batch { sequence: cursor.expected };
+        let reason = DamageReason::Batch {
+            sequence: cursor.expected,
+        };
         self.damaged(head, reader.offset(cursor.at), reason)
     }
 
     fn damaged(&self, head: &SegmentHead, offset: ByteOffset, reason: DamageReason) -> LogError {
-        LogError::Damaged { store: self.store, segment: head.sequence, offset, reason }
+        LogError::Damaged {
+            store: self.store,
+            segment: head.sequence,
+            offset,
+            reason,
+        }
     }
 }

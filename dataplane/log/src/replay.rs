@@ -9,7 +9,6 @@ use crate::error::DamageReason;
 use crate::facts::Facts;
 use crate::group::{Durable, Front, Group, Slot};
 use crate::head::SegmentHead;
-use crate::limit::page_number;
 use crate::record::{Decoded, EntryRecord, Record};
 use crate::segments::EntryPlace;
 use crate::window::Window;
@@ -86,23 +85,43 @@ impl Replay {
 
     /// All groups, if no live entry is missing.
     pub(crate) fn finish(self) -> Result<BTreeMap<CopysetId, Group>, DamageReason> {
-        self.groups.into_iter().map(|(id, group)| Ok((id, group.finish(id)?))).collect()
+        self.groups
+            .into_iter()
+            .map(|(id, group)| Ok((id, group.finish(id)?)))
+            .collect()
     }
 }
 
 impl Replayed {
     fn place(&mut self, record: EntryRecord, slot: u32, payload_at: ByteOffset) {
-        let pages = page_number(record.payload_len as usize) + 1;
-        let place = EntryPlace { slot, pages };
-        self.entries.insert(record.id.index.get(), Found { record, payload_at, place });
+        let place = EntryPlace {
+            slot,
+            len: record.footprint(),
+        };
+        self.entries.insert(
+            record.id.index.get(),
+            Found {
+                record,
+                payload_at,
+                place,
+            },
+        );
     }
 
     fn keep_live(&mut self) {
         let live = self.facts.live();
-        while self.entries.last_key_value().is_some_and(|(index, _)| *index >= live.end) {
+        while self
+            .entries
+            .last_key_value()
+            .is_some_and(|(index, _)| *index >= live.end)
+        {
             self.entries.pop_last();
         }
-        while self.entries.first_key_value().is_some_and(|(index, _)| *index < live.start) {
+        while self
+            .entries
+            .first_key_value()
+            .is_some_and(|(index, _)| *index < live.start)
+        {
             self.entries.pop_first();
         }
     }
@@ -119,16 +138,23 @@ impl Replayed {
             }
             before = Some(found.record.crc);
             places.push(raw, found.place);
-            entries.push(raw, Slot {
-                record: found.record,
-                serial: 0,
-                durable_at: Some(found.payload_at),
-                cached: None,
-            });
+            entries.push(
+                raw,
+                Slot {
+                    record: found.record,
+                    serial: 0,
+                    durable_at: Some(found.payload_at),
+                    cached: None,
+                },
+            );
         }
         Ok(Group {
             front: Front::recovered(self.facts, entries),
-            durable: Durable { exists: true, facts: self.facts, places },
+            durable: Durable {
+                exists: true,
+                facts: self.facts,
+                places,
+            },
             queued: 0,
         })
     }

@@ -62,10 +62,18 @@ impl<'a> SegmentReader<'a> {
 
     /// The batch that begins at `at`, if its header area is whole and it ends in the segment.
     pub(crate) async fn batch_at(&mut self, at: usize) -> Result<Option<FoundBatch>, LogError> {
-        let Some(page) = self.bytes(at, PAGE).await? else { return Ok(None) };
-        let Ok(area_len) = BatchHead::area_len(&page) else { return Ok(None) };
-        let Some(area) = self.bytes(at, area_len).await? else { return Ok(None) };
-        let Ok(head) = BatchHead::parse(&area, self.store) else { return Ok(None) };
+        let Some(page) = self.bytes(at, PAGE).await? else {
+            return Ok(None);
+        };
+        let Ok(area_len) = BatchHead::area_len(&page) else {
+            return Ok(None);
+        };
+        let Some(area) = self.bytes(at, area_len).await? else {
+            return Ok(None);
+        };
+        let Ok(head) = BatchHead::parse(&area, self.store) else {
+            return Ok(None);
+        };
         let whole = head.place.offset == at && at + head.len() <= self.len;
         Ok(whole.then_some(FoundBatch { head, area, at }))
     }
@@ -77,13 +85,17 @@ impl<'a> SegmentReader<'a> {
         records: &[Decoded],
     ) -> Result<bool, LogError> {
         for decoded in records {
-            let (Record::Entry(entry) | Record::Moved(entry)) = &decoded.record else { continue };
+            let (Record::Entry(entry) | Record::Moved(entry)) = &decoded.record else {
+                continue;
+            };
             let at = batch.at + batch.head.header_len + decoded.payload_page as usize * PAGE;
             let len = entry.payload_len as usize;
             if len == 0 {
                 continue;
             }
-            let Some(data) = self.bytes(at, len).await? else { return Ok(false) };
+            let Some(data) = self.bytes(at, len).await? else {
+                return Ok(false);
+            };
             if crc32c(&data) != entry.payload_crc {
                 return Ok(false);
             }
@@ -119,7 +131,9 @@ impl<'a> SegmentReader<'a> {
             let start = at - self.window_at;
             return Ok(Some(window.slice(start..start + len)));
         }
-        let window = self.read(at, SCAN_WINDOW.max(len).min(self.len - at)).await?;
+        let window = self
+            .read(at, SCAN_WINDOW.max(len).min(self.len - at))
+            .await?;
         let bytes = window.slice(..len);
         self.window_at = at;
         self.window = Some(window);

@@ -5,7 +5,7 @@
 //! entry in it is live *by durable records* and nobody reads from it; sequences grow by one.
 //! *On failure*: none; counting below zero is a bug and panics.
 
-use crate::limit::{COMPACTION_LIVE_DIVISOR, PAGE, RESERVED_SEGMENTS};
+use crate::limit::{COMPACTION_LIVE_DIVISOR, RESERVED_SEGMENTS};
 use crate::options::Geometry;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 
@@ -22,7 +22,7 @@ struct Slot {
     holds: Holds,
     sequence: u64,
     live_entries: u64,
-    live_pages: u64,
+    live_len: u64,
     readers: u32,
     /// An entry in it could not be copied forward.
     stuck: bool,
@@ -32,7 +32,7 @@ const EMPTY: Slot = Slot {
     holds: Holds::Nothing,
     sequence: 0,
     live_entries: 0,
-    live_pages: 0,
+    live_len: 0,
     readers: 0,
     stuck: false,
 };
@@ -42,8 +42,8 @@ const EMPTY: Slot = Slot {
 pub(crate) struct EntryPlace {
     /// Slot of the region.
     pub slot: u32,
-    /// Payload pages and one for its record.
-    pub pages: u32,
+    /// Bytes of record and payload.
+    pub len: u32,
 }
 
 /// The region's slots and the end of the active segment.
@@ -97,9 +97,17 @@ impl Segments {
             self.slots[self.active].holds = Holds::Sealed;
             self.free_if_dead(self.active);
         }
-        assert_eq!(self.slots[slot].holds, Holds::Nothing, "a segment begins in a free slot");
+        assert_eq!(
+            self.slots[slot].holds,
+            Holds::Nothing,
+            "a segment begins in a free slot"
+        );
         self.free -= 1;
-        self.slots[slot] = Slot { holds: Holds::Active, sequence, ..EMPTY };
+        self.slots[slot] = Slot {
+            holds: Holds::Active,
+            sequence,
+            ..EMPTY
+        };
         self.active = slot;
         self.sequence = sequence;
         self.end = end;
@@ -110,21 +118,27 @@ impl Segments {
     pub(crate) fn advance(&mut self, len: usize, crc: u32) {
         self.end += len;
         self.previous_crc = crc;
-        assert!(self.end <= self.geometry.segment_len, "a batch stays in its segment");
+        assert!(
+            self.end <= self.geometry.segment_len,
+            "a batch stays in its segment"
+        );
     }
 
     /// An entry became durable at `place`.
     pub(crate) fn occupy(&mut self, place: EntryPlace) {
         let slot = &mut self.slots[place.slot as usize];
         slot.live_entries += 1;
-        slot.live_pages += u64::from(place.pages);
+        slot.live_len += u64::from(place.len);
     }
 
     /// The record that made the entry at `place` dead became durable.
     pub(crate) fn release(&mut self, place: EntryPlace) {
         let slot = &mut self.slots[place.slot as usize];
-        slot.live_entries = slot.live_entries.checked_sub(1).expect("invariant: counted before");
-        slot.live_pages -= u64::from(place.pages);
+        slot.live_entries = slot
+            .live_entries
+            .checked_sub(1)
+            .expect("invariant: counted before");
+        slot.live_len -= u64::from(place.len);
         self.free_if_dead(place.slot as usize);
     }
 
@@ -141,7 +155,9 @@ impl Segments {
         let count = self.slots.len();
         (1..count)
             .map(|step| (self.active + step) % count)
-            .find(|slot| self.slots[*slot].holds == Holds::Nothing && self.slots[*slot].readers == 0)
+            .find(|slot| {
+                self.slots[*slot].holds == Holds::Nothing && self.slots[*slot].readers == 0
+            })
     }
 
     /// Number of free slots, read from or not.
@@ -151,7 +167,9 @@ impl Segments {
 
     /// Whether a slot would be free but for its readers.
     pub(crate) fn awaits_reader(&self) -> bool {
-        self.slots.iter().any(|slot| slot.holds == Holds::Nothing && slot.readers > 0)
+        self.slots
+            .iter()
+            .any(|slot| slot.holds == Holds::Nothing && slot.readers > 0)
     }
 
     /// Keeps `slot` from being overwritten while it is read.
@@ -192,7 +210,9 @@ impl Segments {
 
     /// Where the next batch goes, on the device.
     pub(crate) const fn end_offset(&self) -> ByteOffset {
-        self.geometry.slot_start(self.active).add(ByteLen::from_usize(self.end))
+        self.geometry
+            .slot_start(self.active)
+            .add(ByteLen::from_usize(self.end))
     }
 
     /// Slot that holds `offset` of the device.
@@ -210,18 +230,18 @@ impl Segments {
             .min()
     }
 
-    /// Pages of live entries, records included.
-    pub(crate) fn live_pages(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.live_pages).sum()
+    /// Bytes of live entries, records included.
+    pub(crate) fn live_len(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.live_len).sum()
     }
 
     /// The sealed segment that is cheapest to copy forward, if one is cheap enough.
     pub(crate) fn victim(&self) -> Option<usize> {
-        let pages_max = (self.geometry.segment_len / PAGE) as u64 / COMPACTION_LIVE_DIVISOR;
+        let len_max = self.geometry.segment_len as u64 / COMPACTION_LIVE_DIVISOR;
         (0..self.slots.len())
             .filter(|slot| self.slots[*slot].holds == Holds::Sealed && !self.slots[*slot].stuck)
-            .filter(|slot| self.slots[*slot].live_pages <= pages_max)
-            .min_by_key(|slot| self.slots[*slot].live_pages)
+            .filter(|slot| self.slots[*slot].live_len <= len_max)
+            .min_by_key(|slot| self.slots[*slot].live_len)
     }
 
     /// `slot` is no victim any more: an entry in it cannot be read.
@@ -239,7 +259,10 @@ mod tests {
 
     fn segments() -> Segments {
         let len = ByteLen::from_usize((SEGMENTS_MIN + 1) * SEGMENT_LEN_MIN);
-        let region = LogRegion { start: ByteOffset::ZERO, len };
+        let region = LogRegion {
+            start: ByteOffset::ZERO,
+            len,
+        };
         let geometry = Geometry::new(region, ByteLen::from_usize(SEGMENT_LEN_MIN)).unwrap();
         let mut segments = Segments::new(geometry);
         segments.begin(0, 1, 8192, 0);
@@ -249,10 +272,16 @@ mod tests {
     #[test]
     fn a_sealed_segment_is_free_when_its_last_entry_dies() {
         let mut segments = segments();
-        let place = EntryPlace { slot: 0, pages: 3 };
+        let place = EntryPlace {
+            slot: 0,
+            len: 12_000,
+        };
         segments.occupy(place);
         segments.begin(1, 2, 8192, 0);
-        assert_eq!((segments.free_count(), segments.oldest_live()), (4, Some(1)));
+        assert_eq!(
+            (segments.free_count(), segments.oldest_live()),
+            (4, Some(1))
+        );
         segments.release(place);
         assert_eq!((segments.free_count(), segments.oldest_live()), (5, None));
     }
@@ -281,13 +310,16 @@ mod tests {
         let mut segments = segments();
         let mut room = segments.room_for_entries(1);
         for slot in 1..=2 {
-            segments.occupy(EntryPlace { slot: slot - 1, pages: 1 });
+            segments.occupy(EntryPlace {
+                slot: slot - 1,
+                len: 4096,
+            });
             segments.begin(slot as usize, u64::from(slot) + 1, 8192, 0);
             assert!(segments.room_for_entries(1) < room);
             room = segments.room_for_entries(1);
         }
         assert!(room > 0);
-        segments.occupy(EntryPlace { slot: 2, pages: 1 });
+        segments.occupy(EntryPlace { slot: 2, len: 4096 });
         segments.begin(3, 4, 8192, 0);
         assert_eq!(segments.room_for_entries(1), 0);
     }
@@ -295,7 +327,10 @@ mod tests {
     #[test]
     fn the_victim_is_sealed_and_nearly_empty() {
         let mut segments = segments();
-        segments.occupy(EntryPlace { slot: 0, pages: 4 });
+        segments.occupy(EntryPlace {
+            slot: 0,
+            len: 16_384,
+        });
         assert_eq!(segments.victim(), None);
         segments.begin(1, 2, 8192, 0);
         assert_eq!(segments.victim(), Some(0));

@@ -30,7 +30,10 @@ impl Signal {
             return Poll::Ready(());
         }
         let mut waiter = self.waiter.borrow_mut();
-        if !waiter.as_ref().is_some_and(|waiter| waiter.will_wake(cx.waker())) {
+        if !waiter
+            .as_ref()
+            .is_some_and(|waiter| waiter.will_wake(cx.waker()))
+        {
             *waiter = Some(cx.waker().clone());
         }
         Poll::Pending

@@ -14,7 +14,7 @@ pub struct LogUsage {
     pub used: ByteLen,
     /// Bytes that an append may still take; queued ones are subtracted.
     pub free: ByteLen,
-    /// Bytes of live entries on the medium, a page for each one's record included.
+    /// Bytes of live entries on the medium, records included.
     pub live: ByteLen,
     /// Bytes accepted and not yet durable.
     pub queued: ByteLen,

@@ -16,7 +16,10 @@ pub(crate) struct Window<T> {
 
 impl<T> Default for Window<T> {
     fn default() -> Self {
-        Self { first: 0, items: VecDeque::new() }
+        Self {
+            first: 0,
+            items: VecDeque::new(),
+        }
     }
 }
 

@@ -28,9 +28,15 @@ impl State {
         let empty = Front::default();
         let front = self.front(group).unwrap_or(&empty);
         front.check(group, entries.iter().map(|entry| entry.id))?;
-        entries.iter().try_for_each(|entry| self.check_entry(group, entry))?;
-        let needed = entries.iter().map(|entry| entry_cost(entry.payload.len())).sum();
-        self.check_room(needed).inspect_err(|_| self.counters.refused_full += 1)
+        entries
+            .iter()
+            .try_for_each(|entry| self.check_entry(group, entry))?;
+        let needed = entries
+            .iter()
+            .map(|entry| entry_cost(entry.payload.len()))
+            .sum();
+        self.check_room(needed)
+            .inspect_err(|_| self.counters.refused_full += 1)
     }
 
     /// Whether a record without payload may be written for `group`.
@@ -38,7 +44,10 @@ impl State {
         self.check_running()?;
         let max = self.segments.geometry.groups_max;
         if !self.groups.contains_key(&group) && self.groups.len() >= max {
-            return Err(LogError::TooManyGroups { store: self.store(), max });
+            return Err(LogError::TooManyGroups {
+                store: self.store(),
+                max,
+            });
         }
         if self.queue.cost() > QUEUE_BYTES_MAX || self.queue.len() >= QUEUE_RECORDS_MAX {
             return Err(LogError::Overloaded {
@@ -90,9 +99,20 @@ impl State {
                 durable_at: None,
                 cached: Some(entry.payload.clone()),
             });
-            let done = if position + 1 == count { done.take() } else { None };
+            let done = if position + 1 == count {
+                done.take()
+            } else {
+                None
+            };
             let record = Some(Record::Entry(record));
-            self.enqueue(Queued { group, record, payload: entry.payload, serial, cost: 0, done });
+            self.enqueue(Queued {
+                group,
+                record,
+                payload: entry.payload,
+                serial,
+                cost: 0,
+                done,
+            });
         }
         if done.is_some() {
             self.control(group, None, done);
@@ -114,7 +134,9 @@ impl State {
     /// Queues the committed id of `group` now, if it is not on its way.
     pub(crate) fn flush_committed(&mut self, group: CopysetId, done: Done) {
         let record = if self.lazy.remove(&group) {
-            self.front(group).and_then(|front| front.facts.committed).map(Record::Committed)
+            self.front(group)
+                .and_then(|front| front.facts.committed)
+                .map(Record::Committed)
         } else {
             None
         };
@@ -152,7 +174,10 @@ impl State {
         self.lazy.remove(&group);
         if let Some(existing) = self.groups.get_mut(&group) {
             let front = std::mem::take(&mut existing.front);
-            front.entries.iter().for_each(|(_, slot)| forget(&mut self.cache, slot));
+            front
+                .entries
+                .iter()
+                .for_each(|(_, slot)| forget(&mut self.cache, slot));
             self.sweep_cache();
         }
         self.control(group, record, Some(done));
@@ -170,7 +195,14 @@ impl State {
     }
 
     fn control(&mut self, group: CopysetId, record: Option<Record>, done: Option<Done>) {
-        self.enqueue(Queued { group, record, payload: Payload::empty(), serial: 0, cost: 0, done });
+        self.enqueue(Queued {
+            group,
+            record,
+            payload: Payload::empty(),
+            serial: 0,
+            cost: 0,
+            done,
+        });
     }
 
     pub(super) fn enqueue(&mut self, item: Queued) {
@@ -183,7 +215,9 @@ impl State {
     fn sweep_cache(&mut self) {
         let groups = &self.groups;
         self.cache.sweep(|ticket| {
-            let slot = groups.get(&ticket.group).and_then(|group| group.front.entry(ticket.index));
+            let slot = groups
+                .get(&ticket.group)
+                .and_then(|group| group.front.entry(ticket.index));
             slot.is_some_and(|slot| slot.serial == ticket.serial && slot.cached.is_some())
         });
     }
@@ -195,4 +229,3 @@ fn forget(cache: &mut Cache, slot: &Slot) {
         cache.forget(slot.cached_len());
     }
 }
-

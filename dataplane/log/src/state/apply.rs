@@ -8,7 +8,6 @@ use super::{Batch, State};
 use crate::cache::Ticket;
 use crate::group::Durable;
 use crate::head::SegmentHead;
-use crate::limit::page_number;
 use crate::queue::{Done, Queued};
 use crate::record::{EntryRecord, Record};
 use crate::segments::EntryPlace;
@@ -18,7 +17,8 @@ use ogee_proto::unit::{ByteLen, ByteOffset};
 impl State {
     /// The header of `head` is durable.
     pub(crate) fn begun(&mut self, head: &SegmentHead) {
-        self.segments.begin(head.slot, head.sequence, head.len(), head.crc);
+        self.segments
+            .begin(head.slot, head.sequence, head.len(), head.crc);
         self.unproven = false;
         self.counters.segments_begun += 1;
         self.counters.bytes_written += head.len() as u64;
@@ -82,15 +82,27 @@ impl State {
         let index = entry.id.index.get();
         let place = place_of(slot, entry);
         let durable = self.durable(item.group);
-        assert!(durable.facts.append(entry.id), "entries are written in the order accepted");
+        assert!(
+            durable.facts.append(entry.id),
+            "entries are written in the order accepted"
+        );
         durable.places.push(index, place);
         self.segments.occupy(place);
         self.counters.payload_bytes += u64::from(entry.payload_len);
-        let Some(slot) = self.slot_mut(item.group, index, item.serial) else { return };
+        let Some(slot) = self.slot_mut(item.group, index, item.serial) else {
+            return;
+        };
         slot.durable_at = Some(payload_at);
         let len = slot.cached_len();
         if len > 0 {
-            self.cache.add(Ticket { group: item.group, index, serial: item.serial }, len);
+            self.cache.add(
+                Ticket {
+                    group: item.group,
+                    index,
+                    serial: item.serial,
+                },
+                len,
+            );
         }
     }
 
@@ -117,18 +129,27 @@ impl State {
     }
 
     fn apply_removal(&mut self, id: CopysetId) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
         let durable = std::mem::take(&mut group.durable);
-        durable.places.iter().for_each(|(_, place)| self.segments.release(*place));
+        durable
+            .places
+            .iter()
+            .for_each(|(_, place)| self.segments.release(*place));
         if group.is_gone() {
             self.groups.remove(&id);
         }
     }
 
     fn release_dead(&mut self, id: CopysetId) {
-        let Self { groups, segments, .. } = self;
+        let Self {
+            groups, segments, ..
+        } = self;
         let durable = &mut groups.entry(id).or_default().durable;
-        durable.places.keep(&durable.facts.live(), |place| segments.release(place));
+        durable
+            .places
+            .keep(&durable.facts.live(), |place| segments.release(place));
     }
 
     fn trim_cache(&mut self) {
@@ -144,5 +165,8 @@ impl State {
 
 fn place_of(slot: usize, entry: &EntryRecord) -> EntryPlace {
     let slot = u32::try_from(slot).expect("invariant: at most SEGMENTS_MAX slots");
-    EntryPlace { slot, pages: page_number(entry.payload_len as usize) + 1 }
+    EntryPlace {
+        slot,
+        len: entry.footprint(),
+    }
 }

@@ -6,7 +6,7 @@
 //! it. *On failure*: an entry that is gone, or does not fit, is not copied.
 
 use super::State;
-use crate::limit::{COMPACTION_LOW_WATER, RESERVED_SEGMENTS};
+use crate::limit::{RESERVED_SEGMENTS, compaction_low_water};
 use crate::queue::{Queued, entry_cost};
 use crate::record::Record;
 use ogee_proto::id::CopysetId;
@@ -15,7 +15,8 @@ use ogee_runtime::Payload;
 impl State {
     pub(super) fn victim(&self) -> Option<usize> {
         let free = self.segments.free_count();
-        let low = (RESERVED_SEGMENTS..=RESERVED_SEGMENTS + COMPACTION_LOW_WATER).contains(&free);
+        let water = compaction_low_water(self.segments.geometry.slots);
+        let low = (RESERVED_SEGMENTS..=RESERVED_SEGMENTS + water).contains(&free);
         let due = low && self.moving == 0 && self.moved_at < self.sequence;
         if due { self.segments.victim() } else { None }
     }
@@ -35,13 +36,28 @@ impl State {
     }
 
     /// Queues a copy of a durable entry, if it is still there and fits.
-    pub(crate) fn move_forward(&mut self, group: CopysetId, index: u64, serial: u64, data: &Payload) {
+    pub(crate) fn move_forward(
+        &mut self,
+        group: CopysetId,
+        index: u64,
+        serial: u64,
+        data: &Payload,
+    ) {
         if self.check_room(entry_cost(data.len())).is_err() {
             return;
         }
-        let Some(slot) = self.slot_mut(group, index, serial) else { return };
+        let Some(slot) = self.slot_mut(group, index, serial) else {
+            return;
+        };
         let record = Some(Record::Moved(slot.record.clone()));
         self.moving += 1;
-        self.enqueue(Queued { group, record, payload: data.clone(), serial, cost: 0, done: None });
+        self.enqueue(Queued {
+            group,
+            record,
+            payload: data.clone(),
+            serial,
+            cost: 0,
+            done: None,
+        });
     }
 }

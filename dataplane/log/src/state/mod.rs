@@ -93,14 +93,19 @@ impl State {
     pub(crate) fn check_running(&self) -> Result<(), LogError> {
         match &self.stopped {
             Some(reason) => Err(reason.clone()),
-            None if self.closing => Err(LogError::Closed { store: self.store() }),
+            None if self.closing => Err(LogError::Closed {
+                store: self.store(),
+            }),
             None => Ok(()),
         }
     }
 
     /// Front of `group`, if anything was ever written to it.
     pub(crate) fn front(&self, group: CopysetId) -> Option<&Front> {
-        self.groups.get(&group).map(|group| &group.front).filter(|front| front.exists)
+        self.groups
+            .get(&group)
+            .map(|group| &group.front)
+            .filter(|front| front.exists)
     }
 
     fn slot_mut(&mut self, group: CopysetId, index: u64, serial: u64) -> Option<&mut Slot> {
@@ -113,7 +118,11 @@ impl State {
         self.stopped = Some(reason);
         let in_flight = batch.map(|batch| batch.items).unwrap_or_default();
         let queued = self.queue.drain();
-        in_flight.into_iter().chain(queued).filter_map(|item| item.done).collect()
+        in_flight
+            .into_iter()
+            .chain(queued)
+            .filter_map(|item| item.done)
+            .collect()
     }
 
     /// Drains and stops as soon as what is queued is durable.

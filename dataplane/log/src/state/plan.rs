@@ -6,8 +6,8 @@
 
 use super::State;
 use crate::batch::{self, BatchPlace, header_area_len};
-use crate::group::Group;
 use crate::error::LogError;
+use crate::group::Group;
 use crate::head::SegmentHead;
 use crate::limit::PAGE;
 use crate::queue::{Done, Queued};
@@ -112,7 +112,13 @@ impl State {
                 return next.map_or_else(|| self.plan_rest(false), begin);
             }
         } else if !draft.has_records() {
-            return Plan::Finish(draft.items.into_iter().filter_map(|item| item.done).collect());
+            return Plan::Finish(
+                draft
+                    .items
+                    .into_iter()
+                    .filter_map(|item| item.done)
+                    .collect(),
+            );
         }
         self.draft_committed(&mut draft);
         self.plan_batch(draft)
@@ -120,7 +126,9 @@ impl State {
 
     fn plan_rest(&mut self, wants_close: bool) -> Plan {
         if self.closing {
-            self.stopped = Some(LogError::Closed { store: self.store() });
+            self.stopped = Some(LogError::Closed {
+                store: self.store(),
+            });
             return Plan::Stop;
         }
         Plan::Wait(wants_close)
@@ -140,7 +148,10 @@ impl State {
     }
 
     fn leave_queue(&mut self, id: CopysetId) {
-        let group = self.groups.get_mut(&id).expect("invariant: a queued record keeps its group");
+        let group = self
+            .groups
+            .get_mut(&id)
+            .expect("invariant: a queued record keeps its group");
         group.queued -= 1;
         if group.is_gone() {
             self.groups.remove(&id);
@@ -152,14 +163,25 @@ impl State {
     fn draft_committed(&mut self, draft: &mut Draft) {
         let groups = &self.groups;
         self.lazy.retain(|id| {
-            let Some(group) = groups.get(id) else { return false };
-            let Some(committed) = group.front.facts.committed else { return false };
+            let Some(group) = groups.get(id) else {
+                return false;
+            };
+            let Some(committed) = group.front.facts.committed else {
+                return false;
+            };
             let record = Some(Record::Committed(committed));
             if group.queued > 0 || !draft.takes(record.as_ref()) {
                 return true;
             }
             let payload = Payload::empty();
-            draft.push(Queued { group: *id, record, payload, serial: 0, cost: 0, done: None });
+            draft.push(Queued {
+                group: *id,
+                record,
+                payload,
+                serial: 0,
+                cost: 0,
+                done: None,
+            });
             false
         });
     }
@@ -177,7 +199,9 @@ impl State {
             previous_crc: self.segments.previous_crc(),
         };
         let records = draft.items.iter().filter_map(|item| {
-            item.record.as_ref().map(|record| (item.group, record, &item.payload))
+            item.record
+                .as_ref()
+                .map(|record| (item.group, record, &item.payload))
         });
         let encoded = batch::encode(&place, records);
         self.counters.bytes_copied += draft.payload_len as u64;

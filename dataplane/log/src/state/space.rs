@@ -6,7 +6,6 @@
 
 use super::State;
 use crate::error::LogError;
-use crate::limit::PAGE;
 use crate::usage::{LogUsage, Pressure};
 use ogee_proto::unit::ByteLen;
 
@@ -24,7 +23,11 @@ impl State {
             return Ok(());
         }
         let (needed, free) = (ByteLen::new(needed), ByteLen::new(free));
-        Err(LogError::Full { store: self.store(), needed, free })
+        Err(LogError::Full {
+            store: self.store(),
+            needed,
+            free,
+        })
     }
 
     /// How full the log is.
@@ -37,7 +40,7 @@ impl State {
             capacity: ByteLen::new(capacity),
             used: ByteLen::new(capacity - free),
             free: ByteLen::new(free),
-            live: ByteLen::new(self.segments.live_pages() * PAGE as u64),
+            live: ByteLen::new(self.segments.live_len()),
             queued: ByteLen::new(self.queue.cost()),
             cached: ByteLen::from_usize(self.cache.bytes()),
             free_segments: self.segments.free_count(),
@@ -48,6 +51,10 @@ impl State {
     pub(crate) fn pressure(&self) -> Pressure {
         let usage = self.usage();
         let threshold = usage.capacity.get() / 100 * u64::from(self.options.pressure_percent);
-        if usage.used.get() > threshold { Pressure::High } else { Pressure::Normal }
+        if usage.used.get() > threshold {
+            Pressure::High
+        } else {
+            Pressure::Normal
+        }
     }
 }

@@ -33,10 +33,15 @@ fn entries_are_readable_at_once_and_durable_when_called_back() {
         assert_entries(&found, &entries(1, 0..4, 1));
         assert!(order.borrow().is_empty(), "nothing was written yet");
         assert_eq!(group.durable_state().last, None);
-        append(&group, Vec::new()).await.expect("an empty append waits for its turn");
+        append(&group, Vec::new())
+            .await
+            .expect("an empty append waits for its turn");
         assert_eq!(*order.borrow(), [0, 1, 2, 3]);
         assert_eq!(group.durable_state().last, Some(LogId::new(1, 3)));
-        assert!(log.counters().flushes <= 2, "what came together is written together");
+        assert!(
+            log.counters().flushes <= 2,
+            "what came together is written together"
+        );
     });
 }
 
@@ -51,7 +56,10 @@ fn ranges_are_clipped_to_what_is_live() {
             let group = group.clone();
             async move {
                 let found = group.entries(range, usize::MAX).await.expect("read");
-                found.iter().map(|entry| entry.id.index.get()).collect::<Vec<_>>()
+                found
+                    .iter()
+                    .map(|entry| entry.id.index.get())
+                    .collect::<Vec<_>>()
             }
         };
         assert_eq!(ids(range(0, 7)).await, [5, 6]);
@@ -72,10 +80,27 @@ fn at_least_one_entry_whatever_the_limit() {
         let group = group(&log, 1);
         append(&group, entries(1, 0..6, 2)).await.expect("append");
         assert_eq!(group.entries(ALL, 0).await.expect("read").len(), 1);
-        assert_eq!(group.entries(ALL, 2 * PAGE + 500).await.expect("read").len(), 1);
-        assert_eq!(group.entries(ALL, 4 * PAGE + 500).await.expect("read").len(), 2);
+        assert_eq!(
+            group
+                .entries(ALL, 2 * PAGE + 500)
+                .await
+                .expect("read")
+                .len(),
+            1
+        );
+        assert_eq!(
+            group
+                .entries(ALL, 4 * PAGE + 500)
+                .await
+                .expect("read")
+                .len(),
+            2
+        );
         assert_eq!(group.entries(ALL, usize::MAX).await.expect("read").len(), 6);
-        let bytes = entries(1, 0..6, 2).iter().map(|entry| entry.head.len() + 2 * PAGE).sum();
+        let bytes = entries(1, 0..6, 2)
+            .iter()
+            .map(|entry| entry.head.len() + 2 * PAGE)
+            .sum();
         assert_eq!(group.live_len(), ByteLen::from_usize(bytes));
     });
 }
@@ -84,7 +109,9 @@ fn at_least_one_entry_whatever_the_limit() {
 fn parts_of_a_payload() {
     block_on(async {
         let (device, _, log) = fresh(SEGMENTS).await;
-        append(&group(&log, 1), entries(1, 0..2, 3)).await.expect("append");
+        append(&group(&log, 1), entries(1, 0..2, 3))
+            .await
+            .expect("append");
         let whole = entry(1, 1, 3).payload;
         let cached = group(&log, 1).cached_payload(LogIndex::new(1), PAGE..2 * PAGE);
         assert_eq!(cached, Some(whole.slice(PAGE..2 * PAGE)));
@@ -92,7 +119,10 @@ fn parts_of_a_payload() {
         let log = open(&device, SEGMENTS).await;
         let group = group(&log, 1);
         assert_eq!(group.cached_payload(LogIndex::new(1), 0..PAGE), None);
-        let read = group.payload(LogIndex::new(1), PAGE + 7..2 * PAGE).await.expect("read");
+        let read = group
+            .payload(LogIndex::new(1), PAGE + 7..2 * PAGE)
+            .await
+            .expect("read");
         assert_eq!(read, whole.slice(PAGE + 7..2 * PAGE));
         let beyond = group.payload(LogIndex::new(1), PAGE..4 * PAGE).await;
         assert!(matches!(beyond, Err(LogError::NoEntry { .. })));
@@ -109,7 +139,10 @@ fn conflicting_entries_need_a_truncation_first() {
         append(&writer, entries(1, 0..5, 1)).await.expect("append");
         for index in [0, 4, 6] {
             let refused = append(&writer, vec![entry(2, index, 1)]).await;
-            assert!(matches!(refused, Err(LogError::NotConsecutive { .. })), "{index}");
+            assert!(
+                matches!(refused, Err(LogError::NotConsecutive { .. })),
+                "{index}"
+            );
         }
         // Queued in stream order: none is awaited before the next.
         let truncated = writer.truncate_after(Some(LogIndex::new(2)));
@@ -117,7 +150,10 @@ fn conflicting_entries_need_a_truncation_first() {
         truncated.await.expect("truncate");
         appended.expect("append");
         let expected = [entries(1, 0..3, 1), entries(2, 3..6, 1)].concat();
-        assert_entries(&writer.entries(ALL, usize::MAX).await.expect("read"), &expected);
+        assert_entries(
+            &writer.entries(ALL, usize::MAX).await.expect("read"),
+            &expected,
+        );
         log.close().await.expect("close");
         let log = open(&device, SEGMENTS).await;
         let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
@@ -130,9 +166,15 @@ fn truncation_to_nothing_and_beyond_the_end() {
     block_on(async {
         let (_, _, log) = fresh(SEGMENTS).await;
         let group = group(&log, 1);
-        group.truncate_after(None).await.expect("nothing to truncate");
+        group
+            .truncate_after(None)
+            .await
+            .expect("nothing to truncate");
         append(&group, entries(1, 0..5, 0)).await.expect("append");
-        group.truncate_after(Some(LogIndex::new(9))).await.expect("nothing after 9");
+        group
+            .truncate_after(Some(LogIndex::new(9)))
+            .await
+            .expect("nothing after 9");
         assert_eq!(group.last(), Some(LogId::new(1, 4)));
         group.truncate_after(None).await.expect("truncate");
         assert_eq!((group.last(), group.first_index()), (None, None));
@@ -156,9 +198,15 @@ fn purge_below_inside_and_beyond() {
         writer.purge(LogId::new(1, 5)).await.expect("purge");
         assert_eq!(writer.first_index(), Some(LogIndex::new(6)));
         assert_eq!(writer.entry_id(LogIndex::new(5)), Some(LogId::new(1, 5)));
-        writer.purge(LogId::new(1, 3)).await.expect("a lower purge changes nothing");
+        writer
+            .purge(LogId::new(1, 3))
+            .await
+            .expect("a lower purge changes nothing");
         assert_eq!(writer.state().purged, Some(LogId::new(1, 5)));
-        writer.purge(LogId::new(4, 20)).await.expect("purge beyond the end");
+        writer
+            .purge(LogId::new(4, 20))
+            .await
+            .expect("purge beyond the end");
         let gone = GroupState {
             purged: Some(LogId::new(4, 20)),
             last: Some(LogId::new(4, 20)),
@@ -167,7 +215,9 @@ fn purge_below_inside_and_beyond() {
         assert_eq!((writer.state(), writer.first_index()), (gone, None));
         let refused = append(&writer, entries(4, 11..12, 1)).await;
         assert!(matches!(refused, Err(LogError::NotConsecutive { .. })));
-        append(&writer, entries(4, 21..23, 1)).await.expect("append");
+        append(&writer, entries(4, 21..23, 1))
+            .await
+            .expect("append");
         log.close().await.expect("close");
         let log = open(&device, SEGMENTS).await;
         let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
@@ -218,12 +268,17 @@ fn an_idle_log_writes_the_committed_id_and_then_nothing() {
 fn a_closing_batch_follows_an_idle_write() {
     block_on(async {
         let (_, _, log) = fresh(SEGMENTS).await;
-        append(&group(&log, 1), entries(1, 0..1, 0)).await.expect("append");
+        append(&group(&log, 1), entries(1, 0..1, 0))
+            .await
+            .expect("append");
         while log.counters().closing_batches == 0 {
             sleep(Duration::from_millis(5)).await;
         }
         sleep(Duration::from_millis(60)).await;
-        assert_eq!((log.counters().closing_batches, log.counters().flushes), (1, 2));
+        assert_eq!(
+            (log.counters().closing_batches, log.counters().flushes),
+            (1, 2)
+        );
     });
 }
 
@@ -232,10 +287,14 @@ fn a_removed_group_is_gone_and_its_id_is_free() {
     block_on(async {
         let (device, _, log) = fresh(SEGMENTS).await;
         for id in [1, 2] {
-            append(&group(&log, id), entries(1, 0..5, 1)).await.expect("append");
+            append(&group(&log, id), entries(1, 0..5, 1))
+                .await
+                .expect("append");
         }
         log.remove_group(CopysetId::new(1)).await.expect("remove");
-        log.remove_group(CopysetId::new(9)).await.expect("removing nothing");
+        log.remove_group(CopysetId::new(9))
+            .await
+            .expect("removing nothing");
         assert_eq!(log.groups(), [CopysetId::new(2)]);
         let again = group(&log, 1);
         assert_eq!(again.state(), GroupState::default());
@@ -260,12 +319,21 @@ fn wrong_entries_are_refused_whole() {
         let good = entry(1, 0, 1);
         let mut long_head = entry(1, 1, 1);
         long_head.head = vec![0; 2049].into();
-        assert_eq!(part(append(&group, vec![good.clone(), long_head]).await), EntryPart::Head);
+        assert_eq!(
+            part(append(&group, vec![good.clone(), long_head]).await),
+            EntryPart::Head
+        );
         let too_long = entry(1, 1, 5);
-        assert_eq!(part(append(&group, vec![good.clone(), too_long]).await), EntryPart::Payload);
+        assert_eq!(
+            part(append(&group, vec![good.clone(), too_long]).await),
+            EntryPart::Payload
+        );
         let mut uneven = entry(1, 1, 1);
         uneven.payload = uneven.payload.slice(0..100);
-        assert_eq!(part(append(&group, vec![good.clone(), uneven]).await), EntryPart::Payload);
+        assert_eq!(
+            part(append(&group, vec![good.clone(), uneven]).await),
+            EntryPart::Payload
+        );
         let mut rotten = entry(1, 1, 1);
         rotten.payload_crc ^= 1;
         let refused = append(&group, vec![good, rotten]).await;
@@ -285,7 +353,10 @@ fn a_closed_log_refuses() {
         last.await.expect_err("appended after the close began");
         let refused = group.save_vote(vote(1)).await;
         assert!(matches!(refused, Err(LogError::Closed { .. })));
-        assert!(matches!(log.wait_space(ByteLen::ZERO).await, Err(LogError::Closed { .. })));
+        assert!(matches!(
+            log.wait_space(ByteLen::ZERO).await,
+            Err(LogError::Closed { .. })
+        ));
         log.close().await.expect("closing twice");
     });
 }
@@ -318,10 +389,16 @@ fn groups_are_bounded_by_the_segment_header() {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(refused, LogError::TooManyGroups { max: 51, .. }), "{refused}");
+        assert!(
+            matches!(refused, LogError::TooManyGroups { max: 51, .. }),
+            "{refused}"
+        );
         assert_eq!((created, log.groups().len()), (51, 51));
         log.remove_group(CopysetId::new(7)).await.expect("remove");
-        group(&log, 99).save_vote(vote(1)).await.expect("there is room again");
+        group(&log, 99)
+            .save_vote(vote(1))
+            .await
+            .expect("there is room again");
     });
 }
 
@@ -331,19 +408,37 @@ fn what_is_not_this_log_is_refused() {
         let (device, _) = formatted(SEGMENTS).await;
         let mut other = options();
         other.store = StoreId::from_bytes([9; 16]);
-        let foreign = Log::open(&device, region(SEGMENTS), other).await.err().expect("foreign");
-        assert!(matches!(foreign, LogError::ForeignStore { .. }), "{foreign}");
+        let foreign = Log::open(&device, region(SEGMENTS), other)
+            .await
+            .err()
+            .expect("foreign");
+        assert!(
+            matches!(foreign, LogError::ForeignStore { .. }),
+            "{foreign}"
+        );
         let mut longer = options();
         longer.segment_len = ByteLen::new(128 << 10);
-        let geometry = Log::open(&device, region(SEGMENTS), longer).await.err().expect("geometry");
+        let geometry = Log::open(&device, region(SEGMENTS), longer)
+            .await
+            .err()
+            .expect("geometry");
         let segment_len = GeometryField::SegmentLen;
         assert!(matches!(geometry, LogError::Geometry { field, .. } if field == segment_len));
-        let geometry = Log::open(&device, region(10), options()).await.err().expect("geometry");
+        let geometry = Log::open(&device, region(10), options())
+            .await
+            .err()
+            .expect("geometry");
         let region_len = GeometryField::RegionLen;
         assert!(matches!(geometry, LogError::Geometry { field, .. } if field == region_len));
         let blank = Device::memory(device.len());
-        let nothing = Log::open(&blank, region(SEGMENTS), options()).await.err().expect("blank");
-        assert!(matches!(nothing, LogError::NotFormatted { .. }), "{nothing}");
+        let nothing = Log::open(&blank, region(SEGMENTS), options())
+            .await
+            .err()
+            .expect("blank");
+        assert!(
+            matches!(nothing, LogError::NotFormatted { .. }),
+            "{nothing}"
+        );
     });
 }
 
@@ -352,11 +447,18 @@ fn formatting_again_forgets_everything() {
     block_on(async {
         let (device, _, log) = fresh(SEGMENTS).await;
         for index in 0..200 {
-            append(&group(&log, 1), entries(1, index..index + 1, 1)).await.expect("append");
-            group(&log, 1).purge(LogId::new(1, index)).await.expect("purge");
+            append(&group(&log, 1), entries(1, index..index + 1, 1))
+                .await
+                .expect("append");
+            group(&log, 1)
+                .purge(LogId::new(1, index))
+                .await
+                .expect("purge");
         }
         log.close().await.expect("close");
-        Log::format(&device, region(SEGMENTS), options()).await.expect("format");
+        Log::format(&device, region(SEGMENTS), options())
+            .await
+            .expect("format");
         assert!(open(&device, SEGMENTS).await.groups().is_empty());
     });
 }

@@ -57,6 +57,8 @@ impl ModelGroup {
 
     pub fn entries(&self) -> Vec<Entry> {
         let entries = self.entries.iter();
-        entries.map(|(index, (term, pages))| entry(*term, *index, *pages)).collect()
+        entries
+            .map(|(index, (term, pages))| entry(*term, *index, *pages))
+            .collect()
     }
 }

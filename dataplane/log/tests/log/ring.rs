@@ -1,8 +1,6 @@
 //! The region wraps, fills up and is freed again.
 
-use crate::support::{
-    ALL, PAGE, append, assert_entries, entries, entry, fresh, group, open, vote,
-};
+use crate::support::{ALL, PAGE, append, assert_entries, entries, entry, fresh, group, open, vote};
 use ogee_log::{Log, LogError, Pressure};
 use ogee_proto::id::LogId;
 use ogee_proto::unit::ByteLen;
@@ -14,9 +12,14 @@ const SEGMENTS: usize = 12;
 /// Appends one entry of four pages to `group` and purges all but the last `keep`.
 async fn turn(log: &Log, id: u32, index: u64, keep: u64) {
     let group = group(log, id);
-    append(&group, entries(1, index..index + 1, 4)).await.expect("append");
+    append(&group, entries(1, index..index + 1, 4))
+        .await
+        .expect("append");
     if index >= keep {
-        group.purge(LogId::new(1, index - keep)).await.expect("purge");
+        group
+            .purge(LogId::new(1, index - keep))
+            .await
+            .expect("purge");
     }
 }
 
@@ -46,7 +49,9 @@ fn quiet_groups_do_not_pin_the_log() {
         // Nine quiet groups, each with an entry in another segment: more than entries may use.
         let mut index = 0;
         for quiet in 100..109 {
-            append(&group(&log, quiet), vec![entry(1, 0, 1)]).await.expect("append");
+            append(&group(&log, quiet), vec![entry(1, 0, 1)])
+                .await
+                .expect("append");
             for _ in 0..3 {
                 turn(&log, 1, index, 0).await;
                 index += 1;
@@ -60,7 +65,10 @@ fn quiet_groups_do_not_pin_the_log() {
         log.close().await.expect("close");
         let log = open(&device, SEGMENTS).await;
         for quiet in 100..109 {
-            let found = group(&log, quiet).entries(ALL, usize::MAX).await.expect("read");
+            let found = group(&log, quiet)
+                .entries(ALL, usize::MAX)
+                .await
+                .expect("read");
             assert_entries(&found, &[entry(1, 0, 1)]);
         }
     });
@@ -106,7 +114,11 @@ fn a_full_log_refuses_entries_and_takes_everything_else() {
         assert!(!log.has_space([4 * PAGE]));
         assert_eq!(log.counters().refused_full, 1);
         let state = group(&log, 1).state();
-        assert_eq!(state.last, Some(LogId::new(1, count - 1)), "a refusal changes nothing");
+        assert_eq!(
+            state.last,
+            Some(LogId::new(1, count - 1)),
+            "a refusal changes nothing"
+        );
         // Far more control records than the reserve holds: their segments turn over.
         let turns = log.counters().segments_begun;
         for term in 1..300 {
@@ -118,10 +130,15 @@ fn a_full_log_refuses_entries_and_takes_everything_else() {
         let waiting = spawn(async move { waiter.wait_space(ByteLen::from_usize(4 * PAGE)).await });
         yield_now().await;
         assert!(!waiting.is_finished());
-        group(&log, 1).purge(LogId::new(1, count - 2)).await.expect("purge");
+        group(&log, 1)
+            .purge(LogId::new(1, count - 2))
+            .await
+            .expect("purge");
         waiting.await.expect("not cancelled").expect("space");
         assert_eq!(*pressure.borrow_and_update(), Pressure::Normal);
-        append(&group(&log, 1), entries(1, count..count + 1, 4)).await.expect("append");
+        append(&group(&log, 1), entries(1, count..count + 1, 4))
+            .await
+            .expect("append");
         let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
         assert_entries(&found, &entries(1, count - 1..count + 1, 4));
     });
@@ -142,8 +159,13 @@ fn a_full_log_opens_any_number_of_times() {
         }
         let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
         assert_entries(&found, &entries(1, 0..count, 4));
-        group(&log, 1).purge(LogId::new(1, count - 1)).await.expect("purge");
-        append(&group(&log, 1), entries(1, count..count + 1, 4)).await.expect("append");
+        group(&log, 1)
+            .purge(LogId::new(1, count - 1))
+            .await
+            .expect("purge");
+        append(&group(&log, 1), entries(1, count..count + 1, 4))
+            .await
+            .expect("append");
     });
 }
 
@@ -151,7 +173,9 @@ fn a_full_log_opens_any_number_of_times() {
 fn a_reader_keeps_its_segment() {
     block_on(async {
         let (device, _, log) = fresh(SEGMENTS).await;
-        append(&group(&log, 1), entries(1, 0..8, 4)).await.expect("append");
+        append(&group(&log, 1), entries(1, 0..8, 4))
+            .await
+            .expect("append");
         log.close().await.expect("close");
         let log = open(&device, SEGMENTS).await;
         let reader = group(&log, 1);

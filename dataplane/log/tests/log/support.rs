@@ -18,23 +18,33 @@ pub const START: u64 = 8192;
 pub const ALL: Range<LogIndex> = LogIndex::new(0)..LogIndex::new(u64::MAX);
 
 pub fn region(segments: usize) -> LogRegion {
-    LogRegion { start: ByteOffset::new(START), len: ByteLen::from_usize(segments * SEGMENT) }
+    LogRegion {
+        start: ByteOffset::new(START),
+        len: ByteLen::from_usize(segments * SEGMENT),
+    }
 }
 
 pub fn options() -> LogOptions {
-    LogOptions { segment_len: ByteLen::from_usize(SEGMENT), ..LogOptions::new(STORE) }
+    LogOptions {
+        segment_len: ByteLen::from_usize(SEGMENT),
+        ..LogOptions::new(STORE)
+    }
 }
 
 /// A memory device with room for a log of `segments`, formatted.
 pub async fn formatted(segments: usize) -> (Device, MemoryControl) {
     let len = ByteLen::from_usize(SEGMENT * (segments + 1));
     let (device, control) = Device::memory_with_control(len);
-    Log::format(&device, region(segments), options()).await.expect("format");
+    Log::format(&device, region(segments), options())
+        .await
+        .expect("format");
     (device, control)
 }
 
 pub async fn open(device: &Device, segments: usize) -> Log {
-    Log::open(device, region(segments), options()).await.expect("open")
+    Log::open(device, region(segments), options())
+        .await
+        .expect("open")
 }
 
 /// A fresh log of `segments`.
@@ -63,7 +73,13 @@ pub fn entry(term: u64, index: u64, pages: usize) -> Entry {
     let payload = payload(id, pages);
     let payload_crc = crc32c(&payload);
     let head = Bytes::from(format!("head of {id}"));
-    Entry { id, kind: u8::try_from(index % 7).expect("small"), head, payload, payload_crc }
+    Entry {
+        id,
+        kind: u8::try_from(index % 7).expect("small"),
+        head,
+        payload,
+        payload_crc,
+    }
 }
 
 pub fn entries(term: u64, indexes: Range<u64>, pages: usize) -> Vec<Entry> {
@@ -71,7 +87,11 @@ pub fn entries(term: u64, indexes: Range<u64>, pages: usize) -> Vec<Entry> {
 }
 
 pub fn vote(term: u64) -> Vote {
-    Vote { term, voted_for: term * 10, committed: term.is_multiple_of(2) }
+    Vote {
+        term,
+        voted_for: term * 10,
+        committed: term.is_multiple_of(2),
+    }
 }
 
 /// Appends and waits until it is durable.
@@ -100,16 +120,28 @@ pub fn assert_entries(found: &[Entry], expected: &[Entry]) {
 /// Changes the bytes at `at` of the device, durably.
 pub async fn patch(device: &Device, at: u64, change: impl FnOnce(&mut [u8])) {
     let page = at / PAGE as u64 * PAGE as u64;
-    let read = device.read(ByteOffset::new(page), ByteLen::from_usize(PAGE)).await.expect("read");
+    let read = device
+        .read(ByteOffset::new(page), ByteLen::from_usize(PAGE))
+        .await
+        .expect("read");
     let mut buffer = Buffer::copy_from(&read);
     change(&mut buffer[usize::try_from(at - page).expect("in page")..]);
-    device.write_durable(ByteOffset::new(page), buffer).await.expect("write");
+    device
+        .write_durable(ByteOffset::new(page), buffer)
+        .await
+        .expect("write");
 }
 
 /// Offsets of the pages that begin with `magic`.
 pub async fn pages_with(device: &Device, magic: [u8; 8]) -> Vec<u64> {
-    let image = device.read(ByteOffset::ZERO, device.len()).await.expect("read");
-    let starts = image.chunks_exact(PAGE).enumerate().filter(|(_, page)| page.starts_with(&magic));
+    let image = device
+        .read(ByteOffset::ZERO, device.len())
+        .await
+        .expect("read");
+    let starts = image
+        .chunks_exact(PAGE)
+        .enumerate()
+        .filter(|(_, page)| page.starts_with(&magic));
     starts.map(|(number, _)| (number * PAGE) as u64).collect()
 }
 
