@@ -1,0 +1,12 @@
+//! What a frontend needs of a volume, and who offers it.
+
+mod contract;
+mod error;
+#[cfg(any(test, feature = "test-utils"))]
+mod memory;
+mod volume;
+
+pub use contract::{BlockRun, Disk};
+pub use error::DiskError;
+#[cfg(any(test, feature = "test-utils"))]
+pub use memory::{MemoryDisk, MemoryFault, MemoryStats};
