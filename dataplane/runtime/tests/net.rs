@@ -114,8 +114,9 @@ fn vectored_writes_keep_order_and_skip_empty_slices() {
         let (ours, theirs) = tcp_pair().await;
         let (mut reader, _writer) = theirs.into_split();
         let (_reader, mut writer) = ours.into_split();
+        let bytes = pattern(8000);
         let parts: Vec<Vec<u8>> = (0..3000_usize)
-            .map(|part| pattern(LOAD)[part..part + part % 7 * 500].into())
+            .map(|part| bytes[part..part + part % 7 * 500].into())
             .collect();
         let expected = parts.concat();
         let sender = spawn(async move {
