@@ -219,6 +219,25 @@ fn one_bad_superblock_is_replaced_and_two_are_the_end() {
     });
 }
 
+/// The moment between the two superblock writes, from both sides.
+#[test]
+fn of_two_good_superblocks_the_newer_counts() {
+    block_on(async {
+        for older in COPIES {
+            let (store, device, _) = fresh(40).await;
+            store.checkpoint(vec![group(1, b"old")]).await.unwrap();
+            let before = device.read(ByteOffset::new(older), PAGE).await.unwrap();
+            store.checkpoint(vec![group(2, b"new")]).await.unwrap();
+            patch(&device, older, |page| page.copy_from_slice(&before)).await;
+            for agree in [false, true] {
+                let store = Store::open(&device).await.unwrap();
+                assert_eq!(store.group(GROUP), Some(group(2, b"new")));
+                assert_eq!(store.open_stats().superblocks_agree, agree);
+            }
+        }
+    });
+}
+
 #[test]
 fn a_superblock_that_cannot_be_read_is_as_good_as_damaged() {
     block_on(async {
