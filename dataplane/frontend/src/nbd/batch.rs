@@ -11,6 +11,11 @@ use ogee_runtime::net::WriteHalf;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
+/// Whether a payload goes from its own memory to the socket.
+pub(super) fn is_sent_uncopied(payload: &Payload) -> bool {
+    payload.len() >= UNCOPIED_LEN_MIN
+}
+
 /// Bytes to send.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -38,7 +43,7 @@ impl Batch {
 
     /// Appends a payload, uncopied if it is large.
     pub(super) fn put_payload(&mut self, payload: &Payload) {
-        match payload.len() >= UNCOPIED_LEN_MIN {
+        match is_sent_uncopied(payload) {
             true => self.parts.push(Part::Shared(payload.clone())),
             false => self.put(payload),
         }

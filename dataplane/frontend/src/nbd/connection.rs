@@ -21,6 +21,7 @@ use ogee_runtime::channel::{Gate, watch};
 use ogee_runtime::net::{ReadHalf, WriteHalf};
 use ogee_runtime::{Elapsed, spawn_scoped, timeout};
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 
 /// Serves one client until it leaves, breaks the protocol or `stop` becomes true.
@@ -103,16 +104,35 @@ async fn transmit<D: Disk>(
     let is_structured = session.is_structured;
     let gate = Gate::new();
     let (transmission, replies) = Transmission::new(session, gate.clone());
-    let writer = spawn_scoped(send_replies(replies, write, is_structured));
-    let read = unless_stopped(&mut stop, transmission.run(&mut input)).await;
+    let mut writer = spawn_scoped(send_replies(replies, write, is_structured));
+    let ended = {
+        let reading = pin!(transmission.run(&mut input));
+        let either = select(reading, &mut writer);
+        unless_stopped(&mut stop, either)
+            .await
+            .map(|either| match either {
+                Either::Left((read, _)) => Ended::Reading(read),
+                Either::Right((written, _)) => Ended::Writing(written.unwrap_or(Ok(()))),
+            })
+    };
     gate.close().await;
     // The writer ends when nobody is left to make replies.
     drop(transmission);
-    let written = timeout(DRAIN_TIME_MAX, writer).await;
-    if let Ok(Ok(Err(error))) = written {
-        tracing::debug!(%error, "replies could not be sent");
+    let read = match ended {
+        Some(Ended::Writing(written)) => return Ok(written?),
+        Some(Ended::Reading(read)) => read,
+        None => Ok(()),
+    };
+    match timeout(DRAIN_TIME_MAX, writer).await {
+        Ok(written) => read.and(written.unwrap_or(Ok(())).map_err(ConnectionError::Io)),
+        Err(Elapsed) => Err(ConnectionError::DrainTime),
     }
-    read.unwrap_or(Ok(()))
+}
+
+/// What ended first, requests or the possibility to answer them.
+enum Ended {
+    Reading(Result<(), ConnectionError>),
+    Writing(io::Result<()>),
 }
 
 /// Does `work` unless `stop` becomes true, or nobody is left to say so, before it is done.

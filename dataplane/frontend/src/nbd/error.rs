@@ -107,4 +107,6 @@ pub(super) enum ConnectionError {
     TooManyOptions { max: usize },
     #[error("no end of the negotiation")]
     NegotiationTime,
+    #[error("the client does not read what is left for it")]
+    DrainTime,
 }

@@ -23,7 +23,7 @@ pub(super) async fn execute<D: Disk>(
     let written = payload.len() as u64;
     match run(session, command, payload).await {
         Ok(body) => {
-            count(session, command, written);
+            count(session, command, written, body.copied_len());
             body
         }
         Err(error) => fail(session, Refusal::Disk(error)),
@@ -110,11 +110,12 @@ async fn status<D: Disk>(
     Ok(Body::Status(runs))
 }
 
-fn count<D: Disk>(session: &Session<D>, command: Command, written: u64) {
+fn count<D: Disk>(session: &Session<D>, command: Command, written: u64, copied: u64) {
     session.export.metrics.count(|counts| match command {
         Command::Read { len, .. } => {
             counts.reads += 1;
             counts.read_bytes += len.get();
+            counts.copied_bytes += copied;
         }
         Command::Write { .. } => {
             counts.writes += 1;

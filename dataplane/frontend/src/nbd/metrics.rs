@@ -20,6 +20,8 @@ pub struct ExportSnapshot {
     pub reads: u64,
     /// Their bytes.
     pub read_bytes: u64,
+    /// Those of them that were copied once, into the reply buffer; large payloads are not.
+    pub copied_bytes: u64,
     /// Writes answered.
     pub writes: u64,
     /// Their bytes.

@@ -5,7 +5,7 @@
 //! wire. Without structured replies all are simple; with them, reads, block status and errors are
 //! structured. *On failure*: none.
 
-use super::batch::Batch;
+use super::batch::{Batch, is_sent_uncopied};
 use super::refusal::Refusal;
 use super::sparse::{Chunk, Content};
 use super::wire::{
@@ -46,6 +46,23 @@ pub(super) enum Body {
 }
 
 impl Body {
+    /// Bytes of the payload that encoding will copy.
+    pub(super) fn copied_len(&self) -> u64 {
+        let copied = |pieces: &[Payload]| -> u64 {
+            let copied = pieces.iter().filter(|piece| !is_sent_uncopied(piece));
+            copied.map(|piece| piece.len() as u64).sum()
+        };
+        let chunk_copied = |chunk: &Chunk| match &chunk.content {
+            Content::Data(pieces) => copied(pieces),
+            Content::Hole(_) => 0,
+        };
+        match self {
+            Self::Data(pieces) => copied(pieces),
+            Self::Chunks(chunks) => chunks.iter().map(chunk_copied).sum(),
+            Self::Done | Self::Status(_) | Self::Failed(_) => 0,
+        }
+    }
+
     /// Appends the reply to the request named `cookie`.
     pub(super) fn encode(&self, cookie: u64, is_structured: bool, batch: &mut Batch) {
         let mut reply = Encoder { cookie, batch };

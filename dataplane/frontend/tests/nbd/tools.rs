@@ -85,6 +85,21 @@ fn nbdinfo_sees_the_export() {
     served.stop();
 }
 
+/// Status replies cover only a part of such a disk; the client asks on.
+#[test]
+fn nbdinfo_maps_a_large_disk() {
+    let Some(mut map) = tool("nbdinfo") else {
+        return;
+    };
+    let size = (9 << 30) + 4096;
+    let served = Remote::new(size, false);
+    let found = json(&run(map.args(["--map", "--json"]).arg(served.uri())));
+    let runs = found.as_array().expect("a list").iter();
+    let total: u64 = runs.filter_map(|run| run["length"].as_u64()).sum();
+    assert_eq!(total, size);
+    served.stop();
+}
+
 #[test]
 fn nbdinfo_sees_a_read_only_export() {
     let Some(mut info) = tool("nbdinfo") else {
