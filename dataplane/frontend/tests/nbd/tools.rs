@@ -3,6 +3,9 @@
 use crate::served::{Order, Remote};
 use ogee_frontend::MemoryFault;
 use serde_json::Value;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -139,6 +142,34 @@ fn nbdcopy_there_and_back() {
     let seen = served.stop();
     assert!(seen.disk.flushes > 0 && seen.export.connections >= 4);
     assert_eq!(seen.export.failures, 0);
+}
+
+/// Even where the file system would let it in.
+#[test]
+fn another_user_is_refused() {
+    const NOBODY: u32 = 65_534;
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIP: only root can be another user");
+        return;
+    }
+    let Some(mut info) = tool("nbdinfo") else {
+        return;
+    };
+    let served = Remote::new(MIB, false);
+    let dir = served.dir.path();
+    for (path, mode) in [(dir, 0o755), (&dir.join("nbd.sock"), 0o666)] {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("our file");
+    }
+    let mut probe = Command::new("test");
+    run(probe
+        .arg("-w")
+        .arg(dir.join("nbd.sock"))
+        .uid(NOBODY)
+        .gid(NOBODY));
+    let output = info.arg(served.uri()).uid(NOBODY).gid(NOBODY).output();
+    assert!(!output.expect("it starts").status.success());
+    run(Command::new("nbdinfo").arg(served.uri()));
+    assert_eq!(served.stop().export.connections, 1);
 }
 
 fn qemu_io(uri: &str, commands: &[&str]) -> Option<Output> {
