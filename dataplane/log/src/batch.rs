@@ -63,18 +63,14 @@ pub(crate) fn encode<'a>(
         .map(|(_, record, _)| record.payload_len())
         .sum();
     let header_len = header_area_len(records_len);
-    let mut buffer = Buffer::zeroed(header_len + payload_len);
-    let (area, payloads) = buffer.split_at_mut(header_len);
-    let (mut at, mut payload_at, mut count) = (BATCH_HEADER_LEN, 0, 0u32);
+    let mut buffer = Buffer::with_capacity(header_len + payload_len);
+    buffer.resize(header_len);
+    let (mut at, mut count) = (BATCH_HEADER_LEN, 0u32);
     for (group, record, payload) in records {
-        record.encode(
-            group,
-            page_number(payload_at),
-            &mut area[at..at + record.len()],
-        );
-        payloads[payload_at..payload_at + payload.len()].copy_from_slice(payload);
+        let payload_page = page_number(buffer.len() - header_len);
+        record.encode(group, payload_page, &mut buffer[at..at + record.len()]);
+        buffer.extend_from_slice(payload);
         at += record.len();
-        payload_at += record.payload_len();
         count += 1;
     }
     let mut header = header_of(place, count);
@@ -83,6 +79,7 @@ pub(crate) fn encode<'a>(
     header.header_len = u32::try_from(at)
         .expect("invariant: a header area is at most HEADER_AREA_MAX")
         .into();
+    let area = &mut buffer[..header_len];
     area[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
     let crc = crc_of(area);
     header.crc = crc.into();

@@ -49,9 +49,11 @@
 //!   the records that freed it were durable before the slot was chosen.
 //! * *Stale bytes.* Batches carry store, segment sequence, segment epoch, page number and the
 //!   checksum of their predecessor (the first one: of the segment header). The epoch grows at every
-//!   open, and an open never appends to an old segment but begins a new one, which also records
-//!   where the old one ended. So bytes of an earlier life of the slot, of a torn batch, or of a
-//!   write that was misdirected, never parse as the next batch.
+//!   open, and an open appends nothing to an old segment but one empty batch, over the torn one if
+//!   there is one, and then begins a new segment. So bytes of an earlier life of the slot, of a
+//!   torn batch, or of a write that was misdirected, never parse as the next batch. The empty batch
+//!   is needed because the only other mark of the end, `previous_len` of the next segment, is gone
+//!   once that segment is free and its slot taken: the torn batch might have a whole header area.
 //!
 //! A bad batch is a *torn tail* when it lies in the newest segment, no valid batch of the same
 //! segment and epoch follows (scanned in steps of a page), and its sequence is above the highest

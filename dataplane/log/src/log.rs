@@ -93,20 +93,7 @@ impl Log {
     ) -> Result<Self, LogError> {
         let geometry = Geometry::new(region, options.segment_len)?;
         let mut state = recovery::recover(device, geometry, options).await?;
-        let next = state.next_segment();
-        let (head, buffer) = next.ok_or(LogError::Full {
-            store: options.store,
-            needed: options.segment_len,
-            free: ByteLen::ZERO,
-        })?;
-        write(
-            device,
-            geometry.slot_start(head.slot),
-            buffer,
-            options.store,
-        )
-        .await?;
-        state.begun(&head);
+        begin_epoch(device, &mut state).await?;
         let core = Core::new(device.clone(), state);
         let flusher = RefCell::new(Some(spawn(flusher::run(Rc::clone(&core)))));
         Ok(Self {
@@ -209,6 +196,38 @@ impl Log {
             Some(failure) => Err(failure),
         }
     }
+}
+
+/// Makes what was recovered final, and begins a segment that no earlier write can reach.
+///
+/// In this order: the batches that were found may not have been durable (the process died, the
+/// power did not fail), so they are flushed; a torn batch after them is overwritten, or it might
+/// pass for a batch once the next segment, which tells where this one ends, is gone; then the next
+/// segment is begun.
+async fn begin_epoch(device: &Device, state: &mut State) -> Result<(), LogError> {
+    let store = state.store();
+    let offset = state.segments.end_offset();
+    let flushed = device.flush().await;
+    flushed.map_err(|source| LogError::Failed {
+        store,
+        offset,
+        source,
+    })?;
+    if let Some((batch, buffer)) = state.closing_batch() {
+        write(device, offset, buffer, store).await?;
+        state.written(batch);
+    }
+    state.next_epoch();
+    let (head, buffer) = state.next_segment().ok_or(LogError::Full {
+        store,
+        needed: state.options.segment_len,
+        free: ByteLen::ZERO,
+    })?;
+    let offset = state.segments.geometry.slot_start(head.slot);
+    write(device, offset, buffer, store).await?;
+    state.begun(&head);
+    state.counters = LogCounters::default();
+    Ok(())
 }
 
 async fn write(

@@ -19,7 +19,7 @@ use ogee_device::Device;
 use ogee_proto::id::StoreId;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 
-/// The log as the medium tells it, in a new epoch, before its first segment of that epoch.
+/// The log as the medium tells it, at the end of its newest segment.
 pub(crate) async fn recover(
     device: &Device,
     geometry: Geometry,
@@ -59,12 +59,12 @@ pub(crate) async fn recover(
             .iter()
             .for_each(|(_, place)| segments.occupy(*place));
     }
-    segments.settle(newest.slot, end.len);
+    segments.settle(newest.slot, end.len, end.crc);
     Ok(State::new(
         options,
         groups,
         segments,
-        newest.epoch + 1,
+        newest.epoch,
         end.sequence,
     ))
 }
@@ -214,6 +214,8 @@ struct Tail {
     len: usize,
     /// The last batch.
     sequence: u64,
+    /// Its checksum, or the segment header's: what the next batch repeats.
+    crc: u32,
 }
 
 /// The walk over the chain.
@@ -292,6 +294,7 @@ impl Walk<'_> {
         Ok(Tail {
             len: cursor.at,
             sequence: cursor.expected - 1,
+            crc: cursor.previous_crc,
         })
     }
 

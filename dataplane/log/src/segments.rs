@@ -82,11 +82,12 @@ impl Segments {
 
     /// All segments and entries are told: `newest`, with batches up to `end`, stays until the
     /// next segment is begun, dead ones are free.
-    pub(crate) fn settle(&mut self, newest: usize, end: usize) {
+    pub(crate) fn settle(&mut self, newest: usize, end: usize, previous_crc: u32) {
         self.slots[newest].holds = Holds::Active;
         self.active = newest;
         self.sequence = self.slots[newest].sequence;
         self.end = end;
+        self.previous_crc = previous_crc;
         (0..self.slots.len()).for_each(|slot| self.free_if_dead(slot));
     }
 

@@ -57,7 +57,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A log whose newest batch is `sequence`, before its first segment of this `epoch`.
+    /// A log whose newest batch is `sequence`, of this `epoch`.
     pub(crate) fn new(
         options: LogOptions,
         groups: BTreeMap<CopysetId, Group>,
@@ -82,6 +82,11 @@ impl State {
             closing: false,
             stopped: None,
         }
+    }
+
+    /// What is written from now on is not of the process that wrote what was recovered.
+    pub(crate) const fn next_epoch(&mut self) {
+        self.epoch += 1;
     }
 
     /// The store.

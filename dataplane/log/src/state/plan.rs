@@ -186,7 +186,19 @@ impl State {
         });
     }
 
+    /// An empty batch for the end of the newest segment, if there is room: what it overwrites, a
+    /// torn batch perhaps, can never be taken for a batch again.
+    pub(crate) fn closing_batch(&mut self) -> Option<(Batch, Buffer)> {
+        let fits = self.segments.room() >= PAGE;
+        fits.then(|| self.build(Draft::new(&self.segments)))
+    }
+
     fn plan_batch(&mut self, draft: Draft) -> Plan {
+        let (batch, buffer) = self.build(draft);
+        Plan::Write(batch, buffer)
+    }
+
+    fn build(&mut self, draft: Draft) -> (Batch, Buffer) {
         let (_, segment, end) = self.segments.active();
         let sequence = self.sequence + 1;
         let place = BatchPlace {
@@ -213,7 +225,7 @@ impl State {
             crc: encoded.crc,
             sequence,
         };
-        Plan::Write(batch, encoded.buffer)
+        (batch, encoded.buffer)
     }
 
     fn plan_segment(&mut self) -> Plan {

@@ -30,12 +30,17 @@ impl State {
         })
     }
 
-    /// How full the log is.
-    pub(crate) fn usage(&self) -> LogUsage {
+    /// Capacity, and what of it is free.
+    fn balance(&self) -> (u64, u64) {
         let geometry = &self.segments.geometry;
         let usable = geometry.usable_len(self.groups.len());
         let capacity = (geometry.data_slots() * usable) as u64;
-        let free = self.free().min(capacity);
+        (capacity, self.free().min(capacity))
+    }
+
+    /// How full the log is.
+    pub(crate) fn usage(&self) -> LogUsage {
+        let (capacity, free) = self.balance();
         LogUsage {
             capacity: ByteLen::new(capacity),
             used: ByteLen::new(capacity - free),
@@ -49,9 +54,9 @@ impl State {
 
     /// Whether the threshold is passed.
     pub(crate) fn pressure(&self) -> Pressure {
-        let usage = self.usage();
-        let threshold = usage.capacity.get() / 100 * u64::from(self.options.pressure_percent);
-        if usage.used.get() > threshold {
+        let (capacity, free) = self.balance();
+        let threshold = capacity / 100 * u64::from(self.options.pressure_percent);
+        if capacity - free > threshold {
             Pressure::High
         } else {
             Pressure::Normal

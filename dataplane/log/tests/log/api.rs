@@ -1,13 +1,13 @@
 //! What the calls promise while nothing goes wrong.
 
 use crate::support::{
-    ALL, PAGE, append, assert_entries, entries, entry, formatted, fresh, group, open, options,
-    region, vote,
+    ALL, PAGE, STORE, append, assert_entries, entries, entry, formatted, fresh, group, open,
+    options, region, vote,
 };
 use ogee_device::Device;
-use ogee_log::{EntryPart, GeometryField, GroupState, Log, LogError};
+use ogee_log::{EntryPart, GeometryField, GroupState, Log, LogError, LogOptions, LogRegion};
 use ogee_proto::id::{CopysetId, LogId, LogIndex, StoreId};
-use ogee_proto::unit::ByteLen;
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
 use ogee_runtime::sleep;
 use std::cell::RefCell;
@@ -460,5 +460,42 @@ fn formatting_again_forgets_everything() {
             .await
             .expect("format");
         assert!(open(&device, SEGMENTS).await.groups().is_empty());
+    });
+}
+
+/// Segments, batches and entries of the sizes that production uses.
+#[test]
+fn the_largest_entries_in_default_segments() {
+    block_on(async {
+        const REGION: u64 = 80 << 20;
+        let region = LogRegion {
+            start: ByteOffset::ZERO,
+            len: ByteLen::new(REGION),
+        };
+        let device = Device::memory(ByteLen::new(REGION));
+        let options = LogOptions::new(STORE);
+        Log::format(&device, region, options).await.expect("format");
+        let log = Log::open(&device, region, options).await.expect("open");
+        for index in 0..60 {
+            let entries = vec![entry(1, 2 * index, 256), entry(1, 2 * index + 1, 16)];
+            append(&group(&log, 1), entries).await.expect("append");
+            if index >= 2 {
+                group(&log, 1)
+                    .purge(LogId::new(1, 2 * index - 3))
+                    .await
+                    .expect("purge");
+            }
+        }
+        let counters = log.counters();
+        assert_eq!(counters.bytes_copied, counters.payload_bytes);
+        assert_eq!(counters.payload_bytes, 60 * 272 * PAGE as u64);
+        assert!(counters.segments_begun > 7, "{counters:?}");
+        log.close().await.expect("close");
+        let log = Log::open(&device, region, options).await.expect("open");
+        let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
+        let expected: Vec<_> = (116..120)
+            .map(|index| entry(1, index, if index % 2 == 0 { 256 } else { 16 }))
+            .collect();
+        assert_entries(&found, &expected);
     });
 }

@@ -43,6 +43,13 @@ fn assert_damaged(error: &LogError, at: u64, reason: DamageReason) {
     }
 }
 
+/// Offsets of the batches, without the one with which opening ended the segment of formatting.
+async fn batches_of_use(device: &Device) -> Vec<u64> {
+    let mut batches = pages_with(device, BATCH_MAGIC).await;
+    batches.remove(0);
+    batches
+}
+
 /// A closed log with five batches of one entry each; their offsets.
 async fn five_batches() -> (Device, Vec<u64>) {
     let (device, _, log) = fresh(SEGMENTS).await;
@@ -52,7 +59,7 @@ async fn five_batches() -> (Device, Vec<u64>) {
             .expect("append");
     }
     log.close().await.expect("close");
-    let batches = pages_with(&device, BATCH_MAGIC).await;
+    let batches = batches_of_use(&device).await;
     assert_eq!(batches.len(), 6, "five and the closing one");
     (device, batches)
 }
@@ -64,7 +71,7 @@ fn a_bad_header_area_before_a_good_batch_is_damage() {
         for (position, at) in batches.iter().take(5).enumerate() {
             for byte in [0, 9, 40, 100, 4000] {
                 patch(&device, at + byte, |data| data[0] ^= 0x10).await;
-                let sequence = position as u64 + 1;
+                let sequence = position as u64 + 2;
                 assert_damaged(
                     &refusal(&device).await,
                     *at,
@@ -85,7 +92,7 @@ fn several_bad_batches_are_damage_as_long_as_one_good_one_follows() {
         for at in &batches[2..5] {
             patch(&device, *at, |data| data[..PAGE].fill(0)).await;
         }
-        let reason = DamageReason::Batch { sequence: 3 };
+        let reason = DamageReason::Batch { sequence: 4 };
         assert_damaged(&refusal(&device).await, batches[2], reason);
     });
 }
@@ -111,9 +118,9 @@ fn an_idle_log_knows_its_last_batch_although_it_was_never_closed() {
         while log.counters().closing_batches == 0 {
             sleep(Duration::from_millis(5)).await;
         }
-        let batches = pages_with(&device, BATCH_MAGIC).await;
+        let batches = batches_of_use(&device).await;
         patch(&device, batches[0], |data| data[0] ^= 1).await;
-        let reason = DamageReason::Batch { sequence: 1 };
+        let reason = DamageReason::Batch { sequence: 2 };
         assert_damaged(&refusal(&device).await, batches[0], reason);
     });
 }

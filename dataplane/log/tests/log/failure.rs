@@ -176,7 +176,7 @@ fn a_flipped_bit_on_the_way_from_the_device_is_noticed() {
         let (device, control) = Device::fault(inner.clone(), FaultPlan::new());
         let log = open(&device, SEGMENTS).await;
         let reader = group(&log, 1);
-        let at = crate::support::pages_with(&inner, ogee_log::format::BATCH_MAGIC).await[0];
+        let at = crate::support::pages_with(&inner, ogee_log::format::BATCH_MAGIC).await[1];
         // One batch: a header page, then the payloads.
         let payload = ogee_proto::unit::ByteOffset::new(at + 3 * PAGE as u64 + 9);
         control.add(FaultRule::flip_bit(payload, 3).times(1));

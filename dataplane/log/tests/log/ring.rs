@@ -1,11 +1,13 @@
 //! The region wraps, fills up and is freed again.
 
 use crate::support::{ALL, PAGE, append, assert_entries, entries, entry, fresh, group, open, vote};
+use ogee_device::{Device, FaultPlan, FaultRule, Operation};
 use ogee_log::{Log, LogError, Pressure};
 use ogee_proto::id::LogId;
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::executor::block_on;
 use ogee_runtime::{spawn, yield_now};
+use std::time::Duration;
 
 const SEGMENTS: usize = 12;
 
@@ -171,22 +173,38 @@ fn a_full_log_opens_any_number_of_times() {
 
 #[test]
 fn a_reader_keeps_its_segment() {
-    block_on(async {
-        let (device, _, log) = fresh(SEGMENTS).await;
-        append(&group(&log, 1), entries(1, 0..8, 4))
-            .await
-            .expect("append");
-        log.close().await.expect("close");
-        let log = open(&device, SEGMENTS).await;
-        let reader = group(&log, 1);
-        let reading = spawn(async move { reader.entries(ALL, usize::MAX).await });
-        // While the reads are in flight, their segments are freed and the log wraps.
-        yield_now().await;
-        group(&log, 1).purge(LogId::new(1, 7)).await.expect("purge");
-        for index in 8..100 {
-            turn(&log, 1, index, 0).await;
+    let read_during_wrap = |delay| block_on(read_while_wrapping(delay));
+    let delays = [100, 1_000, 10_000].map(Duration::from_millis);
+    assert!(
+        delays.into_iter().any(read_during_wrap),
+        "the log never wrapped during a read"
+    );
+}
+
+/// Reads entries whose segments are freed and would be overwritten before the slow reads are
+/// served; tells whether the reads were slow enough.
+async fn read_while_wrapping(delay: Duration) -> bool {
+    let (inner, _, log) = fresh(SEGMENTS).await;
+    append(&group(&log, 1), entries(1, 0..8, 4))
+        .await
+        .expect("append");
+    log.close().await.expect("close");
+    let (device, control) = Device::fault(inner, FaultPlan::new());
+    let log = open(&device, SEGMENTS).await;
+    control.add(FaultRule::delay(Operation::Read, delay));
+    let reader = group(&log, 1);
+    let reading = spawn(async move { reader.entries(ALL, usize::MAX).await });
+    yield_now().await;
+    group(&log, 1).purge(LogId::new(1, 7)).await.expect("purge");
+    let begun = log.counters().segments_begun;
+    for index in 8.. {
+        turn(&log, 1, index, 0).await;
+        if log.counters().segments_begun > begun + 2 * SEGMENTS as u64 {
+            break;
         }
-        let found = reading.await.expect("not cancelled").expect("read");
-        assert_entries(&found, &entries(1, 0..8, 4));
-    });
+    }
+    let overtaken = !reading.is_finished();
+    let found = reading.await.expect("not cancelled").expect("read");
+    assert_entries(&found, &entries(1, 0..8, 4));
+    overtaken
 }
