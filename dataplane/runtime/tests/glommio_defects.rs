@@ -31,25 +31,27 @@ fn scratch() -> tempfile::TempDir {
 }
 
 #[test]
-fn first_timer_of_an_executor_is_not_late() {
-    let nap = || async {
+fn first_timer_of_a_process_is_not_late() {
+    if is_child() {
+        return assert!(block_on(is_first_nap_as_short_as_others()));
+    }
+    // Relative to the later ones, and the best of several processes: the machine may be busy.
+    let program = std::env::current_exe().unwrap();
+    let name = "first_timer_of_a_process_is_not_late";
+    let is_prompt = (0..10).any(|_| child(&program, name).output().unwrap().status.success());
+    assert!(is_prompt);
+}
+
+async fn is_first_nap_as_short_as_others() -> bool {
+    let mut naps = Vec::new();
+    for _ in 0..10 {
         let start = now();
         sleep(Duration::from_millis(1)).await;
-        now() - start
-    };
-    // Relative to the later ones, and the best of several executors: the machine may be busy.
-    let is_prompt = (0..10).any(|_| {
-        block_on(async {
-            let first = nap().await;
-            let mut later = Vec::new();
-            for _ in 0..9 {
-                later.push(nap().await);
-            }
-            later.sort();
-            first < later[4] * 4
-        })
-    });
-    assert!(is_prompt);
+        naps.push(now() - start);
+    }
+    let first = naps.remove(0);
+    naps.sort();
+    first < naps[naps.len() / 2] * 4
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! **Place.** Under `crate::executor`, which owns the thread. **Owner.** The thread that made it.
 //!
 //! **Invariants.** Memory locked by registration stays within `limit::MEMLOCK_BUDGET`. The first
-//! timer, always late, is spent before the main future starts. No sleep is longer than
+//! sleep, always late, is spent before the main future starts. No sleep is longer than
 //! `limit::SENTRY_INTERVAL`. When the main future is done all
 //! tasks are cancelled and the rings run once more, so that files and sockets are closed.
 //!
@@ -11,8 +11,9 @@
 //! would exit or panic.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use ::glommio::{LocalExecutor, LocalExecutorBuilder};
@@ -26,6 +27,10 @@ use crate::task;
 thread_local! {
     static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
 }
+
+/// Long enough that the executor goes to sleep over it: its first sleep registers the process for
+/// memory barriers, which takes the kernel some 20 ms.
+const WARM_UP: Duration = Duration::from_micros(200);
 
 /// Turns of the rings at shutdown: one submits the closes, one reaps them.
 const SHUTDOWN_TURNS: usize = 2;
@@ -78,7 +83,7 @@ impl Executor {
     pub(crate) fn run<F: Future>(&self, main: F) -> F::Output {
         let _running = Running::enter();
         self.local.run(async {
-            timer::yield_now().await;
+            timer::Timer::new(timer::now() + WARM_UP).await;
             post_sentries();
             let output = task::run_root(main).await;
             task::cancel_all();
@@ -114,10 +119,30 @@ pub(super) fn is_running() -> bool {
     IS_RUNNING.get()
 }
 
-/// Hands a future to the current executor.
+/// Hands a future to the current executor, which polls it in a later turn.
+///
+/// The engine would poll it inside of this call, where the caller may hold what the future needs.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     assert!(is_running(), "spawn outside of an executor");
-    drop(::glommio::spawn_local(future).detach());
+    let later = async {
+        requeue().await;
+        future.await;
+    };
+    drop(::glommio::spawn_local(later).detach());
+}
+
+/// Goes to the end of the run queue; no more than that, unlike [`timer::yield_now`].
+async fn requeue() {
+    let mut is_queued = false;
+    poll_fn(|cx| {
+        if is_queued {
+            return Poll::Ready(());
+        }
+        is_queued = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 struct Running;

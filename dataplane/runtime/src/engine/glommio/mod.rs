@@ -5,12 +5,13 @@
 //!
 //! | defect | answer |
 //! |---|---|
-//! | the first timer of an executor is 20 ms late | `executor` warms one up before the main future |
+//! | the first sleep of a process is 20 ms late | `executor` sleeps once before the main future |
 //! | probing IOPOLL on an empty file breaks direct reads | `warmup` opens a non-empty file first |
 //! | wakers of a task are counted in 16 bits | `task::waker` holds one and counts clones itself |
 //! | dropped pending tasks leak | `task::cell` lets cancelled tasks run to their end |
 //! | runnable tasks starve I/O | `yield_now` is a timer; the preemption interval is short |
 //! | an executor preempted before its first task sleeps with tasks queued | `executor` posts sentries |
+//! | spawning polls the new task inside of the call | `executor` lets it wait its turn |
 //! | a zero-length timer never yields | `Timer` never makes one |
 //! | `DmaFile::create` opens write-only | `file` opens read and write itself |
 //! | halves of spsc queues are `Clone` | not used: `bridge` is our own |
