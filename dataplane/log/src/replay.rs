@@ -159,3 +159,136 @@ impl Replayed {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Replay;
+    use crate::entry::Entry;
+    use crate::error::DamageReason;
+    use crate::facts::Facts;
+    use crate::head::SegmentHead;
+    use crate::record::{Decoded, EntryRecord, Record};
+    use bytes::Bytes;
+    use ogee_proto::id::{CopysetId, LogId, LogIndex, StoreId};
+    use ogee_proto::unit::ByteOffset;
+    use ogee_runtime::Payload;
+
+    const GROUP: CopysetId = CopysetId::new(1);
+
+    fn entry(term: u64, index: u64, chain: u32) -> EntryRecord {
+        let entry = Entry {
+            id: LogId::new(term, index),
+            kind: 0,
+            head: Bytes::new(),
+            payload: Payload::empty(),
+            payload_crc: 0,
+        };
+        EntryRecord::new(GROUP, &entry, chain)
+    }
+
+    fn apply(replay: &mut Replay, record: Record) -> Result<(), DamageReason> {
+        let decoded = Decoded {
+            group: GROUP,
+            record,
+            payload_page: 0,
+        };
+        replay.apply(decoded, 0, ByteOffset::ZERO)
+    }
+
+    /// A segment begins in which the group's live entries are said to be `first..=last`.
+    fn begin(replay: &mut Replay, first: u64, last: LogId) {
+        let facts = Facts {
+            first,
+            last: Some(last),
+            ..Facts::default()
+        };
+        replay.begin_segment(&SegmentHead {
+            store: StoreId::default(),
+            slot: 0,
+            sequence: 1,
+            epoch: 1,
+            first_batch: 1,
+            previous: None,
+            oldest_live: 1,
+            region_len: 0,
+            segment_len: 0,
+            groups: vec![(GROUP, facts)],
+            crc: 0,
+        });
+    }
+
+    fn finish(replay: Replay) -> Result<Facts, DamageReason> {
+        let groups = replay.finish()?;
+        Ok(groups
+            .get(&GROUP)
+            .map(|group| group.front.facts)
+            .unwrap_or_default())
+    }
+
+    #[test]
+    fn moved_entries_fill_what_freed_segments_left() {
+        let mut replay = Replay::default();
+        let (third, fourth) = (entry(1, 3, 0), entry(1, 4, 0));
+        let fourth = EntryRecord {
+            chain: third.crc,
+            ..fourth
+        };
+        begin(&mut replay, 3, LogId::new(1, 4));
+        apply(&mut replay, Record::Moved(fourth)).unwrap();
+        apply(&mut replay, Record::Moved(entry(1, 9, 0))).unwrap();
+        apply(&mut replay, Record::Moved(third)).unwrap();
+        assert_eq!(finish(replay).unwrap().live(), 3..5);
+    }
+
+    #[test]
+    fn a_live_entry_without_a_record_is_missing() {
+        let mut replay = Replay::default();
+        begin(&mut replay, 3, LogId::new(1, 4));
+        apply(&mut replay, Record::Moved(entry(1, 4, 0))).unwrap();
+        let missing = DamageReason::EntryMissing {
+            group: GROUP,
+            index: LogIndex::new(3),
+        };
+        assert_eq!(finish(replay), Err(missing));
+    }
+
+    #[test]
+    fn an_entry_must_know_the_one_before_it() {
+        let mut replay = Replay::default();
+        let first = entry(1, 3, 77);
+        let crc = first.crc;
+        apply(&mut replay, Record::Entry(first)).unwrap();
+        apply(&mut replay, Record::Entry(entry(1, 4, crc))).unwrap();
+        apply(&mut replay, Record::Entry(entry(1, 5, crc))).unwrap();
+        let broken = DamageReason::EntryChain {
+            group: GROUP,
+            index: LogIndex::new(5),
+        };
+        assert_eq!(finish(replay), Err(broken));
+    }
+
+    #[test]
+    fn an_entry_must_follow() {
+        let mut replay = Replay::default();
+        apply(&mut replay, Record::Entry(entry(1, 3, 0))).unwrap();
+        let gap = DamageReason::EntryOrder {
+            group: GROUP,
+            index: LogIndex::new(5),
+        };
+        assert_eq!(apply(&mut replay, Record::Entry(entry(1, 5, 0))), Err(gap));
+    }
+
+    #[test]
+    fn a_segment_header_overrules_what_was_replayed() {
+        let mut replay = Replay::default();
+        for index in 1..=6 {
+            apply(&mut replay, Record::Entry(entry(1, index, 0))).unwrap();
+        }
+        begin(&mut replay, 3, LogId::new(1, 3));
+        assert_eq!(finish(replay).unwrap().live(), 3..4);
+        let mut replay = Replay::default();
+        apply(&mut replay, Record::Entry(entry(1, 1, 0))).unwrap();
+        apply(&mut replay, Record::RemoveGroup).unwrap();
+        assert_eq!(finish(replay), Ok(Facts::default()));
+    }
+}

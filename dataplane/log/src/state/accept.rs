@@ -25,18 +25,15 @@ impl State {
         entries: &[Entry],
     ) -> Result<(), LogError> {
         self.check_control(group)?;
+        let cost = |entry: &Entry| entry_cost(entry.payload.len());
+        self.check_room(entries.iter().map(cost).sum())
+            .inspect_err(|_| self.counters.refused_full += 1)?;
         let empty = Front::default();
         let front = self.front(group).unwrap_or(&empty);
         front.check(group, entries.iter().map(|entry| entry.id))?;
         entries
             .iter()
-            .try_for_each(|entry| self.check_entry(group, entry))?;
-        let needed = entries
-            .iter()
-            .map(|entry| entry_cost(entry.payload.len()))
-            .sum();
-        self.check_room(needed)
-            .inspect_err(|_| self.counters.refused_full += 1)
+            .try_for_each(|entry| self.check_entry(group, entry))
     }
 
     /// Whether a record without payload may be written for `group`.

@@ -132,6 +132,26 @@ fn parts_of_a_payload() {
 }
 
 #[test]
+fn peeking_leaves_out_what_only_the_device_has() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        append(&group(&log, 1), entries(1, 0..2, 1))
+            .await
+            .expect("append");
+        log.close().await.expect("close");
+        let log = open(&device, SEGMENTS).await;
+        let group = group(&log, 1);
+        append(&group, entries(1, 2..4, 1)).await.expect("append");
+        let found = group.peek(ALL, usize::MAX);
+        let cached: Vec<bool> = found.iter().map(|entry| entry.payload.is_some()).collect();
+        assert_eq!(cached, [false, false, true, true]);
+        assert!(found.iter().all(|entry| entry.payload_len as usize == PAGE));
+        assert_eq!(group.peek(ALL, PAGE).len(), 1);
+        assert_eq!(log.counters().cache_misses, 0);
+    });
+}
+
+#[test]
 fn conflicting_entries_need_a_truncation_first() {
     block_on(async {
         let (device, _, log) = fresh(SEGMENTS).await;
