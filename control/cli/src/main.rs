@@ -1,2 +1,71 @@
-//! placeholder
-fn main() {}
+//! The `ogee` binary: daemons, frontends, and the operator's tool.
+//!
+//! *Place*: on top of everything; imported by nothing.
+//! *Owner*: the process. Daemon commands run in the foreground; results go to stdout, progress and
+//! logs to stderr.
+//! *Invariants*: the forms of commands, JSON and exit codes are a contract: they are added to, not
+//! changed.
+//! *On failure*: one error with code, cause and remedy; exit codes are in docs/cli.md.
+
+mod args;
+mod commands;
+mod dev;
+mod error;
+mod output;
+mod settings;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use error::CliError;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.exit() as u8)
+        }
+    }
+}
+
+fn start_logging() {
+    let filter = EnvFilter::try_from_env("OGEE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,h2=warn,tower=warn,hyper=warn"));
+    let plain = !std::io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!plain)
+        .init();
+}
+
+fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let Cli {
+        mds,
+        output,
+        command,
+    } = cli;
+    match command {
+        Command::Dev { what } => dev::run(what, output),
+        Command::Mds(args) => commands::mds::run(&args),
+        Command::Chunkserver(args) => commands::chunkserver::run(&args),
+        Command::Export { what } => commands::export::run(&mds, what),
+        Command::Bench(args) => commands::bench::run(&mds, &args, output),
+        Command::Volume { what } => commands::volume::run(&mds, what, output),
+        Command::Pool { what } => commands::topology::pool(&mds, what, output),
+        Command::Zone { .. } => commands::topology::zones(&mds, output),
+        Command::Server { .. } => commands::topology::servers(&mds, output),
+        Command::Device { .. } => commands::topology::devices(&mds, output),
+        Command::Copyset { what } => commands::copyset::run(&mds, what, output),
+        Command::Status => commands::status::run(&mds, output),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ogee", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -42,7 +42,10 @@ impl Group {
             Ok(request) => request,
             Err(error) => {
                 tracing::warn!(copyset = %self.copyset(), %error, "refused an append request");
-                answer(peer, Frame::new(stream_reply(&frame.header, Status::BadRequest)));
+                answer(
+                    peer,
+                    Frame::new(stream_reply(&frame.header, Status::BadRequest)),
+                );
                 return;
             }
         };

@@ -54,7 +54,10 @@ impl CheckpointState {
         }
         let version = from.u16("checkpoint version")?;
         if version != VERSION {
-            return Err(WireError::Version { peer: version, ours: VERSION });
+            return Err(WireError::Version {
+                peer: version,
+                ours: VERSION,
+            });
         }
         let replica = ReplicaId::new(from.u64("checkpoint replica")?);
         let state = match from.u8("checkpoint has state")? {
@@ -72,6 +75,10 @@ impl CheckpointState {
 
 fn header(replica: ReplicaId, has_state: bool) -> Vec<u8> {
     let mut out = Vec::new();
-    Writer::new(&mut out).u32(MAGIC).u16(VERSION).u64(replica.get()).u8(u8::from(has_state));
+    Writer::new(&mut out)
+        .u32(MAGIC)
+        .u16(VERSION)
+        .u64(replica.get())
+        .u8(u8::from(has_state));
     out
 }

@@ -31,7 +31,10 @@ const ENDPOINT_MAX: usize = 255;
 
 pub(crate) fn put_log_id(out: &mut Vec<u8>, id: Option<&RaftLogId>) {
     let (some, id) = (id.is_some(), id.map(from_raft).unwrap_or_default());
-    Writer::new(out).u8(u8::from(some)).u64(id.term.get()).u64(id.index.get());
+    Writer::new(out)
+        .u8(u8::from(some))
+        .u64(id.term.get())
+        .u64(id.index.get());
 }
 
 pub(crate) fn get_log_id(from: &mut Reader<'_>) -> Result<Option<RaftLogId>, WireError> {
@@ -68,7 +71,11 @@ pub(crate) fn put_membership(out: &mut Vec<u8>, membership: &RaftMembership) {
     for (id, node) in membership.nodes() {
         let endpoint = node.endpoint.as_bytes();
         let len = u8::try_from(endpoint.len()).expect("endpoints are at most 255 bytes");
-        Writer::new(out).u64(*id).u32(node.chunkserver).u8(len).bytes(endpoint);
+        Writer::new(out)
+            .u64(*id)
+            .u32(node.chunkserver)
+            .u8(len)
+            .bytes(endpoint);
     }
 }
 
@@ -87,16 +94,32 @@ pub(crate) fn get_membership(from: &mut Reader<'_>) -> Result<RaftMembership, Wi
         let chunkserver = from.u32("member chunkserver")?;
         let len = from.u8("endpoint length")?;
         let text = std::str::from_utf8(from.bytes("endpoint", len.into())?);
-        let endpoint = text.map_err(|_| WireError::Field { field: "endpoint", value: id })?;
-        nodes.insert(id, ReplicaNode { chunkserver, endpoint: endpoint.to_owned() });
+        let endpoint = text.map_err(|_| WireError::Field {
+            field: "endpoint",
+            value: id,
+        })?;
+        nodes.insert(
+            id,
+            ReplicaNode {
+                chunkserver,
+                endpoint: endpoint.to_owned(),
+            },
+        );
     }
-    let refused = WireError::Field { field: "membership", value: nodes.len() as u64 };
+    let refused = WireError::Field {
+        field: "membership",
+        value: nodes.len() as u64,
+    };
     RaftMembership::new(configs, nodes).map_err(|_| refused)
 }
 
 fn bounded(field: &'static str, value: u8, limit: usize) -> Result<u8, WireError> {
     if usize::from(value) > limit {
-        return Err(WireError::Length { field, value: value.into(), limit });
+        return Err(WireError::Length {
+            field,
+            value: value.into(),
+            limit,
+        });
     }
     Ok(value)
 }
@@ -122,7 +145,10 @@ pub(crate) fn put_snapshot_meta(out: &mut Vec<u8>, meta: &RaftSnapshotMeta) {
 
 pub(crate) fn get_snapshot_meta(from: &mut Reader<'_>) -> Result<RaftSnapshotMeta, WireError> {
     let last_log_id = get_log_id(from)?;
-    Ok(RaftSnapshotMeta { last_log_id, last_membership: get_stored_membership(from)? })
+    Ok(RaftSnapshotMeta {
+        last_log_id,
+        last_membership: get_stored_membership(from)?,
+    })
 }
 
 /// An entry's kind and head as a log record and a frame carry them.
@@ -151,13 +177,22 @@ pub(crate) fn entry_from(
 ) -> Result<RaftEntry, WireError> {
     let payload = match kind {
         ENTRY_BLANK => EntryPayload::Blank,
-        ENTRY_COMMAND => {
-            EntryPayload::Normal(Command { head: CommandHead::decode(head)?, payload })
-        }
+        ENTRY_COMMAND => EntryPayload::Normal(Command {
+            head: CommandHead::decode(head)?,
+            payload,
+        }),
         ENTRY_MEMBERSHIP => EntryPayload::Membership(get_membership(&mut Reader::new(head))?),
-        _ => return Err(WireError::Field { field: "entry kind", value: kind.into() }),
+        _ => {
+            return Err(WireError::Field {
+                field: "entry kind",
+                value: kind.into(),
+            });
+        }
     };
-    Ok(RaftEntry { log_id: to_raft(id), payload })
+    Ok(RaftEntry {
+        log_id: to_raft(id),
+        payload,
+    })
 }
 
 /// Structured part of an `AppendEntries`; the payloads follow in entry order.
@@ -197,7 +232,11 @@ pub(crate) fn get_append(
     let count = from.u32("entry count")? as usize;
     if count > APPEND_ENTRIES_MAX {
         let (field, limit) = ("entry count", APPEND_ENTRIES_MAX);
-        return Err(WireError::Length { field, value: count, limit });
+        return Err(WireError::Length {
+            field,
+            value: count,
+            limit,
+        });
     }
     let mut entries = Vec::with_capacity(count);
     let mut at = 0usize;
@@ -205,7 +244,12 @@ pub(crate) fn get_append(
         entries.push(get_append_entry(&mut from, payload, &mut at)?);
     }
     from.finish("append entries")?;
-    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id,
+        entries,
+        leader_commit,
+    })
 }
 
 fn get_append_entry(
@@ -221,11 +265,18 @@ fn get_append_entry(
     let head = from.bytes("entry head", head_len.into())?;
     let end = at.checked_add(len).filter(|end| *end <= payload.len());
     let (field, limit) = ("entry payload length", REPLICATION_PAYLOAD_MAX);
-    let end = end.ok_or(WireError::Length { field, value: len, limit })?;
+    let end = end.ok_or(WireError::Length {
+        field,
+        value: len,
+        limit,
+    })?;
     let bytes = payload.slice(*at..end);
     *at = end;
-    let payload =
-        if len == 0 { PayloadRef::None } else { PayloadRef::Memory { bytes, crc } };
+    let payload = if len == 0 {
+        PayloadRef::None
+    } else {
+        PayloadRef::Memory { bytes, crc }
+    };
     entry_from(id, kind, head, payload)
 }
 
@@ -255,7 +306,10 @@ pub(crate) fn get_append_result(meta: &[u8]) -> Result<StreamAppendResult<TypeCo
             Ok(Err(StreamAppendError::Conflict(at)))
         }
         2 => Ok(Err(StreamAppendError::HigherVote(get_vote(&mut from)?))),
-        raw => Err(WireError::Field { field: "append result", value: raw.into() }),
+        raw => Err(WireError::Field {
+            field: "append result",
+            value: raw.into(),
+        }),
     }
 }
 
@@ -270,9 +324,7 @@ pub(crate) fn put_vote_request(
 }
 
 /// The request, and whether it is a pre-vote.
-pub(crate) fn get_vote_request(
-    meta: &[u8],
-) -> Result<(VoteRequest<TypeConfig>, bool), WireError> {
+pub(crate) fn get_vote_request(meta: &[u8]) -> Result<(VoteRequest<TypeConfig>, bool), WireError> {
     let mut from = Reader::new(meta);
     let pre_vote = from.u8("pre-vote")? != 0;
     let vote = get_vote(&mut from)?;
@@ -289,5 +341,9 @@ pub(crate) fn get_vote_response(meta: &[u8]) -> Result<VoteResponse<TypeConfig>,
     let mut from = Reader::new(meta);
     let vote = get_vote(&mut from)?;
     let last_log_id = get_log_id(&mut from)?;
-    Ok(VoteResponse::new(vote, last_log_id, from.u8("vote granted")? != 0))
+    Ok(VoteResponse::new(
+        vote,
+        last_log_id,
+        from.u8("vote granted")? != 0,
+    ))
 }

@@ -4,9 +4,7 @@
 //! replay touches it (DESIGN section 4.4).
 
 use crate::limit::COMMAND_HEAD_LEN;
-use ogee_proto::id::{
-    ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, Sequence, VolumeId,
-};
+use ogee_proto::id::{ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, Sequence, VolumeId};
 use ogee_proto::limit::{BLOCK_SIZE, CHUNK_SIZE};
 use ogee_proto::wire::{Reader, Status, WireError, Writer};
 use ogee_runtime::Payload;
@@ -49,7 +47,12 @@ impl CommandKind {
             4 => Self::Seal,
             5 => Self::Digest,
             6 => Self::RemoveVolume,
-            _ => return Err(WireError::Field { field: "command kind", value: raw.into() }),
+            _ => {
+                return Err(WireError::Field {
+                    field: "command kind",
+                    value: raw.into(),
+                });
+            }
         })
     }
 }
@@ -85,7 +88,9 @@ impl CommandHead {
         offset.is_multiple_of(BLOCK_SIZE)
             && length.is_multiple_of(BLOCK_SIZE)
             && length > 0
-            && offset.checked_add(length).is_some_and(|end| end <= CHUNK_SIZE)
+            && offset
+                .checked_add(length)
+                .is_some_and(|end| end <= CHUNK_SIZE)
     }
 
     /// Index of the first block.
@@ -208,7 +213,11 @@ impl fmt::Debug for Command {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = &self.head;
-        write!(f, "{:?} {} {}+{}", head.kind, head.key, head.offset, head.length)
+        write!(
+            f,
+            "{:?} {} {}+{}",
+            head.kind, head.key, head.offset, head.length
+        )
     }
 }
 
@@ -234,7 +243,10 @@ mod tests {
     fn head() -> CommandHead {
         CommandHead {
             kind: CommandKind::Write,
-            key: ChunkKey { volume: VolumeId::new(7), chunk: ChunkIndex::new(9) },
+            key: ChunkKey {
+                volume: VolumeId::new(7),
+                chunk: ChunkIndex::new(9),
+            },
             offset: 8192,
             length: 4096,
             client: ClientId::new(3),
@@ -261,13 +273,23 @@ mod tests {
             assert!(CommandHead::decode(&bytes[..len]).is_err(), "{len} bytes");
         }
         bytes[0] = 99;
-        let refused = WireError::Field { field: "command kind", value: 99 };
+        let refused = WireError::Field {
+            field: "command kind",
+            value: 99,
+        };
         assert_eq!(CommandHead::decode(&bytes), Err(refused));
     }
 
     #[test]
     fn ranges_are_whole_blocks_within_a_chunk() {
-        let with = |offset, length| CommandHead { offset, length, ..head() }.is_in_range();
+        let with = |offset, length| {
+            CommandHead {
+                offset,
+                length,
+                ..head()
+            }
+            .is_in_range()
+        };
         assert!(with(0, 4096));
         assert!(with(0, 16 << 20));
         assert!(!with(0, 0));

@@ -57,6 +57,8 @@ impl GroupConfig {
             ..openraft::Config::default()
         };
         let checked = config.validate();
-        checked.map(Arc::new).map_err(|error| GroupConfigError(error.to_string().into()))
+        checked
+            .map(Arc::new)
+            .map_err(|error| GroupConfigError(error.to_string().into()))
     }
 }

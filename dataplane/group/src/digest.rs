@@ -81,12 +81,18 @@ impl Replica {
     pub(crate) fn start_digest(self: &Rc<Self>, id: u64) {
         let state = self.state.borrow();
         let applied = state.applied.as_ref().map(from_raft).unwrap_or_default();
-        let job = Job { hold: self.hold(), overlay: state.overlay.clone(), applied };
+        let job = Job {
+            hold: self.hold(),
+            overlay: state.overlay.clone(),
+            applied,
+        };
         let replica = self.clone();
         drop(ogee_runtime::spawn(async move {
             let outcome = replica.digest(&job).await;
             drop(job);
-            replica.digests.finish(id, outcome.map(Rc::new).map_err(Rc::new));
+            replica
+                .digests
+                .finish(id, outcome.map(Rc::new).map_err(Rc::new));
         }));
     }
 
@@ -98,11 +104,18 @@ impl Replica {
             let digest = self.digest_chunk(job, key).await?;
             chunks.extend((digest.blocks > 0).then_some(digest));
         }
-        Ok(GroupDigest { applied: job.applied, chunks })
+        Ok(GroupDigest {
+            applied: job.applied,
+            chunks,
+        })
     }
 
     async fn digest_chunk(&self, job: &Job, key: ChunkKey) -> Result<ChunkDigest, GroupError> {
-        let mut digest = ChunkDigest { key, crc: 0, blocks: 0 };
+        let mut digest = ChunkDigest {
+            key,
+            crc: 0,
+            blocks: 0,
+        };
         let mut crcs = Vec::with_capacity(STRIDE);
         for first in (0..BLOCKS_PER_CHUNK).step_by(STRIDE) {
             crcs.clear();
@@ -136,7 +149,10 @@ impl Replica {
                 at += 1;
                 continue;
             }
-            let next = slots.range(block..).next().map_or(first + STRIDE, |(b, _)| b.as_usize());
+            let next = slots
+                .range(block..)
+                .next()
+                .map_or(first + STRIDE, |(b, _)| b.as_usize());
             self.stored_crcs(key, block, next - at, crcs).await?;
             at = next;
         }
@@ -144,15 +160,18 @@ impl Replica {
     }
 
     async fn slot_crc(&self, index: u64, what: OverlayWhat) -> Result<Option<u32>, GroupError> {
-        let Some(start) = what.payload_offset() else { return Ok(None) };
+        let Some(start) = what.payload_offset() else {
+            return Ok(None);
+        };
         let copyset = self.copyset;
         match self.log_payload(index, start..start + BLOCK_SIZE).await {
             Ok(bytes) => Ok(block_crc(&bytes)),
             Err(Miss::Failed(error)) => Err(error),
             // The hold keeps the entry; a purge that slipped in first is a race worth a retry.
-            Err(Miss::Moved | Miss::Checksum(_)) => {
-                Err(GroupError::Race { copyset, key: ChunkKey::default() })
-            }
+            Err(Miss::Moved | Miss::Checksum(_)) => Err(GroupError::Race {
+                copyset,
+                key: ChunkKey::default(),
+            }),
         }
     }
 
@@ -178,7 +197,10 @@ impl Replica {
 }
 
 struct Job {
-    #[expect(dead_code, reason = "held for its drop: write-back goes on when the digest is done")]
+    #[expect(
+        dead_code,
+        reason = "held for its drop: write-back goes on when the digest is done"
+    )]
     hold: Hold,
     overlay: Overlay,
     applied: LogId,

@@ -36,7 +36,11 @@ impl Group {
             Err(error) => return self.bad_request(&frame.header, &error),
         };
         let taken = self.raft().handle_transfer_leader(request).await;
-        let status = if taken.is_ok() { Status::Ok } else { Status::Retry };
+        let status = if taken.is_ok() {
+            Status::Ok
+        } else {
+            Status::Retry
+        };
         Frame::new(FrameHeader::reply(&frame.header, status))
     }
 
@@ -47,7 +51,11 @@ impl Group {
         let mut from = Reader::new(&frame.meta);
         let leader = get_vote(&mut from)?;
         let last = get_log_id(&mut from)?;
-        Ok(TransferLeaderRequest::new(leader, self.replica_id().get(), last))
+        Ok(TransferLeaderRequest::new(
+            leader,
+            self.replica_id().get(),
+            last,
+        ))
     }
 
     fn bad_request(&self, header: &FrameHeader, error: &WireError) -> Frame {

@@ -120,7 +120,11 @@ impl Group {
         match Replica::find(store, copyset)? {
             None => Replica::create(store, copyset, wanted).await,
             Some(found) if found == wanted => Ok(()),
-            Some(found) => Err(GroupError::OtherReplica { copyset, found, wanted }),
+            Some(found) => Err(GroupError::OtherReplica {
+                copyset,
+                found,
+                wanted,
+            }),
         }
     }
 
@@ -129,7 +133,14 @@ impl Group {
     /// # Errors
     /// [`GroupError`] when its state cannot be loaded or openraft refuses it.
     pub async fn open(params: GroupParams) -> Result<Self, GroupError> {
-        let GroupParams { copyset, log, store, peers, config, metrics } = params;
+        let GroupParams {
+            copyset,
+            log,
+            store,
+            peers,
+            config,
+            metrics,
+        } = params;
         let replica = Replica::load(copyset, log, store, metrics)?;
         let id = replica.id;
         let stopped = |reason: String| GroupError::Stopped {
@@ -151,7 +162,9 @@ impl Group {
             incoming: Incoming::default(),
             config,
         };
-        Ok(Self { inner: Rc::new(inner) })
+        Ok(Self {
+            inner: Rc::new(inner),
+        })
     }
 
     /// Makes the group of these members. A no-op on a group that was made before.
@@ -162,8 +175,10 @@ impl Group {
         &self,
         members: BTreeMap<ReplicaId, ReplicaNode>,
     ) -> Result<(), GroupError> {
-        let members: BTreeMap<u64, ReplicaNode> =
-            members.into_iter().map(|(id, node)| (id.get(), node)).collect();
+        let members: BTreeMap<u64, ReplicaNode> = members
+            .into_iter()
+            .map(|(id, node)| (id.get(), node))
+            .collect();
         match self.inner.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
             Err(RaftError::Fatal(fatal)) => Err(self.stopped(&fatal)),
@@ -202,7 +217,11 @@ impl Group {
     pub async fn mutate(&self, command: Command) -> Outcome {
         let started = ogee_runtime::now();
         let outcome = self.replicate(command).await;
-        self.inner.replica.metrics.write.observe(ogee_runtime::now() - started);
+        self.inner
+            .replica
+            .metrics
+            .write
+            .observe(ogee_runtime::now() - started);
         outcome
     }
 
@@ -248,10 +267,7 @@ impl Group {
         self.inner.replica.state.borrow().sessions.precheck(head)
     }
 
-    fn refused(
-        &self,
-        error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
-    ) -> Refused {
+    fn refused(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refused {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => forward(&to),
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
@@ -272,23 +288,33 @@ impl Group {
     ///
     /// # Errors
     /// The outcome to answer.
-    pub async fn read(
-        &self,
-        head: &CommandHead,
-    ) -> Result<Vec<ReadRun>, Outcome> {
+    pub async fn read(&self, head: &CommandHead) -> Result<Vec<ReadRun>, Outcome> {
         if !head.is_in_range() {
             return Err(Outcome::of(Status::BadRequest));
         }
         self.linearize().await?;
-        let may_read =
-            self.inner.replica.state.borrow().sessions.may_read(head.key.volume, head.epoch);
+        let may_read = self
+            .inner
+            .replica
+            .state
+            .borrow()
+            .sessions
+            .may_read(head.key.volume, head.epoch);
         if !may_read {
             return Err(Outcome::of(Status::Fenced));
         }
         let first = BlockIndex::new(head.first_block()).ok_or(Outcome::of(Status::BadRequest))?;
         let started = ogee_runtime::now();
-        let runs = self.inner.replica.read_blocks(head.key, first, head.block_count()).await;
-        self.inner.replica.metrics.read.observe(ogee_runtime::now() - started);
+        let runs = self
+            .inner
+            .replica
+            .read_blocks(head.key, first, head.block_count())
+            .await;
+        self.inner
+            .replica
+            .metrics
+            .read
+            .observe(ogee_runtime::now() - started);
         runs.map_err(|error| self.read_failed(&error))
     }
 
@@ -313,9 +339,15 @@ impl Group {
     ) -> Result<Vec<bool>, Outcome> {
         self.linearize().await?;
         let replica = &self.inner.replica;
-        let stored = replica.store.allocated(replica.copyset, key).map_err(|source| {
-            self.read_failed(&GroupError::Store { copyset: replica.copyset, source })
-        })?;
+        let stored = replica
+            .store
+            .allocated(replica.copyset, key)
+            .map_err(|source| {
+                self.read_failed(&GroupError::Store {
+                    copyset: replica.copyset,
+                    source,
+                })
+            })?;
         let mut present: Vec<bool> = (first.as_usize()..first.as_usize() + count)
             .map(|block| BlockIndex::new(block).is_some_and(|block| stored.contains(block)))
             .collect();
@@ -366,9 +398,14 @@ impl Group {
     fn is_caught_up(&self, to: ReplicaId) -> bool {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref().and_then(|peers| peers.get(&to.get()));
+        let matched = metrics
+            .replication
+            .as_ref()
+            .and_then(|peers| peers.get(&to.get()));
         let matched = matched.and_then(|id| id.as_ref()).map(|id| id.index);
-        metrics.state == ServerState::Leader && matched.is_some() && matched == metrics.last_log_index
+        metrics.state == ServerState::Leader
+            && matched.is_some()
+            && matched == metrics.last_log_index
     }
 
     /// Makes `members` the group's voters, one safe step at a time; new ones learn first.
@@ -380,7 +417,10 @@ impl Group {
         members: BTreeMap<ReplicaId, ReplicaNode>,
     ) -> Result<(), Outcome> {
         let current: Vec<u64> = self.inner.raft.voter_ids().collect();
-        let voters = members.keys().map(|id| id.get()).collect::<std::collections::BTreeSet<_>>();
+        let voters = members
+            .keys()
+            .map(|id| id.get())
+            .collect::<std::collections::BTreeSet<_>>();
         for (id, node) in members {
             if current.contains(&id.get()) {
                 continue;
@@ -389,7 +429,9 @@ impl Group {
             added.map_err(|error| self.refused(error).outcome())?;
         }
         let changed = self.inner.raft.change_membership(voters, false).await;
-        changed.map(drop).map_err(|error| self.refused(error).outcome())
+        changed
+            .map(drop)
+            .map_err(|error| self.refused(error).outcome())
     }
 
     /// How the group stands.
@@ -397,7 +439,14 @@ impl Group {
     pub fn report(&self) -> GroupReport {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let applied = self.inner.replica.state.borrow().applied.as_ref().map(from_raft);
+        let applied = self
+            .inner
+            .replica
+            .state
+            .borrow()
+            .applied
+            .as_ref()
+            .map(from_raft);
         GroupReport {
             copyset: self.copyset(),
             replica: self.replica_id(),
@@ -422,7 +471,10 @@ impl Group {
         let replica = &self.inner.replica;
         let stored = replica.store.chunks(replica.copyset);
         let state = replica.state.borrow();
-        stored.into_iter().chain(state.overlay.chunks()).any(|key| key.volume == volume)
+        stored
+            .into_iter()
+            .chain(state.overlay.chunks())
+            .any(|key| key.volume == volume)
     }
 
     /// Blocks that live in the log, for metrics.
@@ -433,8 +485,12 @@ impl Group {
 
     /// Tells openraft of the last checkpoint, and lets it purge the log behind it.
     pub(crate) fn purge_behind_checkpoint(&self) {
-        let Ok(Some(snapshot)) = self.inner.replica.current_snapshot() else { return };
-        let Some(upto) = snapshot.meta.last_log_id else { return };
+        let Ok(Some(snapshot)) = self.inner.replica.current_snapshot() else {
+            return;
+        };
+        let Some(upto) = snapshot.meta.last_log_id else {
+            return;
+        };
         let purged = self.inner.replica.log.state().purged;
         if purged.is_some_and(|purged| purged.index.get() >= upto.index) {
             return;
@@ -483,7 +539,10 @@ impl Group {
 pub fn command(head: CommandHead, payload: ogee_runtime::Payload, crc: u32) -> Command {
     let payload = match payload.is_empty() {
         true => PayloadRef::None,
-        false => PayloadRef::Memory { bytes: payload, crc },
+        false => PayloadRef::Memory {
+            bytes: payload,
+            crc,
+        },
     };
     Command { head, payload }
 }
@@ -508,7 +567,10 @@ fn forward(to: &ForwardToLeader<TypeConfig>) -> Refused {
         ForwardReason::LeaseExpired => Refused::Again,
         ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
             let hint = to.leader_id.map(ReplicaId::new);
-            Refused::Final(Outcome { status: Status::NotLeader, hint })
+            Refused::Final(Outcome {
+                status: Status::NotLeader,
+                hint,
+            })
         }
     }
 }

@@ -87,7 +87,10 @@ impl StoreKeeper {
 
     /// Takes a group into care.
     pub fn add(&self, group: Group) {
-        self.inner.groups.borrow_mut().insert(group.copyset(), group);
+        self.inner
+            .groups
+            .borrow_mut()
+            .insert(group.copyset(), group);
     }
 
     /// Lets a group go.
@@ -127,9 +130,7 @@ impl Inner {
         let mut idle = Duration::ZERO;
         while !self.stopping.get() && self.failed.borrow().is_none() {
             let woken = self.wake.notified();
-            if self.asked.borrow().is_empty()
-                && ogee_runtime::timeout(LOOK, woken).await.is_err()
-            {
+            if self.asked.borrow().is_empty() && ogee_runtime::timeout(LOOK, woken).await.is_err() {
                 idle += LOOK;
             }
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
@@ -157,7 +158,10 @@ impl Inner {
 
     async fn cycle(&self, hurry: bool) -> Result<(), GroupError> {
         let groups: Vec<Group> = self.groups.borrow().values().cloned().collect();
-        let cuts: Vec<Cut> = groups.iter().filter_map(|group| group.replica().cut()).collect();
+        let cuts: Vec<Cut> = groups
+            .iter()
+            .filter_map(|group| group.replica().cut())
+            .collect();
         for cut in &cuts {
             self.write_back(cut, hurry).await?;
             self.remove_volumes(cut).await?;
@@ -197,7 +201,11 @@ impl Inner {
         let mut taken = Vec::with_capacity(batch.len());
         for dirty in batch {
             if let Some(what) = load(replica, dirty).await? {
-                blocks.push(WriteBack { key: dirty.key, block: dirty.block, what });
+                blocks.push(WriteBack {
+                    key: dirty.key,
+                    block: dirty.block,
+                    what,
+                });
                 taken.push(*dirty);
             }
         }
@@ -227,7 +235,9 @@ impl Inner {
     }
 
     async fn checkpoint(&self, cuts: &[Cut]) -> Result<(), GroupError> {
-        let Some(first) = cuts.first() else { return Ok(()) };
+        let Some(first) = cuts.first() else {
+            return Ok(());
+        };
         let groups = cuts.iter().map(|cut| GroupCheckpoint {
             copyset: cut.replica.copyset,
             applied: cut.state.applied,
@@ -251,10 +261,7 @@ impl Inner {
 }
 
 /// A block's contents for write-back; `None` if a newer write has superseded it.
-async fn load(
-    replica: &Replica,
-    dirty: &DirtyBlock,
-) -> Result<Option<BlockChange>, GroupError> {
+async fn load(replica: &Replica, dirty: &DirtyBlock) -> Result<Option<BlockChange>, GroupError> {
     if !replica.state.borrow().overlay.holds(dirty) {
         return Ok(None);
     }
@@ -262,7 +269,10 @@ async fn load(
         debug_assert_eq!(dirty.slot.what, OverlayWhat::Zero);
         return Ok(Some(BlockChange::Zero));
     };
-    match replica.log_payload(dirty.slot.index, start..start + BLOCK_SIZE).await {
+    match replica
+        .log_payload(dirty.slot.index, start..start + BLOCK_SIZE)
+        .await
+    {
         Ok(bytes) => Ok(Some(BlockChange::Data(bytes))),
         Err(Miss::Failed(error)) => Err(error),
         Err(Miss::Moved | Miss::Checksum(_)) => {
@@ -271,4 +281,3 @@ async fn load(
         }
     }
 }
-

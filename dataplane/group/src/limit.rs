@@ -32,5 +32,8 @@ pub const SNAPSHOT_PIECE_BYTES: usize = REPLICATION_PAYLOAD_MAX;
 /// Blocks of one snapshot piece.
 pub const SNAPSHOT_PIECE_BLOCKS: usize = SNAPSHOT_PIECE_BYTES / ogee_proto::limit::BLOCK_SIZE;
 
-const _: () = assert!(APPEND_WINDOW <= 64, "openraft's follower buffers 64 requests");
+const _: () = assert!(
+    APPEND_WINDOW <= 64,
+    "openraft's follower buffers 64 requests"
+);
 const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(SNAPSHOT_PIECE_BLOCKS));

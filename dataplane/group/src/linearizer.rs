@@ -47,7 +47,9 @@ impl Linearizer {
     /// that a lone read costs no spawn.
     async fn run(self: Rc<Self>, raft: &Raft<TypeConfig, Machine>) {
         // If the caller goes away mid-round, its guard lets the next caller start a new one.
-        let guard = RunGuard { linearizer: self.clone() };
+        let guard = RunGuard {
+            linearizer: self.clone(),
+        };
         self.round(raft).await;
         drop(guard);
         if self.waiting.borrow().is_empty() || self.running.replace(true) {
@@ -55,7 +57,9 @@ impl Linearizer {
         }
         let raft = raft.clone();
         drop(ogee_runtime::spawn(async move {
-            let guard = RunGuard { linearizer: self.clone() };
+            let guard = RunGuard {
+                linearizer: self.clone(),
+            };
             while !self.waiting.borrow().is_empty() {
                 self.round(&raft).await;
             }
@@ -84,9 +88,7 @@ impl Drop for RunGuard {
     }
 }
 
-fn not_readable(
-    error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>,
-) -> NotReadable {
+fn not_readable(error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> NotReadable {
     match error {
         RaftError::APIError(LinearizableReadError::ForwardToLeader(to)) => {
             NotReadable::Forward(to.leader_id)

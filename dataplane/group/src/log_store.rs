@@ -43,8 +43,14 @@ impl LogStore {
 fn to_raft_entry(entry: EntryRef) -> Result<RaftEntry, io::Error> {
     let payload = match entry.payload {
         _ if entry.payload_len == 0 => PayloadRef::None,
-        Some(bytes) => PayloadRef::Memory { bytes, crc: entry.payload_crc },
-        None => PayloadRef::Log { len: entry.payload_len, crc: entry.payload_crc },
+        Some(bytes) => PayloadRef::Memory {
+            bytes,
+            crc: entry.payload_crc,
+        },
+        None => PayloadRef::Log {
+            len: entry.payload_len,
+            crc: entry.payload_crc,
+        },
     };
     entry_from(entry.id, entry.kind, &entry.head, payload).map_err(io::Error::other)
 }
@@ -63,7 +69,13 @@ fn to_log_entry(entry: &RaftEntry) -> Result<Entry, io::Error> {
         },
         _ => (Payload::empty(), 0),
     };
-    Ok(Entry { id: from_raft(&entry.log_id), kind, head: head.into(), payload, payload_crc })
+    Ok(Entry {
+        id: from_raft(&entry.log_id),
+        kind,
+        head: head.into(),
+        payload,
+        payload_crc,
+    })
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
@@ -158,10 +170,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
         let last = last.map(|id| LogIndex::new(id.index));
-        self.log.truncate_after(last).await.map_err(io::Error::other)
+        self.log
+            .truncate_after(last)
+            .await
+            .map_err(io::Error::other)
     }
 
     async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
-        self.log.purge(from_raft(&upto)).await.map_err(io::Error::other)
+        self.log
+            .purge(from_raft(&upto))
+            .await
+            .map_err(io::Error::other)
     }
 }

@@ -7,9 +7,9 @@ use crate::types::{
     RaftLogId, RaftSnapshotMeta, RaftStoredMembership, TypeConfig, from_raft, to_raft,
 };
 use futures_util::{Stream, TryStreamExt};
+use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
-use openraft::OptionalSend;
 use std::io;
 use std::rc::Rc;
 
@@ -58,13 +58,18 @@ impl RaftStateMachine<TypeConfig> for Machine {
             if let Some(responder) = responder {
                 responder.send(applied);
             }
-            self.replica.metrics.apply.observe(ogee_runtime::now() - started);
+            self.replica
+                .metrics
+                .apply
+                .observe(ogee_runtime::now() - started);
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { replica: self.replica.clone() }
+        SnapshotBuilder {
+            replica: self.replica.clone(),
+        }
     }
 
     async fn install_snapshot(
@@ -72,7 +77,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &RaftSnapshotMeta,
         snapshot: SnapshotState,
     ) -> Result<(), io::Error> {
-        self.replica.install(meta, snapshot).await.map_err(io::Error::other)
+        self.replica
+            .install(meta, snapshot)
+            .await
+            .map_err(io::Error::other)
     }
 
     async fn get_current_snapshot(
@@ -90,9 +98,7 @@ pub(crate) struct SnapshotBuilder {
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotState;
 
-    async fn build_snapshot(
-        &mut self,
-    ) -> Result<SnapshotOf<TypeConfig, SnapshotState>, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotState>, io::Error> {
         let current = self.replica.current_snapshot().map_err(io::Error::other)?;
         let none = || io::Error::new(io::ErrorKind::NotFound, "no checkpoint has been made yet");
         current.ok_or_else(none)
@@ -105,7 +111,10 @@ pub(crate) fn snapshot_of(state: CheckpointState) -> SnapshotOf<TypeConfig, Snap
     debug_assert!(state.membership.log_id().as_ref().map(from_raft) <= Some(state.applied));
     let last_membership = state.membership.clone();
     Snapshot {
-        meta: RaftSnapshotMeta { last_log_id, last_membership },
+        meta: RaftSnapshotMeta {
+            last_log_id,
+            last_membership,
+        },
         snapshot: SnapshotState { state },
     }
 }

@@ -38,7 +38,10 @@ impl Histogram {
     #[must_use]
     pub fn snapshot(&self) -> HistogramSnapshot {
         let counts = std::array::from_fn(|bucket| self.counts[bucket].get());
-        HistogramSnapshot { counts, sum_us: self.sum_us.get() }
+        HistogramSnapshot {
+            counts,
+            sum_us: self.sum_us.get(),
+        }
     }
 }
 
@@ -46,7 +49,11 @@ impl HistogramSnapshot {
     /// Upper bound of a bucket in seconds; the last is open.
     #[must_use]
     pub fn upper_bound_s(bucket: usize) -> f64 {
-        if bucket + 1 >= BUCKETS { f64::MAX } else { f64::from(1u32 << bucket) * 1e-6 }
+        if bucket + 1 >= BUCKETS {
+            f64::MAX
+        } else {
+            f64::from(1u32 << bucket) * 1e-6
+        }
     }
 
     /// Number of observations.
@@ -77,7 +84,8 @@ pub struct GroupMetrics {
 
 impl GroupMetrics {
     pub(crate) fn count_copy(&self, bytes: usize) {
-        self.bytes_copied.set(self.bytes_copied.get() + bytes as u64);
+        self.bytes_copied
+            .set(self.bytes_copied.get() + bytes as u64);
     }
 }
 

@@ -19,26 +19,26 @@ use crate::peers::PeerBook;
 use crate::replica::Replica;
 use crate::types::{RaftVote, ReplicaNode, TypeConfig};
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
 use ogee_proto::id::{ClientId, Epoch, ReplicaId, RequestId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
-use ogee_runtime::channel::{Permit, Semaphore};
+use ogee_runtime::channel::{Notify, Permit, Semaphore};
 use ogee_runtime::{Instant, Payload, ScopedTask};
 use ogee_transport::{CallError, Caller, Frame, StreamReceiver, StreamSender};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EntryPayload, OptionalSend};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -55,7 +55,11 @@ impl NetworkFactory {
         replica: Rc<Replica>,
         commit_hold: Duration,
     ) -> Self {
-        Self { peers, replica, commit_hold }
+        Self {
+            peers,
+            replica,
+            commit_hold,
+        }
     }
 }
 
@@ -89,7 +93,10 @@ impl Network {
     pub(crate) fn caller(&self) -> RpcResult<Caller> {
         let caller = self.peers.caller(self.target, &self.endpoint);
         caller.ok_or_else(|| {
-            let text = format!("{}: no endpoint is known for {}", self.replica.copyset, self.target);
+            let text = format!(
+                "{}: no endpoint is known for {}",
+                self.replica.copyset, self.target
+            );
             RPCError::Unreachable(Unreachable::from_string(text))
         })
     }
@@ -106,13 +113,17 @@ impl Network {
     pub(crate) async fn ask(&self, kind: FrameKind, meta: Vec<u8>) -> RpcResult<Frame> {
         let mut frame = Frame::new(self.header(kind));
         frame.meta = Bytes::from(meta);
-        let reply = self.caller()?.call(frame).await.map_err(|error| lost(&error))?;
+        let reply = self
+            .caller()?
+            .call(frame)
+            .await
+            .map_err(|error| unreachable(&error))?;
         accepted(reply)
     }
 }
 
 /// The peer cannot be reached: back off.
-fn lost(error: &CallError) -> RPCError<TypeConfig> {
+fn unreachable(error: &CallError) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::from_string(error))
 }
 
@@ -123,7 +134,9 @@ pub(crate) fn garbled(error: &WireError) -> RPCError<TypeConfig> {
 pub(crate) fn accepted(reply: Frame) -> RpcResult<Frame> {
     match reply.header.status {
         Status::Ok => Ok(reply),
-        status => Err(RPCError::Unreachable(Unreachable::from_string(status.text()))),
+        status => Err(RPCError::Unreachable(Unreachable::from_string(
+            status.text(),
+        ))),
     }
 }
 
@@ -137,7 +150,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
         let mut frame = Frame::new(self.header(FrameKind::AppendEntries));
         fill(&self.replica, &mut frame, &request).await?;
-        let reply = self.caller()?.call(frame).await.map_err(|error| lost(&error))?;
+        let reply = self
+            .caller()?
+            .call(frame)
+            .await
+            .map_err(|error| unreachable(&error))?;
         let result = get_append_result(&accepted(reply)?.meta).map_err(|error| garbled(&error))?;
         Ok(AppendEntriesResponse::from(result))
     }
@@ -153,7 +170,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         Box::pin(async move {
             let caller = self.caller()?;
             let opened = caller.open_stream(APPEND_REPLIES_MAX).await;
-            let (sender, receiver) = opened.map_err(|error| lost(&error))?;
+            let (sender, receiver) = opened.map_err(|error| unreachable(&error))?;
             let window = Rc::new(Window::default());
             let pump = Pump {
                 replica: self.replica.clone(),
@@ -164,9 +181,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
             };
             let task = ogee_runtime::spawn_scoped(pump.run(input));
             let metrics = self.replica.metrics.clone();
-            let answers = Answers { receiver, window, metrics, _task: task };
-            let results: AppendResults<'s> =
-                Box::pin(stream::unfold(Some(answers), Answers::next));
+            let answers = Answers {
+                receiver,
+                window,
+                metrics,
+                _task: task,
+            };
+            let results: AppendResults<'s> = Box::pin(stream::unfold(Some(answers), Answers::next));
             Ok(results)
         })
     }
@@ -234,12 +255,16 @@ async fn fill(
     frame.meta = Bytes::from(meta);
     let mut parts = Vec::with_capacity(request.entries.len());
     for entry in &request.entries {
-        let EntryPayload::Normal(command) = &entry.payload else { continue };
+        let EntryPayload::Normal(command) = &entry.payload else {
+            continue;
+        };
         match &command.payload {
             PayloadRef::None => {}
             PayloadRef::Memory { bytes, .. } => parts.push(bytes.clone()),
             PayloadRef::Log { len, .. } => {
-                let read = replica.log_payload(entry.log_id.index, 0..*len as usize).await;
+                let read = replica
+                    .log_payload(entry.log_id.index, 0..*len as usize)
+                    .await;
                 let failed = |miss| {
                     let text = format!("payload of entry {}: {miss:?}", entry.log_id.index);
                     RPCError::Network(NetworkError::from_string(text))
@@ -265,15 +290,53 @@ fn join(mut parts: Vec<Payload>, metrics: &GroupMetrics) -> Payload {
     Payload::from(joined)
 }
 
-/// Requests of one stream without an answer: a permit each, given back in order.
+/// What both ends of a stream know: requests without an answer (a permit each, given back in
+/// order), and whether more will come.
 struct Window {
     semaphore: Semaphore,
     unanswered: RefCell<VecDeque<(Permit, Instant)>>,
+    state: Cell<Sending>,
+    changed: Notify,
+}
+
+/// How far the sending end is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sending {
+    /// More may come.
+    Open,
+    /// openraft has no more: the stream ends with the last answer.
+    Done,
+    /// It broke off.
+    Failed,
 }
 
 impl Default for Window {
     fn default() -> Self {
-        Self { semaphore: Semaphore::new(APPEND_WINDOW), unanswered: RefCell::default() }
+        Self {
+            semaphore: Semaphore::new(APPEND_WINDOW),
+            unanswered: RefCell::default(),
+            state: Cell::new(Sending::Open),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl Window {
+    fn end(&self, state: Sending) {
+        self.state.set(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until no further answer can come.
+    async fn ended(&self) -> Sending {
+        loop {
+            let changed = self.changed.notified();
+            match self.state.get() {
+                Sending::Failed => return Sending::Failed,
+                Sending::Done if self.unanswered.borrow().is_empty() => return Sending::Done,
+                Sending::Open | Sending::Done => changed.await,
+            }
+        }
     }
 }
 
@@ -292,25 +355,35 @@ impl Pump {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
     {
         let mut is_first = true;
+        let mut outcome = Sending::Done;
         while let Some(request) = self.next(&mut input, is_first).await {
             is_first = false;
             // The permit comes back with the answer.
             let permit = self.window.semaphore.acquire(1).await;
-            self.window.unanswered.borrow_mut().push_back((permit, ogee_runtime::now()));
+            self.window
+                .unanswered
+                .borrow_mut()
+                .push_back((permit, ogee_runtime::now()));
             let mut frame = Frame::new(self.header);
             if let Err(error) = fill(&self.replica, &mut frame, &request).await {
                 tracing::warn!(copyset = %self.replica.copyset, %error, "append stream ends");
+                outcome = Sending::Failed;
                 break;
             }
             if self.sender.send(frame).await.is_err() {
+                outcome = Sending::Failed;
                 break;
             }
         }
         // Dropping the sender ends the stream: the answering side then sees its end.
-        let close = FrameHeader { kind: FrameKind::AppendClose, ..self.header };
+        let close = FrameHeader {
+            kind: FrameKind::AppendClose,
+            ..self.header
+        };
         if self.sender.try_send(Frame::new(close)).is_err() {
             tracing::debug!(copyset = %self.replica.copyset, "stream ended with its connection");
         }
+        self.window.end(outcome);
     }
 
     /// The next request to send. One that only moves the commit index is held for a moment: the
@@ -346,21 +419,45 @@ struct Answers {
     _task: ScopedTask<()>,
 }
 
+/// What came first.
+enum Wait {
+    Answer(Option<Frame>),
+    Ended,
+    BrokeOff,
+}
+
+fn lost<T>(text: &str) -> RpcResult<T> {
+    Err(RPCError::Unreachable(Unreachable::from_string(text)))
+}
+
 impl Answers {
+    async fn wait(&mut self) -> Wait {
+        let ended = pin!(self.window.ended());
+        let answer = pin!(self.receiver.recv());
+        match select(answer, ended).await {
+            Either::Left((frame, _)) => Wait::Answer(frame),
+            Either::Right((Sending::Failed, _)) => Wait::BrokeOff,
+            Either::Right((Sending::Done | Sending::Open, _)) => Wait::Ended,
+        }
+    }
+
     /// Gives the oldest request's permit back and notes how long its answer took.
     fn answered(&self) {
         if let Some((_permit, sent)) = self.window.unanswered.borrow_mut().pop_front() {
             self.metrics.replicate.observe(ogee_runtime::now() - sent);
         }
+        self.window.changed.notify_all();
     }
 
     async fn next(
         answers: Option<Self>,
     ) -> Option<(RpcResult<StreamAppendResult<TypeConfig>>, Option<Self>)> {
         let mut answers = answers?;
-        let result = match answers.receiver.recv().await {
-            None => Err(RPCError::Unreachable(Unreachable::from_string("append stream ended"))),
-            Some(frame) => {
+        let result = match answers.wait().await {
+            Wait::Ended => return None,
+            Wait::BrokeOff => lost("append stream broke off"),
+            Wait::Answer(None) => lost("append stream lost its connection"),
+            Wait::Answer(Some(frame)) => {
                 answers.answered();
                 accepted(frame).and_then(|frame| {
                     get_append_result(&frame.meta).map_err(|error| garbled(&error))

@@ -70,7 +70,10 @@ impl Overlay {
                 _ => OverlayWhat::Zero,
             };
             let old = chunk.insert(block, OverlaySlot { index, what });
-            assert!(old.is_none_or(|old| old.index < index), "entries apply in log order");
+            assert!(
+                old.is_none_or(|old| old.index < index),
+                "entries apply in log order"
+            );
             self.blocks += usize::from(old.is_none());
         }
     }
@@ -112,7 +115,11 @@ impl Overlay {
     #[must_use]
     pub fn dirty(&self, upto: u64) -> Vec<DirtyBlock> {
         let all = self.chunks.iter().flat_map(|(key, blocks)| {
-            blocks.iter().map(|(block, slot)| DirtyBlock { key: *key, block: *block, slot: *slot })
+            blocks.iter().map(|(block, slot)| DirtyBlock {
+                key: *key,
+                block: *block,
+                slot: *slot,
+            })
         });
         all.filter(|dirty| dirty.slot.index <= upto).collect()
     }
@@ -125,7 +132,9 @@ impl Overlay {
 
     /// Removes a block that has been written back, unless it was overwritten meanwhile.
     pub fn written_back(&mut self, dirty: &DirtyBlock) {
-        let Some(chunk) = self.chunks.get_mut(&dirty.key) else { return };
+        let Some(chunk) = self.chunks.get_mut(&dirty.key) else {
+            return;
+        };
         if chunk.get(&dirty.block) == Some(&dirty.slot) {
             chunk.remove(&dirty.block);
             self.blocks -= 1;
@@ -151,7 +160,6 @@ impl Overlay {
     pub const fn len(&self) -> usize {
         self.blocks
     }
-
 }
 
 #[cfg(test)]
@@ -160,7 +168,10 @@ mod tests {
     use ogee_proto::id::ChunkIndex;
 
     fn key(chunk: u32) -> ChunkKey {
-        ChunkKey { volume: VolumeId::new(1), chunk: ChunkIndex::new(chunk) }
+        ChunkKey {
+            volume: VolumeId::new(1),
+            chunk: ChunkIndex::new(chunk),
+        }
     }
 
     fn block(raw: usize) -> BlockIndex {
@@ -173,7 +184,11 @@ mod tests {
         overlay.insert(key(0), 0, 4, 10, false);
         overlay.insert(key(0), 1, 2, 11, true);
         assert_eq!(overlay.len(), 4);
-        let at = |b| overlay.get(key(0), block(b)).map(|slot| (slot.index, slot.what));
+        let at = |b| {
+            overlay
+                .get(key(0), block(b))
+                .map(|slot| (slot.index, slot.what))
+        };
         assert_eq!(at(0), Some((10, OverlayWhat::Page(0))));
         assert_eq!(at(1), Some((11, OverlayWhat::Zero)));
         assert_eq!(at(3), Some((10, OverlayWhat::Page(3))));
@@ -200,8 +215,15 @@ mod tests {
         overlay.insert(key(0), 0, 1, 1, false);
         overlay.insert(key(2), 5, 3, 2, false);
         overlay.insert(key(1), 7, 1, 3, false);
-        let blocks: Vec<_> = overlay.dirty(2).iter().map(|d| (d.key.chunk.get(), d.block)).collect();
-        assert_eq!(blocks, [(0, block(0)), (2, block(5)), (2, block(6)), (2, block(7))]);
+        let blocks: Vec<_> = overlay
+            .dirty(2)
+            .iter()
+            .map(|d| (d.key.chunk.get(), d.block))
+            .collect();
+        assert_eq!(
+            blocks,
+            [(0, block(0)), (2, block(5)), (2, block(6)), (2, block(7))]
+        );
         let range: Vec<_> = overlay.range(key(2), block(6), 1).map(|(b, _)| b).collect();
         assert_eq!(range, [block(6)]);
         overlay.remove_volume(VolumeId::new(1));

@@ -22,7 +22,12 @@ impl PeerBook {
     /// An empty book; `hello` introduces this shard to its peers.
     #[must_use]
     pub fn new(hello: Hello, options: CallerOptions) -> Self {
-        Self { hello, options, known: RefCell::default(), callers: RefCell::default() }
+        Self {
+            hello,
+            options,
+            known: RefCell::default(),
+            callers: RefCell::default(),
+        }
     }
 
     /// Takes note of where a replica is now.

@@ -75,7 +75,11 @@ impl Replica {
         }
         let copyset = self.copyset;
         Err(match corrupt {
-            Some(block) => GroupError::Corrupt { copyset, key, block },
+            Some(block) => GroupError::Corrupt {
+                copyset,
+                key,
+                block,
+            },
             None => GroupError::Race { copyset, key },
         })
     }
@@ -98,13 +102,21 @@ impl Replica {
     }
 
     /// Bytes of an entry's payload; [`Miss::Moved`] when it has been purged meanwhile.
-    pub(crate) async fn log_payload(&self, index: u64, bytes: Range<usize>) -> Result<Payload, Miss> {
+    pub(crate) async fn log_payload(
+        &self,
+        index: u64,
+        bytes: Range<usize>,
+    ) -> Result<Payload, Miss> {
         let index = LogIndex::new(index);
         if let Some(payload) = self.log.cached_payload(index, bytes.clone()) {
             return Ok(payload);
         }
         let purged = |replica: &Self| {
-            replica.log.state().purged.is_some_and(|purged| purged.index >= index)
+            replica
+                .log
+                .state()
+                .purged
+                .is_some_and(|purged| purged.index >= index)
         };
         if purged(self) {
             return Err(Miss::Moved);
@@ -113,7 +125,10 @@ impl Replica {
             if purged(self) {
                 return Miss::Moved;
             }
-            Miss::Failed(GroupError::Log { copyset: self.copyset, source })
+            Miss::Failed(GroupError::Log {
+                copyset: self.copyset,
+                source,
+            })
         })
     }
 
@@ -170,7 +185,10 @@ fn plan(overlay: &Overlay, key: ChunkKey, first: BlockIndex, count: usize) -> Ve
 fn push_stored(pieces: &mut Vec<Piece>, from: usize, to: usize) {
     if from < to {
         let first = BlockIndex::new(from).expect("within the range asked for");
-        pieces.push(Piece::Store { first, count: to - from });
+        pieces.push(Piece::Store {
+            first,
+            count: to - from,
+        });
     }
 }
 
@@ -181,12 +199,13 @@ fn push_slot(pieces: &mut Vec<Piece>, slot: OverlaySlot) {
         (OverlayWhat::Page(page), last) => {
             let start = page as usize * BLOCK_SIZE;
             match last {
-                Some(Piece::Log { index, bytes })
-                    if *index == slot.index && bytes.end == start =>
-                {
+                Some(Piece::Log { index, bytes }) if *index == slot.index && bytes.end == start => {
                     bytes.end += BLOCK_SIZE;
                 }
-                _ => pieces.push(Piece::Log { index: slot.index, bytes: start..start + BLOCK_SIZE }),
+                _ => pieces.push(Piece::Log {
+                    index: slot.index,
+                    bytes: start..start + BLOCK_SIZE,
+                }),
             }
         }
     }
@@ -198,7 +217,10 @@ mod tests {
     use ogee_proto::id::{ChunkIndex, VolumeId};
 
     fn key() -> ChunkKey {
-        ChunkKey { volume: VolumeId::new(1), chunk: ChunkIndex::new(0) }
+        ChunkKey {
+            volume: VolumeId::new(1),
+            chunk: ChunkIndex::new(0),
+        }
     }
 
     fn block(raw: usize) -> BlockIndex {
@@ -219,23 +241,38 @@ mod tests {
         assert_eq!(
             pieces,
             [
-                Piece::Store { first: block(0), count: 2 },
+                Piece::Store {
+                    first: block(0),
+                    count: 2
+                },
                 page(10, 0),
                 page(11, 0),
                 page(10, 2),
-                Piece::Store { first: block(5), count: 2 },
+                Piece::Store {
+                    first: block(5),
+                    count: 2
+                },
                 Piece::Zero { count: 2 },
-                Piece::Store { first: block(9), count: 1 },
+                Piece::Store {
+                    first: block(9),
+                    count: 1
+                },
             ]
         );
         overlay.insert(key(), 2, 3, 13, false);
-        let joined = Piece::Log { index: 13, bytes: 0..3 * BLOCK_SIZE };
+        let joined = Piece::Log {
+            index: 13,
+            bytes: 0..3 * BLOCK_SIZE,
+        };
         assert_eq!(plan(&overlay, key(), block(2), 3), [joined]);
     }
 
     #[test]
     fn a_chunk_that_is_not_in_the_log_is_one_piece() {
-        let whole = Piece::Store { first: block(4), count: 9 };
+        let whole = Piece::Store {
+            first: block(4),
+            count: 9,
+        };
         assert_eq!(plan(&Overlay::default(), key(), block(4), 9), [whole]);
     }
 }

@@ -9,18 +9,18 @@
 use crate::checkpoint::CheckpointState;
 use crate::digest::Digests;
 use crate::error::GroupError;
-use crate::metrics::GroupMetrics;
+use crate::limit::LOG_MARGIN_MAX;
 use crate::machine::{SnapshotState, snapshot_of};
+use crate::metrics::GroupMetrics;
 use crate::overlay::DirtyBlock;
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
-use crate::limit::LOG_MARGIN_MAX;
 use ogee_log::{GroupLog, Log};
 use ogee_proto::id::{CopysetId, LogId, ReplicaId, VolumeId};
 use ogee_proto::unit::ByteLen;
+use ogee_runtime::channel::Notify;
 use ogee_store::{GroupCheckpoint, Store};
 use openraft::alias::SnapshotOf;
-use ogee_runtime::channel::Notify;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -96,7 +96,11 @@ impl Replica {
         id: ReplicaId,
     ) -> Result<(), GroupError> {
         let state = CheckpointState::encode_new(id).into();
-        let group = GroupCheckpoint { copyset, applied: LogId::default(), state };
+        let group = GroupCheckpoint {
+            copyset,
+            applied: LogId::default(),
+            state,
+        };
         let saved = store.checkpoint(vec![group]).await;
         saved.map_err(|source| GroupError::Store { copyset, source })
     }
@@ -136,7 +140,9 @@ impl Replica {
     /// Stops write-back and purge of this group until the hold is dropped.
     pub(crate) fn hold(self: &Rc<Self>) -> Hold {
         self.holds.set(self.holds.get() + 1);
-        Hold { replica: self.clone() }
+        Hold {
+            replica: self.clone(),
+        }
     }
 
     /// Like [`Replica::hold`], and waits for the end of a write-back cycle under way.
@@ -158,7 +164,9 @@ impl Replica {
     /// Keeps the log for a replica that is being copied to, so that it can go on from the copy.
     pub(crate) fn keep_log(self: &Rc<Self>) -> KeptLog {
         self.keeps.set(self.keeps.get() + 1);
-        KeptLog { replica: self.clone() }
+        KeptLog {
+            replica: self.clone(),
+        }
     }
 
     /// Whether the log behind the last checkpoint should be kept for now.
@@ -189,7 +197,11 @@ impl Replica {
         }
         let mut state = self.state.borrow_mut();
         let applied = from_raft(state.applied.as_ref()?);
-        let saved = self.checkpoint.borrow().as_ref().map(|checkpoint| checkpoint.applied);
+        let saved = self
+            .checkpoint
+            .borrow()
+            .as_ref()
+            .map(|checkpoint| checkpoint.applied);
         if saved == Some(applied) {
             return None;
         }
@@ -209,7 +221,9 @@ impl Replica {
     /// The store's root now says `state`.
     pub(crate) fn checkpointed(&self, state: CheckpointState) {
         let mut checkpoint = self.checkpoint.borrow_mut();
-        let newer = checkpoint.as_ref().is_none_or(|old| old.applied <= state.applied);
+        let newer = checkpoint
+            .as_ref()
+            .is_none_or(|old| old.applied <= state.applied);
         assert!(newer, "checkpoints move forward");
         *checkpoint = Some(state);
     }
@@ -244,8 +258,11 @@ impl Replica {
 
     async fn save(&self, state: &CheckpointState) -> Result<(), GroupError> {
         let copyset = self.copyset;
-        let group =
-            GroupCheckpoint { copyset, applied: state.applied, state: state.encode(self.id).into() };
+        let group = GroupCheckpoint {
+            copyset,
+            applied: state.applied,
+            state: state.encode(self.id).into(),
+        };
         let saved = self.store.checkpoint(vec![group]).await;
         saved.map_err(|source| GroupError::Store { copyset, source })
     }
@@ -255,7 +272,11 @@ fn decode_saved(
     store: &Store,
     copyset: CopysetId,
 ) -> Result<Option<(ReplicaId, Option<CheckpointState>)>, GroupError> {
-    let Some(saved) = store.group(copyset) else { return Ok(None) };
+    let Some(saved) = store.group(copyset) else {
+        return Ok(None);
+    };
     let decoded = CheckpointState::decode(saved.applied, &saved.state);
-    decoded.map(Some).map_err(|source| GroupError::CheckpointState { copyset, source })
+    decoded
+        .map(Some)
+        .map_err(|source| GroupError::CheckpointState { copyset, source })
 }

@@ -91,7 +91,10 @@ impl AsyncRuntime for OgeeRuntime {
         ogee_runtime::sleep_until(deadline.0)
     }
 
-    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Timeout<F> {
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Timeout<F> {
         ogee_runtime::timeout(duration, future)
     }
 
@@ -203,7 +206,10 @@ impl openraft_rt::Mpsc for RaftMpsc {
 
 impl<T: OptionalSend> openraft_rt::MpscSender<RaftMpsc, T> for MpscSender<T> {
     async fn send(&self, value: T) -> Result<(), openraft_rt::SendError<T>> {
-        self.0.send(value).await.map_err(|error| openraft_rt::SendError(error.0))
+        self.0
+            .send(value)
+            .await
+            .map_err(|error| openraft_rt::SendError(error.0))
     }
 
     fn downgrade(&self) -> MpscWeakSender<T> {
@@ -265,7 +271,9 @@ where
     T: OptionalSend + OptionalSync,
 {
     fn send(&self, value: T) -> Result<(), openraft_rt::watch::SendError<T>> {
-        self.0.send(value).map_err(|error| openraft_rt::watch::SendError(error.0))
+        self.0
+            .send(value)
+            .map_err(|error| openraft_rt::watch::SendError(error.0))
     }
 
     fn send_if_modified<F>(&self, modify: F) -> bool
@@ -289,7 +297,10 @@ where
     T: OptionalSend + OptionalSync,
 {
     async fn changed(&mut self) -> Result<(), openraft_rt::watch::RecvError> {
-        self.0.changed().await.map_err(|Closed| openraft_rt::watch::RecvError(()))
+        self.0
+            .changed()
+            .await
+            .map_err(|Closed| openraft_rt::watch::RecvError(()))
     }
 
     fn borrow_watched(&self) -> watch::Ref<'_, T> {

@@ -48,8 +48,10 @@ impl Sessions {
     /// Repeating the current seal keeps the session: its dedupe state is still needed.
     pub fn seal(&mut self, head: &CommandHead) -> Status {
         let session = self.volumes.entry(head.key.volume).or_default();
-        let (sealed, asked) =
-            ((session.epoch, session.incarnation), (head.epoch, head.incarnation));
+        let (sealed, asked) = (
+            (session.epoch, session.incarnation),
+            (head.epoch, head.incarnation),
+        );
         if asked < sealed || (asked == sealed && session.client != head.client) {
             return Status::Fenced;
         }
@@ -81,13 +83,18 @@ impl Sessions {
     /// # Errors
     /// The status to answer.
     pub fn precheck(&self, head: &CommandHead) -> Result<(), Status> {
-        self.volumes.get(&head.key.volume).ok_or(Status::NotSealed)?.check_writer(head)
+        self.volumes
+            .get(&head.key.volume)
+            .ok_or(Status::NotSealed)?
+            .check_writer(head)
     }
 
     /// Whether a reader of this epoch may still read: it has not been superseded.
     #[must_use]
     pub fn may_read(&self, volume: VolumeId, epoch: Epoch) -> bool {
-        self.volumes.get(&volume).is_none_or(|session| epoch >= session.epoch)
+        self.volumes
+            .get(&volume)
+            .is_none_or(|session| epoch >= session.epoch)
     }
 
     /// Forgets a removed volume.
@@ -138,7 +145,10 @@ impl Sessions {
 
 impl Session {
     fn check_writer(&self, head: &CommandHead) -> Result<(), Status> {
-        let (sealed, asked) = ((self.epoch, self.incarnation), (head.epoch, head.incarnation));
+        let (sealed, asked) = (
+            (self.epoch, self.incarnation),
+            (head.epoch, head.incarnation),
+        );
         if asked > sealed {
             return Err(Status::NotSealed);
         }
@@ -167,7 +177,10 @@ impl Session {
             self.applied = self.applied.split_off(&(head.watermark.get() + 1));
         }
         self.applied.insert(sequence);
-        assert!(self.applied.len() as u64 <= SESSION_APPLIED_MAX, "bounded by the window check");
+        assert!(
+            self.applied.len() as u64 <= SESSION_APPLIED_MAX,
+            "bounded by the window check"
+        );
         Admission::Apply
     }
 }
@@ -181,7 +194,10 @@ mod tests {
     fn head(epoch: u64, incarnation: u32, sequence: u64, watermark: u64) -> CommandHead {
         CommandHead {
             kind: CommandKind::Write,
-            key: ChunkKey { volume: VolumeId::new(1), chunk: ChunkIndex::new(0) },
+            key: ChunkKey {
+                volume: VolumeId::new(1),
+                chunk: ChunkIndex::new(0),
+            },
             offset: 0,
             length: 4096,
             client: ClientId::new(epoch),
@@ -212,17 +228,32 @@ mod tests {
         let mut sessions = sealed(1);
         assert_eq!(sessions.admit(&head(1, 0, 1, 0)), Admission::Apply);
         assert_eq!(sessions.admit(&head(1, 0, 2, 1)), Admission::Apply);
-        assert_eq!(sessions.admit(&head(1, 0, 1, 0)), Admission::Refused(Status::Stale));
+        assert_eq!(
+            sessions.admit(&head(1, 0, 1, 0)),
+            Admission::Refused(Status::Stale)
+        );
     }
 
     #[test]
     fn a_superseded_attachment_is_fenced_and_an_unsealed_one_waits() {
         let mut sessions = sealed(2);
-        assert_eq!(sessions.admit(&head(1, 0, 1, 0)), Admission::Refused(Status::Fenced));
-        assert_eq!(sessions.admit(&head(3, 0, 1, 0)), Admission::Refused(Status::NotSealed));
-        assert_eq!(sessions.admit(&head(2, 1, 1, 0)), Admission::Refused(Status::NotSealed));
+        assert_eq!(
+            sessions.admit(&head(1, 0, 1, 0)),
+            Admission::Refused(Status::Fenced)
+        );
+        assert_eq!(
+            sessions.admit(&head(3, 0, 1, 0)),
+            Admission::Refused(Status::NotSealed)
+        );
+        assert_eq!(
+            sessions.admit(&head(2, 1, 1, 0)),
+            Admission::Refused(Status::NotSealed)
+        );
         assert_eq!(sessions.seal(&head(2, 1, 0, 0)), Status::Ok);
-        assert_eq!(sessions.admit(&head(2, 0, 1, 0)), Admission::Refused(Status::Fenced));
+        assert_eq!(
+            sessions.admit(&head(2, 0, 1, 0)),
+            Admission::Refused(Status::Fenced)
+        );
         assert_eq!(sessions.seal(&head(1, 9, 0, 0)), Status::Fenced);
     }
 
@@ -241,7 +272,10 @@ mod tests {
             assert_eq!(sessions.admit(&head(1, 0, sequence, 0)), Admission::Apply);
         }
         let past = head(1, 0, SESSION_APPLIED_MAX + 1, 0);
-        assert_eq!(sessions.admit(&past), Admission::Refused(Status::BadRequest));
+        assert_eq!(
+            sessions.admit(&past),
+            Admission::Refused(Status::BadRequest)
+        );
         let moved = head(1, 0, SESSION_APPLIED_MAX + 1, 1);
         assert_eq!(sessions.admit(&moved), Admission::Apply);
     }

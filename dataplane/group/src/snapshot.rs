@@ -17,9 +17,7 @@
 //! | 3 end | | |
 
 use crate::checkpoint::CheckpointState;
-use crate::codec::{
-    get_snapshot_meta, get_vote, put_snapshot_meta, put_vote,
-};
+use crate::codec::{get_snapshot_meta, get_vote, put_snapshot_meta, put_vote};
 use crate::group::Group;
 use crate::limit::SNAPSHOT_PIECE_BLOCKS;
 use crate::machine::SnapshotState;
@@ -92,10 +90,12 @@ impl Network {
 
     async fn copy_piece(&self, key: ChunkKey, first: usize) -> StreamingResult<()> {
         let block = BlockIndex::new(first).expect("pieces divide a chunk");
-        let runs = self.replica.read_blocks(key, block, SNAPSHOT_PIECE_BLOCKS).await;
-        let runs = runs.map_err(|error| {
-            StreamingError::Network(NetworkError::from_string(error))
-        })?;
+        let runs = self
+            .replica
+            .read_blocks(key, block, SNAPSHOT_PIECE_BLOCKS)
+            .await;
+        let runs =
+            runs.map_err(|error| StreamingError::Network(NetworkError::from_string(error)))?;
         let (bitmap, payload) = pack(&runs);
         let mut meta = Vec::with_capacity(32 + bitmap.len());
         Writer::new(&mut meta)
@@ -110,11 +110,16 @@ impl Network {
     async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {
         let mut header = self.header(FrameKind::Snapshot);
         header.sequence = Sequence::new(step);
-        let frame = Frame { header, meta: Bytes::from(meta), payload };
+        let frame = Frame {
+            header,
+            meta: Bytes::from(meta),
+            payload,
+        };
         let caller = self.caller().map_err(StreamingError::from)?;
-        let reply = caller.call(frame).await.map_err(|error| {
-            StreamingError::Unreachable(Unreachable::from_string(error))
-        })?;
+        let reply = caller
+            .call(frame)
+            .await
+            .map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
         accepted(reply).map_err(StreamingError::from)
     }
 }
@@ -166,7 +171,10 @@ impl Group {
             STEP_END => return self.end_snapshot(&header).await,
             _ => Err(Status::BadRequest),
         };
-        Frame::new(FrameHeader::reply(&header, status.err().unwrap_or(Status::Ok)))
+        Frame::new(FrameHeader::reply(
+            &header,
+            status.err().unwrap_or(Status::Ok),
+        ))
     }
 
     async fn begin_snapshot(&self, frame: &Frame) -> Result<(), Status> {
@@ -179,7 +187,13 @@ impl Group {
         // A copy begun by an earlier leader, or before a break, is void.
         self.incoming().transfer.borrow_mut().take();
         let hold = self.replica().hold_idle().await;
-        let transfer = Transfer { vote, meta, state, chunks: BTreeSet::new(), _hold: hold };
+        let transfer = Transfer {
+            vote,
+            meta,
+            state,
+            chunks: BTreeSet::new(),
+            _hold: hold,
+        };
         *self.incoming().transfer.borrow_mut() = Some(transfer);
         Ok(())
     }
@@ -198,10 +212,18 @@ impl Group {
 
     async fn write_pieces(&self, blocks: Vec<WriteBack>) -> Result<(), Status> {
         let replica = self.replica();
-        replica.store.write_back(replica.copyset, blocks).await.map_err(|error| {
-            tracing::error!(copyset = %self.copyset(), %error, "snapshot could not be stored");
-            if matches!(error, StoreError::NoSpace { .. }) { Status::NoSpace } else { Status::Io }
-        })
+        replica
+            .store
+            .write_back(replica.copyset, blocks)
+            .await
+            .map_err(|error| {
+                tracing::error!(copyset = %self.copyset(), %error, "snapshot could not be stored");
+                if matches!(error, StoreError::NoSpace { .. }) {
+                    Status::NoSpace
+                } else {
+                    Status::Io
+                }
+            })
     }
 
     async fn end_snapshot(&self, header: &FrameHeader) -> Frame {
@@ -218,23 +240,41 @@ impl Group {
     }
 
     async fn install_incoming(&self) -> Result<RaftVote, Status> {
-        let transfer = self.incoming().transfer.borrow_mut().take().ok_or(Status::Retry)?;
+        let transfer = self
+            .incoming()
+            .transfer
+            .borrow_mut()
+            .take()
+            .ok_or(Status::Retry)?;
         let replica = self.replica();
         for key in replica.store.chunks(replica.copyset) {
             if !transfer.chunks.contains(&key) {
                 self.write_pieces(zeros(key)).await?;
             }
         }
-        let Transfer { vote, meta, state, .. } = transfer;
-        let snapshot = Snapshot { meta, snapshot: SnapshotState { state } };
+        let Transfer {
+            vote, meta, state, ..
+        } = transfer;
+        let snapshot = Snapshot {
+            meta,
+            snapshot: SnapshotState { state },
+        };
         let installed = self.raft().install_full_snapshot(vote, snapshot).await;
-        installed.map(|response| response.vote).map_err(|_stopped| Status::Io)
+        installed
+            .map(|response| response.vote)
+            .map_err(|_stopped| Status::Io)
     }
 }
 
 fn zeros(key: ChunkKey) -> Vec<WriteBack> {
     let blocks = (0..BLOCKS_PER_CHUNK).filter_map(BlockIndex::new);
-    blocks.map(|block| WriteBack { key, block, what: BlockChange::Zero }).collect()
+    blocks
+        .map(|block| WriteBack {
+            key,
+            block,
+            what: BlockChange::Zero,
+        })
+        .collect()
 }
 
 fn decode_begin(
@@ -242,11 +282,19 @@ fn decode_begin(
 ) -> Result<(RaftVote, RaftSnapshotMeta, CheckpointState), WireError> {
     let vote = get_vote(from)?;
     let meta = get_snapshot_meta(from)?;
-    let absent = WireError::Truncated { field: "snapshot log id" };
+    let absent = WireError::Truncated {
+        field: "snapshot log id",
+    };
     let applied = from_raft(meta.last_log_id.as_ref().ok_or(absent)?);
     let state = from.bytes("checkpoint state", from.remaining())?;
     let (_leader, state) = CheckpointState::decode(applied, state)?;
-    Ok((vote, meta, state.ok_or(WireError::Truncated { field: "snapshot state" })?))
+    Ok((
+        vote,
+        meta,
+        state.ok_or(WireError::Truncated {
+            field: "snapshot state",
+        })?,
+    ))
 }
 
 fn decode_piece(frame: &Frame) -> Result<(ChunkKey, Vec<WriteBack>), WireError> {
@@ -260,13 +308,20 @@ fn decode_piece(frame: &Frame) -> Result<(ChunkKey, Vec<WriteBack>), WireError> 
     let mut blocks = Vec::with_capacity(count);
     let mut at = 0;
     for (block, number) in (first..first + count).zip(0usize..) {
-        let refused = WireError::Field { field: "piece block", value: block as u64 };
+        let refused = WireError::Field {
+            field: "piece block",
+            value: block as u64,
+        };
         let block = BlockIndex::new(block).ok_or(refused)?;
-        let present = bitmap.get(number / 8).is_some_and(|byte| byte >> (number % 8) & 1 == 1);
+        let present = bitmap
+            .get(number / 8)
+            .is_some_and(|byte| byte >> (number % 8) & 1 == 1);
         let what = if present {
             let bytes = at..at + BLOCK_SIZE;
             if bytes.end > frame.payload.len() {
-                return Err(WireError::Truncated { field: "piece payload" });
+                return Err(WireError::Truncated {
+                    field: "piece payload",
+                });
             }
             at = bytes.end;
             BlockChange::Data(frame.payload.slice(bytes))
@@ -282,6 +337,9 @@ impl Replica {
     /// Every chunk with contents, stored or in the log.
     fn chunks(&self) -> BTreeSet<ChunkKey> {
         let stored = self.store.chunks(self.copyset);
-        stored.into_iter().chain(self.state.borrow().overlay.chunks()).collect()
+        stored
+            .into_iter()
+            .chain(self.state.borrow().overlay.chunks())
+            .collect()
     }
 }

@@ -44,7 +44,9 @@ impl State {
     pub(crate) fn apply(&mut self, entry: RaftEntry) -> (Applied, Effect) {
         let index = entry.log_id.index;
         assert!(
-            self.applied.as_ref().is_none_or(|applied| applied.index + 1 == index),
+            self.applied
+                .as_ref()
+                .is_none_or(|applied| applied.index + 1 == index),
             "entries apply in log order without a gap"
         );
         self.applied = Some(entry.log_id.clone());
@@ -66,7 +68,10 @@ impl State {
             }
             CommandKind::Seal => self.sessions.seal(head),
             CommandKind::Digest => {
-                return (Applied { status: Status::Ok }, Effect::Digest(head.sequence.get()));
+                return (
+                    Applied { status: Status::Ok },
+                    Effect::Digest(head.sequence.get()),
+                );
             }
             CommandKind::RemoveVolume => {
                 self.sessions.remove(head.key.volume);
@@ -80,7 +85,11 @@ impl State {
 
     fn apply_blocks(&mut self, head: &CommandHead, payload_len: usize, index: u64) -> Status {
         let zero = head.kind != CommandKind::Write;
-        let payload_ok = if zero { payload_len == 0 } else { payload_len == head.length as usize };
+        let payload_ok = if zero {
+            payload_len == 0
+        } else {
+            payload_len == head.length as usize
+        };
         if !head.is_in_range() || !payload_ok {
             return Status::BadRequest;
         }
@@ -107,7 +116,10 @@ mod tests {
     fn entry(index: u64, kind: CommandKind, sequence: u64, length: u32) -> RaftEntry {
         let head = CommandHead {
             kind,
-            key: ChunkKey { volume: VolumeId::new(1), chunk: ChunkIndex::new(0) },
+            key: ChunkKey {
+                volume: VolumeId::new(1),
+                chunk: ChunkIndex::new(0),
+            },
             offset: 4096,
             length,
             client: ClientId::new(1),
@@ -117,11 +129,17 @@ mod tests {
             watermark: Sequence::new(0),
         };
         let payload = match kind {
-            CommandKind::Write => PayloadRef::Log { len: length, crc: 0 },
+            CommandKind::Write => PayloadRef::Log {
+                len: length,
+                crc: 0,
+            },
             _ => PayloadRef::None,
         };
         let payload = EntryPayload::Normal(Command { head, payload });
-        RaftEntry { log_id: to_raft(LogId::new(1, index)), payload }
+        RaftEntry {
+            log_id: to_raft(LogId::new(1, index)),
+            payload,
+        }
     }
 
     #[test]
@@ -132,9 +150,15 @@ mod tests {
         assert_eq!(state.apply(entry(2, CommandKind::Write, 1, 4096)), ok);
         assert_eq!(state.apply(entry(3, CommandKind::Write, 2, 4096)), ok);
         assert_eq!(state.apply(entry(4, CommandKind::Write, 1, 4096)), ok);
-        let key = ChunkKey { volume: VolumeId::new(1), chunk: ChunkIndex::new(0) };
+        let key = ChunkKey {
+            volume: VolumeId::new(1),
+            chunk: ChunkIndex::new(0),
+        };
         let slot = state.overlay.get(key, BlockIndex::new(1).unwrap()).unwrap();
-        assert_eq!(slot.index, 3, "the duplicate must not overwrite the newer write");
+        assert_eq!(
+            slot.index, 3,
+            "the duplicate must not overwrite the newer write"
+        );
     }
 
     #[test]
@@ -143,7 +167,10 @@ mod tests {
         let refused = |status| (Applied { status }, Effect::None);
         let write = |index| entry(index, CommandKind::Write, 1, 4096);
         assert_eq!(state.apply(write(1)), refused(Status::NotSealed));
-        assert_eq!(state.apply(entry(2, CommandKind::Seal, 0, 4096)), refused(Status::Ok));
+        assert_eq!(
+            state.apply(entry(2, CommandKind::Seal, 0, 4096)),
+            refused(Status::Ok)
+        );
         let ragged = entry(3, CommandKind::Write, 1, 4095);
         assert_eq!(state.apply(ragged), refused(Status::BadRequest));
         assert_eq!(state.overlay.len(), 0);

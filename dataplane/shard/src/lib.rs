@@ -1,1 +1,20 @@
-//! placeholder
+//! The chunkserver: shards that serve groups, and the control thread beside them.
+//!
+//! *Place*: the top of the storage side. Frames come from clients and peers to a shard's listener;
+//! orders come from the MDS to the control thread.
+//! *Owner*: one process; N executors (shards) share nothing, one tokio thread talks to the MDS.
+//! *Invariants*: only control messages cross threads, over bounded channels. I/O goes on with every
+//! MDS down.
+//! *On failure*: a shard that ends takes the process with it, so that no half of it lives on.
+
+mod chunkserver;
+mod config;
+mod control;
+mod error;
+mod limit;
+mod order;
+mod shard;
+
+pub use chunkserver::{Chunkserver, StopHandle};
+pub use config::{ChunkserverConfig, StoreConfig};
+pub use error::ShardError;

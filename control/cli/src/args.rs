@@ -1,0 +1,304 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ogee_proto::size::parse_size;
+use ogee_proto::unit::ByteLen;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Ogee: replicated block storage.
+#[derive(Parser, Debug)]
+#[command(
+    name = "ogee",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// gRPC addresses of the metadata servers, host:port, separated by commas.
+    #[arg(
+        long,
+        global = true,
+        env = "OGEE_MDS",
+        value_delimiter = ',',
+        value_name = "ADDR"
+    )]
+    pub(crate) mds: Vec<String>,
+    /// How to print results.
+    #[arg(short = 'o', long = "output", global = true, default_value = "table")]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to print results.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs; field names are stable.
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a cluster on this machine, for development and first steps.
+    Dev {
+        #[command(subcommand)]
+        what: DevCommand,
+    },
+    /// Create, list, show, resize, locate and remove volumes.
+    Volume {
+        #[command(subcommand)]
+        what: VolumeCommand,
+    },
+    /// Serve a volume to a virtual machine or host.
+    Export {
+        #[command(subcommand)]
+        what: ExportCommand,
+    },
+    /// Create and list pools.
+    Pool {
+        #[command(subcommand)]
+        what: PoolCommand,
+    },
+    /// List zones.
+    Zone {
+        #[command(subcommand)]
+        what: ListCommand,
+    },
+    /// List chunkservers.
+    Server {
+        #[command(subcommand)]
+        what: ListCommand,
+    },
+    /// List devices.
+    Device {
+        #[command(subcommand)]
+        what: ListCommand,
+    },
+    /// List and check copysets, move their leaders.
+    Copyset {
+        #[command(subcommand)]
+        what: CopysetCommand,
+    },
+    /// Health of the cluster. Exit code 3 when it is not OK.
+    Status,
+    /// Load a volume and report latencies with fio's keys.
+    Bench(BenchArgs),
+    /// Run a metadata server in the foreground.
+    Mds(DaemonArgs),
+    /// Run a chunkserver in the foreground.
+    Chunkserver(DaemonArgs),
+    /// Print completions for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum DevCommand {
+    /// Start a cluster; returns when it is healthy.
+    Up(DevUpArgs),
+    /// Stop exactly the processes of this cluster.
+    Down {
+        /// Directory of the cluster.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Start one process that was stopped or killed.
+    Start {
+        /// Its name, as in DIR/pids.
+        name: String,
+        /// Directory of the cluster.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DevUpArgs {
+    /// Directory for data, logs, pids and configuration.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Chunkservers, each in a zone of its own.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) nodes: u16,
+    /// Copysets of the default pool.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) copysets: u32,
+    /// Size of each store (a sparse file).
+    #[arg(long, default_value = "8GiB", value_parser = size)]
+    pub(crate) store_size: ByteLen,
+    /// Log of each store (preallocated, zero-filled).
+    #[arg(long, default_value = "512MiB", value_parser = size)]
+    pub(crate) log_size: ByteLen,
+    /// Shards of each chunkserver, each with a store of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: u16,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum VolumeCommand {
+    /// Create a volume.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its size, such as 4GiB.
+        #[arg(long, value_parser = size)]
+        size: ByteLen,
+        /// Copies of each byte; must be the pool's.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        replicas: u32,
+        /// Bytes that go to one chunk before the next one's turn.
+        #[arg(long, value_parser = size, requires = "stripe_count")]
+        stripe_unit: Option<ByteLen>,
+        /// Chunks that take turns.
+        #[arg(long, requires = "stripe_unit")]
+        stripe_count: Option<u32>,
+        /// Pool to place it in.
+        #[arg(long, default_value = "default")]
+        pool: String,
+        /// Who it belongs to, for people.
+        #[arg(long, default_value = "")]
+        owner: String,
+    },
+    /// List volumes.
+    Ls,
+    /// Show one volume.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Grow a volume; attached users see the new size within seconds.
+    Resize {
+        /// Its name.
+        name: String,
+        /// Its new size.
+        #[arg(long, value_parser = size)]
+        size: ByteLen,
+    },
+    /// Where each chunk lives and who leads it.
+    Locate {
+        /// Its name.
+        name: String,
+    },
+    /// Take a volume from a host that is gone.
+    Detach {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a volume and its data.
+    Rm {
+        /// Its name.
+        name: String,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ExportCommand {
+    /// NBD, on a Unix socket or a TCP address. Runs in the foreground; SIGTERM ends it cleanly.
+    Nbd {
+        /// The volume; also the export name.
+        name: String,
+        /// Unix socket to make; it accepts when it exists.
+        #[arg(long, conflicts_with = "listen", required_unless_present = "listen")]
+        socket: Option<PathBuf>,
+        /// TCP address to listen on. Unencrypted: loopback or a private network only.
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+        /// Serve it read-only and leave its writer alone.
+        #[arg(long)]
+        read_only: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum PoolCommand {
+    /// Create a pool over the zones that are online.
+    Create {
+        /// Its name.
+        name: String,
+        /// Copies of each byte, each in another zone.
+        #[arg(long, default_value_t = 3)]
+        replicas: u32,
+        /// Raft groups to make.
+        #[arg(long, default_value_t = 8)]
+        copysets: u32,
+    },
+    /// List pools.
+    Ls,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ListCommand {
+    /// List them.
+    Ls,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum CopysetCommand {
+    /// List copysets and their leaders.
+    Ls,
+    /// Compare the replicas' contents at one log index. Exit code 1 on a difference.
+    Check {
+        /// Only this one.
+        id: Option<u32>,
+    },
+    /// Hand the leadership of a copyset over.
+    TransferLeader {
+        /// The copyset.
+        id: u32,
+        /// Chunkserver that shall lead.
+        #[arg(long)]
+        to: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// The volume. What it holds is overwritten by writes.
+    pub(crate) name: String,
+    /// read, write, randread, randwrite or randrw.
+    #[arg(long, default_value = "randread")]
+    pub(crate) rw: String,
+    /// Block size.
+    #[arg(long, default_value = "4k", value_parser = size)]
+    pub(crate) bs: ByteLen,
+    /// Requests in flight.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) iodepth: u32,
+    /// Seconds to run.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) runtime: u64,
+    /// Part of the volume to use; all of it if not given.
+    #[arg(long, value_parser = size)]
+    pub(crate) size: Option<ByteLen>,
+    /// Share of reads with randrw, in percent.
+    #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) rwmixread: u8,
+    /// Seed of the address sequence.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DaemonArgs {
+    /// TOML file with the settings.
+    #[arg(long, env = "OGEE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// A setting that overrides the file: key=value, with the file's keys.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// File to make when the service is ready.
+    #[arg(long)]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+fn size(text: &str) -> Result<ByteLen, String> {
+    parse_size(text).map_err(|error| error.to_string())
+}

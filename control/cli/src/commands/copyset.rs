@@ -1,0 +1,227 @@
+//! `ogee copyset`.
+
+use super::ask;
+use super::digest::{self, DigestError, Holdings};
+use crate::args::{CopysetCommand, Format};
+use crate::error::{CliError, Exit, chain};
+use crate::output::print;
+use ogee_proto::service::{CopysetInfo, TransferLeaderRequest};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+pub(crate) fn run(
+    mds: &[String],
+    what: CopysetCommand,
+    format: Format,
+) -> Result<ExitCode, CliError> {
+    match what {
+        CopysetCommand::Ls => list(format, &all(mds)?),
+        CopysetCommand::Check { id } => return check(mds, id, format),
+        CopysetCommand::TransferLeader { id, to } => transfer(mds, id, &to)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn all(mds: &[String]) -> Result<Vec<CopysetInfo>, CliError> {
+    let doing = "cannot list copysets";
+    Ok(ask(mds, doing, async |client| client.list_copysets().await)?.copysets)
+}
+
+fn one(mds: &[String], id: u32) -> Result<CopysetInfo, CliError> {
+    all(mds)?
+        .into_iter()
+        .find(|copyset| copyset.id == id)
+        .ok_or_else(|| {
+            let what = format!("copyset {id} does not exist");
+            CliError::new("OGEE-3201", &what, "", "ogee copyset ls").with_exit(Exit::NotFound)
+        })
+}
+
+fn list(format: Format, copysets: &[CopysetInfo]) {
+    let json = copysets.iter().map(|copyset| {
+        let replicas = copyset.replicas.iter().map(|replica| {
+            json!({
+                "id": replica.id, "chunkserver": replica.chunkserver_name, "zone": replica.zone,
+                "endpoint": replica.endpoint, "online": replica.online,
+                "applied": replica.applied, "last_log": replica.last_log,
+                "leader": replica.id == copyset.leader_replica,
+            })
+        });
+        json!({
+            "id": copyset.id, "pool": copyset.pool, "term": copyset.term,
+            "formed": copyset.formed, "replicas": replicas.collect::<Vec<_>>(),
+        })
+    });
+    let json = json!({"copysets": json.collect::<Vec<_>>()});
+    let rows = copysets.iter().map(|copyset| {
+        let leader = copyset
+            .replicas
+            .iter()
+            .find(|r| r.id == copyset.leader_replica);
+        let replicas = copyset.replicas.iter().map(|r| r.chunkserver_name.as_str());
+        vec![
+            copyset.id.to_string(),
+            copyset.pool.clone(),
+            leader
+                .map_or("none", |replica| replica.chunkserver_name.as_str())
+                .to_owned(),
+            copyset.term.to_string(),
+            replicas.collect::<Vec<_>>().join(" "),
+        ]
+    });
+    print(
+        format,
+        &json,
+        &["COPYSET", "POOL", "LEADER", "TERM", "REPLICAS"],
+        rows.collect(),
+    );
+}
+
+fn transfer(mds: &[String], id: u32, to: &str) -> Result<(), CliError> {
+    let copyset = one(mds, id)?;
+    let target = copyset
+        .replicas
+        .iter()
+        .find(|replica| replica.chunkserver_name == to);
+    let Some(target) = target else {
+        let what = format!("{to} has no replica of copyset {id}");
+        return Err(CliError::new("OGEE-3202", &what, "", "ogee copyset ls"));
+    };
+    let request = TransferLeaderRequest {
+        copyset: id,
+        to_replica: target.id,
+    };
+    let doing = format!("cannot move the leader of copyset {id}");
+    ask(mds, &doing, async |client| {
+        client.transfer_leader(request).await
+    })?;
+    Ok(())
+}
+
+type Compared = BTreeMap<String, Result<Holdings, DigestError>>;
+
+fn check(mds: &[String], id: Option<u32>, format: Format) -> Result<ExitCode, CliError> {
+    let copysets = match id {
+        Some(id) => vec![one(mds, id)?],
+        None => all(mds)?,
+    };
+    let mut results = Vec::new();
+    for copyset in &copysets {
+        let collected = ogee_runtime::executor::block_on(digest::collect(copyset));
+        results.push((
+            copyset,
+            collected.map(|replicas| (verdict(&replicas), replicas)),
+        ));
+    }
+    let agree = results.iter().all(|(_, result)| {
+        result
+            .as_ref()
+            .is_ok_and(|(differences, _)| differences.is_empty())
+    });
+    let json = results
+        .iter()
+        .map(|(copyset, result)| result_json(copyset, result));
+    let json = json!({"agree": agree, "copysets": json.collect::<Vec<_>>()});
+    let rows = results
+        .iter()
+        .map(|(copyset, result)| result_row(copyset, result));
+    print(
+        format,
+        &json,
+        &["COPYSET", "INDEX", "CHUNKS", "RESULT"],
+        rows.collect(),
+    );
+    Ok(if agree {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Exit::Failed as u8)
+    })
+}
+
+/// Everything that keeps the replicas from being equal, in words.
+fn verdict(replicas: &Compared) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut reference: Option<(&String, &Holdings)> = None;
+    for (name, holdings) in replicas {
+        match (holdings, reference) {
+            (Err(error), _) => differences.push(chain(error)),
+            (Ok(holdings), None) => reference = Some((name, holdings)),
+            (Ok(holdings), Some((first, expected))) => {
+                compare(first, expected, name, holdings, &mut differences);
+            }
+        }
+    }
+    differences
+}
+
+fn compare(
+    first: &str,
+    expected: &Holdings,
+    name: &str,
+    found: &Holdings,
+    differences: &mut Vec<String>,
+) {
+    if expected.applied != found.applied {
+        differences.push(format!("{name} digested another log index than {first}"));
+    }
+    let keys = expected.chunks.keys().chain(found.chunks.keys());
+    let keys: std::collections::BTreeSet<_> = keys.collect();
+    for key in keys {
+        if expected.chunks.get(key) != found.chunks.get(key) {
+            let (volume, chunk) = key;
+            differences.push(format!("{name} differs from {first} in {volume}/{chunk}"));
+        }
+    }
+}
+
+fn result_json(
+    copyset: &CopysetInfo,
+    result: &Result<(Vec<String>, Compared), DigestError>,
+) -> Value {
+    match result {
+        Err(error) => json!({"id": copyset.id, "agree": false, "differences": [chain(error)]}),
+        Ok((differences, replicas)) => {
+            let holdings = replicas
+                .values()
+                .find_map(|holdings| holdings.as_ref().ok());
+            json!({
+                "id": copyset.id,
+                "agree": differences.is_empty(),
+                "applied_index": holdings.map_or(0, |holdings| holdings.applied.1),
+                "chunks": holdings.map_or(0, |holdings| holdings.chunks.len()),
+                "replicas": replicas.keys().collect::<Vec<_>>(),
+                "differences": differences,
+            })
+        }
+    }
+}
+
+fn result_row(
+    copyset: &CopysetInfo,
+    result: &Result<(Vec<String>, Compared), DigestError>,
+) -> Vec<String> {
+    let id = copyset.id.to_string();
+    match result {
+        Err(error) => vec![id, String::from("-"), String::from("-"), chain(error)],
+        Ok((differences, replicas)) => {
+            let holdings = replicas
+                .values()
+                .find_map(|holdings| holdings.as_ref().ok());
+            let text = match differences.as_slice() {
+                [] => String::from("replicas agree"),
+                some => some.join("; "),
+            };
+            vec![
+                id,
+                holdings
+                    .map_or(0, |holdings| holdings.applied.1)
+                    .to_string(),
+                holdings
+                    .map_or(0, |holdings| holdings.chunks.len())
+                    .to_string(),
+                text,
+            ]
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `ogee mds`: a metadata server in the foreground.
+
+use super::signal::on_stop;
+use crate::args::DaemonArgs;
+use crate::error::{CliError, chain};
+use crate::settings;
+use ogee_control::{Mds, MdsConfig, Member};
+use std::process::ExitCode;
+
+pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
+    let settings = settings::mds(args)?;
+    let mut config = MdsConfig::new(settings.data_dir, settings.listen);
+    config.metrics_listen = settings.metrics;
+    config.id = settings.id;
+    config.cluster = settings.cluster;
+    config.heartbeat_ms = settings.heartbeat_ms;
+    config.offline_ms = settings.offline_ms;
+    let members = settings.members.into_iter();
+    config.members = members
+        .map(|member| Member {
+            id: member.id,
+            addr: member.addr,
+        })
+        .collect();
+    let failed = |error| {
+        let remedy = "correct the setting named, or see docs/configuration.md";
+        CliError::new(
+            "OGEE-3101",
+            "the metadata server cannot run",
+            &chain(&error),
+            remedy,
+        )
+    };
+    let handle = Mds::start(&config).map_err(failed)?;
+    let stopper = handle.stopper();
+    on_stop(move || stopper.stop())?;
+    ready(args)?;
+    handle.join().map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the ready file, if one was asked for.
+pub(crate) fn ready(args: &DaemonArgs) -> Result<(), CliError> {
+    let Some(path) = &args.ready_file else {
+        return Ok(());
+    };
+    std::fs::write(path, b"ready\n").map_err(|error| {
+        let doing = format!("cannot make the ready file {}", path.display());
+        CliError::io(&doing, &error, "check the directory and its permissions")
+    })
+}

@@ -1,0 +1,16 @@
+//! One file per noun.
+
+pub(crate) mod bench;
+pub(crate) mod chunkserver;
+pub(crate) mod copyset;
+pub(crate) mod export;
+pub(crate) mod mds;
+pub(crate) mod status;
+pub(crate) mod topology;
+pub(crate) mod volume;
+
+mod ask;
+mod digest;
+mod signal;
+
+pub(crate) use ask::ask;

@@ -1,0 +1,145 @@
+//! `ogee pool|zone|server|device`.
+
+use super::ask;
+use crate::args::{Format, PoolCommand};
+use crate::error::CliError;
+use crate::output::{human, print};
+use ogee_proto::service::{CreatePoolRequest, PoolInfo};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+pub(crate) fn pool(
+    mds: &[String],
+    what: PoolCommand,
+    format: Format,
+) -> Result<ExitCode, CliError> {
+    let pools = match what {
+        PoolCommand::Create {
+            name,
+            replicas,
+            copysets,
+        } => {
+            let doing = format!("cannot create pool {name}");
+            let request = CreatePoolRequest {
+                name,
+                replicas,
+                copysets,
+            };
+            vec![ask(mds, &doing, async |client| {
+                client.create_pool(request).await
+            })?]
+        }
+        PoolCommand::Ls => {
+            ask(mds, "cannot list pools", async |client| {
+                client.list_pools().await
+            })?
+            .pools
+        }
+    };
+    let json = json!({"pools": pools.iter().map(pool_json).collect::<Vec<_>>()});
+    let rows = pools.iter().map(|pool| {
+        vec![
+            pool.name.clone(),
+            pool.replicas.to_string(),
+            format!("{}/{}", pool.copysets_ready, pool.copysets),
+        ]
+    });
+    print(
+        format,
+        &json,
+        &["POOL", "REPLICAS", "COPYSETS READY"],
+        rows.collect(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn pool_json(pool: &PoolInfo) -> Value {
+    json!({
+        "name": pool.name, "replicas": pool.replicas, "copysets": pool.copysets,
+        "copysets_ready": pool.copysets_ready,
+    })
+}
+
+pub(crate) fn zones(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
+    let zones = ask(mds, "cannot list zones", async |client| {
+        client.list_zones().await
+    })?
+    .zones;
+    let json = zones.iter().map(|zone| {
+        json!({"name": zone.name, "servers": zone.servers, "servers_online": zone.servers_online})
+    });
+    let json = json!({"zones": json.collect::<Vec<_>>()});
+    let rows = zones.iter().map(|zone| {
+        vec![
+            zone.name.clone(),
+            format!("{}/{}", zone.servers_online, zone.servers),
+        ]
+    });
+    print(format, &json, &["ZONE", "SERVERS ONLINE"], rows.collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
+    let doing = "cannot list chunkservers";
+    let servers = ask(mds, doing, async |client| client.list_servers().await)?.servers;
+    let json = servers.iter().map(|server| {
+        json!({
+            "id": server.chunkserver, "name": server.name, "zone": server.zone,
+            "server": server.server, "online": server.online, "endpoints": server.endpoints,
+            "version": server.version, "leaders": server.leaders, "replicas": server.replicas,
+            "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
+        })
+    });
+    let json = json!({"servers": json.collect::<Vec<_>>()});
+    let rows = servers.iter().map(|server| {
+        vec![
+            server.name.clone(),
+            server.zone.clone(),
+            String::from(if server.online { "online" } else { "offline" }),
+            server.leaders.to_string(),
+            server.replicas.to_string(),
+            server.endpoints.join(" "),
+        ]
+    });
+    let header = [
+        "SERVER",
+        "ZONE",
+        "STATE",
+        "LEADERS",
+        "REPLICAS",
+        "ENDPOINTS",
+    ];
+    print(format, &json, &header, rows.collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
+    let doing = "cannot list devices";
+    let devices = ask(mds, doing, async |client| client.list_devices().await)?.devices;
+    let json = devices.iter().map(|device| {
+        json!({
+            "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
+            "shard": device.shard, "state": device.state, "online": device.online,
+            "capacity_bytes": device.capacity, "used_bytes": device.used,
+            "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
+        })
+    });
+    let json = json!({"devices": json.collect::<Vec<_>>()});
+    let rows = devices.iter().map(|device| {
+        vec![
+            device.chunkserver_name.clone(),
+            device.path.clone(),
+            device.state.clone(),
+            format!("{} of {}", human(device.used), human(device.capacity)),
+            format!(
+                "{} of {}",
+                human(device.log_used),
+                human(device.log_capacity)
+            ),
+            device.store.clone(),
+        ]
+    });
+    let header = ["SERVER", "DEVICE", "STATE", "USED", "LOG USED", "STORE"];
+    print(format, &json, &header, rows.collect());
+    Ok(ExitCode::SUCCESS)
+}

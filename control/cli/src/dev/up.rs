@@ -1,0 +1,203 @@
+//! `ogee dev up`.
+
+use super::layout::{Layout, write};
+use super::process::{await_ready, running, spawn};
+use crate::args::DevUpArgs;
+use crate::commands::ask;
+use crate::error::CliError;
+use ogee_proto::service::CreatePoolRequest;
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// The metadata server's name.
+const MDS: &str = "mds1";
+/// The pool that every dev cluster has.
+const POOL: &str = "default";
+/// Bound on the cluster becoming healthy.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// Starts what does not run, makes the pool, waits for health.
+pub(super) fn up(args: &DevUpArgs) -> Result<(), CliError> {
+    let layout = Layout::create(&args.dir)?;
+    if !layout.conf(MDS).exists() {
+        configure(&layout, args)?;
+    }
+    let names = layout.names();
+    let fresh: Vec<&String> = names
+        .iter()
+        .filter(|name| running(&layout, name).is_none())
+        .collect();
+    eprintln!("starting {}", names.join(", "));
+    let mut children: Vec<(&String, Child)> = Vec::new();
+    for name in fresh {
+        children.extend(spawn(&layout, name)?.map(|child| (name, child)));
+    }
+    for (name, child) in &mut children {
+        await_ready(&layout, name, child)?;
+    }
+    let mds = vec![mds_address(&layout)?];
+    make_pool(&mds, args)?;
+    await_health(&mds)?;
+    eprintln!("healthy; now: . {}", layout.env().display());
+    Ok(())
+}
+
+/// Chooses addresses and writes every configuration file, once.
+fn configure(layout: &Layout, args: &DevUpArgs) -> Result<(), CliError> {
+    let per_node = usize::from(args.shards) + 1;
+    let ports = free_addresses(2 + usize::from(args.nodes) * per_node)?;
+    let (mds, metrics) = match ports.as_slice() {
+        [mds, metrics, ..] => (*mds, *metrics),
+        _ => unreachable!("two addresses were asked for"),
+    };
+    for (node, addresses) in
+        (1..=args.nodes).zip(ports.get(2..).unwrap_or_default().chunks(per_node))
+    {
+        let name = format!("cs{node}");
+        write(
+            &layout.conf(&name),
+            &chunkserver_conf(layout, args, &name, node, mds, addresses),
+        )?;
+    }
+    let env = format!("export OGEE_MDS={mds}\n");
+    write(&layout.env(), &env)?;
+    // Last: its presence says that the configuration is complete.
+    let text = format!(
+        "data_dir = {:?}\nlisten = \"{mds}\"\nmetrics = \"{metrics}\"\ncluster = \"dev\"\n",
+        layout.data(MDS)
+    );
+    write(&layout.conf(MDS), &text)
+}
+
+fn chunkserver_conf(
+    layout: &Layout,
+    args: &DevUpArgs,
+    name: &str,
+    node: u16,
+    mds: SocketAddr,
+    addresses: &[SocketAddr],
+) -> String {
+    let (metrics, shards) = addresses
+        .split_last()
+        .expect("one address more than shards");
+    let listen: Vec<String> = shards
+        .iter()
+        .map(|address| format!("\"{address}\""))
+        .collect();
+    let mut text = format!(
+        "name = \"{name}\"\nzone = \"zone{node}\"\nserver = \"dev{node}\"\n\
+         listen = [{}]\nmds = [\"{mds}\"]\nmetrics = \"{metrics}\"\n",
+        listen.join(", ")
+    );
+    for shard in 0..shards.len() {
+        let path = layout.data(&format!("{name}-{shard}.store"));
+        let _ = write!(
+            text,
+            "\n[[device]]\npath = {path:?}\ncreate = \"{}\"\nlog_size = \"{}\"\nshard = {shard}\n",
+            args.store_size.get(),
+            args.log_size.get()
+        );
+    }
+    text
+}
+
+/// Free loopback addresses: all held at once, so that they differ.
+fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, CliError> {
+    let failed = |error: std::io::Error| {
+        CliError::io(
+            "cannot find free ports on 127.0.0.1",
+            &error,
+            "end some programs",
+        )
+    };
+    let held: Result<Vec<TcpListener>, _> = (0..count)
+        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
+        .collect();
+    let addresses = held.map_err(failed)?;
+    addresses
+        .iter()
+        .map(|listener| listener.local_addr().map_err(failed))
+        .collect()
+}
+
+fn mds_address(layout: &Layout) -> Result<String, CliError> {
+    let env = layout.env();
+    let text = std::fs::read_to_string(&env).map_err(|error| {
+        CliError::io(
+            &format!("cannot read {}", env.display()),
+            &error,
+            "run ogee dev up again",
+        )
+    })?;
+    let address = text
+        .trim()
+        .strip_prefix("export OGEE_MDS=")
+        .map(str::to_owned);
+    address.ok_or_else(|| {
+        let what = format!("{} does not name the metadata server", env.display());
+        CliError::new(
+            "OGEE-3303",
+            &what,
+            "",
+            "remove the directory and run ogee dev up again",
+        )
+    })
+}
+
+fn make_pool(mds: &[String], args: &DevUpArgs) -> Result<(), CliError> {
+    let pools = ask(mds, "cannot list pools", async |client| {
+        client.list_pools().await
+    })?
+    .pools;
+    if pools
+        .iter()
+        .any(|pool| pool.name == POOL && pool.copysets > 0)
+    {
+        return Ok(());
+    }
+    let replicas = u32::from(args.nodes).min(3);
+    // Two replicas survive nothing that one does not.
+    let replicas = if replicas == 2 { 1 } else { replicas };
+    let copysets = args.copysets;
+    let request = CreatePoolRequest {
+        name: POOL.to_owned(),
+        replicas,
+        copysets,
+    };
+    ask(mds, "cannot create the default pool", async |client| {
+        client.create_pool(request).await
+    })?;
+    Ok(())
+}
+
+fn await_health(mds: &[String]) -> Result<(), CliError> {
+    let deadline = Instant::now() + HEALTHY;
+    let mut last;
+    loop {
+        let status = ask(mds, "cannot get the status", async |client| {
+            client.status().await
+        })?;
+        if status.health == "OK" {
+            return Ok(());
+        }
+        last = status
+            .codes
+            .iter()
+            .map(|code| code.detail.as_str())
+            .collect::<Vec<_>>()
+            .join("; ");
+        if Instant::now() > deadline {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let what = format!("the cluster is not healthy after {HEALTHY:?}");
+    Err(CliError::new(
+        "OGEE-3304",
+        &what,
+        &last,
+        "ogee status, and the logs in DIR/logs",
+    ))
+}

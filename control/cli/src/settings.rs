@@ -1,0 +1,304 @@
+//! Settings of the daemons: file, then environment, then `--set`.
+//!
+//! An environment variable `OGEE_CHUNKSERVER__LOG_SIZE` sets `log_size` of a chunkserver. An unknown
+//! key is an error that names the nearest known one.
+
+use crate::args::DaemonArgs;
+use crate::error::{CliError, Exit};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Settings of a metadata server.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MdsSettings {
+    /// Where the metadata is kept.
+    pub(crate) data_dir: PathBuf,
+    /// Address of the gRPC services.
+    pub(crate) listen: SocketAddr,
+    /// Address of /metrics and /healthz.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Number of this member.
+    #[serde(default = "one")]
+    pub(crate) id: u64,
+    /// The whole group by number; empty: this member alone.
+    #[serde(default)]
+    pub(crate) members: Vec<MemberSettings>,
+    /// Name of the cluster.
+    #[serde(default = "ogee")]
+    pub(crate) cluster: String,
+    /// Heartbeat interval of chunkservers.
+    #[serde(default = "heartbeat_ms")]
+    pub(crate) heartbeat_ms: u64,
+    /// A chunkserver silent for so long is offline.
+    #[serde(default = "offline_ms")]
+    pub(crate) offline_ms: u64,
+}
+
+/// One member of the metadata group.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemberSettings {
+    /// Its number.
+    pub(crate) id: u64,
+    /// Its gRPC address.
+    pub(crate) addr: String,
+}
+
+/// Settings of a chunkserver.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChunkserverSettings {
+    /// Unique in the cluster.
+    pub(crate) name: String,
+    /// Failure domain.
+    pub(crate) zone: String,
+    /// Host; its own name if not given.
+    pub(crate) server: Option<String>,
+    /// One address per shard.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Processor of each shard; not pinned if not given.
+    #[serde(default)]
+    pub(crate) cpus: Vec<usize>,
+    /// gRPC addresses of the metadata servers.
+    pub(crate) mds: Vec<String>,
+    /// Address of /metrics and /healthz.
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Devices.
+    pub(crate) device: Vec<DeviceSettings>,
+    /// Raft times.
+    #[serde(default)]
+    pub(crate) raft: RaftSettings,
+}
+
+/// One device of a chunkserver.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeviceSettings {
+    /// File or block device.
+    pub(crate) path: PathBuf,
+    /// Size of the file to make if there is none.
+    pub(crate) create: Option<String>,
+    /// Log of a store that is made.
+    #[serde(default = "log_size")]
+    pub(crate) log_size: String,
+    /// Shard that owns it.
+    #[serde(default)]
+    pub(crate) shard: u16,
+}
+
+/// Raft times in milliseconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RaftSettings {
+    pub(crate) heartbeat_ms: Option<u64>,
+    pub(crate) election_min_ms: Option<u64>,
+    pub(crate) election_max_ms: Option<u64>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn ogee() -> String {
+    String::from("ogee")
+}
+
+fn heartbeat_ms() -> u64 {
+    1000
+}
+
+fn offline_ms() -> u64 {
+    3000
+}
+
+fn log_size() -> String {
+    String::from("512MiB")
+}
+
+/// Keys of each kind of daemon, for "did you mean".
+const MDS_KEYS: &[&str] = &[
+    "data_dir",
+    "listen",
+    "metrics",
+    "id",
+    "members",
+    "cluster",
+    "heartbeat_ms",
+    "offline_ms",
+];
+const CHUNKSERVER_KEYS: &[&str] = &[
+    "name",
+    "zone",
+    "server",
+    "listen",
+    "cpus",
+    "mds",
+    "metrics",
+    "device",
+    "raft",
+    "path",
+    "create",
+    "log_size",
+    "shard",
+    "heartbeat_ms",
+    "election_min_ms",
+    "election_max_ms",
+];
+
+/// Settings of a metadata server.
+pub(crate) fn mds(args: &DaemonArgs) -> Result<MdsSettings, CliError> {
+    load(args, "OGEE_MDS_SERVER__", MDS_KEYS)
+}
+
+/// Settings of a chunkserver.
+pub(crate) fn chunkserver(args: &DaemonArgs) -> Result<ChunkserverSettings, CliError> {
+    load(args, "OGEE_CHUNKSERVER__", CHUNKSERVER_KEYS)
+}
+
+fn load<T: DeserializeOwned>(
+    args: &DaemonArgs,
+    prefix: &str,
+    keys: &[&str],
+) -> Result<T, CliError> {
+    let mut table = match &args.config {
+        Some(path) => read(path)?,
+        None => Table::new(),
+    };
+    for (name, value) in std::env::vars() {
+        if let Some(key) = name.strip_prefix(prefix) {
+            set(
+                &mut table,
+                &key.to_lowercase().replace("__", "."),
+                &value,
+                &name,
+            )?;
+        }
+    }
+    for setting in &args.set {
+        let (key, value) = setting.split_once('=').ok_or_else(|| {
+            wrong(
+                &format!("--set {setting}"),
+                "it has no '='",
+                "write --set key=value",
+            )
+        })?;
+        set(&mut table, key, value, &format!("--set {setting}"))?;
+    }
+    let place = args.config.as_deref().unwrap_or(Path::new("the settings"));
+    T::deserialize(Value::Table(table)).map_err(|error| {
+        let cause = error.message().to_owned();
+        let remedy = nearest(&cause, keys);
+        wrong(&format!("cannot use {}", place.display()), &cause, &remedy)
+    })
+}
+
+fn read(path: &Path) -> Result<Table, CliError> {
+    let doing = format!("cannot read {}", path.display());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| CliError::io(&doing, &error, "check the path and its permissions"))?;
+    text.parse::<Table>().map_err(|error| {
+        let cause = error.to_string().replace('\n', " ");
+        wrong(&doing, cause.trim(), "correct the TOML at the place named")
+    })
+}
+
+/// Sets a dotted key. A value that is not TOML is taken as text.
+fn set(table: &mut Table, key: &str, value: &str, origin: &str) -> Result<(), CliError> {
+    let parsed = format!("v = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    let (path, last) = key
+        .rsplit_once('.')
+        .map_or((None, key), |(path, last)| (Some(path), last));
+    let mut at = table;
+    for part in path.into_iter().flat_map(|path| path.split('.')) {
+        let next = at.entry(part).or_insert_with(|| Value::Table(Table::new()));
+        at = next.as_table_mut().ok_or_else(|| {
+            wrong(
+                &format!("cannot apply {origin}"),
+                &format!("{part} is not a table"),
+                "name a single setting",
+            )
+        })?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+fn nearest(cause: &str, keys: &[&str]) -> String {
+    let unknown = cause
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split_once('`'));
+    let close = unknown.and_then(|(unknown, _)| {
+        let scored = keys
+            .iter()
+            .map(|key| (strsim::damerau_levenshtein(unknown, key), key));
+        scored.min().filter(|(distance, _)| *distance <= 3)
+    });
+    match close {
+        Some((_, key)) => format!("did you mean \"{key}\"?"),
+        None => String::from("see docs/configuration.md for every setting"),
+    }
+}
+
+/// A mistake in the settings.
+pub(crate) fn wrong(what: &str, cause: &str, remedy: &str) -> CliError {
+    CliError::new("OGEE-3003", what, cause, remedy).with_exit(Exit::Usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(file: &str, set: &[&str]) -> (tempfile::NamedTempFile, DaemonArgs) {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), file).unwrap();
+        let config = Some(path.path().to_owned());
+        let set = set.iter().map(ToString::to_string).collect();
+        (
+            path,
+            DaemonArgs {
+                config,
+                set,
+                ready_file: None,
+            },
+        )
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let (_file, args) = args("data_dirr = \"x\"\nlisten = \"127.0.0.1:1\"\n", &[]);
+        let error = mds(&args).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(
+            error.to_string().contains("did you mean \"data_dir\"?"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_setting_overrides_the_file() {
+        let file = "data_dir = \"x\"\nlisten = \"127.0.0.1:1\"\n";
+        let (_file, args) = args(file, &["listen=127.0.0.1:2", "id=7"]);
+        let settings = mds(&args).unwrap();
+        assert_eq!((settings.listen.port(), settings.id), (2, 7));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        let (_file, args) = args("data_dir = \"x\"\nlisten = \"nowhere\"\n", &[]);
+        assert!(
+            mds(&args)
+                .unwrap_err()
+                .to_string()
+                .contains("socket address"),
+            "names the kind"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! What a chunkserver is told at start. The CLI builds it from flags, environment and file.
+
+use ogee_group::GroupConfig;
+use ogee_proto::unit::ByteLen;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A device, and the store on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// File or block device.
+    pub path: PathBuf,
+    /// Size of the file to create if there is none; `None`: it must exist.
+    pub create: Option<ByteLen>,
+    /// Log length of a store that is made now.
+    pub log_len: ByteLen,
+    /// Shard that owns it.
+    pub shard: u16,
+}
+
+/// A chunkserver.
+#[derive(Clone, Debug)]
+pub struct ChunkserverConfig {
+    /// Its name, unique in the cluster.
+    pub name: String,
+    /// Failure domain.
+    pub zone: String,
+    /// Host.
+    pub server: String,
+    /// Where each shard listens; one shard per entry.
+    pub listen: Vec<SocketAddr>,
+    /// Pin shard `i` to processor `cpus[i]`; empty: unpinned.
+    pub cpus: Vec<usize>,
+    /// Its stores.
+    pub stores: Vec<StoreConfig>,
+    /// gRPC endpoints of the MDSes, `host:port`.
+    pub mds: Vec<String>,
+    /// Where `/metrics` and `/healthz` are served.
+    pub metrics: Option<SocketAddr>,
+    /// Raft times.
+    pub group: GroupConfig,
+}

@@ -1,0 +1,350 @@
+//! The control thread's life: learn the cluster, start the shards, register, heartbeat, stop.
+
+use super::client::MdsClient;
+use super::{http, orders, reports};
+use crate::config::ChunkserverConfig;
+use crate::error::ShardError;
+use crate::limit::{REPORT_WAIT, SHARD_QUEUE};
+use crate::order::{ShardEvent, ShardOrder, ShardReport, StoreStatus};
+use crate::shard::ShardSetup;
+use ogee_proto::id::StoreId;
+use ogee_proto::service::{HeartbeatRequest, RegisterRequest, RegisterResponse};
+use ogee_runtime::bridge;
+use ogee_runtime::executor::{Placement, ShardBuilder, ShardHandle};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::Code;
+use uuid::Uuid;
+
+/// How long the first words with an MDS may take before stores that know their cluster are opened
+/// without it.
+const FIRST_WORDS: Duration = Duration::from_secs(3);
+/// Pause between attempts to reach an MDS.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What the control thread is started with.
+pub(crate) struct ControlSetup {
+    pub(crate) config: ChunkserverConfig,
+    /// Turns true when the process is to stop.
+    pub(crate) stop: watch::Receiver<bool>,
+    /// Told once every shard serves.
+    pub(crate) ready: Box<dyn FnOnce() + Send>,
+}
+
+struct Shards {
+    handles: Vec<ShardHandle<()>>,
+    orders: Vec<bridge::Sender<ShardOrder>>,
+    events: bridge::Receiver<ShardEvent>,
+    stores: Vec<StoreStatus>,
+}
+
+/// Runs a chunkserver until it is told to stop.
+pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
+    let ControlSetup {
+        config,
+        mut stop,
+        ready,
+    } = setup;
+    let mut mds = MdsClient::new(config.mds.clone());
+    let latest = Arc::new(Mutex::new(Vec::new()));
+    let server = http::start(&config, latest.clone()).await?;
+    let first = timeout(
+        FIRST_WORDS,
+        register(&mut mds, &config, Vec::new(), &mut stop),
+    )
+    .await;
+    let cluster = match first {
+        Ok(Ok(Some(answer))) => answer.cluster_id.parse::<Uuid>().ok(),
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Err(error)) => return Err(error),
+        Err(_elapsed) => {
+            tracing::warn!(mds = ?config.mds, "no MDS answers: starting without it");
+            None
+        }
+    };
+    let mut shards = Shards::start(&config, cluster).await?;
+    ready();
+    let outcome = serve(&mut mds, &config, &mut shards, &mut stop, &latest).await;
+    shards.stop().await;
+    server.abort();
+    outcome
+}
+
+/// Registers until an MDS takes it; `None` when told to stop meanwhile.
+async fn register(
+    mds: &mut MdsClient,
+    config: &ChunkserverConfig,
+    stores: Vec<ogee_proto::service::StoreReport>,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<RegisterResponse>, ShardError> {
+    let request = RegisterRequest {
+        name: config.name.clone(),
+        zone: config.zone.clone(),
+        server: config.server.clone(),
+        endpoints: config.listen.iter().map(ToString::to_string).collect(),
+        stores,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster_id: String::new(),
+    };
+    loop {
+        match mds.register(&request).await {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(status) => match status.code() {
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                    tracing::debug!(%status, "cannot register yet");
+                }
+                _ => return Err(ShardError::Refused(status.message().into())),
+            },
+        }
+        tokio::select! {
+            () = sleep(RETRY) => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
+        }
+    }
+}
+
+impl Shards {
+    async fn start(config: &ChunkserverConfig, cluster: Option<Uuid>) -> Result<Self, ShardError> {
+        let shards = config.listen.len();
+        for store in &config.stores {
+            if usize::from(store.shard) >= shards {
+                let (path, shard) = (store.path.clone(), store.shard);
+                return Err(ShardError::NoSuchShard {
+                    path,
+                    shard,
+                    shards,
+                });
+            }
+        }
+        let (sender, events) = bridge::channel(crate::limit::REPORT_QUEUE);
+        let mut this = Self {
+            handles: Vec::new(),
+            orders: Vec::new(),
+            events,
+            stores: Vec::new(),
+        };
+        for (number, listen) in config.listen.iter().enumerate() {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            let (order_sender, orders) = bridge::channel(SHARD_QUEUE);
+            let setup = ShardSetup {
+                number,
+                chunkserver: config.name.clone(),
+                listen: *listen,
+                stores: config
+                    .stores
+                    .iter()
+                    .filter(|s| s.shard == number)
+                    .cloned()
+                    .collect(),
+                cluster,
+                group: config.group,
+                orders,
+                events: sender.clone(),
+            };
+            this.handles.push(start_shard(config, setup)?);
+            this.orders.push(order_sender);
+        }
+        drop(sender);
+        this.await_started().await
+    }
+
+    async fn await_started(mut self) -> Result<Self, ShardError> {
+        let mut left = self.handles.len();
+        let mut failed = None;
+        while left > 0 {
+            match self.events.recv().await {
+                Some(ShardEvent::Started {
+                    outcome: Ok(stores),
+                }) => {
+                    self.stores.extend(stores);
+                    left -= 1;
+                }
+                Some(ShardEvent::Started {
+                    outcome: Err(error),
+                }) => {
+                    failed = failed.or(Some(error));
+                    left -= 1;
+                }
+                Some(ShardEvent::Report(_)) => {}
+                None => return Err(failed.unwrap_or(ShardError::ShardEnded { shard: 0 })),
+            }
+        }
+        match failed {
+            None => Ok(self),
+            Some(error) => {
+                self.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks every shard, and waits a bounded time for the answers.
+    async fn reports(&mut self) -> Result<Vec<ShardReport>, ShardError> {
+        for (shard, orders) in self.orders.iter().enumerate() {
+            if orders.is_closed() {
+                return Err(ShardError::ShardEnded {
+                    shard: u16::try_from(shard).unwrap_or(0),
+                });
+            }
+            // A shard that is too busy to take the order is left out of this heartbeat.
+            let _ = orders.try_send(ShardOrder::Report);
+        }
+        let mut reports = BTreeMap::new();
+        let deadline = Instant::now() + REPORT_WAIT;
+        while reports.len() < self.orders.len() {
+            match timeout_at(deadline, self.events.recv()).await {
+                Ok(Some(ShardEvent::Report(report))) => {
+                    reports.insert(report.shard, *report);
+                }
+                Ok(Some(ShardEvent::Started { .. })) => {}
+                Ok(None) => return Err(ShardError::ShardEnded { shard: 0 }),
+                Err(_elapsed) => break,
+            }
+        }
+        Ok(reports.into_values().collect())
+    }
+
+    fn shard_of(&self, store: StoreId) -> Option<u16> {
+        self.stores
+            .iter()
+            .find(|status| status.store == store)
+            .map(|status| status.shard)
+    }
+
+    async fn give(&self, to: Option<u16>, order: ShardOrder) {
+        match (to, order) {
+            (Some(shard), order) => {
+                if let Some(orders) = self.orders.get(usize::from(shard)) {
+                    // A shard that has ended is noticed at the next report.
+                    let _ = orders.send(order).await;
+                }
+            }
+            (None, ShardOrder::Learn(places)) => {
+                for orders in &self.orders {
+                    let _ = orders.send(ShardOrder::Learn(places.clone())).await;
+                }
+            }
+            (None, ShardOrder::Transfer { copyset, to }) => {
+                for orders in &self.orders {
+                    let _ = orders.send(ShardOrder::Transfer { copyset, to }).await;
+                }
+            }
+            (None, ShardOrder::RemoveVolume { volume, copysets }) => {
+                for orders in &self.orders {
+                    let copysets = copysets.clone();
+                    let _ = orders
+                        .send(ShardOrder::RemoveVolume { volume, copysets })
+                        .await;
+                }
+            }
+            (None, order) => tracing::error!(?order, "an order without a shard"),
+        }
+    }
+
+    async fn stop(self) {
+        for orders in &self.orders {
+            // A shard that has ended needs no order.
+            let _ = orders.send(ShardOrder::Stop).await;
+        }
+        drop(self.events);
+        let joined = tokio::task::spawn_blocking(move || {
+            for handle in self.handles {
+                if let Err(error) = handle.join() {
+                    tracing::error!(%error, "a shard ended badly");
+                }
+            }
+        });
+        if joined.await.is_err() {
+            tracing::error!("could not wait for the shards");
+        }
+    }
+}
+
+fn start_shard(
+    config: &ChunkserverConfig,
+    setup: ShardSetup,
+) -> Result<ShardHandle<()>, ShardError> {
+    let number = usize::from(setup.number);
+    let placement = match config.cpus.get(number) {
+        Some(cpu) => Placement::Cpu(*cpu),
+        None => Placement::Unbound,
+    };
+    let builder = ShardBuilder::new(format!("shard-{number}")).placement(placement);
+    let started = builder.start(move || crate::shard::run(setup));
+    started.map_err(|source| ShardError::Thread {
+        what: "a shard",
+        source,
+    })
+}
+
+/// Heartbeats until told to stop.
+async fn serve(
+    mds: &mut MdsClient,
+    config: &ChunkserverConfig,
+    shards: &mut Shards,
+    stop: &mut watch::Receiver<bool>,
+    latest: &Mutex<Vec<ShardReport>>,
+) -> Result<(), ShardError> {
+    let mut identity: Option<RegisterResponse> = None;
+    let mut mds_term = 0;
+    loop {
+        let pause = identity
+            .as_ref()
+            .map_or(RETRY, |id| Duration::from_millis(id.heartbeat_ms));
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        }
+        let reports = shards.reports().await?;
+        if let Ok(mut latest) = latest.lock() {
+            latest.clone_from(&reports);
+        }
+        let Some(known) = &identity else {
+            let stores = shards.stores.iter().map(reports::store).collect();
+            match timeout(FIRST_WORDS, register(mds, config, stores, stop)).await {
+                Ok(answer) => identity = answer?,
+                Err(_elapsed) => tracing::debug!("no MDS answers yet"),
+            }
+            continue;
+        };
+        match mds.heartbeat(&heartbeat(config, known, &reports)).await {
+            Err(status) => tracing::debug!(%status, "heartbeat failed"),
+            Ok(answer) if !answer.known => identity = None,
+            Ok(answer) if answer.mds_term < mds_term => {
+                tracing::warn!(term = answer.mds_term, "orders of a deposed MDS refused");
+            }
+            Ok(answer) => {
+                mds_term = answer.mds_term;
+                for (shard, order) in orders::orders(answer, |store| shards.shard_of(store)) {
+                    shards.give(shard, order).await;
+                }
+            }
+        }
+    }
+}
+
+fn heartbeat(
+    config: &ChunkserverConfig,
+    known: &RegisterResponse,
+    reports: &[ShardReport],
+) -> HeartbeatRequest {
+    // A volume is gone from this chunkserver only when it is gone from every shard.
+    let mut removed: BTreeMap<_, usize> = BTreeMap::new();
+    for volume in reports.iter().flat_map(|report| &report.volumes_removed) {
+        *removed.entry(volume.get()).or_default() += 1;
+    }
+    let everywhere = removed
+        .into_iter()
+        .filter(|(_, shards)| *shards == config.listen.len());
+    HeartbeatRequest {
+        chunkserver: known.chunkserver,
+        name: config.name.clone(),
+        stores: reports::stores(reports),
+        replicas: reports::replicas(reports),
+        endpoints: config.listen.iter().map(ToString::to_string).collect(),
+        volumes_removed: everywhere.map(|(volume, _)| volume).collect(),
+    }
+}

@@ -1,0 +1,104 @@
+//! What crosses between the control thread and the shards, over bounded channels.
+
+use crate::error::ShardError;
+use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, ReplicaNode};
+use ogee_proto::id::{CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::unit::ByteLen;
+use ogee_transport::Endpoint;
+use std::collections::BTreeMap;
+
+/// From the control thread to a shard. All are idempotent.
+#[derive(Debug)]
+pub(crate) enum ShardOrder {
+    /// Make a replica; with members, also the group.
+    CreateReplica {
+        copyset: CopysetId,
+        replica: ReplicaId,
+        store: StoreId,
+        bootstrap: Option<BTreeMap<ReplicaId, ReplicaNode>>,
+    },
+    /// Where replicas are now.
+    Learn(Vec<(ReplicaId, Endpoint)>),
+    /// Hand leadership over, if this shard leads.
+    Transfer { copyset: CopysetId, to: ReplicaId },
+    /// Give a removed volume's chunks back.
+    RemoveVolume {
+        volume: VolumeId,
+        copysets: Vec<CopysetId>,
+    },
+    /// Say how things stand.
+    Report,
+    /// Hand leaders over, make a last checkpoint, end.
+    Stop,
+}
+
+/// From a shard to the control thread.
+#[derive(Debug)]
+pub(crate) enum ShardEvent {
+    /// The shard serves (or why it does not).
+    Started {
+        outcome: Result<Vec<StoreStatus>, ShardError>,
+    },
+    /// How things stand.
+    Report(Box<ShardReport>),
+}
+
+/// How a store stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// The store.
+    pub store: StoreId,
+    /// Its shard.
+    pub shard: u16,
+    /// Its device.
+    pub path: String,
+    /// Bytes of extents.
+    pub capacity: ByteLen,
+    /// Bytes of extents in use.
+    pub used: ByteLen,
+    /// Bytes of log.
+    pub log_capacity: ByteLen,
+    /// Bytes of log in use.
+    pub log_used: ByteLen,
+    /// `ok` or `failed`.
+    pub state: &'static str,
+}
+
+/// How a replica stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Raft's view.
+    pub group: GroupReport,
+    /// Its store.
+    pub store: StoreId,
+    /// Current voters.
+    pub voters: Vec<ReplicaId>,
+}
+
+/// Everything a shard has to say once a second.
+#[derive(Clone, Debug)]
+pub struct ShardReport {
+    /// Which shard.
+    pub shard: u16,
+    /// Its stores.
+    pub stores: Vec<StoreStatus>,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Removed volumes of which nothing is left here.
+    pub volumes_removed: Vec<VolumeId>,
+    /// Its counters.
+    pub metrics: ShardMetrics,
+}
+
+/// Counters of one shard.
+#[derive(Clone, Debug, Default)]
+pub struct ShardMetrics {
+    /// Latency per stage, by name.
+    pub stages: Vec<(&'static str, HistogramSnapshot)>,
+    /// Monotonic counters: name, help, value.
+    pub counters: Vec<(&'static str, &'static str, u64)>,
+    /// Gauges: name, help, value.
+    pub gauges: Vec<(&'static str, &'static str, u64)>,
+    /// Of the write-back tasks, added up.
+    pub keeper: KeeperMetrics,
+}

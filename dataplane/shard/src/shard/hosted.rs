@@ -1,0 +1,92 @@
+//! The groups that a shard hosts: opening, creating, finding them.
+
+use super::Shard;
+use super::stores::OpenStore;
+use crate::error::ShardError;
+use ogee_group::{Group, GroupParams, ReplicaNode};
+use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
+use std::collections::BTreeMap;
+
+/// A group and the store it lives on.
+#[derive(Clone)]
+pub(super) struct Hosted {
+    pub(super) group: Group,
+    pub(super) store: StoreId,
+}
+
+impl Shard {
+    /// The group of a copyset, if it is hosted here.
+    pub(super) fn group(&self, copyset: CopysetId) -> Option<Group> {
+        self.groups
+            .borrow()
+            .get(&copyset)
+            .map(|hosted| hosted.group.clone())
+    }
+
+    /// Every group hosted here.
+    pub(super) fn hosted(&self) -> Vec<Hosted> {
+        self.groups.borrow().values().cloned().collect()
+    }
+
+    /// The keeper and device of a store.
+    pub(super) fn store(&self, id: StoreId) -> Option<&OpenStore> {
+        self.stores.iter().find(|open| open.id() == id)
+    }
+
+    /// Opens every group that the stores know of. A group that cannot be opened is reported and
+    /// left out: the others serve.
+    pub(super) async fn open_groups(&self) {
+        for open in &self.stores {
+            for copyset in open.store.groups().iter().map(|group| group.copyset) {
+                if let Err(error) = self.open_group(open, copyset).await {
+                    tracing::error!(%copyset, %error, "the replica is out of service");
+                }
+            }
+        }
+    }
+
+    async fn open_group(&self, open: &OpenStore, copyset: CopysetId) -> Result<Group, ShardError> {
+        let params = GroupParams {
+            copyset,
+            log: open.log.clone(),
+            store: open.store.clone(),
+            peers: self.peers.clone(),
+            config: self.config,
+            metrics: self.metrics.clone(),
+        };
+        let group = Group::open(params).await?;
+        open.keeper.add(group.clone());
+        let hosted = Hosted {
+            group: group.clone(),
+            store: open.id(),
+        };
+        self.groups.borrow_mut().insert(copyset, hosted);
+        Ok(group)
+    }
+
+    /// Makes a replica if it is not there yet, and the group if this one is to make it.
+    pub(super) async fn create_replica(
+        &self,
+        copyset: CopysetId,
+        replica: ReplicaId,
+        store: StoreId,
+        bootstrap: Option<BTreeMap<ReplicaId, ReplicaNode>>,
+    ) -> Result<(), ShardError> {
+        let group = match self.group(copyset) {
+            Some(group) => group,
+            None => {
+                let Some(open) = self.store(store) else {
+                    tracing::warn!(%copyset, %store, "asked for a replica on an unknown store");
+                    return Ok(());
+                };
+                tracing::info!(%copyset, %replica, %store, "creating a replica");
+                Group::create(&open.store, copyset, replica).await?;
+                self.open_group(open, copyset).await?
+            }
+        };
+        if let Some(members) = bootstrap {
+            group.bootstrap(members).await?;
+        }
+        Ok(())
+    }
+}

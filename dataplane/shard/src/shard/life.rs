@@ -1,0 +1,222 @@
+//! A shard's life: open, serve, obey, stop.
+
+use super::stores::OpenStore;
+use super::{Shard, report};
+use crate::config::StoreConfig;
+use crate::error::ShardError;
+use crate::limit::STOP_WAIT;
+use crate::order::{ShardEvent, ShardOrder, StoreStatus};
+use ogee_group::{CommandHead, CommandKind, Group, GroupConfig, PeerBook, command};
+use ogee_proto::id::{
+    ChunkIndex, ChunkKey, ClientId, CopysetId, Epoch, Incarnation, ReplicaId, Sequence, VolumeId,
+};
+use ogee_runtime::{Payload, bridge};
+use ogee_transport::{CallerOptions, Endpoint, Hello, Listener, Role, Service};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What a shard is started with.
+pub(crate) struct ShardSetup {
+    pub(crate) number: u16,
+    pub(crate) chunkserver: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) stores: Vec<StoreConfig>,
+    pub(crate) cluster: Option<Uuid>,
+    pub(crate) group: GroupConfig,
+    pub(crate) orders: bridge::Receiver<ShardOrder>,
+    pub(crate) events: bridge::Sender<ShardEvent>,
+}
+
+/// The shard's main task.
+pub(crate) async fn run(setup: ShardSetup) {
+    let events = setup.events.clone();
+    match open(&setup).await {
+        Err(error) => {
+            // The control thread is gone only if the process ends anyway.
+            drop(
+                events
+                    .send(ShardEvent::Started {
+                        outcome: Err(error),
+                    })
+                    .await,
+            );
+        }
+        Ok((shard, service)) => {
+            let stores: Vec<StoreStatus> = report::stores(&shard);
+            let started = ShardEvent::Started {
+                outcome: Ok(stores),
+            };
+            if events.send(started).await.is_ok() {
+                obey(&shard, setup.orders, &events).await;
+            }
+            stop(&shard, service).await;
+        }
+    }
+}
+
+async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
+    let address = setup.listen;
+    // The address first: a second process of this name fails here, before it touches a device.
+    let listener = Listener::bind(&Endpoint::Tcp(address));
+    let listener = listener.map_err(|source| ShardError::Listen { address, source })?;
+    let mut stores = Vec::with_capacity(setup.stores.len());
+    for config in &setup.stores {
+        stores.push(OpenStore::open(config, setup.cluster).await?);
+    }
+    let hello = Hello::new(
+        Role::Chunkserver,
+        u64::from(setup.number),
+        setup.chunkserver.as_str(),
+    );
+    let peers = Rc::new(PeerBook::new(hello.clone(), CallerOptions::default()));
+    let shard = Rc::new(Shard::new(setup.number, stores, peers, setup.group));
+    shard.open_groups().await;
+    let handler = shard.clone();
+    let service = Service::serve(
+        listener,
+        hello,
+        Rc::new(move |peer, frame| handler.handle(peer, frame)),
+    );
+    Ok((shard, service))
+}
+
+async fn obey(
+    shard: &Rc<Shard>,
+    mut orders: bridge::Receiver<ShardOrder>,
+    events: &bridge::Sender<ShardEvent>,
+) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            ShardOrder::Stop => return,
+            ShardOrder::Report => {
+                let report = Box::new(report::report(shard));
+                if events.send(ShardEvent::Report(report)).await.is_err() {
+                    return;
+                }
+            }
+            ShardOrder::Learn(places) => {
+                for (replica, endpoint) in places {
+                    shard.peers.learn(replica, endpoint);
+                }
+            }
+            ShardOrder::CreateReplica {
+                copyset,
+                replica,
+                store,
+                bootstrap,
+            } => {
+                let made = shard
+                    .create_replica(copyset, replica, store, bootstrap)
+                    .await;
+                if let Err(error) = made {
+                    tracing::error!(%copyset, %replica, %error, "cannot create the replica");
+                }
+            }
+            ShardOrder::Transfer { copyset, to } => transfer(shard, copyset, to).await,
+            ShardOrder::RemoveVolume { volume, copysets } => {
+                shard.remove_volume(volume, copysets);
+            }
+        }
+    }
+}
+
+async fn transfer(shard: &Shard, copyset: CopysetId, to: ReplicaId) {
+    let Some(group) = shard.group(copyset) else {
+        return;
+    };
+    match group.transfer_leader(to).await {
+        Ok(true) => tracing::info!(%copyset, %to, "handing leadership over"),
+        Ok(false) => tracing::debug!(%copyset, %to, "target has not caught up, not handed over"),
+        Err(error) => tracing::warn!(%copyset, %error, "cannot hand leadership over"),
+    }
+}
+
+impl Shard {
+    /// Proposes the removal where this shard leads; the others learn it from the log.
+    fn remove_volume(self: &Rc<Self>, volume: VolumeId, copysets: Vec<CopysetId>) {
+        let mut removing = self.removing.borrow_mut();
+        let pending = removing.entry(volume).or_default();
+        for copyset in copysets {
+            pending.insert(copyset);
+            let Some(group) = self.group(copyset).filter(|g| g.holds_volume(volume)) else {
+                continue;
+            };
+            if group.report().is_leader {
+                drop(ogee_runtime::spawn(async move {
+                    propose_removal(&group, volume).await
+                }));
+            }
+        }
+    }
+}
+
+async fn propose_removal(group: &Group, volume: VolumeId) {
+    let head = CommandHead {
+        kind: CommandKind::RemoveVolume,
+        key: ChunkKey {
+            volume,
+            chunk: ChunkIndex::new(0),
+        },
+        offset: 0,
+        length: 0,
+        client: ClientId::new(0),
+        epoch: Epoch::new(0),
+        incarnation: Incarnation::new(0),
+        sequence: Sequence::new(0),
+        watermark: Sequence::new(0),
+    };
+    let outcome = group.mutate(command(head, Payload::empty(), 0)).await;
+    tracing::debug!(copyset = %group.copyset(), %volume, ?outcome, "removal proposed");
+}
+
+/// Hands leaders over so that clients see no gap, makes the log short, and closes.
+async fn stop(shard: &Rc<Shard>, service: Service) {
+    if ogee_runtime::timeout(STOP_WAIT, hand_over(shard))
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            shard = shard.number,
+            "stopping while still leading some groups"
+        );
+    }
+    for open in &shard.stores {
+        if ogee_runtime::timeout(STOP_WAIT, open.keeper.checkpoint_now()).await != Ok(true) {
+            tracing::warn!(store = %open.id(), "stopping without a last checkpoint");
+        }
+    }
+    for hosted in shard.hosted() {
+        hosted.group.shutdown().await;
+    }
+    for open in &shard.stores {
+        open.keeper.stop();
+        if let Err(error) = open.log.close().await {
+            tracing::warn!(store = %open.id(), %error, "the log did not close cleanly");
+        }
+    }
+    service.close().await;
+}
+
+async fn hand_over(shard: &Shard) {
+    for hosted in shard.hosted() {
+        while hosted.group.report().is_leader {
+            let others = hosted.group.voters();
+            let mut asked = false;
+            for to in others
+                .into_iter()
+                .filter(|id| *id != hosted.group.replica_id())
+            {
+                if let Ok(true) = hosted.group.transfer_leader(to).await {
+                    asked = true;
+                    break;
+                }
+            }
+            if !asked {
+                break;
+            }
+            ogee_runtime::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

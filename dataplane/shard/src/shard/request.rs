@@ -1,0 +1,193 @@
+//! Frames in, replies out.
+//!
+//! Data requests wait for consensus or a device, so each runs in a task of its own; a completed
+//! task leaves nothing behind. What needs no waiting is done in place.
+
+use super::Shard;
+use crate::limit::{ADMITTED_BYTES_MAX, ADMITTED_BYTES_MIN};
+use ogee_group::{CommandHead, CommandKind, Group, Outcome, ReadRun, command};
+use ogee_proto::checksum::crc32c;
+use ogee_proto::limit::{BLOCK_SIZE, REQUEST_PAYLOAD_MAX};
+use ogee_proto::unit::BlockIndex;
+use ogee_proto::wire::{FrameHeader, FrameKind, Status};
+use ogee_runtime::Payload;
+use ogee_transport::{Frame, Peer};
+use std::rc::Rc;
+
+impl Shard {
+    /// Takes a frame; never blocks.
+    pub(super) fn handle(self: &Rc<Self>, peer: Peer, frame: Frame) {
+        let Some(group) = self.group(frame.header.copyset) else {
+            return reply(&peer, refusal(&frame.header, Status::NoCopyset));
+        };
+        if !is_addressed(&group, &frame.header) {
+            return reply(&peer, refusal(&frame.header, Status::NoCopyset));
+        }
+        match frame.header.kind {
+            FrameKind::AppendEntries => group.on_append(&peer, frame),
+            FrameKind::AppendClose => group.on_append_close(&peer, &frame.header),
+            _ => self.spawn_request(group, peer, frame),
+        }
+    }
+
+    fn spawn_request(self: &Rc<Self>, group: Group, peer: Peer, frame: Frame) {
+        let cost = (frame.payload.len()).max(frame.header.length as usize);
+        let cost = cost.clamp(ADMITTED_BYTES_MIN, ADMITTED_BYTES_MAX / 4);
+        let Some(permit) = self.admission.try_acquire(cost) else {
+            self.throttled.set(self.throttled.get() + 1);
+            return reply(&peer, refusal(&frame.header, Status::Retry));
+        };
+        let (shard, arrived) = (self.clone(), ogee_runtime::now());
+        drop(ogee_runtime::spawn(async move {
+            shard.metrics.queue.observe(ogee_runtime::now() - arrived);
+            let answer = serve(&group, frame).await;
+            reply(&peer, answer);
+            drop(permit);
+        }));
+    }
+}
+
+/// Raft frames name the replica that they are meant for: an endpoint may have changed hands.
+fn is_addressed(group: &Group, header: &FrameHeader) -> bool {
+    let is_raft = matches!(
+        header.kind,
+        FrameKind::AppendEntries
+            | FrameKind::AppendClose
+            | FrameKind::Vote
+            | FrameKind::Snapshot
+            | FrameKind::TransferLeader
+    );
+    !is_raft || header.epoch.get() == group.replica_id().get()
+}
+
+async fn serve(group: &Group, frame: Frame) -> Frame {
+    match frame.header.kind {
+        FrameKind::Write => mutate(group, frame, CommandKind::Write).await,
+        FrameKind::Discard => mutate(group, frame, CommandKind::Discard).await,
+        FrameKind::WriteZeroes => mutate(group, frame, CommandKind::WriteZeroes).await,
+        FrameKind::Seal => mutate(group, frame, CommandKind::Seal).await,
+        FrameKind::Read => read(group, &frame.header).await,
+        FrameKind::BlockStatus => block_status(group, &frame.header).await,
+        FrameKind::Vote => group.on_vote(frame).await,
+        FrameKind::Snapshot => group.on_snapshot(frame).await,
+        FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
+        FrameKind::Digest => super::admin::digest(group, &frame.header).await,
+        FrameKind::Hello
+        | FrameKind::Ping
+        | FrameKind::Pong
+        | FrameKind::Reply
+        | FrameKind::AppendEntries
+        | FrameKind::AppendClose => refusal(&frame.header, Status::BadRequest),
+    }
+}
+
+async fn mutate(group: &Group, frame: Frame, kind: CommandKind) -> Frame {
+    let Frame {
+        header,
+        meta,
+        payload,
+    } = frame;
+    let expected = if kind == CommandKind::Write {
+        header.length as usize
+    } else {
+        0
+    };
+    if !meta.is_empty() || payload.len() != expected || expected > REQUEST_PAYLOAD_MAX {
+        return refusal(&header, Status::BadRequest);
+    }
+    // With no meta the body's checksum is the payload's: it travels on into every replica's log.
+    let crc = header.body_crc;
+    debug_assert!(payload.is_empty() || crc == crc32c(&payload));
+    let outcome = group
+        .mutate(command(head_of(&header, kind), payload, crc))
+        .await;
+    with_outcome(&header, outcome)
+}
+
+async fn read(group: &Group, header: &FrameHeader) -> Frame {
+    if header.length as usize > REQUEST_PAYLOAD_MAX {
+        return refusal(header, Status::BadRequest);
+    }
+    match group.read(&head_of(header, CommandKind::Write)).await {
+        Ok(runs) => {
+            let mut frame = Frame::new(FrameHeader::reply(header, Status::Ok));
+            frame.payload = join(runs);
+            frame
+        }
+        Err(outcome) => with_outcome(header, outcome),
+    }
+}
+
+/// One payload of several runs; a single run of data is not copied.
+fn join(mut runs: Vec<ReadRun>) -> Payload {
+    if let [ReadRun::Data(_)] = runs.as_slice()
+        && let Some(ReadRun::Data(bytes)) = runs.pop()
+    {
+        return bytes;
+    }
+    let mut joined = Vec::with_capacity(runs.iter().map(ReadRun::len).sum());
+    for run in runs {
+        match run {
+            ReadRun::Data(bytes) => joined.extend_from_slice(&bytes),
+            ReadRun::Zeros(len) => joined.resize(joined.len() + len, 0),
+        }
+    }
+    Payload::from(joined)
+}
+
+async fn block_status(group: &Group, header: &FrameHeader) -> Frame {
+    let head = head_of(header, CommandKind::Write);
+    let first = BlockIndex::new(header.offset as usize / BLOCK_SIZE);
+    let (Some(first), true) = (first, head.is_in_range()) else {
+        return refusal(header, Status::BadRequest);
+    };
+    match group
+        .block_status(header.key, first, head.block_count())
+        .await
+    {
+        Ok(present) => {
+            let mut bitmap = vec![0u8; present.len().div_ceil(8)];
+            for (byte, blocks) in bitmap.iter_mut().zip(present.chunks(8)) {
+                for (bit, block) in blocks.iter().enumerate() {
+                    *byte |= u8::from(*block) << bit;
+                }
+            }
+            let mut frame = Frame::new(FrameHeader::reply(header, Status::Ok));
+            frame.meta = bitmap.into();
+            frame
+        }
+        Err(outcome) => with_outcome(header, outcome),
+    }
+}
+
+fn head_of(header: &FrameHeader, kind: CommandKind) -> CommandHead {
+    CommandHead {
+        kind,
+        key: header.key,
+        offset: header.offset,
+        length: header.length,
+        client: header.client,
+        epoch: header.epoch,
+        incarnation: header.incarnation,
+        sequence: header.sequence,
+        watermark: header.watermark,
+    }
+}
+
+/// A reply without a body.
+pub(super) fn refusal(header: &FrameHeader, status: Status) -> Frame {
+    Frame::new(FrameHeader::reply(header, status))
+}
+
+/// A reply with an outcome; a leader hint goes into `stream`.
+pub(super) fn with_outcome(header: &FrameHeader, outcome: Outcome) -> Frame {
+    let mut reply = FrameHeader::reply(header, outcome.status);
+    reply.stream = outcome.hint.map_or(0, |replica| replica.get());
+    Frame::new(reply)
+}
+
+fn reply(peer: &Peer, frame: Frame) {
+    if let Err(error) = peer.reply(frame) {
+        tracing::debug!(peer = %peer.id(), %error, "a reply found no peer");
+    }
+}

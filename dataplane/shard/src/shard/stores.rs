@@ -1,0 +1,131 @@
+//! Opening the devices that a shard owns.
+
+use crate::config::StoreConfig;
+use crate::error::ShardError;
+use crate::limit::LOG_CACHE_BYTES_MAX;
+use ogee_device::{Device, OpenOptions};
+use ogee_group::StoreKeeper;
+use ogee_log::{Log, LogError, LogOptions, LogRegion};
+use ogee_proto::id::StoreId;
+use ogee_proto::unit::ByteLen;
+use ogee_store::{Store, StoreError, StoreParams};
+use std::path::Path;
+use uuid::Uuid;
+
+/// A store in use.
+pub(super) struct OpenStore {
+    pub(super) device: Device,
+    pub(super) store: Store,
+    pub(super) log: Log,
+    pub(super) keeper: StoreKeeper,
+    pub(super) path: String,
+}
+
+impl OpenStore {
+    /// Opens the store on a device; makes it if the device is empty and the cluster is known.
+    pub(super) async fn open(
+        config: &StoreConfig,
+        cluster: Option<Uuid>,
+    ) -> Result<Self, ShardError> {
+        let path = &config.path;
+        let options = OpenOptions {
+            create: config.create,
+        };
+        let device = Device::open(path, options).await;
+        let device = device.map_err(|source| ShardError::Device {
+            path: path.clone(),
+            source,
+        })?;
+        let store = open_or_format(&device, config, cluster).await?;
+        check_cluster(path, &store, cluster)?;
+        let log = open_log(config, &device, &store).await?;
+        let keeper = StoreKeeper::start(store.clone(), log.clone());
+        Ok(Self {
+            device,
+            store,
+            log,
+            keeper,
+            path: path.display().to_string(),
+        })
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> StoreId {
+        self.store.id()
+    }
+}
+
+async fn open_or_format(
+    device: &Device,
+    config: &StoreConfig,
+    cluster: Option<Uuid>,
+) -> Result<Store, ShardError> {
+    let failed = |source| ShardError::Store {
+        path: config.path.clone(),
+        source,
+    };
+    match (Store::open(device).await, cluster) {
+        (Err(StoreError::NotFormatted { .. }), Some(cluster)) => {
+            format(device, config, cluster).await?;
+            Store::open(device).await.map_err(failed)
+        }
+        (opened, _) => opened.map_err(failed),
+    }
+}
+
+async fn format(device: &Device, config: &StoreConfig, cluster: Uuid) -> Result<(), ShardError> {
+    let store = StoreId::new(Uuid::new_v4());
+    tracing::info!(device = device.name(), %store, "formatting");
+    let params = StoreParams {
+        store,
+        cluster,
+        log_len: config.log_len,
+        force: false,
+    };
+    let made = Store::format(device, params).await;
+    made.map_err(|source| ShardError::Store {
+        path: config.path.clone(),
+        source,
+    })
+}
+
+fn check_cluster(path: &Path, store: &Store, ours: Option<Uuid>) -> Result<(), ShardError> {
+    let found = store.cluster();
+    match ours {
+        Some(ours) if ours != found => Err(ShardError::OtherCluster {
+            path: path.to_owned(),
+            store: store.id(),
+            found,
+            ours,
+        }),
+        _ => Ok(()),
+    }
+}
+
+async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Result<Log, ShardError> {
+    let (start, len) = store.log_region();
+    let cache_len = ByteLen::new((len.get() / 2).min(LOG_CACHE_BYTES_MAX));
+    let options = LogOptions {
+        cache_len,
+        ..LogOptions::new(store.id())
+    };
+    let region = LogRegion { start, len };
+    let failed = |source| ShardError::Log {
+        path: config.path.clone(),
+        source,
+    };
+    match Log::open(device, region, options).await {
+        // A replica is in the store's checkpoint before it first votes, so a store without
+        // replicas never had a log: formatting was cut short, or has just begun.
+        Err(LogError::NotFormatted { .. }) if store.groups().is_empty() => {
+            let filled = device.zero_fill(start, len, |_| {}).await;
+            filled.map_err(|source| ShardError::Device {
+                path: config.path.clone(),
+                source,
+            })?;
+            Log::format(device, region, options).await.map_err(failed)?;
+            Log::open(device, region, options).await.map_err(failed)
+        }
+        opened => opened.map_err(failed),
+    }
+}

@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# Shared by the scripts: paths, packages, messages. Sourced, not run.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+OGEE=$REPO/target/release/ogee
+
+say() { printf '\n== %s\n' "$*"; }
+die() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+# need_packages PACKAGE...   installs what is missing, as root, from the distribution
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing ${missing[*]}"
+    [ "$(id -u)" = 0 ] || die "these packages are missing: ${missing[*]}; run as root, or: apt-get install ${missing[*]}"
+    # An interrupted install of an earlier run must not be in the way.
+    dpkg --configure -a >/dev/null 2>&1 || true
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+need_rust() {
+    command -v cargo >/dev/null || die "cargo is not installed: install Rust with rustup (https://rustup.rs)"
+}
+
+# OGEE_SKIP_BUILD=1 takes the binary as it is.
+build_release() {
+    if [ "${OGEE_SKIP_BUILD:-0}" = 1 ]; then
+        [ -x "$OGEE" ] || die "there is no $OGEE to take as it is"
+        return 0
+    fi
+    need_rust
+    need_packages gcc make libc6-dev
+    (cd "$REPO" && cargo build --release --quiet -p ogee-cli)
+}
+
+# wait_for SECONDS COMMAND...   until the command succeeds
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.1
+    done
+}

@@ -1,0 +1,573 @@
+#!/usr/bin/env bash
+# Real processes under real clients: kills, restarts, databases. docs/testing.md says what each
+# test proves.   ONLY="fio_kills memory" KEEP=1 SEED=7 scripts/test cluster
+set -euo pipefail
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+# shellcheck source=scripts/lib/cluster.sh
+. "$REPO/scripts/lib/cluster.sh"
+cd "$REPO"
+
+# ---- starting and stopping --------------------------------------------------------------------
+
+test_up() {
+    cluster_up
+    local name pid pids=()
+    for name in mds1 cs1 cs2 cs3; do
+        pid=$(node_pid "$name") || give_up "$name does not run"
+        pids+=("$pid")
+        [ -s "$DIR/logs/$name.log" ] || give_up "no log of $name"
+    done
+    is_healthy >/dev/null || give_up "dev up returned before the cluster was healthy"
+    create_volume kept --size 64MiB
+
+    # A second cluster on the machine is not touched by the first one's end.
+    "$OGEE" dev up --dir "$TEST_DIR/other" --nodes 1 --log-size 128MiB >"$TEST_DIR/other.log" 2>&1
+    defer "$OGEE" dev down --dir "$TEST_DIR/other"
+    "$OGEE" dev down --dir "$DIR"
+    for pid in "${pids[@]}"; do
+        process_gone "$pid" || give_up "pid $pid outlives dev down"
+    done
+    use_cluster "$TEST_DIR/other"
+    is_healthy >/dev/null || give_up "dev down ended another cluster"
+
+    # Up again: the same cluster with the same volume; and once more: nothing to do.
+    "$OGEE" dev up --dir "$DIR" >"$TEST_DIR/again.log" 2>&1
+    use_cluster "$DIR"
+    "$OGEE" volume show kept -o json | jq -e '.name == "kept"' >/dev/null
+    pid=$(node_pid cs1)
+    "$OGEE" dev up --dir "$DIR" >>"$TEST_DIR/again.log" 2>&1
+    [ "$(node_pid cs1)" = "$pid" ] || give_up "dev up restarted a process that ran"
+}
+
+# As a user without rights, with the default limit on locked memory.
+test_up_user() {
+    need_root
+    chown 65534:65534 "$TEST_DIR"
+    local user=(prlimit --memlock=8388608:8388608 setpriv --reuid=65534 --regid=65534 --clear-groups env "HOME=$TEST_DIR")
+    # The plain binary is what dev up starts again; every call goes through the user.
+    printf '#!/bin/sh\nexec %s %s "$@"\n' "${user[*]}" "$OGEE" >"$TEST_DIR/ogee"
+    chmod 755 "$TEST_DIR/ogee"
+    OGEE=$TEST_DIR/ogee
+    "${user[@]}" test -x "$OGEE" || give_skip "another user cannot reach $WORK: set TMPDIR"
+    cluster_up
+    [ "$(stat -c %u "/proc/$(node_pid cs1)")" = 65534 ] || give_up "cs1 does not run as the user"
+    create_volume mine --size 256MiB
+    export_start mine
+    qemu-io -f raw -c 'write -P 0x5a 3M 1M' -c 'flush' -c 'read -P 0x5a 3M 1M' "$URI" >"$TEST_DIR/io.log"
+    export_stop
+    "$OGEE" dev down --dir "$DIR"
+}
+
+# ---- commands ---------------------------------------------------------------------------------
+
+# expect STATUS COMMAND...   asserts the exit code; output in $TEST_DIR/expect.log
+expect() {
+    local want=$1 got=0
+    shift
+    "$@" >"$TEST_DIR/expect.log" 2>&1 || got=$?
+    [ "$got" = "$want" ] || give_up "exit $got instead of $want: ${*/#$WORK*ogee/ogee}: $(tail -n 3 "$TEST_DIR/expect.log")"
+}
+
+# json FILTER   of the last `expect` must be true
+json() {
+    jq -e "$1" "$TEST_DIR/expect.log" >/dev/null || give_up "not so: $1 in $(tr -d '\n ' <"$TEST_DIR/expect.log" | cut -c1-400)"
+}
+
+test_volume_commands() {
+    cluster_up
+    expect 0 "$OGEE" volume create one --size 1GiB --stripe-unit 64KiB --stripe-count 8 --owner me -o json
+    json '.name == "one" and .size_bytes == 1073741824 and .replicas == 3 and .stripe_unit_bytes == 65536 and .stripe_count == 8 and .owner == "me" and (.attached | not)'
+    expect 1 "$OGEE" volume create one --size 1GiB
+    expect 2 "$OGEE" volume create two --size enormous
+    expect 0 "$OGEE" volume create two --size 100MiB
+    expect 0 "$OGEE" volume ls -o json
+    json '[.volumes[].name] | sort == ["one", "two"]'
+    expect 0 "$OGEE" volume locate one -o json
+    json '(.chunks | length == 64) and ([.chunks[].index] == [range(64)])'
+    json 'all(.chunks[]; (.copyset > 0) and ([.leader] + .followers | sort == ["cs1", "cs2", "cs3"]))'
+    json '[.chunks[].copyset] | unique | length == 8'
+
+    export_start one
+    expect 0 "$OGEE" volume show one -o json
+    json '.attached and .attached_host != ""'
+    expect 1 "$OGEE" volume rm one --yes
+    [ "$(nbdinfo --size "$URI")" = 1073741824 ]
+    qemu-io -f raw -c 'write -P 7 1000M 1M' "$URI" >/dev/null
+    expect 0 "$OGEE" volume resize one --size 3GiB -o json
+    json '.size_bytes == 3221225472'
+    # shellcheck disable=SC2317 # called by wait_for
+    grown() { [ "$(nbdinfo --size "$URI")" = 3221225472 ]; }
+    wait_for 15 grown || give_up "the export shows the old size 15 s after the resize"
+    qemu-io -f raw -c 'read -P 7 1000M 1M' -c 'write -P 9 3071M 1M' -c 'read -P 9 3071M 1M' \
+        -c 'read -P 0 2000M 1M' "$URI" >"$TEST_DIR/io.log"
+    expect 1 "$OGEE" volume resize one --size 1GiB
+    export_stop
+
+    expect 2 "$OGEE" volume rm one
+    expect 0 "$OGEE" volume rm one --yes
+    expect 4 "$OGEE" volume show one
+    expect 4 "$OGEE" volume rm one --yes
+    expect 0 "$OGEE" volume ls -o json
+    json '[.volumes[].name] == ["two"]'
+    # Nothing of a removed volume comes back under its name.
+    create_volume one --size 1GiB
+    export_start one
+    qemu-io -f raw -c 'read -P 0 1000M 1M' "$URI" >"$TEST_DIR/io.log" || give_up "a new volume shows a removed one's data"
+}
+
+# counter NAME FAMILY   of a daemon, all labels together
+counter() {
+    metrics_of "$1" | awk -v family="$2" '{ split($1, name, "{") } name[1] == family { sum += $2 } END { printf "%d", sum }'
+}
+
+test_status_and_metrics() {
+    cluster_up
+    expect 0 "$OGEE" status -o json
+    json '.health == "OK" and .codes == []'
+    create_volume load --size 256MiB
+    local name family stage before=()
+    for name in $(chunkservers); do before+=("$(counter "$name" ogee_chunkserver_log_seconds_count)"); done
+    "$OGEE" bench load --rw randrw --rwmixread 50 --iodepth 16 --runtime 3 -o json >"$TEST_DIR/bench.json"
+    sleep 2
+
+    local at=0
+    for name in $(chunkservers); do
+        metrics_of "$name" >"$TEST_DIR/$name.prom"
+        if command -v promtool >/dev/null; then
+            # 3 is an opinion on names.
+            promtool check metrics <"$TEST_DIR/$name.prom" >"$TEST_DIR/promtool.log" 2>&1 || [ $? = 3 ] ||
+                give_up "promtool: $(head -n 3 "$TEST_DIR/promtool.log")"
+        fi
+        grep -q '^# TYPE ogee_chunkserver_log_seconds histogram' "$TEST_DIR/$name.prom" || give_up "no histogram of the log on $name"
+        [ "$(counter "$name" ogee_chunkserver_log_seconds_count)" -gt "${before[at]}" ] || give_up "the log's histogram of $name does not move"
+        at=$((at + 1))
+    done
+    # Leaders are spread, so these move somewhere.
+    for stage in queue log replicate apply write read; do
+        family=ogee_chunkserver_${stage}_seconds
+        awk -v family="${family}_count" '{ split($1, n, "{") } n[1] == family { s += $2 } END { exit !(s > 0) }' \
+            "$TEST_DIR"/cs*.prom || give_up "$family does not move"
+        grep -qh "^${family}_bucket{.*le=" "$TEST_DIR"/cs*.prom || give_up "$family has no buckets"
+    done
+    metrics_of mds1 | grep -q '^ogee_mds_volumes 1$' || give_up "mds1 does not count the volume"
+    [ "$(counter mds1 ogee_mds_heartbeats_total)" -gt 0 ] || give_up "mds1 counts no heartbeats"
+
+    node_kill cs2
+    # shellcheck disable=SC2317 # called by wait_for
+    not_ok() { ! is_healthy; }
+    wait_for 15 not_ok || give_up "status is OK 15 s after a node was killed"
+    expect 3 "$OGEE" status -o json
+    json '.health != "OK" and (.codes | length > 0) and all(.codes[]; (.code | length > 0) and .count >= 1)'
+    json '.servers.online == 2'
+    node_start cs2
+    wait_healthy
+    node_kill mds1
+    expect 1 "$OGEE" status
+    node_start mds1
+    wait_healthy
+}
+
+# refused NAME PATTERN CONF   a chunkserver with this configuration ends with an error that says so
+refused() {
+    local status=0
+    timeout 20 "$OGEE" chunkserver --config "$3" >"$TEST_DIR/$1.log" 2>&1 || status=$?
+    case $status in
+    0 | 124) give_up "$1: not refused (status $status)" ;;
+    esac
+    grep -q "$2" "$TEST_DIR/$1.log" || give_up "$1: the error does not name $2: $(tail -n 3 "$TEST_DIR/$1.log")"
+    sed 's/^/   /' "$TEST_DIR/$1.log" | grep -A1 'error\[' | cut -c1-200
+}
+
+test_devices_refused() {
+    cluster_up
+    local mds=${OGEE_MDS:?}
+    # conf_for PATH FILE   a further chunkserver on that device
+    conf_for() {
+        printf 'name = "cs9"\nzone = "zone9"\nlisten = ["127.0.0.1:0"]\nmds = ["%s"]\n\n[[device]]\npath = "%s"\n' \
+            "$mds" "$1" >"$2"
+    }
+    conf_for "$DIR/data/cs1-0.store" "$TEST_DIR/twice.toml"
+    refused twice "$DIR/data/cs1-0.store" "$TEST_DIR/twice.toml"
+    node_pid cs1 >/dev/null || give_up "the owner of the device died"
+
+    local image=$TEST_DIR/foreign.img before
+    truncate -s 4G "$image"
+    mkfs.ext4 -q -F "$image"
+    before=$(sha256sum <"$image")
+    conf_for "$image" "$TEST_DIR/foreign.toml"
+    refused foreign "$image" "$TEST_DIR/foreign.toml"
+    grep -qi 'ext' "$TEST_DIR/foreign.log" || give_up "the error does not say what was found"
+    [ "$(sha256sum <"$image")" = "$before" ] || give_up "a refused device was written to"
+
+    # A mounted one is refused for that, before anybody looks at what it holds.
+    if [ "$(id -u)" = 0 ] && [ -c /dev/loop-control ]; then
+        LOOP=$(losetup -f --show "$image")
+        defer losetup -d "$LOOP"
+        MNT=$TEST_DIR/mnt
+        mkdir "$MNT"
+        defer umount "$MNT"
+        mount "$LOOP" "$MNT"
+        conf_for "$LOOP" "$TEST_DIR/mounted.toml"
+        refused mounted "$LOOP is mounted at $MNT" "$TEST_DIR/mounted.toml"
+    fi
+    wait_healthy 5
+}
+
+# ---- clients ----------------------------------------------------------------------------------
+
+test_clients() {
+    cluster_up
+    local size=100663296 source=$TEST_DIR/source.raw
+    # Data, a hole, data, a hole.
+    truncate -s "$size" "$source"
+    dd if=/dev/urandom of="$source" bs=1M count=24 conv=notrunc status=none
+    dd if=/dev/urandom of="$source" bs=1M count=8 seek=60 conv=notrunc status=none
+    create_volume disk --size "$size"
+    export_start disk
+
+    qemu-img info "$URI" | grep -q 'virtual size: 96 MiB'
+    qemu-img convert -n -f raw -O raw "$source" "$URI"
+    qemu-img compare -f raw -F raw "$source" "$URI"
+    qemu-img convert -f raw -O qcow2 "$URI" "$TEST_DIR/out.qcow2"
+    qemu-img compare -f raw -F qcow2 "$source" "$TEST_DIR/out.qcow2"
+    echo "   qemu-img: convert in and out, compare"
+
+    [ "$(nbdinfo --size "$URI")" = "$size" ]
+    nbdinfo --list "nbd+unix://?socket=$TEST_DIR/disk.sock" | grep -q 'export="disk"'
+    nbdinfo --map --json "$URI" | jq -e --argjson size "$size" '
+        (map(.length) | add == $size) and any(.[]; .type == 0) and any(.[]; .type == 3)' >/dev/null ||
+        give_up "nbdinfo --map does not show data and holes: $(nbdinfo --map --json "$URI" | tr -d '\n' | cut -c1-300)"
+    local can
+    for can in write flush fua trim zero multi-conn; do
+        nbdinfo --can "$can" "$URI" || give_up "the export cannot $can"
+    done
+    echo "   nbdinfo: size, list, map, capabilities"
+
+    nbdcopy "$URI" "$TEST_DIR/copy.raw"
+    cmp "$source" "$TEST_DIR/copy.raw"
+    qemu-io -f raw -c "write -z 0 $size" "$URI" >/dev/null
+    nbdcopy "$TEST_DIR/copy.raw" "$URI"
+    nbdcopy "$URI" - | cmp - "$source"
+    echo "   nbdcopy: out, in, out"
+    export_stop
+
+    create_volume scratch --size 256MiB
+    export_start scratch
+    qemu-img bench -f raw -w -c 4000 -d 32 -s 4096 "$URI" | tail -n 1 | sed 's/^/   qemu-img bench write: /'
+    qemu-img bench -f raw -c 4000 -d 32 -s 4096 "$URI" | tail -n 1 | sed 's/^/   qemu-img bench read: /'
+    # Patterns; a part of a block inside a pattern; FUA; zeros and discards, aligned and not.
+    qemu-io -f raw \
+        -c 'write -P 0xab 1M 64k' -c 'read -P 0xab 1M 64k' \
+        -c 'write -P 0xcd 1050112 512' -c 'read -P 0xcd 1050112 512' -c 'read -P 0xab 1M 1536' -c 'read -P 0xab 1050624 62k' \
+        -c 'write -f -P 0x11 8M 4k' -c 'flush' -c 'read -P 0x11 8M 4k' \
+        -c 'write -P 0x22 16M 17M' -c 'read -P 0x22 16M 17M' \
+        -c 'write -z 20M 1M' -c 'read -P 0 20M 1M' -c 'read -P 0x22 19M 1M' -c 'read -P 0x22 21M 1M' \
+        -c 'write -z 24117760 1536' -c 'read -P 0 24117760 1536' -c 'read -P 0x22 24119296 2560' \
+        -c 'discard 25M 1M' -c 'read -P 0 25M 1M' -c 'read -P 0x22 24M 1M' -c 'read -P 0x22 26M 1M' \
+        "$URI" >"$TEST_DIR/io.log" || give_up "qemu-io: $(grep -m1 -i 'fail' "$TEST_DIR/io.log")"
+    ! grep -qi 'verification failed' "$TEST_DIR/io.log" || give_up "qemu-io: $(grep -m1 -i 'failed' "$TEST_DIR/io.log")"
+    # Many in flight, over several connections' worth of overlapping parts of blocks.
+    qemu-io -f raw -c 'aio_write -P 1 40M 1M' -c 'aio_write -P 2 41M 1M' -c 'aio_write -P 3 42M 1M' -c 'aio_flush' \
+        -c 'read -P 1 40M 1M' -c 'read -P 2 41M 1M' -c 'read -P 3 42M 1M' "$URI" >"$TEST_DIR/io.log"
+    echo "   qemu-io: patterns, parts of blocks, FUA, zeroes, discard"
+    export_stop
+    copysets_agree
+}
+
+# ---- a database -------------------------------------------------------------------------------
+
+# pg COMMAND...   as PostgreSQL's user, with the socket of the test's server
+pg() {
+    (exec_pg "$@")
+}
+
+exec_pg() {
+    cd "$PG_RUN" || exit 1
+    exec setpriv --reuid=postgres --regid=postgres --init-groups \
+        env "HOME=$PG_RUN" "PGHOST=$PG_RUN" PGPORT=5432 "PGDATA=$MNT/pg" "$PG_BIN/$1" "${@:2}"
+}
+
+pg_start() {
+    pg pg_ctl -s -w -t 60 -l "$PG_RUN/postgres.log" -o "-k $PG_RUN -c listen_addresses=" \
+        -o '-c max_wal_size=256MB -c checkpoint_timeout=30s -c shared_buffers=64MB' start
+}
+
+pg_stop() {
+    [ ! -e "$MNT/pg/postmaster.pid" ] || pg pg_ctl -s -w -t 60 -m fast stop || pg pg_ctl -s -w -t 20 -m immediate stop
+}
+
+# kill_in_turn VOLUME ROUNDS SLOT PID   kills the leading process, starts it again, then each of the
+# others, one per SLOT seconds, while the process PID works
+kill_in_turn() {
+    local round name first names started
+    for ((round = 1; round <= $2; round++)); do
+        first=$(volume_leader "$1")
+        mapfile -t names < <(echo "$first" && chunkservers | grep -vxF "$first")
+        for name in "${names[@]}"; do
+            started=$SECONDS
+            echo "   round $round: kill $name$([ "$name" != "$first" ] || echo ' (leads most)')"
+            node_kill "$name"
+            sleep 5
+            node_start "$name"
+            wait_healthy
+            process_alive "$4" || give_up "the load ended before the kills did"
+            while [ $((SECONDS - started)) -lt "$3" ]; do sleep 0.5; done
+        done
+    done
+}
+
+# The longest time between two finished transactions, from pgbench's own log.
+longest_gap_ms() {
+    sort -n -k5,5 -k6,6 "$@" | awk '{ t = $5 * 1e6 + $6; if (last && t - last > gap) gap = t - last; last = t } END { printf "%d", gap / 1000 }'
+}
+
+test_postgres() {
+    local fs=$1 rounds scale slot=19 seconds status=0
+    rounds=$(ci_or_full 1 10) scale=$(ci_or_full 5 20)
+    seconds=$((rounds * 3 * slot + 3))
+    need_root
+    PG_BIN=$(find /usr/lib/postgresql -maxdepth 2 -name bin | sort -V | tail -n 1)
+    PG_RUN=$TEST_DIR/pg
+    install -d -o postgres "$PG_RUN"
+    cluster_up
+    create_volume pg --size 4GiB
+    export_start pg
+    disk_attach
+    disk_mount "$fs"
+    chown postgres "$MNT"
+    pg initdb --data-checksums >"$TEST_DIR/initdb.log" 2>&1
+    defer pg_stop
+    pg_start
+    pg createdb bench
+    pg pgbench -q -i -s "$scale" bench >"$TEST_DIR/init.log" 2>&1
+    exec_pg pgbench -c 4 -T "$seconds" -P 5 --log --log-prefix="$PG_RUN/tx" bench >"$TEST_DIR/pgbench.log" 2>&1 &
+    local load=$!
+    defer end_process "$load"
+    sleep 2
+    kill_in_turn pg "$rounds" "$slot" "$load"
+    wait "$load" || status=$?
+    [ "$status" = 0 ] || give_up "pgbench ended with $status: $(tail -n 3 "$TEST_DIR/pgbench.log")"
+    grep -q '^number of failed transactions: 0 ' "$TEST_DIR/pgbench.log" || give_up "pgbench: $(grep failed "$TEST_DIR/pgbench.log")"
+    grep -E '^(number of transactions|tps)' "$TEST_DIR/pgbench.log" | sed 's/^/   pgbench: /'
+    failover_within "$(longest_gap_ms "$PG_RUN"/tx.*)" "between transactions"
+
+    local sums
+    sums=$(pg psql -qAt -d bench -c 'select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)
+        and (select sum(bbalance) from pgbench_branches) = (select sum(tbalance) from pgbench_tellers)')
+    [ "$sums" = t ] || give_up "the accounts do not add up"
+    pg_stop
+    pg pg_checksums --check >"$TEST_DIR/checksums.log" 2>&1 || give_up "pg_checksums: $(tail -n 3 "$TEST_DIR/checksums.log")"
+    disk_unmount
+    disk_check "$fs"
+    disk_detach
+    export_stop
+    copysets_agree
+}
+
+# ---- kills ------------------------------------------------------------------------------------
+
+# How long a write waits for a new leader.
+test_failover() {
+    cluster_up
+    create_volume fast --size 1GiB
+    export_start fast
+    local load victim kills
+    kills=$(ci_or_full 2 10)
+    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 16 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    for ((; kills > 0; kills--)); do
+        sleep 3
+        victim=$(volume_leader fast)
+        echo "   kill $victim"
+        node_kill "$victim"
+        sleep 9
+        node_start "$victim"
+        wait_healthy
+    done
+    kill "$load"
+    wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+    echo "   $(cat "$TEST_DIR/load.json")"
+    jq -e '.errors == 0 and .unanswered == 0 and (.disconnected | not) and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "I/O errors: $(cat "$TEST_DIR/load.json")"
+    failover_within "$(jq .wait_max_ms "$TEST_DIR/load.json")" "of one write"
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    copysets_agree
+}
+
+# exec_fio_verify SEED SECONDS LOG   writes at a rate that takes about SECONDS, then reads all back. A
+# block of an earlier run has another seed in its header, so what is stale is found too.
+exec_fio_verify() {
+    local rate=2000
+    exec fio --name=verify --ioengine=nbd --uri="$URI" --rw=randwrite --bs=4k --iodepth=32 --size="$(($2 * rate * 4096))" \
+        --rate_iops="$rate" --verify=crc32c --do_verify=1 --verify_fatal=1 --randseed="$1" --output-format=json --output="$3" >"$3.log" 2>&1
+}
+
+fio_wait_ms() {
+    jq '[.jobs[0].read.clat_ns.max, .jobs[0].write.clat_ns.max] | max / 1000000 | floor' "$1"
+}
+
+test_fio_kills() {
+    cluster_up
+    create_volume disk --size 1GiB
+    export_start disk
+    RANDOM=$SEED
+    local rounds round victim load longest=0 wait_ms
+    rounds=$(ci_or_full 5 50)
+    for ((round = 1; round <= rounds; round++)); do
+        exec_fio_verify "$((SEED + round))" 5 "$TEST_DIR/fio.$round" &
+        load=$!
+        defer end_process "$load"
+        local before=$((RANDOM % 6000)) down=$((500 + RANDOM % 3000)) pick=$((1 + RANDOM % 3))
+        victim=cs$pick
+        # The first round hits where it hurts most.
+        [ "$round" != 1 ] || victim=$(volume_leader disk)
+        sleep_ms "$before"
+        echo "   round $round: kill $victim after $before ms, for $down ms"
+        node_kill "$victim"
+        sleep_ms "$down"
+        node_start "$victim"
+        wait "$load" || give_up "fio in round $round: $(tail -n 4 "$TEST_DIR/fio.$round.log")"
+        jq -e '.jobs[0] | .error == 0 and .read.total_ios == .write.total_ios and .write.total_ios > 0' "$TEST_DIR/fio.$round" >/dev/null ||
+            give_up "fio in round $round: $(jq -c '.jobs[0] | {error, read: .read.total_ios, write: .write.total_ios}' "$TEST_DIR/fio.$round")"
+        wait_ms=$(fio_wait_ms "$TEST_DIR/fio.$round")
+        [ "$wait_ms" -le "$longest" ] || longest=$wait_ms
+        wait_healthy
+    done
+    failover_within "$longest" "of one request"
+    copysets_agree
+}
+
+# Every process dies at once, the client's side too; what was acknowledged is there.
+test_kill_all() {
+    cluster_up
+    create_volume disk --size 512MiB
+    RANDOM=$SEED
+    local rounds round load after
+    rounds=$(ci_or_full 5 50)
+    for ((round = 1; round <= rounds; round++)); do
+        export_start disk
+        [ "$round" = 1 ] || (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" ||
+            give_up "round $round: $(cat "$TEST_DIR/verify.json")"
+        exec_nbd_load write --state "$TEST_DIR/state" --seed "$((SEED + round))" --depth 32 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+        load=$!
+        defer end_process "$load"
+        after=$((500 + RANDOM % 3000))
+        sleep_ms "$after"
+        kill_everything
+        wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+        jq -e '.errors == 0 and .disconnected and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
+        echo "   round $round: all killed after $after ms, $(jq -c '{acked, unanswered}' "$TEST_DIR/load.json")"
+        "$OGEE" dev up --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "round $round: dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+    done
+    export_start disk
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "at the end: $(cat "$TEST_DIR/verify.json")"
+    echo "   $(cat "$TEST_DIR/verify.json")"
+    copysets_agree
+}
+
+kill_everything() {
+    local name pid pids=("$EXPORT_PID")
+    for name in mds1 $(chunkservers); do
+        pid=$(node_pid "$name") || give_up "$name does not run: $(tail -n 3 "$DIR/logs/$name.log")"
+        pids+=("$pid")
+    done
+    kill -9 "${pids[@]}"
+    for pid in "${pids[@]}"; do
+        wait_for 10 process_gone "$pid"
+    done
+    wait "$EXPORT_PID" 2>/dev/null || true
+}
+
+# The metadata server is not on the way of I/O, not even when a leader dies.
+test_mds_down() {
+    cluster_up
+    create_volume disk --size 1GiB
+    export_start disk
+    local load victim
+    victim=$(volume_leader disk)
+    exec_fio_verify "$SEED" 14 "$TEST_DIR/fio.mds" &
+    load=$!
+    defer end_process "$load"
+    sleep 2
+    node_kill mds1
+    sleep 3
+    echo "   mds1 is down; kill $victim, which leads most"
+    node_kill "$victim"
+    wait "$load" || give_up "fio: $(tail -n 4 "$TEST_DIR/fio.mds.log")"
+    jq -e '.jobs[0] | .error == 0 and .write.total_ios > 0' "$TEST_DIR/fio.mds" >/dev/null
+    failover_within "$(fio_wait_ms "$TEST_DIR/fio.mds")" "of one request"
+    # A chunkserver comes back without the metadata server, too.
+    exec_fio_verify "$((SEED + 1))" 6 "$TEST_DIR/fio.back" &
+    load=$!
+    defer end_process "$load"
+    node_start "$victim"
+    wait "$load" || give_up "fio: $(tail -n 4 "$TEST_DIR/fio.back.log")"
+    node_start mds1
+    wait_healthy
+    export_stop
+    copysets_agree
+}
+
+# ---- memory -----------------------------------------------------------------------------------
+
+# Writing much more than the log and the volume hold: memory and disk use stay bounded.
+test_memory() {
+    local volume_mib=4096 log_mib=512 target_mib run=0 written=0 kinds kind bytes used used_max=0 limit_mib
+    target_mib=$(ci_or_full 6144 20480)
+    limit_mib=$((3 * (volume_mib + log_mib) + 1024))
+    [ "$(df -m --output=avail "$WORK" | tail -n 1)" -gt $((limit_mib + 2048)) ] || give_skip "needs $((limit_mib / 1024 + 2)) GiB free in $WORK"
+    cluster_up --log-size "${log_mib}MiB"
+    create_volume big --size "${volume_mib}MiB"
+    kinds=("write 1MiB 16" "randwrite 64KiB 32" "randwrite 4KiB 64" "randwrite 1MiB 8")
+    while [ "$written" -lt "$target_mib" ]; do
+        read -ra kind <<<"${kinds[run % ${#kinds[@]}]}"
+        "$OGEE" bench big --rw "${kind[0]}" --bs "${kind[1]}" --iodepth "${kind[2]}" --runtime "$(ci_or_full 8 20)" --seed "$((SEED + run))" -o json \
+            >"$TEST_DIR/bench.json" 2>"$TEST_DIR/bench.log" || give_up "bench ${kind[*]}: $(tail -n 3 "$TEST_DIR/bench.log")"
+        bytes=$(jq '.jobs[0].write.io_bytes' "$TEST_DIR/bench.json")
+        [ "$bytes" -gt 0 ] || give_up "bench ${kind[*]} wrote nothing"
+        written=$((written + bytes / 1048576)) run=$((run + 1))
+        used=$(du -sxm "$DIR" | cut -f1)
+        [ "$used" -le "$used_max" ] || used_max=$used
+        echo "   ${kind[*]}: $written MiB written in all, $used MiB on disk, $(resident_mib)"
+        [ "$run" -lt 200 ] || give_up "only $written MiB after $run runs"
+    done
+    local name peak
+    for name in $(chunkservers); do
+        peak=$(($(awk '/^VmHWM/ { print $2 }' "/proc/$(node_pid "$name")/status") / 1024))
+        [ "$peak" -lt 1024 ] || give_up "$name used $peak MiB of memory"
+    done
+    [ "$used_max" -lt "$limit_mib" ] || give_up "$used_max MiB on disk, more than $limit_mib"
+    wait_healthy
+    copysets_agree
+}
+
+# Peak resident memory of each chunkserver.
+resident_mib() {
+    local name pid text=peak
+    for name in $(chunkservers); do
+        pid=$(node_pid "$name") || give_up "$name ended: $(tail -n 3 "$DIR/logs/$name.log")"
+        text+=" $name $(($(awk '/^VmHWM/ { print $2 }' "/proc/$pid/status") / 1024))"
+    done
+    echo "$text MiB"
+}
+
+# ---- the group --------------------------------------------------------------------------------
+
+need_packages fio libnbd-bin python3-libnbd qemu-utils jq curl e2fsprogs xfsprogs postgresql-15
+build_release
+begin_group cluster
+
+run_test up test_up
+run_test up_user test_up_user
+run_test volume_commands test_volume_commands
+run_test status_and_metrics test_status_and_metrics
+run_test devices_refused test_devices_refused
+run_test clients test_clients
+run_test failover test_failover
+run_test postgres_ext4 test_postgres ext4
+[ "$FULL" = 0 ] || run_test postgres_xfs test_postgres xfs
+run_test fio_kills test_fio_kills
+run_test kill_all test_kill_all
+run_test mds_down test_mds_down
+run_test memory test_memory
