@@ -87,6 +87,7 @@ begin_group() {
 }
 
 end_group() {
+    [ -z "${TEST_PID:-}" ] || stop_test "the group was ended"
     if [ "$KEEP" = 1 ]; then
         echo "kept: $WORK"
     else
@@ -94,15 +95,14 @@ end_group() {
     fi
 }
 
-# run_test NAME FUNCTION [ARGUMENT...]
+# run_test NAME SECONDS FUNCTION [ARGUMENT...]   fails when it takes longer
 run_test() {
-    local name=$1 start=$SECONDS status reason
-    shift
+    local name=$1 limit=$2 start=$SECONDS status reason
+    shift 2
     [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" $name "* ]] || return 0
     TEST_DIR=$WORK/$name
     mkdir "$TEST_DIR"
-    echo "-- $name"
-    set +e
+    echo "-- $name (at most $limit s)"
     (
         set -eE
         trap run_deferred EXIT
@@ -110,9 +110,12 @@ run_test() {
         trap 'exit 130' INT
         trap 'note_error "$?" "${BASH_SOURCE[0]##*/}:$LINENO" "$BASH_COMMAND"' ERR
         "$@"
-    )
-    status=$?
-    set -e
+    ) &
+    TEST_PID=$!
+    wait_for "$limit" process_gone "$TEST_PID" || stop_test "took longer than $limit s"
+    status=0
+    wait "$TEST_PID" || status=$?
+    TEST_PID=
     reason=$(cat "$TEST_DIR/reason" 2>/dev/null || echo "ended with $status")
     echo "   $name took $((SECONDS - start)) s"
     case $status in
@@ -125,6 +128,29 @@ run_test() {
     esac
     # Stores are large; logs are not.
     [ "$KEEP" = 1 ] || rm -rf --one-file-system "$TEST_DIR"
+}
+
+# stop_test REASON   ends the running test and what it waits for; it then undoes what it did
+stop_test() {
+    local pid pids
+    echo "$1; it waited in: $(descendants "$TEST_PID" | xargs -r ps -o args= -p 2>/dev/null | grep -v 'ogee export\|nbdfuse\|postgres' | tail -n 1 | cut -c1-200)" >"$TEST_DIR/reason"
+    mapfile -t pids < <(descendants "$TEST_PID")
+    # The shell heeds its signal when its command has ended.
+    kill "$TEST_PID" "${pids[@]}" 2>/dev/null || true
+    wait_for 150 process_gone "$TEST_PID" && return 0
+    mapfile -t pids < <(descendants "$TEST_PID")
+    for pid in "${pids[@]}" "$TEST_PID"; do
+        kill -9 "$pid" 2>/dev/null || true
+    done
+}
+
+# The children of a process and theirs.
+descendants() {
+    local child
+    for child in $(ps -o pid= --ppid "$1"); do
+        echo "$child"
+        descendants "$child"
+    done
 }
 
 note_error() {

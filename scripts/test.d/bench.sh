@@ -35,4 +35,4 @@ test_bench() {
 need_packages jq
 build_release
 begin_group bench
-run_test bench test_bench
+run_test bench 90 test_bench

@@ -558,16 +558,17 @@ need_packages fio libnbd-bin python3-libnbd qemu-utils jq curl e2fsprogs xfsprog
 build_release
 begin_group cluster
 
-run_test up test_up
-run_test up_user test_up_user
-run_test volume_commands test_volume_commands
-run_test status_and_metrics test_status_and_metrics
-run_test devices_refused test_devices_refused
-run_test clients test_clients
-run_test failover test_failover
-run_test postgres_ext4 test_postgres ext4
-[ "$FULL" = 0 ] || run_test postgres_xfs test_postgres xfs
-run_test fio_kills test_fio_kills
-run_test kill_all test_kill_all
-run_test mds_down test_mds_down
-run_test memory test_memory
+# The limit of a test is far above its time: it ends what hangs.
+run_test up 120 test_up
+run_test up_user 90 test_up_user
+run_test volume_commands 90 test_volume_commands
+run_test status_and_metrics 120 test_status_and_metrics
+run_test devices_refused 120 test_devices_refused
+run_test clients 150 test_clients
+run_test failover "$(ci_or_full 150 500)" test_failover
+run_test postgres_ext4 "$(ci_or_full 300 1500)" test_postgres ext4
+[ "$FULL" = 0 ] || run_test postgres_xfs 1500 test_postgres xfs
+run_test fio_kills "$(ci_or_full 240 2400)" test_fio_kills
+run_test kill_all "$(ci_or_full 240 2400)" test_kill_all
+run_test mds_down 150 test_mds_down
+run_test memory "$(ci_or_full 400 2400)" test_memory
