@@ -91,6 +91,7 @@ async fn obey(
         match order {
             ShardOrder::Stop => return,
             ShardOrder::Report => {
+                shard.retire_failed_stores();
                 let report = Box::new(report::report(shard));
                 if events.send(ShardEvent::Report(report)).await.is_err() {
                     return;
@@ -134,6 +135,36 @@ async fn transfer(shard: &Shard, copyset: CopysetId, to: ReplicaId) {
 }
 
 impl Shard {
+    /// Stops the groups of a store whose write-back has failed: their log could never be freed
+    /// again, and a device that fails writes is no place to acknowledge them. Leaders move.
+    fn retire_failed_stores(&self) {
+        for open in self
+            .stores
+            .iter()
+            .filter(|open| open.keeper.failure().is_some())
+        {
+            for hosted in self
+                .hosted()
+                .into_iter()
+                .filter(|hosted| hosted.store == open.id())
+            {
+                if self
+                    .groups
+                    .borrow_mut()
+                    .remove(&hosted.group.copyset())
+                    .is_some()
+                {
+                    tracing::error!(store = %open.id(), copyset = %hosted.group.copyset(),
+                        "the store has failed: the replica is out of service");
+                    open.keeper.remove(hosted.group.copyset());
+                    drop(ogee_runtime::spawn(
+                        async move { hosted.group.shutdown().await },
+                    ));
+                }
+            }
+        }
+    }
+
     /// Proposes the removal where this shard leads; the others learn it from the log.
     fn remove_volume(self: &Rc<Self>, volume: VolumeId, copysets: Vec<CopysetId>) {
         let mut removing = self.removing.borrow_mut();
