@@ -2,7 +2,7 @@
 # Shared by the scripts: paths, packages, messages. Sourced, not run.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-OGEE=$REPO/target/release/ogee
+OGEE=${CARGO_TARGET_DIR:-$REPO/target}/release/ogee
 
 say() { printf '\n== %s\n' "$*"; }
 die() {

@@ -192,7 +192,7 @@ test_devices_refused() {
     node_pid cs1 >/dev/null || give_up "the owner of the device died"
 
     local image=$TEST_DIR/foreign.img before
-    truncate -s 4G "$image"
+    truncate -s 1G "$image"
     mkfs.ext4 -q -F "$image"
     before=$(sha256sum <"$image")
     conf_for "$image" "$TEST_DIR/foreign.toml"

@@ -66,10 +66,10 @@ impl Group {
         let (group, peer) = (self.clone(), peer.clone());
         drop(ogee_runtime::spawn(async move {
             let (prev, last) = (
-                request.prev_log_id.clone(),
-                request.entries.last().map(|entry| entry.log_id.clone()),
+                request.prev_log_id,
+                request.entries.last().map(|entry| entry.log_id),
             );
-            let matched = last.or_else(|| prev.clone());
+            let matched = last.or(prev);
             match group.raft().append_entries(request).await {
                 Ok(response) => {
                     let result = response.into_stream_result(prev, matched);

@@ -505,7 +505,7 @@ impl Group {
             return;
         }
         let mut metrics = raft.metrics();
-        let wanted = Some(upto.clone());
+        let wanted = Some(upto);
         let noted = metrics.wait_until(move |metrics| metrics.snapshot >= wanted);
         if ogee_runtime::timeout(SNAPSHOT_NOTE, noted).await.is_err() {
             tracing::warn!(copyset = %self.copyset(), "openraft took no note of a checkpoint");

@@ -245,7 +245,7 @@ impl Replica {
         let new = snapshot.state;
         {
             let mut state = self.state.borrow_mut();
-            state.applied = meta.last_log_id.clone();
+            state.applied = meta.last_log_id;
             state.membership = meta.last_membership.clone();
             state.sessions = new.sessions.clone();
             state.overlay.clear();

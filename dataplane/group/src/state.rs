@@ -49,7 +49,7 @@ impl State {
                 .is_none_or(|applied| applied.index + 1 == index),
             "entries apply in log order without a gap"
         );
-        self.applied = Some(entry.log_id.clone());
+        self.applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => (Applied { status: Status::Ok }, Effect::None),
             EntryPayload::Membership(membership) => {

@@ -40,7 +40,12 @@ impl Shard {
         let (shard, arrived) = (self.clone(), ogee_runtime::now());
         drop(ogee_runtime::spawn(async move {
             shard.metrics.queue.observe(ogee_runtime::now() - arrived);
+            let header = frame.header;
             let answer = serve(&group, frame).await;
+            tracing::trace!(request = %header.request_id, peer = %peer.hello().name,
+                kind = ?header.kind, copyset = %header.copyset, key = %header.key,
+                offset = header.offset, length = header.length, sequence = %header.sequence,
+                status = answer.header.status.text(), "request");
             reply(&peer, answer);
             drop(permit);
         }));
