@@ -176,7 +176,7 @@ impl Shard {
             };
             if group.report().is_leader {
                 drop(ogee_runtime::spawn(async move {
-                    propose_removal(&group, volume).await
+                    propose_removal(&group, volume).await;
                 }));
             }
         }
