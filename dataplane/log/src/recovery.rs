@@ -257,7 +257,6 @@ impl Walk<'_> {
         head: &SegmentHead,
         successor: Option<&SegmentHead>,
     ) -> Result<Tail, LogError> {
-        eprintln!("SEG slot {} seq {} epoch {} first_batch {} previous {:?} oldest {} len {} next {:?}", head.slot, head.sequence, head.epoch, head.first_batch, head.previous, head.oldest_live, head.len(), successor.map(|s|(s.sequence,s.previous)));
         self.replay.begin_segment(head);
         let mut reader = SegmentReader::new(self.device, self.store, &self.geometry, head.slot);
         let known_len = successor
@@ -282,7 +281,6 @@ impl Walk<'_> {
             {
                 break;
             }
-            eprintln!("   batch {} at {} len {} records {:?}", batch.head.place.sequence, batch.at, batch.head.len(), records.len());
             cursor.pass(&batch);
             self.apply(head, &reader, &batch, records)?;
         }
@@ -394,7 +392,6 @@ impl Walk<'_> {
         let later = reader
             .batch_after(cursor.at + PAGE, head.sequence, head.epoch)
             .await?;
-        if let Some(l)=&later { eprintln!("LATER at {} place {:?} cursor {} expected {} proven {}", l.at, l.head.place, cursor.at, cursor.expected, cursor.proven); }
         let known = newest && cursor.expected <= cursor.proven;
         if known || later.is_some() {
             return Err(self.unreadable(head, reader, cursor));
