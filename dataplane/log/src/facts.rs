@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     /// Index of the first live entry, one past `last` when none is live. Not always one past
     /// `purged`: a log may begin anywhere.
     pub first: u64,
+    /// Identity of the last entry, which the next one repeats; 0 if it is not known.
+    pub last_crc: u32,
 }
 
 impl Facts {
@@ -42,20 +44,22 @@ impl Facts {
         self.last.map(|last| LogIndex::new(last.index.get() + 1))
     }
 
-    /// Adds an entry; tells whether it follows.
-    pub(crate) fn append(&mut self, id: LogId) -> bool {
+    /// Adds an entry with this identity; tells whether it follows.
+    pub(crate) fn append(&mut self, id: LogId, crc: u32) -> bool {
         match self.next_index() {
             Some(next) if next != id.index => return false,
             Some(_) => {}
             None => self.first = id.index.get(),
         }
         self.last = Some(id);
+        self.last_crc = crc;
         true
     }
 
-    /// Drops what comes after `last`, which the caller has looked up.
-    pub(crate) fn truncate(&mut self, last: Option<LogId>) {
+    /// Drops what comes after `last`, which the caller has looked up with its identity.
+    pub(crate) fn truncate(&mut self, last: Option<LogId>, crc: u32) {
         self.last = last;
+        self.last_crc = crc;
         self.first = last.map_or(0, |last| self.first.min(last.index.get() + 1));
     }
 
@@ -67,6 +71,11 @@ impl Facts {
         self.purged = Some(upto);
         let next = upto.index.get() + 1;
         if self.last.is_none_or(|last| last.index <= upto.index) {
+            self.last_crc = if self.last == Some(upto) {
+                self.last_crc
+            } else {
+                0
+            };
             self.last = Some(upto);
             self.first = next;
         } else {
@@ -83,7 +92,7 @@ mod tests {
     fn filled(first: u64, last: u64) -> Facts {
         let mut facts = Facts::default();
         for index in first..=last {
-            assert!(facts.append(LogId::new(1, index)));
+            assert!(facts.append(LogId::new(1, index), 7));
         }
         facts
     }
@@ -92,8 +101,8 @@ mod tests {
     fn an_empty_log_begins_anywhere_and_then_counts() {
         let mut facts = filled(5, 7);
         assert_eq!(facts.live(), 5..8);
-        assert!(!facts.append(LogId::new(1, 7)));
-        assert!(!facts.append(LogId::new(1, 9)));
+        assert!(!facts.append(LogId::new(1, 7), 7));
+        assert!(!facts.append(LogId::new(1, 9), 7));
         assert_eq!(facts.next_index(), Some(LogIndex::new(8)));
     }
 
@@ -106,21 +115,24 @@ mod tests {
         assert_eq!(facts.live(), 5..7);
         facts.purge(LogId::new(1, 3));
         assert_eq!(facts.purged, Some(LogId::new(1, 4)));
+        assert_eq!(facts.last_crc, 7);
         facts.purge(LogId::new(9, 20));
+        assert_eq!(facts.last_crc, 0);
         assert_eq!(facts.live(), 21..21);
         assert_eq!(facts.last, Some(LogId::new(9, 20)));
-        assert!(facts.append(LogId::new(9, 21)));
+        assert!(facts.append(LogId::new(9, 21), 7));
         assert_eq!(facts.live(), 21..22);
     }
 
     #[test]
     fn truncation_to_nothing_forgets_the_beginning() {
         let mut facts = filled(2, 6);
-        facts.truncate(Some(LogId::new(1, 3)));
+        facts.truncate(Some(LogId::new(1, 3)), 3);
+        assert_eq!(facts.last_crc, 3);
         assert_eq!(facts.live(), 2..4);
-        facts.truncate(None);
+        facts.truncate(None, 0);
         assert_eq!(facts.live(), 0..0);
-        assert!(facts.append(LogId::new(1, 40)));
+        assert!(facts.append(LogId::new(1, 40), 7));
         assert_eq!(facts.live(), 40..41);
     }
 
@@ -128,8 +140,8 @@ mod tests {
     fn truncation_to_the_purged_entry_continues_after_it() {
         let mut facts = filled(5, 6);
         facts.purge(LogId::new(1, 1));
-        facts.truncate(facts.purged);
+        facts.truncate(facts.purged, 0);
         assert_eq!(facts.live(), 2..2);
-        assert!(facts.append(LogId::new(2, 2)));
+        assert!(facts.append(LogId::new(2, 2), 7));
     }
 }

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | 0 | `SegmentHeader`, rest zero |
 //! | 1 | the same page again |
-//! | 2 .. 2+t | state table: `TableRecord` per group, `t = ceil(groups * 80 / 4096)` pages |
+//! | 2 .. 2+t | state table: `TableRecord` per group, `t = ceil(groups * 88 / 4096)` pages |
 //! | 2+t .. 2+2t | the same table again |
 //! | 2+2t .. | batches, back to back |
 //!
@@ -46,7 +46,8 @@
 //! * *A segment header.* Written before any batch of its segment, into a free slot. If half of it
 //!   is there, either it is valid (then it says what the previous segment says) or the slot counts
 //!   as unused and the previous segment is still the newest. The slot's earlier content was free:
-//!   the records that freed it were durable before the slot was chosen.
+//!   the records that freed it were durable before the slot was chosen. The older header may still
+//!   be whole while its table or its first batches are overwritten; see *Damage*.
 //! * *Stale bytes.* Batches carry store, segment sequence, segment epoch, page number and the
 //!   checksum of their predecessor (the first one: of the segment header). The epoch grows at every
 //!   open, and an open appends nothing to an old segment but one empty batch, over the torn one if
@@ -58,6 +59,18 @@
 //! A bad batch is a *torn tail* when it lies in the newest segment, no valid batch of the same
 //! segment and epoch follows (scanned in steps of a page), and its sequence is above the highest
 //! `durable_upto` seen. Everything else is damage and is reported, never truncated.
+//!
+//! # Damage
+//!
+//! What a sealed segment (any but the newest) held besides live entries is repeated by the table
+//! of the next segment that is there. So if part of a sealed segment is unreadable, the rest of it
+//! is passed over, and it is damage if and only if a live entry is then missing or is not the right
+//! one: entries are chained by their identities (CRC32C of header and head, which holds the
+//! payload's CRC32C), and the table holds the identity of the last one. An older copy of an index
+//! can therefore not pass for the lost one. In the newest segment every unreadable batch that is
+//! not a torn tail is damage.
+//!
+//! # What stays open
 //!
 //! *The window left*: if the last batch was acknowledged and the medium then loses it, it looks
 //! like a torn tail. 10 ms after the last write an empty *closing* batch raises `durable_upto`, so
@@ -159,6 +172,10 @@ pub(crate) struct TableRecord {
     pub last_index: U64,
     /// Index of the first live entry; one past `last` when none is live.
     pub first: U64,
+    /// Identity of the last entry, 0 if unknown.
+    pub last_crc: U32,
+    /// Zero.
+    pub reserved: U32,
 }
 
 /// There is a vote.
@@ -232,7 +249,7 @@ pub(crate) struct RecordHeader {
     pub payload_len: U32,
     /// Entry: CRC32C of its payload.
     pub payload_crc: U32,
-    /// Entry: identity of the entry before it, 0 if there was none.
+    /// Entry: identity of the entry before it. Truncation: of the new last entry. 0 if unknown.
     pub chain: U32,
     /// Identity: CRC32C of this header and the head, without place and kind of copy.
     pub crc: U32,
@@ -243,7 +260,7 @@ pub(crate) struct RecordHeader {
 }
 
 const _: () = assert!(SEGMENT_HEADER_LEN == 112);
-const _: () = assert!(TABLE_RECORD_LEN == 80);
+const _: () = assert!(TABLE_RECORD_LEN == 88);
 const _: () = assert!(BATCH_HEADER_LEN == 96);
 const _: () = assert!(RECORD_HEADER_LEN == 56);
 const _: () = assert!(BATCH_HEADER_LEN.is_multiple_of(RECORD_ALIGN));

@@ -36,8 +36,6 @@ pub(crate) struct Front {
     pub entries: Window<Slot>,
     /// Bytes of heads and payloads of the live entries.
     pub bytes: u64,
-    /// Identity of the last entry, 0 if unknown: the next one's chain.
-    tail_crc: u32,
 }
 
 /// What a recovery would find: every record that became durable, applied in order.
@@ -101,7 +99,7 @@ impl Front {
         let mut facts = self.facts;
         for id in ids {
             let expected = facts.next_index().unwrap_or(id.index);
-            let fits = id.index.get() < u64::MAX && facts.append(id);
+            let fits = id.index.get() < u64::MAX && facts.append(id, 0);
             if !fits {
                 return Err(LogError::NotConsecutive {
                     group,
@@ -113,16 +111,10 @@ impl Front {
         Ok(())
     }
 
-    /// Identity that the next entry's record repeats.
-    pub(crate) const fn tail_crc(&self) -> u32 {
-        self.tail_crc
-    }
-
     /// Adds a checked entry.
     pub(crate) fn push(&mut self, slot: Slot) {
-        let follows = self.facts.append(slot.record.id);
+        let follows = self.facts.append(slot.record.id, slot.record.crc);
         assert!(follows, "entries are checked before they are accepted");
-        self.tail_crc = slot.record.crc;
         self.bytes += slot.bytes();
         self.entries.push(slot.record.id.index.get(), slot);
     }
@@ -174,18 +166,15 @@ impl Front {
 
     /// Drops the entries after `last`, handing each to `dropped`.
     pub(crate) fn truncate(&mut self, last: Option<LogId>, dropped: impl FnMut(Slot)) {
-        self.facts.truncate(last);
-        self.keep_live(dropped);
-        self.tail_crc = last
+        let crc = last
             .and_then(|last| self.entries.get(last.index.get()))
             .map_or(0, |slot| slot.record.crc);
+        self.facts.truncate(last, crc);
+        self.keep_live(dropped);
     }
 
     /// Drops the entries up to `upto`, handing each to `dropped`.
     pub(crate) fn purge(&mut self, upto: LogId, dropped: impl FnMut(Slot)) {
-        if self.facts.last.is_none_or(|last| last.index < upto.index) {
-            self.tail_crc = 0;
-        }
         self.facts.purge(upto);
         self.keep_live(dropped);
     }
@@ -205,17 +194,12 @@ impl Front {
 
     /// Continues after recovery.
     pub(crate) fn recovered(facts: Facts, entries: Window<Slot>) -> Self {
-        let tail_crc = facts
-            .last
-            .and_then(|last| entries.get(last.index.get()))
-            .map_or(0, |slot| slot.record.crc);
         let bytes = entries.iter().map(|(_, slot)| slot.bytes()).sum();
         Self {
             exists: true,
             facts,
             entries,
             bytes,
-            tail_crc,
         }
     }
 }

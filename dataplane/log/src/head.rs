@@ -171,6 +171,7 @@ fn table_record(group: CopysetId, facts: &Facts) -> TableRecord {
     let mut flags = 0;
     record.group = group.get().into();
     record.first = facts.first.into();
+    record.last_crc = facts.last_crc.into();
     if let Some(vote) = facts.vote {
         flags |= FLAG_VOTE
             | if vote.committed {
@@ -221,6 +222,7 @@ fn facts_of(record: &TableRecord) -> Option<(CopysetId, Facts)> {
         ),
         last: id(FLAG_LAST, record.last_term.get(), record.last_index.get()),
         first: record.first.get(),
+        last_crc: record.last_crc.get(),
     };
     let last = facts.last.map_or(0, |last| last.index.get());
     let sane = last < u64::MAX && facts.first <= last.saturating_add(1);
@@ -249,6 +251,7 @@ mod tests {
             purged: (group == 2).then(|| LogId::new(1, 2)),
             last: (group == 2).then(|| LogId::new(3, 8)),
             first: if group == 2 { 3 } else { 0 },
+            last_crc: group * 3,
         };
         SegmentHead {
             store: STORE,
@@ -269,7 +272,7 @@ mod tests {
 
     #[test]
     fn survives_encoding_with_any_number_of_groups() {
-        for groups in [0, 1, 3, 51, 52, 200, 1024] {
+        for groups in [0, 1, 3, 46, 47, 200, 1024] {
             let mut head = head(groups);
             let area = head.encode();
             assert_eq!(area.len(), head.len());

@@ -34,7 +34,11 @@ pub(crate) enum Record {
     Moved(EntryRecord),
     Vote(Vote),
     Committed(LogId),
-    Truncate(Option<LogId>),
+    /// The new last entry and its identity.
+    Truncate {
+        last: Option<LogId>,
+        crc: u32,
+    },
     Purge(LogId),
     RemoveGroup,
 }
@@ -144,7 +148,11 @@ impl Record {
             Self::Moved(entry) => return entry.header(RecordKind::Moved, group),
             Self::Vote(vote) => vote_header(vote, group),
             Self::Committed(id) => id_header(RecordKind::Committed, Some(*id), group),
-            Self::Truncate(last) => id_header(RecordKind::Truncate, *last, group),
+            Self::Truncate { last, crc } => {
+                let mut header = id_header(RecordKind::Truncate, *last, group);
+                header.chain = (*crc).into();
+                header
+            }
             Self::Purge(id) => id_header(RecordKind::Purge, Some(*id), group),
             Self::RemoveGroup => id_header(RecordKind::RemoveGroup, None, group),
         };
@@ -163,7 +171,10 @@ impl Record {
                 committed: u32::from(header.flags) & FLAG_VOTE_COMMITTED != 0,
             }),
             RecordKind::Committed => Self::Committed(id?),
-            RecordKind::Truncate => Self::Truncate(id),
+            RecordKind::Truncate => Self::Truncate {
+                last: id,
+                crc: header.chain.get(),
+            },
             RecordKind::Purge => Self::Purge(id?),
             RecordKind::RemoveGroup => Self::RemoveGroup,
         })
@@ -254,8 +265,11 @@ mod tests {
                 committed: true,
             }),
             Record::Committed(LogId::new(1, 0)),
-            Record::Truncate(None),
-            Record::Truncate(Some(LogId::new(0, 0))),
+            Record::Truncate { last: None, crc: 0 },
+            Record::Truncate {
+                last: Some(LogId::new(0, 0)),
+                crc: 71,
+            },
             Record::Purge(LogId::new(4, 40)),
             Record::RemoveGroup,
         ]

@@ -2,7 +2,7 @@
 //!
 //! *Place*: the first half of `Log::open`. *Owner*: the task that opens the log; it only reads.
 //! *Invariants*: what was acknowledged is found, or the log is reported damaged; a torn tail is
-//! dropped only where `format` allows; running it again on the same medium gives the same result.
+//! dropped only where `format` allows; damage is overlooked only if nothing live was there; running it again on the same medium gives the same result.
 //! *On failure*: the error names the place; nothing was written.
 
 use crate::error::{DamageReason, GeometryField, LogError};
@@ -33,10 +33,18 @@ pub(crate) async fn recover(
         store: options.store,
         replay: Replay::default(),
     };
-    let mut end = Tail::default();
+    let (mut end, mut damage) = (Tail::default(), None);
     for (position, head) in chain.iter().enumerate() {
         let successor = chain.get(position + 1);
-        end = walk.segment(head, successor).await?;
+        match walk.segment(head, successor).await {
+            Ok(tail) => end = tail,
+            // It matters only if something live was there: that is known at the end.
+            Err(error @ LogError::Damaged { .. }) if successor.is_some() => {
+                tracing::warn!(%error, "part of a segment is unreadable");
+                damage.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
     let newest = chain
         .last()
@@ -47,7 +55,8 @@ pub(crate) async fn recover(
         offset: geometry.slot_start(newest.slot),
         reason,
     };
-    let groups = walk.replay.finish().map_err(damaged)?;
+    let groups = walk.replay.finish();
+    let groups = groups.map_err(|reason| damage.unwrap_or_else(|| damaged(reason)))?;
     let mut segments = Segments::new(geometry);
     chain
         .iter()

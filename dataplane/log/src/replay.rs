@@ -63,7 +63,7 @@ impl Replay {
         match decoded.record {
             Record::Entry(record) => {
                 let index = record.id.index;
-                if !group.facts.append(record.id) {
+                if !group.facts.append(record.id, record.crc) {
                     return Err(DamageReason::EntryOrder { group: id, index });
                 }
                 group.place(record, slot, payload_at);
@@ -75,7 +75,7 @@ impl Replay {
             }
             Record::Vote(vote) => group.facts.vote = Some(vote),
             Record::Committed(committed) => group.facts.committed = Some(committed),
-            Record::Truncate(last) => group.facts.truncate(last),
+            Record::Truncate { last, crc } => group.facts.truncate(last, crc),
             Record::Purge(upto) => group.facts.purge(upto),
             Record::RemoveGroup => {}
         }
@@ -83,7 +83,9 @@ impl Replay {
         Ok(())
     }
 
-    /// All groups, if no live entry is missing.
+    /// All groups, if no live entry is missing. Each entry knows the one before it and the state
+    /// knows the last one, so nothing that is left over from before a lost record can pass for
+    /// what the record said.
     pub(crate) fn finish(self) -> Result<BTreeMap<CopysetId, Group>, DamageReason> {
         self.groups
             .into_iter()
@@ -148,6 +150,14 @@ impl Replayed {
                 },
             );
         }
+        if let (Some(before), Some(last)) = (before, self.facts.last)
+            && before != self.facts.last_crc
+        {
+            return Err(DamageReason::EntryChain {
+                group,
+                index: last.index,
+            });
+        }
         Ok(Group {
             front: Front::recovered(self.facts, entries),
             durable: Durable {
@@ -196,10 +206,11 @@ mod tests {
     }
 
     /// A segment begins in which the group's live entries are said to be `first..=last`.
-    fn begin(replay: &mut Replay, first: u64, last: LogId) {
+    fn begin(replay: &mut Replay, first: u64, last: &EntryRecord) {
         let facts = Facts {
             first,
-            last: Some(last),
+            last: Some(last.id),
+            last_crc: last.crc,
             ..Facts::default()
         };
         replay.begin_segment(&SegmentHead {
@@ -233,7 +244,7 @@ mod tests {
             chain: third.crc,
             ..fourth
         };
-        begin(&mut replay, 3, LogId::new(1, 4));
+        begin(&mut replay, 3, &fourth);
         apply(&mut replay, Record::Moved(fourth)).unwrap();
         apply(&mut replay, Record::Moved(entry(1, 9, 0))).unwrap();
         apply(&mut replay, Record::Moved(third)).unwrap();
@@ -243,7 +254,7 @@ mod tests {
     #[test]
     fn a_live_entry_without_a_record_is_missing() {
         let mut replay = Replay::default();
-        begin(&mut replay, 3, LogId::new(1, 4));
+        begin(&mut replay, 3, &entry(1, 4, 0));
         apply(&mut replay, Record::Moved(entry(1, 4, 0))).unwrap();
         let missing = DamageReason::EntryMissing {
             group: GROUP,
@@ -268,6 +279,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lost_record_replaced_does_not_pass_for_it() {
+        let mut replay = Replay::default();
+        apply(&mut replay, Record::Entry(entry(1, 3, 0))).unwrap();
+        // Lost: a truncation, and another entry 3.
+        begin(&mut replay, 3, &entry(2, 3, 0));
+        let stale = DamageReason::EntryChain {
+            group: GROUP,
+            index: LogIndex::new(3),
+        };
+        assert_eq!(finish(replay), Err(stale));
+    }
+
+    #[test]
     fn an_entry_must_follow() {
         let mut replay = Replay::default();
         apply(&mut replay, Record::Entry(entry(1, 3, 0))).unwrap();
@@ -284,7 +308,7 @@ mod tests {
         for index in 1..=6 {
             apply(&mut replay, Record::Entry(entry(1, index, 0))).unwrap();
         }
-        begin(&mut replay, 3, LogId::new(1, 3));
+        begin(&mut replay, 3, &entry(1, 3, 0));
         assert_eq!(finish(replay).unwrap().live(), 3..4);
         let mut replay = Replay::default();
         apply(&mut replay, Record::Entry(entry(1, 1, 0))).unwrap();

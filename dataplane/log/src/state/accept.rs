@@ -89,7 +89,7 @@ impl State {
             let serial = self.serial;
             self.serial += 1;
             let front = self.touch(group);
-            let record = EntryRecord::new(group, &entry, front.tail_crc());
+            let record = EntryRecord::new(group, &entry, front.facts.last_crc);
             front.push(Slot {
                 record: record.clone(),
                 serial,
@@ -146,8 +146,9 @@ impl State {
         let Self { groups, cache, .. } = self;
         let front = &mut groups.entry(group).or_default().front;
         front.truncate(last, |slot| forget(cache, &slot));
+        let crc = front.facts.last_crc;
         self.sweep_cache();
-        self.control(group, Some(Record::Truncate(last)), Some(done));
+        self.control(group, Some(Record::Truncate { last, crc }), Some(done));
     }
 
     /// Accepts a purge.

@@ -55,8 +55,8 @@ impl State {
             Record::RemoveGroup => self.apply_removal(item.group),
             Record::Vote(vote) => self.durable(item.group).facts.vote = Some(*vote),
             Record::Committed(id) => self.durable(item.group).facts.committed = Some(*id),
-            Record::Truncate(last) => {
-                self.durable(item.group).facts.truncate(*last);
+            Record::Truncate { last, crc } => {
+                self.durable(item.group).facts.truncate(*last, *crc);
                 self.release_dead(item.group);
             }
             Record::Purge(upto) => {
@@ -83,7 +83,7 @@ impl State {
         let place = place_of(slot, entry);
         let durable = self.durable(item.group);
         assert!(
-            durable.facts.append(entry.id),
+            durable.facts.append(entry.id, entry.crc),
             "entries are written in the order accepted"
         );
         durable.places.push(index, place);

@@ -410,10 +410,10 @@ fn groups_are_bounded_by_the_segment_header() {
             }
         };
         assert!(
-            matches!(refused, LogError::TooManyGroups { max: 51, .. }),
+            matches!(refused, LogError::TooManyGroups { max: 46, .. }),
             "{refused}"
         );
-        assert_eq!((created, log.groups().len()), (51, 51));
+        assert_eq!((created, log.groups().len()), (46, 46));
         log.remove_group(CopysetId::new(7)).await.expect("remove");
         group(&log, 99)
             .save_vote(vote(1))
