@@ -49,6 +49,7 @@ impl Group {
                 return;
             }
         };
+        self.note_leader(&request.vote);
         if frame.header.stream == 0 {
             self.append_once(peer, frame.header, request);
         } else {

@@ -82,3 +82,109 @@ fn header(replica: ReplicaId, has_state: bool) -> Vec<u8> {
         .u8(u8::from(has_state));
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{CheckpointState, VERSION};
+    use crate::codec_tests::stored_membership;
+    use crate::command::{CommandHead, CommandKind};
+    use crate::session::{Admission, Sessions};
+    use ogee_proto::id::{
+        ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
+    };
+    use ogee_proto::wire::{Status, WireError};
+    use proptest::collection::{btree_map, btree_set, vec};
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    const VERSION_AT: usize = 4;
+
+    /// Sessions as apply makes them: sealed, with some requests applied.
+    fn sessions() -> impl Strategy<Value = Sessions> {
+        btree_map(any::<u64>(), btree_set(1..500u64, 0..20), 0..5)
+            .prop_map(|volumes| applied(&volumes))
+    }
+
+    fn applied(volumes: &BTreeMap<u64, BTreeSet<u64>>) -> Sessions {
+        let mut sessions = Sessions::default();
+        for (volume, sequences) in volumes {
+            let head = |sequence| CommandHead {
+                kind: CommandKind::Write,
+                key: ChunkKey {
+                    volume: VolumeId::new(*volume),
+                    chunk: ChunkIndex::new(0),
+                },
+                offset: 0,
+                length: 4096,
+                client: ClientId::new(volume ^ 5),
+                epoch: Epoch::new(3),
+                incarnation: Incarnation::new(1),
+                sequence: Sequence::new(sequence),
+                watermark: Sequence::new(0),
+            };
+            assert_eq!(sessions.seal(&head(0)), Status::Ok);
+            for sequence in sequences {
+                assert_eq!(sessions.admit(&head(*sequence)), Admission::Apply);
+            }
+        }
+        sessions
+    }
+
+    proptest! {
+        #[test]
+        fn a_state_survives_its_encoding(
+            id in any::<(u64, u64)>(),
+            replica in any::<u64>(),
+            membership in stored_membership(),
+            sessions in sessions(),
+        ) {
+            let applied = LogId::new(id.0, id.1);
+            let state = CheckpointState { applied, membership, sessions };
+            let replica = ReplicaId::new(replica);
+            let bytes = state.encode(replica);
+            let back = CheckpointState::decode(applied, &bytes);
+            prop_assert_eq!(back, Ok((replica, Some(state))));
+            for len in 0..bytes.len() {
+                prop_assert!(CheckpointState::decode(applied, &bytes[..len]).is_err());
+            }
+            let longer = [bytes.as_slice(), &[0]].concat();
+            prop_assert!(CheckpointState::decode(applied, &longer).is_err());
+        }
+
+        #[test]
+        fn any_bytes_behind_the_header(bytes in vec(any::<u8>(), 0..300)) {
+            let mut all = CheckpointState::encode_new(ReplicaId::new(1));
+            all.pop();
+            all.extend(bytes);
+            let _ = CheckpointState::decode(LogId::default(), &all);
+        }
+    }
+
+    #[test]
+    fn a_new_replica_has_its_id_and_no_state() {
+        let bytes = CheckpointState::encode_new(ReplicaId::new(9));
+        let back = CheckpointState::decode(LogId::default(), &bytes);
+        assert_eq!(back, Ok((ReplicaId::new(9), None)));
+    }
+
+    #[test]
+    fn another_version_is_refused_and_both_are_named() {
+        let mut bytes = CheckpointState::encode_new(ReplicaId::new(9));
+        let newer = VERSION + 1;
+        bytes[VERSION_AT..VERSION_AT + 2].copy_from_slice(&newer.to_le_bytes());
+        let refused = CheckpointState::decode(LogId::default(), &bytes).unwrap_err();
+        let (peer, ours) = (newer, VERSION);
+        assert_eq!(refused, WireError::Version { peer, ours });
+        let text = refused.to_string();
+        assert!(
+            text.contains(&newer.to_string()) && text.contains(&ours.to_string()),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused_by_their_magic() {
+        let refused = CheckpointState::decode(LogId::default(), b"JUNKJUNKJUNKJUNK");
+        assert_eq!(refused, Err(WireError::Magic(u32::from_le_bytes(*b"JUNK"))));
+    }
+}

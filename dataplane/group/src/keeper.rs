@@ -100,6 +100,9 @@ impl StoreKeeper {
 
     /// Runs a cycle now and waits for its end; `false` if it could not be done.
     pub async fn checkpoint_now(&self) -> bool {
+        if self.inner.has_ended() {
+            return false;
+        }
         let (sender, receiver) = oneshot::channel();
         self.inner.asked.borrow_mut().push(sender);
         self.inner.wake.notify_all();
@@ -128,7 +131,7 @@ impl StoreKeeper {
 impl Inner {
     async fn run(&self) {
         let mut idle = Duration::ZERO;
-        while !self.stopping.get() && self.failed.borrow().is_none() {
+        while !self.has_ended() {
             let woken = self.wake.notified();
             if self.asked.borrow().is_empty() && ogee_runtime::timeout(LOOK, woken).await.is_err() {
                 idle += LOOK;
@@ -149,6 +152,12 @@ impl Inner {
                 *self.failed.borrow_mut() = Some(Rc::new(error));
             }
         }
+        // Who asked too late learns it by the end of the channel.
+        self.asked.borrow_mut().clear();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stopping.get() || self.failed.borrow().is_some()
     }
 
     fn fill_percent(&self) -> u64 {
@@ -279,5 +288,27 @@ async fn load(replica: &Replica, dirty: &DirtyBlock) -> Result<Option<BlockChang
             let (copyset, key) = (replica.copyset, dirty.key);
             Err(GroupError::Race { copyset, key })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::{Lone, run};
+    use futures_util::poll;
+    use std::pin::pin;
+
+    #[test]
+    fn a_keeper_that_has_stopped_makes_no_checkpoint_and_keeps_nobody_waiting() {
+        run(async {
+            let lone = Lone::start().await;
+            assert!(lone.keeper.checkpoint_now().await);
+            let mut early = pin!(lone.keeper.checkpoint_now());
+            assert!(poll!(&mut early).is_pending());
+            lone.keeper.stop();
+            assert!(!lone.keeper.checkpoint_now().await);
+            // Asked in time or too late, depending on where the task was: answered either way.
+            early.await;
+            assert!(!lone.keeper.checkpoint_now().await);
+        });
     }
 }

@@ -46,6 +46,13 @@ mod snapshot;
 mod state;
 mod types;
 
+#[cfg(test)]
+mod codec_tests;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod log_suite;
+
 pub use command::{Applied, Command, CommandHead, CommandKind, PayloadRef};
 pub use config::{GroupConfig, GroupConfigError};
 pub use digest::{ChunkDigest, GroupDigest};

@@ -35,35 +35,36 @@ impl Linearizer {
     /// Waits until a round that starts after this call has confirmed leadership, and everything
     /// committed before it has been applied.
     pub(crate) async fn check(self: &Rc<Self>, raft: &Raft<TypeConfig, Machine>) -> Answer {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.borrow_mut().push(sender);
-        if !self.running.replace(true) {
-            self.clone().run(raft).await;
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            self.waiting.borrow_mut().push(sender);
+            if !self.running.replace(true) {
+                self.clone().run(raft).await;
+            }
+            // Without an answer the caller that ran the round went away in the middle: ask again.
+            if let Ok(answer) = receiver.await {
+                return answer;
+            }
         }
-        receiver.await.unwrap_or(Err(NotReadable::Stopped))
     }
 
     /// Runs one round in the caller's task, then hands later waiters to a task of their own, so
     /// that a lone read costs no spawn.
     async fn run(self: Rc<Self>, raft: &Raft<TypeConfig, Machine>) {
-        // If the caller goes away mid-round, its guard lets the next caller start a new one.
-        let guard = RunGuard {
-            linearizer: self.clone(),
-        };
+        let mut turn = Turn::new(&self);
         self.round(raft).await;
-        drop(guard);
+        turn.done = true;
+        drop(turn);
         if self.waiting.borrow().is_empty() || self.running.replace(true) {
             return;
         }
         let raft = raft.clone();
         drop(ogee_runtime::spawn(async move {
-            let guard = RunGuard {
-                linearizer: self.clone(),
-            };
+            let mut turn = Turn::new(&self);
             while !self.waiting.borrow().is_empty() {
                 self.round(&raft).await;
             }
-            drop(guard);
+            turn.done = true;
         }));
     }
 
@@ -78,13 +79,29 @@ impl Linearizer {
     }
 }
 
-struct RunGuard {
+/// The right to run rounds.
+struct Turn {
     linearizer: Rc<Linearizer>,
+    done: bool,
 }
 
-impl Drop for RunGuard {
+impl Turn {
+    fn new(linearizer: &Rc<Linearizer>) -> Self {
+        Self {
+            linearizer: linearizer.clone(),
+            done: false,
+        }
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
         self.linearizer.running.set(false);
+        if !self.done {
+            // Nobody would wake those who came during the round: they ask again, and the first of
+            // them runs the next one.
+            drop(self.linearizer.waiting.take());
+        }
     }
 }
 
@@ -95,5 +112,75 @@ fn not_readable(error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>
         }
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => NotReadable::NoQuorum,
         RaftError::Fatal(_) => NotReadable::Stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Linearizer;
+    use crate::fixture::{Lone, run};
+    use futures_util::poll;
+    use std::pin::pin;
+    use std::rc::Rc;
+
+    #[test]
+    fn a_read_that_arrives_during_a_round_waits_for_the_next_one() {
+        run(async {
+            let lone = Lone::start().await;
+            let raft = lone.group.raft();
+            let linearizer = Rc::new(Linearizer::default());
+            let mut first = pin!(linearizer.check(raft));
+            let mut second = pin!(linearizer.check(raft));
+            assert!(poll!(&mut first).is_pending(), "the round asks openraft");
+            assert!(
+                linearizer.waiting.borrow().is_empty(),
+                "it answers the first read"
+            );
+            assert!(poll!(&mut second).is_pending());
+            assert_eq!(
+                linearizer.waiting.borrow().len(),
+                1,
+                "the second is not part of it"
+            );
+            assert_eq!(first.await, Ok(()));
+            assert!(
+                poll!(&mut second).is_pending(),
+                "the first round is not its answer"
+            );
+            assert_eq!(second.await, Ok(()));
+            assert!(!linearizer.running.get(), "nothing runs when nobody waits");
+        });
+    }
+
+    #[test]
+    fn readers_survive_the_one_that_ran_their_round() {
+        run(async {
+            let lone = Lone::start().await;
+            let raft = lone.group.raft();
+            let linearizer = Rc::new(Linearizer::default());
+            let mut during = pin!(linearizer.check(raft));
+            {
+                let mut runner = pin!(linearizer.check(raft));
+                assert!(poll!(&mut runner).is_pending());
+                assert!(poll!(&mut during).is_pending());
+            }
+            assert_eq!(
+                during.await,
+                Ok(()),
+                "the runner is gone, the reader is not"
+            );
+            assert!(!linearizer.running.get());
+        });
+    }
+
+    #[test]
+    fn a_group_that_has_stopped_says_so() {
+        run(async {
+            let lone = Lone::start().await;
+            lone.group.shutdown().await;
+            let linearizer = Rc::new(Linearizer::default());
+            let answer = linearizer.check(lone.group.raft()).await;
+            assert_eq!(answer, Err(super::NotReadable::Stopped));
+        });
     }
 }

@@ -17,11 +17,11 @@ use crate::machine::SnapshotState;
 use crate::metrics::GroupMetrics;
 use crate::peers::PeerBook;
 use crate::replica::Replica;
-use crate::types::{RaftVote, ReplicaNode, TypeConfig};
+use crate::types::{RaftVote, ReplicaNode, TypeConfig, from_raft};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
-use ogee_proto::id::{ClientId, Epoch, ReplicaId, RequestId};
+use ogee_proto::id::{ClientId, Epoch, LogIndex, ReplicaId, RequestId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
 use ogee_runtime::{Instant, Payload, ScopedTask};
@@ -269,7 +269,14 @@ async fn fill(
                     let text = format!("payload of entry {}: {miss:?}", entry.log_id.index);
                     RPCError::Network(NetworkError::from_string(text))
                 };
-                parts.push(read.map_err(failed)?);
+                let bytes = read.map_err(failed)?;
+                // Deposed meanwhile, this log may hold another entry at the index.
+                if replica.log.entry_id(LogIndex::new(entry.log_id.index))
+                    != Some(from_raft(&entry.log_id))
+                {
+                    return lost("an entry was replaced while it was being sent");
+                }
+                parts.push(bytes);
             }
         }
     }

@@ -161,7 +161,24 @@ struct Transfer {
     _hold: Hold,
 }
 
+impl Incoming {
+    /// Drops the copy of a leader that a newer one has deposed: nobody will finish it, and its hold
+    /// would keep write-back from ever freeing the log again.
+    fn void_older(&self, leader: &RaftVote) {
+        let is_older = |transfer: &Transfer| transfer.vote < *leader;
+        let mut transfer = self.transfer.borrow_mut();
+        if transfer.as_ref().is_some_and(is_older) {
+            *transfer = None;
+        }
+    }
+}
+
 impl Group {
+    /// Takes note of who leads: an unfinished copy of an earlier leader is void.
+    pub(crate) fn note_leader(&self, leader: &RaftVote) {
+        self.incoming().void_older(leader);
+    }
+
     /// Takes one step of an incoming snapshot; answers its frame.
     pub async fn on_snapshot(&self, frame: Frame) -> Frame {
         let header = frame.header;
@@ -341,5 +358,57 @@ impl Replica {
             .into_iter()
             .chain(self.state.borrow().overlay.chunks())
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CheckpointState, STEP_BEGIN};
+    use crate::codec::{put_snapshot_meta, put_vote};
+    use crate::fixture::{COPYSET, Lone, run};
+    use crate::machine::snapshot_of;
+    use crate::session::Sessions;
+    use crate::types::{RaftStoredMembership, RaftVote};
+    use ogee_proto::id::{LogId, ReplicaId, RequestId, Sequence};
+    use ogee_proto::wire::{FrameHeader, FrameKind, Status, Writer};
+    use ogee_transport::Frame;
+
+    fn begin(vote: &RaftVote) -> Frame {
+        let state = CheckpointState {
+            applied: LogId::new(1, 100),
+            membership: RaftStoredMembership::default(),
+            sessions: Sessions::default(),
+        };
+        let mut meta = Vec::new();
+        put_vote(&mut meta, vote);
+        put_snapshot_meta(&mut meta, &snapshot_of(state.clone()).meta);
+        Writer::new(&mut meta).bytes(&state.encode(ReplicaId::new(2)));
+        let mut header = FrameHeader::new(FrameKind::Snapshot, RequestId::new(1));
+        header.copyset = COPYSET;
+        header.sequence = Sequence::new(STEP_BEGIN);
+        let mut frame = Frame::new(header);
+        frame.meta = meta.into();
+        frame
+    }
+
+    /// Or the replica's log would fill up for good: a held group is never written back.
+    #[test]
+    fn a_copy_that_nobody_will_finish_ends_with_its_leader() {
+        run(async {
+            let lone = Lone::start().await;
+            let replica = lone.group.replica().clone();
+            let leader = RaftVote::new_committed(5, 2);
+            let begun = lone.group.on_snapshot(begin(&leader)).await;
+            assert_eq!(begun.header.status, Status::Ok);
+            assert!(replica.is_held());
+            lone.group.note_leader(&leader);
+            lone.group.note_leader(&RaftVote::new_committed(4, 3));
+            assert!(replica.is_held(), "its leader still leads");
+            lone.group.note_leader(&RaftVote::new_committed(6, 3));
+            assert!(!replica.is_held());
+            assert!(lone.keeper.checkpoint_now().await);
+            let saved = replica.store.group(COPYSET).unwrap();
+            assert!(saved.applied > LogId::default(), "write-back goes on");
+        });
     }
 }
