@@ -205,6 +205,32 @@ fn a_lost_segment_in_the_middle_is_a_missing_entry() {
 }
 
 #[test]
+fn damage_in_a_sealed_segment_matters_only_if_something_live_was_there() {
+    block_on(async {
+        for purged in [false, true] {
+            let (device, _, log) = fresh(SEGMENTS).await;
+            append(&group(&log, 1), entries(1, 0..6, 4))
+                .await
+                .expect("append");
+            assert!(log.counters().segments_begun >= 2);
+            if purged {
+                group(&log, 1).purge(LogId::new(1, 5)).await.expect("purge");
+            }
+            log.close().await.expect("close");
+            let first = batches_of_use(&device).await[0];
+            patch(&device, first, |data| data[..PAGE].fill(0xee)).await;
+            if purged {
+                let log = open(&device, SEGMENTS).await;
+                assert_eq!(group(&log, 1).last(), Some(LogId::new(1, 5)));
+            } else {
+                let reason = DamageReason::Batch { sequence: 2 };
+                assert_damaged(&refusal(&device).await, first, reason);
+            }
+        }
+    });
+}
+
+#[test]
 fn lost_writes_are_noticed() {
     block_on(async {
         for lost in 0..6 {
