@@ -10,15 +10,18 @@
 use crate::codec::{get_append, put_append_result};
 use crate::group::Group;
 use crate::limit::APPEND_REPLIES_MAX;
-use crate::types::TypeConfig;
+use crate::types::{RaftEntry, TypeConfig};
 use futures_util::StreamExt;
+use ogee_log::Reservation;
 use ogee_proto::wire::{FrameHeader, Status};
 use ogee_runtime::channel::mpsc;
 use ogee_transport::{Frame, Peer, PeerId};
+use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
+use std::rc::Rc;
 
 type Request = AppendEntriesRequest<TypeConfig>;
 type StreamKey = (PeerId, u64);
@@ -112,13 +115,17 @@ impl Group {
         header: FrameHeader,
         requests: mpsc::Receiver<Request>,
     ) {
-        let gate = self.replica().clone();
+        // A request that waits for room is bounded by the leader, which gives the stream up.
+        let promised: Rc<RefCell<VecDeque<Option<Reservation>>>> = Rc::default();
+        let (gate, promises) = (self.replica().clone(), promised.clone());
         let gated = requests.then(move |request| {
-            let gate = gate.clone();
+            let (gate, promises) = (gate.clone(), promises.clone());
             async move {
-                if !request.entries.is_empty() {
-                    gate.wait_log_room().await;
-                }
+                let room = match request.entries.as_slice() {
+                    [] => None,
+                    entries => gate.reserve_log(entries.iter().map(payload_len)).await,
+                };
+                promises.borrow_mut().push_back(room);
                 request
             }
         });
@@ -128,6 +135,7 @@ impl Group {
             let next = results.next();
             match futures_util::future::select(next, &mut closed).await {
                 futures_util::future::Either::Left((Some(Ok(result)), _)) => {
+                    drop(promised.borrow_mut().pop_front());
                     if peer.reply_wait(reply_with(&header, &result)).await.is_err() {
                         return;
                     }
@@ -139,6 +147,13 @@ impl Group {
                 _ => return,
             }
         }
+    }
+}
+
+fn payload_len(entry: &RaftEntry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(command) => command.payload.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 

@@ -49,10 +49,14 @@ impl GroupConfig {
             max_payload_entries: crate::limit::APPEND_ENTRIES_MAX as u64,
             // Checkpoints decide what a snapshot is, and when the log is purged.
             snapshot_policy: openraft::SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 0,
+            // A noted checkpoint purges nothing by itself: `Group::purge` asks who still needs the log.
+            max_in_snapshot_log_to_keep: u64::MAX,
             purge_batch_size: 1,
             install_snapshot_timeout: 600_000,
             enable_pre_vote: Some(true),
+            // A leader replicates, and with its followers commits, entries that its own log has not
+            // flushed yet. Back from a crash in its old term it would give their indexes to others.
+            enable_leader_restore: Some(false),
             backoff: String::from("20ms 40ms 80ms ..200ms"),
             ..openraft::Config::default()
         };

@@ -18,7 +18,7 @@ use ogee_proto::unit::BlockIndex;
 use ogee_runtime::channel::Notify;
 use ogee_store::BlockRead;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// Blocks read at a time.
@@ -49,7 +49,8 @@ type Outcome = Result<Rc<GroupDigest>, Rc<GroupError>>;
 /// Digests asked for, under way and done.
 #[derive(Default)]
 pub(crate) struct Digests {
-    done: RefCell<BTreeMap<u64, Outcome>>,
+    /// Oldest first.
+    done: RefCell<VecDeque<(u64, Outcome)>>,
     changed: Notify,
 }
 
@@ -58,8 +59,14 @@ impl Digests {
     pub(crate) async fn wait(&self, id: u64) -> Outcome {
         loop {
             let changed = self.changed.notified();
-            if let Some(outcome) = self.done.borrow().get(&id) {
-                return outcome.clone();
+            let found = self
+                .done
+                .borrow()
+                .iter()
+                .find(|(done, _)| *done == id)
+                .cloned();
+            if let Some((_, outcome)) = found {
+                return outcome;
             }
             changed.await;
         }
@@ -67,9 +74,9 @@ impl Digests {
 
     fn finish(&self, id: u64, outcome: Outcome) {
         let mut done = self.done.borrow_mut();
-        done.insert(id, outcome);
+        done.push_back((id, outcome));
         while done.len() > DIGESTS_KEPT {
-            done.pop_first();
+            done.pop_front();
         }
         drop(done);
         self.changed.notify_all();

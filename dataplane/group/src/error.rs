@@ -81,3 +81,17 @@ pub enum GroupError {
         key: ChunkKey,
     },
 }
+
+impl GroupError {
+    /// Whether room on the device is all that is missing.
+    #[must_use]
+    pub const fn is_no_space(&self) -> bool {
+        matches!(
+            self,
+            Self::Store {
+                source: StoreError::NoSpace { .. },
+                ..
+            }
+        )
+    }
+}

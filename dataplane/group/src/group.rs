@@ -11,6 +11,7 @@ use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
 use crate::config::GroupConfig;
 use crate::digest::GroupDigest;
 use crate::error::GroupError;
+use crate::limit::OVERLAY_BLOCKS_MAX;
 use crate::linearizer::{Linearizer, NotReadable};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
@@ -27,7 +28,9 @@ use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::Status;
 use ogee_store::Store;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError};
+use openraft::errors::{
+    ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
+};
 use openraft::{Raft, ServerState};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -37,6 +40,9 @@ use std::time::Duration;
 const LEASE_RETRY: Duration = Duration::from_millis(5);
 /// How long a write may wait for room in the log before the client is told to come again.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
+/// How long a write may wait for a quorum before the client is told to ask again: what it holds here
+/// is needed by groups that have one. Below the client's own patience; dedupe makes asking safe.
+const WRITE_WAIT: Duration = Duration::from_secs(3);
 /// How long openraft may take to take note of a checkpoint.
 const SNAPSHOT_NOTE: Duration = Duration::from_secs(5);
 
@@ -180,7 +186,8 @@ impl Group {
             .map(|(id, node)| (id.get(), node))
             .collect();
         match self.inner.raft.initialize(members).await {
-            Ok(()) | Err(RaftError::APIError(_)) => Ok(()),
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(self.stopped(&error)),
             Err(RaftError::Fatal(fatal)) => Err(self.stopped(&fatal)),
         }
     }
@@ -229,13 +236,20 @@ impl Group {
         if let Err(status) = self.precheck(&command) {
             return Outcome::of(status);
         }
-        let room = self.inner.replica.wait_log_room();
-        if ogee_runtime::timeout(ROOM_WAIT, room).await.is_err() {
+        let room = self
+            .inner
+            .replica
+            .reserve_log(std::iter::once(command.payload.len()));
+        let Ok(_room) = ogee_runtime::timeout(ROOM_WAIT, room).await else {
             return Outcome::of(Status::Retry);
-        }
+        };
         let deadline = ogee_runtime::now() + self.inner.config.election_max;
         loop {
-            match self.inner.raft.client_write(command.clone()).await {
+            let write = self.inner.raft.client_write(command.clone());
+            let Ok(written) = ogee_runtime::timeout(WRITE_WAIT, write).await else {
+                return Outcome::of(Status::Unknown);
+            };
+            match written {
                 Ok(done) => return Outcome::of(done.data.status),
                 Err(error) => match self.refused(error) {
                     Refused::Again if ogee_runtime::now() < deadline => {
@@ -263,6 +277,12 @@ impl Group {
         }
         if !self.inner.raft.is_leader() {
             return Ok(());
+        }
+        if head.kind == CommandKind::Write && !self.inner.replica.has_space() {
+            return Err(Status::NoSpace);
+        }
+        if self.overlay_blocks() > OVERLAY_BLOCKS_MAX {
+            return Err(Status::Retry);
         }
         self.inner.replica.state.borrow().sessions.precheck(head)
     }

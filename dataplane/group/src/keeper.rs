@@ -14,7 +14,7 @@
 
 use crate::error::GroupError;
 use crate::group::Group;
-use crate::limit::{WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
+use crate::limit::{OVERLAY_BLOCKS_START, WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
 use crate::overlay::{DirtyBlock, OverlayWhat};
 use crate::read::Miss;
 use crate::replica::{Cut, Replica};
@@ -137,7 +137,7 @@ impl Inner {
                 idle += LOOK;
             }
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
-            let due = self.fill_percent() >= START_PERCENT || idle >= IDLE_CYCLE;
+            let due = self.is_due() || idle >= IDLE_CYCLE;
             if asked.is_empty() && !due {
                 continue;
             }
@@ -156,6 +156,17 @@ impl Inner {
         self.asked.borrow_mut().clear();
     }
 
+    /// Whether the log or the index of what is only in it has grown enough.
+    fn is_due(&self) -> bool {
+        let blocks: usize = self
+            .groups
+            .borrow()
+            .values()
+            .map(Group::overlay_blocks)
+            .sum();
+        self.fill_percent() >= START_PERCENT || blocks >= OVERLAY_BLOCKS_START
+    }
+
     fn has_ended(&self) -> bool {
         self.stopping.get() || self.failed.borrow().is_some()
     }
@@ -171,10 +182,22 @@ impl Inner {
             .iter()
             .filter_map(|group| group.replica().cut())
             .collect();
-        for cut in &cuts {
-            self.write_back(cut, hurry).await?;
-            self.remove_volumes(cut).await?;
+        let mut done = Vec::with_capacity(cuts.len());
+        for cut in cuts {
+            // Removals first: they free what the writes may need, after the next checkpoint.
+            self.remove_volumes(&cut).await?;
+            match self.write_back(&cut, hurry).await {
+                Ok(()) => done.push(cut),
+                Err(error) if error.is_no_space() => {
+                    // Not fatal: its log is kept, new data is refused, and the next cycle tries
+                    // again with what this one's checkpoint frees.
+                    tracing::warn!(store = %self.store.id(), %error, "write-back waits for space");
+                    cut.replica.remove_later(&cut.removed);
+                }
+                Err(error) => return Err(error),
+            }
         }
+        let cuts = done;
         self.checkpoint(&cuts).await?;
         for cut in &cuts {
             cut.replica.checkpointed(cut.state.clone());

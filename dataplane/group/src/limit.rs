@@ -14,9 +14,14 @@ pub const APPEND_WINDOW: usize = 32;
 pub const APPEND_REPLIES_MAX: usize = 2 * APPEND_WINDOW;
 /// Encoded length of a command's head in a log record.
 pub const COMMAND_HEAD_LEN: usize = 66;
-/// Room that the log must have before anything is let in: covers what the shard has admitted
-/// (64 MiB) and what its groups' append windows may carry, twice over for one-page batches.
+/// Free room below which a log is not kept for a replica that is being copied to.
 pub const LOG_MARGIN_MAX: u64 = 128 << 20;
+/// Blocks that one group may hold in the log only; more are answered with Retry. Bounds the index.
+pub const OVERLAY_BLOCKS_MAX: usize = 1 << 20;
+/// Blocks that a store's groups together hold in the log only before write-back starts: 1 GiB.
+pub const OVERLAY_BLOCKS_START: usize = 1 << 18;
+/// Bytes of extents that must be free for new data to be let in: what is still on its way fits.
+pub const STORE_RESERVE_MAX: u64 = 64 << 20;
 /// Blocks that one `write_back` call carries: 1 MiB.
 pub const WRITE_BACK_BLOCKS: usize = 256;
 /// `write_back` calls in flight for one store.
@@ -26,7 +31,7 @@ pub const READ_TRIES: usize = 8;
 /// Sequences that one session may have applied above its watermark.
 pub const SESSION_APPLIED_MAX: u64 = SESSION_WINDOW_MAX;
 /// Digest results kept for collection, per group.
-pub const DIGESTS_KEPT: usize = 4;
+pub const DIGESTS_KEPT: usize = 16;
 /// Bytes of one snapshot piece.
 pub const SNAPSHOT_PIECE_BYTES: usize = REPLICATION_PAYLOAD_MAX;
 /// Blocks of one snapshot piece.

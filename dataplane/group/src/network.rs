@@ -42,6 +42,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// A follower that answers nothing for so long loses its stream.
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
+
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
     peers: Rc<PeerBook>,
@@ -180,12 +183,14 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 commit_hold: self.commit_hold,
             };
             let task = ogee_runtime::spawn_scoped(pump.run(input));
+            let watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
             let metrics = self.replica.metrics.clone();
             let answers = Answers {
                 receiver,
                 window,
                 metrics,
                 _task: task,
+                _watch: watch,
             };
             let results: AppendResults<'s> = Box::pin(stream::unfold(Some(answers), Answers::next));
             Ok(results)
@@ -357,10 +362,12 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run<S>(self, mut input: S)
+    async fn run<S>(self, input: S)
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
     {
+        // Its end may be met while a request is held, and openraft's stream must not be asked again.
+        let mut input = input.fuse();
         let mut is_first = true;
         let mut outcome = Sending::Done;
         while let Some(request) = self.next(&mut input, is_first).await {
@@ -424,6 +431,20 @@ struct Answers {
     window: Rc<Window>,
     metrics: Rc<GroupMetrics>,
     _task: ScopedTask<()>,
+    _watch: ScopedTask<()>,
+}
+
+/// Breaks a stream off whose oldest request goes unanswered: the peer's connection may live while
+/// its log is full, and openraft purges nothing that it believes to be on its way.
+async fn watch_progress(window: Rc<Window>) {
+    loop {
+        ogee_runtime::sleep(ANSWER_WAIT / 3).await;
+        let oldest = window.unanswered.borrow().front().map(|(_, sent)| *sent);
+        if oldest.is_some_and(|sent| ogee_runtime::now() - sent > ANSWER_WAIT) {
+            window.end(Sending::Failed);
+            return;
+        }
+    }
 }
 
 /// What came first.

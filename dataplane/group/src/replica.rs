@@ -9,13 +9,13 @@
 use crate::checkpoint::CheckpointState;
 use crate::digest::Digests;
 use crate::error::GroupError;
-use crate::limit::LOG_MARGIN_MAX;
+use crate::limit::{LOG_MARGIN_MAX, STORE_RESERVE_MAX};
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
 use crate::overlay::DirtyBlock;
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
-use ogee_log::{GroupLog, Log};
+use ogee_log::{GroupLog, Log, Reservation};
 use ogee_proto::id::{CopysetId, LogId, ReplicaId, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::channel::Notify;
@@ -174,11 +174,25 @@ impl Replica {
         self.is_held() || (self.keeps.get() > 0 && self.log_has_room())
     }
 
-    /// Waits until the log has room for what may be on its way: an append that is refused would be
-    /// fatal to the group, so nothing is let in that might not fit.
-    pub(crate) async fn wait_log_room(&self) {
-        // An error means that the log has stopped, which the append will say better.
-        let _ = self.store_log.wait_space(self.log_margin()).await;
+    /// Promises room in the log for entries with these payloads, waiting for it: an append that is
+    /// refused would be fatal to the group. `None`: the log has stopped, which the append says better.
+    pub(crate) async fn reserve_log(
+        &self,
+        payload_lens: impl Iterator<Item = usize>,
+    ) -> Option<Reservation> {
+        let cost = payload_lens.map(|len| Log::entry_cost(len).get()).sum();
+        self.store_log.reserve(ByteLen::new(cost)).await.ok()
+    }
+
+    /// Whether new data may be let in: thin volumes can promise more than there is.
+    pub(crate) fn has_space(&self) -> bool {
+        let reserve = (self.store.capacity().get() / 16).min(STORE_RESERVE_MAX);
+        self.store.free().get() > reserve
+    }
+
+    /// Takes volumes back whose removal could not be done in this cycle.
+    pub(crate) fn remove_later(&self, volumes: &[VolumeId]) {
+        self.state.borrow_mut().removed.extend_from_slice(volumes);
     }
 
     fn log_has_room(&self) -> bool {

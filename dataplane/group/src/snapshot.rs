@@ -24,7 +24,7 @@ use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
 use crate::read::ReadRun;
 use crate::replica::{Hold, Replica};
-use crate::types::{RaftSnapshotMeta, RaftVote, TypeConfig, from_raft};
+use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote, TypeConfig, from_raft};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use ogee_proto::id::{ChunkIndex, ChunkKey, Sequence, VolumeId};
@@ -71,24 +71,27 @@ impl Network {
         snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
         let _kept = self.replica.keep_log();
+        let id = ogee_runtime::random_u64();
         tracing::info!(copyset = %self.replica.copyset, target = %self.target,
             upto = %snapshot.meta, "sending a snapshot");
         let mut meta = Vec::new();
         put_vote(&mut meta, &vote);
         put_snapshot_meta(&mut meta, &snapshot.meta);
         Writer::new(&mut meta).bytes(&snapshot.snapshot.state.encode(self.replica.id));
-        self.step(STEP_BEGIN, meta, Payload::empty()).await?;
+        self.step(id, STEP_BEGIN, meta, Payload::empty()).await?;
         for key in self.replica.chunks() {
             for first in (0..BLOCKS_PER_CHUNK).step_by(SNAPSHOT_PIECE_BLOCKS) {
-                self.copy_piece(key, first).await?;
+                self.copy_piece(id, key, first).await?;
             }
         }
-        let reply = self.step(STEP_END, Vec::new(), Payload::empty()).await?;
+        let reply = self
+            .step(id, STEP_END, Vec::new(), Payload::empty())
+            .await?;
         let vote = get_vote(&mut Reader::new(&reply.meta)).map_err(|error| wire(&error))?;
         Ok(SnapshotResponse::new(vote))
     }
 
-    async fn copy_piece(&self, key: ChunkKey, first: usize) -> StreamingResult<()> {
+    async fn copy_piece(&self, id: u64, key: ChunkKey, first: usize) -> StreamingResult<()> {
         let block = BlockIndex::new(first).expect("pieces divide a chunk");
         let runs = self
             .replica
@@ -104,12 +107,21 @@ impl Network {
             .u16(block.get())
             .u16(u16::try_from(SNAPSHOT_PIECE_BLOCKS).expect("a chunk has 4096 blocks"))
             .bytes(&bitmap);
-        self.step(STEP_PIECE, meta, payload.into()).await.map(drop)
+        self.step(id, STEP_PIECE, meta, payload.into())
+            .await
+            .map(drop)
     }
 
-    async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {
+    async fn step(
+        &self,
+        id: u64,
+        step: u64,
+        meta: Vec<u8>,
+        payload: Payload,
+    ) -> StreamingResult<Frame> {
         let mut header = self.header(FrameKind::Snapshot);
         header.sequence = Sequence::new(step);
+        header.stream = id;
         let frame = Frame {
             header,
             meta: Bytes::from(meta),
@@ -154,11 +166,20 @@ pub(crate) struct Incoming {
 }
 
 struct Transfer {
+    /// Chosen by the sender: a step of another copy is not taken for one of this.
+    id: u64,
     vote: RaftVote,
     meta: RaftSnapshotMeta,
     state: CheckpointState,
     chunks: BTreeSet<ChunkKey>,
     _hold: Hold,
+}
+
+impl Transfer {
+    /// Whether a step belongs to this copy, and its leader has not been deposed.
+    fn is(&self, id: u64, current: Option<&RaftVote>) -> bool {
+        self.id == id && current.is_none_or(|current| self.vote >= *current)
+    }
 }
 
 impl Incoming {
@@ -200,11 +221,16 @@ impl Group {
             tracing::warn!(copyset = %self.copyset(), %error, "refused a snapshot");
             Status::BadRequest
         })?;
+        if self.is_outdated(&vote, meta.last_log_id.as_ref()) {
+            tracing::info!(copyset = %self.copyset(), upto = %meta, "refused an outdated snapshot");
+            return Err(Status::Retry);
+        }
         tracing::info!(copyset = %self.copyset(), upto = %meta, "receiving a snapshot");
         // A copy begun by an earlier leader, or before a break, is void.
         self.incoming().transfer.borrow_mut().take();
         let hold = self.replica().hold_idle().await;
         let transfer = Transfer {
+            id: frame.header.stream,
             vote,
             meta,
             state,
@@ -215,15 +241,33 @@ impl Group {
         Ok(())
     }
 
+    /// A copy of a deposed leader, or of less than is here, may not overwrite anything.
+    fn is_outdated(&self, vote: &RaftVote, upto: Option<&RaftLogId>) -> bool {
+        let deposed = self.current_vote().is_some_and(|current| *vote < current);
+        let behind = self.replica().state.borrow().applied.as_ref() >= upto;
+        deposed || behind || self.raft().is_leader()
+    }
+
+    fn current_vote(&self) -> Option<RaftVote> {
+        let vote = self.replica().log.state().vote?;
+        Some(match vote.committed {
+            true => RaftVote::new_committed(vote.term, vote.voted_for),
+            false => RaftVote::new(vote.term, vote.voted_for),
+        })
+    }
+
     async fn take_piece(&self, frame: &Frame) -> Result<(), Status> {
         let (key, blocks) = decode_piece(frame).map_err(|error| {
             tracing::warn!(copyset = %self.copyset(), %error, "refused a snapshot piece");
             Status::BadRequest
         })?;
+        let current = self.current_vote();
         match self.incoming().transfer.borrow_mut().as_mut() {
-            None => return Err(Status::Retry),
-            Some(transfer) => transfer.chunks.insert(key),
-        };
+            Some(transfer) if transfer.is(frame.header.stream, current.as_ref()) => {
+                transfer.chunks.insert(key);
+            }
+            _ => return Err(Status::Retry),
+        }
         self.write_pieces(blocks).await
     }
 
@@ -244,7 +288,7 @@ impl Group {
     }
 
     async fn end_snapshot(&self, header: &FrameHeader) -> Frame {
-        match self.install_incoming().await {
+        match self.install_incoming(header.stream).await {
             Ok(vote) => {
                 let mut meta = Vec::with_capacity(17);
                 put_vote(&mut meta, &vote);
@@ -256,13 +300,12 @@ impl Group {
         }
     }
 
-    async fn install_incoming(&self) -> Result<RaftVote, Status> {
-        let transfer = self
-            .incoming()
-            .transfer
-            .borrow_mut()
-            .take()
-            .ok_or(Status::Retry)?;
+    async fn install_incoming(&self, id: u64) -> Result<RaftVote, Status> {
+        let current = self.current_vote();
+        let mut incoming = self.incoming().transfer.borrow_mut();
+        let transfer = incoming.take_if(|transfer| transfer.is(id, current.as_ref()));
+        drop(incoming);
+        let transfer = transfer.ok_or(Status::Retry)?;
         let replica = self.replica();
         for key in replica.store.chunks(replica.copyset) {
             if !transfer.chunks.contains(&key) {

@@ -1,0 +1,236 @@
+//! Some nodes, and a client that finds the leader.
+
+use super::net::Net;
+use super::node::{Medium, Node};
+use super::{pause, until};
+use ogee_device::Survivors;
+use ogee_group::{Command, CommandHead, CommandKind, GroupDigest, Outcome, ReadRun, command};
+use ogee_proto::id::{
+    ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
+};
+use ogee_proto::wire::Status;
+use ogee_runtime::Payload;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// A group's nodes.
+pub struct Cluster {
+    net: Rc<Net>,
+    nodes: RefCell<BTreeMap<ReplicaId, Rc<Node>>>,
+    digests: Cell<u64>,
+}
+
+impl Cluster {
+    /// Three nodes that are a group.
+    pub async fn of_three() -> Rc<Self> {
+        let cluster = Rc::new(Self {
+            net: Rc::new(Net::new()),
+            nodes: RefCell::default(),
+            digests: Cell::new(0),
+        });
+        let replicas = [1, 2, 3].map(ReplicaId::new);
+        for replica in replicas {
+            cluster.add(replica).await;
+        }
+        let members = replicas
+            .map(|replica| (replica, cluster.net.member(replica)))
+            .into();
+        let first = cluster.node(replicas[0]);
+        first.group.bootstrap(members).await.expect("bootstrap");
+        cluster.leader().await;
+        cluster
+    }
+
+    /// Starts a node with an empty store.
+    pub async fn add(&self, replica: ReplicaId) -> Rc<Node> {
+        self.restart(Medium::format(replica).await).await
+    }
+
+    /// Starts a node from its medium.
+    pub async fn restart(&self, medium: Medium) -> Rc<Node> {
+        let node = Node::start(medium, &self.net).await;
+        let old = self.nodes.borrow_mut().insert(node.replica, node.clone());
+        assert!(old.is_none(), "it was down");
+        node
+    }
+
+    pub async fn crash(&self, replica: ReplicaId, survivors: Survivors) -> Medium {
+        self.take(replica).crash(survivors).await
+    }
+
+    pub async fn stop(&self, replica: ReplicaId) -> Medium {
+        self.take(replica).stop().await
+    }
+
+    /// Ends all of it.
+    pub async fn end(&self) {
+        for node in self.nodes() {
+            drop(self.stop(node.replica).await);
+        }
+    }
+
+    fn take(&self, replica: ReplicaId) -> Rc<Node> {
+        let node = self.nodes.borrow_mut().remove(&replica);
+        node.expect("it runs")
+    }
+
+    pub fn node(&self, replica: ReplicaId) -> Rc<Node> {
+        self.nodes.borrow()[&replica].clone()
+    }
+
+    pub fn nodes(&self) -> Vec<Rc<Node>> {
+        self.nodes.borrow().values().cloned().collect()
+    }
+
+    /// Who leads now, waiting for somebody to.
+    pub async fn leader(&self) -> Rc<Node> {
+        loop {
+            let leading = self.nodes().into_iter().filter(|node| node.leads());
+            if let Some(leader) = leading.max_by_key(|node| node.group.report().term) {
+                return leader;
+            }
+            pause().await;
+        }
+    }
+
+    /// Everybody else.
+    pub async fn followers(&self) -> Vec<Rc<Node>> {
+        let leader = self.leader().await.replica;
+        let mut nodes = self.nodes();
+        nodes.retain(|node| node.replica != leader);
+        nodes
+    }
+
+    /// Proposes until somebody gives an answer that counts.
+    pub async fn mutate(&self, command: &Command) -> Status {
+        loop {
+            match self.leader().await.mutate(command.clone()).await.status {
+                Status::NotLeader | Status::Retry | Status::Unknown | Status::Io => pause().await,
+                status => return status,
+            }
+        }
+    }
+
+    /// Reads through whoever leads.
+    pub async fn read(&self, head: &CommandHead) -> Result<Vec<u8>, Status> {
+        loop {
+            match self.leader().await.group.read(head).await {
+                Ok(runs) => return Ok(joined(runs)),
+                Err(Outcome { status, .. }) => match status {
+                    Status::NotLeader | Status::Retry | Status::Io => pause().await,
+                    status => return Err(status),
+                },
+            }
+        }
+    }
+
+    /// Makes a replica the leader.
+    pub async fn transfer_to(&self, replica: ReplicaId) {
+        loop {
+            let leader = self.leader().await;
+            if leader.replica == replica {
+                return;
+            }
+            leader.group.transfer_leader(replica).await.expect("runs");
+            pause().await;
+        }
+    }
+
+    /// Waits until every replica has applied what the leader has now.
+    pub async fn settle(&self) {
+        let applied: LogId = self.leader().await.group.report().applied;
+        for node in self.nodes() {
+            until(|| node.group.report().applied >= applied).await;
+        }
+    }
+
+    /// Writes back and makes a checkpoint on every node.
+    pub async fn checkpoint(&self) {
+        for node in self.nodes() {
+            assert!(
+                node.keeper.checkpoint_now().await,
+                "{:?}",
+                node.keeper.failure()
+            );
+        }
+    }
+
+    /// Has every replica digest its contents as of one entry; they must agree.
+    pub async fn agreed_digest(&self) -> Rc<GroupDigest> {
+        let id = self.propose_digest().await;
+        let mut agreed: Option<Rc<GroupDigest>> = None;
+        for node in self.nodes() {
+            let digest = node.group.digest(id).await.expect("digest");
+            if let Some(agreed) = &agreed {
+                assert_eq!(*agreed, digest, "{} differs", node.replica);
+            }
+            agreed = Some(digest);
+        }
+        agreed.expect("somebody runs")
+    }
+
+    /// Under a fresh id each time, so that the digest that counts stands in the log once.
+    async fn propose_digest(&self) -> u64 {
+        loop {
+            let id = self.digests.get() + 1;
+            self.digests.set(id);
+            let digest = administrative(CommandKind::Digest, VolumeId::new(0), id);
+            if self.leader().await.mutate(digest).await.status == Status::Ok {
+                return id;
+            }
+            pause().await;
+        }
+    }
+
+    pub async fn remove_volume(&self, volume: VolumeId) {
+        let removal = administrative(CommandKind::RemoveVolume, volume, 0);
+        assert_eq!(self.mutate(&removal).await, Status::Ok);
+    }
+
+    /// Makes these the voters.
+    pub async fn change_members(&self, replicas: &[ReplicaId]) {
+        loop {
+            let members = replicas
+                .iter()
+                .map(|replica| (*replica, self.net.member(*replica)));
+            let leader = self.leader().await;
+            match leader.group.change_members(members.collect()).await {
+                Ok(()) => return,
+                Err(outcome) => {
+                    assert_ne!(outcome.status, Status::BadRequest);
+                    pause().await;
+                }
+            }
+        }
+    }
+}
+
+fn administrative(kind: CommandKind, volume: VolumeId, sequence: u64) -> Command {
+    let head = CommandHead {
+        kind,
+        key: ChunkKey {
+            volume,
+            ..ChunkKey::default()
+        },
+        offset: 0,
+        length: 0,
+        client: ClientId::new(0),
+        epoch: Epoch::new(0),
+        incarnation: Incarnation::new(0),
+        sequence: Sequence::new(sequence),
+        watermark: Sequence::new(0),
+    };
+    command(head, Payload::empty(), 0)
+}
+
+fn joined(runs: Vec<ReadRun>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for run in runs {
+        match run {
+            ReadRun::Data(data) => bytes.extend_from_slice(&data),
+            ReadRun::Zeros(len) => bytes.resize(bytes.len() + len, 0),
+        }
+    }
+    bytes
+}

@@ -1,0 +1,52 @@
+//! What these tests share.
+
+mod cluster;
+mod disk;
+mod net;
+mod node;
+
+pub use cluster::Cluster;
+pub use disk::{Disk, key};
+pub use node::{COPYSET, Node};
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Far beyond what any test takes: a group that stands still fails instead of hanging.
+const TEST_TIME: Duration = Duration::from_secs(240);
+
+/// Runs a test's body, which must end in time.
+pub fn run(body: impl Future<Output = ()>) {
+    ogee_runtime::executor::block_on(async {
+        let done = ogee_runtime::timeout(TEST_TIME, body).await;
+        done.expect("the test ends");
+    });
+}
+
+/// Waits until something is so.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        pause().await;
+    }
+}
+
+/// Between two looks.
+pub async fn pause() {
+    ogee_runtime::sleep(Duration::from_millis(5)).await;
+}
+
+/// Seeded choices.
+pub struct Dice(u64);
+
+impl Dice {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)) >> 33;
+        usize::try_from(mixed).expect("31 bits") % bound
+    }
+}

@@ -1,0 +1,69 @@
+//! Who is alive: what a crashed node still says must not reach anybody.
+
+use ogee_group::ReplicaNode;
+use ogee_proto::id::ReplicaId;
+use ogee_transport::Endpoint;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A node from its start to its crash. Never the same twice, in no cluster.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Run(u64);
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// Who is alive in one cluster. The transport is the real one; this only drops the words of the
+/// dead, whose tasks cannot be stopped at an exact moment.
+pub struct Net {
+    cluster: u64,
+    live: RefCell<BTreeSet<Run>>,
+}
+
+impl Net {
+    pub fn new() -> Self {
+        Self {
+            cluster: NEXT.fetch_add(1, Ordering::Relaxed),
+            live: RefCell::default(),
+        }
+    }
+
+    /// A node starts.
+    pub fn join(&self) -> Run {
+        let run = Run(NEXT.fetch_add(1, Ordering::Relaxed));
+        self.live.borrow_mut().insert(run);
+        run
+    }
+
+    /// A node is gone.
+    pub fn leave(&self, run: Run) {
+        self.live.borrow_mut().remove(&run);
+    }
+
+    pub fn is_live(&self, run: Run) -> bool {
+        self.live.borrow().contains(&run)
+    }
+
+    /// Where a replica listens, in every one of its runs.
+    pub fn endpoint(&self, replica: ReplicaId) -> Endpoint {
+        Endpoint::Loopback(format!("cluster{}-replica{}", self.cluster, replica.get()))
+    }
+
+    /// A replica as memberships name it.
+    pub fn member(&self, replica: ReplicaId) -> ReplicaNode {
+        ReplicaNode {
+            chunkserver: u32::try_from(replica.get()).expect("small ids"),
+            endpoint: self.endpoint(replica).to_string(),
+        }
+    }
+}
+
+impl Run {
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+}

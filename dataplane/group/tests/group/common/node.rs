@@ -1,0 +1,227 @@
+//! One process of a cluster: a store with its log, a replica, a service that routes to it.
+
+use super::net::{Net, Run};
+use ogee_device::{Device, FaultControl, FaultPlan, MemoryControl, Survivors};
+use ogee_group::{
+    Command, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook, StoreKeeper,
+};
+use ogee_log::{Log, LogOptions, LogRegion};
+use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
+use ogee_proto::unit::ByteLen;
+use ogee_proto::wire::{FrameHeader, FrameKind, Status};
+use ogee_store::{Store, StoreParams};
+use ogee_transport::{CallerOptions, Frame, Hello, Listener, Peer, Role, Service};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use uuid::Uuid;
+
+pub const COPYSET: CopysetId = CopysetId::new(7);
+const DEVICE_LEN: ByteLen = ByteLen::new(256 << 20);
+const LOG_LEN: ByteLen = ByteLen::new(48 << 20);
+const CONFIG: GroupConfig = GroupConfig {
+    heartbeat: Duration::from_millis(30),
+    election_min: Duration::from_millis(150),
+    election_max: Duration::from_millis(300),
+    commit_hold: Duration::from_millis(1),
+};
+
+/// What is left of a node that does not run.
+pub struct Medium {
+    pub replica: ReplicaId,
+    device: Device,
+    control: MemoryControl,
+}
+
+/// A running node.
+pub struct Node {
+    pub replica: ReplicaId,
+    pub group: Group,
+    pub store: Store,
+    pub log: Log,
+    pub keeper: StoreKeeper,
+    pub faults: FaultControl,
+    control: MemoryControl,
+    run: Run,
+    net: Rc<Net>,
+    service: RefCell<Option<Service>>,
+}
+
+impl Medium {
+    /// A new device with an empty store that knows its replica.
+    pub async fn format(replica: ReplicaId) -> Self {
+        let (device, control) = Device::memory_with_control(DEVICE_LEN);
+        let mut store = [0x50; 16];
+        store[..8].copy_from_slice(&replica.get().to_le_bytes());
+        let params = StoreParams {
+            store: StoreId::from_bytes(store),
+            cluster: Uuid::from_bytes([0xc1; 16]),
+            log_len: LOG_LEN,
+            force: false,
+        };
+        Store::format(&device, params).await.expect("format");
+        let store = Store::open(&device).await.expect("open");
+        let (region, options) = log_of(&store);
+        Log::format(&device, region, options).await.expect("format");
+        Group::create(&store, COPYSET, replica)
+            .await
+            .expect("create");
+        Self {
+            replica,
+            device,
+            control,
+        }
+    }
+}
+
+fn log_of(store: &Store) -> (LogRegion, LogOptions) {
+    let (start, len) = store.log_region();
+    let options = LogOptions {
+        segment_len: ByteLen::new(2 << 20),
+        // Small, so that payloads are read from the device as well.
+        cache_len: ByteLen::new(256 << 10),
+        ..LogOptions::new(store.id())
+    };
+    (LogRegion { start, len }, options)
+}
+
+impl Node {
+    /// Opens what the medium holds and serves it.
+    pub async fn start(medium: Medium, net: &Rc<Net>) -> Rc<Self> {
+        let Medium {
+            replica,
+            device,
+            control,
+        } = medium;
+        let run = net.join();
+        let (device, faults) = Device::fault(device, FaultPlan::new());
+        let store = Store::open(&device).await.expect("the store opens");
+        let (region, options) = log_of(&store);
+        let log = Log::open(&device, region, options).await;
+        let log = log.expect("the log opens");
+        let keeper = StoreKeeper::start(store.clone(), log.clone());
+        let hello = Hello::new(Role::Chunkserver, run.number(), replica.to_string());
+        let params = GroupParams {
+            copyset: COPYSET,
+            log: log.clone(),
+            store: store.clone(),
+            peers: Rc::new(PeerBook::new(hello.clone(), caller_options())),
+            config: CONFIG,
+            metrics: Rc::new(GroupMetrics::default()),
+        };
+        let group = Group::open(params).await.expect("the group opens");
+        keeper.add(group.clone());
+        let service = serve(&group, hello, (net.clone(), run));
+        Rc::new(Self {
+            replica,
+            group,
+            store,
+            log,
+            keeper,
+            faults,
+            control,
+            run,
+            net: net.clone(),
+            service: RefCell::new(Some(service)),
+        })
+    }
+
+    /// Cuts the power: from this very call on nobody hears of this node, and only what its device
+    /// keeps is left.
+    pub async fn crash(&self, survivors: Survivors) -> Medium {
+        self.net.leave(self.run);
+        let (device, control) = self.control.crash(survivors);
+        self.keeper.stop();
+        self.keeper.remove(COPYSET);
+        // Its tasks may hang on a faulty device: nobody waits for them.
+        let group = self.group.clone();
+        drop(ogee_runtime::spawn(async move { group.shutdown().await }));
+        if let Some(service) = self.service.take() {
+            service.close().await;
+        }
+        Medium {
+            replica: self.replica,
+            device,
+            control,
+        }
+    }
+
+    /// Ends it in an orderly way, without a last checkpoint.
+    pub async fn stop(&self) -> Medium {
+        self.group.shutdown().await;
+        self.log.close().await.expect("the log closes");
+        self.crash(Survivors::All).await
+    }
+
+    /// Proposes; what a dead node answers is not known.
+    pub async fn mutate(&self, command: Command) -> Outcome {
+        let outcome = self.group.mutate(command).await;
+        if self.net.is_live(self.run) {
+            return outcome;
+        }
+        Outcome {
+            status: Status::Unknown,
+            hint: None,
+        }
+    }
+
+    pub fn leads(&self) -> bool {
+        let report = self.group.report();
+        report.is_leader && report.is_running
+    }
+}
+
+fn caller_options() -> CallerOptions {
+    CallerOptions {
+        call_timeout: Duration::from_secs(2),
+        connect_wait: Duration::from_millis(100),
+        backoff_min: Duration::from_millis(2),
+        backoff_max: Duration::from_millis(20),
+        ..CallerOptions::default()
+    }
+}
+
+fn serve(group: &Group, hello: Hello, (net, run): (Rc<Net>, Run)) -> Service {
+    let replica = group.replica_id();
+    let listener = Listener::bind(&net.endpoint(replica)).expect("the endpoint is free");
+    let group = group.clone();
+    let handler = move |peer: Peer, frame: Frame| {
+        let from = Run::from_number(peer.hello().node);
+        if net.is_live(run) && net.is_live(from) {
+            route(&group, peer, frame);
+        }
+    };
+    Service::serve(listener, hello, Rc::new(handler))
+}
+
+/// As a shard does it, for one group.
+fn route(group: &Group, peer: Peer, frame: Frame) {
+    if frame.header.epoch.get() != group.replica_id().get() {
+        return reply(&peer, refusal(&frame.header, Status::NoCopyset));
+    }
+    match frame.header.kind {
+        FrameKind::AppendEntries => group.on_append(&peer, frame),
+        FrameKind::AppendClose => group.on_append_close(&peer, &frame.header),
+        _ => {
+            let group = group.clone();
+            drop(ogee_runtime::spawn(async move {
+                let answer = match frame.header.kind {
+                    FrameKind::Vote => group.on_vote(frame).await,
+                    FrameKind::Snapshot => group.on_snapshot(frame).await,
+                    FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
+                    _ => refusal(&frame.header, Status::BadRequest),
+                };
+                reply(&peer, answer);
+            }));
+        }
+    }
+}
+
+fn refusal(header: &FrameHeader, status: Status) -> Frame {
+    Frame::new(FrameHeader::reply(header, status))
+}
+
+fn reply(peer: &Peer, frame: Frame) {
+    // The asker may be gone.
+    let _ = peer.reply(frame);
+}

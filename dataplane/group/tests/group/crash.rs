@@ -1,0 +1,183 @@
+//! Power loss at any moment.
+
+use crate::common::{Cluster, Dice, Disk, pause, run};
+use ogee_device::{FaultRule, Operation, Survivors};
+use ogee_group::CommandKind;
+use ogee_proto::id::ReplicaId;
+use ogee_proto::wire::Status;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+const WRITERS: u64 = 3;
+const WRITES: u64 = 40;
+
+/// Overwrites its own volume, one request after the other; all of them are acknowledged in the end.
+async fn write_on(disk: &Disk, seed: u64, done: &Cell<u64>) {
+    let mut dice = Dice::new(seed);
+    for step in 1..=WRITES {
+        let (first, count) = (dice.below(96), 1 + dice.below(16));
+        if dice.below(6) == 0 {
+            disk.zero(CommandKind::Discard, 0, first, count).await;
+        } else {
+            disk.write(0, first, count, seed * 1_000_000 + step * 1000)
+                .await;
+        }
+        done.set(done.get() + 1);
+    }
+}
+
+/// Writes and checkpoints, the crash of one node in the middle, its return, and the proof that it
+/// has everything: it leads, and all agree.
+async fn crash_one(seed: u64, crash_leader: bool) {
+    let cluster = Cluster::of_three().await;
+    let done = Rc::new(Cell::new(0));
+    let mut disks = Vec::new();
+    let mut writers = Vec::new();
+    for volume in 1..=WRITERS {
+        let disk = Rc::new(Disk::attach(&cluster, volume, 1).await);
+        disks.push(disk.clone());
+        let done = done.clone();
+        writers.push(ogee_runtime::spawn(async move {
+            write_on(&disk, seed * 10 + volume, &done).await;
+        }));
+    }
+    let mut dice = Dice::new(seed);
+    let moment = 10 + dice.below(80) as u64;
+    while done.get() < moment {
+        if dice.below(10) == 0 {
+            let keeper = cluster.nodes().swap_remove(dice.below(3)).keeper.clone();
+            drop(ogee_runtime::spawn(
+                async move { keeper.checkpoint_now().await },
+            ));
+        }
+        pause().await;
+    }
+    let victim = if crash_leader {
+        cluster.leader().await.replica
+    } else {
+        cluster.followers().await[dice.below(2)].replica
+    };
+    let medium = cluster.crash(victim, Survivors::Seeded(seed)).await;
+    cluster.restart(medium).await;
+    for writer in writers {
+        writer.await.expect("the writer ends");
+    }
+    cluster.transfer_to(victim).await;
+    for disk in &disks {
+        disk.check().await;
+    }
+    cluster.agreed_digest().await;
+    cluster.end().await;
+}
+
+#[test]
+fn acknowledged_writes_survive_the_power_loss_of_a_follower() {
+    run(async {
+        for seed in [1, 2, 3] {
+            crash_one(seed, false).await;
+        }
+    });
+}
+
+#[test]
+fn acknowledged_writes_survive_the_power_loss_of_the_leader() {
+    run(async {
+        for seed in [11, 12, 13] {
+            crash_one(seed, true).await;
+        }
+    });
+}
+
+#[test]
+fn acknowledged_writes_survive_the_power_loss_of_all() {
+    run(async {
+        for seed in [21, 22] {
+            let cluster = Cluster::of_three().await;
+            let disk = Disk::attach(&cluster, 1, 1).await;
+            let mut dice = Dice::new(seed);
+            for round in 1..=3u64 {
+                for step in 1..=10u64 {
+                    let tag = round * 1_000_000 + step * 1000;
+                    disk.write(0, dice.below(96), 1 + dice.below(16), tag).await;
+                }
+                let node = cluster.nodes().swap_remove(dice.below(3));
+                assert!(node.keeper.checkpoint_now().await);
+                disk.write(0, dice.below(96), 8, round * 1_000_000).await;
+                let mut media = Vec::new();
+                for node in cluster.nodes() {
+                    let survivors = Survivors::Seeded(seed * 100 + round);
+                    media.push(cluster.crash(node.replica, survivors).await);
+                }
+                for medium in media {
+                    cluster.restart(medium).await;
+                }
+                disk.check().await;
+                cluster.agreed_digest().await;
+            }
+            cluster.end().await;
+        }
+    });
+}
+
+/// Its followers may have committed what its own log had not flushed yet. If it led on in its old
+/// term, it would give the indexes of those entries to others, and nobody could tell.
+#[test]
+fn a_leader_that_lost_what_it_had_not_flushed_does_not_lead_on_in_its_term() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 1, 1).await;
+        cluster.settle().await;
+        let leader = cluster.leader().await;
+        let (victim, term) = (leader.replica, leader.group.report().term);
+        let never = FaultRule::delay(Operation::WriteDurable, Duration::from_secs(3600));
+        leader.faults.add(never);
+        let write = disk.next_write(0, 0, 1, 2);
+        assert_eq!(
+            leader.mutate(write).await.status,
+            Status::Ok,
+            "two followers hold it"
+        );
+        disk.expect(0, 0, vec![2]);
+        let medium = cluster.crash(victim, Survivors::None).await;
+        drop(leader);
+        let back = cluster.restart(medium).await;
+        let report = back.group.report();
+        assert!(!(report.is_leader && report.term == term), "{report:?}");
+        disk.write(0, 1, 1, 3).await;
+        disk.check().await;
+        cluster.settle().await;
+        for node in cluster.nodes() {
+            cluster.transfer_to(node.replica).await;
+            disk.check().await;
+        }
+        cluster.agreed_digest().await;
+    });
+}
+
+#[test]
+fn a_replica_whose_device_fails_stops_and_the_others_go_on() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 1).await;
+        let leader = cluster.leader().await;
+        let broken: ReplicaId = leader.replica;
+        let eio = ogee_device::Failure::Eio;
+        leader
+            .faults
+            .add(FaultRule::fail(Operation::WriteDurable, eio));
+        disk.write(0, 2, 4, 100).await;
+        disk.check().await;
+        crate::common::until(|| !leader.group.report().is_running).await;
+        assert_ne!(cluster.leader().await.replica, broken);
+        assert!(leader.log.failure().is_some());
+        drop(leader);
+        let medium = cluster.crash(broken, Survivors::None).await;
+        cluster.restart(medium).await;
+        cluster.transfer_to(broken).await;
+        disk.check().await;
+        cluster.agreed_digest().await;
+    });
+}

@@ -1,0 +1,10 @@
+//! Groups of three replicas in one executor: the real log, store and transport on devices in
+//! memory, so that a node can lose power at any moment and come back from what its device kept.
+
+mod common;
+
+mod crash;
+mod members;
+mod requests;
+mod snapshot;
+mod volumes;

@@ -1,0 +1,124 @@
+//! Leaders and voters change while clients write.
+
+use crate::common::{Cluster, Disk, pause, run, until};
+use ogee_proto::id::ReplicaId;
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Writes in the background until told to stop; everything is acknowledged.
+struct Writing {
+    disk: Rc<Disk>,
+    stop: Rc<Cell<bool>>,
+    written: Rc<Cell<u64>>,
+    task: ogee_runtime::JoinHandle<()>,
+}
+
+impl Writing {
+    async fn start(cluster: &Rc<Cluster>, volume: u64) -> Self {
+        let disk = Rc::new(Disk::attach(cluster, volume, 1).await);
+        let (stop, written) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+        let (writer, end, count) = (disk.clone(), stop.clone(), written.clone());
+        let task = ogee_runtime::spawn(async move {
+            while !end.get() {
+                let step: u64 = count.get();
+                let first = usize::try_from(step * 7 % 120).expect("small");
+                writer.write(0, first, 4, (step + 1) * 10).await;
+                count.set(step + 1);
+            }
+        });
+        Self {
+            disk,
+            stop,
+            written,
+            task,
+        }
+    }
+
+    async fn go_on(&self) {
+        let before = self.written.get();
+        until(|| self.written.get() > before + 5).await;
+    }
+
+    async fn end(self) -> Rc<Disk> {
+        self.stop.set(true);
+        self.task.await.expect("the writer ends");
+        self.disk
+    }
+}
+
+#[test]
+fn leadership_moves_under_writes_and_nothing_is_lost() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let first = Writing::start(&cluster, 1).await;
+        let second = Writing::start(&cluster, 2).await;
+        for round in 0..6u64 {
+            let target = ReplicaId::new(1 + round % 3);
+            cluster.transfer_to(target).await;
+            first.go_on().await;
+            second.go_on().await;
+        }
+        for writing in [first, second] {
+            writing.end().await.check().await;
+        }
+        cluster.agreed_digest().await;
+    });
+}
+
+#[test]
+fn a_voter_is_replaced_by_a_new_replica_under_writes() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let writing = Writing::start(&cluster, 1).await;
+        writing.go_on().await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let leaving = cluster.followers().await[0].replica;
+        let new = ReplicaId::new(4);
+        cluster.add(new).await;
+        let mut voters: Vec<ReplicaId> = [1, 2, 3].map(ReplicaId::new).into();
+        voters.retain(|replica| *replica != leaving);
+        voters.push(new);
+        cluster.change_members(&voters).await;
+        drop(cluster.stop(leaving).await);
+        writing.go_on().await;
+        let disk = writing.end().await;
+        cluster.settle().await;
+        for node in cluster.nodes() {
+            let mut now = node.group.voters();
+            now.sort();
+            assert_eq!(now, voters, "as {} knows them", node.replica);
+        }
+        cluster.agreed_digest().await;
+        cluster.transfer_to(new).await;
+        disk.check().await;
+
+        // It counts: without one of the old ones the group still has a majority.
+        let other = voters[0];
+        drop(cluster.stop(other).await);
+        disk.write(0, 0, 2, 77).await;
+        disk.check().await;
+        pause().await;
+    });
+}
+
+#[test]
+fn the_leader_itself_may_be_replaced() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 16, 100).await;
+        let leaving = cluster.leader().await.replica;
+        let new = ReplicaId::new(4);
+        cluster.add(new).await;
+        let mut voters: Vec<ReplicaId> = [1, 2, 3].map(ReplicaId::new).into();
+        voters.retain(|replica| *replica != leaving);
+        voters.push(new);
+        cluster.change_members(&voters).await;
+        drop(cluster.stop(leaving).await);
+        disk.write(0, 8, 16, 200).await;
+        disk.check().await;
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+    });
+}
