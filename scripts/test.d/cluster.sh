@@ -356,7 +356,7 @@ test_postgres() {
     sums=$(pg psql -qAt -d bench -c 'select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)
         and (select sum(bbalance) from pgbench_branches) = (select sum(tbalance) from pgbench_tellers)')
     [ "$sums" = t ] || give_up "the accounts do not add up"
-    pg_stop
+    pg_stop || give_up "PostgreSQL does not stop; the export's last word: $(tail -n 1 "$TEST_DIR/export-pg.log" | cut -c1-300)"
     pg pg_checksums --check >"$TEST_DIR/checksums.log" 2>&1 || give_up "pg_checksums: $(tail -n 3 "$TEST_DIR/checksums.log")"
     disk_unmount
     disk_check "$fs"
@@ -459,11 +459,11 @@ test_kill_all() {
         jq -e '.errors == 0 and .disconnected and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
         echo "   round $round: all killed after $after ms, $(jq -c '{acked, unanswered}' "$TEST_DIR/load.json")"
         "$OGEE" dev up --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "round $round: dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+        copysets_agree
     done
     export_start disk
     (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "at the end: $(cat "$TEST_DIR/verify.json")"
     echo "   $(cat "$TEST_DIR/verify.json")"
-    copysets_agree
 }
 
 kill_everything() {
