@@ -15,7 +15,8 @@ use ogee_proto::wire::{Reader, WireError, Writer};
 use ogee_runtime::Payload;
 use openraft::EntryPayload;
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse,
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -318,7 +319,11 @@ pub(crate) fn put_vote_request(
     request: &VoteRequest<TypeConfig>,
     pre_vote: bool,
 ) {
-    Writer::new(out).u8(u8::from(pre_vote));
+    // A voter with a valid lease grants only to a candidate that its leader has sent.
+    let transfer = request.leadership_transfer;
+    Writer::new(out)
+        .u8(u8::from(pre_vote))
+        .u8(u8::from(transfer));
     put_vote(out, &request.vote);
     put_log_id(out, request.last_log_id.as_ref());
 }
@@ -327,8 +332,28 @@ pub(crate) fn put_vote_request(
 pub(crate) fn get_vote_request(meta: &[u8]) -> Result<(VoteRequest<TypeConfig>, bool), WireError> {
     let mut from = Reader::new(meta);
     let pre_vote = from.u8("pre-vote")? != 0;
-    let vote = get_vote(&mut from)?;
-    Ok((VoteRequest::new(vote, get_log_id(&mut from)?), pre_vote))
+    let leadership_transfer = from.u8("leadership transfer")? != 0;
+    let request = VoteRequest {
+        vote: get_vote(&mut from)?,
+        last_log_id: get_log_id(&mut from)?,
+        leadership_transfer,
+    };
+    Ok((request, pre_vote))
+}
+
+/// A transfer goes to every voter: the target runs, the others let it.
+pub(crate) fn put_transfer(out: &mut Vec<u8>, request: &TransferLeaderRequest<TypeConfig>) {
+    put_vote(out, request.from_leader());
+    put_log_id(out, request.last_log_id());
+    Writer::new(out).u64(*request.to_node_id());
+}
+
+pub(crate) fn get_transfer(meta: &[u8]) -> Result<TransferLeaderRequest<TypeConfig>, WireError> {
+    let mut from = Reader::new(meta);
+    let leader = get_vote(&mut from)?;
+    let last = get_log_id(&mut from)?;
+    let to = from.u64("transfer target")?;
+    Ok(TransferLeaderRequest::new(leader, to, last))
 }
 
 pub(crate) fn put_vote_response(out: &mut Vec<u8>, response: &VoteResponse<TypeConfig>) {

@@ -2,9 +2,10 @@
 
 use crate::codec::{
     entry_from, entry_head, get_append, get_append_result, get_log_id, get_membership,
-    get_snapshot_meta, get_stored_membership, get_vote, get_vote_request, get_vote_response,
-    put_append, put_append_result, put_log_id, put_membership, put_snapshot_meta,
-    put_stored_membership, put_vote, put_vote_request, put_vote_response,
+    get_snapshot_meta, get_stored_membership, get_transfer, get_vote, get_vote_request,
+    get_vote_response, put_append, put_append_result, put_log_id, put_membership,
+    put_snapshot_meta, put_stored_membership, put_transfer, put_vote, put_vote_request,
+    put_vote_response,
 };
 use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
 use crate::limit::APPEND_ENTRIES_MAX;
@@ -19,7 +20,9 @@ use ogee_proto::id::{
 use ogee_proto::wire::{Reader, WireError};
 use ogee_runtime::Payload;
 use openraft::EntryPayload;
-use openraft::raft::{AppendEntriesRequest, StreamAppendError, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,7 +165,7 @@ fn request(
     (vote, prev, commit): (RaftVote, Option<RaftLogId>, Option<RaftLogId>),
     said: &[(RaftLogId, Said)],
 ) -> AppendEntriesRequest<TypeConfig> {
-    let entries = said.iter().map(|(id, said)| entry(id.clone(), said));
+    let entries = said.iter().map(|(id, said)| entry(*id, said));
     AppendEntriesRequest {
         vote,
         prev_log_id: prev,
@@ -263,26 +266,29 @@ proptest! {
     }
 
     #[test]
-    fn votes_asked_and_answered(
+    fn votes_and_transfers(
         vote in vote(),
         last in maybe_log_id(),
         pre_vote in any::<bool>(),
+        leadership_transfer in any::<bool>(),
+        target in any::<u64>(),
         granted in any::<bool>(),
     ) {
-        let request = VoteRequest::<TypeConfig>::new(vote, last.clone());
+        let last_log_id = last;
+        let request = VoteRequest::<TypeConfig> { vote, last_log_id, leadership_transfer };
         let mut out = Vec::new();
         put_vote_request(&mut out, &request, pre_vote);
-        let (back, was_pre_vote) = get_vote_request(&out).unwrap();
-        prop_assert_eq!((back.vote, back.last_log_id), (request.vote, request.last_log_id));
-        prop_assert_eq!(was_pre_vote, pre_vote);
+        prop_assert_eq!(get_vote_request(&out), Ok((request, pre_vote)));
+
+        let transfer = TransferLeaderRequest::<TypeConfig>::new(vote, target, last);
+        out.clear();
+        put_transfer(&mut out, &transfer);
+        prop_assert_eq!(get_transfer(&out), Ok(transfer));
 
         let response = VoteResponse::<TypeConfig>::new(vote, last, granted);
         out.clear();
         put_vote_response(&mut out, &response);
-        let back = get_vote_response(&out).unwrap();
-        prop_assert_eq!(back.vote, response.vote);
-        prop_assert_eq!(back.last_log_id, response.last_log_id);
-        prop_assert_eq!(back.vote_granted, granted);
+        prop_assert_eq!(get_vote_response(&out), Ok(response));
     }
 
     /// Bytes of a stranger: an answer, of whatever kind, and no panic.
@@ -292,6 +298,7 @@ proptest! {
         let _ = get_append_result(&bytes);
         let _ = get_vote_request(&bytes);
         let _ = get_vote_response(&bytes);
+        let _ = get_transfer(&bytes);
         let _ = get_membership(&mut Reader::new(&bytes));
         let _ = get_stored_membership(&mut Reader::new(&bytes));
         let _ = get_snapshot_meta(&mut Reader::new(&bytes));

@@ -1,11 +1,9 @@
 //! The answering side of votes and leadership transfers.
 
-use crate::codec::{get_log_id, get_vote, get_vote_request, put_vote_response};
+use crate::codec::{get_transfer, get_vote_request, put_vote_response};
 use crate::group::Group;
-use crate::types::TypeConfig;
-use ogee_proto::wire::{FrameHeader, Reader, Status, WireError};
+use ogee_proto::wire::{FrameHeader, Status, WireError};
 use ogee_transport::Frame;
-use openraft::raft::TransferLeaderRequest;
 
 impl Group {
     /// Answers a vote or pre-vote.
@@ -29,33 +27,21 @@ impl Group {
         reply
     }
 
-    /// Takes a leadership transfer that this replica is the target of.
+    /// Takes a leadership transfer: to this replica, or to another one that it is to let run.
     pub async fn on_transfer_leader(&self, frame: Frame) -> Frame {
-        let request = match self.decode_transfer(&frame) {
+        let request = match get_transfer(&frame.meta) {
             Ok(request) => request,
             Err(error) => return self.bad_request(&frame.header, &error),
         };
-        let taken = self.raft().handle_transfer_leader(request).await;
-        let status = if taken.is_ok() {
-            Status::Ok
-        } else {
-            Status::Retry
+        let status = match self.raft().handle_transfer_leader(request).await {
+            Ok(Ok(())) => Status::Ok,
+            Ok(Err(refused)) => {
+                tracing::info!(copyset = %self.copyset(), %refused, "leadership not taken over");
+                Status::Retry
+            }
+            Err(_stopped) => Status::Io,
         };
         Frame::new(FrameHeader::reply(&frame.header, status))
-    }
-
-    fn decode_transfer(
-        &self,
-        frame: &Frame,
-    ) -> Result<TransferLeaderRequest<TypeConfig>, WireError> {
-        let mut from = Reader::new(&frame.meta);
-        let leader = get_vote(&mut from)?;
-        let last = get_log_id(&mut from)?;
-        Ok(TransferLeaderRequest::new(
-            leader,
-            self.replica_id().get(),
-            last,
-        ))
     }
 
     fn bad_request(&self, header: &FrameHeader, error: &WireError) -> Frame {

@@ -34,8 +34,8 @@ pub(crate) fn run(body: impl Future<Output = ()>) {
 }
 
 impl Lone {
-    /// Makes the group and waits until it leads itself.
-    pub(crate) async fn start() -> Self {
+    /// A replica that belongs to no group yet.
+    pub(crate) async fn open() -> Self {
         let store = format().await;
         let log = open_log(&store).await;
         Group::create(&store, COPYSET, REPLICA).await.unwrap();
@@ -55,12 +55,18 @@ impl Lone {
         let group = Group::open(params).await.unwrap();
         let keeper = StoreKeeper::start(store, log);
         keeper.add(group.clone());
+        Self { group, keeper }
+    }
+
+    /// Makes the group and waits until it leads itself.
+    pub(crate) async fn start() -> Self {
+        let lone = Self::open().await;
         let members = [(REPLICA, ReplicaNode::default())].into();
-        group.bootstrap(members).await.unwrap();
-        while !group.report().is_leader {
+        lone.group.bootstrap(members).await.unwrap();
+        while !lone.group.report().is_leader {
             ogee_runtime::sleep(Duration::from_millis(5)).await;
         }
-        Self { group, keeper }
+        lone
     }
 }
 

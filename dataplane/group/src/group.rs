@@ -11,7 +11,7 @@ use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
 use crate::config::GroupConfig;
 use crate::digest::GroupDigest;
 use crate::error::GroupError;
-use crate::limit::OVERLAY_BLOCKS_MAX;
+use crate::limit::{OVERLAY_BLOCKS_MAX, TRANSFER_LAG_MAX};
 use crate::linearizer::{Linearizer, NotReadable};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
@@ -414,7 +414,8 @@ impl Group {
         Ok(true)
     }
 
-    /// A lagging target would ignore the transfer, and the old leader would have stopped.
+    /// A target that lags far behind would ignore the transfer, and the old leader would have
+    /// stopped: nobody would lead until an election.
     fn is_caught_up(&self, to: ReplicaId) -> bool {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -423,9 +424,9 @@ impl Group {
             .as_ref()
             .and_then(|peers| peers.get(&to.get()));
         let matched = matched.and_then(|id| id.as_ref()).map(|id| id.index);
-        metrics.state == ServerState::Leader
-            && matched.is_some()
-            && matched == metrics.last_log_index
+        let lag = matched.zip(metrics.last_log_index);
+        let lag = lag.map(|(matched, last)| last.saturating_sub(matched));
+        metrics.state == ServerState::Leader && lag.is_some_and(|lag| lag <= TRANSFER_LAG_MAX)
     }
 
     /// Makes `members` the group's voters, one safe step at a time; new ones learn first.

@@ -200,7 +200,7 @@ impl RaftStateMachine<TypeConfig> for PlainMachine {
         &mut self,
     ) -> Result<(Option<RaftLogId>, RaftStoredMembership), io::Error> {
         let contents = self.contents.borrow();
-        Ok((contents.applied.clone(), contents.membership.clone()))
+        Ok((contents.applied, contents.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -209,7 +209,7 @@ impl RaftStateMachine<TypeConfig> for PlainMachine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let mut contents = self.contents.borrow_mut();
-            contents.applied = Some(entry.log_id.clone());
+            contents.applied = Some(entry.log_id);
             if let EntryPayload::Membership(membership) = entry.payload {
                 contents.membership = RaftStoredMembership::new(Some(entry.log_id), membership);
             }
@@ -230,7 +230,7 @@ impl RaftStateMachine<TypeConfig> for PlainMachine {
         _snapshot: (),
     ) -> Result<(), io::Error> {
         *self.contents.borrow_mut() = Contents {
-            applied: meta.last_log_id.clone(),
+            applied: meta.last_log_id,
             membership: meta.last_membership.clone(),
             snapshot: Some(meta.clone()),
         };
@@ -251,7 +251,7 @@ impl RaftSnapshotBuilder<TypeConfig> for PlainMachine {
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, ()>, io::Error> {
         let mut contents = self.contents.borrow_mut();
         let meta = RaftSnapshotMeta {
-            last_log_id: contents.applied.clone(),
+            last_log_id: contents.applied,
             last_membership: contents.membership.clone(),
         };
         contents.snapshot = Some(meta.clone());

@@ -9,7 +9,7 @@
 //! was in flight (and may purge), backs off and probes again.
 
 use crate::codec::{
-    get_append_result, get_vote_response, put_append, put_log_id, put_vote, put_vote_request,
+    get_append_result, get_vote_response, put_append, put_transfer, put_vote_request,
 };
 use crate::command::PayloadRef;
 use crate::limit::{APPEND_REPLIES_MAX, APPEND_WINDOW};
@@ -229,8 +229,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         _option: RPCOption,
     ) -> RpcResult<TransferLeaderResponse<TypeConfig>> {
         let mut meta = Vec::with_capacity(64);
-        put_vote(&mut meta, request.from_leader());
-        put_log_id(&mut meta, request.last_log_id());
+        put_transfer(&mut meta, &request);
         self.ask(FrameKind::TransferLeader, meta).await?;
         Ok(Ok(()))
     }

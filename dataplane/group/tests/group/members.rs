@@ -1,6 +1,6 @@
 //! Leaders and voters change while clients write.
 
-use crate::common::{Cluster, Disk, pause, run, until};
+use crate::common::{Cluster, Disk, Node, pause, run, until};
 use ogee_proto::id::ReplicaId;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -63,6 +63,37 @@ fn leadership_moves_under_writes_and_nothing_is_lost() {
         }
         cluster.agreed_digest().await;
     });
+}
+
+/// The others let the target run: nobody competes with it, so one election is enough.
+#[test]
+fn a_transfer_makes_its_target_the_leader_of_the_next_term() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        let mut straight = 0;
+        for round in 0..6u64 {
+            disk.write(0, 0, 1, round + 1).await;
+            cluster.settle().await;
+            let leader = cluster.leader().await;
+            let target = cluster.followers().await[0].clone();
+            let term = leader.group.report().term;
+            until_caught_up(&leader, target.replica).await;
+            until(|| leader.group.report().term > term).await;
+            let elected = cluster.leader().await;
+            let is_next = elected.group.report().term.get() == term.get() + 1;
+            straight += u32::from(is_next && elected.replica == target.replica);
+        }
+        // On a loaded machine an election timer may interfere now and then.
+        assert!(straight >= 4, "{straight} of 6");
+        disk.check().await;
+    });
+}
+
+async fn until_caught_up(leader: &Node, target: ReplicaId) {
+    while !leader.group.transfer_leader(target).await.expect("runs") {
+        pause().await;
+    }
 }
 
 #[test]

@@ -106,14 +106,12 @@ async fn one_of_many(disk: &Disk, dice: &mut Dice, tag: u64) {
     let chunk = u32::try_from(dice.below(2)).expect("small");
     let first = dice.below(BLOCKS);
     let count = 1 + dice.below((BLOCKS - first).min(24));
-    match dice.below(8) {
-        0 => disk.zero(CommandKind::Discard, chunk, first, count).await,
-        1 => {
-            disk.zero(CommandKind::WriteZeroes, chunk, first, count)
-                .await
-        }
-        _ => disk.write(chunk, first, count, tag).await,
-    }
+    let zero = match dice.below(8) {
+        0 => CommandKind::Discard,
+        1 => CommandKind::WriteZeroes,
+        _ => return disk.write(chunk, first, count, tag).await,
+    };
+    disk.zero(zero, chunk, first, count).await;
 }
 
 #[test]
