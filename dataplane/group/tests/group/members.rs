@@ -76,7 +76,8 @@ fn a_transfer_makes_its_target_the_leader_of_the_next_term() {
             disk.write(0, 0, 1, round + 1).await;
             cluster.settle().await;
             let leader = cluster.leader().await;
-            let target = cluster.followers().await[0].clone();
+            // The one that is told last, so that a competitor would be ahead of it.
+            let target = cluster.followers().await[1].clone();
             let term = leader.group.report().term;
             until_caught_up(&leader, target.replica).await;
             until(|| leader.group.report().term > term).await;
