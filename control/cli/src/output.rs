@@ -42,7 +42,7 @@ pub(crate) fn human(bytes: u64) -> String {
     let tenths = if unit == 0 {
         0
     } else {
-        (bytes - (whole << shift)) * 10 >> shift
+        ((bytes - (whole << shift)) * 10) >> shift
     };
     match tenths {
         0 => format!("{whole} {}", units[unit]),

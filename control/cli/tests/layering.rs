@@ -65,9 +65,9 @@ fn root() -> PathBuf {
 
 /// Our packages in the `[dependencies]` of a manifest.
 fn dependencies(package: &str) -> Vec<String> {
-    let text = fs::read_to_string(root().join(package).join("Cargo.toml")).unwrap();
-    let manifest: toml::Table = text.parse().unwrap();
-    let table = manifest["dependencies"].as_table().unwrap();
+    let text = fs::read_to_string(root().join(package).join("Cargo.toml")).expect("a manifest");
+    let manifest: toml::Table = text.parse().expect("TOML");
+    let table = manifest["dependencies"].as_table().expect("a table");
     table
         .keys()
         .filter(|name| name.starts_with("ogee-"))
@@ -76,8 +76,8 @@ fn dependencies(package: &str) -> Vec<String> {
 }
 
 fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(dir).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             sources(&path, into);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -113,7 +113,7 @@ fn special_crates_stay_where_they_are_kept() {
         sources(&root().join(package).join("src"), &mut files);
         assert!(!files.is_empty(), "{package} has sources");
         for file in files {
-            let text = fs::read_to_string(&file).unwrap();
+            let text = fs::read_to_string(&file).expect("a source file");
             for (keeper, owners) in KEEPERS {
                 let names_it = text.lines().any(|line| {
                     let code = line.trim_start();

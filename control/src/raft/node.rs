@@ -359,6 +359,9 @@ fn settings(config: &NodeConfig) -> Config {
         replication_lag_threshold: LOG_ENTRIES_PER_SNAPSHOT + LOG_ENTRIES_KEPT,
         api_channel_size: Some(REQUEST_QUEUE as u64),
         enable_pre_vote: Some(true),
+        // Back from a crash in its old term, a leader would give indexes that its followers hold, and
+        // it has lost, to other entries.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }

@@ -22,6 +22,7 @@ use futures_util::stream::{self, StreamExt};
 use ogee_log::Log;
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::BLOCK_SIZE;
+use ogee_runtime::Payload;
 use ogee_runtime::channel::{Notify, oneshot};
 use ogee_store::{BlockChange, GroupCheckpoint, Store, WriteBack};
 use std::cell::{Cell, RefCell};
@@ -231,8 +232,9 @@ impl Inner {
         let started = ogee_runtime::now();
         let mut blocks = Vec::with_capacity(batch.len());
         let mut taken = Vec::with_capacity(batch.len());
+        let mut payloads = BTreeMap::new();
         for dirty in batch {
-            if let Some(what) = load(replica, dirty).await? {
+            if let Some(what) = load(replica, dirty, &mut payloads).await? {
                 blocks.push(WriteBack {
                     key: dirty.key,
                     block: dirty.block,
@@ -292,8 +294,13 @@ impl Inner {
     }
 }
 
-/// A block's contents for write-back; `None` if a newer write has superseded it.
-async fn load(replica: &Replica, dirty: &DirtyBlock) -> Result<Option<BlockChange>, GroupError> {
+/// A block's contents for write-back; `None` if a newer write has superseded it. An entry's payload
+/// is read from the log once per batch, not once per block.
+async fn load(
+    replica: &Replica,
+    dirty: &DirtyBlock,
+    payloads: &mut BTreeMap<u64, Payload>,
+) -> Result<Option<BlockChange>, GroupError> {
     if !replica.state.borrow().overlay.holds(dirty) {
         return Ok(None);
     }
@@ -301,16 +308,24 @@ async fn load(replica: &Replica, dirty: &DirtyBlock) -> Result<Option<BlockChang
         debug_assert_eq!(dirty.slot.what, OverlayWhat::Zero);
         return Ok(Some(BlockChange::Zero));
     };
-    match replica
-        .log_payload(dirty.slot.index, start..start + BLOCK_SIZE)
-        .await
-    {
-        Ok(bytes) => Ok(Some(BlockChange::Data(bytes))),
+    let index = dirty.slot.index;
+    if !payloads.contains_key(&index) {
+        payloads.insert(index, whole_payload(replica, dirty).await?);
+    }
+    let whole = payloads.get(&index).filter(|whole| whole.len() >= start + BLOCK_SIZE);
+    let (copyset, key) = (replica.copyset, dirty.key);
+    let whole = whole.ok_or(GroupError::Race { copyset, key })?;
+    Ok(Some(BlockChange::Data(whole.slice(start..start + BLOCK_SIZE))))
+}
+
+async fn whole_payload(replica: &Replica, dirty: &DirtyBlock) -> Result<Payload, GroupError> {
+    let (copyset, key) = (replica.copyset, dirty.key);
+    let race = || GroupError::Race { copyset, key };
+    let len = replica.payload_len(dirty.slot.index).ok_or_else(race)?;
+    match replica.log_payload(dirty.slot.index, 0..len).await {
+        Ok(bytes) => Ok(bytes),
         Err(Miss::Failed(error)) => Err(error),
-        Err(Miss::Moved | Miss::Checksum(_)) => {
-            let (copyset, key) = (replica.copyset, dirty.key);
-            Err(GroupError::Race { copyset, key })
-        }
+        Err(Miss::Moved | Miss::Checksum(_)) => Err(race()),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::overlay::DirtyBlock;
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
 use ogee_log::{GroupLog, Log, Reservation};
-use ogee_proto::id::{CopysetId, LogId, ReplicaId, VolumeId};
+use ogee_proto::id::{CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::channel::Notify;
 use ogee_store::{GroupCheckpoint, Store};
@@ -182,6 +182,13 @@ impl Replica {
     ) -> Option<Reservation> {
         let cost = payload_lens.map(|len| Log::entry_cost(len).get()).sum();
         self.store_log.reserve(ByteLen::new(cost)).await.ok()
+    }
+
+    /// Length of a live entry's payload.
+    pub(crate) fn payload_len(&self, index: u64) -> Option<usize> {
+        let range = LogIndex::new(index)..LogIndex::new(index + 1);
+        let entry = self.log.peek(range, 0).into_iter().next()?;
+        Some(entry.payload_len as usize)
     }
 
     /// Whether new data may be let in: thin volumes can promise more than there is.

@@ -12,7 +12,7 @@ use crate::state::State;
 use crate::usage::Pressure;
 use ogee_device::Device;
 use ogee_runtime::channel::{Notify, watch};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// A log.
@@ -23,6 +23,8 @@ pub(crate) struct Core {
     pub work: Signal,
     /// Told when space was freed or the log stopped.
     pub space: Notify,
+    /// Bytes promised to entries that are on their way.
+    pub promised: Cell<u64>,
     pressure: watch::Sender<Pressure>,
 }
 
@@ -34,6 +36,7 @@ impl Core {
             state: RefCell::new(state),
             work: Signal::default(),
             space: Notify::new(),
+            promised: Cell::new(0),
             pressure,
         })
     }

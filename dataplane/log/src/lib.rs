@@ -62,6 +62,6 @@ pub use counters::LogCounters;
 pub use entry::{Entry, EntryRef, GroupState, Vote};
 pub use error::{DamageReason, EntryPart, GeometryField, LogError};
 pub use group_log::GroupLog;
-pub use log::Log;
+pub use log::{Log, Reservation};
 pub use options::{LogOptions, LogRegion};
 pub use usage::{LogUsage, Pressure};

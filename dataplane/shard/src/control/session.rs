@@ -93,10 +93,10 @@ async fn register(
         match mds.register(&request).await {
             Ok(answer) => return Ok(Some(answer)),
             Err(status) => match status.code() {
-                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                    tracing::debug!(%status, "cannot register yet");
+                Code::FailedPrecondition | Code::AlreadyExists | Code::InvalidArgument => {
+                    return Err(ShardError::Refused(status.message().into()));
                 }
-                _ => return Err(ShardError::Refused(status.message().into())),
+                _ => tracing::debug!(%status, "cannot register yet"),
             },
         }
         tokio::select! {
@@ -305,7 +305,9 @@ async fn serve(
         let Some(known) = &identity else {
             let stores = shards.stores.iter().map(reports::store).collect();
             match timeout(FIRST_WORDS, register(mds, config, stores, stop)).await {
-                Ok(answer) => identity = answer?,
+                Ok(Ok(answer)) => identity = answer,
+                // I/O goes on whatever the MDS says; the operator sees it and the next try asks again.
+                Ok(Err(error)) => tracing::error!(%error, "not registered"),
                 Err(_elapsed) => tracing::debug!("no MDS answers yet"),
             }
             continue;

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::stores::OpenStore;
 use crate::error::ShardError;
-use ogee_group::{Group, GroupParams, ReplicaNode};
+use ogee_group::{Group, GroupError, GroupParams, ReplicaNode};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
 use std::collections::BTreeMap;
 
@@ -73,7 +73,16 @@ impl Shard {
         bootstrap: Option<BTreeMap<ReplicaId, ReplicaNode>>,
     ) -> Result<(), ShardError> {
         let group = match self.group(copyset) {
-            Some(group) => group,
+            Some(group) if group.replica_id() == replica => group,
+            Some(group) => {
+                let found = group.replica_id();
+                return Err(GroupError::OtherReplica {
+                    copyset,
+                    found,
+                    wanted: replica,
+                }
+                .into());
+            }
             None => {
                 let Some(open) = self.store(store) else {
                     tracing::warn!(%copyset, %store, "asked for a replica on an unknown store");

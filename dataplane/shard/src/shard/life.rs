@@ -135,14 +135,10 @@ async fn transfer(shard: &Shard, copyset: CopysetId, to: ReplicaId) {
 }
 
 impl Shard {
-    /// Stops the groups of a store whose write-back has failed: their log could never be freed
+    /// Stops the groups of a store whose log or write-back has failed: their log could never be freed
     /// again, and a device that fails writes is no place to acknowledge them. Leaders move.
     fn retire_failed_stores(&self) {
-        for open in self
-            .stores
-            .iter()
-            .filter(|open| open.keeper.failure().is_some())
-        {
+        for open in self.stores.iter().filter(|open| open.has_failed()) {
             for hosted in self
                 .hosted()
                 .into_iter()

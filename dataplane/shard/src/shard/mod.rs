@@ -33,8 +33,10 @@ pub(crate) struct Shard {
     peers: Rc<PeerBook>,
     config: GroupConfig,
     metrics: Rc<GroupMetrics>,
-    /// Payload bytes of the requests under way.
+    /// Payload bytes of the clients' requests under way.
     admission: Semaphore,
+    /// The same of peers' votes, transfers and copies.
+    raft_admission: Semaphore,
     /// Requests refused for want of admission.
     throttled: Cell<u64>,
     /// Removed volumes whose chunks are being given back, and where.
@@ -51,6 +53,7 @@ impl Shard {
             config,
             metrics: Rc::default(),
             admission: Semaphore::new(ADMITTED_BYTES_MAX),
+            raft_admission: Semaphore::new(ADMITTED_BYTES_MAX),
             throttled: Cell::new(0),
             removing: RefCell::default(),
         }

@@ -32,11 +32,7 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         used: open.store.used(),
         log_capacity: log.capacity,
         log_used: log.used,
-        state: if open.keeper.failure().is_some() {
-            "failed"
-        } else {
-            "ok"
-        },
+        state: if open.has_failed() { "failed" } else { "ok" },
     }
 }
 

@@ -33,7 +33,13 @@ impl Shard {
     fn spawn_request(self: &Rc<Self>, group: Group, peer: Peer, frame: Frame) {
         let cost = (frame.payload.len()).max(frame.header.length as usize);
         let cost = cost.clamp(ADMITTED_BYTES_MIN, ADMITTED_BYTES_MAX / 4);
-        let Some(permit) = self.admission.try_acquire(cost) else {
+        // Elections and copies go on while clients wait for a quorum that these must restore.
+        let pool = if is_raft(frame.header.kind) {
+            &self.raft_admission
+        } else {
+            &self.admission
+        };
+        let Some(permit) = pool.try_acquire(cost) else {
             self.throttled.set(self.throttled.get() + 1);
             return reply(&peer, refusal(&frame.header, Status::Retry));
         };
@@ -52,17 +58,20 @@ impl Shard {
     }
 }
 
-/// Raft frames name the replica that they are meant for: an endpoint may have changed hands.
-fn is_addressed(group: &Group, header: &FrameHeader) -> bool {
-    let is_raft = matches!(
-        header.kind,
+const fn is_raft(kind: FrameKind) -> bool {
+    matches!(
+        kind,
         FrameKind::AppendEntries
             | FrameKind::AppendClose
             | FrameKind::Vote
             | FrameKind::Snapshot
             | FrameKind::TransferLeader
-    );
-    !is_raft || header.epoch.get() == group.replica_id().get()
+    )
+}
+
+/// Raft frames name the replica that they are meant for: an endpoint may have changed hands.
+fn is_addressed(group: &Group, header: &FrameHeader) -> bool {
+    !is_raft(header.kind) || header.epoch.get() == group.replica_id().get()
 }
 
 async fn serve(group: &Group, frame: Frame) -> Frame {

@@ -49,6 +49,11 @@ impl OpenStore {
         })
     }
 
+    /// Whether its log or its write-back has failed for good.
+    pub(super) fn has_failed(&self) -> bool {
+        self.keeper.failure().is_some() || self.log.failure().is_some()
+    }
+
     /// Its id.
     pub(super) fn id(&self) -> StoreId {
         self.store.id()
