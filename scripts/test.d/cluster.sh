@@ -473,10 +473,10 @@ kill_everything() {
         pids+=("$pid")
     done
     kill -9 "${pids[@]}"
+    wait "$EXPORT_PID" 2>/dev/null || true
     for pid in "${pids[@]}"; do
         wait_for 10 process_gone "$pid"
     done
-    wait "$EXPORT_PID" 2>/dev/null || true
 }
 
 # The metadata server is not on the way of I/O, not even when a leader dies.

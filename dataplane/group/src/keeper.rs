@@ -312,10 +312,14 @@ async fn load(
     if !payloads.contains_key(&index) {
         payloads.insert(index, whole_payload(replica, dirty).await?);
     }
-    let whole = payloads.get(&index).filter(|whole| whole.len() >= start + BLOCK_SIZE);
+    let whole = payloads
+        .get(&index)
+        .filter(|whole| whole.len() >= start + BLOCK_SIZE);
     let (copyset, key) = (replica.copyset, dirty.key);
     let whole = whole.ok_or(GroupError::Race { copyset, key })?;
-    Ok(Some(BlockChange::Data(whole.slice(start..start + BLOCK_SIZE))))
+    Ok(Some(BlockChange::Data(
+        whole.slice(start..start + BLOCK_SIZE),
+    )))
 }
 
 async fn whole_payload(replica: &Replica, dirty: &DirtyBlock) -> Result<Payload, GroupError> {

@@ -1,7 +1,7 @@
 //! Some nodes, and a client that finds the leader.
 
 use super::net::Net;
-use super::node::{Medium, Node};
+use super::node::{COPYSET, Medium, Node};
 use super::{pause, until};
 use ogee_device::Survivors;
 use ogee_group::{Command, CommandHead, CommandKind, GroupDigest, Outcome, ReadRun, command};
@@ -12,7 +12,31 @@ use ogee_proto::wire::Status;
 use ogee_runtime::Payload;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::fmt::Write;
+use std::rc::{Rc, Weak};
+
+thread_local! {
+    static ALL: RefCell<Vec<Weak<Cluster>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How every cluster of this test stands, for when one hangs.
+pub fn describe_all() -> String {
+    let mut text = String::new();
+    for cluster in ALL.with_borrow(|all| all.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()) {
+        for node in cluster.nodes() {
+            let (report, log) = (node.group.report(), node.log.group(COPYSET).state());
+            let (usage, failure) = (node.log.usage(), node.log.failure());
+            let keeper = (node.keeper.metrics(), node.keeper.failure());
+            let voters = node.group.voters();
+            writeln!(
+                text,
+                "{report:#?} {log:?} {usage:?} {failure:?} {keeper:?} {voters:?}"
+            )
+            .expect("a string takes it");
+        }
+    }
+    text
+}
 
 /// A group's nodes.
 pub struct Cluster {
@@ -29,6 +53,7 @@ impl Cluster {
             nodes: RefCell::default(),
             digests: Cell::new(0),
         });
+        ALL.with_borrow_mut(|all| all.push(Rc::downgrade(&cluster)));
         let replicas = [1, 2, 3].map(ReplicaId::new);
         for replica in replicas {
             cluster.add(replica).await;
