@@ -27,6 +27,7 @@ use ogee_runtime::channel::{Notify, oneshot};
 use ogee_store::{BlockChange, GroupCheckpoint, Store, WriteBack};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -309,17 +310,16 @@ async fn load(
         return Ok(Some(BlockChange::Zero));
     };
     let index = dirty.slot.index;
-    if !payloads.contains_key(&index) {
-        payloads.insert(index, whole_payload(replica, dirty).await?);
-    }
-    let whole = payloads
-        .get(&index)
-        .filter(|whole| whole.len() >= start + BLOCK_SIZE);
+    let whole = match payloads.entry(index) {
+        Entry::Occupied(loaded) => loaded.into_mut(),
+        Entry::Vacant(place) => place.insert(whole_payload(replica, dirty).await?),
+    };
     let (copyset, key) = (replica.copyset, dirty.key);
-    let whole = whole.ok_or(GroupError::Race { copyset, key })?;
-    Ok(Some(BlockChange::Data(
-        whole.slice(start..start + BLOCK_SIZE),
-    )))
+    if whole.len() < start + BLOCK_SIZE {
+        return Err(GroupError::Race { copyset, key });
+    }
+    let bytes = whole.slice(start..start + BLOCK_SIZE);
+    Ok(Some(BlockChange::Data(bytes)))
 }
 
 async fn whole_payload(replica: &Replica, dirty: &DirtyBlock) -> Result<Payload, GroupError> {
