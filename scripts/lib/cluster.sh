@@ -126,8 +126,15 @@ run_test() {
         fail "$name" "$reason"
         ;;
     esac
-    # Stores are large; logs are not.
-    [ "$KEEP" = 1 ] || rm -rf --one-file-system "$TEST_DIR"
+    [ "$KEEP" = 1 ] || remove_test
+}
+
+# Removes the test's directory: stores are large. On file systems that discard what they free this
+# takes long enough to be told.
+remove_test() {
+    local start=$SECONDS
+    rm -rf --one-file-system "$TEST_DIR"
+    [ $((SECONDS - start)) -lt 5 ] || echo "   removing its stores took $((SECONDS - start)) s"
 }
 
 # stop_test REASON   ends the running test and what it waits for; it then undoes what it did
