@@ -17,7 +17,7 @@
 //! | `memory` | a device in RAM that forgets what was not flushed, when told to crash |
 //! | `fault` | a decorator that makes another device fail on purpose |
 //! | `target` | what is looked at before a path is opened |
-//! | [`conformance`] | the contract as a test suite (feature `conformance`) |
+//! | `conformance` | the contract as a test suite (feature `conformance`) |
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
