@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// Ogee: replicated block storage.
@@ -272,9 +273,24 @@ pub(crate) struct BenchArgs {
     /// Requests in flight.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) iodepth: u32,
+    /// Jobs of that many requests each.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) numjobs: u32,
     /// Seconds to run.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, conflicts_with = "io_size")]
     pub(crate) runtime: u64,
+    /// Bytes to read and write in all, instead of a time.
+    #[arg(long, value_parser = size)]
+    pub(crate) io_size: Option<ByteLen>,
+    /// Seconds at the front that do not count.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) ramp_time: u64,
+    /// Requests per second at most, of all jobs together.
+    #[arg(long)]
+    pub(crate) rate_iops: Option<NonZeroU32>,
+    /// Check every read against what this run wrote, and read all of it back at the end.
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// Part of the volume to use; all of it if not given.
     #[arg(long, value_parser = size)]
     pub(crate) size: Option<ByteLen>,

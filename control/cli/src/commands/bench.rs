@@ -40,7 +40,14 @@ fn workload(args: &BenchArgs) -> Result<Workload, CliError> {
         rw,
         block: args.bs,
         iodepth: args.iodepth as usize,
-        stop: Stop::Runtime(Duration::from_secs(args.runtime)),
+        jobs: args.numjobs as usize,
+        stop: args.io_size.map_or(
+            Stop::Runtime(Duration::from_secs(args.runtime)),
+            Stop::Bytes,
+        ),
+        ramp: Duration::from_secs(args.ramp_time),
+        rate: args.rate_iops,
+        verify: args.verify,
         span: args.size.map(|size| ByteLen::new(size.get())),
         seed: args.seed,
         ..Workload::default()
