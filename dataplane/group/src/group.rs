@@ -236,10 +236,9 @@ impl Group {
         if let Err(status) = self.precheck(&command) {
             return Outcome::of(status);
         }
-        let room = self
-            .inner
-            .replica
-            .reserve_log(std::iter::once(command.payload.len()));
+        let (replica, len) = (&self.inner.replica, command.payload.len());
+        replica.pace(len).await;
+        let room = replica.reserve_log(std::iter::once(len));
         let Ok(_room) = ogee_runtime::timeout(ROOM_WAIT, room).await else {
             return Outcome::of(Status::Retry);
         };

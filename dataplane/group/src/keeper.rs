@@ -16,14 +16,16 @@ use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::{OVERLAY_BLOCKS_START, WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
 use crate::overlay::{DirtyBlock, OverlayWhat};
+use crate::pacer::Pacer;
 use crate::read::Miss;
 use crate::replica::{Cut, Replica};
 use futures_util::stream::{self, StreamExt};
 use ogee_log::Log;
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::BLOCK_SIZE;
-use ogee_runtime::Payload;
+use ogee_proto::unit::ByteLen;
 use ogee_runtime::channel::{Notify, oneshot};
+use ogee_runtime::{Instant, Payload};
 use ogee_store::{BlockChange, GroupCheckpoint, Store, WriteBack};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -32,9 +34,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// Log fill, in percent, at which a cycle starts by itself.
-const START_PERCENT: u64 = 40;
+///
+/// Low enough that what a cycle reads back is still in the log's cache, and that a cycle is over
+/// before its writers have filled the rest.
+const START_PERCENT: u64 = 20;
 /// Log fill at which a cycle stops pausing between bursts.
-const HURRY_PERCENT: u64 = 65;
+const HURRY_PERCENT: u64 = 35;
+/// Log fill that writers may have reached at the end of a cycle: they are paced to that.
+const PACED_PERCENT: u64 = 75;
 /// A cycle starts after this time if anything was written: bounds the replay after a restart.
 const IDLE_CYCLE: Duration = Duration::from_secs(30);
 /// How often the fill is looked at.
@@ -66,6 +73,7 @@ struct Inner {
     stopping: Cell<bool>,
     failed: RefCell<Option<Rc<GroupError>>>,
     metrics: Cell<KeeperMetrics>,
+    pacer: Rc<Pacer>,
 }
 
 impl StoreKeeper {
@@ -81,6 +89,7 @@ impl StoreKeeper {
             stopping: Cell::new(false),
             failed: RefCell::new(None),
             metrics: Cell::default(),
+            pacer: Rc::default(),
         });
         let task = inner.clone();
         drop(ogee_runtime::spawn(async move { task.run().await }));
@@ -89,6 +98,7 @@ impl StoreKeeper {
 
     /// Takes a group into care.
     pub fn add(&self, group: Group) {
+        group.replica().paced_by(self.inner.pacer.clone());
         self.inner
             .groups
             .borrow_mut()
@@ -145,6 +155,7 @@ impl Inner {
             }
             idle = Duration::ZERO;
             let done = self.cycle(!asked.is_empty()).await;
+            self.pacer.release();
             for waiter in asked {
                 // A waiter that gave up is none of our business.
                 let _ = waiter.send(done.is_ok());
@@ -185,10 +196,11 @@ impl Inner {
             .filter_map(|group| group.replica().cut())
             .collect();
         let mut done = Vec::with_capacity(cuts.len());
+        let cycle = Cycle::new(&cuts, hurry);
         for cut in cuts {
             // Removals first: they free what the writes may need, after the next checkpoint.
             self.remove_volumes(&cut).await?;
-            match self.write_back(&cut, hurry).await {
+            match self.write_back(&cut, &cycle).await {
                 Ok(()) => done.push(cut),
                 Err(error) if error.is_no_space() => {
                     // Not fatal: its log is kept, new data is refused, and the next cycle tries
@@ -212,10 +224,10 @@ impl Inner {
         Ok(())
     }
 
-    async fn write_back(&self, cut: &Cut, hurry: bool) -> Result<(), GroupError> {
+    async fn write_back(&self, cut: &Cut, cycle: &Cycle) -> Result<(), GroupError> {
         let batches = cut.dirty.chunks(WRITE_BACK_BLOCKS);
         let mut running = stream::iter(batches)
-            .map(|batch| self.write_back_batch(&cut.replica, batch, hurry))
+            .map(|batch| self.write_back_batch(&cut.replica, batch, cycle))
             .buffer_unordered(WRITE_BACK_INFLIGHT);
         while let Some(done) = running.next().await {
             done?;
@@ -227,7 +239,7 @@ impl Inner {
         &self,
         replica: &Replica,
         batch: &[DirtyBlock],
-        hurry: bool,
+        cycle: &Cycle,
     ) -> Result<(), GroupError> {
         let copyset = replica.copyset;
         let started = ogee_runtime::now();
@@ -253,11 +265,21 @@ impl Inner {
             }
         }
         self.count(taken.len(), batch.len() - taken.len());
-        if !hurry && self.fill_percent() < HURRY_PERCENT {
+        cycle.advance(batch.len());
+        self.pace(cycle);
+        if !cycle.hurry && self.fill_percent() < HURRY_PERCENT {
             let spent = ogee_runtime::now().saturating_duration_since(started);
             ogee_runtime::sleep(spent.min(Duration::from_millis(50))).await;
         }
         Ok(())
+    }
+
+    /// Lets writers have what room the log will need to last until the cycle's end.
+    fn pace(&self, cycle: &Cycle) {
+        let usage = self.log.usage();
+        let limit = usage.capacity.get() * PACED_PERCENT / 100;
+        let room = ByteLen::new(limit.saturating_sub(usage.used.get()));
+        self.pacer.spread(room, cycle.time_left());
     }
 
     async fn remove_volumes(&self, cut: &Cut) -> Result<(), GroupError> {
@@ -292,6 +314,38 @@ impl Inner {
         metrics.blocks_written += written as u64;
         metrics.blocks_superseded += superseded as u64;
         self.metrics.set(metrics);
+    }
+}
+
+/// How far one cycle is.
+struct Cycle {
+    started: Instant,
+    /// Somebody waits for its end.
+    hurry: bool,
+    blocks: usize,
+    done: Cell<usize>,
+}
+
+impl Cycle {
+    fn new(cuts: &[Cut], hurry: bool) -> Self {
+        Self {
+            started: ogee_runtime::now(),
+            hurry,
+            blocks: cuts.iter().map(|cut| cut.dirty.len()).sum(),
+            done: Cell::new(0),
+        }
+    }
+
+    fn advance(&self, blocks: usize) {
+        self.done.set(self.done.get() + blocks);
+    }
+
+    /// At the speed so far; and as much again as one part in eight, for the checkpoint.
+    fn time_left(&self) -> Duration {
+        let spent = ogee_runtime::now().saturating_duration_since(self.started);
+        let (done, blocks) = (self.done.get().max(1), self.blocks);
+        let whole = spent.mul_f64(blocks as f64 / done as f64);
+        (whole + whole / 8).saturating_sub(spent)
     }
 }
 

@@ -37,6 +37,7 @@ mod machine;
 mod metrics;
 mod network;
 mod overlay;
+mod pacer;
 mod peers;
 mod read;
 mod replica;

@@ -1,6 +1,7 @@
 //! Limits of the group layer.
 
 use ogee_proto::limit::{BLOCKS_PER_CHUNK, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX};
+use std::time::Duration;
 
 /// Payload bytes of one `AppendEntries`: one device round of the follower's log.
 pub const APPEND_BYTES_MAX: usize = REPLICATION_PAYLOAD_MAX;
@@ -29,6 +30,10 @@ pub const STORE_RESERVE_MAX: u64 = 64 << 20;
 pub const WRITE_BACK_BLOCKS: usize = 256;
 /// `write_back` calls in flight for one store.
 pub const WRITE_BACK_INFLIGHT: usize = 4;
+/// Bytes per second that always may enter the log: pacing slows writers down, it never stops them.
+pub const PACE_RATE_MIN: u64 = 4 << 20;
+/// Longest that pacing holds one write up.
+pub const PACE_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Tries of a read that races with write-back or a purge before it is given up.
 pub const READ_TRIES: usize = 8;
 /// Sequences that one session may have applied above its watermark.

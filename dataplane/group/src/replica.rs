@@ -13,6 +13,7 @@ use crate::limit::{LOG_MARGIN_MAX, STORE_RESERVE_MAX};
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
 use crate::overlay::DirtyBlock;
+use crate::pacer::Pacer;
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
 use ogee_log::{GroupLog, Log, Reservation};
@@ -51,6 +52,7 @@ pub(crate) struct Replica {
     keeps: Cell<u32>,
     cutting: Cell<bool>,
     cut_ended: Notify,
+    pacer: RefCell<Rc<Pacer>>,
 }
 
 impl Drop for Cut {
@@ -134,6 +136,7 @@ impl Replica {
             keeps: Cell::new(0),
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
+            pacer: RefCell::default(),
         }))
     }
 
@@ -172,6 +175,17 @@ impl Replica {
     /// Whether the log behind the last checkpoint should be kept for now.
     pub(crate) fn is_log_kept(&self) -> bool {
         self.is_held() || (self.keeps.get() > 0 && self.log_has_room())
+    }
+
+    /// The store's keeper paces this group's writers from now on.
+    pub(crate) fn paced_by(&self, pacer: Rc<Pacer>) {
+        *self.pacer.borrow_mut() = pacer;
+    }
+
+    /// Waits for the turn of a write with this payload, while write-back needs the time.
+    pub(crate) async fn pace(&self, payload_len: usize) {
+        let pacer = self.pacer.borrow().clone();
+        pacer.pass(Log::entry_cost(payload_len)).await;
     }
 
     /// Promises room in the log for entries with these payloads, waiting for it: an append that is

@@ -16,6 +16,6 @@ pub const REPORT_WAIT: Duration = Duration::from_millis(500);
 /// How long a graceful stop waits for leaders to move and for a last checkpoint.
 pub const STOP_WAIT: Duration = Duration::from_secs(5);
 /// Payload cache of one store's log: half the log, at most this.
-pub const LOG_CACHE_BYTES_MAX: u64 = 128 << 20;
+pub const LOG_CACHE_BYTES_MAX: u64 = 256 << 20;
 
 const _: () = assert!(ADMITTED_BYTES_MAX >= 16 * REQUEST_PAYLOAD_MAX);
