@@ -5,7 +5,7 @@
 //! **Invariants.** No wake-up is lost between a check and a wait: [`Notify::notified`] starts to
 //! listen when it is *called*, so either of these is right:
 //!
-//! ```ignore
+//! ```text
 //! let notified = notify.notified();        // listen first,
 //! if !condition() { notified.await }       // then check; or
 //! while !condition() { notify.notified().await }   // no await between check and call
