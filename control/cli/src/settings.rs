@@ -97,6 +97,7 @@ pub(crate) struct RaftSettings {
     pub(crate) heartbeat_ms: Option<u64>,
     pub(crate) election_min_ms: Option<u64>,
     pub(crate) election_max_ms: Option<u64>,
+    pub(crate) lease_reads: Option<bool>,
 }
 
 fn one() -> u64 {
@@ -147,6 +148,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "heartbeat_ms",
     "election_min_ms",
     "election_max_ms",
+    "lease_reads",
 ];
 
 /// Settings of a metadata server.

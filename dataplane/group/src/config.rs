@@ -14,6 +14,9 @@ pub struct GroupConfig {
     pub election_max: Duration,
     /// An `AppendEntries` that only carries a commit index waits this long for company.
     pub commit_hold: Duration,
+    /// Whether leaders serve reads without asking a majority while their lease lasts. Off where a
+    /// host can be stopped without its clock (a paused virtual machine).
+    pub lease_reads: bool,
 }
 
 impl Default for GroupConfig {
@@ -23,6 +26,7 @@ impl Default for GroupConfig {
             election_min: Duration::from_millis(500),
             election_max: Duration::from_millis(1000),
             commit_hold: Duration::from_millis(3),
+            lease_reads: true,
         }
     }
 }
@@ -33,6 +37,12 @@ impl Default for GroupConfig {
 pub struct GroupConfigError(Box<str>);
 
 impl GroupConfig {
+    /// For how long a follower that heard a leader refuses its vote to others: openraft's lease.
+    #[must_use]
+    pub const fn promised(&self) -> Duration {
+        self.election_max
+    }
+
     /// openraft's configuration.
     ///
     /// # Errors

@@ -1,4 +1,6 @@
 //! The answering side of votes and leadership transfers.
+//!
+//! A replica that has just started abstains for a while, see `lease`.
 
 use crate::codec::{get_transfer, get_vote_request, put_vote_response};
 use crate::group::Group;
@@ -12,6 +14,10 @@ impl Group {
             Ok(request) => request,
             Err(error) => return self.bad_request(&frame.header, &error),
         };
+        // A handover has its leader's blessing, whatever we promised.
+        if self.abstains() && !request.leadership_transfer {
+            return Frame::new(FrameHeader::reply(&frame.header, Status::Retry));
+        }
         let answer = if is_pre_vote {
             self.raft().pre_vote(request).await
         } else {

@@ -3,7 +3,8 @@
 //! *Place*: between `shard`, which routes frames here, and openraft with log and store below.
 //! *Owner*: one shard; cheap to clone.
 //! *Invariants*: a write is answered only after a majority holds it durably and it was applied; a
-//! read only after this replica was confirmed as leader by a round that began after the read came.
+//! read only after this replica was confirmed as leader: by its lease as of after the read came, or by
+//! a round that began after that.
 //! *On failure*: every outcome is a [`Status`]; what a client cannot act on is logged here.
 
 use crate::append::AppendStreams;
@@ -11,6 +12,7 @@ use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
 use crate::config::GroupConfig;
 use crate::digest::GroupDigest;
 use crate::error::GroupError;
+use crate::lease::{Abstention, Lease};
 use crate::limit::{OVERLAY_BLOCKS_MAX, TRANSFER_LAG_MAX};
 use crate::linearizer::{Linearizer, NotReadable};
 use crate::log_store::LogStore;
@@ -34,6 +36,7 @@ use openraft::errors::{
 use openraft::{Raft, ServerState};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Pause before a proposal that met an expired lease is tried again.
@@ -110,6 +113,7 @@ struct Inner {
     linearizer: Rc<Linearizer>,
     streams: AppendStreams,
     incoming: Incoming,
+    abstention: Abstention,
     config: GroupConfig,
 }
 
@@ -155,22 +159,54 @@ impl Group {
             reason: reason.into(),
         };
         let raft_config = config.raft().map_err(|error| stopped(error.to_string()))?;
+        let abstention = Abstention::begin(replica.log.state().vote, config.promised());
+        let raft_config = Arc::new(openraft::Config {
+            enable_elect: !abstention.is_on(),
+            ..(*raft_config).clone()
+        });
         let network = NetworkFactory::new(peers, replica.clone(), config.commit_hold);
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
         let raft = raft.map_err(|fatal| stopped(fatal.to_string()))?;
+        let lease = Lease::new(config.promised(), config.lease_reads);
         let inner = Inner {
             replica,
             raft,
-            linearizer: Rc::default(),
+            linearizer: Rc::new(Linearizer::new(lease)),
             streams: AppendStreams::default(),
             incoming: Incoming::default(),
+            abstention,
             config,
         };
-        Ok(Self {
+        let group = Self {
             inner: Rc::new(inner),
-        })
+        };
+        group.end_abstention_in_time();
+        Ok(group)
+    }
+
+    /// A replica that abstains at first stands for election from some moment after that on, not all
+    /// groups and replicas at once.
+    fn end_abstention_in_time(&self) {
+        let Some(ends) = self.inner.abstention.ends() else {
+            return;
+        };
+        let jitter = self
+            .inner
+            .config
+            .election_min
+            .mul_f64(random_fraction() / 2.0);
+        let raft = self.inner.raft.clone();
+        drop(ogee_runtime::spawn(async move {
+            ogee_runtime::sleep_until(ends + jitter).await;
+            raft.runtime_config().elect(true);
+        }));
+    }
+
+    /// Whether this replica has started too recently to vote.
+    pub(crate) fn abstains(&self) -> bool {
+        self.inner.abstention.is_on()
     }
 
     /// Makes the group of these members. A no-op on a group that was made before.
@@ -408,6 +444,7 @@ impl Group {
         if !self.is_caught_up(to) {
             return Ok(false);
         }
+        self.inner.linearizer.lease().hand_over(&self.inner.raft);
         let asked = self.inner.raft.trigger().transfer_leader(to.get()).await;
         asked.map_err(|fatal| self.stopped(&fatal))?;
         Ok(true)
@@ -552,6 +589,12 @@ impl Group {
             reason: reason.to_string().into(),
         }
     }
+}
+
+/// From 0 to 1.
+fn random_fraction() -> f64 {
+    let random = u32::try_from(ogee_runtime::random_u64() >> 32).unwrap_or(0);
+    f64::from(random) / f64::from(u32::MAX)
 }
 
 /// A command with the payload in memory.

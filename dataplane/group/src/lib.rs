@@ -30,6 +30,7 @@ mod election;
 mod error;
 mod group;
 mod keeper;
+mod lease;
 mod limit;
 mod linearizer;
 mod log_store;

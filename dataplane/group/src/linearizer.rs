@@ -1,8 +1,10 @@
-//! ReadIndex, shared: all reads that wait when a round starts are answered by that round.
+//! Whether a read may be served: by the leader's lease, or by ReadIndex, shared: all reads that wait
+//! when a round starts are answered by that round.
 //!
 //! A read may be served by a round that began *after* the read arrived, never by one under way: a
 //! leader deposed in between would otherwise serve it stale.
 
+use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::types::TypeConfig;
 use ogee_runtime::channel::oneshot;
@@ -25,16 +27,31 @@ pub(crate) enum NotReadable {
 type Answer = Result<(), NotReadable>;
 
 /// Batches linearizability checks of one group.
-#[derive(Default)]
 pub(crate) struct Linearizer {
+    lease: Lease,
     waiting: RefCell<Vec<oneshot::Sender<Answer>>>,
     running: Cell<bool>,
 }
 
 impl Linearizer {
-    /// Waits until a round that starts after this call has confirmed leadership, and everything
+    pub(crate) fn new(lease: Lease) -> Self {
+        Self {
+            lease,
+            waiting: RefCell::default(),
+            running: Cell::new(false),
+        }
+    }
+
+    pub(crate) const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Without a lease, waits until a round that starts after this call has confirmed leadership, and everything
     /// committed before it has been applied.
     pub(crate) async fn check(self: &Rc<Self>, raft: &Raft<TypeConfig, Machine>) -> Answer {
+        if self.lease.holds(raft) {
+            return Ok(());
+        }
         loop {
             let (sender, receiver) = oneshot::channel();
             self.waiting.borrow_mut().push(sender);
@@ -70,7 +87,11 @@ impl Linearizer {
 
     async fn round(&self, raft: &Raft<TypeConfig, Machine>) {
         let batch = std::mem::take(&mut *self.waiting.borrow_mut());
+        let term = Lease::term(raft);
         let result = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        if result.is_ok() {
+            self.lease.confirm(raft, term);
+        }
         let answer = result.map(drop).map_err(|error| not_readable(&error));
         for waiter in batch {
             // A waiter that gave up is none of our business.
@@ -119,16 +140,22 @@ fn not_readable(error: &RaftError<TypeConfig, LinearizableReadError<TypeConfig>>
 mod tests {
     use super::Linearizer;
     use crate::fixture::{Lone, run};
+    use crate::lease::Lease;
     use futures_util::poll;
     use std::pin::pin;
     use std::rc::Rc;
+    use std::time::Duration;
+
+    fn without_lease() -> Linearizer {
+        Linearizer::new(Lease::new(Duration::ZERO, false))
+    }
 
     #[test]
     fn a_read_that_arrives_during_a_round_waits_for_the_next_one() {
         run(async {
             let lone = Lone::start().await;
             let raft = lone.group.raft();
-            let linearizer = Rc::new(Linearizer::default());
+            let linearizer = Rc::new(without_lease());
             let mut first = pin!(linearizer.check(raft));
             let mut second = pin!(linearizer.check(raft));
             assert!(poll!(&mut first).is_pending(), "the round asks openraft");
@@ -157,7 +184,7 @@ mod tests {
         run(async {
             let lone = Lone::start().await;
             let raft = lone.group.raft();
-            let linearizer = Rc::new(Linearizer::default());
+            let linearizer = Rc::new(without_lease());
             let mut during = pin!(linearizer.check(raft));
             {
                 let mut runner = pin!(linearizer.check(raft));
@@ -178,7 +205,7 @@ mod tests {
         run(async {
             let lone = Lone::start().await;
             lone.group.shutdown().await;
-            let linearizer = Rc::new(Linearizer::default());
+            let linearizer = Rc::new(without_lease());
             let answer = linearizer.check(lone.group.raft()).await;
             assert_eq!(answer, Err(super::NotReadable::Stopped));
         });

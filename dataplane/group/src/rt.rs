@@ -20,6 +20,13 @@ pub struct OgeeRuntime;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RaftInstant(ogee_runtime::Instant);
 
+impl RaftInstant {
+    /// As everybody else counts.
+    pub(crate) const fn into_inner(self) -> ogee_runtime::Instant {
+        self.0
+    }
+}
+
 impl openraft_rt::Instant for RaftInstant {
     fn now() -> Self {
         Self(ogee_runtime::now())

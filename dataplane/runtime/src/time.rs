@@ -31,6 +31,11 @@ pub fn now() -> Instant {
     engine::now()
 }
 
+/// How long this host has been suspended since it was started. [`Instant`]s do not count that time.
+pub fn suspended_time() -> Duration {
+    engine::suspended_time()
+}
+
 /// Completes after `duration`.
 pub fn sleep(duration: Duration) -> Sleep {
     sleep_until(now() + duration.min(HORIZON))

@@ -9,7 +9,7 @@ pub use self::glommio::random_u64;
 #[cfg(not(ogee_sim))]
 pub(crate) use self::glommio::{
     Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Socket, Timer, now, spawn,
-    yield_now,
+    suspended_time, yield_now,
 };
 
 #[cfg(ogee_sim)]
@@ -21,5 +21,5 @@ pub use self::sim::random_u64;
 #[cfg(ogee_sim)]
 pub(crate) use self::sim::{
     Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Socket, Timer, now, spawn,
-    yield_now,
+    suspended_time, yield_now,
 };

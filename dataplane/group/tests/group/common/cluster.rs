@@ -1,10 +1,11 @@
 //! Some nodes, and a client that finds the leader.
 
 use super::net::Net;
-use super::node::{COPYSET, Medium, Node};
+use super::node::{COPYSET, Medium, Node, QUICK};
 use super::{pause, until};
 use ogee_device::Survivors;
-use ogee_group::{Command, CommandHead, CommandKind, GroupDigest, Outcome, ReadRun, command};
+use ogee_group::command;
+use ogee_group::{Command, CommandHead, CommandKind, GroupConfig, GroupDigest, Outcome, ReadRun};
 use ogee_proto::id::{
     ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
 };
@@ -48,8 +49,13 @@ pub struct Cluster {
 impl Cluster {
     /// Three nodes that are a group.
     pub async fn of_three() -> Rc<Self> {
+        Self::with_times(QUICK).await
+    }
+
+    /// Three nodes that are a group with these times.
+    pub async fn with_times(config: GroupConfig) -> Rc<Self> {
         let cluster = Rc::new(Self {
-            net: Rc::new(Net::new()),
+            net: Rc::new(Net::new(config)),
             nodes: RefCell::default(),
             digests: Cell::new(0),
         });

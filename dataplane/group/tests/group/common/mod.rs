@@ -7,7 +7,7 @@ mod node;
 
 pub use cluster::Cluster;
 pub use disk::{Disk, key};
-pub use node::{COPYSET, Node};
+pub use node::{COPYSET, Node, QUICK};
 
 use std::future::Future;
 use std::time::Duration;

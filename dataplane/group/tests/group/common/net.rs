@@ -1,6 +1,6 @@
 //! Who is alive: what a crashed node still says must not reach anybody.
 
-use ogee_group::ReplicaNode;
+use ogee_group::{GroupConfig, ReplicaNode};
 use ogee_proto::id::ReplicaId;
 use ogee_transport::Endpoint;
 use std::cell::RefCell;
@@ -18,13 +18,17 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 pub struct Net {
     cluster: u64,
     live: RefCell<BTreeSet<Run>>,
+    deaf: RefCell<BTreeSet<Run>>,
+    config: GroupConfig,
 }
 
 impl Net {
-    pub fn new() -> Self {
+    pub fn new(config: GroupConfig) -> Self {
         Self {
             cluster: NEXT.fetch_add(1, Ordering::Relaxed),
             live: RefCell::default(),
+            deaf: RefCell::default(),
+            config,
         }
     }
 
@@ -38,6 +42,26 @@ impl Net {
     /// A node is gone.
     pub fn leave(&self, run: Run) {
         self.live.borrow_mut().remove(&run);
+    }
+
+    /// Times of the cluster's groups.
+    pub const fn config(&self) -> GroupConfig {
+        self.config
+    }
+
+    /// A node gets answers, but nobody's requests.
+    pub fn deafen(&self, run: Run) {
+        self.deaf.borrow_mut().insert(run);
+    }
+
+    pub fn hears(&self, run: Run) -> bool {
+        self.is_live(run) && !self.deaf.borrow().contains(&run)
+    }
+
+    /// A node that was cut off is heard again.
+    pub fn rejoin(&self, run: Run) {
+        self.live.borrow_mut().insert(run);
+        self.deaf.borrow_mut().remove(&run);
     }
 
     pub fn is_live(&self, run: Run) -> bool {

@@ -19,11 +19,13 @@ use uuid::Uuid;
 pub const COPYSET: CopysetId = CopysetId::new(7);
 const DEVICE_LEN: ByteLen = ByteLen::new(256 << 20);
 const LOG_LEN: ByteLen = ByteLen::new(48 << 20);
-const CONFIG: GroupConfig = GroupConfig {
+/// Times that let a test end soon.
+pub const QUICK: GroupConfig = GroupConfig {
     heartbeat: Duration::from_millis(30),
     election_min: Duration::from_millis(150),
     election_max: Duration::from_millis(300),
     commit_hold: Duration::from_millis(1),
+    lease_reads: true,
 };
 
 /// What is left of a node that does not run.
@@ -106,7 +108,7 @@ impl Node {
             log: log.clone(),
             store: store.clone(),
             peers: Rc::new(PeerBook::new(hello.clone(), caller_options())),
-            config: CONFIG,
+            config: net.config(),
             metrics: Rc::new(GroupMetrics::default()),
         };
         let group = Group::open(params).await.expect("the group opens");
@@ -165,6 +167,20 @@ impl Node {
         }
     }
 
+    /// Nobody hears it and it hears nobody, but it runs on.
+    pub fn cut_off(&self) {
+        self.net.leave(self.run);
+    }
+
+    /// It hears nobody, but is heard, and gets answers.
+    pub fn deafen(&self) {
+        self.net.deafen(self.run);
+    }
+
+    pub fn reconnect(&self) {
+        self.net.rejoin(self.run);
+    }
+
     pub fn leads(&self) -> bool {
         let report = self.group.report();
         report.is_leader && report.is_running
@@ -187,7 +203,7 @@ fn serve(group: &Group, hello: Hello, (net, run): (Rc<Net>, Run)) -> Service {
     let group = group.clone();
     let handler = move |peer: Peer, frame: Frame| {
         let from = Run::from_number(peer.hello().node);
-        if net.is_live(run) && net.is_live(from) {
+        if net.hears(run) && net.is_live(from) {
             route(&group, peer, frame);
         }
     };

@@ -31,7 +31,7 @@ pub(crate) use executor::{Config, Executor, spawn};
 pub(crate) use file::{File, OpenMode};
 pub(crate) use memory::{Memory, ReadMemory};
 pub(crate) use net::{Listener, Socket};
-pub(crate) use timer::{Timer, now, yield_now};
+pub(crate) use timer::{Timer, now, suspended_time, yield_now};
 
 /// A random number; the simulator's engine derives it from the seed.
 pub fn random_u64() -> u64 {

@@ -8,6 +8,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 use crate::limit::SEND_SLICES_MAX;
 use crate::net::PeerCredentials;
@@ -29,6 +30,18 @@ pub(super) fn check_io_uring() -> io::Result<()> {
     // SAFETY: the call above returned this descriptor to us alone.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     Ok(())
+}
+
+/// A clock's time since its epoch; clocks that this system does not have stand at zero.
+pub(super) fn clock(id: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is ours and outlives the call, which writes nothing else.
+    let _refused = unsafe { libc::clock_gettime(id, ptr::from_mut(&mut time)) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Offset of the end, which is the size for files and block devices alike.

@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::limit::YIELD_INTERVAL;
 use crate::time::Instant;
@@ -19,6 +20,14 @@ use crate::time::Instant;
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// How long the host has been suspended since it was started: the clock of [`now`] stood still then.
+/// Never too much; too little by what passes between two looks at clocks.
+pub(crate) fn suspended_time() -> Duration {
+    // In this order: being preempted in between makes the difference smaller.
+    let with = super::sys::clock(libc::CLOCK_BOOTTIME);
+    with.saturating_sub(super::sys::clock(libc::CLOCK_MONOTONIC))
 }
 
 /// Lets the task queue run dry once, so that the rings are submitted and reaped.

@@ -26,7 +26,7 @@ pub(crate) use executor::{Config, Executor, spawn};
 pub(crate) use file::{File, OpenMode};
 pub(crate) use memory::{Memory, ReadMemory};
 pub(crate) use net::{Listener, Socket};
-pub(crate) use timer::{Timer, now, yield_now};
+pub(crate) use timer::{Timer, now, suspended_time, yield_now};
 
 /// A random number from the world's seed.
 ///

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::world::{self, TimerKey, World};
 use crate::limit::YIELD_INTERVAL;
@@ -17,6 +18,11 @@ use crate::time::Instant;
 /// The current virtual time.
 pub(crate) fn now() -> Instant {
     world::try_current().map_or_else(world::epoch, |world| world.now())
+}
+
+/// A virtual host is never suspended.
+pub(crate) const fn suspended_time() -> Duration {
+    Duration::ZERO
 }
 
 /// Lets everything run that can, and a microsecond pass: a loop of yields cannot stop the clock.
