@@ -25,7 +25,7 @@ use crate::replica::Replica;
 use crate::snapshot::Incoming;
 use crate::types::{ReplicaNode, TypeConfig, from_raft};
 use ogee_log::Log;
-use ogee_proto::id::{ChunkKey, CopysetId, LogId, ReplicaId, Term, VolumeId};
+use ogee_proto::id::{CopysetId, LogId, ReplicaId, Term, VolumeId};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::Status;
 use ogee_store::Store;
@@ -344,21 +344,7 @@ impl Group {
     /// # Errors
     /// The outcome to answer.
     pub async fn read(&self, head: &CommandHead) -> Result<Vec<ReadRun>, Outcome> {
-        if !head.is_in_range() {
-            return Err(Outcome::of(Status::BadRequest));
-        }
-        self.linearize().await?;
-        let may_read = self
-            .inner
-            .replica
-            .state
-            .borrow()
-            .sessions
-            .may_read(head.key.volume, head.epoch);
-        if !may_read {
-            return Err(Outcome::of(Status::Fenced));
-        }
-        let first = BlockIndex::new(head.first_block()).ok_or(Outcome::of(Status::BadRequest))?;
+        let first = self.admit_reader(head).await?;
         let started = ogee_runtime::now();
         let runs = self
             .inner
@@ -371,6 +357,18 @@ impl Group {
             .read
             .observe(ogee_runtime::now() - started);
         runs.map_err(|error| self.read_failed(&error))
+    }
+
+    /// The first block of a request that may be served: in range, from this state, to this reader.
+    async fn admit_reader(&self, head: &CommandHead) -> Result<BlockIndex, Outcome> {
+        let first = BlockIndex::new(head.first_block()).filter(|_| head.is_in_range());
+        let first = first.ok_or(Outcome::of(Status::BadRequest))?;
+        self.linearize().await?;
+        let state = self.inner.replica.state.borrow();
+        match state.sessions.may_read(head.key.volume, head.epoch) {
+            true => Ok(first),
+            false => Err(Outcome::of(Status::Fenced)),
+        }
     }
 
     fn read_failed(&self, error: &GroupError) -> Outcome {
@@ -386,13 +384,9 @@ impl Group {
     ///
     /// # Errors
     /// The outcome to answer.
-    pub async fn block_status(
-        &self,
-        key: ChunkKey,
-        first: BlockIndex,
-        count: usize,
-    ) -> Result<Vec<bool>, Outcome> {
-        self.linearize().await?;
+    pub async fn block_status(&self, head: &CommandHead) -> Result<Vec<bool>, Outcome> {
+        let first = self.admit_reader(head).await?;
+        let (key, count) = (head.key, head.block_count());
         let replica = &self.inner.replica;
         let stored = replica
             .store
@@ -450,7 +444,7 @@ impl Group {
         Ok(true)
     }
 
-    /// A target that lags far behind would ignore the transfer, and the old leader would have
+    /// A target that lags far behind, or is gone, would ignore the transfer, and the old leader would have
     /// stopped: nobody would lead until an election.
     fn is_caught_up(&self, to: ReplicaId) -> bool {
         let metrics = self.inner.raft.metrics();
@@ -462,7 +456,17 @@ impl Group {
         let matched = matched.and_then(|id| id.as_ref()).map(|id| id.index);
         let lag = matched.zip(metrics.last_log_index);
         let lag = lag.map(|(matched, last)| last.saturating_sub(matched));
-        metrics.state == ServerState::Leader && lag.is_some_and(|lag| lag <= TRANSFER_LAG_MAX)
+        // One that is dead may lack nothing of an idle group.
+        let heard = metrics
+            .heartbeat
+            .as_ref()
+            .and_then(|peers| peers.get(&to.get()));
+        let heard = heard.copied().flatten().is_some_and(|sent| {
+            ogee_runtime::now() < sent.into_inner().into_inner() + self.inner.config.election_min
+        });
+        metrics.state == ServerState::Leader
+            && heard
+            && lag.is_some_and(|lag| lag <= TRANSFER_LAG_MAX)
     }
 
     /// Makes `members` the group's voters, one safe step at a time; new ones learn first.
@@ -522,16 +526,14 @@ impl Group {
         self.inner.raft.voter_ids().map(ReplicaId::new).collect()
     }
 
-    /// Whether anything of the volume is still here, stored or in the log.
+    /// Whether the volume's removal was applied here, and nothing of it is left.
     #[must_use]
-    pub fn holds_volume(&self, volume: VolumeId) -> bool {
+    pub fn has_removed(&self, volume: VolumeId) -> bool {
         let replica = &self.inner.replica;
         let stored = replica.store.chunks(replica.copyset);
         let state = replica.state.borrow();
-        stored
-            .into_iter()
-            .chain(state.overlay.chunks())
-            .any(|key| key.volume == volume)
+        let mut left = stored.into_iter().chain(state.overlay.chunks());
+        state.sessions.is_removed(volume) && !left.any(|key| key.volume == volume)
     }
 
     /// Blocks that live in the log, for metrics.

@@ -11,7 +11,7 @@
 //! it. The client keeps `newest - watermark` within [`SESSION_APPLIED_MAX`], which bounds the set.
 
 use crate::command::CommandHead;
-use crate::limit::SESSION_APPLIED_MAX;
+use crate::limit::{SESSION_APPLIED_MAX, SESSIONS_REMOVED_MAX};
 use ogee_proto::id::{ClientId, Epoch, Incarnation, Sequence, VolumeId};
 use ogee_proto::wire::{Reader, Status, WireError, Writer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +35,9 @@ struct Session {
     watermark: Sequence,
     applied: BTreeSet<u64>,
 }
+
+/// Epoch of a removed volume's session: no attachment is newer.
+const REMOVED: Epoch = Epoch::new(u64::MAX);
 
 /// The sessions of every volume that a group carries.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -97,9 +100,37 @@ impl Sessions {
             .is_none_or(|session| epoch >= session.epoch)
     }
 
-    /// Forgets a removed volume.
+    /// Fences a removed volume's users for good: one that still runs must not make it anew.
+    ///
+    /// Of so many removed volumes the oldest is forgotten; who still used that one has had time to
+    /// hear of it from the metadata server.
     pub fn remove(&mut self, volume: VolumeId) {
-        self.volumes.remove(&volume);
+        let session = Session {
+            epoch: REMOVED,
+            ..Session::default()
+        };
+        self.volumes.insert(volume, session);
+        let oldest = self.removed().next().unwrap_or(volume);
+        if self.removed().count() > SESSIONS_REMOVED_MAX {
+            self.volumes.remove(&oldest);
+        }
+    }
+
+    /// Whether the volume's removal has been applied here, as far as that is remembered.
+    #[must_use]
+    pub fn is_removed(&self, volume: VolumeId) -> bool {
+        match self.volumes.get(&volume) {
+            Some(session) => session.epoch == REMOVED,
+            None => self.removed().next().is_some_and(|oldest| {
+                volume < oldest && self.removed().count() >= SESSIONS_REMOVED_MAX
+            }),
+        }
+    }
+
+    /// In order of id, which is that of creation.
+    fn removed(&self) -> impl Iterator<Item = VolumeId> {
+        let removed = self.volumes.iter();
+        removed.filter_map(|(volume, session)| (session.epoch == REMOVED).then_some(*volume))
     }
 
     /// Appends the encoded sessions.
@@ -278,6 +309,30 @@ mod tests {
         );
         let moved = head(1, 0, SESSION_APPLIED_MAX + 1, 1);
         assert_eq!(sessions.admit(&moved), Admission::Apply);
+    }
+
+    #[test]
+    fn a_removed_volume_stays_removed() {
+        let mut sessions = sealed(5);
+        let volume = VolumeId::new(1);
+        assert!(!sessions.is_removed(volume));
+        sessions.remove(volume);
+        assert!(sessions.is_removed(volume));
+        assert_eq!(sessions.seal(&head(6, 0, 0, 0)), Status::Fenced);
+        assert_eq!(sessions.precheck(&head(5, 0, 1, 0)), Err(Status::Fenced));
+        assert!(!sessions.may_read(volume, Epoch::new(6)));
+    }
+
+    #[test]
+    fn removed_volumes_are_remembered_up_to_a_bound() {
+        let mut sessions = Sessions::default();
+        let last = SESSIONS_REMOVED_MAX as u64 + 10;
+        for volume in 1..=last {
+            sessions.remove(VolumeId::new(volume));
+        }
+        assert_eq!(sessions.volumes.len(), SESSIONS_REMOVED_MAX);
+        assert!((1..=last).all(|volume| sessions.is_removed(VolumeId::new(volume))));
+        assert!(!sessions.is_removed(VolumeId::new(last + 1)));
     }
 
     #[test]

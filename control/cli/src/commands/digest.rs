@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Reading a whole replica takes time.
 const COLLECT: Duration = Duration::from_secs(600);
+/// Digests tried when write-back moves contents under one.
+const RACE_ROUNDS: usize = 3;
 /// Rounds over the replicas in search of the leader.
 const LEADER_ROUNDS: usize = 50;
 /// Pause between them.
@@ -32,6 +34,8 @@ pub(super) enum DigestError {
     NoLeader,
     #[error("{name}: {status}")]
     Refused { name: String, status: &'static str },
+    #[error("{name}: its contents moved while they were digested; try again")]
+    Raced { name: String },
     #[error("{name}: {source}")]
     Unreachable {
         name: String,
@@ -45,6 +49,19 @@ pub(super) enum DigestError {
 
 /// Has the leader log a digest entry, then asks every replica for its result.
 pub(super) async fn collect(
+    copyset: &CopysetInfo,
+) -> Result<BTreeMap<String, Result<Holdings, DigestError>>, DigestError> {
+    for _ in 1..RACE_ROUNDS {
+        let all = collect_once(copyset).await?;
+        let raced = |result: &Result<_, _>| matches!(result, Err(DigestError::Raced { .. }));
+        if !all.values().any(raced) {
+            return Ok(all);
+        }
+    }
+    collect_once(copyset).await
+}
+
+async fn collect_once(
     copyset: &CopysetInfo,
 ) -> Result<BTreeMap<String, Result<Holdings, DigestError>>, DigestError> {
     // Names the digest; a collision with an earlier one would only return that one.
@@ -93,6 +110,9 @@ async fn holdings(
             name: name(),
             source,
         })?;
+        if reply.header.status == Status::Retry {
+            return Err(DigestError::Raced { name: name() });
+        }
         if reply.header.status != Status::Ok {
             return Err(DigestError::Refused {
                 name: name(),

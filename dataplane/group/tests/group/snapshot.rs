@@ -69,7 +69,7 @@ fn a_replica_that_missed_a_purge_catches_up_by_a_copy() {
             "by a copy"
         );
         cluster.agreed_digest().await;
-        assert!(!node.group.holds_volume(ogee_proto::id::VolumeId::new(2)));
+        assert!(node.group.has_removed(ogee_proto::id::VolumeId::new(2)));
         cluster.transfer_to(replica).await;
         disk.check().await;
 

@@ -1,19 +1,16 @@
 //! Contents over time: overwritten, discarded, written back, removed.
 
-use crate::common::{Cluster, Dice, Disk, key, run};
+use crate::common::{Cluster, Dice, Disk, run};
 use ogee_group::CommandKind;
-use ogee_proto::unit::BlockIndex;
 use std::rc::Rc;
 
 const BLOCKS: usize = 128;
 
 async fn check_status(cluster: &Rc<Cluster>, disk: &Disk, chunk: u32) {
-    let first = BlockIndex::new(0).expect("the first");
+    let head = disk.head(CommandKind::Write, chunk, 0, BLOCKS);
     let status = loop {
         let leader = cluster.leader().await;
-        let asked = leader
-            .group
-            .block_status(key(disk.volume, chunk), first, BLOCKS);
+        let asked = leader.group.block_status(&head);
         if let Ok(status) = asked.await {
             break status;
         }
@@ -165,7 +162,7 @@ fn a_removed_volume_gives_its_chunks_back_on_every_replica() {
         cluster.settle().await;
         cluster.checkpoint().await;
         for (node, used) in cluster.nodes().iter().zip(used) {
-            assert!(!node.group.holds_volume(goes.volume));
+            assert!(node.group.has_removed(goes.volume));
             assert_eq!(node.store.used(), used, "{}", node.replica);
         }
         stays.check().await;
@@ -180,8 +177,8 @@ fn a_removed_volume_gives_its_chunks_back_on_every_replica() {
         let status = cluster.mutate(&late).await;
         assert_eq!(
             status,
-            ogee_proto::wire::Status::NotSealed,
-            "and its sessions are gone"
+            ogee_proto::wire::Status::Fenced,
+            "whoever still uses it is fenced"
         );
     });
 }

@@ -6,7 +6,7 @@
 //! crc `u32`, blocks `u32`.
 
 use super::request::{refusal, with_outcome};
-use ogee_group::{CommandHead, CommandKind, Group, GroupDigest, command};
+use ogee_group::{CommandHead, CommandKind, Group, GroupDigest, GroupError, command};
 use ogee_proto::limit::{BLOCK_SIZE, FRAME_META_MAX};
 use ogee_proto::wire::{FrameHeader, Status, Writer};
 use ogee_runtime::Payload;
@@ -44,7 +44,13 @@ async fn collect(group: &Group, header: &FrameHeader) -> Frame {
         Ok(digest) => encode(header, &digest),
         Err(error) => {
             tracing::error!(copyset = %group.copyset(), %error, "digest failed");
-            refusal(header, Status::Corrupt)
+            refusal(
+                header,
+                match *error {
+                    GroupError::Race { .. } => Status::Retry,
+                    _ => Status::Corrupt,
+                },
+            )
         }
     }
 }

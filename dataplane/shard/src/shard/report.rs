@@ -46,14 +46,15 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
     status.collect()
 }
 
-/// Volumes of which nothing is left in any of the copysets named and hosted here.
+/// Volumes of which nothing is left in any of the copysets named and hosted here. Told once: if that
+/// is lost, the order comes again.
 fn volumes_removed(shard: &Shard) -> Vec<VolumeId> {
-    let removing = shard.removing.borrow();
-    let gone = removing.iter().filter(|(volume, copysets)| {
-        let groups = copysets.iter().filter_map(|copyset| shard.group(*copyset));
-        !groups.into_iter().any(|group| group.holds_volume(**volume))
+    let mut removing = shard.removing.borrow_mut();
+    let gone = removing.extract_if(.., |volume, copysets| {
+        let mut groups = copysets.iter().filter_map(|copyset| shard.group(*copyset));
+        groups.all(|group| group.has_removed(*volume))
     });
-    gone.map(|(volume, _)| *volume).collect()
+    gone.map(|(volume, _)| volume).collect()
 }
 
 fn metrics(shard: &Shard) -> ShardMetrics {

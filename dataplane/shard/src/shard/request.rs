@@ -7,8 +7,7 @@ use super::Shard;
 use crate::limit::{ADMITTED_BYTES_MAX, ADMITTED_BYTES_MIN};
 use ogee_group::{CommandHead, CommandKind, Group, Outcome, ReadRun, command};
 use ogee_proto::checksum::crc32c;
-use ogee_proto::limit::{BLOCK_SIZE, REQUEST_PAYLOAD_MAX};
-use ogee_proto::unit::BlockIndex;
+use ogee_proto::limit::REQUEST_PAYLOAD_MAX;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::Payload;
 use ogee_transport::{Frame, Peer};
@@ -150,13 +149,8 @@ fn join(mut runs: Vec<ReadRun>) -> Payload {
 }
 
 async fn block_status(group: &Group, header: &FrameHeader) -> Frame {
-    let head = head_of(header, CommandKind::Write);
-    let first = BlockIndex::new(header.offset as usize / BLOCK_SIZE);
-    let (Some(first), true) = (first, head.is_in_range()) else {
-        return refusal(header, Status::BadRequest);
-    };
     match group
-        .block_status(header.key, first, head.block_count())
+        .block_status(&head_of(header, CommandKind::Write))
         .await
     {
         Ok(present) => {

@@ -24,7 +24,7 @@ pub struct Disk {
     model: RefCell<BTreeMap<(u32, usize), u64>>,
 }
 
-pub const fn key(volume: VolumeId, chunk: u32) -> ChunkKey {
+const fn key(volume: VolumeId, chunk: u32) -> ChunkKey {
     ChunkKey {
         volume,
         chunk: ChunkIndex::new(chunk),

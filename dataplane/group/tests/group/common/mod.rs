@@ -6,7 +6,7 @@ mod net;
 mod node;
 
 pub use cluster::Cluster;
-pub use disk::{Disk, key};
+pub use disk::Disk;
 pub use node::{COPYSET, Node, QUICK};
 
 use std::future::Future;
