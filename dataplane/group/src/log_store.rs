@@ -10,7 +10,8 @@ use crate::command::PayloadRef;
 use crate::limit::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::metrics::GroupMetrics;
 use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft};
-use ogee_log::{Entry, EntryRef, GroupLog, Vote};
+use futures_util::FutureExt;
+use ogee_log::{Completion, Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
 use ogee_runtime::Payload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -170,16 +171,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
         let last = last.map(|id| LogIndex::new(id.index));
-        self.log
-            .truncate_after(last)
-            .await
-            .map_err(io::Error::other)
+        queued(self.log.truncate_after(last))
     }
 
     async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
-        self.log
-            .purge(from_raft(&upto))
-            .await
-            .map_err(io::Error::other)
+        queued(self.log.purge(from_raft(&upto)))
+    }
+}
+
+/// Not waited for, as that would hold up openraft's core: what comes later in the group's stream is
+/// durable only after it, and alone it may get lost. Unpurged or untruncated entries are the ones
+/// that a crash just before would have left.
+fn queued(done: Completion) -> Result<(), io::Error> {
+    match done.now_or_never() {
+        Some(refused) => refused.map_err(io::Error::other),
+        None => Ok(()),
     }
 }

@@ -388,14 +388,6 @@ impl Pump {
                 break;
             }
         }
-        // Dropping the sender ends the stream: the answering side then sees its end.
-        let close = FrameHeader {
-            kind: FrameKind::AppendClose,
-            ..self.header
-        };
-        if self.sender.try_send(Frame::new(close)).is_err() {
-            tracing::debug!(copyset = %self.replica.copyset, "stream ended with its connection");
-        }
         self.window.end(outcome);
     }
 
@@ -421,6 +413,20 @@ impl Pump {
             }
         }
         Some(request)
+    }
+}
+
+/// However a stream ends, also by openraft dropping it, the answering side hears of it and lets go of
+/// what it keeps for the stream.
+impl Drop for Pump {
+    fn drop(&mut self) {
+        let close = FrameHeader {
+            kind: FrameKind::AppendClose,
+            ..self.header
+        };
+        if self.sender.try_send(Frame::new(close)).is_err() {
+            tracing::debug!(copyset = %self.replica.copyset, "stream ended with its connection");
+        }
     }
 }
 
