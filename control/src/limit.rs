@@ -18,6 +18,8 @@ pub const COPYSETS_MAX: usize = 65_536;
 pub const COPYSETS_PER_COMMAND_MAX: usize = 4096;
 /// Volumes of a cluster, and removed volumes whose chunks are not freed everywhere yet.
 pub const VOLUMES_MAX: usize = 65_536;
+/// Readers of one volume at a time.
+pub const READERS_MAX: usize = 256;
 /// Volumes in one page of a listing: about 200 bytes each, within a default 4 MiB gRPC message.
 pub const VOLUMES_PER_PAGE_MAX: usize = 8192;
 /// Bytes of a free text that a user gives: owner, host, version, path, endpoint.

@@ -85,6 +85,51 @@ async fn a_volume_is_made_as_asked_or_refused_with_a_reason() {
 }
 
 #[tokio::test]
+async fn readers_share_a_volume_and_a_writer_has_it_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&config(dir.path()));
+    ready(&mds).await;
+    let mut client = volumes(&mds).await;
+    client.create(new_volume("db", GIB)).await.unwrap();
+    let reader = |host: &str| AttachRequest {
+        read_only: true,
+        ..attach_from("db", host)
+    };
+    let one = client.attach(reader("vm1")).await.unwrap().into_inner();
+    let two = client.attach(reader("vm2")).await.unwrap().into_inner();
+    assert_eq!(one.epoch, two.epoch, "a reader fences nobody");
+    let refused = fault(client.attach(attach_from("db", "vm3")).await);
+    assert_eq!(refused.code(), "OGEE-2004");
+    for user in [&one, &two] {
+        let refresh = RefreshRequest {
+            name: "db".into(),
+            client: user.client,
+            epoch: user.epoch,
+        };
+        client.refresh(refresh).await.expect("still attached");
+        let detach = DetachRequest {
+            name: "db".into(),
+            client: user.client,
+            epoch: user.epoch,
+            force: false,
+        };
+        client
+            .detach(detach.clone())
+            .await
+            .expect("a user may detach");
+        client.detach(detach).await.expect("and ask twice");
+    }
+    let writer = client.attach(attach_from("db", "vm3")).await.unwrap();
+    assert!(writer.into_inner().epoch > one.epoch);
+    let refused = fault(client.attach(reader("vm1")).await);
+    assert_eq!(
+        refused.code(),
+        "OGEE-2004",
+        "a reader does not stop a writer"
+    );
+}
+
+#[tokio::test]
 async fn an_attachment_has_the_whole_map_and_ends_with_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
     let mds = start(&config(dir.path()));

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_control::state::{
-    Attach, Command, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume,
-    Detach, InitCluster, Refusal, RegisterChunkserver, RemoveVolume, Reply, ResizeVolume, State,
-    StoreSpec,
+    Attach, Attachment, Command, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool,
+    CreateVolume, Detach, InitCluster, Refusal, RegisterChunkserver, RemoveVolume, Reply,
+    ResizeVolume, State, StoreSpec, Users,
 };
 use ogee_proto::id::{
     ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, PoolId, StoreId, VolumeId,
@@ -260,11 +260,12 @@ fn removal_frees_the_load_and_waits_for_each_chunkserver() {
 fn any_command() -> impl Strategy<Value = Command> {
     let volume = prop::sample::select(vec!["a", "b", "c", "d"]);
     let attach = |(v, host): (&str, u8)| {
+        let read_only = host % 2 == 0;
         let host = format!("h{host}");
         Command::Attach(Attach {
             name: name(v),
             host,
-            read_only: false,
+            read_only,
         })
     };
     let detach = |(v, client, epoch, force): (&str, u64, u64, bool)| {
@@ -331,9 +332,25 @@ fn check_step(before: &State, after: &State, seen: &mut [BTreeSet<u64>; 4]) {
             continue;
         };
         assert!(new.epoch >= old.epoch && new.size >= old.size);
-        if new.attachment != old.attachment && new.attachment.is_some() {
-            assert!(new.epoch > old.epoch, "a new user gets a new epoch");
+        let is_new = |user: &&Attachment| !old.users.contains(user.client);
+        if new.users.all().iter().any(|user| is_new(&user)) {
+            let joined = matches!(
+                (&old.users, &new.users),
+                (Users::Readers(_), Users::Readers(_))
+            );
+            assert!(
+                joined || new.epoch > old.epoch,
+                "a new user gets a new epoch"
+            );
         }
+        let mixed = matches!(
+            (&old.users, &new.users),
+            (Users::Writer(_), Users::Readers(_)) | (Users::Readers(_), Users::Writer(_))
+        );
+        assert!(
+            !mixed,
+            "readers and writers make way for each other by detaching only"
+        );
         for chunk in (0..old.chunks).map(ChunkIndex::new) {
             assert_eq!(
                 old.copyset_of(chunk),

@@ -34,7 +34,7 @@ impl Scene<'_> {
 
     pub(super) fn volume_info(&self, id: VolumeId, volume: &Volume) -> VolumeInfo {
         let pool = self.state.pools().get(&volume.pool);
-        let attachment = volume.attachment.as_ref();
+        let hosts: Vec<&str> = volume.users.all().iter().map(|u| u.host.as_str()).collect();
         VolumeInfo {
             id: id.get(),
             name: volume.name.to_string(),
@@ -46,8 +46,8 @@ impl Scene<'_> {
             owner: volume.owner.clone(),
             epoch: volume.epoch.get(),
             created_unix_ms: volume.created_unix_ms,
-            attached: attachment.is_some(),
-            attached_host: attachment.map_or_else(String::new, |a| a.host.clone()),
+            attached: !hosts.is_empty(),
+            attached_host: hosts.join(", "),
             copyset_count: count(volume.copysets().len()),
         }
     }

@@ -166,9 +166,8 @@ impl VolumesApi {
 
     async fn refresh_map(&self, request: RefreshRequest) -> Result<VolumeMap, ApiError> {
         self.map(&request.name, |_, volume| {
-            let client = volume.attachment.as_ref().map(|a| a.client.get());
             let epoch = volume.epoch.get();
-            if client == Some(request.client) && epoch == request.epoch {
+            if volume.users.contains(ClientId::new(request.client)) && epoch == request.epoch {
                 return Ok(());
             }
             Err(Refusal::StaleAttachment {

@@ -194,7 +194,10 @@ impl Levels {
         self.servers_online
             .set(state.chunkservers().keys().filter(online).count() as u64);
         self.volumes.set(state.volumes().len() as u64);
-        let attached = state.volumes().values().filter(|v| v.attachment.is_some());
+        let attached = state
+            .volumes()
+            .values()
+            .filter(|v| !v.users.all().is_empty());
         self.volumes_attached.set(attached.count() as u64);
         self.copysets.set(state.copysets().len() as u64);
         let formed = state.copysets().values().filter(|c| c.formed);

@@ -152,7 +152,8 @@ pub struct Attach {
     pub name: Name,
     /// Free text.
     pub host: String,
-    /// Recorded; the epoch grows all the same.
+    /// Only to read, beside others that only read. Refused beside one that writes, as is a writer
+    /// beside readers; a writer takes the place of another one, which its new epoch fences.
     pub read_only: bool,
 }
 

@@ -24,6 +24,6 @@ pub use command::{
 };
 pub use model::{
     Attachment, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State, Store,
-    Stripe, Volume,
+    Stripe, Users, Volume,
 };
 pub use refusal::Refusal;

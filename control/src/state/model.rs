@@ -139,7 +139,7 @@ pub struct Volume {
     /// Fencing number of the newest attachment.
     pub epoch: Epoch,
     /// Who uses it.
-    pub attachment: Option<Attachment>,
+    pub users: Users,
     /// As the creator gave it.
     pub owner: String,
     /// Milliseconds since 1970, by the clock of the metadata server that took the request.
@@ -186,6 +186,50 @@ pub struct MapSegment {
     pub copysets: Vec<CopysetId>,
 }
 
+/// Who uses a volume: one that may write, or any number that only read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Users {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// One, exclusively.
+    Writer(Attachment),
+    /// At least one; all of the same epoch.
+    Readers(Vec<Attachment>),
+}
+
+impl Users {
+    /// Each of them.
+    #[must_use]
+    pub fn all(&self) -> &[Attachment] {
+        match self {
+            Self::Nobody => &[],
+            Self::Writer(one) => std::slice::from_ref(one),
+            Self::Readers(all) => all,
+        }
+    }
+
+    /// Whether this client is one of them.
+    #[must_use]
+    pub fn contains(&self, client: ClientId) -> bool {
+        self.all().iter().any(|user| user.client == client)
+    }
+
+    pub(super) fn remove(&mut self, client: ClientId) {
+        let is_left = match self {
+            Self::Nobody => false,
+            Self::Writer(one) => one.client != client,
+            Self::Readers(all) => {
+                all.retain(|user| user.client != client);
+                !all.is_empty()
+            }
+        };
+        if !is_left {
+            *self = Self::Nobody;
+        }
+    }
+}
+
 /// A volume's user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
@@ -193,8 +237,6 @@ pub struct Attachment {
     pub client: ClientId,
     /// Where it runs, as it said.
     pub host: String,
-    /// Whether it promised not to write.
-    pub read_only: bool,
 }
 
 /// What a removed volume left behind.

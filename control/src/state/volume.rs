@@ -10,10 +10,21 @@ use super::command::{
     Attach, ConfirmRemoval, CreateVolume, Detach, Outcome, RemoveVolume, Reply, ResizeVolume,
 };
 use super::map;
-use super::model::{Attachment, Garbage, MapSegment, Pool, State, Stripe, Volume};
+use super::model::{Attachment, Garbage, MapSegment, Pool, State, Stripe, Users, Volume};
 use super::refusal::Refusal;
 use super::topology::{check_count, check_text};
-use crate::limit::{SEGMENTS_MAX, VOLUMES_MAX};
+use crate::limit::{READERS_MAX, SEGMENTS_MAX, VOLUMES_MAX};
+
+impl Volume {
+    /// The refusal that names who is in the way.
+    fn attached(&self) -> Refusal {
+        let host = self.users.all().first();
+        Refusal::VolumeAttached {
+            name: self.name.clone(),
+            host: host.map_or("", |user| user.host.as_str()).into(),
+        }
+    }
+}
 
 impl State {
     pub(super) fn create_volume(&mut self, command: &CreateVolume) -> Outcome {
@@ -49,7 +60,7 @@ impl State {
             chunks,
             segments,
             epoch: Epoch::default(),
-            attachment: None,
+            users: Users::Nobody,
             owner: command.owner.clone(),
             created_unix_ms: command.created_unix_ms,
         };
@@ -146,11 +157,8 @@ impl State {
 
     pub(super) fn remove_volume(&mut self, command: &RemoveVolume) -> Outcome {
         let (id, volume) = self.volume(command.name.as_str())?;
-        if let Some(attachment) = &volume.attachment {
-            return Err(Refusal::VolumeAttached {
-                name: command.name.clone(),
-                host: attachment.host.as_str().into(),
-            });
+        if !volume.users.all().is_empty() {
+            return Err(volume.attached());
         }
         check_count("volumes being removed", self.garbage.len() + 1, VOLUMES_MAX)?;
         let copysets = volume.copysets();
@@ -176,16 +184,36 @@ impl State {
 
     pub(super) fn attach(&mut self, command: &Attach) -> Outcome {
         check_text("host", &command.host)?;
-        let (id, _) = self.volume(command.name.as_str())?;
-        let volume = self.volumes.get_mut(&id).expect("invariant: just found");
+        let (id, volume) = self.volume(command.name.as_str())?;
+        check_count(
+            "readers of a volume",
+            volume.users.all().len() + 1,
+            READERS_MAX,
+        )?;
+        let is_in_the_way = match volume.users {
+            Users::Nobody => false,
+            Users::Writer(_) => command.read_only,
+            Users::Readers(_) => !command.read_only,
+        };
+        if is_in_the_way {
+            return Err(volume.attached());
+        }
         self.issued.client += 1;
         let client = ClientId::new(self.issued.client);
-        volume.epoch = Epoch::new(volume.epoch.get() + 1);
-        volume.attachment = Some(Attachment {
+        let user = Attachment {
             client,
             host: command.host.clone(),
-            read_only: command.read_only,
-        });
+        };
+        let volume = self.volumes.get_mut(&id).expect("invariant: just found");
+        if let Users::Readers(readers) = &mut volume.users {
+            readers.push(user);
+        } else {
+            volume.epoch = Epoch::new(volume.epoch.get() + 1);
+            volume.users = match command.read_only {
+                true => Users::Readers(vec![user]),
+                false => Users::Writer(user),
+            };
+        }
         Ok(Reply::Attached {
             volume: id,
             client,
@@ -198,20 +226,18 @@ impl State {
         let volume = self.volumes.get_mut(&id).expect("invariant: just found");
         if command.force {
             volume.epoch = Epoch::new(volume.epoch.get() + 1);
-            volume.attachment = None;
+            volume.users = Users::Nobody;
             return Ok(Reply::Volume(id));
         }
-        let same = volume
-            .attachment
-            .as_ref()
-            .is_none_or(|a| a.client == command.client);
-        if !same || volume.epoch != command.epoch {
+        let is_others = matches!(&volume.users, Users::Writer(one) if one.client != command.client);
+        if is_others || volume.epoch != command.epoch {
             return Err(Refusal::StaleAttachment {
                 name: command.name.clone(),
                 epoch: volume.epoch.get(),
             });
         }
-        volume.attachment = None;
+        // Gone already: the answer to the first try was lost.
+        volume.users.remove(command.client);
         Ok(Reply::Volume(id))
     }
 

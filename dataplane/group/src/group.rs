@@ -169,7 +169,8 @@ impl Group {
         let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
         let raft = raft.map_err(|fatal| stopped(fatal.to_string()))?;
-        let lease = Lease::new(config.promised(), config.lease_reads);
+        let (promised, acks) = (config.promised(), replica.acks.clone());
+        let lease = Lease::new(id.get(), acks, promised, config.lease_reads);
         let inner = Inner {
             replica,
             raft,
@@ -273,7 +274,9 @@ impl Group {
             return Outcome::of(status);
         }
         let (replica, len) = (&self.inner.replica, command.payload.len());
-        replica.pace(len).await;
+        if self.inner.raft.is_leader() {
+            replica.pace(len).await;
+        }
         let room = replica.reserve_log(std::iter::once(len));
         let Ok(_room) = ogee_runtime::timeout(ROOM_WAIT, room).await else {
             return Outcome::of(Status::Retry);
@@ -524,6 +527,13 @@ impl Group {
     #[must_use]
     pub fn voters(&self) -> Vec<ReplicaId> {
         self.inner.raft.voter_ids().map(ReplicaId::new).collect()
+    }
+
+    /// Whether the volume's removal was applied here.
+    #[must_use]
+    pub fn knows_removed(&self, volume: VolumeId) -> bool {
+        let state = self.inner.replica.state.borrow();
+        state.sessions.is_removed(volume)
     }
 
     /// Whether the volume's removal was applied here, and nothing of it is left.

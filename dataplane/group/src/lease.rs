@@ -11,6 +11,7 @@
 //! acknowledged before does not count.
 //! *On failure*: no lease. Reads then ask a majority (ReadIndex), which needs no clock.
 
+use crate::acks::Acks;
 use crate::machine::Machine;
 use crate::types::TypeConfig;
 use ogee_log::Vote;
@@ -18,6 +19,7 @@ use ogee_runtime::Instant;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Raft, ServerState};
 use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How much two clocks' difference may have grown before it means that the host was suspended.
@@ -25,6 +27,8 @@ const SUSPEND_SLACK: Duration = Duration::from_millis(1);
 
 /// One group's lease, as far as its openraft does not keep it.
 pub(crate) struct Lease {
+    me: u64,
+    acks: Rc<Acks>,
     /// How long an acknowledgement counts; none: no lease at all.
     len: Option<Duration>,
     /// The term in which a round to a majority has shown all that was committed before it.
@@ -39,8 +43,10 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// `promised`: for how long followers refuse their votes.
-    pub(crate) fn new(promised: Duration, is_on: bool) -> Self {
+    pub(crate) fn new(me: u64, acks: Rc<Acks>, promised: Duration, is_on: bool) -> Self {
         Self {
+            me,
+            acks,
             len: is_on.then(|| promised * 4 / 5),
             confirmed: Cell::new(None),
             handed_over: Cell::new(None),
@@ -63,10 +69,20 @@ impl Lease {
         }
         let now = ogee_runtime::now();
         self.look_for_suspension(now);
-        metrics.last_quorum_acked.is_some_and(|sent| {
-            let sent = sent.into_inner().into_inner();
+        let membership = &metrics.membership_config;
+        let sent = self.acks.majority_since(self.me, term, membership);
+        sent.is_some_and(|sent| {
             now < sent + len && self.since.get().is_none_or(|since| sent > since)
         })
+    }
+
+    /// Whether a majority has accepted something of this term that was sent at `since` or later.
+    pub(crate) fn is_led_since(&self, raft: &Raft<TypeConfig, Machine>, since: Instant) -> bool {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (term, membership) = (metrics.current_term, &metrics.membership_config);
+        let sent = self.acks.majority_since(self.me, term, membership);
+        sent.is_some_and(|sent| sent >= since)
     }
 
     /// The term that a round to a majority which starts now may confirm.
@@ -134,6 +150,7 @@ mod tests {
     use super::{Abstention, Lease};
     use crate::fixture::{Lone, run};
     use ogee_log::Vote;
+    use std::rc::Rc;
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -161,7 +178,7 @@ mod tests {
         run(async {
             let lone = Lone::start().await;
             let raft = lone.group.raft();
-            let lease = Lease::new(LONG, true);
+            let lease = Lease::new(1, Rc::default(), LONG, true);
             assert!(!lease.holds(raft), "nobody was asked yet");
             lease.confirm(raft, Lease::term(raft) + 1);
             assert!(!lease.holds(raft), "another term's round says nothing");

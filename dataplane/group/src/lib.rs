@@ -20,6 +20,7 @@
 //! | `metrics` | time per stage |
 //! | `peers` | where the other replicas are |
 
+mod acks;
 mod append;
 mod checkpoint;
 mod codec;

@@ -38,8 +38,8 @@ pub const PACE_WAIT_MAX: Duration = Duration::from_millis(250);
 pub const READ_TRIES: usize = 8;
 /// Sequences that one session may have applied above its watermark.
 pub const SESSION_APPLIED_MAX: u64 = SESSION_WINDOW_MAX;
-/// Removed volumes whose users a group keeps fenced: 60 bytes each.
-pub const SESSIONS_REMOVED_MAX: usize = 4096;
+/// Removed volumes whose users a group keeps fenced: 40 bytes each in checkpoints and snapshots.
+pub const SESSIONS_REMOVED_MAX: usize = 1024;
 /// Digest results kept for collection, per group.
 pub const DIGESTS_KEPT: usize = 16;
 /// Bytes of one snapshot piece.

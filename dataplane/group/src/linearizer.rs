@@ -12,6 +12,11 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// Rounds tried when openraft took an old answer for a new one, and the pause between them.
+const ROUNDS_MAX: usize = 20;
+const ROUND_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why reads may not be served here now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,14 +90,24 @@ impl Linearizer {
         }));
     }
 
+    /// openraft's round, repeated until what it was told was said in answer to this very round.
+    async fn confirm(&self, raft: &Raft<TypeConfig, Machine>) -> Answer {
+        let (term, since) = (Lease::term(raft), ogee_runtime::now());
+        for _ in 0..ROUNDS_MAX {
+            let result = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+            result.map_err(|error| not_readable(&error))?;
+            if self.lease.is_led_since(raft, since) {
+                self.lease.confirm(raft, term);
+                return Ok(());
+            }
+            ogee_runtime::sleep(ROUND_PAUSE).await;
+        }
+        Err(NotReadable::NoQuorum)
+    }
+
     async fn round(&self, raft: &Raft<TypeConfig, Machine>) {
         let batch = std::mem::take(&mut *self.waiting.borrow_mut());
-        let term = Lease::term(raft);
-        let result = raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-        if result.is_ok() {
-            self.lease.confirm(raft, term);
-        }
-        let answer = result.map(drop).map_err(|error| not_readable(&error));
+        let answer = self.confirm(raft).await;
         for waiter in batch {
             // A waiter that gave up is none of our business.
             let _ = waiter.send(answer);
@@ -147,7 +162,7 @@ mod tests {
     use std::time::Duration;
 
     fn without_lease() -> Linearizer {
-        Linearizer::new(Lease::new(Duration::ZERO, false))
+        Linearizer::new(Lease::new(1, Rc::default(), Duration::ZERO, false))
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::limit::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::metrics::GroupMetrics;
 use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft};
 use futures_util::FutureExt;
-use ogee_log::{Completion, Entry, EntryRef, GroupLog, Vote};
+use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
 use ogee_runtime::Payload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -171,20 +171,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {
         let last = last.map(|id| LogIndex::new(id.index));
-        queued(self.log.truncate_after(last))
+        // Waited for: a checkpoint may come to cover what replaces the tail, and must not be durable
+        // before the tail is gone.
+        let done = self.log.truncate_after(last).await;
+        done.map_err(io::Error::other)
     }
 
     async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
-        queued(self.log.purge(from_raft(&upto)))
-    }
-}
-
-/// Not waited for, as that would hold up openraft's core: what comes later in the group's stream is
-/// durable only after it, and alone it may get lost. Unpurged or untruncated entries are the ones
-/// that a crash just before would have left.
-fn queued(done: Completion) -> Result<(), io::Error> {
-    match done.now_or_never() {
-        Some(refused) => refused.map_err(io::Error::other),
-        None => Ok(()),
+        // Not waited for, which would hold up openraft's core: it follows a durable checkpoint, and
+        // alone it may get lost. A refusal comes at once.
+        let done = self.log.purge(from_raft(&upto)).now_or_never();
+        done.unwrap_or(Ok(())).map_err(io::Error::other)
     }
 }

@@ -31,8 +31,8 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{EntryPayload, OptionalSend};
 use std::cell::{Cell, RefCell};
@@ -184,11 +184,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
             };
             let task = ogee_runtime::spawn_scoped(pump.run(input));
             let watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
-            let metrics = self.replica.metrics.clone();
             let answers = Answers {
+                replica: self.replica.clone(),
+                target: self.target,
                 receiver,
                 window,
-                metrics,
                 _task: task,
                 _watch: watch,
             };
@@ -305,9 +305,18 @@ fn join(mut parts: Vec<Payload>, metrics: &GroupMetrics) -> Payload {
 /// order), and whether more will come.
 struct Window {
     semaphore: Semaphore,
-    unanswered: RefCell<VecDeque<(Permit, Instant)>>,
+    unanswered: RefCell<VecDeque<Sent>>,
     state: Cell<Sending>,
     changed: Notify,
+}
+
+/// A request without an answer.
+struct Sent {
+    _permit: Permit,
+    /// Taken before it went out.
+    at: Instant,
+    /// The leader's.
+    term: u64,
 }
 
 /// How far the sending end is.
@@ -373,10 +382,11 @@ impl Pump {
             is_first = false;
             // The permit comes back with the answer.
             let permit = self.window.semaphore.acquire(1).await;
-            self.window
-                .unanswered
-                .borrow_mut()
-                .push_back((permit, ogee_runtime::now()));
+            self.window.unanswered.borrow_mut().push_back(Sent {
+                _permit: permit,
+                at: ogee_runtime::now(),
+                term: request.vote.leader_id.term,
+            });
             let mut frame = Frame::new(self.header);
             if let Err(error) = fill(&self.replica, &mut frame, &request).await {
                 tracing::warn!(copyset = %self.replica.copyset, %error, "append stream ends");
@@ -432,9 +442,10 @@ impl Drop for Pump {
 
 /// Takes the answers of one stream, in order.
 struct Answers {
+    replica: Rc<Replica>,
+    target: ReplicaId,
     receiver: StreamReceiver,
     window: Rc<Window>,
-    metrics: Rc<GroupMetrics>,
     _task: ScopedTask<()>,
     _watch: ScopedTask<()>,
 }
@@ -444,7 +455,7 @@ struct Answers {
 async fn watch_progress(window: Rc<Window>) {
     loop {
         ogee_runtime::sleep(ANSWER_WAIT / 3).await;
-        let oldest = window.unanswered.borrow().front().map(|(_, sent)| *sent);
+        let oldest = window.unanswered.borrow().front().map(|sent| sent.at);
         if oldest.is_some_and(|sent| ogee_runtime::now() - sent > ANSWER_WAIT) {
             window.end(Sending::Failed);
             return;
@@ -474,12 +485,24 @@ impl Answers {
         }
     }
 
-    /// Gives the oldest request's permit back and notes how long its answer took.
-    fn answered(&self) {
-        if let Some((_permit, sent)) = self.window.unanswered.borrow_mut().pop_front() {
-            self.metrics.replicate.observe(ogee_runtime::now() - sent);
-        }
+    /// Gives the oldest request's permit back, notes how long its answer took, and that it was
+    /// accepted if so.
+    fn answered(&self, frame: Frame) -> RpcResult<StreamAppendResult<TypeConfig>> {
+        let sent = self.window.unanswered.borrow_mut().pop_front();
         self.window.changed.notify_all();
+        let frame = accepted(frame)?;
+        let result = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
+        if let Some(sent) = sent {
+            let replica = &self.replica;
+            replica
+                .metrics
+                .replicate
+                .observe(ogee_runtime::now() - sent.at);
+            if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
+                replica.acks.note(self.target.get(), sent.term, sent.at);
+            }
+        }
+        Ok(result)
     }
 
     async fn next(
@@ -490,12 +513,7 @@ impl Answers {
             Wait::Ended => return None,
             Wait::BrokeOff => lost("append stream broke off"),
             Wait::Answer(None) => lost("append stream lost its connection"),
-            Wait::Answer(Some(frame)) => {
-                answers.answered();
-                accepted(frame).and_then(|frame| {
-                    get_append_result(&frame.meta).map_err(|error| garbled(&error))
-                })
-            }
+            Wait::Answer(Some(frame)) => answers.answered(frame),
         };
         let rest = result.is_ok().then_some(answers);
         Some((result, rest))

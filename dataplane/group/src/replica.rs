@@ -6,6 +6,7 @@
 //! a newer one is durable.
 //! *On failure*: see [`GroupError`].
 
+use crate::acks::Acks;
 use crate::checkpoint::CheckpointState;
 use crate::digest::Digests;
 use crate::error::GroupError;
@@ -47,6 +48,7 @@ pub(crate) struct Replica {
     pub(crate) state: RefCell<State>,
     pub(crate) digests: Digests,
     pub(crate) metrics: Rc<GroupMetrics>,
+    pub(crate) acks: Rc<Acks>,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
     keeps: Cell<u32>,
@@ -131,6 +133,7 @@ impl Replica {
             state: RefCell::new(state),
             digests: Digests::default(),
             metrics,
+            acks: Rc::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
             keeps: Cell::new(0),

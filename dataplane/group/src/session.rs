@@ -100,18 +100,26 @@ impl Sessions {
             .is_none_or(|session| epoch >= session.epoch)
     }
 
-    /// Fences a removed volume's users for good: one that still runs must not make it anew.
+    /// Fences a removed volume's users for good, by entry `index`: one that still runs must not make
+    /// it anew.
     ///
-    /// Of so many removed volumes the oldest is forgotten; who still used that one has had time to
-    /// hear of it from the metadata server.
-    pub fn remove(&mut self, volume: VolumeId) {
+    /// Of so many removals the oldest is forgotten; who still used that volume has had time to hear
+    /// of it from the metadata server.
+    pub fn remove(&mut self, volume: VolumeId, index: u64) {
         let session = Session {
             epoch: REMOVED,
+            watermark: Sequence::new(index),
             ..Session::default()
         };
         self.volumes.insert(volume, session);
-        let oldest = self.removed().next().unwrap_or(volume);
-        if self.removed().count() > SESSIONS_REMOVED_MAX {
+        let removed = self.volumes.iter().filter(|(_, s)| s.epoch == REMOVED);
+        let (count, oldest) = (
+            removed.clone().count(),
+            removed.min_by_key(|(_, session)| session.watermark),
+        );
+        if let Some(oldest) = oldest.map(|(volume, _)| *volume)
+            && count > SESSIONS_REMOVED_MAX
+        {
             self.volumes.remove(&oldest);
         }
     }
@@ -119,18 +127,8 @@ impl Sessions {
     /// Whether the volume's removal has been applied here, as far as that is remembered.
     #[must_use]
     pub fn is_removed(&self, volume: VolumeId) -> bool {
-        match self.volumes.get(&volume) {
-            Some(session) => session.epoch == REMOVED,
-            None => self.removed().next().is_some_and(|oldest| {
-                volume < oldest && self.removed().count() >= SESSIONS_REMOVED_MAX
-            }),
-        }
-    }
-
-    /// In order of id, which is that of creation.
-    fn removed(&self) -> impl Iterator<Item = VolumeId> {
-        let removed = self.volumes.iter();
-        removed.filter_map(|(volume, session)| (session.epoch == REMOVED).then_some(*volume))
+        let session = self.volumes.get(&volume);
+        session.is_some_and(|session| session.epoch == REMOVED)
     }
 
     /// Appends the encoded sessions.
@@ -316,7 +314,7 @@ mod tests {
         let mut sessions = sealed(5);
         let volume = VolumeId::new(1);
         assert!(!sessions.is_removed(volume));
-        sessions.remove(volume);
+        sessions.remove(volume, 1);
         assert!(sessions.is_removed(volume));
         assert_eq!(sessions.seal(&head(6, 0, 0, 0)), Status::Fenced);
         assert_eq!(sessions.precheck(&head(5, 0, 1, 0)), Err(Status::Fenced));
@@ -326,13 +324,16 @@ mod tests {
     #[test]
     fn removed_volumes_are_remembered_up_to_a_bound() {
         let mut sessions = Sessions::default();
-        let last = SESSIONS_REMOVED_MAX as u64 + 10;
-        for volume in 1..=last {
-            sessions.remove(VolumeId::new(volume));
+        let count = SESSIONS_REMOVED_MAX as u64;
+        for index in 0..count {
+            sessions.remove(VolumeId::new(count - index), index);
         }
+        assert!((1..=count).all(|volume| sessions.is_removed(VolumeId::new(volume))));
+        // The oldest removal goes, not the volume of the lowest id.
+        sessions.remove(VolumeId::new(0), count);
         assert_eq!(sessions.volumes.len(), SESSIONS_REMOVED_MAX);
-        assert!((1..=last).all(|volume| sessions.is_removed(VolumeId::new(volume))));
-        assert!(!sessions.is_removed(VolumeId::new(last + 1)));
+        assert!(sessions.is_removed(VolumeId::new(0)) && sessions.is_removed(VolumeId::new(1)));
+        assert!(!sessions.is_removed(VolumeId::new(count)));
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl State {
                 );
             }
             CommandKind::RemoveVolume => {
-                self.sessions.remove(head.key.volume);
+                self.sessions.remove(head.key.volume, index);
                 self.overlay.remove_volume(head.key.volume);
                 self.removed.push(head.key.volume);
                 Status::Ok

@@ -167,7 +167,7 @@ impl Shard {
         let pending = removing.entry(volume).or_default();
         for copyset in copysets {
             pending.insert(copyset);
-            let Some(group) = self.group(copyset).filter(|g| !g.has_removed(volume)) else {
+            let Some(group) = self.group(copyset).filter(|g| !g.knows_removed(volume)) else {
                 continue;
             };
             if group.report().is_leader {
