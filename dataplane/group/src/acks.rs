@@ -45,11 +45,11 @@ impl Acks {
         if !membership.voter_ids().any(|id| id == me) {
             return None;
         }
-        let configs = membership.get_joint_config().iter();
-        let since: Option<Vec<Instant>> = configs
-            .map(|voters| self.majority_of(voters, me, term))
-            .collect();
-        since?.into_iter().min()
+        let mut since = ogee_runtime::now();
+        for voters in membership.get_joint_config() {
+            since = since.min(self.majority_of(voters, me, term)?);
+        }
+        Some(since)
     }
 
     fn majority_of(&self, voters: &BTreeSet<u64>, me: u64, term: u64) -> Option<Instant> {

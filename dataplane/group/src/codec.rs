@@ -7,8 +7,9 @@ use crate::command::{Command, CommandHead, PayloadRef};
 use crate::limit::{APPEND_ENTRIES_MAX, COMMAND_HEAD_LEN};
 use crate::types::{
     RaftEntry, RaftLogId, RaftMembership, RaftSnapshotMeta, RaftStoredMembership, RaftVote,
-    ReplicaNode, TypeConfig, from_raft, to_raft,
+    ReplicaNode, TypeConfig, from_raft, to_raft, to_raft_vote,
 };
+use ogee_log::Vote;
 use ogee_proto::id::LogId;
 use ogee_proto::limit::{REPLICAS_MAX, REPLICATION_PAYLOAD_MAX};
 use ogee_proto::wire::{Reader, WireError, Writer};
@@ -52,11 +53,11 @@ pub(crate) fn put_vote(out: &mut Vec<u8>, vote: &RaftVote) {
 }
 
 pub(crate) fn get_vote(from: &mut Reader<'_>) -> Result<RaftVote, WireError> {
-    let (term, voted_for) = (from.u64("vote term")?, from.u64("voted for")?);
-    Ok(match from.u8("vote committed")? {
-        0 => RaftVote::new(term, voted_for),
-        _ => RaftVote::new_committed(term, voted_for),
-    })
+    Ok(to_raft_vote(Vote {
+        term: from.u64("vote term")?,
+        voted_for: from.u64("voted for")?,
+        committed: from.u8("vote committed")? != 0,
+    }))
 }
 
 pub(crate) fn put_membership(out: &mut Vec<u8>, membership: &RaftMembership) {

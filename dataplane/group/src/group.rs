@@ -540,10 +540,12 @@ impl Group {
     #[must_use]
     pub fn has_removed(&self, volume: VolumeId) -> bool {
         let replica = &self.inner.replica;
-        let stored = replica.store.chunks(replica.copyset);
-        let state = replica.state.borrow();
-        let mut left = stored.into_iter().chain(state.overlay.chunks());
-        state.sessions.is_removed(volume) && !left.any(|key| key.volume == volume)
+        self.knows_removed(volume) && {
+            let stored = replica.store.chunks(replica.copyset);
+            let state = replica.state.borrow();
+            let mut left = stored.into_iter().chain(state.overlay.chunks());
+            !left.any(|key| key.volume == volume)
+        }
     }
 
     /// Blocks that live in the log, for metrics.

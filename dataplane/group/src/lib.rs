@@ -13,8 +13,10 @@
 //! | `group` | requests in, outcomes out; membership, transfer, reports |
 //! | `command`, `session`, `overlay`, `state` | the replicated state and how entries change it |
 //! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
-//! | `read`, `linearizer`, `digest` | reading it |
+//! | `read`, `digest` | reading it |
+//! | `linearizer`, `lease`, `acks` | whether a read may be served |
 //! | `keeper` | write-back, checkpoints, purge: one task per store |
+//! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
 //! | `metrics` | time per stage |

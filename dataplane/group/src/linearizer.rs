@@ -51,8 +51,8 @@ impl Linearizer {
         &self.lease
     }
 
-    /// Without a lease, waits until a round that starts after this call has confirmed leadership, and everything
-    /// committed before it has been applied.
+    /// Without a lease, waits until a round that starts after this call has confirmed leadership,
+    /// and everything committed before it has been applied.
     pub(crate) async fn check(self: &Rc<Self>, raft: &Raft<TypeConfig, Machine>) -> Answer {
         if self.lease.holds(raft) {
             return Ok(());

@@ -9,7 +9,7 @@ use crate::codec::{entry_from, entry_head};
 use crate::command::PayloadRef;
 use crate::limit::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::metrics::GroupMetrics;
-use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft};
+use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft, to_raft_vote};
 use futures_util::FutureExt;
 use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
@@ -98,10 +98,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
-        Ok(self.log.state().vote.map(|vote| match vote.committed {
-            true => RaftVote::new_committed(vote.term, vote.voted_for),
-            false => RaftVote::new(vote.term, vote.voted_for),
-        }))
+        Ok(self.log.state().vote.map(to_raft_vote))
     }
 
     async fn limited_get_log_entries(

@@ -24,7 +24,7 @@ use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
 use crate::read::ReadRun;
 use crate::replica::{Hold, Replica};
-use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote, TypeConfig, from_raft};
+use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote, TypeConfig, from_raft, to_raft_vote};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use ogee_proto::id::{ChunkIndex, ChunkKey, Sequence, VolumeId};
@@ -249,11 +249,7 @@ impl Group {
     }
 
     fn current_vote(&self) -> Option<RaftVote> {
-        let vote = self.replica().log.state().vote?;
-        Some(match vote.committed {
-            true => RaftVote::new_committed(vote.term, vote.voted_for),
-            false => RaftVote::new(vote.term, vote.voted_for),
-        })
+        self.replica().log.state().vote.map(to_raft_vote)
     }
 
     async fn take_piece(&self, frame: &Frame) -> Result<(), Status> {

@@ -2,6 +2,7 @@
 
 use crate::command::{Applied, Command};
 use crate::rt::OgeeRuntime;
+use ogee_log::Vote;
 use ogee_proto::id::LogId;
 use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, StoredMembershipOf, VoteOf};
 use openraft::impls::leader_id_std::LeaderId;
@@ -56,6 +57,17 @@ pub(crate) type RaftSnapshotMeta = SnapshotMetaOf<TypeConfig>;
 /// Ours → openraft's.
 pub(crate) fn to_raft(id: LogId) -> RaftLogId {
     RaftLogId::new(Leader::new(id.term.get(), 0).to_committed(), id.index.get())
+}
+
+/// Ours → openraft's.
+pub(crate) const fn to_raft_vote(vote: Vote) -> RaftVote {
+    RaftVote {
+        leader_id: Leader {
+            term: vote.term,
+            voted_for: vote.voted_for,
+        },
+        committed: vote.committed,
+    }
 }
 
 /// openraft's → ours.

@@ -1,13 +1,12 @@
 //! `ogee copyset`.
 
 use super::ask;
-use super::digest::{self, DigestError, Holdings};
+use super::digest::{self, Compared, DigestError, Holdings};
 use crate::args::{CopysetCommand, Format};
 use crate::error::{CliError, Exit, chain};
 use crate::output::print;
 use ogee_proto::service::{CopysetInfo, TransferLeaderRequest};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 pub(crate) fn run(
@@ -98,8 +97,6 @@ fn transfer(mds: &[String], id: u32, to: &str) -> Result<(), CliError> {
     })?;
     Ok(())
 }
-
-type Compared = BTreeMap<String, Result<Holdings, DigestError>>;
 
 fn check(mds: &[String], id: Option<u32>, format: Format) -> Result<ExitCode, CliError> {
     let copysets = match id {

@@ -47,10 +47,11 @@ pub(super) enum DigestError {
     Endpoint { name: String },
 }
 
+/// What each chunkserver of a copyset answered, by name.
+pub(super) type Compared = BTreeMap<String, Result<Holdings, DigestError>>;
+
 /// Has the leader log a digest entry, then asks every replica for its result.
-pub(super) async fn collect(
-    copyset: &CopysetInfo,
-) -> Result<BTreeMap<String, Result<Holdings, DigestError>>, DigestError> {
+pub(super) async fn collect(copyset: &CopysetInfo) -> Result<Compared, DigestError> {
     for _ in 1..RACE_ROUNDS {
         let all = collect_once(copyset).await?;
         let raced = |result: &Result<_, _>| matches!(result, Err(DigestError::Raced { .. }));
@@ -61,9 +62,7 @@ pub(super) async fn collect(
     collect_once(copyset).await
 }
 
-async fn collect_once(
-    copyset: &CopysetInfo,
-) -> Result<BTreeMap<String, Result<Holdings, DigestError>>, DigestError> {
+async fn collect_once(copyset: &CopysetInfo) -> Result<Compared, DigestError> {
     // Names the digest; a collision with an earlier one would only return that one.
     let id = Sequence::new(ogee_runtime::random_u64().max(1));
     start(copyset, id).await?;

@@ -105,6 +105,21 @@ async fn reading_leader(cluster: &Rc<Cluster>) -> (Rc<Node>, Rc<Disk>, Reading) 
     (leader, disk, reading)
 }
 
+/// Overwrites what `old` reads through whoever leads next, and lets any lease of `old` run out.
+async fn outlast_lease(cluster: &Cluster, old: &Node, disk: &Disk) -> Instant {
+    let acked = write_elsewhere(cluster, old, disk, 2).await;
+    ogee_runtime::sleep(LEASE_AND_MORE).await;
+    acked
+}
+
+/// Nothing stale was read, and `old` comes back to a group that has lost nothing.
+async fn conclude(cluster: &Cluster, old: &Node, disk: &Disk, reading: Reading, acked: Instant) {
+    reading.end(acked, 2).await;
+    old.reconnect();
+    disk.check().await;
+    cluster.end().await;
+}
+
 #[test]
 fn a_leader_cut_off_serves_its_lease_and_then_nobody() {
     run(async {
@@ -112,16 +127,12 @@ fn a_leader_cut_off_serves_its_lease_and_then_nobody() {
         let (old, disk, reading) = reading_leader(&cluster).await;
         let cut = now();
         old.cut_off();
-        let acked = write_elsewhere(&cluster, &old, &disk, 2).await;
-        ogee_runtime::sleep(LEASE_AND_MORE).await;
+        let acked = outlast_lease(&cluster, &old, &disk).await;
         assert!(
             reading.answered_since(cut) > 10,
             "a lease asks nobody: it outlives the connection"
         );
-        reading.end(acked, 2).await;
-        old.reconnect();
-        disk.check().await;
-        cluster.end().await;
+        conclude(&cluster, &old, &disk, reading, acked).await;
     });
 }
 
@@ -138,12 +149,8 @@ fn followers_that_restart_within_the_lease_do_not_vote_before_it_ends() {
                 cluster.restart(medium).await;
             }
         }
-        let acked = write_elsewhere(&cluster, &old, &disk, 2).await;
-        ogee_runtime::sleep(LEASE_AND_MORE).await;
-        reading.end(acked, 2).await;
-        old.reconnect();
-        disk.check().await;
-        cluster.end().await;
+        let acked = outlast_lease(&cluster, &old, &disk).await;
+        conclude(&cluster, &old, &disk, reading, acked).await;
     });
 }
 
@@ -158,11 +165,7 @@ fn a_handover_ends_the_lease_before_it_begins() {
         while !old.group.transfer_leader(heir.replica).await.expect("runs") {
             pause().await;
         }
-        let acked = write_elsewhere(&cluster, &old, &disk, 2).await;
-        ogee_runtime::sleep(LEASE_AND_MORE).await;
-        reading.end(acked, 2).await;
-        old.reconnect();
-        disk.check().await;
-        cluster.end().await;
+        let acked = outlast_lease(&cluster, &old, &disk).await;
+        conclude(&cluster, &old, &disk, reading, acked).await;
     });
 }
