@@ -7,7 +7,7 @@ set -euo pipefail
 SECS=${SECS:-10}
 SIZE=${SIZE:-4GiB}
 BASE=$(mktemp -d "${TMPDIR:-/tmp}/ogee-figures.XXXXXX")
-OUT=${OUT:-$BASE}
+OUT=${OUT:-$BASE/json}
 mkdir -p "$OUT"
 need_packages jq
 build_release
@@ -16,8 +16,7 @@ OGEE=$BASE/ogee
 
 stop() {
     "$OGEE" dev down --dir "$BASE/cluster" >/dev/null 2>&1 || true
-    rm -rf --one-file-system "$BASE/cluster" "$BASE/ogee"
-    rmdir "$BASE" 2>/dev/null || true
+    rm -rf --one-file-system "$BASE"
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
