@@ -113,7 +113,8 @@ impl Lease {
             tracing::warn!(for_ = ?(suspended - self.suspended.get()), "this host was suspended");
             self.since.set(Some(now));
         }
-        self.suspended.set(suspended);
+        // A look may show too little, see `suspended_time`; the next one is then no suspension.
+        self.suspended.set(self.suspended.get().max(suspended));
     }
 }
 
