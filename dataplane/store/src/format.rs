@@ -1,4 +1,4 @@
-//! The on-disk format of a store, version 1.
+//! The on-disk format of a store, version 2.
 //!
 //! *Place*: the only code that turns structures into bytes and back. *Owner*: pure functions.
 //! *Invariants*: everything decoded is in range; equal contents encode to equal bytes.
@@ -13,8 +13,9 @@
 //! | 0 | 4 KiB | superblock copy A |
 //! | 64 KiB | 68 KiB | superblock copy B |
 //! | 1 MiB | + log length | log region, whole MiB; its format belongs to `ogee-log` |
-//! | end of log | + 1/64 of the device, at least 4 MiB | metadata page slots, numbered from 1 |
-//! | end of slots | last whole extent of the device | extents, numbered from 1 |
+//! | end of log | + 1/128 of the device, at least 4 MiB | metadata page slots, numbered from 1: area A |
+//! | end of area A | + as much | the same slots again: area B |
+//! | end of area B | last whole extent of the device | extents, numbered from 1 |
 //!
 //! What lies between 4 KiB and 1 MiB beside copy B is never written.
 //!
@@ -86,7 +87,8 @@
 //!
 //! 1. Cut: in one synchronous step, note every changed leaf and group state.
 //! 2. Write changed leaf and group pages, then changed tables, then changed roots, to slots that
-//!    the durable tree does not use. Parents follow children because they hold the children's crc.
+//!    the durable tree does not use, each to both areas. Parents follow children because they hold
+//!    the children's crc.
 //! 3. Flush. Data blocks that the cut speaks of were written before the cut, so this one flush
 //!    covers data and pages. Nothing durable refers to any of them yet.
 //! 4. Write the superblock durably to copy A, and when that has returned, to copy B.
@@ -105,6 +107,11 @@
 //!
 //! *A page written to the wrong place or not at all* is found by its parent's crc: the page there
 //! is of another slot, or of an older checkpoint.
+//!
+//! *A page that rots later*, or whose sector cannot be read, is taken from the other area: both hold
+//! the same bytes at an area's length apart, and the parent's crc says which of them is right. Opening
+//! rewrites the bad copy once the whole tree was read. Area B is read only where area A failed, so
+//! rot in B shows when A fails too, or in a scrub.
 //!
 //! *In-place overwrites* of present blocks happen between checkpoints. After a crash such a block
 //! may hold newer bytes than the checksum in the durable leaf. The log still has those writes (the
@@ -133,4 +140,4 @@ pub use superblock::{Superblock, SuperblockFault};
 pub use table_page::{TableEntry, decode_table, encode_table};
 
 /// Version of everything this module describes.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;

@@ -6,7 +6,7 @@
 
 use crate::limit::{
     DEVICE_LEN_MAX, EXTENTS_MIN, GROUP_POSITIONS_SHARE, HEAD_LEN, LOG_ALIGN, PAGE_AREA_MIN,
-    PAGE_AREA_SHARE, PAGE_SIZE, REFS_PER_ROOT, REFS_PER_TABLE,
+    PAGE_AREA_SHARE, PAGE_COPIES, PAGE_SIZE, REFS_PER_ROOT, REFS_PER_TABLE,
 };
 use ogee_proto::limit::EXTENT_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -72,9 +72,9 @@ pub struct Geometry {
     pub log_start: ByteOffset,
     /// Length of the log region.
     pub log_len: ByteLen,
-    /// Start of the metadata pages.
+    /// Start of the metadata pages: one area of all slots per copy, back to back.
     pub pages_start: ByteOffset,
-    /// Number of metadata page slots.
+    /// Number of metadata page slots in each area.
     pub page_slots: u32,
     /// Start of the extents.
     pub extents_start: ByteOffset,
@@ -96,7 +96,7 @@ impl Geometry {
         let pages_start = HEAD_LEN + log_len;
         let area = (device_len.get() / PAGE_AREA_SHARE).max(PAGE_AREA_MIN);
         let area = area - area % EXTENT;
-        let extents_start = pages_start + area;
+        let extents_start = pages_start + area * PAGE_COPIES as u64;
         let minimum = extents_start + EXTENTS_MIN * EXTENT;
         if device_len.get() < minimum {
             return Err(Misfit::TooSmall(ByteLen::new(minimum)));
@@ -142,14 +142,14 @@ impl Geometry {
             .add(ByteLen::new(u64::from(extent.index()) * EXTENT))
     }
 
-    /// Device address of a page slot.
-    pub fn slot_offset(&self, slot: Slot) -> ByteOffset {
+    /// Device address of one copy of a page slot.
+    pub fn slot_offset(&self, slot: Slot, copy: usize) -> ByteOffset {
         assert!(
-            slot.index() < self.page_slots,
+            slot.index() < self.page_slots && copy < PAGE_COPIES,
             "page slot lies outside its region"
         );
-        self.pages_start
-            .add(ByteLen::new(u64::from(slot.index()) * PAGE))
+        let index = copy as u64 * u64::from(self.page_slots) + u64::from(slot.index());
+        self.pages_start.add(ByteLen::new(index * PAGE))
     }
 
     /// Leaf and group pages that may exist at once.
@@ -179,7 +179,7 @@ impl Geometry {
     }
 
     fn pages_len(&self) -> ByteLen {
-        ByteLen::new(u64::from(self.page_slots) * PAGE)
+        ByteLen::new(u64::from(self.page_slots) * PAGE_COPIES as u64 * PAGE)
     }
 
     fn extents_len(&self) -> ByteLen {
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn every_size_is_laid_out_soundly() {
         for len in [
-            30 * MIB,
+            36 * MIB,
             64 * MIB + 12_345,
             8 << 30,
             1 << 40,
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn two_full_trees_fit_the_slots() {
-        for len in [30 * MIB, 8 << 30, 1 << 40, DEVICE_LEN_MAX] {
+        for len in [36 * MIB, 8 << 30, 1 << 40, DEVICE_LEN_MAX] {
             let plan = Geometry::plan(ByteLen::new(len), ByteLen::new(MIB)).unwrap();
             let tables = plan.positions().div_ceil(count(REFS_PER_TABLE));
             let roots = tables.div_ceil(count(REFS_PER_ROOT));
@@ -226,10 +226,10 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_device_can_be_mapped_at_eleven_extents_a_leaf() {
+    fn the_whole_device_can_be_mapped_at_22_extents_a_leaf() {
         for len in [1 << 30, 8 << 30, 1 << 40, DEVICE_LEN_MAX] {
             let plan = Geometry::plan(ByteLen::new(len), ByteLen::new(MIB)).unwrap();
-            assert!(plan.leaves_max() >= plan.extents / 11, "{plan:?}");
+            assert!(plan.leaves_max() >= plan.extents / 22, "{plan:?}");
         }
     }
 

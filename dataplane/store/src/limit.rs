@@ -36,10 +36,12 @@ pub const GROUP_PART_LEN: usize = 4000;
 /// State blob of one group, in bytes: some ten thousand sessions.
 pub const GROUP_STATE_MAX: usize = 8 << 20;
 
-/// The metadata area is this fraction of the device. At 1/64, half of it for shadow copies and a
-/// quarter of the rest for group state, every extent can be mapped as long as leaves describe 11
-/// extents of their 52 on average; dense data needs a sixteenth of that.
-pub const PAGE_AREA_SHARE: u64 = 64;
+/// Copies of every metadata page, each in an area of its own.
+pub const PAGE_COPIES: usize = 2;
+/// One metadata area is this fraction of the device. At 1/128, half of it for shadow pages and a
+/// quarter of the rest for group state, every extent can be mapped as long as leaves describe 22
+/// extents of their 52 on average; dense data needs an eighth of that.
+pub const PAGE_AREA_SHARE: u64 = 128;
 /// Smallest metadata area, in bytes: room for the group state of a small store.
 pub const PAGE_AREA_MIN: u64 = 4 << 20;
 /// Share of the page positions that is kept for group state, so that map pages cannot starve it.

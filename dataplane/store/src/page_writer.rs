@@ -1,4 +1,4 @@
-//! Writes metadata pages to free slots, in large requests.
+//! Writes metadata pages to free slots of both areas, in large requests.
 //!
 //! *Place*: step 2 of a checkpoint. *Owner*: the one checkpoint that runs. *Invariants*: only free
 //! slots are written, so nothing that the durable tree names is touched; at most
@@ -8,7 +8,7 @@
 use crate::format::{Page, PageRef, Stamp};
 use crate::free_map::FreeMap;
 use crate::geometry::{Geometry, Slot};
-use crate::limit::{PAGE_SIZE, PAGE_WRITES_IN_FLIGHT_MAX, PAGES_PER_TRANSFER};
+use crate::limit::{PAGE_COPIES, PAGE_SIZE, PAGE_WRITES_IN_FLIGHT_MAX, PAGES_PER_TRANSFER};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use ogee_device::{Device, DeviceError};
 use ogee_runtime::Buffer;
@@ -117,10 +117,14 @@ impl<'a> PageWriter<'a> {
             self.slots.release(unused);
         }
         self.pages_written += u64::from(run.used);
-        let offset = self.geometry.slot_offset(Slot::from_index(run.first));
-        self.in_flight
-            .push(Box::pin(self.device.write(offset, run.buffer)));
-        self.wait_until_in_flight(PAGE_WRITES_IN_FLIGHT_MAX - 1)
+        let first = Slot::from_index(run.first);
+        let mirrored = Buffer::copy_from(&run.buffer);
+        for (copy, buffer) in [run.buffer, mirrored].into_iter().enumerate() {
+            let offset = self.geometry.slot_offset(first, copy);
+            self.in_flight
+                .push(Box::pin(self.device.write(offset, buffer)));
+        }
+        self.wait_until_in_flight(PAGE_WRITES_IN_FLIGHT_MAX - PAGE_COPIES)
             .await
     }
 

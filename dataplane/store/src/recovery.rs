@@ -1,8 +1,8 @@
 //! Opens a store: superblock → roots → tables → pages → maps and allocators in RAM.
 //!
 //! *Place*: between a device and a running [`Store`](crate::Store). *Owner*: the task that opens.
-//! *Invariants*: writes nothing but, at the end, a superblock copy that is torn or stale, so it can
-//! be repeated and interrupted at will; reads only what exists, so its time is proportional to the
+//! *Invariants*: writes nothing but, at the end, superblock and page copies that are torn, rotten or
+//! stale, so it can be repeated and interrupted at will; reads only what exists, so its time is proportional to the
 //! metadata, not to the device; an extent or slot that two pages name is damage.
 //! *On failure*: an error that names the device and what is wrong; nothing was written.
 
@@ -56,6 +56,8 @@ pub struct OpenStats {
     pub groups: usize,
     /// Whether both superblock copies were intact and equal; if not, one was replaced.
     pub superblocks_agree: bool,
+    /// Bad metadata pages that were rewritten from their copies.
+    pub pages_healed: usize,
 }
 
 /// The superblock to use.
@@ -146,9 +148,10 @@ pub async fn recover(device: &Device) -> Result<Recovered, StoreError> {
         .await?;
     loader.load_pages(pages).await?;
     loader.assemble_groups()?;
-    let stats = loader.stats(found.copies_agree);
+    // Only now, for pages as for superblocks: a root whose tree cannot be read must replace nothing.
+    let healed = loader.reader.heal().await;
+    let stats = loader.stats(found.copies_agree, healed);
     if !found.copies_agree {
-        // Only now: a root whose tree cannot be read must not replace another.
         write_superblock(device, &found.superblock, 1 - found.copy).await?;
     }
     let image = Image {
@@ -163,6 +166,7 @@ pub async fn recover(device: &Device) -> Result<Recovered, StoreError> {
         pages = stats.pages,
         chunks = stats.chunks,
         groups = stats.groups,
+        pages_healed = stats.pages_healed,
         "store opened"
     );
     Ok(Recovered {
@@ -357,12 +361,13 @@ impl<'a> Loader<'a> {
         Ok(wanted)
     }
 
-    fn stats(&self, superblocks_agree: bool) -> OpenStats {
+    fn stats(&self, superblocks_agree: bool, pages_healed: usize) -> OpenStats {
         OpenStats {
             pages: self.pages,
             chunks: self.state.chunks.len(),
             groups: self.state.groups.len(),
             superblocks_agree,
+            pages_healed,
         }
     }
 }

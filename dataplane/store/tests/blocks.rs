@@ -158,7 +158,7 @@ fn a_block_may_join_an_extent_whose_other_blocks_go_in_the_same_call() {
 #[test]
 fn a_full_store_refuses_and_recovers() {
     block_on(async {
-        let (store, device, _) = fresh(26).await;
+        let (store, device, _) = fresh(30).await;
         let extents = usize::try_from(store.capacity().get() / (64 << 10)).unwrap();
         let chunk_of = |extent: usize| u32::try_from(extent / 256).unwrap();
         let fill = (0..extents)

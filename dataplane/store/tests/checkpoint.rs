@@ -9,7 +9,7 @@ use ogee_device::{Device, Failure, FaultPlan, FaultRule, Operation, Operations, 
 use ogee_proto::id::{CopysetId, LogId};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::executor::block_on;
-use ogee_runtime::{spawn, yield_now};
+use ogee_runtime::{Buffer, spawn, yield_now};
 use ogee_store::{GROUP_STATE_MAX, GroupCheckpoint, PageFault, Store, StoreError};
 use std::time::Duration;
 
@@ -232,46 +232,97 @@ fn a_failed_checkpoint_stops_the_store_and_keeps_the_old_state() {
     });
 }
 
-#[test]
-fn a_lost_page_write_is_named() {
-    block_on(async {
-        let (memory, _) = formatted(40).await;
-        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
-        let store = Store::open(&device).await.unwrap();
-        for seed in 1..4 {
-            store
-                .write_back(GROUP, vec![data(0, 0, seed)])
-                .await
-                .unwrap();
-            store.checkpoint(vec![]).await.unwrap();
-        }
-        // By now slots are used again: the page that stays is an intact one of the past.
-        let (start, len) = page_area(&store);
-        faults.add(FaultRule::lose_writes().within(start, len).times(1));
-        store.write_back(GROUP, vec![data(0, 0, 9)]).await.unwrap();
+/// A store whose newest checkpoint lost page writes in each of `areas`, reopened.
+async fn reopened_after_lost_writes(areas: &[usize]) -> Result<Store, StoreError> {
+    let (memory, _) = formatted(40).await;
+    let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+    let store = Store::open(&device).await.unwrap();
+    for seed in 1..4 {
+        store
+            .write_back(GROUP, vec![data(0, 0, seed)])
+            .await
+            .unwrap();
         store.checkpoint(vec![]).await.unwrap();
-        assert_eq!(faults.counts().lost, 1);
-        let error = Store::open(&memory).await.unwrap_err();
-        let fault = match error {
-            StoreError::Damaged { fault, .. } => fault,
-            other => panic!("{other}"),
+    }
+    // By now slots are used again: the page that stays is an intact one of the past.
+    let (starts, len) = page_areas(&store);
+    for area in areas {
+        faults.add(FaultRule::lose_writes().within(starts[*area], len).times(1));
+    }
+    store.write_back(GROUP, vec![data(0, 0, 9)]).await.unwrap();
+    store.checkpoint(vec![]).await.unwrap();
+    assert_eq!(faults.counts().lost, areas.len() as u64);
+    Store::open(&memory).await
+}
+
+#[test]
+fn a_lost_page_write_is_made_good_from_the_copy_and_named_without_one() {
+    block_on(async {
+        for area in [0, 1] {
+            let store = reopened_after_lost_writes(&[area]).await.unwrap();
+            assert!(holds(&store, 0, 0, Some(9)).await);
+            // One request of the checkpoint's three: a leaf, a table, a root.
+            let healed = store.open_stats().pages_healed;
+            assert_eq!(healed, if area == 0 { 1 } else { 0 });
+        }
+        let fault = match reopened_after_lost_writes(&[0, 1]).await {
+            Err(StoreError::Damaged { fault, .. }) => fault,
+            other => panic!("{other:?}"),
         };
         assert!(matches!(fault, PageFault::Stale(_)), "{fault:?}");
     });
 }
 
 #[test]
-fn rotten_metadata_is_named() {
+fn one_bad_copy_of_a_page_is_healed() {
     block_on(async {
         let (memory, _) = formatted(40).await;
         let store = Store::open(&memory).await.unwrap();
         store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
         store.checkpoint(vec![group(1, b"state")]).await.unwrap();
-        let (start, _) = page_area(&store);
+        let ([first, mirror], _) = page_areas(&store);
+        let page = |slot: u64| ByteLen::new(slot * 4096);
+        for slot in 0..4 {
+            let at = first.add(page(slot));
+            let (unreadable, _) = Device::fault(
+                memory.clone(),
+                FaultRule::fail(Operation::Read, Failure::Eio)
+                    .within(at, page(1))
+                    .into(),
+            );
+            let rot = Buffer::zeroed(4096);
+            let store = Store::open(&unreadable).await.unwrap();
+            assert_eq!(store.open_stats().pages_healed, 1, "slot {slot}");
+            memory.write(at, rot).await.unwrap();
+            for healed in [1, 0] {
+                let store = Store::open(&memory).await.unwrap();
+                assert_eq!(store.open_stats().pages_healed, healed, "slot {slot}");
+                assert_eq!(store.group(GROUP), Some(group(1, b"state")));
+                assert!(holds(&store, 0, 0, Some(1)).await);
+            }
+            // The healed page serves when its copy goes.
+            memory
+                .write(mirror.add(page(slot)), Buffer::zeroed(4096))
+                .await
+                .unwrap();
+            Store::open(&memory).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn metadata_that_is_rotten_in_both_areas_is_named() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let store = Store::open(&memory).await.unwrap();
+        store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
+        store.checkpoint(vec![group(1, b"state")]).await.unwrap();
+        let (starts, _) = page_areas(&store);
         let mut named = Vec::new();
         for slot in 0..4 {
-            let at = start.add(ByteLen::new(slot * 4096 + 77));
-            let (device, _) = Device::fault(memory.clone(), FaultRule::flip_bit(at, 0).into());
+            let at = |area: usize| starts[area].add(ByteLen::new(slot * 4096 + 77));
+            let (device, _) = Device::fault(memory.clone(), FaultRule::flip_bit(at(0), 0).into());
+            let (device, _) = Device::fault(device, FaultRule::flip_bit(at(1), 0).into());
             match Store::open(&device).await {
                 Err(StoreError::Damaged {
                     page,

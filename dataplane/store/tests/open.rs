@@ -44,7 +44,7 @@ fn a_new_store_is_empty_and_says_who_it_is() {
         assert_eq!((store.used(), store.groups()), (ByteLen::ZERO, vec![]));
         assert!(store.open_stats().superblocks_agree);
         // 40 MiB without head, log and metadata pages.
-        assert_eq!(store.capacity(), ByteLen::new((40 - 1 - 2 - 4) * MIB));
+        assert_eq!(store.capacity(), ByteLen::new((40 - 1 - 2 - 8) * MIB));
     });
 }
 
@@ -163,22 +163,26 @@ fn a_device_that_shrank_is_refused_and_one_that_grew_is_not() {
     });
 }
 
+/// The version before ours as well as one to come.
 #[test]
 fn another_format_is_refused_with_both_versions() {
     block_on(async {
-        let (device, _) = formatted(40).await;
-        patch(&device, COPIES[1], |page| {
-            page[8] = 2;
-            reseal(page);
-        })
-        .await;
         let ours_now = u32::from(FORMAT_VERSION);
-        for result in [
-            Store::open(&device).await.err(),
-            Store::format(&device, params(false)).await.err(),
-        ] {
-            let is_named = matches!(result, Some(StoreError::UnknownFormat { found: 2, ours, .. }) if ours == ours_now);
-            assert!(is_named, "{result:?}");
+        for other in [ours_now - 1, ours_now + 1] {
+            let (device, _) = formatted(40).await;
+            patch(&device, COPIES[1], |page| {
+                page[8..12].copy_from_slice(&other.to_le_bytes());
+                reseal(page);
+            })
+            .await;
+            for result in [
+                Store::open(&device).await.err(),
+                Store::format(&device, params(false)).await.err(),
+            ] {
+                let is_named = matches!(result, Some(StoreError::UnknownFormat { found, ours, .. })
+                    if (found, ours) == (other, ours_now));
+                assert!(is_named, "{result:?}");
+            }
         }
     });
 }

@@ -209,14 +209,14 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let mut golden = Vec::new();
-        golden.extend(b"OGEESTOR\x01\x00\x00\x00\x00\x00\x00\x00");
+        golden.extend(b"OGEESTOR\x02\x00\x00\x00\x00\x00\x00\x00");
         golden.extend([0x11; 16]);
         golden.extend([0x22; 16]);
-        // 1 MiB head, 8 MiB log, 4 MiB pages, the rest extents.
-        for field in [0x33, 0x44, 64 << 20, 1 << 20, 8 << 20, 9 << 20, 13u64 << 20] {
+        // 1 MiB head, 8 MiB log, twice 4 MiB pages, the rest extents.
+        for field in [0x33, 0x44, 64 << 20, 1 << 20, 8 << 20, 9 << 20, 17u64 << 20] {
             golden.extend(field.to_le_bytes());
         }
-        for field in [1024, 816, 4096, 65536, 16 << 20, 2, 0x55, 0x66u32] {
+        for field in [1024, 752, 4096, 65536, 16 << 20, 2, 0x55, 0x66u32] {
             golden.extend(field.to_le_bytes());
         }
         golden.resize(CRC_AT, 0);

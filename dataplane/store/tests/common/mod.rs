@@ -126,10 +126,12 @@ pub fn is_checksum_error(result: &Result<Vec<u8>, StoreError>) -> bool {
     matches!(result, Err(StoreError::Checksum { .. }))
 }
 
-/// Start and length of what lies between the log and the extents: the metadata pages.
-pub fn page_area(store: &Store) -> (ByteOffset, ByteLen) {
+/// What lies between the log and the extents: start of both areas of metadata pages, and the length
+/// of each.
+pub fn page_areas(store: &Store) -> ([ByteOffset; 2], ByteLen) {
     let (log_start, log_len) = store.log_region();
     let start = log_start.add(log_len);
     let used = start.get() + store.capacity().get();
-    (start, ByteLen::new(store.device().len().get() - used))
+    let len = ByteLen::new((store.device().len().get() - used) / 2);
+    ([start, start.add(len)], len)
 }
