@@ -70,6 +70,11 @@ id!(
     /// One attachment's user: issued by the MDS at attach.
     ClientId(u64), "c"
 );
+
+impl ClientId {
+    /// Issued to nobody. Readers seal in this name: then nobody writes under their epoch.
+    pub const NOBODY: Self = Self::new(0);
+}
 id!(
     /// Fencing number of a volume's attachment: grows by one with every attach.
     Epoch(u64), "e"

@@ -3,8 +3,8 @@
 //! *Place*: under `volume`, over `routes`: slot → seal → sequence → attempts.
 //! *Owner*: the shard of the volume; runs in the task of the user's request.
 //! *Invariants*: every attempt of a mutating part carries the same sequence and the newest
-//! watermark. A part is sent only to a copyset that was seen to commit our seal, unless the volume
-//! is read-only: that one never seals, since a seal shuts the writer out.
+//! watermark. A part is sent only to a copyset that was seen to commit our seal. A reader seals in
+//! nobody's name: all readers of an epoch share that seal, and no earlier writer gets past it.
 //! *On failure*: `retry` says which outcome is retried where; what is left ends the part. Dropping
 //! the future abandons the part: `session` keeps that safe.
 
@@ -19,7 +19,7 @@ use crate::retry::{Cause, Retries, Step};
 use crate::routes::Routes;
 use crate::session::{SequenceGuard, Session};
 use crate::split::Part;
-use ogee_proto::id::{ChunkKey, ReplicaId, Sequence};
+use ogee_proto::id::{ChunkKey, ClientId, ReplicaId, Sequence};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::channel::{Gate, watch};
@@ -109,9 +109,18 @@ impl Core {
         header
     }
 
+    /// Has `copyset` commit our seal, before any part needs it.
+    pub(crate) async fn seal(&self, copyset: &Copyset) -> Result<(), ClientError> {
+        let slot = self
+            .inflight
+            .acquire(FrameKind::Seal, Part::default(), copyset, 0)
+            .await;
+        self.seal_once(copyset, &slot).await
+    }
+
     /// Makes sure that `copyset` has committed our seal.
     async fn seal_once(&self, copyset: &Copyset, slot: &Slot) -> Result<(), ClientError> {
-        if copyset.is_sealed() || self.read_only {
+        if copyset.is_sealed() {
             return Ok(());
         }
         slot.waits_for(Waiting::Seal);
@@ -121,6 +130,9 @@ impl Core {
         }
         let mut header = self.attachment.header(FrameKind::Seal);
         header.copyset = copyset.id();
+        if self.read_only {
+            header.client = ClientId::NOBODY;
+        }
         let payload = &Payload::empty();
         self.drive(&Call {
             copyset,

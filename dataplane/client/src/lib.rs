@@ -16,6 +16,7 @@
 //! | `split` | request → parts, each in one chunk |
 //! | `map`, `routes` | chunk → copyset → replicas → connection |
 //! | `copyset`, `belief` | what this client knows of one copyset: who leads, whether it is sealed |
+//! | `seals` | fences earlier attachments off when a volume is opened |
 //! | `session`, `barrier`, `ledger` | sequence numbers and watermark; what a flush waits for |
 //! | `inflight`, `watchdog` | slots by count and bytes; who waits too long, and for what |
 //! | `control`, `mds` | the control plane as this crate needs it, and over gRPC |
@@ -38,6 +39,7 @@ mod metrics;
 mod refresh;
 mod retry;
 mod routes;
+mod seals;
 mod session;
 mod split;
 mod volume;

@@ -36,6 +36,10 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// "Busy" answers of one replica that a request takes before it looks elsewhere.
 pub(crate) const PATIENCE: u32 = 8;
 
+/// An attachment waits so long for its seals: two elections at the default times, and a reply that
+/// is given up on once.
+pub(crate) const SEAL_WAIT: Duration = Duration::from_secs(6);
+
 /// The map is fetched this often without a reason.
 pub(crate) const REFRESH_PERIOD: Duration = Duration::from_secs(5);
 /// And never more often than this, whatever the reason.

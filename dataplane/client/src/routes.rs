@@ -55,6 +55,20 @@ impl Routes {
         )
     }
 
+    /// Every copyset of the map.
+    pub(crate) fn copysets(&self) -> Vec<Rc<Copyset>> {
+        self.copysets.borrow().values().map(Rc::clone).collect()
+    }
+
+    /// Copysets that are not known to have committed our seal, in order.
+    pub(crate) fn unsealed(&self) -> Vec<CopysetId> {
+        let copysets = self.copysets.borrow();
+        let unsealed = copysets.values().filter(|copyset| !copyset.is_sealed());
+        let mut ids: Vec<_> = unsealed.map(|copyset| copyset.id()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The connection to a shard.
     pub(crate) fn caller(&self, endpoint: &Endpoint) -> Caller {
         if let Some(caller) = self.callers.borrow().get(endpoint) {

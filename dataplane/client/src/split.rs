@@ -12,7 +12,7 @@ use ogee_proto::limit::{CHUNK_SIZE, REQUEST_PAYLOAD_MAX};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 
 /// Part of a user request: one frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Part {
     /// The chunk.
     pub(crate) chunk: ChunkIndex,

@@ -23,9 +23,9 @@ use crate::metrics::ClientMetrics;
 use crate::routes::Routes;
 use crate::session::Session;
 use crate::split::{self, Part};
-use crate::{refresh, watchdog};
+use crate::{refresh, seals, watchdog};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use ogee_proto::id::{ChunkKey, Epoch, VolumeId};
+use ogee_proto::id::{ChunkKey, CopysetId, Epoch, VolumeId};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -56,14 +56,17 @@ pub struct Volume {
     control: Rc<dyn Control>,
     layout: StripeLayout,
     // Cancelled with the last handle.
-    _tasks: Rc<[ScopedTask<()>; 2]>,
+    _tasks: Rc<[ScopedTask<()>; 3]>,
 }
 
 impl Volume {
-    /// Attaches `name` through the metadata servers behind `mds`.
+    /// Attaches `name` through the metadata servers behind `mds`, and seals it: when this returns,
+    /// nothing of an earlier attachment takes effect any more, except in copysets that
+    /// [`Self::unsealed`] names.
     ///
     /// # Errors
-    /// [`ClientError::Control`] when they refuse or cannot be asked.
+    /// [`ClientError::Control`] when they refuse or cannot be asked; [`ClientError::Fenced`] when
+    /// a newer attachment came first.
     pub async fn open(
         mds: MdsHandle,
         name: &str,
@@ -75,7 +78,7 @@ impl Volume {
     /// Attaches `name` through any control plane.
     ///
     /// # Errors
-    /// [`ClientError::Control`] when it refuses or cannot be asked.
+    /// As for [`Self::open`].
     pub async fn open_with(
         control: Rc<dyn Control>,
         name: &str,
@@ -117,6 +120,7 @@ impl Volume {
         let tasks = [
             spawn_scoped(refresh::run(Rc::clone(&core), Rc::clone(&control))),
             spawn_scoped(watchdog::run(Rc::clone(&core))),
+            seals::start(&core).await?,
         ];
         Ok(Self {
             core,
@@ -142,6 +146,13 @@ impl Volume {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.core.attachment.epoch
+    }
+
+    /// Copysets that did not answer when the volume was attached, or since it grew: what they
+    /// carry is not served yet, and an earlier attachment that still runs is not shut out of them.
+    #[must_use]
+    pub fn unsealed(&self) -> Vec<CopysetId> {
+        self.core.routes.unsealed()
     }
 
     /// Whether mutations are refused here.

@@ -6,6 +6,7 @@
 mod support;
 
 use ogee_client::{ClientError, OpenOptions, Volume};
+use ogee_proto::id::CopysetId;
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::SESSION_WINDOW_MAX;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -149,26 +150,38 @@ fn discard_and_zeroes_and_allocation() {
 }
 
 #[test]
-fn each_copyset_is_sealed_once_before_its_first_request() {
+fn each_copyset_is_sealed_once_when_the_volume_is_opened() {
     block_on(async {
         let (cluster, control) = plain(4);
         let volume = control.open().await;
-        assert_eq!(cluster.frames(FrameKind::Seal), 0, "lazily");
+        assert_eq!(cluster.frames(FrameKind::Seal), 4);
+        assert_eq!(volume.unsealed(), []);
         let writes = (0..32).map(|n| {
             let volume = volume.clone();
-            spawn(async move { volume.write(at(n % 2 * CHUNK + n * 4096), payload(n)).await })
+            spawn(async move { volume.write(at(n % 4 * CHUNK + n * 4096), payload(n)).await })
         });
         for write in writes.collect::<Vec<_>>() {
             write.await.unwrap().unwrap();
         }
-        assert_eq!(
-            cluster.frames(FrameKind::Seal),
-            2,
-            "two of four copysets were touched"
-        );
-        read(&volume, 2 * CHUNK, 4096).await;
-        assert_eq!(cluster.frames(FrameKind::Seal), 3, "reads seal too");
-        assert_eq!(volume.metrics().snapshot().seals, 3);
+        assert_eq!(cluster.frames(FrameKind::Seal), 4);
+        assert_eq!(volume.metrics().snapshot().seals, 4);
+    });
+}
+
+#[test]
+fn a_copyset_that_cannot_be_sealed_is_named_and_sealed_later() {
+    block_on(async {
+        let (cluster, control) = plain(3);
+        cluster.group(2, |group| group.leader = None);
+        let volume = control.open_limited(Duration::from_millis(300)).await;
+        assert_eq!(volume.unsealed(), [CopysetId::new(2)]);
+        // The others serve.
+        volume.write(at(0), payload(1)).await.unwrap();
+        let waited = volume.write(at(CHUNK), payload(2)).await;
+        assert!(matches!(waited, Err(ClientError::TimedOut(_))), "{waited:?}");
+        cluster.lead(Some(0));
+        until("the last seal", || volume.unsealed().is_empty()).await;
+        assert_eq!(cluster.group(2, |group| group.seals), 1);
     });
 }
 
@@ -304,7 +317,6 @@ fn a_superseded_attachment_is_dead() {
             );
         };
         fenced(old.write(at(0), payload(3)).await);
-        // The other copyset has not heard of the new one, but this attachment is over.
         fenced(old.write(at(CHUNK), payload(3)).await);
         fenced(old.read(at(CHUNK), len(4096)).await.map(drop));
         fenced(old.flush().await);
@@ -316,7 +328,7 @@ fn a_superseded_attachment_is_dead() {
 }
 
 #[test]
-fn a_reader_leaves_the_writer_alone() {
+fn readers_share_a_volume_and_shut_an_earlier_writer_out() {
     block_on(async {
         let (cluster, control) = plain(1);
         let writer = control.open().await;
@@ -325,14 +337,21 @@ fn a_reader_leaves_the_writer_alone() {
             read_only: true,
             ..OpenOptions::default()
         };
-        let reader = control.open_with(options).await;
-        assert_eq!(read(&reader, 0, 4096).await, pattern(1, 4096));
-        let refused = reader.write(at(0), payload(2)).await;
-        assert!(matches!(refused, Err(ClientError::ReadOnly)));
-        let refused = reader.discard(at(0), len(4096)).await;
-        assert!(matches!(refused, Err(ClientError::ReadOnly)));
-        writer.write(at(0), payload(3)).await.unwrap();
-        assert_eq!(cluster.group(1, |group| group.seals), 1);
+        let readers = [
+            control.open_with(options.clone()).await,
+            control.open_with(options).await,
+        ];
+        // Theirs is one seal.
+        assert_eq!(cluster.group(1, |group| group.seals), 2);
+        let late = writer.write(at(0), payload(3)).await;
+        assert!(matches!(late, Err(ClientError::Fenced { .. })), "{late:?}");
+        for reader in &readers {
+            assert_eq!(read(reader, 0, 4096).await, pattern(1, 4096));
+            let refused = reader.write(at(0), payload(2)).await;
+            assert!(matches!(refused, Err(ClientError::ReadOnly)));
+            let refused = reader.discard(at(0), len(4096)).await;
+            assert!(matches!(refused, Err(ClientError::ReadOnly)));
+        }
     });
 }
 

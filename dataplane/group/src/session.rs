@@ -6,7 +6,8 @@
 //! takes effect; a request that the user has been told about never takes effect again.
 //! *On failure*: none: every outcome is a value.
 //!
-//! One attachment writes to a volume at a time, so one session is kept per volume. It names the
+//! One attachment writes to a volume at a time, so one session is kept per volume. Readers seal as
+//! nobody ([`ClientId::NOBODY`]): they share the session, and it admits no write. It names the
 //! sealed (epoch, incarnation, client), the acknowledged watermark, and the sequences applied above
 //! it. The client keeps `newest - watermark` within [`SESSION_APPLIED_MAX`], which bounds the set.
 
@@ -174,6 +175,9 @@ impl Sessions {
 
 impl Session {
     fn check_writer(&self, head: &CommandHead) -> Result<(), Status> {
+        if head.client == ClientId::NOBODY {
+            return Err(Status::BadRequest);
+        }
         let (sealed, asked) = (
             (self.epoch, self.incarnation),
             (head.epoch, head.incarnation),
@@ -284,6 +288,25 @@ mod tests {
             Admission::Refused(Status::Fenced)
         );
         assert_eq!(sessions.seal(&head(1, 9, 0, 0)), Status::Fenced);
+    }
+
+    #[test]
+    fn readers_share_a_seal_that_admits_no_writer() {
+        let mut sessions = sealed(1);
+        let reader = CommandHead {
+            client: ClientId::NOBODY,
+            ..head(2, 1, 1, 0)
+        };
+        for _ in 0..2 {
+            assert_eq!(sessions.seal(&reader), Status::Ok);
+        }
+        let refused = |status| Admission::Refused(status);
+        assert_eq!(sessions.admit(&head(1, 0, 1, 0)), refused(Status::Fenced));
+        assert_eq!(sessions.admit(&head(2, 1, 1, 0)), refused(Status::Fenced));
+        assert_eq!(sessions.admit(&reader), refused(Status::BadRequest));
+        assert_eq!(sessions.seal(&head(2, 1, 0, 0)), Status::Fenced);
+        assert_eq!(sessions.seal(&head(3, 1, 0, 0)), Status::Ok);
+        assert_eq!(sessions.admit(&head(3, 1, 1, 0)), Admission::Apply);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::ask;
 use crate::args::{Format, VolumeCommand};
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::output::{human, print};
 use crate::settings::wrong;
 use ogee_client::{ControlError, MdsClient};
@@ -73,19 +73,47 @@ pub(crate) fn run(
                 &ask(mds, &doing, async |c| c.locate(VolumeName { name }).await)?,
             );
         }
-        VolumeCommand::Detach { name } => {
-            let doing = format!("cannot detach volume {name}");
-            let request = DetachRequest {
-                name,
-                client: 0,
-                epoch: 0,
-                force: true,
-            };
-            ask(mds, &doing, async |client| client.detach(request).await)?;
-        }
+        VolumeCommand::Detach { name } => detach(mds, &name)?,
         VolumeCommand::Rm { name, yes } => remove(mds, name, yes)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the volume from whoever has it, and fences them off: they may be unable to hear of it.
+fn detach(mds: &[String], name: &str) -> Result<(), CliError> {
+    let doing = format!("cannot detach volume {name}");
+    let request = DetachRequest {
+        name: name.to_owned(),
+        client: 0,
+        epoch: 0,
+        force: true,
+    };
+    ask(mds, &doing, async |client| client.detach(request).await)?;
+    ogee_runtime::executor::block_on(fence(mds, name))
+}
+
+/// Attaches for reading, which shuts every earlier writer out, and gives the volume up again.
+async fn fence(mds: &[String], name: &str) -> Result<(), CliError> {
+    let volume = super::bench::open(mds, name, true).await?;
+    let unsealed: Vec<String> = volume.unsealed().iter().map(ToString::to_string).collect();
+    let closed = volume.close().await;
+    if !unsealed.is_empty() {
+        return Err(CliError::new(
+            "OGEE-3403",
+            &format!("volume {name} is detached, but not everywhere fenced"),
+            &format!("these copysets did not answer: {}", unsealed.join(", ")),
+            "until they do, its former user can still write there: ogee copyset show, then \
+             repeat ogee volume detach",
+        ));
+    }
+    closed.map_err(|error| {
+        CliError::new(
+            "OGEE-3402",
+            &format!("volume {name} is fenced, but still shows as attached"),
+            &chain(&error),
+            "ogee volume show names its state",
+        )
+    })
 }
 
 /// Every page of the list.

@@ -14,6 +14,8 @@ pub struct TestControl {
     cluster: Cluster,
     layout: StripeLayout,
     epoch: Cell<u64>,
+    /// Whether the newest attachment only reads: more readers join it.
+    reading: Cell<bool>,
     pub size: Cell<u64>,
     /// Refreshes fail.
     pub down: Cell<bool>,
@@ -28,6 +30,7 @@ impl TestControl {
             cluster: cluster.clone(),
             layout,
             epoch: Cell::new(0),
+            reading: Cell::new(false),
             size: Cell::new(size),
             down: Cell::new(false),
             told: RefCell::default(),
@@ -55,7 +58,8 @@ impl TestControl {
 
 impl Control for TestControl {
     fn attach(&self, spec: AttachSpec) -> ControlFuture<'_, Grant> {
-        let epoch = self.epoch.get() + u64::from(!spec.read_only);
+        let joins = self.reading.replace(spec.read_only) && spec.read_only;
+        let epoch = self.epoch.get() + u64::from(!joins);
         self.epoch.set(epoch);
         let told = self.told.borrow();
         let map = self
