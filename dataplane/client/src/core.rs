@@ -223,7 +223,7 @@ impl Core {
             Step::Again if retries.is_patience_over() => call.copyset.rotate(from),
             Step::Again => call.copyset.doubt(from),
             Step::Seal => call.copyset.set_sealed(false),
-            Step::Done | Step::Fail => {}
+            Step::Wait | Step::Done | Step::Fail => {}
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) enum Step {
     Elsewhere,
     /// The same replica, after a pause.
     Again,
+    /// The same replica, which leads, after a pause.
+    Wait,
     /// Seal the copyset, then the same replica.
     Seal,
     /// No retry can help.
@@ -51,6 +53,7 @@ impl Cause {
             Self::Status(Status::NoCopyset) | Self::Unreachable | Self::Timeout => Step::Elsewhere,
             Self::Status(Status::Retry | Status::Unknown | Status::NoSpace | Status::Io)
             | Self::Disconnected => Step::Again,
+            Self::Status(Status::Throttled) => Step::Wait,
             Self::Status(Status::NotSealed) => Step::Seal,
             Self::Status(Status::Fenced | Status::Stale | Status::BadRequest | Status::Corrupt) => {
                 Step::Fail

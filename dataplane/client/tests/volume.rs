@@ -178,7 +178,10 @@ fn a_copyset_that_cannot_be_sealed_is_named_and_sealed_later() {
         // The others serve.
         volume.write(at(0), payload(1)).await.unwrap();
         let waited = volume.write(at(CHUNK), payload(2)).await;
-        assert!(matches!(waited, Err(ClientError::TimedOut(_))), "{waited:?}");
+        assert!(
+            matches!(waited, Err(ClientError::TimedOut(_))),
+            "{waited:?}"
+        );
         cluster.lead(Some(0));
         until("the last seal", || volume.unsealed().is_empty()).await;
         assert_eq!(cluster.group(2, |group| group.seals), 1);

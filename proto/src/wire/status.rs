@@ -68,4 +68,6 @@ statuses! {
     Io = 10, "device error";
     /// The attachment's epoch is newer than this copyset has sealed: the client seals, then retries.
     NotSealed = 11, "the copyset has not sealed this attachment";
+    /// Too much is waiting here already. The client retries here after a pause; looking elsewhere would not help.
+    Throttled = 12, "overloaded, asked to wait";
 }

@@ -7,6 +7,7 @@
 //! *On failure*: a group or store that fails is reported as such and the others go on.
 
 mod admin;
+mod admission;
 mod hosted;
 mod life;
 mod report;
@@ -16,6 +17,7 @@ mod stores;
 pub(crate) use life::{ShardSetup, run};
 
 use crate::limit::ADMITTED_BYTES_MAX;
+use admission::Admission;
 use hosted::Hosted;
 use ogee_group::{GroupConfig, GroupMetrics, PeerBook};
 use ogee_proto::id::{CopysetId, VolumeId};
@@ -33,9 +35,9 @@ pub(crate) struct Shard {
     peers: Rc<PeerBook>,
     config: GroupConfig,
     metrics: Rc<GroupMetrics>,
-    /// Payload bytes of the clients' requests under way.
-    admission: Semaphore,
-    /// The same of peers' votes, transfers and copies.
+    /// The clients' requests.
+    admission: Rc<Admission>,
+    /// Payload bytes of peers' votes, transfers and copies under way.
     raft_admission: Semaphore,
     /// Requests refused for want of admission.
     throttled: Cell<u64>,
@@ -52,7 +54,7 @@ impl Shard {
             peers,
             config,
             metrics: Rc::default(),
-            admission: Semaphore::new(ADMITTED_BYTES_MAX),
+            admission: Admission::new(),
             raft_admission: Semaphore::new(ADMITTED_BYTES_MAX),
             throttled: Cell::new(0),
             removing: RefCell::default(),

@@ -104,11 +104,18 @@ fn metrics(shard: &Shard) -> ShardMetrics {
                 shard.throttled.get(),
             ),
         ],
-        gauges: vec![(
-            "overlay_blocks",
-            "Blocks that live in the log only",
-            overlay as u64,
-        )],
+        gauges: vec![
+            (
+                "overlay_blocks",
+                "Blocks that live in the log only",
+                overlay as u64,
+            ),
+            (
+                "waiting_bytes",
+                "Bytes of clients' requests that wait for their turn",
+                shard.admission.waiting() as u64,
+            ),
+        ],
         keeper: keeper(shard),
     }
 }

@@ -4,12 +4,12 @@
 //! task leaves nothing behind. What needs no waiting is done in place.
 
 use super::Shard;
-use crate::limit::{ADMITTED_BYTES_MAX, ADMITTED_BYTES_MIN};
+use crate::limit::ADMITTED_BYTES_MIN;
 use ogee_group::{CommandHead, CommandKind, Group, Outcome, ReadRun, command};
 use ogee_proto::checksum::crc32c;
 use ogee_proto::limit::REQUEST_PAYLOAD_MAX;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
-use ogee_runtime::Payload;
+use ogee_runtime::{Instant, Payload};
 use ogee_transport::{Frame, Peer};
 use std::rc::Rc;
 
@@ -25,24 +25,50 @@ impl Shard {
         match frame.header.kind {
             FrameKind::AppendEntries => group.on_append(&peer, frame),
             FrameKind::AppendClose => group.on_append_close(&peer, &frame.header),
-            _ => self.spawn_request(group, peer, frame),
+            kind if is_raft(kind) => self.spawn_raft(group, peer, frame),
+            _ => self.submit(group, peer, frame),
         }
     }
 
-    fn spawn_request(self: &Rc<Self>, group: Group, peer: Peer, frame: Frame) {
-        let cost = (frame.payload.len()).max(frame.header.length as usize);
-        let cost = cost.clamp(ADMITTED_BYTES_MIN, ADMITTED_BYTES_MAX / 4);
-        // Elections and copies go on while clients wait for a quorum that these must restore.
-        let pool = if is_raft(frame.header.kind) {
-            &self.raft_admission
-        } else {
-            &self.admission
-        };
-        let Some(permit) = pool.try_acquire(cost) else {
-            self.throttled.set(self.throttled.get() + 1);
-            return reply(&peer, refusal(&frame.header, Status::Retry));
-        };
-        let (shard, arrived) = (self.clone(), ogee_runtime::now());
+    /// Serves a peer's request. Elections and copies go on while clients wait for a quorum that
+    /// these must restore.
+    fn spawn_raft(self: &Rc<Self>, group: Group, peer: Peer, frame: Frame) {
+        let arrived = ogee_runtime::now();
+        match self.raft_admission.try_acquire(cost_of(&frame)) {
+            Some(permit) => self.spawn_request(group, peer, frame, arrived, permit),
+            None => self.throttle(&peer, &frame.header),
+        }
+    }
+
+    /// Serves a client's request when its turn comes.
+    fn submit(self: &Rc<Self>, group: Group, peer: Peer, frame: Frame) {
+        let arrived = ogee_runtime::now();
+        let (shard, from, header) = (self.clone(), peer.clone(), frame.header);
+        let (cost, copyset) = (cost_of(&frame), header.copyset);
+        let submitted = self
+            .admission
+            .submit(from.id(), copyset, cost, move |room| {
+                shard.spawn_request(group, peer, frame, arrived, room);
+            });
+        if submitted.is_err() {
+            self.throttle(&from, &header);
+        }
+    }
+
+    fn throttle(&self, peer: &Peer, header: &FrameHeader) {
+        self.throttled.set(self.throttled.get() + 1);
+        reply(peer, refusal(header, Status::Throttled));
+    }
+
+    fn spawn_request<P: 'static>(
+        self: &Rc<Self>,
+        group: Group,
+        peer: Peer,
+        frame: Frame,
+        arrived: Instant,
+        permit: P,
+    ) {
+        let shard = self.clone();
         drop(ogee_runtime::spawn(async move {
             shard.metrics.queue.observe(ogee_runtime::now() - arrived);
             let header = frame.header;
@@ -55,6 +81,12 @@ impl Shard {
             drop(permit);
         }));
     }
+}
+
+/// Bytes that a request moves, in either direction.
+fn cost_of(frame: &Frame) -> usize {
+    let cost = frame.payload.len().max(frame.header.length as usize);
+    cost.clamp(ADMITTED_BYTES_MIN, REQUEST_PAYLOAD_MAX)
 }
 
 const fn is_raft(kind: FrameKind) -> bool {
