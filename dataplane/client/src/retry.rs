@@ -51,9 +51,10 @@ impl Cause {
             Self::Status(Status::Ok) => Step::Done,
             Self::Status(Status::NotLeader) => Step::Redirect,
             Self::Status(Status::NoCopyset) | Self::Unreachable | Self::Timeout => Step::Elsewhere,
-            Self::Status(Status::Retry | Status::Unknown | Status::NoSpace | Status::Io)
-            | Self::Disconnected => Step::Again,
-            Self::Status(Status::Throttled) => Step::Wait,
+            Self::Status(Status::Retry | Status::Unknown | Status::Io) | Self::Disconnected => {
+                Step::Again
+            }
+            Self::Status(Status::Throttled | Status::NoSpace) => Step::Wait,
             Self::Status(Status::NotSealed) => Step::Seal,
             Self::Status(Status::Fenced | Status::Stale | Status::BadRequest | Status::Corrupt) => {
                 Step::Fail

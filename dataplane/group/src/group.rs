@@ -274,6 +274,12 @@ impl Group {
             return Outcome::of(status);
         }
         let (replica, len) = (&self.inner.replica, command.payload.len());
+        let is_data = command.head.kind == CommandKind::Write && self.inner.raft.is_leader();
+        // Until it is applied, which promises the same.
+        let claim = is_data.then(|| replica.claim(&command.head));
+        if matches!(claim, Some(None)) {
+            return Outcome::of(Status::NoSpace);
+        }
         if self.inner.raft.is_leader() {
             replica.pace(len).await;
         }
@@ -315,9 +321,6 @@ impl Group {
         }
         if !self.inner.raft.is_leader() {
             return Ok(());
-        }
-        if head.kind == CommandKind::Write && !self.inner.replica.has_space() {
-            return Err(Status::NoSpace);
         }
         if self.overlay_blocks() > OVERLAY_BLOCKS_MAX {
             return Err(Status::Retry);

@@ -14,11 +14,12 @@
 
 use crate::error::GroupError;
 use crate::group::Group;
-use crate::limit::{OVERLAY_BLOCKS_START, WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
+use crate::limit::{OVERLAY_BLOCKS_START, ROOM_CYCLE_GAP, WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
 use crate::overlay::{DirtyBlock, OverlayWhat};
 use crate::pacer::Pacer;
 use crate::read::Miss;
 use crate::replica::{Cut, Replica};
+use crate::room::Room;
 use futures_util::stream::{self, StreamExt};
 use ogee_log::Log;
 use ogee_proto::id::CopysetId;
@@ -74,6 +75,7 @@ struct Inner {
     failed: RefCell<Option<Rc<GroupError>>>,
     metrics: Cell<KeeperMetrics>,
     pacer: Rc<Pacer>,
+    room: Rc<Room>,
 }
 
 impl StoreKeeper {
@@ -90,6 +92,7 @@ impl StoreKeeper {
             failed: RefCell::new(None),
             metrics: Cell::default(),
             pacer: Rc::default(),
+            room: Rc::default(),
         });
         let task = inner.clone();
         drop(ogee_runtime::spawn(async move { task.run().await }));
@@ -99,6 +102,7 @@ impl StoreKeeper {
     /// Takes a group into care.
     pub fn add(&self, group: Group) {
         group.replica().paced_by(self.inner.pacer.clone());
+        group.replica().shares(self.inner.room.clone());
         self.inner
             .groups
             .borrow_mut()
@@ -142,19 +146,21 @@ impl StoreKeeper {
 
 impl Inner {
     async fn run(&self) {
-        let mut idle = Duration::ZERO;
+        let (mut idle, mut since_end) = (Duration::ZERO, Duration::ZERO);
         while !self.has_ended() {
             let woken = self.wake.notified();
             if self.asked.borrow().is_empty() && ogee_runtime::timeout(LOOK, woken).await.is_err() {
                 idle += LOOK;
+                since_end += LOOK;
             }
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
-            let due = self.is_due() || idle >= IDLE_CYCLE;
+            let wanted = since_end >= ROOM_CYCLE_GAP && self.room.take_refused();
+            let due = self.is_due() || wanted || idle >= IDLE_CYCLE;
             if asked.is_empty() && !due {
                 continue;
             }
-            idle = Duration::ZERO;
-            let done = self.cycle(!asked.is_empty()).await;
+            let done = self.cycle(wanted || !asked.is_empty()).await;
+            (idle, since_end) = (Duration::ZERO, Duration::ZERO);
             self.pacer.release();
             for waiter in asked {
                 // A waiter that gave up is none of our business.
@@ -217,6 +223,9 @@ impl Inner {
             cut.replica.checkpointed(cut.state.clone());
         }
         drop(cuts);
+        for group in &groups {
+            group.replica().settle_promises();
+        }
         // Also groups without a new cut: an earlier purge may have had to wait for a follower.
         for group in groups {
             group.purge_behind_checkpoint();
@@ -264,6 +273,7 @@ impl Inner {
                 state.overlay.written_back(dirty);
             }
         }
+        replica.kept(&taken);
         self.count(taken.len(), batch.len() - taken.len());
         cycle.advance(batch.len());
         self.pace(cycle);

@@ -16,6 +16,7 @@
 //! | `read`, `digest` | reading it |
 //! | `linearizer`, `lease`, `acks` | whether a read may be served |
 //! | `keeper` | write-back, checkpoints, purge: one task per store |
+//! | `room` | what acknowledged writes will take of the store |
 //! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
@@ -45,6 +46,7 @@ mod pacer;
 mod peers;
 mod read;
 mod replica;
+mod room;
 mod rt;
 mod session;
 mod snapshot;

@@ -26,6 +26,10 @@ pub const OVERLAY_BLOCKS_MAX: usize = 1 << 20;
 pub const OVERLAY_BLOCKS_START: usize = 1 << 18;
 /// Bytes of extents that must be free for new data to be let in: what is still on its way fits.
 pub const STORE_RESERVE_MAX: u64 = 64 << 20;
+/// Map pages that must be free beside those that are promised, for the same reason.
+pub const MAP_PAGES_RESERVE: usize = 16;
+/// A full store's keeper runs at most this often to make room.
+pub const ROOM_CYCLE_GAP: Duration = Duration::from_secs(1);
 /// Blocks that one `write_back` call carries: 1 MiB.
 pub const WRITE_BACK_BLOCKS: usize = 256;
 /// `write_back` calls in flight for one store.

@@ -52,8 +52,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let started = ogee_runtime::now();
             let (applied, effect) = self.replica.state.borrow_mut().apply(entry);
-            if let Effect::Digest(id) = effect {
-                self.replica.start_digest(id);
+            match effect {
+                Effect::None => {}
+                Effect::Digest(id) => self.replica.start_digest(id),
+                Effect::Written(key, first, count) => self.replica.promise(key, first, count),
             }
             if let Some(responder) = responder {
                 responder.send(applied);

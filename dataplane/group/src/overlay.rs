@@ -111,6 +111,17 @@ impl Overlay {
         self.chunks.keys().copied()
     }
 
+    /// Blocks that hold data.
+    pub fn data_blocks(&self) -> impl Iterator<Item = (ChunkKey, BlockIndex)> {
+        let all = self.chunks.iter();
+        all.flat_map(|(key, blocks)| {
+            let data = blocks
+                .iter()
+                .filter(|(_, slot)| slot.what != OverlayWhat::Zero);
+            data.map(|(block, _)| (*key, *block))
+        })
+    }
+
     /// Every block written at or before `upto`, in device-friendly order.
     #[must_use]
     pub fn dirty(&self, upto: u64) -> Vec<DirtyBlock> {

@@ -8,17 +8,19 @@
 
 use crate::acks::Acks;
 use crate::checkpoint::CheckpointState;
+use crate::command::CommandHead;
 use crate::digest::Digests;
 use crate::error::GroupError;
-use crate::limit::{LOG_MARGIN_MAX, STORE_RESERVE_MAX};
+use crate::limit::LOG_MARGIN_MAX;
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
 use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
+use crate::room::{Claim, Promises, Room};
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
 use ogee_log::{GroupLog, Log, Reservation};
-use ogee_proto::id::{CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
+use ogee_proto::id::{ChunkKey, CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::channel::Notify;
 use ogee_store::{GroupCheckpoint, Store};
@@ -55,6 +57,7 @@ pub(crate) struct Replica {
     cutting: Cell<bool>,
     cut_ended: Notify,
     pacer: RefCell<Rc<Pacer>>,
+    promises: Promises,
 }
 
 impl Drop for Cut {
@@ -140,6 +143,7 @@ impl Replica {
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
             pacer: RefCell::default(),
+            promises: Promises::default(),
         }))
     }
 
@@ -208,10 +212,34 @@ impl Replica {
         Some(entry.payload_len as usize)
     }
 
-    /// Whether new data may be let in: thin volumes can promise more than there is.
-    pub(crate) fn has_space(&self) -> bool {
-        let reserve = (self.store.capacity().get() / 16).min(STORE_RESERVE_MAX);
-        self.store.free().get() > reserve
+    /// Counts this group's promises with those of its store's other groups from now on.
+    pub(crate) fn shares(&self, room: Rc<Room>) {
+        self.promises.join(room);
+    }
+
+    /// Room for a write under way; `None` if new data does not fit.
+    pub(crate) fn claim(&self, head: &CommandHead) -> Option<Claim> {
+        let (first, count) = (head.first_block(), head.block_count());
+        let claim = self.promises.claim(&self.store, head.key, first, count);
+        let fits = self.promises.room().has_space(&self.store);
+        fits.then_some(claim)
+    }
+
+    /// A write has been applied: what it will take of the store is promised.
+    pub(crate) fn promise(&self, key: ChunkKey, first: usize, count: usize) {
+        self.promises.promise(&self.store, key, first, count);
+    }
+
+    /// Blocks were written back.
+    pub(crate) fn kept(&self, blocks: &[DirtyBlock]) {
+        let blocks = blocks.iter().map(|dirty| (dirty.key, dirty.block));
+        self.promises.kept(&self.store, blocks);
+    }
+
+    /// Promises what is in the log only, and nothing else.
+    pub(crate) fn settle_promises(&self) {
+        let state = self.state.borrow();
+        self.promises.settle(&self.store, &state.overlay);
     }
 
     /// Takes volumes back whose removal could not be done in this cycle.
@@ -289,6 +317,7 @@ impl Replica {
             state.overlay.clear();
             state.removed.clear();
         }
+        self.settle_promises();
         self.save(&new).await?;
         self.checkpointed(new);
         Ok(())

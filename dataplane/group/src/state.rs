@@ -11,7 +11,7 @@ use crate::command::{Applied, Command, CommandHead, CommandKind};
 use crate::overlay::Overlay;
 use crate::session::{Admission, Sessions};
 use crate::types::{RaftEntry, RaftLogId, RaftStoredMembership};
-use ogee_proto::id::VolumeId;
+use ogee_proto::id::{ChunkKey, VolumeId};
 use ogee_proto::wire::Status;
 use openraft::EntryPayload;
 
@@ -35,6 +35,8 @@ pub(crate) struct State {
 pub(crate) enum Effect {
     /// Nothing.
     None,
+    /// Blocks of data are in the log now: so many from the first on.
+    Written(ChunkKey, usize, usize),
     /// Digest the contents as they are now.
     Digest(u64),
 }
@@ -64,7 +66,7 @@ impl State {
         let head = &command.head;
         let status = match head.kind {
             CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes => {
-                self.apply_blocks(head, command.payload.len(), index)
+                return self.apply_blocks(head, command.payload.len(), index);
             }
             CommandKind::Seal => self.sessions.seal(head),
             CommandKind::Digest => {
@@ -83,23 +85,33 @@ impl State {
         (Applied { status }, Effect::None)
     }
 
-    fn apply_blocks(&mut self, head: &CommandHead, payload_len: usize, index: u64) -> Status {
+    fn apply_blocks(
+        &mut self,
+        head: &CommandHead,
+        payload_len: usize,
+        index: u64,
+    ) -> (Applied, Effect) {
         let zero = head.kind != CommandKind::Write;
         let payload_ok = if zero {
             payload_len == 0
         } else {
             payload_len == head.length as usize
         };
+        let refused = |status| (Applied { status }, Effect::None);
         if !head.is_in_range() || !payload_ok {
-            return Status::BadRequest;
+            return refused(Status::BadRequest);
         }
         match self.sessions.admit(head) {
-            Admission::Refused(status) => status,
-            Admission::Duplicate => Status::Ok,
+            Admission::Refused(status) => refused(status),
+            Admission::Duplicate => (Applied { status: Status::Ok }, Effect::None),
             Admission::Apply => {
                 let (first, count) = (head.first_block(), head.block_count());
                 self.overlay.insert(head.key, first, count, index, zero);
-                Status::Ok
+                let effect = match zero {
+                    true => Effect::None,
+                    false => Effect::Written(head.key, first, count),
+                };
+                (Applied { status: Status::Ok }, effect)
             }
         }
     }
@@ -110,7 +122,7 @@ mod tests {
     use super::*;
     use crate::command::PayloadRef;
     use crate::types::to_raft;
-    use ogee_proto::id::{ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, LogId, Sequence};
+    use ogee_proto::id::{ChunkIndex, ClientId, Epoch, Incarnation, LogId, Sequence};
     use ogee_proto::unit::BlockIndex;
 
     fn entry(index: u64, kind: CommandKind, sequence: u64, length: u32) -> RaftEntry {
@@ -147,13 +159,14 @@ mod tests {
         let mut state = State::default();
         let ok = (Applied { status: Status::Ok }, Effect::None);
         assert_eq!(state.apply(entry(1, CommandKind::Seal, 0, 4096)), ok);
-        assert_eq!(state.apply(entry(2, CommandKind::Write, 1, 4096)), ok);
-        assert_eq!(state.apply(entry(3, CommandKind::Write, 2, 4096)), ok);
-        assert_eq!(state.apply(entry(4, CommandKind::Write, 1, 4096)), ok);
         let key = ChunkKey {
             volume: VolumeId::new(1),
             chunk: ChunkIndex::new(0),
         };
+        let written = (ok.0, Effect::Written(key, 1, 1));
+        assert_eq!(state.apply(entry(2, CommandKind::Write, 1, 4096)), written);
+        assert_eq!(state.apply(entry(3, CommandKind::Write, 2, 4096)), written);
+        assert_eq!(state.apply(entry(4, CommandKind::Write, 1, 4096)), ok);
         let slot = state.overlay.get(key, BlockIndex::new(1).unwrap()).unwrap();
         assert_eq!(
             slot.index, 3,
@@ -174,6 +187,6 @@ mod tests {
         let ragged = entry(3, CommandKind::Write, 1, 4095);
         assert_eq!(state.apply(ragged), refused(Status::BadRequest));
         assert_eq!(state.overlay.len(), 0);
-        assert_eq!(state.apply(write(4)), refused(Status::Ok));
+        assert_eq!(state.apply(write(4)).0.status, Status::Ok);
     }
 }

@@ -62,4 +62,4 @@ pub use group_state::GroupCheckpoint;
 pub use limit::GROUP_STATE_MAX;
 pub use read::BlockRead;
 pub use recovery::{OpenStats, StoreInfo};
-pub use store::{Store, StoreUsage};
+pub use store::{Lacks, Store, StoreUsage};

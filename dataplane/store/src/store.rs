@@ -8,13 +8,14 @@ use crate::create::{self, StoreParams};
 use crate::error::StoreError;
 use crate::geometry::Geometry;
 use crate::group_state::GroupCheckpoint;
+use crate::leaf::Place;
 use crate::limit::WRITES_IN_FLIGHT_MAX;
 use crate::read::BlockRead;
 use crate::recovery::{self, OpenStats, StoreInfo};
 use crate::state::State;
 use ogee_device::Device;
 use ogee_proto::id::{ChunkKey, CopysetId, StoreId, VolumeId};
-use ogee_proto::limit::EXTENT_SIZE;
+use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
 use ogee_runtime::channel::{Mutex, Notify, Semaphore};
 use ogee_runtime::{Payload, spawn};
@@ -36,6 +37,15 @@ pub struct StoreUsage {
     pub pending: ByteLen,
     /// Map pages that can be created now.
     pub map_pages_free: u32,
+}
+
+/// What a block needs that its store has not allocated: numbers of parts of its chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lacks {
+    /// The extent.
+    pub extent: Option<u16>,
+    /// The page of the chunk's map.
+    pub map_page: Option<u8>,
 }
 
 /// An open store. Cloning gives another handle to the same one.
@@ -161,6 +171,28 @@ impl Store {
             pending: extents(state.pending()),
             map_pages_free: state.leaves_max - state.leaves - state.leaves_reserved,
         }
+    }
+
+    /// What writing a block back would have to allocate, as of now.
+    #[must_use]
+    pub fn lacks(&self, key: ChunkKey, block: BlockIndex) -> Lacks {
+        let place = Place::of(block);
+        let state = self.inner.state.borrow();
+        let chunk = state.chunks.get(&key);
+        let has_extent = chunk.is_some_and(|chunk| chunk.extent(place).is_some());
+        let has_leaf = chunk.is_some_and(|chunk| chunk.leaf(place.part).is_some());
+        let extent = block.as_usize() / BLOCKS_PER_EXTENT;
+        let extent = u16::try_from(extent).expect("invariant: a chunk has 256 extents");
+        Lacks {
+            extent: (!has_extent).then_some(extent),
+            map_page: (!has_leaf).then_some(place.part),
+        }
+    }
+
+    /// Number of the page that maps a block, among those of its chunk.
+    #[must_use]
+    pub fn map_page_of(block: BlockIndex) -> u8 {
+        Place::of(block).part
     }
 
     /// Bytes for data, free or not.
