@@ -303,6 +303,16 @@ metrics_of() {
     curl -sS --fail --max-time 5 "http://$address/metrics"
 }
 
+# Peak resident memory of each chunkserver.
+resident_mib() {
+    local name pid text=peak
+    for name in $(chunkservers); do
+        pid=$(node_pid "$name") || give_up "$name ended: $(tail -n 3 "$DIR/logs/$name.log")"
+        text+=" $name $(($(awk '/^VmHWM/ { print $2 }' "/proc/$pid/status") / 1024))"
+    done
+    echo "$text MiB"
+}
+
 # ---- clients ----------------------------------------------------------------------------------
 
 # export_start NAME   serves a volume: $EXPORT_PID, $URI

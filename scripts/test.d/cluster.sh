@@ -547,16 +547,6 @@ test_memory() {
     copysets_agree
 }
 
-# Peak resident memory of each chunkserver.
-resident_mib() {
-    local name pid text=peak
-    for name in $(chunkservers); do
-        pid=$(node_pid "$name") || give_up "$name ended: $(tail -n 3 "$DIR/logs/$name.log")"
-        text+=" $name $(($(awk '/^VmHWM/ { print $2 }' "/proc/$pid/status") / 1024))"
-    done
-    echo "$text MiB"
-}
-
 # ---- the group --------------------------------------------------------------------------------
 
 need_packages fio libnbd-bin python3-libnbd qemu-utils jq curl e2fsprogs xfsprogs postgresql-15

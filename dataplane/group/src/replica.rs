@@ -221,7 +221,7 @@ impl Replica {
     pub(crate) fn claim(&self, head: &CommandHead) -> Option<Claim> {
         let (first, count) = (head.first_block(), head.block_count());
         let claim = self.promises.claim(&self.store, head.key, first, count);
-        let fits = self.promises.room().has_space(&self.store);
+        let fits = claim.is_empty() || self.promises.room().has_space(&self.store);
         fits.then_some(claim)
     }
 

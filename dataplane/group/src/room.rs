@@ -92,6 +92,13 @@ pub(crate) struct Claim {
     amount: Amount,
 }
 
+impl Claim {
+    /// Whether all that it writes has its place already.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.amount == Amount::default()
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         self.room.take(self.amount);

@@ -4,6 +4,7 @@
 mod common;
 
 mod crash;
+mod fencing;
 mod lease;
 mod members;
 mod requests;

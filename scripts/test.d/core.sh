@@ -1,0 +1,235 @@
+#!/usr/bin/env bash
+# The durable core under faults: stopped and deposed leaders, former users, full devices, overload.
+# docs/testing.md says what each test proves.   ONLY="full_device" KEEP=1 SEED=7 scripts/test core
+set -euo pipefail
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+# shellcheck source=scripts/lib/cluster.sh
+. "$REPO/scripts/lib/cluster.sh"
+cd "$REPO"
+
+# bench_json NAME LOG OPTION...   one load; its JSON in $TEST_DIR/LOG.json
+bench_json() {
+    "$OGEE" bench "$1" "${@:3}" -o json >"$TEST_DIR/$2.json" 2>"$TEST_DIR/$2.log" ||
+        give_up "bench $1 ${*:3}: $(tail -n 3 "$TEST_DIR/$2.log")"
+}
+
+# counter_sum NAME   a counter, summed over its labels and the chunkservers
+counter_sum() {
+    local node
+    for node in $(chunkservers); do metrics_of "$node"; done |
+        awk -v name="$1" '$1 ~ "^ogee_" name "(_total)?({|$)" { sum += $2; seen = 1 } END { if (!seen) exit 1; printf "%d\n", sum }' ||
+        give_up "no counter $1"
+}
+
+# ---- reads -------------------------------------------------------------------------------------
+
+# A leader that was stopped for longer than its lease, a follower that forgot its promise, a node
+# whose clocks differ by an hour: no read that was served is older than an acknowledged write.
+test_stale_reads() {
+    local rounds round victim follower load changes=0 pid for_ms
+    rounds=$(ci_or_full 10 100)
+    cluster_up --copysets 4
+    create_volume disk --size 256MiB
+    RANDOM=$SEED
+    "$STALE_READS" "$OGEE_MDS" disk "$TEST_DIR/enough" 3600 >"$TEST_DIR/reads.json" 2>"$TEST_DIR/reads.log" &
+    load=$!
+    defer end_load "$load"
+    sleep 2
+    for ((round = 1; round <= rounds; round++)); do
+        process_alive "$load" || give_up "the readers ended in round $round: $(tail -n 3 "$TEST_DIR/reads.log")"
+        victim=$(volume_leader disk)
+        for_ms=$((1100 + RANDOM % 1500))
+        case $((round % 3)) in
+        0)
+            # Within the lease that its last answer gave the leader, which goes away in that time.
+            follower=$(chunkservers | grep -vxF "$victim" | shuf -n 1 --random-source=<(yes "$SEED$round"))
+            node_kill "$follower"
+            node_start "$follower" &
+            pid=$!
+            stop_for "$victim" "$for_ms"
+            wait "$pid" || give_up "dev start $follower"
+            ;;
+        1) stop_for "$victim" "$for_ms" ;;
+        2)
+            node_kill "$victim"
+            # An hour ahead of the others, by every clock that a process can see.
+            start_ahead "$victim"
+            sleep_ms "$for_ms"
+            stop_for "$(volume_leader disk)" "$for_ms"
+            ;;
+        esac
+        wait_healthy
+        [ "$(volume_leader disk)" = "$victim" ] || changes=$((changes + 1))
+    done
+    : >"$TEST_DIR/enough"
+    wait_for 60 process_gone "$load" || give_up "the readers do not end"
+    wait "$load" || give_up "stale reads: $(head -n 3 "$TEST_DIR/reads.log") $(cat "$TEST_DIR/reads.json")"
+    echo "   $rounds rounds, $changes leaders changed: $(cat "$TEST_DIR/reads.json")"
+    jq -e '.stale == 0 and .served > 1000 and .writes > 1000 and .servers == 3' "$TEST_DIR/reads.json" >/dev/null ||
+        give_up "too little was read: $(cat "$TEST_DIR/reads.json")"
+    [ "$changes" -gt $((rounds / 3)) ] || give_up "leaders changed in $changes of $rounds rounds only"
+}
+
+end_load() {
+    process_alive "$1" && kill -9 "$1"
+}
+
+# stop_for NAME MILLISECONDS   a process that neither runs nor dies
+stop_for() {
+    local pid
+    pid=$(node_pid "$1") || give_up "$1 does not run"
+    kill -STOP "$pid"
+    defer kill -CONT "$pid"
+    sleep_ms "$2"
+    kill -CONT "$pid"
+}
+
+# In a time namespace an hour ahead, where the kernel lets us make one.
+start_ahead() {
+    if unshare -T --monotonic 3600 --boottime 3600 true 2>/dev/null; then
+        unshare -T --monotonic 3600 --boottime 3600 "$OGEE" dev start "$1" --dir "$DIR" >>"$TEST_DIR/start.log" 2>&1 ||
+            give_up "dev start $1: $(tail -n 3 "$TEST_DIR/start.log")"
+    else
+        echo "   no time namespaces here: $1 starts without"
+        node_start "$1"
+    fi
+}
+
+# ---- fencing -----------------------------------------------------------------------------------
+
+# A former user's writes, held in its process and its sockets while another one attaches: all refused.
+test_fencing() {
+    local rounds round old new old_load
+    rounds=$(ci_or_full 4 30)
+    cluster_up
+    create_volume disk --size 256MiB
+    for ((round = 1; round <= rounds; round++)); do
+        export_start disk
+        old=$EXPORT_PID
+        (exec_nbd_load write --state "$TEST_DIR/old.$round" --seed "$round" --depth 32 --seconds 4) >"$TEST_DIR/old.json" 2>"$TEST_DIR/old.log" &
+        old_load=$!
+        defer end_process "$old_load"
+        sleep 1
+        kill -STOP "$old"
+        defer kill -CONT "$old"
+        # Every other time the operator takes the volume away first.
+        [ $((round % 2)) = 1 ] || "$OGEE" volume detach disk || give_up "volume detach"
+        rm -f "$TEST_DIR/disk.sock"
+        export_start disk
+        new=$EXPORT_PID
+        (exec_nbd_load write --state "$TEST_DIR/new.$round" --seed "$((SEED + round))" --depth 8 --seconds 1) >"$TEST_DIR/new.json" 2>"$TEST_DIR/new.log" ||
+            give_up "round $round: the new writer: $(tail -n 2 "$TEST_DIR/new.log")"
+        sum_of disk >"$TEST_DIR/before"
+        kill -CONT "$old"
+        wait_for 90 process_gone "$old_load" || give_up "round $round: the old writer does not end"
+        grep -q 'superseded' "$TEST_DIR/export-disk.log" || give_up "round $round: the old export was not told that it is fenced"
+        sleep 1
+        sum_of disk >"$TEST_DIR/after"
+        cmp -s "$TEST_DIR/before" "$TEST_DIR/after" || give_up "round $round: the volume changed under its new user"
+        end_process "$old"
+        EXPORT_PID=$new
+        export_stop
+        : >"$TEST_DIR/export-disk.log"
+    done
+    echo "   $rounds rounds: nothing of a former user landed"
+    copysets_agree
+}
+
+sum_of() {
+    nbdcopy "$URI" - | sha256sum
+}
+
+# ---- space -------------------------------------------------------------------------------------
+
+# Thin volumes that together are larger than the stores: writers wait when those are full, reads and
+# removals go on, and the writers with them when there is room again.
+test_full_device() {
+    local load free
+    cluster_up --store-size 768MiB --log-size 128MiB
+    create_volume first --size 512MiB
+    create_volume second --size 512MiB
+    bench_json first fill --rw write --bs 256KiB --iodepth 8 --io-size 400MiB --verify
+    export_start second
+    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 131072 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    wait_for 120 is_full || give_up "no store became full"
+    echo "   full: $(store_space)"
+    sleep 3
+    process_alive "$load" || give_up "the writer ended on a full device: $(tail -n 2 "$TEST_DIR/load.log")"
+    # Reads are served, and every process lives.
+    qemu-io -r -f raw -c 'read 0 1M' "$URI" >"$TEST_DIR/read.log" 2>&1 || give_up "no reads from a full device"
+    local name
+    for name in $(chunkservers); do node_pid "$name" >/dev/null || give_up "$name ended: $(tail -n 3 "$DIR/logs/$name.log")"; done
+    "$OGEE" volume rm first --yes || give_up "volume rm on a full device"
+    wait_for 60 is_roomy || give_up "no room after a removal: $(store_space)"
+    sleep 5
+    kill "$load"
+    wait_for 90 process_gone "$load" || give_up "the writer does not go on: $(store_space)"
+    wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    echo "   went on by itself: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json"), $(store_space)"
+    copysets_agree
+}
+
+is_full() {
+    grep -q 'the store is full' "$DIR"/logs/cs*.log
+}
+
+is_roomy() {
+    grep -q 'the store has room again' "$DIR"/logs/cs*.log
+}
+
+store_space() {
+    "$OGEE" device ls -o json | jq -c '[.devices[] | (.used_bytes / .capacity_bytes * 100 | floor)]'
+}
+
+# ---- overload ----------------------------------------------------------------------------------
+
+# 64 clients against one shard a node: memory stays flat, nobody starves, nobody sees an error.
+test_overload() {
+    local clients=64 at load pids=() pid seconds peak least most
+    seconds=$(ci_or_full 15 60)
+    cluster_up --copysets 4
+    create_volume warm --size 256MiB
+    bench_json warm warm --rw randwrite --bs 64KiB --iodepth 64 --runtime 5
+    echo "   one client: $(resident_mib)"
+    for ((at = 1; at <= clients; at++)); do create_volume "v$at" --size 64MiB; done
+    for ((at = 1; at <= clients; at++)); do
+        load=(4KiB 4)
+        [ $((at % 4)) != 0 ] || load=(1MiB 64)
+        "$OGEE" bench "v$at" --rw randwrite --bs "${load[0]}" --iodepth "${load[1]}" --ramp-time 3 --runtime "$seconds" -o json \
+            >"$TEST_DIR/load.$at" 2>"$TEST_DIR/load.$at.err" &
+        pids+=($!)
+        defer end_process $!
+    done
+    for pid in "${pids[@]}"; do wait "$pid" || give_up "a client failed: $(tail -qn 1 "$TEST_DIR"/load.*.err | sort | uniq -c | head -n 3)"; done
+    echo "   $clients clients: $(resident_mib)"
+    local name
+    for name in $(chunkservers); do
+        peak=$(($(awk '/^VmHWM/ { print $2 }' "/proc/$(node_pid "$name")/status") / 1024))
+        [ "$peak" -lt 1024 ] || give_up "$name used $peak MiB"
+    done
+    # Those that ask for little: each gets its share.
+    for ((at = 1; at <= clients; at++)); do [ $((at % 4)) = 0 ] || jq '.jobs[0].write.iops' "$TEST_DIR/load.$at"; done | sort -n >"$TEST_DIR/shares"
+    least=$(head -n 1 "$TEST_DIR/shares") most=$(tail -n 1 "$TEST_DIR/shares")
+    echo "   IOPS of the 48 small ones: least $least, most $most; throttled $(counter_sum throttled_requests)"
+    awk -v least="$least" -v most="$most" 'BEGIN { exit !(least > 0 && least * 6 >= most) }' || give_up "unfair: least $least, most $most IOPS"
+}
+
+# ---- the group ---------------------------------------------------------------------------------
+
+need_packages libnbd-bin python3-libnbd qemu-utils jq curl util-linux
+build_release
+STALE_READS=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/stale_reads
+[ "${OGEE_SKIP_BUILD:-0}" = 1 ] || cargo build --release --quiet -p ogee-client --example stale_reads
+begin_group core
+install -m 755 "$STALE_READS" "$WORK/stale_reads"
+STALE_READS=$WORK/stale_reads
+
+run_test stale_reads "$(ci_or_full 240 2400)" test_stale_reads
+run_test fencing "$(ci_or_full 180 1200)" test_fencing
+run_test full_device 360 test_full_device
+run_test overload "$(ci_or_full 180 300)" test_overload
