@@ -30,7 +30,7 @@ test_stale_reads() {
     local rounds round victim follower load changes=0 pid for_ms
     rounds=$(ci_or_full 10 100)
     cluster_up --copysets 4
-    create_volume disk --size 256MiB
+    create_volume disk --size 1GiB
     RANDOM=$SEED
     "$STALE_READS" "$OGEE_MDS" disk "$TEST_DIR/enough" 3600 >"$TEST_DIR/reads.json" 2>"$TEST_DIR/reads.log" &
     load=$!
@@ -107,7 +107,7 @@ test_fencing() {
     for ((round = 1; round <= rounds; round++)); do
         export_start disk
         old=$EXPORT_PID
-        (exec_nbd_load write --state "$TEST_DIR/old.$round" --seed "$round" --depth 32 --seconds 4) >"$TEST_DIR/old.json" 2>"$TEST_DIR/old.log" &
+        (exec_nbd_load write --state "$TEST_DIR/old.$round" --seed "$round" --depth 32 --seconds 8) >"$TEST_DIR/old.json" 2>"$TEST_DIR/old.log" &
         old_load=$!
         defer end_process "$old_load"
         sleep 1
@@ -154,9 +154,8 @@ test_full_device() {
     (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 131072 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
     load=$!
     defer end_process "$load"
-    wait_for 120 is_full || give_up "no store became full"
+    wait_for 120 is_stuck || give_up "no store became full: $(store_space)"
     echo "   full: $(store_space)"
-    sleep 3
     process_alive "$load" || give_up "the writer ended on a full device: $(tail -n 2 "$TEST_DIR/load.log")"
     # Reads are served, and every process lives.
     qemu-io -r -f raw -c 'read 0 1M' "$URI" >"$TEST_DIR/read.log" 2>&1 || give_up "no reads from a full device"
@@ -174,8 +173,13 @@ test_full_device() {
     copysets_agree
 }
 
-is_full() {
-    grep -q 'the store is full' "$DIR"/logs/cs*.log
+# Nothing has been allocated for a while.
+is_stuck() {
+    local before
+    grep -q 'the store is full' "$DIR"/logs/cs*.log || return 1
+    before=$(store_space)
+    sleep 4
+    [ "$(store_space)" = "$before" ]
 }
 
 is_roomy() {
@@ -183,7 +187,7 @@ is_roomy() {
 }
 
 store_space() {
-    "$OGEE" device ls -o json | jq -c '[.devices[] | (.used_bytes / .capacity_bytes * 100 | floor)]'
+    "$OGEE" device ls -o json | jq -c '[.devices[] | (.used_bytes / .capacity_bytes * 1000 | floor / 10)]'
 }
 
 # ---- overload ----------------------------------------------------------------------------------
@@ -226,8 +230,8 @@ build_release
 STALE_READS=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/stale_reads
 [ "${OGEE_SKIP_BUILD:-0}" = 1 ] || cargo build --release --quiet -p ogee-client --example stale_reads
 begin_group core
-install -m 755 "$STALE_READS" "$WORK/stale_reads"
-STALE_READS=$WORK/stale_reads
+install -m 755 "$STALE_READS" "$WORK/reader"
+STALE_READS=$WORK/reader
 
 run_test stale_reads "$(ci_or_full 240 2400)" test_stale_reads
 run_test fencing "$(ci_or_full 180 1200)" test_fencing

@@ -103,6 +103,32 @@ fn chunkserver_conf(
     text
 }
 
+/// Lowest port that a cluster takes.
+const PORT_MIN: u16 = 10_000;
+/// Random ports that are tried before the kernel is asked for one.
+const PORT_TRIES: usize = 64;
+
+/// The kernel's choice for outgoing connections: one of those may take a port in this range while
+/// the process that it belongs to is down for a moment.
+fn ephemeral_from() -> Option<u16> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    range.split_whitespace().next()?.parse().ok()
+}
+
+/// A listener on a port below the ephemeral ones, or on any where there are none below.
+fn free_listener() -> std::io::Result<TcpListener> {
+    let below = ephemeral_from().filter(|first| *first > PORT_MIN);
+    let tries = std::iter::repeat_with(|| {
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+        let port = below.map_or(0, |end| {
+            PORT_MIN + u16::try_from(random % u64::from(end - PORT_MIN)).unwrap_or(0)
+        });
+        TcpListener::bind(("127.0.0.1", port))
+    });
+    let free = tries.take(PORT_TRIES).find(Result::is_ok);
+    free.unwrap_or_else(|| TcpListener::bind(("127.0.0.1", 0)))
+}
+
 /// Free loopback addresses: all held at once, so that they differ.
 fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, CliError> {
     let failed = |error: std::io::Error| {
@@ -112,9 +138,7 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, CliError> {
             "end some programs",
         )
     };
-    let held: Result<Vec<TcpListener>, _> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect();
+    let held: Result<Vec<TcpListener>, _> = (0..count).map(|_| free_listener()).collect();
     let addresses = held.map_err(failed)?;
     addresses
         .iter()
