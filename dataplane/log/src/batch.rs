@@ -5,11 +5,12 @@
 //! `parse` returns what is wrong; nothing panics on hostile bytes.
 
 use crate::format::{
-    BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, HeadFault, RECORD_ALIGN, VERSION, check_magic,
-    crc_of,
+    BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, HeadFault, RECORD_ALIGN, REPEAT_LEN, VERSION,
+    check_magic, crc_of,
 };
 use crate::limit::{HEADER_AREA_MAX, PAGE, page_number, page_up};
 use crate::record::{Decoded, Record};
+use crate::repeat::Repeat;
 use ogee_proto::id::{CopysetId, StoreId};
 use ogee_runtime::{Buffer, Payload};
 use zerocopy::{FromBytes, IntoBytes};
@@ -25,6 +26,8 @@ pub(crate) struct BatchPlace {
     /// Bytes from the segment's start.
     pub offset: usize,
     pub previous_crc: u32,
+    /// Where the batch before it begins; 0 for the segment's first.
+    pub previous_offset: usize,
 }
 
 /// An encoded batch.
@@ -44,25 +47,35 @@ pub(crate) struct BatchHead {
     pub header_len: usize,
     pub payload_len: usize,
     records: u32,
+    repeats: usize,
     used: usize,
 }
 
-/// Bytes of a batch's header area whose records take `records_len` bytes.
-pub(crate) const fn header_area_len(records_len: usize) -> usize {
-    page_up(BATCH_HEADER_LEN + records_len)
+/// What a header area says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub records: Vec<Decoded>,
+    /// What the batch before it said.
+    pub repeats: Vec<Repeat>,
 }
 
-/// Encodes `records` with their payloads; the order is kept.
+/// Bytes of a batch's header area whose records take `records_len` bytes, with `repeats` repeats.
+pub(crate) const fn header_area_len(records_len: usize, repeats: usize) -> usize {
+    page_up(BATCH_HEADER_LEN + records_len + repeats * REPEAT_LEN)
+}
+
+/// Encodes `records` with their payloads, in their order, and what the batch before it said.
 pub(crate) fn encode<'a>(
     place: &BatchPlace,
     records: impl Iterator<Item = (CopysetId, &'a Record, &'a Payload)> + Clone,
+    repeats: &[Repeat],
 ) -> Encoded {
     let records_len: usize = records.clone().map(|(_, record, _)| record.len()).sum();
     let payload_len: usize = records
         .clone()
         .map(|(_, record, _)| record.payload_len())
         .sum();
-    let header_len = header_area_len(records_len);
+    let header_len = header_area_len(records_len, repeats.len());
     let mut buffer = Buffer::with_capacity(header_len + payload_len);
     buffer.resize(header_len);
     let (mut at, mut count) = (BATCH_HEADER_LEN, 0u32);
@@ -73,7 +86,14 @@ pub(crate) fn encode<'a>(
         at += record.len();
         count += 1;
     }
+    for repeat in repeats {
+        buffer[at..at + REPEAT_LEN].copy_from_slice(&repeat.encode());
+        at += REPEAT_LEN;
+    }
     let mut header = header_of(place, count);
+    header.repeats = u32::try_from(repeats.len())
+        .expect("invariant: a header area is at most HEADER_AREA_MAX")
+        .into();
     header.header_pages = page_number(header_len).into();
     header.payload_pages = page_number(payload_len).into();
     header.header_len = u32::try_from(at)
@@ -107,7 +127,8 @@ fn header_of(place: &BatchPlace, records: u32) -> BatchHeader {
         records: records.into(),
         previous_crc: place.previous_crc.into(),
         header_len: 0.into(),
-        reserved: 0.into(),
+        previous_page: page_number(place.previous_offset).into(),
+        repeats: 0.into(),
     }
 }
 
@@ -136,8 +157,10 @@ impl BatchHead {
             return Err(HeadFault::Foreign(found));
         }
         let used = header.header_len.get() as usize;
+        let repeats = header.repeats.get() as usize;
         if header.header_pages.get() as usize * PAGE != area.len()
             || !(BATCH_HEADER_LEN..=area.len()).contains(&used)
+            || repeats > (used - BATCH_HEADER_LEN) / REPEAT_LEN
         {
             return Err(HeadFault::Invalid);
         }
@@ -150,11 +173,13 @@ impl BatchHead {
                 durable_upto: header.durable_upto.get(),
                 offset: header.page.get() as usize * PAGE,
                 previous_crc: header.previous_crc.get(),
+                previous_offset: header.previous_page.get() as usize * PAGE,
             },
             crc: header.crc.get(),
             header_len: area.len(),
             payload_len: header.payload_pages.get() as usize * PAGE,
             records: header.records.get(),
+            repeats,
             used,
         })
     }
@@ -164,9 +189,10 @@ impl BatchHead {
         self.header_len + self.payload_len
     }
 
-    /// The records in `area`; `None` if they are malformed or their payloads leave the batch.
-    pub(crate) fn records(&self, area: &[u8]) -> Option<Vec<Decoded>> {
-        let mut rest = area.get(BATCH_HEADER_LEN..self.used)?;
+    /// Records and repeats in `area`; `None` if they are malformed or payloads leave the batch.
+    pub(crate) fn contents(&self, area: &[u8]) -> Option<Contents> {
+        let repeats_at = self.used - self.repeats * REPEAT_LEN;
+        let mut rest = area.get(BATCH_HEADER_LEN..repeats_at)?;
         let mut records = Vec::new();
         for _ in 0..self.records {
             let decoded = Record::decode(rest)?;
@@ -177,7 +203,9 @@ impl BatchHead {
             rest = rest.get(decoded.record.len()..)?;
             records.push(decoded);
         }
-        rest.is_empty().then_some(records)
+        let repeats = area.get(repeats_at..self.used)?.chunks_exact(REPEAT_LEN);
+        let repeats = repeats.map(Repeat::decode).collect::<Option<_>>()?;
+        rest.is_empty().then_some(Contents { records, repeats })
     }
 }
 
@@ -190,6 +218,7 @@ mod tests {
     use crate::format::HeadFault;
     use crate::limit::PAGE;
     use crate::record::{EntryRecord, Record};
+    use crate::repeat::Repeat;
     use bytes::Bytes;
     use ogee_proto::id::{CopysetId, LogId, StoreId};
     use ogee_runtime::Payload;
@@ -205,7 +234,17 @@ mod tests {
             durable_upto: 76,
             offset: 5 * PAGE,
             previous_crc: 0xabcd,
+            previous_offset: 3 * PAGE,
         }
+    }
+
+    fn repeats() -> Vec<Repeat> {
+        let group = CopysetId::new(6);
+        let purge = Record::Purge(LogId::new(1, 2));
+        vec![
+            Repeat::of(group, &purge),
+            Repeat::of(group, &Record::RemoveGroup),
+        ]
     }
 
     fn items() -> Vec<(CopysetId, Record, Payload)> {
@@ -244,6 +283,7 @@ mod tests {
             items
                 .iter()
                 .map(|(group, record, payload)| (*group, record, payload)),
+            &repeats(),
         )
     }
 
@@ -259,7 +299,9 @@ mod tests {
             (head.place, head.crc, head.len()),
             (place(), encoded.crc, 5 * PAGE)
         );
-        let records = head.records(area).unwrap();
+        let contents = head.contents(area).unwrap();
+        assert_eq!(contents.repeats, repeats());
+        let records = contents.records;
         let pages: Vec<u32> = records.iter().map(|decoded| decoded.payload_page).collect();
         assert_eq!(pages, [0, 0, 1, 1]);
         assert_eq!(encoded.buffer[2 * PAGE], 0xa1);

@@ -23,6 +23,8 @@ pub(crate) struct Core {
     pub work: Signal,
     /// Told when space was freed or the log stopped.
     pub space: Notify,
+    /// Told when a payload was found lost.
+    pub damage: Notify,
     /// Bytes promised to entries that are on their way.
     pub promised: Cell<u64>,
     pressure: watch::Sender<Pressure>,
@@ -36,6 +38,7 @@ impl Core {
             state: RefCell::new(state),
             work: Signal::default(),
             space: Notify::new(),
+            damage: Notify::new(),
             promised: Cell::new(0),
             pressure,
         })

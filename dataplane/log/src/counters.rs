@@ -26,6 +26,12 @@ pub struct LogCounters {
     pub segments_begun: u64,
     /// Entries copied forward.
     pub entries_moved: u64,
+    /// Entries copied forward by their identity alone: their bodies are lost.
+    pub holes_moved: u64,
+    /// Payloads found rotten since the log was opened.
+    pub payloads_lost: u64,
+    /// Entries put back from other replicas.
+    pub entries_repaired: u64,
     /// Payloads asked for and found in memory.
     pub cache_hits: u64,
     /// Payloads asked for and read from the device.

@@ -3,12 +3,13 @@
 //! *Place*: arguments and results of [`GroupLog`](crate::GroupLog). *Owner*: plain values.
 //! *Invariants*: checked when appended, not when made. *On failure*: `LogError` of the call.
 
+use crate::record::EntryRecord;
 use bytes::Bytes;
-use ogee_proto::id::LogId;
+use ogee_proto::id::{CopysetId, LogId};
 use ogee_runtime::Payload;
 
 /// A group's vote. The meaning is the caller's; the log only keeps the newest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Vote {
     /// Term voted in.
     pub term: u64,
@@ -31,6 +32,23 @@ pub struct Entry {
     pub payload: Payload,
     /// CRC32C of `payload`; verified when appended and when read back.
     pub payload_crc: u32,
+}
+
+impl Entry {
+    /// What tells this entry from every other: the same on every replica, never 0.
+    #[must_use]
+    pub fn identity(&self, group: CopysetId) -> u32 {
+        EntryRecord::new(group, self, 0).identity
+    }
+}
+
+/// An entry with the identity of the one before it: what a peer needs to repair its log.
+#[derive(Debug, Clone)]
+pub struct LinkedEntry {
+    /// The entry.
+    pub entry: Entry,
+    /// Identity of the entry before it, 0 if unknown.
+    pub chain: u32,
 }
 
 /// One entry of a group's log, with its payload only if that is in memory.

@@ -56,13 +56,11 @@ pub enum LogError {
         /// The entry.
         index: LogIndex,
     },
-    /// The log on the medium is damaged: records that were acknowledged may be lost.
-    #[error("log of store {store} is damaged in segment {segment} at {offset}: {reason}")]
+    /// Nothing of the log on the medium is known: replicas of the store must be replaced.
+    #[error("log of store {store} at {offset} is lost: {reason}")]
     Damaged {
         /// The store.
         store: StoreId,
-        /// Sequence number of the segment.
-        segment: u64,
         /// Where, on the device.
         offset: ByteOffset,
         /// What was found there.
@@ -167,6 +165,32 @@ pub enum LogError {
         /// The index.
         index: LogIndex,
     },
+    /// The entry is live, but its contents are lost here: another replica has them.
+    #[error("entry {index} of {group} is lost and must be fetched from another replica")]
+    EntryLost {
+        /// The group.
+        group: CopysetId,
+        /// The entry.
+        index: LogIndex,
+    },
+    /// The group's log is damaged and takes nothing until it is repaired.
+    #[error("log of {group} is damaged: repair it from other replicas, or replace this one")]
+    GroupDamaged {
+        /// The group.
+        group: CopysetId,
+    },
+    /// The entry offered is not the one that is lost.
+    #[error("entry {index} of {group} has identity {found:#010x}, not {expected:?}")]
+    WrongEntry {
+        /// The group.
+        group: CopysetId,
+        /// The entry.
+        index: LogIndex,
+        /// Identity of the entry that is lost, if known.
+        expected: Option<u32>,
+        /// Identity of the entry offered, or of the one that it says is before it.
+        found: u32,
+    },
     /// The log carries as many groups as a segment header can list.
     #[error("log of store {store} carries {max} groups already")]
     TooManyGroups {
@@ -177,60 +201,12 @@ pub enum LogError {
     },
 }
 
-/// What recovery found where a record should be.
+/// Why a log as a whole cannot be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DamageReason {
-    /// A batch is unreadable although a later one of the same segment is there, or although it is
-    /// known to have been durable.
-    #[error("batch {sequence} is unreadable but was durable")]
-    Batch {
-        /// The batch.
-        sequence: u64,
-    },
-    /// A readable batch does not continue its predecessor.
-    #[error("batch {found} stands where batch {expected} belongs")]
-    BatchOrder {
-        /// Sequence that belongs there.
-        expected: u64,
-        /// Sequence found.
-        found: u64,
-    },
-    /// A batch's checksum holds but a record in it makes no sense.
-    #[error("batch {sequence} holds a malformed record")]
-    Record {
-        /// The batch.
-        sequence: u64,
-    },
-    /// An entry does not continue its group's log.
-    #[error("entry {index} of {group} does not continue its log")]
-    EntryOrder {
-        /// The group.
-        group: CopysetId,
-        /// The entry.
-        index: LogIndex,
-    },
-    /// Both copies of a segment's header are unreadable but it holds newer batches.
-    #[error("header of the segment is lost")]
+    /// No segment has a readable header.
+    #[error("no segment header is readable")]
     SegmentHeader,
-    /// Two segments carry the same sequence number.
-    #[error("two segments carry this sequence number")]
-    DuplicateSegment,
-    /// No record of a live entry was found.
-    #[error("entry {index} of {group} is missing")]
-    EntryMissing {
-        /// The group.
-        group: CopysetId,
-        /// The entry.
-        index: LogIndex,
-    },
-    /// An entry is not the successor of the one before it.
-    #[error("entry {index} of {group} does not match the entry before it")]
-    EntryChain {
-        /// The group.
-        group: CopysetId,
-        /// The entry.
-        index: LogIndex,
-    },
 }
 
 /// A length that region, options and medium must agree on.

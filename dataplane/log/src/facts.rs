@@ -3,6 +3,7 @@
 //! *Place*: the same rules for what is accepted (`front`), what is durable (`durable`) and what is
 //! replayed (`replay`): one implementation, so they cannot disagree. *Owner*: the log's task.
 //! *Invariants*: `first <= last + 1`; entries `first..=last` are live; with no `last`, none is.
+//! What the medium lost is a fact as well: a newer vote, or what came after the last entry.
 //! *On failure*: [`Facts::append`] refuses an entry that does not follow and changes nothing.
 
 use crate::entry::{GroupState, Vote};
@@ -21,6 +22,10 @@ pub(crate) struct Facts {
     pub first: u64,
     /// Identity of the last entry, which the next one repeats; 0 if it is not known.
     pub last_crc: u32,
+    /// A newer vote may have been lost.
+    pub vote_lost: bool,
+    /// What came after `last` may have been lost: entries, or a truncation.
+    pub end_lost: bool,
 }
 
 impl Facts {
@@ -44,9 +49,31 @@ impl Facts {
         self.last.map(|last| LogIndex::new(last.index.get() + 1))
     }
 
-    /// Adds an entry with this identity; tells whether it follows.
+    /// Records of any kind may have been lost here.
+    pub(crate) const fn lose(&mut self) {
+        self.vote_lost = true;
+        self.end_lost = true;
+    }
+
+    /// The newest vote, which makes an older one that was lost irrelevant.
+    pub(crate) const fn vote(&mut self, vote: Vote) {
+        self.vote = Some(vote);
+        self.vote_lost = false;
+    }
+
+    /// Adds an entry with this identity; tells whether it follows. After a loss any entry does, and
+    /// tells where the log ended: what lies between is missing, if it was not purged.
     pub(crate) fn append(&mut self, id: LogId, crc: u32) -> bool {
         match self.next_index() {
+            _ if self.end_lost => {
+                let begin = match (self.last, self.purged) {
+                    (Some(_), _) => self.first,
+                    (None, Some(purged)) => purged.index.get() + 1,
+                    (None, None) => 0,
+                };
+                self.first = begin.min(id.index.get());
+                self.end_lost = false;
+            }
             Some(next) if next != id.index => return false,
             Some(_) => {}
             None => self.first = id.index.get(),
@@ -61,6 +88,7 @@ impl Facts {
         self.last = last;
         self.last_crc = crc;
         self.first = last.map_or(0, |last| self.first.min(last.index.get() + 1));
+        self.end_lost = false;
     }
 
     /// Drops what comes up to `upto`; beyond the last entry, the log continues after `upto`.
@@ -87,6 +115,7 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::Facts;
+    use crate::entry::Vote;
     use ogee_proto::id::{LogId, LogIndex};
 
     fn filled(first: u64, last: u64) -> Facts {
@@ -122,6 +151,32 @@ mod tests {
         assert_eq!(facts.last, Some(LogId::new(9, 20)));
         assert!(facts.append(LogId::new(9, 21), 7));
         assert_eq!(facts.live(), 21..22);
+    }
+
+    #[test]
+    fn after_a_loss_the_next_record_says_where_the_log_stands() {
+        for (index, live) in [(9, 2..10), (4, 2..5), (2, 2..3), (1, 1..2)] {
+            let mut facts = filled(2, 6);
+            facts.lose();
+            assert!(facts.append(LogId::new(2, index), 8));
+            assert_eq!((facts.live(), facts.end_lost), (live, false));
+            assert!(!facts.append(LogId::new(2, index + 2), 8));
+        }
+        let mut facts = Facts::default();
+        facts.lose();
+        assert!(facts.append(LogId::new(2, 3), 8));
+        assert_eq!(
+            facts.live(),
+            0..4,
+            "what came before is not known to be gone"
+        );
+        let mut facts = filled(2, 6);
+        facts.lose();
+        facts.truncate(Some(LogId::new(1, 3)), 7);
+        assert_eq!((facts.live(), facts.end_lost), (2..4, false));
+        facts.lose();
+        facts.vote(Vote::default());
+        assert!(!facts.vote_lost && facts.end_lost);
     }
 
     #[test]

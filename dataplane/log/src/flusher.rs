@@ -128,6 +128,10 @@ fn call(dones: Vec<Done>, result: &Result<(), LogError>) {
 async fn copy_forward(core: &Rc<Core>, slot: usize) {
     let live = core.state.borrow_mut().live_in(slot);
     for (group, index) in live {
+        if core.state.borrow().is_lost(group, index) {
+            core.state.borrow_mut().move_hole(group, index);
+            continue;
+        }
         match reader::payload_of(core, group, index).await {
             Ok(Some((serial, data))) => {
                 core.state
@@ -136,8 +140,8 @@ async fn copy_forward(core: &Rc<Core>, slot: usize) {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::error!(%error, %group, index, "an entry cannot be copied forward");
-                core.state.borrow_mut().segments.mark_stuck(slot);
+                tracing::error!(%error, %group, index, "copied forward by its identity alone");
+                core.state.borrow_mut().move_hole(group, index);
             }
         }
     }

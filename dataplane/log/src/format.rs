@@ -1,4 +1,4 @@
-//! The log on the medium, version 1.
+//! The log on the medium, version 2.
 //!
 //! *Place*: the layout that `segment`, `batch` and `recovery` read and write. *Owner*: plain
 //! structs. *Invariants*: sizes are asserted; all integers are little-endian; reserved bytes are
@@ -29,13 +29,39 @@
 //!
 //! | part | holds |
 //! |---|---|
-//! | header area, 1 to 16 pages | `BatchHeader` (96 bytes), then per record a `RecordHeader` (56 bytes) and its head, padded to 8; zero to the page's end |
+//! | header area, 1 to 16 pages | `BatchHeader` (96 bytes); per record a `RecordHeader` (64 bytes) and its head, padded to 8; per record of the batch before it a `RepeatRecord` (32 bytes); zero to the page's end |
 //! | payload area | the payloads of its entries, whole pages, in the order of the records |
 //!
 //! One batch is one contiguous durable write, and one write is in flight at a time: batch `n + 1`
 //! is not begun before batch `n` is durable, so nothing valid may follow a batch that is torn.
 //! `durable_upto` says so explicitly (it is the newest batch known durable when the header was
 //! built), which leaves room for several writes in flight in a later version.
+//!
+//! The *repeats* of batch `n + 1` say what batch `n` held: of an entry its log id, its identity and
+//! the identity of the entry before it; of every other record all there is to know (a vote, a log
+//! id). So whatever a batch says stands in two places as soon as the next one is written, the
+//! closing one at the latest, and the loss of one batch loses nothing but bodies of entries, which
+//! peers have. The first batch of a segment repeats the last one of the segment before it.
+//!
+//! # Record
+//!
+//! | bytes | field | of |
+//! |---|---|---|
+//! | 0, 1, 2..4 | `kind`, `flags`, `head_len` | all |
+//! | 4..8 | `group` | all |
+//! | 8..16, 16..24 | `term`, `index` | log ids; `term` of votes |
+//! | 24..32 | `voted_for` | votes |
+//! | 32..36, 36..40, 40..44 | `payload_page`, `payload_len`, `payload_crc` | entries |
+//! | 44..48 | `chain`: identity of the entry before it (of the new last entry) | entries and holes (truncations) |
+//! | 48..52 | `identity` | entries and holes |
+//! | 52..56 | `crc` of header and head | all |
+//! | 56 | `entry_kind` | entries |
+//! | 57..64 | zero | all |
+//!
+//! An entry's *identity* is the CRC32C of group, term, index, kind, head, payload length and payload
+//! CRC32C: of what the entry is, not of where or how a replica keeps it. It is the same on every
+//! replica, and never 0, which stands for *unknown*. The record's `crc` covers the rest as well.
+//! A further flag may say that a payload lies elsewhere; it would not change the identity.
 //!
 //! # Torn writes
 //!
@@ -62,26 +88,43 @@
 //!
 //! # Damage
 //!
-//! What a sealed segment (any but the newest) held besides live entries is repeated by the table
-//! of the next segment that is there. So if part of a sealed segment is unreadable, the rest of it
-//! is passed over, and it is damage if and only if a live entry is then missing or is not the right
-//! one: entries are chained by their identities (CRC32C of header and head, which holds the
-//! payload's CRC32C), and the table holds the identity of the last one. An older copy of an index
-//! can therefore not pass for the lost one. In the newest segment every unreadable batch that is
-//! not a torn tail is damage.
+//! Damage is of groups, not of the log. Recovery passes over what is unreadable, page by page, to
+//! the next batch of the segment and its epoch, and says per group what is lost:
+//!
+//! * *One batch, its successor is there*: the successor repeats it. Votes, truncations, purges and
+//!   ids are known; entries are *missing*, with their identities.
+//! * *Several batches in a sealed segment*: the table of the next segment states what all groups
+//!   amount to. Live entries without a record are missing; the identity of the last of a run is
+//!   known from the entry after it, or from the table.
+//! * *Several batches in the newest segment*: the last of them is repeated, the others could have
+//!   held a record of any group. So every group's vote and end count as lost until a later record
+//!   of the group states them again. What stays lost is written down in the next table (`FLAG_VOTE_LOST`,
+//!   `FLAG_END_LOST`): a vote that was lost is never guessed at.
+//! * *Both copies of a segment's header*: its batches name the segment. What its table said follows
+//!   from the segment before it, or is stated by the one after it.
+//!
+//! Entries are chained by their identities and the state names the last one, so an older copy of an
+//! index never passes for the lost one. A missing entry is put back by a `Moved` record, and only
+//! with the identity that the medium names; until then it is a live entry of the segment that names
+//! it, and is copied forward as a `Hole`: identity and chain without a body.
+//!
+//! Nothing is written while damage is looked for, and what is written afterwards (below) repeats
+//! what was found; so recovery that is cut short finds the same again.
 //!
 //! # What stays open
 //!
 //! *The window left*: if the last batch was acknowledged and the medium then loses it, it looks
-//! like a torn tail. 10 ms after the last write an empty *closing* batch raises `durable_upto`, so
-//! the window is open for 10 ms after a burst ends, and again at a crash within it. Within a burst
-//! each batch is proven by the next.
+//! like a torn tail. 10 ms after the last write an empty *closing* batch raises `durable_upto` and
+//! repeats the last batch, so the window is open for 10 ms after a burst ends, and again at a crash
+//! within it. Within a burst each batch is proven by the next. After that, only the loss of both
+//! the last batch and the closing one, two places of the medium, looks like a torn tail.
 //!
 //! # Order
 //!
 //! Records of one group stand in the order in which they were queued, whatever their kind. A
 //! `RecordKind::Moved` entry is a copy of a live entry, made so that its old segment becomes free;
-//! it replaces the place of that entry and changes nothing else.
+//! it replaces the place of that entry and changes nothing else. A `RecordKind::Hole` does the same
+//! for an entry whose body is lost.
 //!
 //! # Version
 //!
@@ -89,9 +132,15 @@
 //! does not know and names both. Any change of layout or meaning is a new version; there is no
 //! minor version and no feature bit.
 
+mod records;
+
+pub(crate) use records::{
+    RECORD_HEADER_LEN, REPEAT_LEN, RecordHeader, RecordKind, RepeatRecord, identity_of, record_len,
+};
+
 use ogee_proto::checksum::{crc32c, crc32c_append};
 use ogee_proto::id::StoreId;
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of a segment.
@@ -99,12 +148,11 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"OGEESEGM";
 /// First eight bytes of a batch.
 pub const BATCH_MAGIC: [u8; 8] = *b"OGEEBTCH";
 /// The version that this program writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 pub(crate) const SEGMENT_HEADER_LEN: usize = size_of::<SegmentHeader>();
 pub(crate) const TABLE_RECORD_LEN: usize = size_of::<TableRecord>();
 pub(crate) const BATCH_HEADER_LEN: usize = size_of::<BatchHeader>();
-pub(crate) const RECORD_HEADER_LEN: usize = size_of::<RecordHeader>();
 /// Record headers begin at multiples of this.
 pub(crate) const RECORD_ALIGN: usize = 8;
 
@@ -188,6 +236,10 @@ pub(crate) const FLAG_COMMITTED: u32 = 4;
 pub(crate) const FLAG_PURGED: u32 = 8;
 /// There is a last log id (in a table), or a log id (in a record).
 pub(crate) const FLAG_LAST: u32 = 16;
+/// In a table: a newer vote than this one may be lost.
+pub(crate) const FLAG_VOTE_LOST: u32 = 32;
+/// In a table: what came after the last entry may be lost.
+pub(crate) const FLAG_END_LOST: u32 = 64;
 
 /// Head of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -221,94 +273,22 @@ pub(crate) struct BatchHeader {
     pub previous_crc: U32,
     /// Used bytes of the header area.
     pub header_len: U32,
-    /// Zero.
-    pub reserved: U64,
-}
-
-/// Head of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-#[repr(C)]
-pub(crate) struct RecordHeader {
-    /// [`RecordKind`].
-    pub kind: u8,
-    /// `FLAG_*`.
-    pub flags: u8,
-    /// Length of the head that follows.
-    pub head_len: U16,
-    /// The group.
-    pub group: U32,
-    /// Term of the log id, or of the vote.
-    pub term: U64,
-    /// Index of the log id.
-    pub index: U64,
-    /// Vote: the candidate.
-    pub voted_for: U64,
-    /// Entry: where its payload begins, in pages of the payload area. Not part of the identity.
-    pub payload_page: U32,
-    /// Entry: length of its payload.
-    pub payload_len: U32,
-    /// Entry: CRC32C of its payload.
-    pub payload_crc: U32,
-    /// Entry: identity of the entry before it. Truncation: of the new last entry. 0 if unknown.
-    pub chain: U32,
-    /// Identity: CRC32C of this header and the head, without place and kind of copy.
-    pub crc: U32,
-    /// Entry: kind, opaque to the log.
-    pub entry_kind: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// Where the batch before it begins, in pages of the segment; 0 for the segment's first.
+    pub previous_page: U32,
+    /// Repeats: records of the batch before it.
+    pub repeats: U32,
 }
 
 const _: () = assert!(SEGMENT_HEADER_LEN == 112);
 const _: () = assert!(TABLE_RECORD_LEN == 88);
 const _: () = assert!(BATCH_HEADER_LEN == 96);
-const _: () = assert!(RECORD_HEADER_LEN == 56);
 const _: () = assert!(BATCH_HEADER_LEN.is_multiple_of(RECORD_ALIGN));
-const _: () = assert!(RECORD_HEADER_LEN.is_multiple_of(RECORD_ALIGN));
 /// Offset of `crc` in segment and batch headers.
 const CRC_OFFSET: usize = 12;
 const _: () = assert!(std::mem::offset_of!(SegmentHeader, crc) == CRC_OFFSET);
 const _: () = assert!(std::mem::offset_of!(BatchHeader, crc) == CRC_OFFSET);
 const _: () = assert!(std::mem::offset_of!(SegmentHeader, version) == 8);
 const _: () = assert!(std::mem::offset_of!(BatchHeader, version) == 8);
-
-/// What a record says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RecordKind {
-    /// An appended entry.
-    Entry = 1,
-    /// A vote.
-    Vote = 2,
-    /// A committed log id.
-    Committed = 3,
-    /// Entries after the log id are gone; the log id is the new last (none: all are gone).
-    Truncate = 4,
-    /// Entries up to the log id are gone.
-    Purge = 5,
-    /// The group is gone.
-    RemoveGroup = 6,
-    /// A live entry, copied forward.
-    Moved = 7,
-}
-
-impl RecordKind {
-    pub(crate) const fn from_raw(raw: u8) -> Option<Self> {
-        Some(match raw {
-            1 => Self::Entry,
-            2 => Self::Vote,
-            3 => Self::Committed,
-            4 => Self::Truncate,
-            5 => Self::Purge,
-            6 => Self::RemoveGroup,
-            7 => Self::Moved,
-            _ => return None,
-        })
-    }
-
-    pub(crate) const fn raw(self) -> u8 {
-        self as u8
-    }
-}
 
 /// Why a page is no head of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,43 +322,9 @@ pub(crate) fn check_magic(page: &[u8], magic: &[u8; 8]) -> Result<(), HeadFault>
     }
 }
 
-impl RecordHeader {
-    /// A header with only kind and group set.
-    pub(crate) fn new(kind: RecordKind, group: u32) -> Self {
-        let mut header = Self::new_zeroed_header();
-        header.kind = kind.raw();
-        header.group = group.into();
-        header
-    }
-
-    fn new_zeroed_header() -> Self {
-        zerocopy::FromZeros::new_zeroed()
-    }
-
-    /// CRC32C of what makes the record what it is: not where its payload lies, nor whether it is
-    /// the first copy.
-    pub(crate) fn identity(&self, head: &[u8]) -> u32 {
-        let mut bare = *self;
-        bare.crc = 0.into();
-        bare.payload_page = 0.into();
-        if bare.kind == RecordKind::Moved.raw() {
-            bare.kind = RecordKind::Entry.raw();
-        }
-        crc32c_append(crc32c(bare.as_bytes()), head)
-    }
-}
-
-/// Bytes of a record in a header area, with a head of `head_len` bytes.
-pub(crate) const fn record_len(head_len: usize) -> usize {
-    (RECORD_HEADER_LEN + head_len).next_multiple_of(RECORD_ALIGN)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{
-        BATCH_MAGIC, HeadFault, RecordHeader, RecordKind, SEGMENT_MAGIC, VERSION, check_magic,
-        crc_of,
-    };
+    use super::{BATCH_MAGIC, HeadFault, SEGMENT_MAGIC, VERSION, check_magic, crc_of};
 
     #[test]
     fn crc_ignores_its_own_field_only() {
@@ -410,29 +356,5 @@ mod tests {
             check_magic(&page[..9], &SEGMENT_MAGIC),
             Err(HeadFault::Invalid)
         );
-    }
-
-    #[test]
-    fn a_moved_entry_keeps_its_identity() {
-        let mut entry = RecordHeader::new(RecordKind::Entry, 3);
-        entry.index = 17.into();
-        let identity = entry.identity(b"head");
-        let mut moved = entry;
-        moved.kind = RecordKind::Moved.raw();
-        moved.payload_page = 5.into();
-        moved.crc = identity.into();
-        assert_eq!(moved.identity(b"head"), identity);
-        assert_ne!(moved.identity(b"hEad"), identity);
-    }
-
-    #[test]
-    fn kinds_survive_the_medium() {
-        for raw in 0..=u8::MAX {
-            if let Some(kind) = RecordKind::from_raw(raw) {
-                assert_eq!(kind.raw(), raw);
-            }
-        }
-        assert_eq!(RecordKind::from_raw(0), None);
-        assert_eq!(RecordKind::from_raw(8), None);
     }
 }

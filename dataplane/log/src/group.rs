@@ -4,6 +4,7 @@
 //! of the medium by exactly the queued and in-flight records; both sides follow the same
 //! [`Facts`]. *On failure*: `check` refuses before anything changes.
 
+use crate::damage::{Damage, LostEntry};
 use crate::entry::EntryRef;
 use crate::error::LogError;
 use crate::facts::Facts;
@@ -13,6 +14,7 @@ use crate::window::Window;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
 use ogee_proto::unit::ByteOffset;
 use ogee_runtime::Payload;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A live entry in memory.
@@ -21,10 +23,19 @@ pub(crate) struct Slot {
     pub record: EntryRecord,
     /// Tells this entry from an earlier one of the same index.
     pub serial: u64,
-    /// Its payload on the device; `None` until durable.
+    /// Its payload on the device; `None` until durable, and for a hole.
     pub durable_at: Option<ByteOffset>,
     /// Its payload in memory; always there until durable.
     pub cached: Option<Payload>,
+}
+
+/// What of a live entry is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Its payload.
+    Payload,
+    /// Everything but its identity, which is 0 if not even that is known.
+    Entry,
 }
 
 /// What callers see: everything accepted, durable or not.
@@ -34,6 +45,8 @@ pub(crate) struct Front {
     pub exists: bool,
     pub facts: Facts,
     pub entries: Window<Slot>,
+    /// Live entries of which something is lost.
+    pub losses: BTreeMap<u64, Loss>,
     /// Bytes of heads and payloads of the live entries.
     pub bytes: u64,
 }
@@ -43,7 +56,8 @@ pub(crate) struct Front {
 pub(crate) struct Durable {
     pub exists: bool,
     pub facts: Facts,
-    pub places: Window<EntryPlace>,
+    /// `None` for a lost entry that no record names.
+    pub places: Window<Option<EntryPlace>>,
 }
 
 /// One group of the log.
@@ -90,6 +104,35 @@ impl Group {
 }
 
 impl Front {
+    /// Whether the group may take nothing new.
+    pub(crate) fn is_blocked(&self) -> bool {
+        let lost = self.losses.values();
+        self.facts.vote_lost
+            || self.facts.end_lost
+            || lost.into_iter().any(|loss| *loss == Loss::Entry)
+    }
+
+    /// What is lost.
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        let (vote_lost, end_lost) = (self.facts.vote_lost, self.facts.end_lost);
+        if self.losses.is_empty() && !vote_lost && !end_lost {
+            return None;
+        }
+        let lost = |index: &u64| {
+            let identity = self.entry(*index).map_or(0, |slot| slot.record.identity);
+            LostEntry {
+                index: LogIndex::new(*index),
+                identity: (identity != 0).then_some(identity),
+            }
+        };
+        Some(Damage {
+            entries: self.losses.keys().map(lost).collect(),
+            vote_lost,
+            end_lost,
+            is_blocking: self.is_blocked(),
+        })
+    }
+
     /// Refuses entries that do not follow.
     pub(crate) fn check(
         &self,
@@ -113,7 +156,7 @@ impl Front {
 
     /// Adds a checked entry.
     pub(crate) fn push(&mut self, slot: Slot) {
-        let follows = self.facts.append(slot.record.id, slot.record.crc);
+        let follows = self.facts.append(slot.record.id, slot.record.identity);
         assert!(follows, "entries are checked before they are accepted");
         self.bytes += slot.bytes();
         self.entries.push(slot.record.id.index.get(), slot);
@@ -126,6 +169,9 @@ impl Front {
         let mut found = Vec::new();
         for index in range.start.max(live.start)..range.end.min(live.end) {
             let Some(slot) = self.entry(index) else { break };
+            if self.losses.get(&index) == Some(&Loss::Entry) {
+                break;
+            }
             if !found.is_empty() && slot.bytes() > left {
                 break;
             }
@@ -168,7 +214,7 @@ impl Front {
     pub(crate) fn truncate(&mut self, last: Option<LogId>, dropped: impl FnMut(Slot)) {
         let crc = last
             .and_then(|last| self.entries.get(last.index.get()))
-            .map_or(0, |slot| slot.record.crc);
+            .map_or(0, |slot| slot.record.identity);
         self.facts.truncate(last, crc);
         self.keep_live(dropped);
     }
@@ -185,6 +231,10 @@ impl Front {
             *bytes -= slot.bytes();
             dropped(slot);
         });
+        if !self.losses.is_empty() {
+            let live = self.facts.live();
+            self.losses.retain(|index, _| live.contains(index));
+        }
     }
 
     /// The live entry `index`.
@@ -193,12 +243,17 @@ impl Front {
     }
 
     /// Continues after recovery.
-    pub(crate) fn recovered(facts: Facts, entries: Window<Slot>) -> Self {
+    pub(crate) fn recovered(
+        facts: Facts,
+        entries: Window<Slot>,
+        losses: BTreeMap<u64, Loss>,
+    ) -> Self {
         let bytes = entries.iter().map(|(_, slot)| slot.bytes()).sum();
         Self {
             exists: true,
             facts,
             entries,
+            losses,
             bytes,
         }
     }

@@ -6,9 +6,10 @@
 //! changes nothing and says why; once the log has stopped, every call that writes says so.
 
 use crate::completion::Completion;
-use crate::entry::{Entry, EntryRef, GroupState, Vote};
+use crate::damage::Damage;
+use crate::entry::{Entry, EntryRef, GroupState, LinkedEntry, Vote};
 use crate::error::LogError;
-use crate::group::Front;
+use crate::group::{Front, Loss};
 use crate::log::Handle;
 use crate::reader;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
@@ -55,6 +56,7 @@ impl GroupLog {
     pub fn save_vote(&self, vote: Vote) -> Completion {
         self.handle.core.accept(|state, done| {
             state.check_control(self.group)?;
+            state.check_whole(self.group)?;
             state.save_vote(self.group, vote, done);
             Ok(())
         })
@@ -65,7 +67,7 @@ impl GroupLog {
     pub fn save_committed(&self, committed: LogId) {
         let core = &self.handle.core;
         let mut state = core.state.borrow_mut();
-        if state.check_control(self.group).is_ok() {
+        if state.check_control(self.group).is_ok() && state.check_whole(self.group).is_ok() {
             state.save_committed(self.group, committed);
             drop(state);
             core.work.raise();
@@ -85,6 +87,7 @@ impl GroupLog {
     pub fn truncate_after(&self, after: Option<LogIndex>) -> Completion {
         self.handle.core.accept(|state, done| {
             state.check_control(self.group)?;
+            state.check_whole(self.group)?;
             let truncated = match state.front(self.group) {
                 Some(front) => front.truncated(self.group, after)?,
                 None => None,
@@ -105,6 +108,55 @@ impl GroupLog {
             state.purge(self.group, upto, done);
             Ok(())
         })
+    }
+}
+
+/// Damage: what is lost, and putting it back.
+impl GroupLog {
+    /// What of this group's log is lost. While it is [`Damage::is_blocking`], nothing new is
+    /// accepted but purges; so ask before the group is opened.
+    #[must_use]
+    pub fn damage(&self) -> Option<Damage> {
+        self.handle.core.state.borrow().damage(self.group)
+    }
+
+    /// Waits until something is lost: a payload that a read found rotten, for instance.
+    pub async fn damaged(&self) -> Damage {
+        let core = &self.handle.core;
+        loop {
+            let noted = core.damage.notified();
+            if let Some(damage) = self.damage() {
+                return damage;
+            }
+            noted.await;
+        }
+    }
+
+    /// Puts a lost entry back, and resolves when it is durable. `chain` is the identity of the entry
+    /// before it, from the same replica. Going down, each entry names the one below it.
+    ///
+    /// Refused as `NoEntry` if it is not lost, as `WrongEntry` if it is not the one that is, or its
+    /// identity is not known yet, as `Full` if there is no room.
+    pub fn repair(&self, entry: &Entry, chain: u32) -> Completion {
+        self.handle.core.accept(|state, done| {
+            state.check_repair(self.group, entry, chain)?;
+            state.repair(self.group, entry, chain, done);
+            Ok(())
+        })
+    }
+
+    /// Durable live entries of `range` for another replica to repair its log with: as many as
+    /// `max_bytes` of head and payload allow, at least one if there is any, up to the first that is
+    /// not durable or is lost here too.
+    ///
+    /// # Errors
+    /// `Read` or `Corrupt` of the first entry concerned.
+    pub async fn linked_entries(
+        &self,
+        range: Range<LogIndex>,
+        max_bytes: usize,
+    ) -> Result<Vec<LinkedEntry>, LogError> {
+        reader::linked(&self.handle.core, self.group, range, max_bytes).await
     }
 }
 
@@ -152,10 +204,9 @@ impl GroupLog {
     pub fn entry_id(&self, index: LogIndex) -> Option<LogId> {
         self.with_front(|front| {
             let purged = front.facts.purged.filter(|purged| purged.index == index);
-            front
-                .entry(index.get())
-                .map(|slot| slot.record.id)
-                .or(purged)
+            let is_lost = front.losses.get(&index.get()) == Some(&Loss::Entry);
+            let entry = front.entry(index.get()).filter(|_| !is_lost);
+            entry.map(|slot| slot.record.id).or(purged)
         })?
     }
 

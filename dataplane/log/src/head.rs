@@ -7,9 +7,9 @@
 use crate::entry::Vote;
 use crate::facts::Facts;
 use crate::format::{
-    FLAG_COMMITTED, FLAG_LAST, FLAG_PURGED, FLAG_VOTE, FLAG_VOTE_COMMITTED, HeadFault,
-    SEGMENT_HEADER_LEN, SEGMENT_MAGIC, SegmentHeader, TABLE_RECORD_LEN, TableRecord, VERSION,
-    check_magic, crc_of,
+    FLAG_COMMITTED, FLAG_END_LOST, FLAG_LAST, FLAG_PURGED, FLAG_VOTE, FLAG_VOTE_COMMITTED,
+    FLAG_VOTE_LOST, HeadFault, SEGMENT_HEADER_LEN, SEGMENT_MAGIC, SegmentHeader, TABLE_RECORD_LEN,
+    TableRecord, VERSION, check_magic, crc_of,
 };
 use crate::limit::{GROUPS_MAX, PAGE, SCAN_WINDOW, page_up};
 use crate::options::Geometry;
@@ -197,6 +197,12 @@ fn table_record(group: CopysetId, facts: &Facts) -> TableRecord {
         record.last_term = id.term.get().into();
         record.last_index = id.index.get().into();
     }
+    if facts.vote_lost {
+        flags |= FLAG_VOTE_LOST;
+    }
+    if facts.end_lost {
+        flags |= FLAG_END_LOST;
+    }
     record.flags = flags.into();
     record
 }
@@ -223,6 +229,8 @@ fn facts_of(record: &TableRecord) -> Option<(CopysetId, Facts)> {
         last: id(FLAG_LAST, record.last_term.get(), record.last_index.get()),
         first: record.first.get(),
         last_crc: record.last_crc.get(),
+        vote_lost: flags & FLAG_VOTE_LOST != 0,
+        end_lost: flags & FLAG_END_LOST != 0,
     };
     let last = facts.last.map_or(0, |last| last.index.get());
     let sane = last < u64::MAX && facts.first <= last.saturating_add(1);
@@ -252,6 +260,8 @@ mod tests {
             last: (group == 2).then(|| LogId::new(3, 8)),
             first: if group == 2 { 3 } else { 0 },
             last_crc: group * 3,
+            vote_lost: group == 5,
+            end_lost: group == 6,
         };
         SegmentHead {
             store: STORE,

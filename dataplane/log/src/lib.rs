@@ -8,34 +8,38 @@
 //! * a callback or completion reports success only when the record is durable;
 //! * entries are written in batches, one device write for all groups (group commit);
 //! * a payload that does not match its checksum is never returned;
-//! * every queue and cache is bounded, in bytes.
+//! * every queue and cache is bounded, in bytes;
+//! * damage is of groups: the others go on.
 //!
-//! *On failure*: a failed write stops the log: it acknowledges nothing more. Damage found at open
-//! is reported and the medium left as it is; a torn tail, and only that, is dropped.
+//! *On failure*: a failed write stops the log: it acknowledges nothing more. A torn tail, and only
+//! that, is dropped. What is lost otherwise is told per group ([`GroupLog::damage`]), which takes
+//! nothing new until it is whole again ([`GroupLog::repair`]).
 //!
 //! The on-disk format with its arguments stands in the `format` module's documentation.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `log`, `group_log` | the API |
-//! | `entry`, `options`, `usage`, `counters`, `completion`, `error` | its values |
+//! | `entry`, `damage`, `options`, `usage`, `counters`, `completion`, `error` | its values |
 //! | `state` | the log in memory: accept, plan, apply |
 //! | `group`, `facts`, `window` | one group: accepted and durable |
 //! | `segments` | slots of the region, live counts, the end of the log |
 //! | `queue`, `cache`, `signal` | what waits, what stays in memory, who is woken |
 //! | `flusher` | the task that writes |
 //! | `reader` | entries back, verified |
-//! | `recovery`, `scan`, `replay` | from the medium to groups |
-//! | `format`, `head`, `batch`, `record` | bytes |
+//! | `recovery`, `chain`, `scan`, `replay`, `settle` | from the medium to groups |
+//! | `format`, `head`, `batch`, `record`, `repeat` | bytes |
 
 pub mod format;
 pub mod limit;
 
 mod batch;
 mod cache;
+mod chain;
 mod completion;
 mod core;
 mod counters;
+mod damage;
 mod entry;
 mod error;
 mod facts;
@@ -49,9 +53,11 @@ mod queue;
 mod reader;
 mod record;
 mod recovery;
+mod repeat;
 mod replay;
 mod scan;
 mod segments;
+mod settle;
 mod signal;
 mod state;
 mod usage;
@@ -59,7 +65,8 @@ mod window;
 
 pub use completion::Completion;
 pub use counters::LogCounters;
-pub use entry::{Entry, EntryRef, GroupState, Vote};
+pub use damage::{Damage, LostEntry};
+pub use entry::{Entry, EntryRef, GroupState, LinkedEntry, Vote};
 pub use error::{DamageReason, EntryPart, GeometryField, LogError};
 pub use group_log::GroupLog;
 pub use log::{Log, Reservation};

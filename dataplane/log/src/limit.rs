@@ -22,6 +22,10 @@ pub const HEAD_LEN_MAX: usize = 2 << 10;
 pub const PAYLOAD_LEN_MAX: usize = REPLICATION_PAYLOAD_MAX;
 /// Header area of one batch, in bytes: about a thousand records without heads.
 pub const HEADER_AREA_MAX: usize = 64 << 10;
+/// Bytes of what a batch says of one record of the batch before it.
+const REPEAT_BYTES: usize = 32;
+/// Entries of one group that are listed as lost: of a log that lost more the replica is replaced.
+pub const LOST_ENTRIES_MAX: u64 = 1 << 18;
 /// Groups of one log: a store belongs to one shard, and a shard serves tens to hundreds.
 pub const GROUPS_MAX: usize = 1024;
 
@@ -77,6 +81,19 @@ pub const fn header_area_max(segment_len: usize) -> usize {
     }
 }
 
+/// Records of one batch in a log of segments of `segment_len` bytes: the next batch repeats them, and
+/// they leave it half of its header area.
+#[must_use]
+pub const fn records_max(segment_len: usize) -> usize {
+    header_area_max(segment_len) / 2 / REPEAT_BYTES - 4
+}
+
+/// Bytes of the largest header area of a batch with one record.
+#[must_use]
+pub const fn lone_header_max(segment_len: usize) -> usize {
+    page_up(96 + 64 + HEAD_LEN_MAX + records_max(segment_len) * REPEAT_BYTES)
+}
+
 /// Free segments, beyond the reserve, at or below which live entries are copied forward: early
 /// enough that it need not be waited for, late enough that most entries die first.
 pub(crate) const fn compaction_low_water(slots: usize) -> usize {
@@ -97,10 +114,15 @@ pub(crate) fn page_number(len: usize) -> u32 {
 const _: () = assert!(SEGMENT_LEN_MIN.is_multiple_of(PAGE));
 const _: () = assert!(SEGMENT_LEN_MAX / PAGE <= u32::MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX.is_multiple_of(PAGE));
-// A record with the largest head fits the first header page (batch header 96, record header 56).
-const _: () = assert!(96 + 56 + HEAD_LEN_MAX <= PAGE);
+// A record with the largest head fits the first header page (batch header 96, record header 64) and
+// leaves room for the repeats of a batch as large as the share of three such records allows.
+const _: () = assert!(96 + 64 + HEAD_LEN_MAX + 3 * REPEAT_BYTES <= PAGE);
+const _: () = assert!(lone_header_max(SEGMENT_LEN_MIN) <= header_area_max(SEGMENT_LEN_MIN));
+const _: () = assert!(lone_header_max(SEGMENT_LEN_MAX) <= HEADER_AREA_MAX);
 const _: () = assert!(header_area_max(SEGMENT_LEN_MIN) >= PAGE);
 // A segment takes its header (a quarter at most) and two of the largest entries.
-const _: () =
-    assert!(SEGMENT_LEN_MIN / 4 + 2 * (payload_max(SEGMENT_LEN_MIN) + PAGE) <= SEGMENT_LEN_MIN);
+const _: () = assert!(
+    SEGMENT_LEN_MIN / 4 + 2 * (payload_max(SEGMENT_LEN_MIN) + lone_header_max(SEGMENT_LEN_MIN))
+        <= SEGMENT_LEN_MIN
+);
 const _: () = assert!(payload_max(SEGMENT_LEN_DEFAULT) == PAYLOAD_LEN_MAX);

@@ -16,7 +16,7 @@ use crate::options::{Geometry, LogOptions, LogRegion};
 use crate::queue::entry_cost;
 use crate::recovery;
 use crate::segments::Segments;
-use crate::state::State;
+use crate::state::{Previous, State};
 use crate::usage::{LogUsage, Pressure};
 use ogee_device::Device;
 use ogee_proto::id::{CopysetId, StoreId};
@@ -67,7 +67,15 @@ impl Log {
             let blank = Buffer::zeroed(blank_len);
             write(device, geometry.slot_start(slot), blank, options.store).await?;
         }
-        let state = State::new(options, BTreeMap::new(), Segments::new(geometry), 1, 0);
+        let segments = Segments::new(geometry);
+        let state = State::new(
+            options,
+            BTreeMap::new(),
+            segments,
+            1,
+            0,
+            Previous::default(),
+        );
         let (head, buffer) = state
             .next_segment()
             .expect("invariant: all segments are free");
@@ -81,18 +89,32 @@ impl Log {
     }
 
     /// Opens the log in `region`, recovers its groups, begins a segment of a new epoch and starts
-    /// the flusher.
+    /// the flusher. What is lost of a group is told by [`GroupLog::damage`].
     ///
     /// # Errors
     /// `NotFormatted`, `ForeignStore`, `UnknownVersion`, `Geometry`, `Bounds` if this is no log of
-    /// this store; `Damaged` if acknowledged records are lost: the medium is left as it is.
+    /// this store; `Damaged` if no segment header is readable.
     pub async fn open(
         device: &Device,
         region: LogRegion,
         options: LogOptions,
     ) -> Result<Self, LogError> {
+        Self::open_with(device, region, options, &[]).await
+    }
+
+    /// Opens the log of a store that holds replicas of `groups`: records that are lost without a
+    /// trace may have been of a group of which the log tells nothing at all.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(
+        device: &Device,
+        region: LogRegion,
+        options: LogOptions,
+        groups: &[CopysetId],
+    ) -> Result<Self, LogError> {
         let geometry = Geometry::new(region, options.segment_len)?;
-        let mut state = recovery::recover(device, geometry, options).await?;
+        let mut state = recovery::recover(device, geometry, options, groups).await?;
         begin_epoch(device, &mut state).await?;
         let core = Core::new(device.clone(), state);
         let flusher = RefCell::new(Some(spawn(flusher::run(Rc::clone(&core)))));

@@ -8,7 +8,7 @@ use crate::format::{BATCH_HEADER_LEN, TABLE_RECORD_LEN};
 use crate::limit::{
     CACHE_LEN_DEFAULT, GROUPS_MAX, PAGE, PRESSURE_PERCENT_DEFAULT, RESERVED_SEGMENTS,
     SEGMENT_LEN_DEFAULT, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_MIN,
-    header_area_max, page_up, payload_max,
+    header_area_max, lone_header_max, page_up, payload_max, records_max,
 };
 use ogee_proto::id::StoreId;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -56,6 +56,8 @@ pub(crate) struct Geometry {
     pub slots: usize,
     pub payload_max: usize,
     pub header_area_max: usize,
+    pub records_max: usize,
+    pub lone_header_max: usize,
     pub groups_max: usize,
 }
 
@@ -103,6 +105,8 @@ impl Geometry {
             slots,
             payload_max: payload_max(len),
             header_area_max: header_area_max(len),
+            records_max: records_max(len),
+            lone_header_max: lone_header_max(len),
             groups_max: groups_max(len),
         })
     }
@@ -126,9 +130,9 @@ impl Geometry {
         self.segment_len - Self::head_len(groups) - self.entry_cost_max()
     }
 
-    /// Bytes that the largest entry takes, alone in its batch.
+    /// Bytes that the largest entry takes, alone in the batch after the one with the most records.
     pub(crate) const fn entry_cost_max(&self) -> usize {
-        self.payload_max + PAGE
+        self.payload_max + self.lone_header_max
     }
 
     /// Segments that entries may use.

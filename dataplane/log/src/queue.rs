@@ -128,9 +128,9 @@ mod tests {
         queue.push(item(2, Record::Vote(vote)), true);
         assert_eq!(queue.front().unwrap().group, CopysetId::new(2));
         assert_eq!(queue.pop().unwrap().group, CopysetId::new(2));
-        assert_eq!((queue.cost(), queue.len()), (112, 1));
-        queue.settle(56);
-        assert_eq!(queue.cost(), 56);
+        assert_eq!((queue.cost(), queue.len()), (128, 1));
+        queue.settle(64);
+        assert_eq!(queue.cost(), 64);
         assert_eq!(queue.drain().len(), 1);
         assert!(queue.pop().is_none());
     }

@@ -3,10 +3,10 @@
 //! *Place*: below [`GroupLog`](crate::GroupLog). *Owner*: the caller's task. *Invariants*: a slot
 //! is pinned while it is read, so it is not overwritten under the read; no payload is returned
 //! that does not match its checksum. *On failure*: `LogError::Read` or `LogError::Corrupt`, which
-//! concern one group; the log goes on.
+//! concern one group; the payload is then a loss of the group, and the log goes on.
 
 use crate::core::Core;
-use crate::entry::Entry;
+use crate::entry::{Entry, LinkedEntry};
 use crate::error::LogError;
 use crate::group::Slot;
 use crate::limit::READ_LEN_MAX;
@@ -48,6 +48,7 @@ struct Fetch {
     position: usize,
     at: ByteOffset,
     len: usize,
+    serial: u64,
     _pin: Pin,
 }
 
@@ -58,25 +59,81 @@ pub(crate) async fn entries(
     range: Range<LogIndex>,
     max_bytes: usize,
 ) -> Result<Vec<Entry>, LogError> {
-    let (mut entries, fetches) = collect(core, group, &range, max_bytes);
+    let (mut entries, fetches) = collect(core, group, &range, max_bytes)?;
     for run in runs(&fetches) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             continue;
         };
         let len = last.at.get() + last.len as u64 - first.at.get();
-        let read = core.device.read(first.at, ByteLen::new(len)).await;
-        let read = read.map_err(|source| LogError::Read {
-            offset: first.at,
-            source,
-        })?;
+        let read = core.device.read(first.at, ByteLen::new(len)).await.ok();
         for fetch in run {
             let start = ByteLen::new(fetch.at.get() - first.at.get()).as_usize();
             let entry = &mut entries[fetch.position];
-            entry.payload = Payload::from(read.slice(start..start + fetch.len));
-            verify(group, entry)?;
+            if let Some(read) = &read {
+                entry.payload = Payload::from(read.slice(start..start + fetch.len));
+            }
+            if read.is_none() || !is_sound(entry) {
+                look_again(core, group, entry, fetch).await?;
+            }
         }
     }
     Ok(entries)
+}
+
+/// A payload that could not be read, or does not match, may only have been garbled on its way. If it
+/// is so a second time, it is lost, and the group is told.
+async fn look_again(
+    core: &Rc<Core>,
+    group: CopysetId,
+    entry: &mut Entry,
+    fetch: &Fetch,
+) -> Result<(), LogError> {
+    let index = entry.id.index;
+    let read = core.device.read(fetch.at, ByteLen::from_usize(fetch.len));
+    let error = match read.await {
+        Ok(data) => {
+            entry.payload = Payload::from(data);
+            if is_sound(entry) {
+                return Ok(());
+            }
+            LogError::Corrupt { group, index }
+        }
+        Err(source) => LogError::Read {
+            offset: fetch.at,
+            source,
+        },
+    };
+    tracing::error!(%error, %group, %index, "the payload of an entry is lost");
+    let mut state = core.state.borrow_mut();
+    state.note_loss(group, index.get(), fetch.serial);
+    drop(state);
+    core.damage.notify_all();
+    Err(error)
+}
+
+/// Live entries of `range` that are durable and whole, up to the first that is not, each with the
+/// identity of the one before it.
+pub(crate) async fn linked(
+    core: &Rc<Core>,
+    group: CopysetId,
+    range: Range<LogIndex>,
+    max_bytes: usize,
+) -> Result<Vec<LinkedEntry>, LogError> {
+    let chains = {
+        let state = core.state.borrow();
+        state.durable_chains(group, range.start.get()..range.end.get())
+    };
+    let end = LogIndex::new(range.start.get() + chains.len() as u64);
+    let entries = entries(core, group, range.start..end, max_bytes).await?;
+    let first = range.start;
+    let linked = entries.into_iter().filter_map(|entry| {
+        let position = entry.id.index.get().checked_sub(first.get())?;
+        let (identity, chain) = *chains.get(usize::try_from(position).ok()?)?;
+        // Replaced while it was read, it may not be durable.
+        let is_same = entry.identity(group) == identity;
+        is_same.then_some(LinkedEntry { entry, chain })
+    });
+    Ok(linked.collect())
 }
 
 /// Serial and payload of one live entry; `None` if there is none.
@@ -106,7 +163,7 @@ fn collect(
     group: CopysetId,
     range: &Range<LogIndex>,
     max_bytes: usize,
-) -> (Vec<Entry>, Vec<Fetch>) {
+) -> Result<(Vec<Entry>, Vec<Fetch>), LogError> {
     let mut state = core.state.borrow_mut();
     let (mut entries, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0u64);
     if let Some(front) = state.front(group) {
@@ -120,24 +177,30 @@ fn collect(
             if !entries.is_empty() && bytes > max_bytes as u64 {
                 break;
             }
+            let index = slot.record.id.index;
+            if front.losses.contains_key(&index.get()) {
+                return Err(LogError::EntryLost { group, index });
+            }
             let (entry, missing) = entry_of(slot);
-            wanted.extend(missing.map(|at| (entries.len(), at, slot.record.payload_len as usize)));
+            let len = slot.record.payload_len as usize;
+            wanted.extend(missing.map(|at| (entries.len(), at, len, slot.serial)));
             entries.push(entry);
         }
     }
     state.counters.cache_misses += wanted.len() as u64;
     state.counters.cache_hits += (entries.len() - wanted.len()) as u64;
-    let fetch = |(position, at, len)| {
+    let fetch = |(position, at, len, serial)| {
         let pin = Pin::new(core, &mut state, at);
         Fetch {
             position,
             at,
             len,
+            serial,
             _pin: pin,
         }
     };
     let fetches = wanted.into_iter().map(fetch).collect();
-    (entries, fetches)
+    Ok((entries, fetches))
 }
 
 /// The entry, and where its payload must be read from if it is not in memory.
@@ -183,13 +246,6 @@ fn runs(fetches: &[Fetch]) -> impl Iterator<Item = &[Fetch]> {
 /// Bytes between two payloads that are cheaper to read than to skip: header areas of batches.
 const GAP_MAX: u64 = 64 << 10;
 
-fn verify(group: CopysetId, entry: &Entry) -> Result<(), LogError> {
-    if crc32c(&entry.payload) == entry.payload_crc {
-        Ok(())
-    } else {
-        Err(LogError::Corrupt {
-            group,
-            index: entry.id.index,
-        })
-    }
+fn is_sound(entry: &Entry) -> bool {
+    crc32c(&entry.payload) == entry.payload_crc
 }

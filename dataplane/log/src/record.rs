@@ -1,12 +1,13 @@
 //! Records: the unit of order in a batch.
 //!
 //! *Place*: between the queue (typed) and the header area (bytes). *Owner*: plain values.
-//! *Invariants*: `decode(encode(record)) == record`; an entry's identity covers everything but its
-//! place. *On failure*: `decode` returns `None` and recovery reports the batch.
+//! *Invariants*: `decode(encode(record)) == record`; an entry's identity is of the entry alone, its
+//! record's checksum covers place and chain as well. *On failure*: `decode` returns `None` and recovery reports the batch.
 
 use crate::entry::{Entry, Vote};
 use crate::format::{
-    FLAG_LAST, FLAG_VOTE_COMMITTED, RECORD_HEADER_LEN, RecordHeader, RecordKind, record_len,
+    FLAG_LAST, FLAG_VOTE_COMMITTED, RECORD_HEADER_LEN, RecordHeader, RecordKind, identity_of,
+    record_len,
 };
 use bytes::Bytes;
 use ogee_proto::id::{CopysetId, LogId};
@@ -23,8 +24,17 @@ pub(crate) struct EntryRecord {
     pub payload_crc: u32,
     /// Identity of the entry before it in the group's log, 0 if there was none.
     pub chain: u32,
-    /// Identity.
-    pub crc: u32,
+    pub identity: u32,
+}
+
+/// A live entry without its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// The term is 0 if it is not known.
+    pub id: LogId,
+    pub identity: u32,
+    /// Identity of the entry before it, 0 if unknown.
+    pub chain: u32,
 }
 
 /// What one record says.
@@ -32,6 +42,7 @@ pub(crate) struct EntryRecord {
 pub(crate) enum Record {
     Entry(EntryRecord),
     Moved(EntryRecord),
+    Hole(Named),
     Vote(Vote),
     Committed(LogId),
     /// The new last entry and its identity.
@@ -64,10 +75,33 @@ impl EntryRecord {
             payload_len,
             payload_crc: entry.payload_crc,
             chain,
-            crc: 0,
+            identity: 0,
         };
-        record.crc = record.header(RecordKind::Entry, group).crc.get();
+        let header = record.bare_header(RecordKind::Entry, group);
+        record.identity = identity_of(&header, &record.head);
         record
+    }
+
+    /// An entry whose body is lost.
+    pub(crate) const fn lost(named: &Named) -> Self {
+        Self {
+            id: named.id,
+            kind: 0,
+            head: Bytes::new(),
+            payload_len: 0,
+            payload_crc: 0,
+            chain: named.chain,
+            identity: named.identity,
+        }
+    }
+
+    /// The entry without its body.
+    pub(crate) const fn named(&self) -> Named {
+        Named {
+            id: self.id,
+            identity: self.identity,
+            chain: self.chain,
+        }
     }
 
     /// Bytes of record and payload on the medium.
@@ -77,7 +111,7 @@ impl EntryRecord {
         record + self.payload_len
     }
 
-    fn header(&self, kind: RecordKind, group: CopysetId) -> RecordHeader {
+    fn bare_header(&self, kind: RecordKind, group: CopysetId) -> RecordHeader {
         let head_len = u16::try_from(self.head.len())
             .expect("invariant: head lengths are checked against HEAD_LEN_MAX");
         let mut header = RecordHeader::new(kind, group.get());
@@ -87,7 +121,7 @@ impl EntryRecord {
         header.payload_crc = self.payload_crc.into();
         header.chain = self.chain.into();
         header.entry_kind = self.kind;
-        header.crc = header.identity(&self.head).into();
+        header.identity = self.identity.into();
         header
     }
 }
@@ -115,6 +149,7 @@ impl Record {
     pub(crate) fn encode(&self, group: CopysetId, payload_page: u32, area: &mut [u8]) {
         let mut header = self.header(group);
         header.payload_page = payload_page.into();
+        header.crc = header.checksum(self.head()).into();
         let (fixed, rest) = area.split_at_mut(RECORD_HEADER_LEN);
         fixed.copy_from_slice(header.as_bytes());
         let head = self.head();
@@ -125,7 +160,7 @@ impl Record {
     pub(crate) fn decode(area: &[u8]) -> Option<Decoded> {
         let (header, rest) = RecordHeader::read_from_prefix(area).ok()?;
         let head = rest.get(..usize::from(header.head_len.get()))?;
-        if header.crc.get() != header.identity(head) || header.index.get() == u64::MAX {
+        if header.crc.get() != header.checksum(head) || header.index.get() == u64::MAX {
             return None;
         }
         Some(Decoded {
@@ -143,9 +178,15 @@ impl Record {
     }
 
     fn header(&self, group: CopysetId) -> RecordHeader {
-        let mut header = match self {
-            Self::Entry(entry) => return entry.header(RecordKind::Entry, group),
-            Self::Moved(entry) => return entry.header(RecordKind::Moved, group),
+        match self {
+            Self::Entry(entry) => entry.bare_header(RecordKind::Entry, group),
+            Self::Moved(entry) => entry.bare_header(RecordKind::Moved, group),
+            Self::Hole(named) => {
+                let mut header = id_header(RecordKind::Hole, Some(named.id), group);
+                header.identity = named.identity.into();
+                header.chain = named.chain.into();
+                header
+            }
             Self::Vote(vote) => vote_header(vote, group),
             Self::Committed(id) => id_header(RecordKind::Committed, Some(*id), group),
             Self::Truncate { last, crc } => {
@@ -155,9 +196,7 @@ impl Record {
             }
             Self::Purge(id) => id_header(RecordKind::Purge, Some(*id), group),
             Self::RemoveGroup => id_header(RecordKind::RemoveGroup, None, group),
-        };
-        header.crc = header.identity(&[]).into();
-        header
+        }
     }
 
     fn from_header(header: &RecordHeader, head: &[u8]) -> Option<Self> {
@@ -177,6 +216,11 @@ impl Record {
             },
             RecordKind::Purge => Self::Purge(id?),
             RecordKind::RemoveGroup => Self::RemoveGroup,
+            RecordKind::Hole => Self::Hole(Named {
+                id: id?,
+                identity: header.identity.get(),
+                chain: header.chain.get(),
+            }),
         })
     }
 }
@@ -220,7 +264,8 @@ fn id_header(kind: RecordKind, id: Option<LogId>, group: CopysetId) -> RecordHea
 
 fn entry_of(header: &RecordHeader, head: &[u8]) -> Option<EntryRecord> {
     let payload_len = header.payload_len.get();
-    if !(payload_len as usize).is_multiple_of(BLOCK_SIZE) {
+    let is_itself = header.identity.get() == identity_of(header, head);
+    if !is_itself || !(payload_len as usize).is_multiple_of(BLOCK_SIZE) {
         return None;
     }
     Some(EntryRecord {
@@ -230,13 +275,13 @@ fn entry_of(header: &RecordHeader, head: &[u8]) -> Option<EntryRecord> {
         payload_len,
         payload_crc: header.payload_crc.get(),
         chain: header.chain.get(),
-        crc: header.crc.get(),
+        identity: header.identity.get(),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Decoded, EntryRecord, Record};
+    use super::{Decoded, EntryRecord, Named, Record};
     use crate::entry::{Entry, Vote};
     use bytes::Bytes;
     use ogee_proto::id::{CopysetId, LogId};
@@ -254,6 +299,11 @@ mod tests {
         vec![
             Record::Entry(entry.clone()),
             Record::Moved(entry),
+            Record::Hole(Named {
+                id: LogId::new(2, 9),
+                identity: 55,
+                chain: 54,
+            }),
             Record::Vote(Vote {
                 term: 5,
                 voted_for: u64::MAX,
@@ -296,7 +346,7 @@ mod tests {
             let mut area = vec![0; record.len()];
             record.encode(CopysetId::new(7), 0, &mut area);
             let used = super::RECORD_HEADER_LEN + record.head().len();
-            for at in (0..used).filter(|at| !(32..36).contains(at)) {
+            for at in 0..used {
                 let mut other = area.clone();
                 other[at] ^= 0x40;
                 assert_eq!(Record::decode(&other), None, "{record:?} byte {at}");

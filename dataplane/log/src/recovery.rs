@@ -1,222 +1,76 @@
 //! From the medium to groups.
 //!
 //! *Place*: the first half of `Log::open`. *Owner*: the task that opens the log; it only reads.
-//! *Invariants*: what was acknowledged is found, or the log is reported damaged; a torn tail is
-//! dropped only where `format` allows; damage is overlooked only if nothing live was there; running it again on the same medium gives the same result.
-//! *On failure*: the error names the place; nothing was written.
+//! *Invariants*: what was acknowledged is found, or is a loss of the groups that it could concern; a
+//! torn tail is dropped only where `format` allows; running it again on the same medium gives the
+//! same result.
+//! *On failure*: nothing was written. Damage is no failure: it is passed over, logged, and told
+//! per group.
 
-use crate::error::{DamageReason, GeometryField, LogError};
-use crate::format::HeadFault;
-use crate::head::SegmentHead;
+use crate::batch::Contents;
+use crate::chain::{self, Segment};
+use crate::error::LogError;
 use crate::limit::PAGE;
 use crate::options::{Geometry, LogOptions};
-use crate::record::Decoded;
+use crate::repeat::Repeat;
 use crate::replay::Replay;
 use crate::scan::{FoundBatch, SegmentReader};
 use crate::segments::Segments;
-use crate::state::State;
+use crate::state::{Previous, State};
 use ogee_device::Device;
-use ogee_proto::id::StoreId;
-use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_proto::id::{CopysetId, StoreId};
+use ogee_proto::unit::ByteLen;
 
-/// The log as the medium tells it, at the end of its newest segment.
+/// The log as the medium tells it, at the end of its newest segment. `groups` are known to exist.
 pub(crate) async fn recover(
     device: &Device,
     geometry: Geometry,
     options: LogOptions,
+    groups: &[CopysetId],
 ) -> Result<State, LogError> {
-    let slots = read_heads(device, &geometry, options.store).await?;
-    let chain = chain_of(slots, &geometry, options)?;
+    let chain = chain::find(device, &geometry, options).await?;
     let mut walk = Walk {
         device,
         geometry,
         store: options.store,
         replay: Replay::default(),
     };
-    let (mut end, mut damage) = (Tail::default(), None);
-    for (position, head) in chain.iter().enumerate() {
+    let mut end = Tail::default();
+    for (position, segment) in chain.iter().enumerate() {
+        let before = position.checked_sub(1).and_then(|before| chain.get(before));
+        let follows = before.is_some_and(|before| before.sequence + 1 == segment.sequence);
+        let expected = follows.then_some(end.sequence + 1);
         let successor = chain.get(position + 1);
-        match walk.segment(head, successor).await {
-            Ok(tail) => end = tail,
-            // It matters only if something live was there: that is known at the end.
-            Err(error @ LogError::Damaged { .. }) if successor.is_some() => {
-                tracing::warn!(%error, "part of a segment is unreadable");
-                damage.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
-        }
+        end = walk.segment(segment, successor, expected).await?;
+    }
+    if walk.replay.is_torn() {
+        groups.iter().for_each(|group| walk.replay.expect(*group));
     }
     let newest = chain
         .last()
-        .expect("invariant: chain_of finds at least one segment");
-    let damaged = |reason| LogError::Damaged {
-        store: options.store,
-        segment: newest.sequence,
-        offset: geometry.slot_start(newest.slot),
-        reason,
-    };
-    let groups = walk.replay.finish();
-    let groups = groups.map_err(|reason| damage.unwrap_or_else(|| damaged(reason)))?;
+        .expect("invariant: a chain has at least one segment");
+    let groups = walk.replay.settle();
     let mut segments = Segments::new(geometry);
     chain
         .iter()
-        .for_each(|head| segments.found(head.slot, head.sequence));
+        .for_each(|segment| segments.found(segment.slot, segment.sequence));
     for group in groups.values() {
-        group
-            .durable
-            .places
-            .iter()
-            .for_each(|(_, place)| segments.occupy(*place));
+        let places = group.durable.places.iter().filter_map(|(_, place)| *place);
+        places.for_each(|place| segments.occupy(place));
     }
     segments.settle(newest.slot, end.len, end.crc);
+    let epoch = chain.iter().map(|segment| segment.epoch).max().unwrap_or(0);
     Ok(State::new(
         options,
         groups,
         segments,
-        newest.epoch,
+        epoch,
         end.sequence,
+        end.previous,
     ))
 }
 
-/// What the start of a slot tells.
-struct SlotScan {
-    head: Result<SegmentHead, HeadFault>,
-    /// Highest segment that a batch in the first window belongs to, and where it stands.
-    newest_batch: Option<(u64, ByteOffset)>,
-}
-
-async fn read_heads(
-    device: &Device,
-    geometry: &Geometry,
-    store: StoreId,
-) -> Result<Vec<SlotScan>, LogError> {
-    let mut scans = Vec::with_capacity(geometry.slots);
-    for slot in 0..geometry.slots {
-        let mut reader = SegmentReader::new(device, store, geometry, slot);
-        let window = reader.first_window().await?;
-        let head = SegmentHead::parse(&window, slot, store);
-        let newest_batch =
-            newest_batch(&window, store).map(|(segment, at)| (segment, reader.offset(at)));
-        scans.push(SlotScan { head, newest_batch });
-    }
-    Ok(scans)
-}
-
-fn newest_batch(window: &[u8], store: StoreId) -> Option<(u64, usize)> {
-    use crate::batch::BatchHead;
-    let batch_at = |at: usize| {
-        let rest = window.get(at..)?;
-        let area = rest.get(..BatchHead::area_len(rest).ok()?)?;
-        let head = BatchHead::parse(area, store).ok()?;
-        (head.place.offset == at).then_some((head.place.segment, at))
-    };
-    (0..window.len()).step_by(PAGE).filter_map(batch_at).max()
-}
-
-/// The segments to replay, oldest first.
-fn chain_of(
-    slots: Vec<SlotScan>,
-    geometry: &Geometry,
-    options: LogOptions,
-) -> Result<Vec<SegmentHead>, LogError> {
-    let newest_batch = slots.iter().filter_map(|slot| slot.newest_batch).max();
-    let (mut heads, mut faults) = (Vec::new(), Vec::new());
-    for slot in slots {
-        match slot.head {
-            Ok(head) => heads.push(head),
-            Err(fault) => faults.push(fault),
-        }
-    }
-    heads.sort_by_key(|head| head.sequence);
-    check_versions(&faults)?;
-    let Some(newest) = heads.last() else {
-        return Err(no_head(&faults, geometry, options.store));
-    };
-    check_geometry(newest, geometry)?;
-    let damaged = |segment, offset, reason| LogError::Damaged {
-        store: options.store,
-        segment,
-        offset,
-        reason,
-    };
-    // A batch is begun only when its segment's header is durable: the header was lost since.
-    if let Some((segment, offset)) = newest_batch.filter(|(segment, _)| *segment > newest.sequence)
-    {
-        return Err(damaged(segment, offset, DamageReason::SegmentHeader));
-    }
-    let oldest = newest.oldest_live;
-    heads.retain(|head| head.sequence >= oldest);
-    if let Some(pair) = heads
-        .windows(2)
-        .find(|pair| pair[0].sequence == pair[1].sequence)
-    {
-        let offset = geometry.slot_start(pair[1].slot);
-        return Err(damaged(
-            pair[1].sequence,
-            offset,
-            DamageReason::DuplicateSegment,
-        ));
-    }
-    Ok(heads)
-}
-
-fn check_versions(faults: &[HeadFault]) -> Result<(), LogError> {
-    let unknown = faults.iter().find_map(|fault| match fault {
-        HeadFault::Version(found) => Some(*found),
-        _ => None,
-    });
-    unknown.map_or(Ok(()), |found| {
-        Err(LogError::UnknownVersion {
-            found,
-            ours: crate::format::VERSION,
-        })
-    })
-}
-
-/// Why no slot holds a segment of ours.
-fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogError {
-    let start = geometry.region.start;
-    if faults.contains(&HeadFault::Invalid) {
-        let reason = DamageReason::SegmentHeader;
-        return LogError::Damaged {
-            store,
-            segment: 0,
-            offset: start,
-            reason,
-        };
-    }
-    let foreign = faults.iter().find_map(|fault| match fault {
-        HeadFault::Foreign(found) => Some(*found),
-        _ => None,
-    });
-    match foreign {
-        Some(found) => LogError::ForeignStore { found, ours: store },
-        None => LogError::NotFormatted { store, start },
-    }
-}
-
-fn check_geometry(head: &SegmentHead, geometry: &Geometry) -> Result<(), LogError> {
-    let check = |field, found, ours| {
-        let (found, ours) = (ByteLen::new(found), ByteLen::new(ours));
-        if found == ours {
-            Ok(())
-        } else {
-            Err(LogError::Geometry { field, found, ours })
-        }
-    };
-    check(
-        GeometryField::SegmentLen,
-        head.segment_len,
-        geometry.segment_len as u64,
-    )?;
-    check(
-        GeometryField::RegionLen,
-        head.region_len,
-        geometry.region.len.get(),
-    )
-}
-
-/// Where the log ends.
+/// Where a segment ends.
 #[derive(Default)]
 struct Tail {
     /// Bytes of the segment: header and batches.
@@ -225,6 +79,7 @@ struct Tail {
     sequence: u64,
     /// Its checksum, or the segment header's: what the next batch repeats.
     crc: u32,
+    previous: Previous,
 }
 
 /// The walk over the chain.
@@ -240,192 +95,228 @@ struct Cursor {
     at: usize,
     /// Sequence of the batch that belongs there.
     expected: u64,
-    previous_crc: u32,
+    /// What that batch repeats, if it is known.
+    previous_crc: Option<u32>,
     /// Highest batch known durable.
     proven: u64,
+    /// Where batches end, if it is known.
+    end: Option<usize>,
+    /// The last batch passed.
+    previous: Previous,
 }
 
 impl Cursor {
-    const fn follows(&self, batch: &FoundBatch) -> bool {
-        batch.head.place.sequence == self.expected
-            && batch.head.place.previous_crc == self.previous_crc
+    fn follows(&self, batch: &FoundBatch) -> bool {
+        let place = &batch.head.place;
+        let is_next = place.offset == self.at && place.sequence == self.expected;
+        is_next && self.previous_crc == Some(place.previous_crc)
     }
 
-    fn pass(&mut self, batch: &FoundBatch) {
+    /// Whether `batch`, which does not follow, repeats all that was lost before it.
+    fn is_repeated(&self, batch: &FoundBatch) -> bool {
+        let place = &batch.head.place;
+        match (place.sequence - self.expected, self.previous_crc) {
+            // The segment's header is lost, and with it where its first batch begins.
+            (0 | 1, None) => true,
+            (1, Some(_)) => place.previous_offset == self.at,
+            _ => false,
+        }
+    }
+
+    fn pass(&mut self, batch: &FoundBatch, repeats: Vec<Repeat>) {
         self.at = batch.at + batch.head.len();
-        self.expected += 1;
-        self.previous_crc = batch.head.crc;
+        self.expected = batch.head.place.sequence + 1;
+        self.previous_crc = Some(batch.head.crc);
         self.proven = self.proven.max(batch.head.place.durable_upto);
+        self.previous = Previous {
+            offset: batch.at,
+            repeats,
+        };
     }
 }
 
 impl Walk<'_> {
-    /// Replays one segment; `successor` is the next one that is left, `None` for the newest.
+    /// Replays one segment; `successor` is the next one that is left, `None` for the newest;
+    /// `expected` is the sequence of its first batch, if the segment before it told.
     async fn segment(
         &mut self,
-        head: &SegmentHead,
-        successor: Option<&SegmentHead>,
+        segment: &Segment,
+        successor: Option<&Segment>,
+        expected: Option<u64>,
     ) -> Result<Tail, LogError> {
-        self.replay.begin_segment(head);
-        let mut reader = SegmentReader::new(self.device, self.store, &self.geometry, head.slot);
-        let known_len = successor
-            .and_then(|next| next.previous)
-            .filter(|(sequence, _)| *sequence == head.sequence)
-            .map(|(_, len)| ByteLen::new(len).as_usize());
-        let proven = successor.map_or(head.first_batch, |next| next.first_batch) - 1;
-        let mut cursor = Cursor {
-            at: head.len(),
-            expected: head.first_batch,
-            previous_crc: head.crc,
-            proven,
-        };
-        while known_len != Some(cursor.at) {
-            let Some(batch) = self.next(&mut reader, head, &cursor).await? else {
+        let mut reader = SegmentReader::new(self.device, self.store, &self.geometry, segment.slot);
+        let mut cursor = self.begin(segment, expected, &mut reader).await?;
+        if let Some(successor) = successor {
+            // Another segment was begun, so all batches of this one are durable.
+            cursor.proven = u64::MAX;
+            let previous = successor.head.as_ref().and_then(|head| head.previous);
+            let ours = previous.filter(|(sequence, _)| *sequence == segment.sequence);
+            cursor.end = ours.map(|(_, len)| ByteLen::new(len).as_usize());
+        }
+        while cursor.end != Some(cursor.at) {
+            let Some((batch, contents)) = self.next(&mut reader, segment, &cursor).await? else {
                 break;
             };
-            let records = self.records(head, &reader, &batch)?;
-            if !self
-                .is_whole(&mut reader, &cursor, head, &batch, &records)
-                .await?
-            {
+            if !is_whole(&mut reader, &cursor, segment, &batch, &contents).await? {
                 break;
             }
-            cursor.pass(&batch);
-            self.apply(head, &reader, &batch, records)?;
+            self.pass_to(segment, &cursor, &batch, &contents);
+            let said = contents.records.iter();
+            let repeats = said.map(|one| Repeat::of(one.group, &one.record)).collect();
+            cursor.pass(&batch, repeats);
+            self.apply(segment, &reader, &batch, contents);
         }
-        if known_len.is_some_and(|len| len != cursor.at) {
-            return Err(self.unreadable(head, &reader, &cursor));
-        }
-        if known_len.is_none() {
-            self.check_tail(&mut reader, head, &cursor, successor.is_none())
-                .await?;
-        }
-        Ok(Tail {
-            len: cursor.at,
-            sequence: cursor.expected - 1,
-            crc: cursor.previous_crc,
-        })
+        self.end(segment, successor, cursor)
     }
 
-    /// The batch at the cursor.
+    async fn begin(
+        &mut self,
+        segment: &Segment,
+        expected: Option<u64>,
+        reader: &mut SegmentReader<'_>,
+    ) -> Result<Cursor, LogError> {
+        let mut cursor = Cursor {
+            at: 2 * PAGE,
+            expected: expected.unwrap_or(0),
+            previous_crc: None,
+            proven: 0,
+            end: None,
+            previous: Previous::default(),
+        };
+        if let Some(head) = &segment.head {
+            self.replay.begin_segment(head);
+            cursor.at = head.len();
+            cursor.expected = head.first_batch;
+            cursor.previous_crc = Some(head.crc);
+        } else {
+            tracing::error!(store = %self.store, segment = segment.sequence, "both copies of a segment header of the log are lost");
+            if expected.is_none() {
+                // Nor is the segment before it there: what its header said is unknown.
+                self.replay.lose();
+                let first = reader.batch_from(cursor.at, None, segment).await?;
+                cursor.expected = first.map_or(0, |first| first.head.place.sequence);
+            }
+        }
+        cursor.proven = cursor.expected.saturating_sub(1);
+        Ok(cursor)
+    }
+
+    /// The next readable batch, at the cursor or later.
     async fn next(
         &self,
         reader: &mut SegmentReader<'_>,
-        head: &SegmentHead,
+        segment: &Segment,
         cursor: &Cursor,
-    ) -> Result<Option<FoundBatch>, LogError> {
-        let found = reader.batch_at(cursor.at).await?;
-        let ours = found.filter(|batch| {
-            (batch.head.place.segment, batch.head.place.epoch) == (head.sequence, head.epoch)
-        });
-        match ours {
-            Some(batch) if !cursor.follows(&batch) => {
-                let (expected, found) = (cursor.expected, batch.head.place.sequence);
-                let reason = DamageReason::BatchOrder { expected, found };
-                Err(self.damaged(head, reader.offset(cursor.at), reason))
+    ) -> Result<Option<(FoundBatch, Contents)>, LogError> {
+        let mut from = cursor.at;
+        while let Some(batch) = reader.batch_from(from, cursor.end, segment).await? {
+            from = batch.at + PAGE;
+            if batch.head.place.sequence < cursor.expected {
+                continue;
             }
-            other => Ok(other),
-        }
-    }
-
-    /// Whether the batch's payloads are there too. Only a batch that nothing proves durable may
-    /// lack them; the payloads of the others are verified when they are read.
-    async fn is_whole(
-        &self,
-        reader: &mut SegmentReader<'_>,
-        cursor: &Cursor,
-        head: &SegmentHead,
-        batch: &FoundBatch,
-        records: &[Decoded],
-    ) -> Result<bool, LogError> {
-        let sequence = batch.head.place.sequence;
-        if sequence <= cursor.proven {
-            return Ok(true);
-        }
-        let next_at = batch.at + batch.head.len();
-        if let Some(next) = reader.batch_at(next_at).await? {
-            let place = next.head.place;
-            let proves = (place.segment, place.epoch) == (head.sequence, head.epoch)
-                && place.previous_crc == batch.head.crc
-                && place.durable_upto >= sequence;
-            if proves {
-                return Ok(true);
+            if let Some(contents) = batch.head.contents(&batch.area) {
+                return Ok(Some((batch, contents)));
             }
         }
-        reader.verify_payloads(batch, records).await
+        Ok(None)
     }
 
-    fn records(
-        &self,
-        head: &SegmentHead,
-        reader: &SegmentReader<'_>,
+    /// Takes from the next batch what it says of those between the cursor and it.
+    fn pass_to(
+        &mut self,
+        segment: &Segment,
+        cursor: &Cursor,
         batch: &FoundBatch,
-    ) -> Result<Vec<Decoded>, LogError> {
-        let sequence = batch.head.place.sequence;
-        batch.head.records(&batch.area).ok_or_else(|| {
-            self.damaged(
-                head,
-                reader.offset(batch.at),
-                DamageReason::Record { sequence },
-            )
-        })
+        contents: &Contents,
+    ) {
+        let slot = slot_number(segment);
+        if cursor.follows(batch) {
+            if batch.head.place.previous_offset == 0 {
+                let repeats = contents.repeats.iter();
+                repeats.for_each(|repeat| self.replay.name(*repeat, slot));
+            }
+            return;
+        }
+        let is_repeated = cursor.is_repeated(batch);
+        let (expected, found) = (cursor.expected, batch.head.place.sequence);
+        if expected < found || !is_repeated {
+            tracing::error!(
+                store = %self.store, segment = segment.sequence, at = cursor.at, expected, found,
+                is_repeated, "batches of the log are lost"
+            );
+        }
+        if !is_repeated {
+            self.replay.lose();
+        }
+        if expected < found || !is_repeated {
+            let repeats = contents.repeats.iter();
+            repeats.for_each(|repeat| self.replay.say(*repeat, slot));
+        }
     }
 
     fn apply(
         &mut self,
-        head: &SegmentHead,
+        segment: &Segment,
         reader: &SegmentReader<'_>,
         batch: &FoundBatch,
-        records: Vec<Decoded>,
-    ) -> Result<(), LogError> {
-        let slot = u32::try_from(head.slot).expect("invariant: at most SEGMENTS_MAX slots");
+        contents: Contents,
+    ) {
+        let slot = slot_number(segment);
         let payloads = batch.at + batch.head.header_len;
-        for decoded in records {
+        for decoded in contents.records {
             let at = reader.offset(payloads + decoded.payload_page as usize * PAGE);
-            if let Err(reason) = self.replay.apply(decoded, slot, at) {
-                return Err(self.damaged(head, reader.offset(batch.at), reason));
-            }
+            self.replay.apply(decoded, slot, at);
         }
-        Ok(())
     }
 
-    /// The cursor stands where no batch is: proves that the segment ends there, or that the batch
-    /// that belongs there is torn.
-    async fn check_tail(
-        &self,
-        reader: &mut SegmentReader<'_>,
-        head: &SegmentHead,
-        cursor: &Cursor,
-        newest: bool,
-    ) -> Result<(), LogError> {
-        let later = reader
-            .batch_after(cursor.at + PAGE, head.sequence, head.epoch)
-            .await?;
-        let known = newest && cursor.expected <= cursor.proven;
-        if known || later.is_some() {
-            return Err(self.unreadable(head, reader, cursor));
-        }
-        Ok(())
-    }
-
-    fn unreadable(
-        &self,
-        head: &SegmentHead,
-        reader: &SegmentReader<'_>,
-        cursor: &Cursor,
-    ) -> LogError {
-        let reason = DamageReason::Batch {
-            sequence: cursor.expected,
+    /// Nothing readable follows the cursor: either the segment ends there, or its rest is lost, or
+    /// (in the newest) the batch that belongs there is torn.
+    fn end(
+        &mut self,
+        segment: &Segment,
+        successor: Option<&Segment>,
+        cursor: Cursor,
+    ) -> Result<Tail, LogError> {
+        let is_cut = match successor {
+            Some(_) => cursor.end.is_some_and(|end| end != cursor.at),
+            None => cursor.expected <= cursor.proven,
         };
-        self.damaged(head, reader.offset(cursor.at), reason)
-    }
-
-    fn damaged(&self, head: &SegmentHead, offset: ByteOffset, reason: DamageReason) -> LogError {
-        LogError::Damaged {
-            store: self.store,
-            segment: head.sequence,
-            offset,
-            reason,
+        if is_cut {
+            tracing::error!(
+                store = %self.store, segment = segment.sequence, at = cursor.at,
+                expected = cursor.expected, "the rest of a segment of the log is lost"
+            );
+            self.replay.lose();
         }
+        Ok(Tail {
+            len: cursor.at,
+            sequence: cursor.expected.saturating_sub(1),
+            crc: cursor.previous_crc.unwrap_or(0),
+            previous: cursor.previous,
+        })
     }
+}
+
+/// Whether the payloads of a batch are there too. Only a batch that nothing proves durable may
+/// lack them; the payloads of the others are verified when they are read.
+async fn is_whole(
+    reader: &mut SegmentReader<'_>,
+    cursor: &Cursor,
+    segment: &Segment,
+    batch: &FoundBatch,
+    contents: &Contents,
+) -> Result<bool, LogError> {
+    if batch.head.place.sequence <= cursor.proven
+        || reader.verify_payloads(batch, &contents.records).await?
+    {
+        return Ok(true);
+    }
+    // A later batch was begun only when this one was durable.
+    let next_at = batch.at + batch.head.len();
+    let later = reader.batch_from(next_at, None, segment).await?;
+    Ok(later.is_some_and(|later| later.head.place.sequence > batch.head.place.sequence))
+}
+
+fn slot_number(segment: &Segment) -> u32 {
+    u32::try_from(segment.slot).expect("invariant: at most SEGMENTS_MAX slots")
 }

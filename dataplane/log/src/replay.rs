@@ -3,41 +3,59 @@
 //! *Place*: fed by `recovery` with segment headers and records in the order of the log. *Owner*:
 //! the task that opens the log; no I/O. *Invariants*: the last record of an index wins; every
 //! segment header replaces the state that the records before it led to, since segments between may
-//! be gone. *On failure*: a [`DamageReason`]: what is missing or does not fit.
+//! be gone; an entry counts only if the one after it, or the state, names its identity.
+//! *On failure*: none: what is missing is a loss of the group, see `settle`.
 
-use crate::error::DamageReason;
 use crate::facts::Facts;
-use crate::group::{Durable, Front, Group, Slot};
+use crate::format::RECORD_HEADER_LEN;
 use crate::head::SegmentHead;
-use crate::record::{Decoded, EntryRecord, Record};
+use crate::record::{Decoded, EntryRecord, Named, Record};
+use crate::repeat::{Repeat, Said};
 use crate::segments::EntryPlace;
-use crate::window::Window;
-use ogee_proto::id::{CopysetId, LogIndex};
+use ogee_proto::id::CopysetId;
 use ogee_proto::unit::ByteOffset;
 use std::collections::BTreeMap;
 
 /// Groups as far as replayed.
 #[derive(Default)]
 pub(crate) struct Replay {
-    groups: BTreeMap<CopysetId, Replayed>,
+    pub(super) groups: BTreeMap<CopysetId, Replayed>,
+    /// Records were lost since the last segment header: of groups not seen before, too.
+    is_torn: bool,
 }
 
+/// One group as far as replayed.
 #[derive(Default)]
-struct Replayed {
-    facts: Facts,
+pub(super) struct Replayed {
+    pub(super) facts: Facts,
     /// By index; with holes while segments that held purged or moved entries are gone.
-    entries: BTreeMap<u64, Found>,
+    pub(super) entries: BTreeMap<u64, Found>,
 }
 
-struct Found {
-    record: EntryRecord,
-    payload_at: ByteOffset,
-    place: EntryPlace,
+/// What was found of an entry.
+pub(super) enum Found {
+    Whole {
+        record: EntryRecord,
+        payload_at: ByteOffset,
+        place: EntryPlace,
+    },
+    /// Its identity alone, and the segment that names it.
+    Named { named: Named, place: EntryPlace },
+}
+
+impl Found {
+    pub(super) const fn identity(&self) -> u32 {
+        match self {
+            Self::Whole { record, .. } => record.identity,
+            Self::Named { named, .. } => named.identity,
+        }
+    }
 }
 
 impl Replay {
     /// A segment begins: the state of all groups is known anew.
     pub(crate) fn begin_segment(&mut self, head: &SegmentHead) {
+        self.is_torn = false;
         let mut before = std::mem::take(&mut self.groups);
         for (id, facts) in &head.groups {
             let mut group = before.remove(id).unwrap_or_default();
@@ -47,67 +65,128 @@ impl Replay {
         }
     }
 
-    /// The next record; `payload_at` is where its payload lies on the device.
-    pub(crate) fn apply(
-        &mut self,
-        decoded: Decoded,
-        slot: u32,
-        payload_at: ByteOffset,
-    ) -> Result<(), DamageReason> {
+    /// Records that nothing repeats were lost: of any group, and of any kind.
+    pub(crate) fn lose(&mut self) {
+        self.is_torn = true;
+        let groups = self.groups.values_mut();
+        groups.for_each(|group| group.facts.lose());
+    }
+
+    /// Whether records were lost since the last segment header that nothing repeats.
+    pub(crate) const fn is_torn(&self) -> bool {
+        self.is_torn
+    }
+
+    /// `group` is known to exist, whatever the log says.
+    pub(crate) fn expect(&mut self, group: CopysetId) {
+        let _exists = self.group(group);
+    }
+
+    fn group(&mut self, id: CopysetId) -> &mut Replayed {
+        let is_torn = self.is_torn;
+        self.groups.entry(id).or_insert_with(|| {
+            let mut group = Replayed::default();
+            if is_torn {
+                group.facts.lose();
+            }
+            group
+        })
+    }
+
+    /// The next record, in `slot`; `payload_at` is where its payload lies on the device.
+    pub(crate) fn apply(&mut self, decoded: Decoded, slot: u32, payload_at: ByteOffset) {
         let id = decoded.group;
-        if matches!(decoded.record, Record::RemoveGroup) {
-            self.groups.remove(&id);
-            return Ok(());
-        }
-        let group = self.groups.entry(id).or_default();
+        let repeat = Repeat::of(id, &decoded.record);
         match decoded.record {
             Record::Entry(record) => {
-                let index = record.id.index;
-                if !group.facts.append(record.id, record.crc) {
-                    return Err(DamageReason::EntryOrder { group: id, index });
-                }
+                let group = self.group(id);
+                group.append(&record.named());
                 group.place(record, slot, payload_at);
             }
             Record::Moved(record) => {
+                let group = self.group(id);
                 if group.facts.live().contains(&record.id.index.get()) {
                     group.place(record, slot, payload_at);
                 }
             }
-            Record::Vote(vote) => group.facts.vote = Some(vote),
-            Record::Committed(committed) => group.facts.committed = Some(committed),
-            Record::Truncate { last, crc } => group.facts.truncate(last, crc),
-            Record::Purge(upto) => group.facts.purge(upto),
-            Record::RemoveGroup => {}
+            Record::Hole(named) => self.group(id).name(named, slot),
+            _ => self.say(repeat, slot),
         }
-        group.keep_live();
-        Ok(())
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.keep_live();
+        }
     }
 
-    /// All groups, if no live entry is missing. Each entry knows the one before it and the state
-    /// knows the last one, so nothing that is left over from before a lost record can pass for
-    /// what the record said.
-    pub(crate) fn finish(self) -> Result<BTreeMap<CopysetId, Group>, DamageReason> {
-        self.groups
-            .into_iter()
-            .map(|(id, group)| Ok((id, group.finish(id)?)))
-            .collect()
+    /// What a lost batch said, as the next one, in `slot`, repeats it.
+    pub(crate) fn say(&mut self, repeat: Repeat, slot: u32) {
+        if matches!(repeat.said, Said::RemoveGroup) {
+            self.groups.remove(&repeat.group);
+            return;
+        }
+        let group = self.group(repeat.group);
+        match repeat.said {
+            Said::Entry(named) => {
+                group.append(&named);
+                group.name(named, slot);
+            }
+            Said::Moved(named) => group.name_unless_known(named, slot),
+            Said::Vote(vote) => group.facts.vote(vote),
+            Said::Committed(committed) => group.facts.committed = Some(committed),
+            Said::Truncate { last, crc } => group.facts.truncate(last, crc),
+            Said::Purge(upto) => group.facts.purge(upto),
+            Said::RemoveGroup => {}
+        }
+        group.keep_live();
+    }
+
+    /// Takes the identities of entries from what a lost batch of the segment before said; all else
+    /// stands in the table since.
+    pub(crate) fn name(&mut self, repeat: Repeat, slot: u32) {
+        if let (Said::Entry(named) | Said::Moved(named), Some(group)) =
+            (repeat.said, self.groups.get_mut(&repeat.group))
+        {
+            group.name_unless_known(named, slot);
+        }
     }
 }
 
 impl Replayed {
+    fn append(&mut self, named: &Named) {
+        if !self.facts.append(named.id, named.identity) {
+            tracing::error!(index = %named.id, "an entry does not follow the one before it");
+            self.facts.end_lost = true;
+            self.facts.append(named.id, named.identity);
+        }
+    }
+
     fn place(&mut self, record: EntryRecord, slot: u32, payload_at: ByteOffset) {
         let place = EntryPlace {
             slot,
             len: record.footprint(),
         };
-        self.entries.insert(
-            record.id.index.get(),
-            Found {
-                record,
-                payload_at,
-                place,
-            },
-        );
+        let index = record.id.index.get();
+        let found = Found::Whole {
+            record,
+            payload_at,
+            place,
+        };
+        self.entries.insert(index, found);
+    }
+
+    fn name(&mut self, named: Named, slot: u32) {
+        let index = named.id.index.get();
+        if self.facts.live().contains(&index) {
+            let place = EntryPlace::of_hole(slot);
+            self.entries.insert(index, Found::Named { named, place });
+        }
+    }
+
+    /// A copy was lost: the entry itself may still be there.
+    fn name_unless_known(&mut self, named: Named, slot: u32) {
+        let known = self.entries.get(&named.id.index.get());
+        if known.is_none_or(|known| known.identity() != named.identity) {
+            self.name(named, slot);
+        }
     }
 
     fn keep_live(&mut self) {
@@ -127,192 +206,12 @@ impl Replayed {
             self.entries.pop_first();
         }
     }
-
-    fn finish(mut self, group: CopysetId) -> Result<Group, DamageReason> {
-        let (mut entries, mut places) = (Window::default(), Window::default());
-        let mut before: Option<u32> = None;
-        for raw in self.facts.live() {
-            let index = LogIndex::new(raw);
-            let missing = DamageReason::EntryMissing { group, index };
-            let found = self.entries.remove(&raw).ok_or(missing)?;
-            if before.is_some_and(|before| found.record.chain != before) {
-                return Err(DamageReason::EntryChain { group, index });
-            }
-            before = Some(found.record.crc);
-            places.push(raw, found.place);
-            entries.push(
-                raw,
-                Slot {
-                    record: found.record,
-                    serial: 0,
-                    durable_at: Some(found.payload_at),
-                    cached: None,
-                },
-            );
-        }
-        if let (Some(before), Some(last)) = (before, self.facts.last)
-            && before != self.facts.last_crc
-        {
-            return Err(DamageReason::EntryChain {
-                group,
-                index: last.index,
-            });
-        }
-        Ok(Group {
-            front: Front::recovered(self.facts, entries),
-            durable: Durable {
-                exists: true,
-                facts: self.facts,
-                places,
-            },
-            queued: 0,
-        })
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::Replay;
-    use crate::entry::Entry;
-    use crate::error::DamageReason;
-    use crate::facts::Facts;
-    use crate::head::SegmentHead;
-    use crate::record::{Decoded, EntryRecord, Record};
-    use bytes::Bytes;
-    use ogee_proto::id::{CopysetId, LogId, LogIndex, StoreId};
-    use ogee_proto::unit::ByteOffset;
-    use ogee_runtime::Payload;
-
-    const GROUP: CopysetId = CopysetId::new(1);
-
-    fn entry(term: u64, index: u64, chain: u32) -> EntryRecord {
-        let entry = Entry {
-            id: LogId::new(term, index),
-            kind: 0,
-            head: Bytes::new(),
-            payload: Payload::empty(),
-            payload_crc: 0,
-        };
-        EntryRecord::new(GROUP, &entry, chain)
-    }
-
-    fn apply(replay: &mut Replay, record: Record) -> Result<(), DamageReason> {
-        let decoded = Decoded {
-            group: GROUP,
-            record,
-            payload_page: 0,
-        };
-        replay.apply(decoded, 0, ByteOffset::ZERO)
-    }
-
-    /// A segment begins in which the group's live entries are said to be `first..=last`.
-    fn begin(replay: &mut Replay, first: u64, last: &EntryRecord) {
-        let facts = Facts {
-            first,
-            last: Some(last.id),
-            last_crc: last.crc,
-            ..Facts::default()
-        };
-        replay.begin_segment(&SegmentHead {
-            store: StoreId::default(),
-            slot: 0,
-            sequence: 1,
-            epoch: 1,
-            first_batch: 1,
-            previous: None,
-            oldest_live: 1,
-            region_len: 0,
-            segment_len: 0,
-            groups: vec![(GROUP, facts)],
-            crc: 0,
-        });
-    }
-
-    fn finish(replay: Replay) -> Result<Facts, DamageReason> {
-        let groups = replay.finish()?;
-        Ok(groups
-            .get(&GROUP)
-            .map(|group| group.front.facts)
-            .unwrap_or_default())
-    }
-
-    #[test]
-    fn moved_entries_fill_what_freed_segments_left() {
-        let mut replay = Replay::default();
-        let (third, fourth) = (entry(1, 3, 0), entry(1, 4, 0));
-        let fourth = EntryRecord {
-            chain: third.crc,
-            ..fourth
-        };
-        begin(&mut replay, 3, &fourth);
-        apply(&mut replay, Record::Moved(fourth)).unwrap();
-        apply(&mut replay, Record::Moved(entry(1, 9, 0))).unwrap();
-        apply(&mut replay, Record::Moved(third)).unwrap();
-        assert_eq!(finish(replay).unwrap().live(), 3..5);
-    }
-
-    #[test]
-    fn a_live_entry_without_a_record_is_missing() {
-        let mut replay = Replay::default();
-        begin(&mut replay, 3, &entry(1, 4, 0));
-        apply(&mut replay, Record::Moved(entry(1, 4, 0))).unwrap();
-        let missing = DamageReason::EntryMissing {
-            group: GROUP,
-            index: LogIndex::new(3),
-        };
-        assert_eq!(finish(replay), Err(missing));
-    }
-
-    #[test]
-    fn an_entry_must_know_the_one_before_it() {
-        let mut replay = Replay::default();
-        let first = entry(1, 3, 77);
-        let crc = first.crc;
-        apply(&mut replay, Record::Entry(first)).unwrap();
-        apply(&mut replay, Record::Entry(entry(1, 4, crc))).unwrap();
-        apply(&mut replay, Record::Entry(entry(1, 5, crc))).unwrap();
-        let broken = DamageReason::EntryChain {
-            group: GROUP,
-            index: LogIndex::new(5),
-        };
-        assert_eq!(finish(replay), Err(broken));
-    }
-
-    #[test]
-    fn what_a_lost_record_replaced_does_not_pass_for_it() {
-        let mut replay = Replay::default();
-        apply(&mut replay, Record::Entry(entry(1, 3, 0))).unwrap();
-        // Lost: a truncation, and another entry 3.
-        begin(&mut replay, 3, &entry(2, 3, 0));
-        let stale = DamageReason::EntryChain {
-            group: GROUP,
-            index: LogIndex::new(3),
-        };
-        assert_eq!(finish(replay), Err(stale));
-    }
-
-    #[test]
-    fn an_entry_must_follow() {
-        let mut replay = Replay::default();
-        apply(&mut replay, Record::Entry(entry(1, 3, 0))).unwrap();
-        let gap = DamageReason::EntryOrder {
-            group: GROUP,
-            index: LogIndex::new(5),
-        };
-        assert_eq!(apply(&mut replay, Record::Entry(entry(1, 5, 0))), Err(gap));
-    }
-
-    #[test]
-    fn a_segment_header_overrules_what_was_replayed() {
-        let mut replay = Replay::default();
-        for index in 1..=6 {
-            apply(&mut replay, Record::Entry(entry(1, index, 0))).unwrap();
-        }
-        begin(&mut replay, 3, &entry(1, 3, 0));
-        assert_eq!(finish(replay).unwrap().live(), 3..4);
-        let mut replay = Replay::default();
-        apply(&mut replay, Record::Entry(entry(1, 1, 0))).unwrap();
-        apply(&mut replay, Record::RemoveGroup).unwrap();
-        assert_eq!(finish(replay), Ok(Facts::default()));
+impl EntryPlace {
+    /// Of an entry that is known by its identity only.
+    pub(crate) fn of_hole(slot: u32) -> Self {
+        let len = u32::try_from(RECORD_HEADER_LEN).expect("invariant: a small constant");
+        Self { slot, len }
     }
 }

@@ -1,10 +1,12 @@
 //! Reads one segment from the medium, batch by batch.
 //!
 //! *Place*: below `recovery`. *Owner*: the task that opens the log. *Invariants*: reads within the
-//! segment only, in windows, so that small batches do not cost a read each. *On failure*:
-//! `LogError::Read`; whatever does not parse is reported as no batch, never guessed at.
+//! segment only, in windows, so that small batches do not cost a read each. *On failure*: whatever
+//! does not parse, or cannot be read, is reported as no batch, never guessed at; `LogError::Read` if
+//! nothing can be read.
 
 use crate::batch::BatchHead;
+use crate::chain::Segment;
 use crate::error::LogError;
 use crate::limit::{PAGE, SCAN_WINDOW};
 use crate::options::Geometry;
@@ -13,7 +15,7 @@ use ogee_device::Device;
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::StoreId;
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::ReadBuffer;
+use ogee_runtime::{Buffer, ReadBuffer};
 
 /// Reader of one slot.
 pub(crate) struct SegmentReader<'a> {
@@ -103,16 +105,20 @@ impl<'a> SegmentReader<'a> {
         Ok(true)
     }
 
-    /// The first batch of this segment and epoch at or after `from`, looked for page by page.
-    pub(crate) async fn batch_after(
+    /// The first batch of `segment` and its epoch at or after `from` that ends by `end`, looked for
+    /// page by page.
+    pub(crate) async fn batch_from(
         &mut self,
         from: usize,
-        segment: u64,
-        epoch: u64,
+        end: Option<usize>,
+        segment: &Segment,
     ) -> Result<Option<FoundBatch>, LogError> {
-        for at in (from..self.len).step_by(PAGE) {
+        let end = end.map_or(self.len, |end| end.min(self.len));
+        for at in (from..end).step_by(PAGE) {
             if let Some(found) = self.batch_at(at).await?
-                && (found.head.place.segment, found.head.place.epoch) == (segment, epoch)
+                && (found.head.place.segment, found.head.place.epoch)
+                    == (segment.sequence, segment.epoch)
+                && at + found.head.len() <= end
             {
                 return Ok(Some(found));
             }
@@ -140,9 +146,29 @@ impl<'a> SegmentReader<'a> {
         Ok(Some(bytes))
     }
 
+    /// Reads; pages that the device cannot give, asked for twice, count as zeros: nothing is there.
     async fn read(&self, at: usize, len: usize) -> Result<ReadBuffer, LogError> {
         let offset = self.offset(at);
         let read = self.device.read(offset, ByteLen::from_usize(len)).await;
-        read.map_err(|source| LogError::Read { offset, source })
+        let Err(source) = read else {
+            return read.map_err(|source| LogError::Read { offset, source });
+        };
+        let mut buffer = Buffer::zeroed(len);
+        let mut pages_read = 0;
+        for (number, page) in buffer.chunks_exact_mut(PAGE).enumerate() {
+            let offset = self.offset(at + number * PAGE);
+            match self.device.read(offset, ByteLen::from_usize(PAGE)).await {
+                Ok(data) => {
+                    page.copy_from_slice(&data);
+                    pages_read += 1;
+                }
+                Err(error) => tracing::error!(%offset, %error, "a page of the log is unreadable"),
+            }
+        }
+        // Not a bad sector, but a bad device.
+        if pages_read == 0 && len > PAGE {
+            return Err(LogError::Read { offset, source });
+        }
+        Ok(buffer.into())
     }
 }

@@ -24,8 +24,6 @@ struct Slot {
     live_entries: u64,
     live_len: u64,
     readers: u32,
-    /// An entry in it could not be copied forward.
-    stuck: bool,
 }
 
 const EMPTY: Slot = Slot {
@@ -34,7 +32,6 @@ const EMPTY: Slot = Slot {
     live_entries: 0,
     live_len: 0,
     readers: 0,
-    stuck: false,
 };
 
 /// Where an entry lies.
@@ -240,14 +237,9 @@ impl Segments {
     pub(crate) fn victim(&self) -> Option<usize> {
         let len_max = self.geometry.segment_len as u64 / COMPACTION_LIVE_DIVISOR;
         (0..self.slots.len())
-            .filter(|slot| self.slots[*slot].holds == Holds::Sealed && !self.slots[*slot].stuck)
+            .filter(|slot| self.slots[*slot].holds == Holds::Sealed)
             .filter(|slot| self.slots[*slot].live_len <= len_max)
             .min_by_key(|slot| self.slots[*slot].live_len)
-    }
-
-    /// `slot` is no victim any more: an entry in it cannot be read.
-    pub(crate) fn mark_stuck(&mut self, slot: usize) {
-        self.slots[slot].stuck = true;
     }
 }
 
@@ -335,7 +327,5 @@ mod tests {
         assert_eq!(segments.victim(), None);
         segments.begin(1, 2, 8192, 0);
         assert_eq!(segments.victim(), Some(0));
-        segments.mark_stuck(0);
-        assert_eq!(segments.victim(), None);
     }
 }

@@ -25,6 +25,7 @@ impl State {
         entries: &[Entry],
     ) -> Result<(), LogError> {
         self.check_control(group)?;
+        self.check_whole(group)?;
         let cost = |entry: &Entry| entry_cost(entry.payload.len());
         self.check_room(entries.iter().map(cost).sum())
             .inspect_err(|_| self.counters.refused_full += 1)?;
@@ -56,7 +57,7 @@ impl State {
         Ok(())
     }
 
-    fn check_entry(&self, group: CopysetId, entry: &Entry) -> Result<(), LogError> {
+    pub(super) fn check_entry(&self, group: CopysetId, entry: &Entry) -> Result<(), LogError> {
         let index = entry.id.index;
         let length = |part, len: usize, max: usize, unit: usize| LogError::EntryLength {
             group,
@@ -118,7 +119,7 @@ impl State {
 
     /// Accepts a vote.
     pub(crate) fn save_vote(&mut self, group: CopysetId, vote: Vote, done: Done) {
-        self.touch(group).facts.vote = Some(vote);
+        self.touch(group).facts.vote(vote);
         self.control(group, Some(Record::Vote(vote)), Some(done));
     }
 

@@ -9,7 +9,7 @@ use crate::cache::Ticket;
 use crate::group::Durable;
 use crate::head::SegmentHead;
 use crate::queue::{Done, Queued};
-use crate::record::{EntryRecord, Record};
+use crate::record::{EntryRecord, Named, Record};
 use crate::segments::EntryPlace;
 use ogee_proto::id::CopysetId;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -19,6 +19,7 @@ impl State {
     pub(crate) fn begun(&mut self, head: &SegmentHead) {
         self.segments
             .begin(head.slot, head.sequence, head.len(), head.crc);
+        self.previous.offset = 0;
         self.unproven = false;
         self.counters.segments_begun += 1;
         self.counters.bytes_written += head.len() as u64;
@@ -29,6 +30,7 @@ impl State {
         let (slot, ..) = self.segments.active();
         self.segments.advance(batch.len, batch.crc);
         self.sequence = batch.sequence;
+        self.previous = batch.previous;
         self.unproven = false;
         self.counters.flushes += 1;
         self.counters.bytes_written += batch.len as u64;
@@ -52,8 +54,9 @@ impl State {
         match record {
             Record::Entry(entry) => self.apply_entry(item, entry, slot, payload_at),
             Record::Moved(entry) => self.apply_moved(item, entry, slot, payload_at),
+            Record::Hole(named) => self.apply_hole(item, named, slot),
             Record::RemoveGroup => self.apply_removal(item.group),
-            Record::Vote(vote) => self.durable(item.group).facts.vote = Some(*vote),
+            Record::Vote(vote) => self.durable(item.group).facts.vote(*vote),
             Record::Committed(id) => self.durable(item.group).facts.committed = Some(*id),
             Record::Truncate { last, crc } => {
                 self.durable(item.group).facts.truncate(*last, *crc);
@@ -83,10 +86,10 @@ impl State {
         let place = place_of(slot, entry);
         let durable = self.durable(item.group);
         assert!(
-            durable.facts.append(entry.id, entry.crc),
+            durable.facts.append(entry.id, entry.identity),
             "entries are written in the order accepted"
         );
-        durable.places.push(index, place);
+        durable.places.push(index, Some(place));
         self.segments.occupy(place);
         self.counters.payload_bytes += u64::from(entry.payload_len);
         let Some(slot) = self.slot_mut(item.group, index, item.serial) else {
@@ -116,15 +119,44 @@ impl State {
         self.moving -= 1;
         let index = entry.id.index.get();
         let place = place_of(slot, entry);
-        let old = self.durable(item.group).places.get_mut(index);
-        let old = old.expect("invariant: what ends an entry is queued behind its move");
-        let old = std::mem::replace(old, place);
-        self.segments.occupy(place);
-        self.segments.release(old);
+        self.replace(item.group, index, place);
         self.counters.entries_moved += 1;
         self.counters.payload_bytes += u64::from(entry.payload_len);
-        if let Some(slot) = self.slot_mut(item.group, index, item.serial) {
-            slot.durable_at = Some(payload_at);
+        let Some(slot) = self.slot_mut(item.group, index, item.serial) else {
+            return;
+        };
+        let is_put_back = slot.durable_at.replace(payload_at).is_none();
+        let len = slot.cached_len();
+        if is_put_back && len > 0 {
+            let ticket = Ticket {
+                group: item.group,
+                index,
+                serial: item.serial,
+            };
+            self.cache.add(ticket, len);
+        }
+    }
+
+    fn apply_hole(&mut self, item: &Queued, named: &Named, slot: usize) {
+        self.moving -= 1;
+        let index = named.id.index.get();
+        self.replace(item.group, index, EntryPlace::of_hole(slot_number(slot)));
+        self.counters.holes_moved += 1;
+        if let Some(slot) = self.slot_mut(item.group, index, item.serial)
+            && slot.cached.is_none()
+        {
+            slot.durable_at = None;
+        }
+    }
+
+    /// A live entry has a new place.
+    fn replace(&mut self, group: CopysetId, index: u64, place: EntryPlace) {
+        let old = self.durable(group).places.get_mut(index);
+        let old = old.expect("invariant: what ends an entry is queued behind its move");
+        let old = old.replace(place);
+        self.segments.occupy(place);
+        if let Some(old) = old {
+            self.segments.release(old);
         }
     }
 
@@ -136,7 +168,8 @@ impl State {
         durable
             .places
             .iter()
-            .for_each(|(_, place)| self.segments.release(*place));
+            .filter_map(|(_, place)| *place)
+            .for_each(|place| self.segments.release(place));
         if group.is_gone() {
             self.groups.remove(&id);
         }
@@ -147,9 +180,9 @@ impl State {
             groups, segments, ..
         } = self;
         let durable = &mut groups.entry(id).or_default().durable;
-        durable
-            .places
-            .keep(&durable.facts.live(), |place| segments.release(place));
+        durable.places.keep(&durable.facts.live(), |place| {
+            place.into_iter().for_each(|place| segments.release(place));
+        });
     }
 
     fn trim_cache(&mut self) {
@@ -163,10 +196,13 @@ impl State {
     }
 }
 
+fn slot_number(slot: usize) -> u32 {
+    u32::try_from(slot).expect("invariant: at most SEGMENTS_MAX slots")
+}
+
 fn place_of(slot: usize, entry: &EntryRecord) -> EntryPlace {
-    let slot = u32::try_from(slot).expect("invariant: at most SEGMENTS_MAX slots");
     EntryPlace {
-        slot,
+        slot: slot_number(slot),
         len: entry.footprint(),
     }
 }

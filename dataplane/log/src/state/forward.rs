@@ -3,7 +3,8 @@
 //! *Place*: the flusher asks for a victim's entries, reads them and hands them back. *Owner*: the
 //! log's executor. *Invariants*: begun only while the reserve is whole, so that a copy cannot take
 //! the last segment; a copy is queued like any record, so what ends the entry later comes after
-//! it. *On failure*: an entry that is gone, or does not fit, is not copied.
+//! it; an entry whose payload is lost is carried forward by its identity, so no segment is stuck.
+//! *On failure*: an entry that is gone, or does not fit, is not copied.
 
 use super::State;
 use crate::limit::{RESERVED_SEGMENTS, compaction_low_water};
@@ -27,7 +28,8 @@ impl State {
         let mut live = Vec::new();
         for (id, group) in &self.groups {
             for (index, place) in group.durable.places.iter() {
-                if place.slot as usize == slot && group.front.entry(index).is_some() {
+                let is_here = place.is_some_and(|place| place.slot as usize == slot);
+                if is_here && group.front.entry(index).is_some() {
                     live.push((*id, index));
                 }
             }
@@ -55,6 +57,32 @@ impl State {
             group,
             record,
             payload: data.clone(),
+            serial,
+            cost: 0,
+            done: None,
+        });
+    }
+
+    /// Whether something of a live entry is lost.
+    pub(crate) fn is_lost(&self, group: CopysetId, index: u64) -> bool {
+        let front = self.front(group);
+        front.is_some_and(|front| front.losses.contains_key(&index))
+    }
+
+    /// Queues the identity of an entry whose body, or payload, is lost.
+    pub(crate) fn move_hole(&mut self, group: CopysetId, index: u64) {
+        if self.check_room(entry_cost(0)).is_err() {
+            return;
+        }
+        let slot = self.front(group).and_then(|front| front.entry(index));
+        let Some((named, serial)) = slot.map(|slot| (slot.record.named(), slot.serial)) else {
+            return;
+        };
+        self.moving += 1;
+        self.enqueue(Queued {
+            group,
+            record: Some(Record::Hole(named)),
+            payload: Payload::empty(),
             serial,
             cost: 0,
             done: None,

@@ -12,12 +12,14 @@
 //! | `plan` | what the flusher writes next |
 //! | `apply` | what a finished write changes |
 //! | `forward` | copies of live entries, to free their segment |
+//! | `repair` | what is lost, and putting it back |
 //! | `space` | what fits |
 
 mod accept;
 mod apply;
 mod forward;
 mod plan;
+mod repair;
 mod space;
 
 pub(crate) use plan::{Batch, Plan};
@@ -28,9 +30,18 @@ use crate::error::LogError;
 use crate::group::{Front, Group, Slot};
 use crate::options::LogOptions;
 use crate::queue::{Done, Queue};
+use crate::repeat::Repeat;
 use crate::segments::Segments;
 use ogee_proto::id::{CopysetId, StoreId};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What the newest batch said, for the next one to repeat.
+#[derive(Debug, Default)]
+pub(crate) struct Previous {
+    /// Where it begins, from its segment's start; 0 if it is not in the active segment.
+    pub offset: usize,
+    pub repeats: Vec<Repeat>,
+}
 
 /// Everything a log knows.
 pub(crate) struct State {
@@ -45,6 +56,8 @@ pub(crate) struct State {
     epoch: u64,
     /// Newest batch, which is durable.
     sequence: u64,
+    /// What the next batch repeats.
+    previous: Previous,
     /// Whether only its own presence proves the newest batch.
     unproven: bool,
     serial: u64,
@@ -64,6 +77,7 @@ impl State {
         segments: Segments,
         epoch: u64,
         sequence: u64,
+        previous: Previous,
     ) -> Self {
         Self {
             options,
@@ -75,6 +89,7 @@ impl State {
             lazy: BTreeSet::new(),
             epoch,
             sequence,
+            previous,
             unproven: false,
             serial: 1,
             moving: 0,

@@ -4,14 +4,15 @@
 //! *Invariants*: a batch takes records in queue order, as many as fit its limits and the segment;
 //! a segment is left only when the next record does not fit. *On failure*: none.
 
-use super::State;
+use super::{Previous, State};
 use crate::batch::{self, BatchPlace, header_area_len};
 use crate::error::LogError;
 use crate::group::Group;
 use crate::head::SegmentHead;
-use crate::limit::PAGE;
+use crate::options::Geometry;
 use crate::queue::{Done, Queued};
 use crate::record::Record;
+use crate::repeat::Repeat;
 use crate::segments::Segments;
 use ogee_proto::id::CopysetId;
 use ogee_proto::unit::ByteOffset;
@@ -44,47 +45,55 @@ pub(crate) struct Batch {
     pub(super) len: usize,
     pub(super) crc: u32,
     pub(super) sequence: u64,
+    /// What the next batch says of this one.
+    pub(super) previous: Previous,
 }
 
 /// The records chosen for the next batch.
 struct Draft {
     items: Vec<Queued>,
+    records: usize,
     records_len: usize,
     payload_len: usize,
+    repeats: usize,
     room: usize,
-    payload_max: usize,
-    header_area_max: usize,
+    geometry: Geometry,
 }
 
 impl Draft {
-    const fn new(segments: &Segments) -> Self {
+    const fn new(segments: &Segments, repeats: usize) -> Self {
         Self {
             items: Vec::new(),
+            records: 0,
             records_len: 0,
             payload_len: 0,
+            repeats,
             room: segments.room(),
-            payload_max: segments.geometry.payload_max,
-            header_area_max: segments.geometry.header_area_max,
+            geometry: segments.geometry,
         }
     }
 
     fn takes(&self, record: Option<&Record>) -> bool {
         let Some(record) = record else { return true };
-        let area = header_area_len(self.records_len + record.len());
+        let area = header_area_len(self.records_len + record.len(), self.repeats);
         let payload = self.payload_len + record.payload_len();
-        area <= self.header_area_max && payload <= self.payload_max && area + payload <= self.room
+        self.records < self.geometry.records_max
+            && area <= self.geometry.header_area_max
+            && payload <= self.geometry.payload_max
+            && area + payload <= self.room
     }
 
     fn push(&mut self, item: Queued) {
         if let Some(record) = &item.record {
+            self.records += 1;
             self.records_len += record.len();
             self.payload_len += record.payload_len();
         }
         self.items.push(item);
     }
 
-    fn has_records(&self) -> bool {
-        self.records_len > 0
+    const fn has_records(&self) -> bool {
+        self.records > 0
     }
 }
 
@@ -107,7 +116,7 @@ impl State {
             if !(idle && wants_close) {
                 return self.plan_rest(wants_close);
             }
-            if self.segments.room() < PAGE {
+            if self.segments.room() < header_area_len(0, self.previous.repeats.len()) {
                 let next = self.next_segment();
                 return next.map_or_else(|| self.plan_rest(false), begin);
             }
@@ -135,7 +144,7 @@ impl State {
     }
 
     fn draft(&mut self) -> Draft {
-        let mut draft = Draft::new(&self.segments);
+        let mut draft = Draft::new(&self.segments, self.previous.repeats.len());
         while let Some(next) = self.queue.front() {
             if !draft.takes(next.record.as_ref()) {
                 break;
@@ -189,8 +198,9 @@ impl State {
     /// An empty batch for the end of the newest segment, if there is room: what it overwrites, a
     /// torn batch perhaps, can never be taken for a batch again.
     pub(crate) fn closing_batch(&mut self) -> Option<(Batch, Buffer)> {
-        let fits = self.segments.room() >= PAGE;
-        fits.then(|| self.build(Draft::new(&self.segments)))
+        let repeats = self.previous.repeats.len();
+        let fits = self.segments.room() >= header_area_len(0, repeats);
+        fits.then(|| self.build(Draft::new(&self.segments, repeats)))
     }
 
     fn plan_batch(&mut self, draft: Draft) -> Plan {
@@ -209,13 +219,16 @@ impl State {
             durable_upto: self.sequence,
             offset: end,
             previous_crc: self.segments.previous_crc(),
+            previous_offset: self.previous.offset,
         };
         let records = draft.items.iter().filter_map(|item| {
             item.record
                 .as_ref()
                 .map(|record| (item.group, record, &item.payload))
         });
-        let encoded = batch::encode(&place, records);
+        let encoded = batch::encode(&place, records.clone(), &self.previous.repeats);
+        let repeats = records.map(|(group, record, _)| Repeat::of(group, record));
+        let repeats = repeats.collect();
         self.counters.bytes_copied += draft.payload_len as u64;
         let batch = Batch {
             offset: self.segments.end_offset(),
@@ -224,6 +237,10 @@ impl State {
             len: encoded.buffer.len(),
             crc: encoded.crc,
             sequence,
+            previous: Previous {
+                offset: end,
+                repeats,
+            },
         };
         (batch, encoded.buffer)
     }

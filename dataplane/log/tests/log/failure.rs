@@ -89,15 +89,16 @@ fn a_failed_segment_header_stops_the_log_too() {
 fn an_unreadable_log_does_not_open() {
     block_on(async {
         let (inner, _) = formatted(SEGMENTS).await;
-        let rule = FaultRule::fail(Operation::Read, Failure::Eio)
-            .after(3)
-            .times(1);
-        let (device, _) = Device::fault(inner, FaultPlan::new().with(rule));
+        let rule = FaultRule::fail(Operation::Read, Failure::Eio).after(3);
+        let (device, control) = Device::fault(inner, FaultPlan::new().with(rule));
         let error = Log::open(&device, region(SEGMENTS), options())
             .await
             .err()
             .expect("refused");
         assert!(matches!(error, LogError::Read { .. }), "{error}");
+        control.clear();
+        let rule = FaultRule::fail(Operation::Read, Failure::Eio).after(3);
+        control.add(rule.times(1));
         open(&device, SEGMENTS).await;
     });
 }
@@ -179,14 +180,13 @@ fn a_flipped_bit_on_the_way_from_the_device_is_noticed() {
         let at = crate::support::pages_with(&inner, ogee_log::format::BATCH_MAGIC).await[1];
         // One batch: a header page, then the payloads.
         let payload = ogee_proto::unit::ByteOffset::new(at + 3 * PAGE as u64 + 9);
-        control.add(FaultRule::flip_bit(payload, 3).times(1));
-        let error = reader.entries(ALL, usize::MAX).await.expect_err("flipped");
-        assert!(matches!(error, LogError::Corrupt { index, .. } if index == LogIndex::new(2)));
+        let rule = control.add(FaultRule::flip_bit(payload, 3).times(1));
         let found = reader
             .entries(ALL, usize::MAX)
             .await
             .expect("the medium itself is sound");
         assert_entries(&found, &entries(1, 0..4, 1));
+        assert_eq!(control.hits(rule), 1);
         patch(&inner, payload.get(), |data| data[0] ^= 1).await;
         let error = reader
             .payload(LogIndex::new(2), 0..1)

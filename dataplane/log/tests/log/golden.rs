@@ -1,13 +1,15 @@
-//! The bytes of format version 1.
+//! The bytes of format version 2.
 //!
-//! `golden/log-v1.hex` holds the rows of the region that are not zero. A log written today must
+//! `golden/log-v2.hex` holds the rows of the region that are not zero. A log written today must
 //! be that image, and that image must open. `OGEE_GOLDEN=write` writes the file anew, which only
 //! a new format version may need.
 
 use crate::support::{
-    ALL, PAGE, SEGMENT, START, append, assert_entries, entries, formatted, group, open, vote,
+    ALL, PAGE, SEGMENT, START, append, assert_entries, entries, formatted, group, open, options,
+    region, vote,
 };
 use ogee_device::Device;
+use ogee_log::{Log, LogError};
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::Buffer;
@@ -19,7 +21,13 @@ const SEGMENTS: usize = 5;
 const ROW: usize = 32;
 
 fn path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/log-v1.hex")
+    golden("log-v2.hex")
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 /// Writes one record of each kind that a caller can cause.
@@ -94,16 +102,33 @@ fn todays_bytes_are_the_golden_ones() {
     );
 }
 
+/// A device with the image of a golden file.
+async fn device_of(path: std::path::PathBuf) -> Device {
+    let golden = from_text(&std::fs::read_to_string(path).expect("golden file"));
+    let device = Device::memory(ByteLen::from_usize(SEGMENT * (SEGMENTS + 1)));
+    let data = Buffer::copy_from(&golden);
+    device
+        .write_durable(ByteOffset::new(START), data)
+        .await
+        .expect("write");
+    device
+}
+
+#[test]
+fn the_version_before_is_refused() {
+    block_on(async {
+        let device = device_of(golden("log-v1.hex")).await;
+        let opened = Log::open(&device, region(SEGMENTS), options()).await;
+        let error = opened.err().expect("refused");
+        let versions = matches!(error, LogError::UnknownVersion { found: 1, ours: 2 });
+        assert!(versions, "{error}");
+    });
+}
+
 #[test]
 fn the_golden_image_opens() {
-    let golden = from_text(&std::fs::read_to_string(path()).expect("golden file"));
     block_on(async {
-        let device = Device::memory(ByteLen::from_usize(SEGMENT * (SEGMENTS + 1)));
-        let data = Buffer::copy_from(&golden);
-        device
-            .write_durable(ByteOffset::new(START), data)
-            .await
-            .expect("write");
+        let device = device_of(path()).await;
         let log = open(&device, SEGMENTS).await;
         assert_eq!(log.groups(), [CopysetId::new(1)]);
         let one = group(&log, 1);

@@ -165,3 +165,38 @@ impl Dice {
         self.next() % bound
     }
 }
+
+/// Another device with the same contents.
+pub async fn copy_of(device: &Device) -> Device {
+    let image = device.read(ByteOffset::ZERO, device.len()).await;
+    let copy = Device::memory(device.len());
+    let data = Buffer::copy_from(&image.expect("read"));
+    copy.write_durable(ByteOffset::ZERO, data)
+        .await
+        .expect("write");
+    copy
+}
+
+/// Indexes and identities of what is lost.
+pub fn lost(group: &GroupLog) -> Vec<(u64, Option<u32>)> {
+    let damage = group.damage().unwrap_or_default();
+    let lost = damage.entries.iter();
+    lost.map(|one| (one.index.get(), one.identity)).collect()
+}
+
+/// Puts everything back that is lost and that `whole` has, going down.
+pub async fn repair(group: &GroupLog, whole: &[Entry]) -> Result<(), LogError> {
+    while let Some(damage) = group.damage() {
+        let mut lost = damage.entries.iter().rev();
+        let named = lost.find(|one| one.identity.is_some());
+        let Some(index) = named.map(|one| one.index) else {
+            break;
+        };
+        let at = whole.iter().position(|entry| entry.id.index == index);
+        let at = at.expect("a peer has it");
+        let before = at.checked_sub(1).map(|before| &whole[before]);
+        let chain = before.map_or(0, |before| before.identity(group.id()));
+        group.repair(&whole[at], chain).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Which segments a log consists of.
+//!
+//! *Place*: the start of `recovery`. *Owner*: the task that opens the log; it only reads.
+//! *Invariants*: a segment whose header is lost is found by its batches. *On failure*: an error only
+//! where nothing of a log of this store is there, or it is not one that we may open.
+
+use crate::batch::{BatchHead, BatchPlace};
+use crate::error::{DamageReason, GeometryField, LogError};
+use crate::format::HeadFault;
+use crate::head::SegmentHead;
+use crate::limit::PAGE;
+use crate::options::{Geometry, LogOptions};
+use crate::scan::SegmentReader;
+use ogee_device::Device;
+use ogee_proto::id::StoreId;
+use ogee_proto::unit::ByteLen;
+
+/// A segment to replay.
+pub(crate) struct Segment {
+    pub sequence: u64,
+    pub epoch: u64,
+    pub slot: usize,
+    /// `None` if it is lost.
+    pub head: Option<SegmentHead>,
+}
+
+/// What the start of a slot tells.
+struct SlotScan {
+    head: Result<SegmentHead, HeadFault>,
+    /// The newest batch in the first window.
+    newest_batch: Option<BatchPlace>,
+}
+
+/// The segments to replay, oldest first; at least one.
+pub(crate) async fn find(
+    device: &Device,
+    geometry: &Geometry,
+    options: LogOptions,
+) -> Result<Vec<Segment>, LogError> {
+    let mut scans = Vec::with_capacity(geometry.slots);
+    for slot in 0..geometry.slots {
+        let mut reader = SegmentReader::new(device, options.store, geometry, slot);
+        let window = reader.first_window().await?;
+        scans.push(SlotScan {
+            head: SegmentHead::parse(&window, slot, options.store),
+            newest_batch: newest_batch(&window, options.store),
+        });
+    }
+    chain_of(scans, geometry, options.store)
+}
+
+fn newest_batch(window: &[u8], store: StoreId) -> Option<BatchPlace> {
+    let batch_at = |at: usize| {
+        let rest = window.get(at..)?;
+        let area = rest.get(..BatchHead::area_len(rest).ok()?)?;
+        let head = BatchHead::parse(area, store).ok()?;
+        (head.place.offset == at).then_some(head.place)
+    };
+    let batches = (0..window.len()).step_by(PAGE).filter_map(batch_at);
+    batches.max_by_key(|place| (place.segment, place.epoch))
+}
+
+fn chain_of(
+    scans: Vec<SlotScan>,
+    geometry: &Geometry,
+    store: StoreId,
+) -> Result<Vec<Segment>, LogError> {
+    let (mut segments, mut faults) = (Vec::new(), Vec::new());
+    let mut newest: Option<SegmentHead> = None;
+    for (slot, scan) in scans.into_iter().enumerate() {
+        let head = scan.head.map_err(|fault| faults.push(fault)).ok();
+        if let Some(head) = &head
+            && newest
+                .as_ref()
+                .is_none_or(|newest| newest.sequence < head.sequence)
+        {
+            newest = Some(head.clone());
+        }
+        segments.extend(segment_of(slot, head, scan.newest_batch));
+    }
+    check_versions(&faults)?;
+    let Some(newest) = newest else {
+        return Err(no_head(&faults, geometry, store));
+    };
+    check_geometry(&newest, geometry)?;
+    segments.retain(|segment| segment.sequence >= newest.oldest_live);
+    segments.sort_by_key(|segment| (segment.sequence, std::cmp::Reverse(segment.epoch)));
+    segments.dedup_by(|later, kept| {
+        let is_double = later.sequence == kept.sequence;
+        if is_double {
+            let sequence = kept.sequence;
+            tracing::error!(%store, sequence, "two segments of a log carry one number");
+        }
+        is_double
+    });
+    Ok(segments)
+}
+
+/// The segment in `slot`: of its header, unless it holds batches of a newer one, whose header must
+/// then be lost, since it is written first.
+fn segment_of(
+    slot: usize,
+    head: Option<SegmentHead>,
+    batch: Option<BatchPlace>,
+) -> Option<Segment> {
+    let newer = batch.filter(|batch| {
+        let head = head.as_ref();
+        head.is_none_or(|head| head.sequence < batch.segment)
+    });
+    if let Some(batch) = newer {
+        return Some(Segment {
+            sequence: batch.segment,
+            epoch: batch.epoch,
+            slot,
+            head: None,
+        });
+    }
+    head.map(|head| Segment {
+        sequence: head.sequence,
+        epoch: head.epoch,
+        slot,
+        head: Some(head),
+    })
+}
+
+fn check_versions(faults: &[HeadFault]) -> Result<(), LogError> {
+    let unknown = faults.iter().find_map(|fault| match fault {
+        HeadFault::Version(found) => Some(*found),
+        _ => None,
+    });
+    unknown.map_or(Ok(()), |found| {
+        Err(LogError::UnknownVersion {
+            found,
+            ours: crate::format::VERSION,
+        })
+    })
+}
+
+/// Why no slot holds a segment header of ours.
+fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogError {
+    let start = geometry.region.start;
+    if faults.contains(&HeadFault::Invalid) {
+        return LogError::Damaged {
+            store,
+            offset: start,
+            reason: DamageReason::SegmentHeader,
+        };
+    }
+    let foreign = faults.iter().find_map(|fault| match fault {
+        HeadFault::Foreign(found) => Some(*found),
+        _ => None,
+    });
+    match foreign {
+        Some(found) => LogError::ForeignStore { found, ours: store },
+        None => LogError::NotFormatted { store, start },
+    }
+}
+
+fn check_geometry(head: &SegmentHead, geometry: &Geometry) -> Result<(), LogError> {
+    let check = |field, found, ours| {
+        let (found, ours) = (ByteLen::new(found), ByteLen::new(ours));
+        if found == ours {
+            Ok(())
+        } else {
+            Err(LogError::Geometry { field, found, ours })
+        }
+    };
+    check(
+        GeometryField::SegmentLen,
+        head.segment_len,
+        geometry.segment_len as u64,
+    )?;
+    check(
+        GeometryField::RegionLen,
+        head.region_len,
+        geometry.region.len.get(),
+    )
+}
