@@ -77,7 +77,7 @@ impl Group {
             match group.raft().append_entries(request).await {
                 Ok(response) => {
                     let result = response.into_stream_result(prev, matched);
-                    answer(&peer, reply_with(&header, &result));
+                    answer(&peer, group.append_reply(&header, &result));
                 }
                 Err(_stopped) => answer(&peer, Frame::new(stream_reply(&header, Status::Io))),
             }
@@ -136,7 +136,8 @@ impl Group {
             match futures_util::future::select(next, &mut closed).await {
                 futures_util::future::Either::Left((Some(Ok(result)), _)) => {
                     drop(promised.borrow_mut().pop_front());
-                    if peer.reply_wait(reply_with(&header, &result)).await.is_err() {
+                    let reply = self.append_reply(&header, &result);
+                    if peer.reply_wait(reply).await.is_err() {
                         return;
                     }
                 }
@@ -147,6 +148,21 @@ impl Group {
                 _ => return,
             }
         }
+    }
+}
+
+impl Group {
+    /// What was accepted, and what it promises the leader.
+    fn append_reply(
+        &self,
+        request: &FrameHeader,
+        result: &StreamAppendResult<TypeConfig>,
+    ) -> Frame {
+        let mut meta = Vec::with_capacity(32);
+        put_append_result(&mut meta, result, self.config().promised());
+        let mut frame = Frame::new(stream_reply(request, Status::Ok));
+        frame.meta = meta.into();
+        frame
     }
 }
 
@@ -168,12 +184,4 @@ fn stream_reply(request: &FrameHeader, status: Status) -> FrameHeader {
     let mut header = FrameHeader::reply(request, status);
     header.stream = request.stream;
     header
-}
-
-fn reply_with(request: &FrameHeader, result: &StreamAppendResult<TypeConfig>) -> Frame {
-    let mut meta = Vec::with_capacity(32);
-    put_append_result(&mut meta, result);
-    let mut frame = Frame::new(stream_reply(request, Status::Ok));
-    frame.meta = meta.into();
-    frame
 }

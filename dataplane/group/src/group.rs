@@ -164,7 +164,7 @@ impl Group {
             enable_elect: !abstention.is_on(),
             ..(*raft_config).clone()
         });
-        let network = NetworkFactory::new(peers, replica.clone(), config.commit_hold);
+        let network = NetworkFactory::new(peers, replica.clone(), config);
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
@@ -247,6 +247,10 @@ impl Group {
 
     pub(crate) fn raft(&self) -> &Raft<TypeConfig, Machine> {
         &self.inner.raft
+    }
+
+    pub(crate) fn config(&self) -> &GroupConfig {
+        &self.inner.config
     }
 
     pub(crate) fn streams(&self) -> &AppendStreams {

@@ -73,6 +73,11 @@ impl Cluster {
         cluster
     }
 
+    /// Nodes that start from now on have these times.
+    pub fn set_times(&self, config: GroupConfig) {
+        self.net.set_config(config);
+    }
+
     /// Starts a node with an empty store.
     pub async fn add(&self, replica: ReplicaId) -> Rc<Node> {
         self.restart(Medium::format(replica).await).await

@@ -3,7 +3,7 @@
 use ogee_group::{GroupConfig, ReplicaNode};
 use ogee_proto::id::ReplicaId;
 use ogee_transport::Endpoint;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ pub struct Net {
     cluster: u64,
     live: RefCell<BTreeSet<Run>>,
     deaf: RefCell<BTreeSet<Run>>,
-    config: GroupConfig,
+    config: Cell<GroupConfig>,
 }
 
 impl Net {
@@ -28,7 +28,7 @@ impl Net {
             cluster: NEXT.fetch_add(1, Ordering::Relaxed),
             live: RefCell::default(),
             deaf: RefCell::default(),
-            config,
+            config: Cell::new(config),
         }
     }
 
@@ -46,7 +46,12 @@ impl Net {
 
     /// Times of the cluster's groups.
     pub const fn config(&self) -> GroupConfig {
-        self.config
+        self.config.get()
+    }
+
+    /// Nodes that start from now on have these times.
+    pub fn set_config(&self, config: GroupConfig) {
+        self.config.set(config);
     }
 
     /// A node gets answers, but nobody's requests.
