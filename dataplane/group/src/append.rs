@@ -17,7 +17,7 @@ use ogee_proto::wire::{FrameHeader, Status};
 use ogee_runtime::channel::mpsc;
 use ogee_transport::{Frame, Peer, PeerId};
 use openraft::EntryPayload;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -158,6 +158,10 @@ impl Group {
         request: &FrameHeader,
         result: &StreamAppendResult<TypeConfig>,
     ) -> Frame {
+        if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
+            // The leader has something to say, and its word has just renewed openraft's own timer.
+            self.wake();
+        }
         let mut meta = Vec::with_capacity(32);
         put_append_result(&mut meta, result, self.config().promised());
         let mut frame = Frame::new(stream_reply(request, Status::Ok));

@@ -110,7 +110,8 @@ impl Lease {
         self.handed_over.set(Some(Self::term(raft)));
     }
 
-    fn is_handed_over(&self, term: u64) -> bool {
+    /// Whether that term was to be handed over.
+    pub(crate) fn is_handed_over(&self, term: u64) -> bool {
         self.handed_over.get().is_some_and(|over| over >= term)
     }
 

@@ -20,10 +20,12 @@
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
 //! | `metrics` | time per stage |
+//! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
 //! | `peers` | where the other replicas are |
 
 mod acks;
 mod append;
+mod beat;
 mod checkpoint;
 mod codec;
 mod command;
@@ -43,6 +45,7 @@ mod network;
 mod overlay;
 mod pacer;
 mod peers;
+mod quiet;
 mod read;
 mod replica;
 mod rt;
@@ -50,6 +53,7 @@ mod session;
 mod snapshot;
 mod state;
 mod types;
+mod watch;
 
 #[cfg(test)]
 mod codec_tests;
@@ -68,3 +72,4 @@ pub use metrics::{BUCKETS, GroupMetrics, Histogram, HistogramSnapshot};
 pub use peers::PeerBook;
 pub use read::ReadRun;
 pub use types::ReplicaNode;
+pub use watch::Watch;

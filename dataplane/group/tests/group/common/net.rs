@@ -2,9 +2,10 @@
 
 use ogee_group::{GroupConfig, ReplicaNode};
 use ogee_proto::id::ReplicaId;
+use ogee_proto::wire::FrameKind;
 use ogee_transport::Endpoint;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A node from its start to its crash. Never the same twice, in no cluster.
@@ -20,6 +21,7 @@ pub struct Net {
     live: RefCell<BTreeSet<Run>>,
     deaf: RefCell<BTreeSet<Run>>,
     config: Cell<GroupConfig>,
+    heard: RefCell<BTreeMap<u8, u64>>,
 }
 
 impl Net {
@@ -29,6 +31,7 @@ impl Net {
             live: RefCell::default(),
             deaf: RefCell::default(),
             config: Cell::new(config),
+            heard: RefCell::default(),
         }
     }
 
@@ -52,6 +55,17 @@ impl Net {
     /// Nodes that start from now on have these times.
     pub fn set_config(&self, config: GroupConfig) {
         self.config.set(config);
+    }
+
+    /// A request has reached its node.
+    pub fn count(&self, kind: FrameKind) {
+        *self.heard.borrow_mut().entry(kind.encode()).or_default() += 1;
+    }
+
+    /// Requests that have reached any node.
+    pub fn heard(&self, kind: FrameKind) -> u64 {
+        let heard = self.heard.borrow();
+        heard.get(&kind.encode()).copied().unwrap_or(0)
     }
 
     /// A node gets answers, but nobody's requests.
