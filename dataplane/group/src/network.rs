@@ -313,6 +313,8 @@ struct Window {
     unanswered: RefCell<VecDeque<Sent>>,
     state: Cell<Sending>,
     changed: Notify,
+    /// There is a request without an answer, after a time without any.
+    begun: Notify,
 }
 
 /// A request without an answer.
@@ -342,11 +344,25 @@ impl Default for Window {
             unanswered: RefCell::default(),
             state: Cell::new(Sending::Open),
             changed: Notify::new(),
+            begun: Notify::new(),
         }
     }
 }
 
 impl Window {
+    /// A request goes out now.
+    fn sent(&self, permit: Permit, term: u64) {
+        let mut unanswered = self.unanswered.borrow_mut();
+        if unanswered.is_empty() {
+            self.begun.notify_all();
+        }
+        unanswered.push_back(Sent {
+            _permit: permit,
+            at: ogee_runtime::now(),
+            term,
+        });
+    }
+
     fn end(&self, state: Sending) {
         self.state.set(state);
         self.changed.notify_all();
@@ -387,11 +403,7 @@ impl Pump {
             is_first = false;
             // The permit comes back with the answer.
             let permit = self.window.semaphore.acquire(1).await;
-            self.window.unanswered.borrow_mut().push_back(Sent {
-                _permit: permit,
-                at: ogee_runtime::now(),
-                term: request.vote.leader_id.term,
-            });
+            self.window.sent(permit, request.vote.leader_id.term);
             let mut frame = Frame::new(self.header);
             if let Err(error) = fill(&self.replica, &mut frame, &request).await {
                 tracing::warn!(copyset = %self.replica.copyset, %error, "append stream ends");
@@ -460,14 +472,19 @@ struct Answers {
 }
 
 /// Breaks a stream off whose oldest request goes unanswered: the peer's connection may live while
-/// its log is full, and openraft purges nothing that it believes to be on its way.
+/// its log is full, and openraft purges nothing that it believes to be on its way. Costs an idle
+/// stream nothing.
 async fn watch_progress(window: Rc<Window>) {
     loop {
-        ogee_runtime::sleep(ANSWER_WAIT / 3).await;
+        let begun = window.begun.notified();
         let oldest = window.unanswered.borrow().front().map(|sent| sent.at);
-        if oldest.is_some_and(|sent| ogee_runtime::now() - sent > ANSWER_WAIT) {
-            window.end(Sending::Failed);
-            return;
+        match oldest {
+            None => begun.await,
+            Some(sent) if ogee_runtime::now() >= sent + ANSWER_WAIT => {
+                window.end(Sending::Failed);
+                return;
+            }
+            Some(sent) => ogee_runtime::sleep_until(sent + ANSWER_WAIT).await,
         }
     }
 }

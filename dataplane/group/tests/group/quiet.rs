@@ -96,6 +96,24 @@ fn a_busy_group_is_not_quiet_and_one_told_never_is_not_either() {
 }
 
 #[test]
+fn a_group_with_a_member_that_is_gone_stays_awake() {
+    run(async {
+        let cluster = Cluster::with_times(DROWSY).await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        let leader = cluster.leader().await;
+        cluster.followers().await[0].cut_off();
+        disk.write(0, 0, 1, 1).await;
+        let began = now();
+        while now() - began < 5 * DROWSY.quiet_after {
+            assert!(!leader.group.report().is_quiet);
+            pause().await;
+        }
+        disk.check().await;
+        cluster.end().await;
+    });
+}
+
+#[test]
 fn the_first_request_wakes_it_and_it_goes_quiet_again() {
     run(async {
         let (cluster, disk, leader) = quiet_group().await;
@@ -106,7 +124,9 @@ fn the_first_request_wakes_it_and_it_goes_quiet_again() {
             assert_eq!(leader.mutate(write).await.status, Status::Ok);
             println!("first write to a quiet group: {:?}", now() - began);
             disk.expect(0, 0, vec![tag]);
-            assert!(!leader.group.report().is_quiet);
+            let nodes = cluster.nodes().into_iter();
+            let awake = nodes.filter(|node| !node.group.report().is_quiet);
+            assert!(awake.count() >= 2, "who acknowledged it is awake");
             until_quiet(&cluster).await;
             let began = now();
             let head = disk.head(CommandKind::Write, 0, 0, 1);

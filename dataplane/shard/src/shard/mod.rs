@@ -17,7 +17,7 @@ pub(crate) use life::{ShardSetup, run};
 
 use crate::limit::ADMITTED_BYTES_MAX;
 use hosted::Hosted;
-use ogee_group::{GroupConfig, GroupMetrics, PeerBook};
+use ogee_group::{GroupConfig, GroupMetrics, PeerBook, Watch};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
 use std::cell::{Cell, RefCell};
@@ -31,6 +31,7 @@ pub(crate) struct Shard {
     stores: Vec<OpenStore>,
     groups: RefCell<BTreeMap<CopysetId, Hosted>>,
     peers: Rc<PeerBook>,
+    watch: Rc<Watch>,
     config: GroupConfig,
     metrics: Rc<GroupMetrics>,
     /// Payload bytes of the clients' requests under way.
@@ -49,6 +50,7 @@ impl Shard {
             number,
             stores,
             groups: RefCell::default(),
+            watch: Watch::start(peers.clone(), config),
             peers,
             config,
             metrics: Rc::default(),
