@@ -139,18 +139,18 @@ fn another_version_is_refused_with_both_named() {
     assert!(
         error
             .to_string()
-            .contains("peer speaks wire version 9, this process speaks 1")
+            .contains("peer speaks wire version 9, this process speaks 2")
     );
 }
 
 #[test]
 fn another_version_is_named_even_if_its_checksum_lies_elsewhere() {
     let mut bytes = ping();
-    bytes[4] = 2;
+    bytes[4] = 1;
     assert_eq!(
         FrameHeader::decode(&bytes),
         Err(WireError::Version {
-            peer: 2,
+            peer: 1,
             ours: WIRE_VERSION
         })
     );

@@ -98,6 +98,7 @@ pub(crate) struct RaftSettings {
     pub(crate) election_min_ms: Option<u64>,
     pub(crate) election_max_ms: Option<u64>,
     pub(crate) lease_reads: Option<bool>,
+    pub(crate) quiet_after_ms: Option<u64>,
 }
 
 fn one() -> u64 {
@@ -149,6 +150,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "election_min_ms",
     "election_max_ms",
     "lease_reads",
+    "quiet_after_ms",
 ];
 
 /// Settings of a metadata server.

@@ -11,6 +11,7 @@ use crate::types::RaftStoredMembership;
 use ogee_runtime::Instant;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The newest answered request of each follower.
 #[derive(Debug, Default)]
@@ -20,26 +21,29 @@ pub(crate) struct Acks {
 
 /// A follower accepted what the leader of `term` sent it at `sent`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Ack {
-    term: u64,
-    sent: Instant,
+pub(crate) struct Ack {
+    pub(crate) term: u64,
+    pub(crate) sent: Instant,
+    /// For how long it refuses its vote to others from then on.
+    pub(crate) promised: Duration,
 }
 
 impl Acks {
     /// Replica `from` accepted a request of this leader.
-    pub(crate) fn note(&self, from: u64, term: u64, sent: Instant) {
-        let ack = Ack { term, sent };
+    pub(crate) fn note(&self, from: u64, ack: Ack) {
         let mut newest = self.newest.borrow_mut();
         let known = newest.entry(from).or_insert(ack);
         *known = (*known).max(ack);
     }
 
     /// The latest moment such that a majority has accepted something sent at it or later, counting
-    /// the leader itself, `me`. None if there is none, or if `me` is no voter.
+    /// the leader itself, `me`, and nobody who promises less than `promised`. None if there is none,
+    /// or if `me` is no voter.
     pub(crate) fn majority_since(
         &self,
         me: u64,
         term: u64,
+        promised: Duration,
         membership: &RaftStoredMembership,
     ) -> Option<Instant> {
         if !membership.voter_ids().any(|id| id == me) {
@@ -47,16 +51,22 @@ impl Acks {
         }
         let mut since = ogee_runtime::now();
         for voters in membership.get_joint_config() {
-            since = since.min(self.majority_of(voters, me, term)?);
+            since = since.min(self.majority_of(voters, me, term, promised)?);
         }
         Some(since)
     }
 
-    fn majority_of(&self, voters: &BTreeSet<u64>, me: u64, term: u64) -> Option<Instant> {
+    fn majority_of(
+        &self,
+        voters: &BTreeSet<u64>,
+        me: u64,
+        term: u64,
+        promised: Duration,
+    ) -> Option<Instant> {
         let newest = self.newest.borrow();
         let sent = |id: &u64| match newest.get(id) {
             _ if *id == me => Some(ogee_runtime::now()),
-            Some(ack) if ack.term == term => Some(ack.sent),
+            Some(ack) if ack.term == term && ack.promised >= promised => Some(ack.sent),
             _ => None,
         };
         let mut times: Vec<Instant> = voters.iter().filter_map(sent).collect();
@@ -67,8 +77,9 @@ impl Acks {
 
 #[cfg(test)]
 mod tests {
-    use super::Acks;
+    use super::{Ack, Acks};
     use crate::types::{RaftStoredMembership, ReplicaNode};
+    use ogee_runtime::Instant;
     use openraft::Membership;
     use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
@@ -87,29 +98,63 @@ mod tests {
         RaftStoredMembership::new(None, membership)
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    const fn ack(sent: Instant) -> Ack {
+        Ack {
+            term: 5,
+            sent,
+            promised: SECOND,
+        }
+    }
+
+    #[test]
+    fn who_promises_too_little_is_not_counted() {
+        ogee_runtime::executor::block_on(async {
+            let (acks, three) = (Acks::default(), of(&[&[1, 2, 3]]));
+            let sent = ogee_runtime::now();
+            acks.note(2, ack(sent));
+            assert_eq!(acks.majority_since(1, 5, SECOND, &three), Some(sent));
+            let longer = SECOND + Duration::from_millis(1);
+            assert_eq!(acks.majority_since(1, 5, longer, &three), None);
+            // It has restarted with less, and forgotten what it promised before.
+            let short = Ack {
+                sent: sent + Duration::from_millis(1),
+                promised: SECOND / 2,
+                ..ack(sent)
+            };
+            acks.note(2, short);
+            assert_eq!(acks.majority_since(1, 5, SECOND, &three), None);
+        });
+    }
+
     #[test]
     fn a_majority_is_as_fresh_as_its_stalest_member() {
         ogee_runtime::executor::block_on(async {
             let (acks, three) = (Acks::default(), of(&[&[1, 2, 3]]));
-            assert_eq!(acks.majority_since(1, 5, &three), None);
+            assert_eq!(acks.majority_since(1, 5, SECOND, &three), None);
             let base = ogee_runtime::now() - Duration::from_secs(1);
             let at = |ms| base + Duration::from_millis(ms);
-            acks.note(2, 5, at(10));
-            assert_eq!(acks.majority_since(1, 5, &three), Some(at(10)));
-            acks.note(3, 5, at(30));
-            acks.note(3, 5, at(20));
-            assert_eq!(acks.majority_since(1, 5, &three), Some(at(30)));
-            assert_eq!(acks.majority_since(1, 6, &three), None, "of an older term");
-            assert_eq!(acks.majority_since(9, 5, &three), None, "no voter");
+            acks.note(2, ack(at(10)));
+            assert_eq!(acks.majority_since(1, 5, SECOND, &three), Some(at(10)));
+            acks.note(3, ack(at(30)));
+            acks.note(3, ack(at(20)));
+            assert_eq!(acks.majority_since(1, 5, SECOND, &three), Some(at(30)));
+            assert_eq!(
+                acks.majority_since(1, 6, SECOND, &three),
+                None,
+                "of an older term"
+            );
+            assert_eq!(acks.majority_since(9, 5, SECOND, &three), None, "no voter");
             let five = of(&[&[1, 2, 3, 4, 5]]);
-            assert_eq!(acks.majority_since(1, 5, &five), Some(at(10)));
+            assert_eq!(acks.majority_since(1, 5, SECOND, &five), Some(at(10)));
             let joint = of(&[&[1, 2, 3], &[1, 4, 5]]);
-            assert_eq!(acks.majority_since(1, 5, &joint), None);
-            acks.note(4, 5, at(5));
-            assert_eq!(acks.majority_since(1, 5, &joint), Some(at(5)));
+            assert_eq!(acks.majority_since(1, 5, SECOND, &joint), None);
+            acks.note(4, ack(at(5)));
+            assert_eq!(acks.majority_since(1, 5, SECOND, &joint), Some(at(5)));
             let left = of(&[&[2, 3]]);
-            assert_eq!(acks.majority_since(1, 5, &left), None);
-            assert!(acks.majority_since(1, 5, &of(&[&[1]])).is_some());
+            assert_eq!(acks.majority_since(1, 5, SECOND, &left), None);
+            assert!(acks.majority_since(1, 5, SECOND, &of(&[&[1]])).is_some());
         });
     }
 }

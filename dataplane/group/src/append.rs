@@ -17,7 +17,7 @@ use ogee_proto::wire::{FrameHeader, Status};
 use ogee_runtime::channel::mpsc;
 use ogee_transport::{Frame, Peer, PeerId};
 use openraft::EntryPayload;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -77,7 +77,7 @@ impl Group {
             match group.raft().append_entries(request).await {
                 Ok(response) => {
                     let result = response.into_stream_result(prev, matched);
-                    answer(&peer, reply_with(&header, &result));
+                    answer(&peer, group.append_reply(&header, &result));
                 }
                 Err(_stopped) => answer(&peer, Frame::new(stream_reply(&header, Status::Io))),
             }
@@ -136,7 +136,8 @@ impl Group {
             match futures_util::future::select(next, &mut closed).await {
                 futures_util::future::Either::Left((Some(Ok(result)), _)) => {
                     drop(promised.borrow_mut().pop_front());
-                    if peer.reply_wait(reply_with(&header, &result)).await.is_err() {
+                    let reply = self.append_reply(&header, &result);
+                    if peer.reply_wait(reply).await.is_err() {
                         return;
                     }
                 }
@@ -147,6 +148,25 @@ impl Group {
                 _ => return,
             }
         }
+    }
+}
+
+impl Group {
+    /// What was accepted, and what it promises the leader.
+    fn append_reply(
+        &self,
+        request: &FrameHeader,
+        result: &StreamAppendResult<TypeConfig>,
+    ) -> Frame {
+        if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
+            // The leader has something to say, and its word has just renewed openraft's own timer.
+            self.wake();
+        }
+        let mut meta = Vec::with_capacity(32);
+        put_append_result(&mut meta, result, self.config().promised());
+        let mut frame = Frame::new(stream_reply(request, Status::Ok));
+        frame.meta = meta.into();
+        frame
     }
 }
 
@@ -168,12 +188,4 @@ fn stream_reply(request: &FrameHeader, status: Status) -> FrameHeader {
     let mut header = FrameHeader::reply(request, status);
     header.stream = request.stream;
     header
-}
-
-fn reply_with(request: &FrameHeader, result: &StreamAppendResult<TypeConfig>) -> Frame {
-    let mut meta = Vec::with_capacity(32);
-    put_append_result(&mut meta, result);
-    let mut frame = Frame::new(stream_reply(request, Status::Ok));
-    frame.meta = meta.into();
-    frame
 }

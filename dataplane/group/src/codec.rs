@@ -20,6 +20,7 @@ use openraft::raft::{
     VoteRequest, VoteResponse,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// What kind of entry a log record holds (opaque to the log).
 pub(crate) const ENTRY_BLANK: u8 = 0;
@@ -282,7 +283,13 @@ fn get_append_entry(
     entry_from(id, kind, head, payload)
 }
 
-pub(crate) fn put_append_result(out: &mut Vec<u8>, result: &StreamAppendResult<TypeConfig>) {
+/// `promised`: for how long the follower refuses its vote to others, in whole milliseconds.
+pub(crate) fn put_append_result(
+    out: &mut Vec<u8>,
+    result: &StreamAppendResult<TypeConfig>,
+    promised: Duration,
+) {
+    Writer::new(out).u32(u32::try_from(promised.as_millis()).unwrap_or(u32::MAX));
     match result {
         Ok(matched) => {
             Writer::new(out).u8(0);
@@ -299,20 +306,28 @@ pub(crate) fn put_append_result(out: &mut Vec<u8>, result: &StreamAppendResult<T
     }
 }
 
-pub(crate) fn get_append_result(meta: &[u8]) -> Result<StreamAppendResult<TypeConfig>, WireError> {
+/// The result, and the follower's promise.
+pub(crate) fn get_append_result(
+    meta: &[u8],
+) -> Result<(StreamAppendResult<TypeConfig>, Duration), WireError> {
     let mut from = Reader::new(meta);
-    match from.u8("append result")? {
-        0 => Ok(Ok(get_log_id(&mut from)?)),
+    let promised = Duration::from_millis(from.u32("promised")?.into());
+    let result = match from.u8("append result")? {
+        0 => Ok(get_log_id(&mut from)?),
         1 => {
             let at = get_log_id(&mut from)?.ok_or(WireError::Truncated { field: "conflict" })?;
-            Ok(Err(StreamAppendError::Conflict(at)))
+            Err(StreamAppendError::Conflict(at))
         }
-        2 => Ok(Err(StreamAppendError::HigherVote(get_vote(&mut from)?))),
-        raw => Err(WireError::Field {
-            field: "append result",
-            value: raw.into(),
-        }),
-    }
+        2 => Err(StreamAppendError::HigherVote(get_vote(&mut from)?)),
+        raw => {
+            return Err(WireError::Field {
+                field: "append result",
+                value: raw.into(),
+            });
+        }
+    };
+    from.finish("append result")?;
+    Ok((result, promised))
 }
 
 pub(crate) fn put_vote_request(

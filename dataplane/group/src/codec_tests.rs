@@ -26,6 +26,7 @@ use openraft::raft::{
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 fn log_id() -> impl Strategy<Value = RaftLogId> {
     (any::<u64>(), any::<u64>()).prop_map(|(term, index)| to_raft(LogId::new(term, index)))
@@ -253,15 +254,21 @@ proptest! {
     }
 
     #[test]
-    fn append_results(id in maybe_log_id(), conflict in log_id(), vote in vote()) {
+    fn append_results(
+        id in maybe_log_id(),
+        conflict in log_id(),
+        vote in vote(),
+        promised_ms in any::<u32>(),
+    ) {
+        let promised = Duration::from_millis(promised_ms.into());
         for result in [
             Ok(id),
             Err(StreamAppendError::Conflict(conflict)),
             Err(StreamAppendError::HigherVote(vote)),
         ] {
             let mut out = Vec::new();
-            put_append_result(&mut out, &result);
-            prop_assert_eq!(get_append_result(&out), Ok(result));
+            put_append_result(&mut out, &result, promised);
+            prop_assert_eq!(get_append_result(&out), Ok((result, promised)));
         }
     }
 

@@ -17,6 +17,8 @@ pub struct GroupConfig {
     /// Whether leaders serve reads without asking a majority while their lease lasts. Off where a
     /// host can be stopped without its clock (a paused virtual machine).
     pub lease_reads: bool,
+    /// A group without a request for so long turns its ticks off; zero: never.
+    pub quiet_after: Duration,
 }
 
 impl Default for GroupConfig {
@@ -27,6 +29,7 @@ impl Default for GroupConfig {
             election_max: Duration::from_millis(1000),
             commit_hold: Duration::from_millis(3),
             lease_reads: true,
+            quiet_after: Duration::from_secs(5),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The answering side of votes and leadership transfers.
 //!
-//! A replica that has just started abstains for a while, see `lease`.
+//! A replica that has just started abstains for a while, see `lease`; one that is quiet stands by the
+//! leader whose beats it hears, see `quiet`.
 
 use crate::codec::{get_transfer, get_vote_request, put_vote_response};
 use crate::group::Group;
@@ -15,7 +16,7 @@ impl Group {
             Err(error) => return self.bad_request(&frame.header, &error),
         };
         // A handover has its leader's blessing, whatever we promised.
-        if self.abstains() && !request.leadership_transfer {
+        if !request.leadership_transfer && (self.abstains() || self.stands_by_leader()) {
             return Frame::new(FrameHeader::reply(&frame.header, Status::Retry));
         }
         let answer = if is_pre_vote {
@@ -23,6 +24,10 @@ impl Group {
         } else {
             self.raft().vote(request).await
         };
+        if !is_pre_vote {
+            // Somebody stands, so the leader is not what this replica was quiet for.
+            self.wake();
+        }
         let Ok(response) = answer else {
             return Frame::new(FrameHeader::reply(&frame.header, Status::Io));
         };
@@ -39,6 +44,7 @@ impl Group {
             Ok(request) => request,
             Err(error) => return self.bad_request(&frame.header, &error),
         };
+        self.wake();
         let status = match self.raft().handle_transfer_leader(request).await {
             Ok(Ok(())) => Status::Ok,
             Ok(Err(refused)) => {

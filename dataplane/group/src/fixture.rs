@@ -6,6 +6,7 @@ use crate::keeper::StoreKeeper;
 use crate::metrics::GroupMetrics;
 use crate::peers::PeerBook;
 use crate::types::ReplicaNode;
+use crate::watch::Watch;
 use ogee_device::Device;
 use ogee_log::{Log, LogOptions, LogRegion};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
@@ -40,16 +41,19 @@ impl Lone {
         let log = open_log(&store).await;
         Group::create(&store, COPYSET, REPLICA).await.unwrap();
         let hello = Hello::new(Role::Chunkserver, 1, "lone");
+        let config = GroupConfig {
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(400),
+            ..GroupConfig::default()
+        };
+        let peers = Rc::new(PeerBook::new(hello, CallerOptions::default()));
         let params = GroupParams {
             copyset: COPYSET,
             log: log.clone(),
             store: store.clone(),
-            peers: Rc::new(PeerBook::new(hello, CallerOptions::default())),
-            config: GroupConfig {
-                election_min: Duration::from_millis(300),
-                election_max: Duration::from_millis(400),
-                ..GroupConfig::default()
-            },
+            watch: Watch::start(peers.clone(), config),
+            peers,
+            config,
             metrics: Rc::new(GroupMetrics::default()),
         };
         let group = Group::open(params).await.unwrap();

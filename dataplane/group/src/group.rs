@@ -20,10 +20,12 @@ use crate::machine::Machine;
 use crate::metrics::GroupMetrics;
 use crate::network::NetworkFactory;
 use crate::peers::PeerBook;
+use crate::quiet::{Phase, Quiet};
 use crate::read::ReadRun;
 use crate::replica::Replica;
 use crate::snapshot::Incoming;
 use crate::types::{ReplicaNode, TypeConfig, from_raft};
+use crate::watch::Watch;
 use ogee_log::Log;
 use ogee_proto::id::{CopysetId, LogId, ReplicaId, Term, VolumeId};
 use ogee_proto::unit::BlockIndex;
@@ -35,7 +37,7 @@ use openraft::errors::{
 };
 use openraft::{Raft, ServerState};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +61,8 @@ pub struct GroupParams {
     pub store: Store,
     /// How to reach its peers.
     pub peers: Rc<PeerBook>,
+    /// Who watches over the shard's groups.
+    pub watch: Rc<Watch>,
     /// Times.
     pub config: GroupConfig,
     /// Where to count, shared by the shard's groups.
@@ -84,6 +88,8 @@ pub struct GroupReport {
     pub last_log: u64,
     /// Whether the group still runs.
     pub is_running: bool,
+    /// Whether its ticks are off here, for want of requests.
+    pub is_quiet: bool,
 }
 
 /// Outcome of a request.
@@ -114,7 +120,17 @@ struct Inner {
     streams: AppendStreams,
     incoming: Incoming,
     abstention: Abstention,
+    quiet: Quiet,
     config: GroupConfig,
+}
+
+/// A group that may be gone.
+pub(crate) struct WeakGroup(Weak<Inner>);
+
+impl WeakGroup {
+    pub(crate) fn upgrade(&self) -> Option<Group> {
+        self.0.upgrade().map(|inner| Group { inner })
+    }
 }
 
 impl Group {
@@ -148,6 +164,7 @@ impl Group {
             log,
             store,
             peers,
+            watch,
             config,
             metrics,
         } = params;
@@ -164,7 +181,7 @@ impl Group {
             enable_elect: !abstention.is_on(),
             ..(*raft_config).clone()
         });
-        let network = NetworkFactory::new(peers, replica.clone(), config.commit_hold);
+        let network = NetworkFactory::new(peers, replica.clone(), config);
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
@@ -178,12 +195,14 @@ impl Group {
             streams: AppendStreams::default(),
             incoming: Incoming::default(),
             abstention,
+            quiet: Quiet::default(),
             config,
         };
         let group = Self {
             inner: Rc::new(inner),
         };
         group.end_abstention_in_time();
+        watch.add(&group);
         Ok(group)
     }
 
@@ -249,6 +268,43 @@ impl Group {
         &self.inner.raft
     }
 
+    pub(crate) fn quiet(&self) -> &Quiet {
+        &self.inner.quiet
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakGroup {
+        WeakGroup(Rc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        self.inner.linearizer.lease()
+    }
+
+    /// Whether leadership in this term was to be handed over.
+    pub(crate) fn hands_over(&self, term: u64) -> bool {
+        self.lease().is_handed_over(term)
+    }
+
+    /// Whether the group still runs.
+    pub(crate) fn is_running(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        metrics.borrow_watched().running_state.is_ok()
+    }
+
+    /// The other members and their endpoints, as the membership names them.
+    pub(crate) fn others(&self) -> Vec<(ReplicaId, String)> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let nodes = metrics.membership_config.membership().nodes();
+        let others = nodes.filter(|(id, _)| **id != metrics.id);
+        let others = others.map(|(id, node)| (ReplicaId::new(*id), node.endpoint.clone()));
+        others.collect()
+    }
+
+    pub(crate) fn config(&self) -> &GroupConfig {
+        &self.inner.config
+    }
+
     pub(crate) fn streams(&self) -> &AppendStreams {
         &self.inner.streams
     }
@@ -270,6 +326,7 @@ impl Group {
     }
 
     async fn replicate(&self, command: Command) -> Outcome {
+        self.touch_and_lead().await;
         if let Err(status) = self.precheck(&command) {
             return Outcome::of(status);
         }
@@ -416,7 +473,8 @@ impl Group {
         Ok(present)
     }
 
-    async fn linearize(&self) -> Result<(), Outcome> {
+    pub(crate) async fn linearize(&self) -> Result<(), Outcome> {
+        self.touch();
         let checked = self.inner.linearizer.check(&self.inner.raft).await;
         checked.map_err(|why| match why {
             NotReadable::Forward(leader) => Outcome {
@@ -441,10 +499,11 @@ impl Group {
     /// # Errors
     /// [`GroupError::Stopped`] when the group has stopped.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<bool, GroupError> {
+        self.touch_and_lead().await;
         if !self.is_caught_up(to) {
             return Ok(false);
         }
-        self.inner.linearizer.lease().hand_over(&self.inner.raft);
+        self.lease().hand_over(&self.inner.raft);
         let asked = self.inner.raft.trigger().transfer_leader(to.get()).await;
         asked.map_err(|fatal| self.stopped(&fatal))?;
         Ok(true)
@@ -483,6 +542,7 @@ impl Group {
         &self,
         members: BTreeMap<ReplicaId, ReplicaNode>,
     ) -> Result<(), Outcome> {
+        self.touch_and_lead().await;
         let current: Vec<u64> = self.inner.raft.voter_ids().collect();
         let voters = members
             .keys()
@@ -523,6 +583,7 @@ impl Group {
             applied: applied.unwrap_or_default(),
             last_log: metrics.last_log_index.unwrap_or(0),
             is_running: metrics.running_state.is_ok(),
+            is_quiet: self.phase() != Phase::Awake,
         }
     }
 
@@ -609,7 +670,7 @@ impl Group {
 }
 
 /// From 0 to 1.
-fn random_fraction() -> f64 {
+pub(crate) fn random_fraction() -> f64 {
     let random = u32::try_from(ogee_runtime::random_u64() >> 32).unwrap_or(0);
     f64::from(random) / f64::from(u32::MAX)
 }

@@ -4,7 +4,8 @@
 //! *Owner*: the group; single-threaded.
 //! *Invariants*: while [`Lease::holds`], no other replica can have become leader. A majority
 //! acknowledged something that this leader sent at most 0.8 of a lease ago, and refuses its vote
-//! to anybody for a whole lease from when it came there (clocks may drift by a fifth of that).
+//! to anybody for a whole lease from when it came there (clocks may drift by a fifth of that): each
+//! says with its acknowledgement for how long, and one that says less does not count.
 //! What breaks this ends the lease: a handover asks for votes in spite of it, so its term has no
 //! lease any more; a restarted replica has forgotten what it promised, so it neither votes nor
 //! stands for one lease ([`Abstention`]); a suspended host's clock stood still, so what was
@@ -29,8 +30,9 @@ const SUSPEND_SLACK: Duration = Duration::from_millis(1);
 pub(crate) struct Lease {
     me: u64,
     acks: Rc<Acks>,
-    /// How long an acknowledgement counts; none: no lease at all.
-    len: Option<Duration>,
+    /// For how long a follower must refuse its vote to others for its acknowledgement to count;
+    /// none: no lease at all.
+    promised: Option<Duration>,
     /// The term in which a round to a majority has shown all that was committed before it.
     confirmed: Cell<Option<u64>>,
     /// The newest term that was to be handed over.
@@ -47,7 +49,7 @@ impl Lease {
         Self {
             me,
             acks,
-            len: is_on.then(|| promised * 4 / 5),
+            promised: is_on.then_some(promised),
             confirmed: Cell::new(None),
             handed_over: Cell::new(None),
             suspended: Cell::new(ogee_runtime::suspended_time()),
@@ -57,7 +59,7 @@ impl Lease {
 
     /// Whether a read that has arrived may be served from this replica's state as it is now.
     pub(crate) fn holds(&self, raft: &Raft<TypeConfig, Machine>) -> bool {
-        let Some(len) = self.len else {
+        let Some(promised) = self.promised else {
             return false;
         };
         let metrics = raft.metrics();
@@ -70,9 +72,11 @@ impl Lease {
         let now = ogee_runtime::now();
         self.look_for_suspension(now);
         let membership = &metrics.membership_config;
-        let sent = self.acks.majority_since(self.me, term, membership);
+        let sent = self
+            .acks
+            .majority_since(self.me, term, promised, membership);
         sent.is_some_and(|sent| {
-            now < sent + len && self.since.get().is_none_or(|since| sent > since)
+            now < sent + promised * 4 / 5 && self.since.get().is_none_or(|since| sent > since)
         })
     }
 
@@ -81,7 +85,10 @@ impl Lease {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let (term, membership) = (metrics.current_term, &metrics.membership_config);
-        let sent = self.acks.majority_since(self.me, term, membership);
+        // Leadership then needs no promise.
+        let sent = self
+            .acks
+            .majority_since(self.me, term, Duration::ZERO, membership);
         sent.is_some_and(|sent| sent >= since)
     }
 
@@ -103,7 +110,8 @@ impl Lease {
         self.handed_over.set(Some(Self::term(raft)));
     }
 
-    fn is_handed_over(&self, term: u64) -> bool {
+    /// Whether that term was to be handed over.
+    pub(crate) fn is_handed_over(&self, term: u64) -> bool {
         self.handed_over.get().is_some_and(|over| over >= term)
     }
 

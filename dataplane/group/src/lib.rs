@@ -21,10 +21,12 @@
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
 //! | `metrics` | time per stage |
+//! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
 //! | `peers` | where the other replicas are |
 
 mod acks;
 mod append;
+mod beat;
 mod checkpoint;
 mod codec;
 mod command;
@@ -44,6 +46,7 @@ mod network;
 mod overlay;
 mod pacer;
 mod peers;
+mod quiet;
 mod read;
 mod replica;
 mod room;
@@ -52,6 +55,7 @@ mod session;
 mod snapshot;
 mod state;
 mod types;
+mod watch;
 
 #[cfg(test)]
 mod codec_tests;
@@ -70,3 +74,4 @@ pub use metrics::{BUCKETS, GroupMetrics, Histogram, HistogramSnapshot};
 pub use peers::PeerBook;
 pub use read::ReadRun;
 pub use types::ReplicaNode;
+pub use watch::Watch;

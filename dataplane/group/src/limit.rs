@@ -1,6 +1,8 @@
 //! Limits of the group layer.
 
-use ogee_proto::limit::{BLOCKS_PER_CHUNK, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX};
+use ogee_proto::limit::{
+    BLOCKS_PER_CHUNK, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX,
+};
 use std::time::Duration;
 
 /// Payload bytes of one `AppendEntries`: one device round of the follower's log.
@@ -16,6 +18,8 @@ pub const APPEND_REPLIES_MAX: usize = 2 * APPEND_WINDOW;
 /// Entries that the target of a leadership transfer may still lack: under load there always are
 /// some on their way, and the target waits for them for an election time.
 pub const TRANSFER_LAG_MAX: u64 = 2 * APPEND_WINDOW as u64;
+/// Quiet groups of one beat; more go in several. Bounds its meta to 144 KiB.
+pub const BEATS_MAX: usize = 4096;
 /// Encoded length of a command's head in a log record.
 pub const COMMAND_HEAD_LEN: usize = 66;
 /// Free room below which a log is not kept for a replica that is being copied to.
@@ -55,4 +59,5 @@ const _: () = assert!(
     APPEND_WINDOW <= 64,
     "openraft's follower buffers 64 requests"
 );
+const _: () = assert!(4 + 36 * BEATS_MAX <= FRAME_META_MAX);
 const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(SNAPSHOT_PIECE_BLOCKS));

@@ -8,10 +8,12 @@
 //! *On failure*: a lost connection ends the stream with `Unreachable`, so that openraft forgets what
 //! was in flight (and may purge), backs off and probes again.
 
+use crate::acks::Ack;
 use crate::codec::{
     get_append_result, get_vote_response, put_append, put_transfer, put_vote_request,
 };
 use crate::command::PayloadRef;
+use crate::config::GroupConfig;
 use crate::limit::{APPEND_REPLIES_MAX, APPEND_WINDOW};
 use crate::machine::SnapshotState;
 use crate::metrics::GroupMetrics;
@@ -25,7 +27,7 @@ use ogee_proto::id::{ClientId, Epoch, LogIndex, ReplicaId, RequestId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
 use ogee_runtime::{Instant, Payload, ScopedTask};
-use ogee_transport::{CallError, Caller, Frame, StreamReceiver, StreamSender};
+use ogee_transport::{CallError, Caller, Endpoint, Frame, StreamReceiver, StreamSender};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -49,19 +51,19 @@ const ANSWER_WAIT: Duration = Duration::from_secs(3);
 pub(crate) struct NetworkFactory {
     peers: Rc<PeerBook>,
     replica: Rc<Replica>,
-    commit_hold: Duration,
+    config: GroupConfig,
 }
 
 impl NetworkFactory {
     pub(crate) const fn new(
         peers: Rc<PeerBook>,
         replica: Rc<Replica>,
-        commit_hold: Duration,
+        config: GroupConfig,
     ) -> Self {
         Self {
             peers,
             replica,
-            commit_hold,
+            config,
         }
     }
 }
@@ -75,7 +77,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
             replica: self.replica.clone(),
             target: ReplicaId::new(target),
             endpoint: node.endpoint.clone(),
-            commit_hold: self.commit_hold,
+            config: self.config,
         }
     }
 }
@@ -86,7 +88,7 @@ pub(crate) struct Network {
     pub(crate) replica: Rc<Replica>,
     pub(crate) target: ReplicaId,
     endpoint: String,
-    commit_hold: Duration,
+    config: GroupConfig,
 }
 
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
@@ -158,8 +160,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
             .call(frame)
             .await
             .map_err(|error| unreachable(&error))?;
-        let result = get_append_result(&accepted(reply)?.meta).map_err(|error| garbled(&error))?;
-        Ok(AppendEntriesResponse::from(result))
+        let answer = get_append_result(&accepted(reply)?.meta).map_err(|error| garbled(&error))?;
+        Ok(AppendEntriesResponse::from(answer.0))
     }
 
     fn stream_append<'s, S>(
@@ -180,12 +182,15 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 header: self.header(FrameKind::AppendEntries),
                 sender,
                 window: window.clone(),
-                commit_hold: self.commit_hold,
+                commit_hold: self.config.commit_hold,
             };
             let task = ogee_runtime::spawn_scoped(pump.run(input));
             let watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
             let answers = Answers {
                 replica: self.replica.clone(),
+                peers: self.peers.clone(),
+                endpoint: caller.endpoint().clone(),
+                ours: self.config.promised(),
                 target: self.target,
                 receiver,
                 window,
@@ -308,6 +313,8 @@ struct Window {
     unanswered: RefCell<VecDeque<Sent>>,
     state: Cell<Sending>,
     changed: Notify,
+    /// There is a request without an answer, after a time without any.
+    begun: Notify,
 }
 
 /// A request without an answer.
@@ -337,11 +344,25 @@ impl Default for Window {
             unanswered: RefCell::default(),
             state: Cell::new(Sending::Open),
             changed: Notify::new(),
+            begun: Notify::new(),
         }
     }
 }
 
 impl Window {
+    /// A request goes out now.
+    fn sent(&self, permit: Permit, term: u64) {
+        let mut unanswered = self.unanswered.borrow_mut();
+        if unanswered.is_empty() {
+            self.begun.notify_all();
+        }
+        unanswered.push_back(Sent {
+            _permit: permit,
+            at: ogee_runtime::now(),
+            term,
+        });
+    }
+
     fn end(&self, state: Sending) {
         self.state.set(state);
         self.changed.notify_all();
@@ -382,11 +403,7 @@ impl Pump {
             is_first = false;
             // The permit comes back with the answer.
             let permit = self.window.semaphore.acquire(1).await;
-            self.window.unanswered.borrow_mut().push_back(Sent {
-                _permit: permit,
-                at: ogee_runtime::now(),
-                term: request.vote.leader_id.term,
-            });
+            self.window.sent(permit, request.vote.leader_id.term);
             let mut frame = Frame::new(self.header);
             if let Err(error) = fill(&self.replica, &mut frame, &request).await {
                 tracing::warn!(copyset = %self.replica.copyset, %error, "append stream ends");
@@ -443,6 +460,10 @@ impl Drop for Pump {
 /// Takes the answers of one stream, in order.
 struct Answers {
     replica: Rc<Replica>,
+    peers: Rc<PeerBook>,
+    endpoint: Endpoint,
+    /// What this replica promises as a follower.
+    ours: Duration,
     target: ReplicaId,
     receiver: StreamReceiver,
     window: Rc<Window>,
@@ -451,14 +472,19 @@ struct Answers {
 }
 
 /// Breaks a stream off whose oldest request goes unanswered: the peer's connection may live while
-/// its log is full, and openraft purges nothing that it believes to be on its way.
+/// its log is full, and openraft purges nothing that it believes to be on its way. Costs an idle
+/// stream nothing.
 async fn watch_progress(window: Rc<Window>) {
     loop {
-        ogee_runtime::sleep(ANSWER_WAIT / 3).await;
+        let begun = window.begun.notified();
         let oldest = window.unanswered.borrow().front().map(|sent| sent.at);
-        if oldest.is_some_and(|sent| ogee_runtime::now() - sent > ANSWER_WAIT) {
-            window.end(Sending::Failed);
-            return;
+        match oldest {
+            None => begun.await,
+            Some(sent) if ogee_runtime::now() >= sent + ANSWER_WAIT => {
+                window.end(Sending::Failed);
+                return;
+            }
+            Some(sent) => ogee_runtime::sleep_until(sent + ANSWER_WAIT).await,
         }
     }
 }
@@ -491,7 +517,9 @@ impl Answers {
         let sent = self.window.unanswered.borrow_mut().pop_front();
         self.window.changed.notify_all();
         let frame = accepted(frame)?;
-        let result = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
+        let (result, promised) = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
+        self.peers
+            .heard_promise(&self.endpoint, self.ours, promised);
         if let Some(sent) = sent {
             let replica = &self.replica;
             replica
@@ -499,7 +527,12 @@ impl Answers {
                 .replicate
                 .observe(ogee_runtime::now() - sent.at);
             if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
-                replica.acks.note(self.target.get(), sent.term, sent.at);
+                let ack = Ack {
+                    term: sent.term,
+                    sent: sent.at,
+                    promised,
+                };
+                replica.acks.note(self.target.get(), ack);
             }
         }
         Ok(result)

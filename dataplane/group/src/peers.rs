@@ -9,6 +9,7 @@ use ogee_proto::id::ReplicaId;
 use ogee_transport::{Caller, CallerOptions, Endpoint, Hello};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Endpoints of replicas, and the callers to them.
 pub struct PeerBook {
@@ -16,6 +17,21 @@ pub struct PeerBook {
     options: CallerOptions,
     known: RefCell<BTreeMap<ReplicaId, Endpoint>>,
     callers: RefCell<BTreeMap<Endpoint, Caller>>,
+    /// For how long each peer's replicas refuse their votes, as last heard.
+    promises: RefCell<BTreeMap<Endpoint, Duration>>,
+}
+
+/// Two chunkservers disagree about the time that leases rest on.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "raft.election_max_ms is {ours} here and {theirs} on {peer}: reads under a lease are unsafe and \
+     are not served where the leader has more than its followers; give all chunkservers the same \
+     value (with raft.lease_reads = false on all of them while it is being changed)"
+)]
+pub(crate) struct PromiseMismatch {
+    ours: u128,
+    theirs: u128,
+    peer: Endpoint,
 }
 
 impl PeerBook {
@@ -27,6 +43,19 @@ impl PeerBook {
             options,
             known: RefCell::default(),
             callers: RefCell::default(),
+            promises: RefCell::default(),
+        }
+    }
+
+    /// A peer's replica refuses its vote for `theirs` after it has heard a leader. Reported once per
+    /// change if ours do not do so, too.
+    pub(crate) fn heard_promise(&self, peer: &Endpoint, ours: Duration, theirs: Duration) {
+        if self.promises.borrow().get(peer) == Some(&theirs) {
+            return;
+        }
+        self.promises.borrow_mut().insert(peer.clone(), theirs);
+        if let Err(error) = same_promise(peer, ours, theirs) {
+            tracing::error!(%error, "chunkservers disagree");
         }
     }
 
@@ -44,5 +73,35 @@ impl PeerBook {
             .entry(endpoint.clone())
             .or_insert_with(|| Caller::with_options(endpoint, self.hello.clone(), self.options));
         Some(caller.clone())
+    }
+}
+
+fn same_promise(peer: &Endpoint, ours: Duration, theirs: Duration) -> Result<(), PromiseMismatch> {
+    if ours == theirs {
+        return Ok(());
+    }
+    Err(PromiseMismatch {
+        ours: ours.as_millis(),
+        theirs: theirs.as_millis(),
+        peer: peer.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_promise;
+    use ogee_transport::Endpoint;
+    use std::time::Duration;
+
+    #[test]
+    fn a_disagreement_names_both_values_and_the_remedy() {
+        let peer = Endpoint::Loopback(String::from("b"));
+        let second = Duration::from_secs(1);
+        assert_eq!(same_promise(&peer, second, second), Ok(()));
+        let error = same_promise(&peer, second, 2 * second).unwrap_err();
+        let text = error.to_string();
+        for part in ["1000 here", "2000 on", "same value", "lease_reads = false"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
     }
 }

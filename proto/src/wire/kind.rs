@@ -68,6 +68,8 @@ kinds! {
     Snapshot = 67,
     /// Raft: transfer of leadership.
     TransferLeader = 68,
+    /// Raft: quiet groups whose leader lives, many in one frame.
+    Beat = 69,
 
     /// Digest of a replica's contents at one applied index.
     Digest = 96,

@@ -93,6 +93,7 @@ fn raft(settings: RaftSettings) -> Result<GroupConfig, CliError> {
         heartbeat: time(settings.heartbeat_ms, defaults.heartbeat),
         election_min: time(settings.election_min_ms, defaults.election_min),
         election_max: time(settings.election_max_ms, defaults.election_max),
+        quiet_after: time(settings.quiet_after_ms, defaults.quiet_after),
         lease_reads: settings.lease_reads.unwrap_or(defaults.lease_reads),
         ..defaults
     };

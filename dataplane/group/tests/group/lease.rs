@@ -169,3 +169,26 @@ fn a_handover_ends_the_lease_before_it_begins() {
         conclude(&cluster, &old, &disk, reading, acked).await;
     });
 }
+
+#[test]
+fn followers_that_promise_less_than_the_leader_counts_on_give_it_no_lease() {
+    run(async {
+        let cluster = Cluster::with_times(LONG_LEASE).await;
+        let disk = Rc::new(Disk::attach(&cluster, 1, 1).await);
+        disk.write(0, 0, 1, 1).await;
+        let old = cluster.leader().await;
+        // An operator lowers the election timeouts of one chunkserver after the other.
+        cluster.set_times(QUICK);
+        for node in cluster.followers().await {
+            let medium = cluster.crash(node.replica, Survivors::All).await;
+            let back = cluster.restart(medium).await;
+            until(|| back.group.report().leader == Some(old.replica)).await;
+        }
+        cluster.settle().await;
+        let reading = Reading::start(&old, &disk);
+        until(|| reading.answered_since(now() - Duration::from_millis(100)) > 1).await;
+        old.cut_off();
+        let acked = outlast_lease(&cluster, &old, &disk).await;
+        conclude(&cluster, &old, &disk, reading, acked).await;
+    });
+}

@@ -7,6 +7,7 @@ mod crash;
 mod fencing;
 mod lease;
 mod members;
+mod quiet;
 mod requests;
 mod snapshot;
 mod volumes;

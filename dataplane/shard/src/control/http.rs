@@ -93,7 +93,7 @@ fn encode_gauges(
     reports: &[ShardReport],
 ) -> Result<(), fmt::Error> {
     type Value = fn(&ShardReport) -> u64;
-    let rows: [(&str, &str, Value); 6] = [
+    let rows: [(&str, &str, Value); 7] = [
         (
             "overlay_blocks",
             "Blocks that live in the log only",
@@ -118,6 +118,10 @@ fn encode_gauges(
                 .iter()
                 .filter(|replica| replica.group.is_leader)
                 .count() as u64
+        }),
+        ("quiet_groups", "Replicas without ticks", |report| {
+            let groups = report.replicas.iter().map(|replica| replica.group);
+            groups.filter(|group| group.is_quiet).count() as u64
         }),
         ("checkpoints", "Checkpoints made", |report| {
             report.metrics.keeper.checkpoints

@@ -51,6 +51,7 @@ impl Shard {
             log: open.log.clone(),
             store: open.store.clone(),
             peers: self.peers.clone(),
+            watch: self.watch.clone(),
             config: self.config,
             metrics: self.metrics.clone(),
         };

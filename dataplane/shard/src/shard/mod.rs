@@ -19,7 +19,7 @@ pub(crate) use life::{ShardSetup, run};
 use crate::limit::ADMITTED_BYTES_MAX;
 use admission::Admission;
 use hosted::Hosted;
-use ogee_group::{GroupConfig, GroupMetrics, PeerBook};
+use ogee_group::{GroupConfig, GroupMetrics, PeerBook, Watch};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
 use std::cell::{Cell, RefCell};
@@ -33,6 +33,7 @@ pub(crate) struct Shard {
     stores: Vec<OpenStore>,
     groups: RefCell<BTreeMap<CopysetId, Hosted>>,
     peers: Rc<PeerBook>,
+    watch: Rc<Watch>,
     config: GroupConfig,
     metrics: Rc<GroupMetrics>,
     /// The clients' requests.
@@ -51,6 +52,7 @@ impl Shard {
             number,
             stores,
             groups: RefCell::default(),
+            watch: Watch::start(peers.clone(), config),
             peers,
             config,
             metrics: Rc::default(),

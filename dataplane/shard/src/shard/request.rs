@@ -16,6 +16,9 @@ use std::rc::Rc;
 impl Shard {
     /// Takes a frame; never blocks.
     pub(super) fn handle(self: &Rc<Self>, peer: Peer, frame: Frame) {
+        if frame.header.kind == FrameKind::Beat {
+            return self.watch.on_beat(&peer, &frame);
+        }
         let Some(group) = self.group(frame.header.copyset) else {
             return reply(&peer, refusal(&frame.header, Status::NoCopyset));
         };
@@ -122,7 +125,8 @@ async fn serve(group: &Group, frame: Frame) -> Frame {
         | FrameKind::Pong
         | FrameKind::Reply
         | FrameKind::AppendEntries
-        | FrameKind::AppendClose => refusal(&frame.header, Status::BadRequest),
+        | FrameKind::AppendClose
+        | FrameKind::Beat => refusal(&frame.header, Status::BadRequest),
     }
 }
 

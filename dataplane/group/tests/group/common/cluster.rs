@@ -9,7 +9,7 @@ use ogee_group::{Command, CommandHead, CommandKind, GroupConfig, GroupDigest, Ou
 use ogee_proto::id::{
     ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
 };
-use ogee_proto::wire::Status;
+use ogee_proto::wire::{FrameKind, Status};
 use ogee_runtime::Payload;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -71,6 +71,16 @@ impl Cluster {
         first.group.bootstrap(members).await.expect("bootstrap");
         cluster.leader().await;
         cluster
+    }
+
+    /// Nodes that start from now on have these times.
+    pub fn set_times(&self, config: GroupConfig) {
+        self.net.set_config(config);
+    }
+
+    /// Requests of that kind that have reached any node.
+    pub fn heard(&self, kind: FrameKind) -> u64 {
+        self.net.heard(kind)
     }
 
     /// Starts a node with an empty store.

@@ -2,9 +2,10 @@
 
 use ogee_group::{GroupConfig, ReplicaNode};
 use ogee_proto::id::ReplicaId;
+use ogee_proto::wire::FrameKind;
 use ogee_transport::Endpoint;
-use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A node from its start to its crash. Never the same twice, in no cluster.
@@ -19,7 +20,8 @@ pub struct Net {
     cluster: u64,
     live: RefCell<BTreeSet<Run>>,
     deaf: RefCell<BTreeSet<Run>>,
-    config: GroupConfig,
+    config: Cell<GroupConfig>,
+    heard: RefCell<BTreeMap<u8, u64>>,
 }
 
 impl Net {
@@ -28,7 +30,8 @@ impl Net {
             cluster: NEXT.fetch_add(1, Ordering::Relaxed),
             live: RefCell::default(),
             deaf: RefCell::default(),
-            config,
+            config: Cell::new(config),
+            heard: RefCell::default(),
         }
     }
 
@@ -46,7 +49,23 @@ impl Net {
 
     /// Times of the cluster's groups.
     pub const fn config(&self) -> GroupConfig {
-        self.config
+        self.config.get()
+    }
+
+    /// Nodes that start from now on have these times.
+    pub fn set_config(&self, config: GroupConfig) {
+        self.config.set(config);
+    }
+
+    /// A request has reached its node.
+    pub fn count(&self, kind: FrameKind) {
+        *self.heard.borrow_mut().entry(kind.encode()).or_default() += 1;
+    }
+
+    /// Requests that have reached any node.
+    pub fn heard(&self, kind: FrameKind) -> u64 {
+        let heard = self.heard.borrow();
+        heard.get(&kind.encode()).copied().unwrap_or(0)
     }
 
     /// A node gets answers, but nobody's requests.

@@ -3,7 +3,7 @@
 use super::net::{Net, Run};
 use ogee_device::{Device, FaultControl, FaultPlan, MemoryControl, Survivors};
 use ogee_group::{
-    Command, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook, StoreKeeper,
+    Command, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook, StoreKeeper, Watch,
 };
 use ogee_log::{Log, LogOptions, LogRegion};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
@@ -26,6 +26,7 @@ pub const QUICK: GroupConfig = GroupConfig {
     election_max: Duration::from_millis(300),
     commit_hold: Duration::from_millis(1),
     lease_reads: true,
+    quiet_after: Duration::ZERO,
 };
 
 /// What is left of a node that does not run.
@@ -46,6 +47,7 @@ pub struct Node {
     control: MemoryControl,
     run: Run,
     net: Rc<Net>,
+    watch: RefCell<Option<Rc<Watch>>>,
     service: RefCell<Option<Service>>,
 }
 
@@ -103,17 +105,20 @@ impl Node {
         let log = log.expect("the log opens");
         let keeper = StoreKeeper::start(store.clone(), log.clone());
         let hello = Hello::new(Role::Chunkserver, run.number(), replica.to_string());
+        let peers = Rc::new(PeerBook::new(hello.clone(), caller_options()));
+        let watch = Watch::start(peers.clone(), net.config());
         let params = GroupParams {
             copyset: COPYSET,
             log: log.clone(),
             store: store.clone(),
-            peers: Rc::new(PeerBook::new(hello.clone(), caller_options())),
+            peers,
+            watch: watch.clone(),
             config: net.config(),
             metrics: Rc::new(GroupMetrics::default()),
         };
         let group = Group::open(params).await.expect("the group opens");
         keeper.add(group.clone());
-        let service = serve(&group, hello, (net.clone(), run));
+        let service = serve((&group, &watch), hello, (net.clone(), run));
         Rc::new(Self {
             replica,
             group,
@@ -124,6 +129,7 @@ impl Node {
             control,
             run,
             net: net.clone(),
+            watch: RefCell::new(Some(watch)),
             service: RefCell::new(Some(service)),
         })
     }
@@ -133,6 +139,7 @@ impl Node {
     pub async fn crash(&self, survivors: Survivors) -> Medium {
         self.net.leave(self.run);
         let (device, control) = self.control.crash(survivors);
+        drop(self.watch.take());
         self.keeper.stop();
         self.keeper.remove(COPYSET);
         // Its tasks may hang on a faulty device: nobody waits for them.
@@ -197,14 +204,22 @@ fn caller_options() -> CallerOptions {
     }
 }
 
-fn serve(group: &Group, hello: Hello, (net, run): (Rc<Net>, Run)) -> Service {
+fn serve(
+    (group, watch): (&Group, &Rc<Watch>),
+    hello: Hello,
+    (net, run): (Rc<Net>, Run),
+) -> Service {
     let replica = group.replica_id();
     let listener = Listener::bind(&net.endpoint(replica)).expect("the endpoint is free");
-    let group = group.clone();
+    let (group, watch) = (group.clone(), watch.clone());
     let handler = move |peer: Peer, frame: Frame| {
         let from = Run::from_number(peer.hello().node);
         if net.hears(run) && net.is_live(from) {
-            route(&group, peer, frame);
+            net.count(frame.header.kind);
+            match frame.header.kind {
+                FrameKind::Beat => watch.on_beat(&peer, &frame),
+                _ => route(&group, peer, frame),
+            }
         }
     };
     Service::serve(listener, hello, Rc::new(handler))
