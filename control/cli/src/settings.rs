@@ -98,6 +98,8 @@ pub(crate) struct RaftSettings {
     pub(crate) election_min_ms: Option<u64>,
     pub(crate) election_max_ms: Option<u64>,
     pub(crate) lease_reads: Option<bool>,
+    /// Bytes per second.
+    pub(crate) copy_rate: Option<String>,
 }
 
 fn one() -> u64 {
@@ -149,6 +151,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "election_min_ms",
     "election_max_ms",
     "lease_reads",
+    "copy_rate",
 ];
 
 /// Settings of a metadata server.

@@ -1,5 +1,6 @@
 //! Settings of a group, and openraft's configuration made from them.
 
+use ogee_proto::unit::ByteLen;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ pub struct GroupConfig {
     /// Whether leaders serve reads without asking a majority while their lease lasts. Off where a
     /// host can be stopped without its clock (a paused virtual machine).
     pub lease_reads: bool,
+    /// Bytes per second that a shard's copies to other replicas may send; none: as fast as other
+    /// requests let them.
+    pub copy_rate: Option<ByteLen>,
 }
 
 impl Default for GroupConfig {
@@ -27,6 +31,7 @@ impl Default for GroupConfig {
             election_max: Duration::from_millis(1000),
             commit_hold: Duration::from_millis(3),
             lease_reads: true,
+            copy_rate: None,
         }
     }
 }

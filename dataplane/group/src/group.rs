@@ -22,7 +22,7 @@ use crate::network::NetworkFactory;
 use crate::peers::PeerBook;
 use crate::read::ReadRun;
 use crate::replica::Replica;
-use crate::snapshot::Incoming;
+use crate::snapshot::{CopyBudget, Incoming};
 use crate::types::{ReplicaNode, TypeConfig, from_raft};
 use ogee_log::Log;
 use ogee_proto::id::{CopysetId, LogId, ReplicaId, Term, VolumeId};
@@ -63,6 +63,8 @@ pub struct GroupParams {
     pub config: GroupConfig,
     /// Where to count, shared by the shard's groups.
     pub metrics: Rc<GroupMetrics>,
+    /// What its copies may take, shared by the shard's groups.
+    pub copies: Rc<CopyBudget>,
 }
 
 /// How a group stands, for heartbeats.
@@ -84,6 +86,8 @@ pub struct GroupReport {
     pub last_log: u64,
     /// Whether the group still runs.
     pub is_running: bool,
+    /// Whether a copy of the contents is coming in, or broke off: the replica is no source then.
+    pub is_installing: bool,
 }
 
 /// Outcome of a request.
@@ -150,6 +154,7 @@ impl Group {
             peers,
             config,
             metrics,
+            copies,
         } = params;
         let replica = Replica::load(copyset, log, store, metrics)?;
         let id = replica.id;
@@ -164,7 +169,7 @@ impl Group {
             enable_elect: !abstention.is_on(),
             ..(*raft_config).clone()
         });
-        let network = NetworkFactory::new(peers, replica.clone(), config.commit_hold);
+        let network = NetworkFactory::new(peers, replica.clone(), copies, config.commit_hold);
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
@@ -260,6 +265,7 @@ impl Group {
     /// Replicates a command and answers after it was applied.
     pub async fn mutate(&self, command: Command) -> Outcome {
         let started = ogee_runtime::now();
+        self.inner.replica.metrics.count_foreground();
         let outcome = self.replicate(command).await;
         self.inner
             .replica
@@ -347,6 +353,7 @@ impl Group {
     /// # Errors
     /// The outcome to answer.
     pub async fn read(&self, head: &CommandHead) -> Result<Vec<ReadRun>, Outcome> {
+        self.inner.replica.metrics.count_foreground();
         let first = self.admit_reader(head).await?;
         let started = ogee_runtime::now();
         let runs = self
@@ -367,6 +374,11 @@ impl Group {
         let first = BlockIndex::new(head.first_block()).filter(|_| head.is_in_range());
         let first = first.ok_or(Outcome::of(Status::BadRequest))?;
         self.linearize().await?;
+        // A leader has applied all that was committed before its term, so this never is so.
+        if self.inner.replica.is_fuzzy() {
+            tracing::error!(copyset = %self.copyset(), "a leader with fuzzy contents serves nothing");
+            return Err(Outcome::of(Status::Retry));
+        }
         let state = self.inner.replica.state.borrow();
         match state.sessions.may_read(head.key.volume, head.epoch) {
             true => Ok(first),
@@ -520,6 +532,7 @@ impl Group {
             applied: applied.unwrap_or_default(),
             last_log: metrics.last_log_index.unwrap_or(0),
             is_running: metrics.running_state.is_ok(),
+            is_installing: self.inner.replica.is_fuzzy(),
         }
     }
 
@@ -572,6 +585,7 @@ impl Group {
 
     async fn purge(&self, upto: crate::types::RaftLogId) {
         let raft = &self.inner.raft;
+        self.release_caught_up();
         if raft.trigger().snapshot().await.is_err() {
             return;
         }
@@ -587,6 +601,15 @@ impl Group {
         }
         // An error means that the group has stopped: nothing is left to purge for.
         let _ = raft.trigger().purge_log(upto.index).await;
+    }
+
+    fn release_caught_up(&self) {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        self.inner.replica.copies.release_caught_up(|target| {
+            let peers = metrics.replication.as_ref()?;
+            peers.get(&target.get())?.as_ref().map(|id| id.index)
+        });
     }
 
     /// Stops this replica's part of the group.

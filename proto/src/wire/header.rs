@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// "OGEF", little endian.
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"OGEF");
 /// Version of the frame layout and of every body behind it.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 
 /// The header as it stands on the wire: 128 bytes, little endian, no padding.
 ///
@@ -21,7 +21,7 @@ pub const WIRE_VERSION: u16 = 1;
 /// | 0 | 4 | magic | `OGEF` |
 /// | 4 | 2 | version | [`WIRE_VERSION`] |
 /// | 6 | 1 | kind | [`FrameKind`] |
-/// | 7 | 1 | flags | zero in version 1 |
+/// | 7 | 1 | flags | zero |
 /// | 8 | 8 | request id | echoed by the reply |
 /// | 16 | 8 | volume | |
 /// | 24 | 8 | epoch | of the attachment |

@@ -1,10 +1,21 @@
 //! A replica that was away for longer than the others keep their logs.
 
-use crate::common::{COPYSET, Cluster, Disk, Node, pause, run};
+use crate::common::{COPYSET, Cluster, Disk, Node, QUICK, pause, run, until};
 use ogee_device::Survivors;
-use ogee_group::CommandKind;
+use ogee_group::{CommandKind, GroupConfig};
 use ogee_proto::id::{LogIndex, ReplicaId};
+use ogee_proto::unit::ByteLen;
+use std::cell::Cell;
 use std::rc::Rc;
+
+/// Chunks of half a MiB each that the slow copies below bring.
+const CHUNKS: u32 = 40;
+const COPIED: u64 = CHUNKS as u64 * (512 << 10);
+/// Slow enough to be met in the middle.
+const SLOWLY: GroupConfig = GroupConfig {
+    copy_rate: Some(ByteLen::new(16 << 20)),
+    ..QUICK
+};
 
 fn purged(node: &Node) -> Option<LogIndex> {
     let state = node.log.group(COPYSET).state();
@@ -124,6 +135,102 @@ fn a_digest_agrees_while_checkpoints_and_writes_go_on() {
             cluster.agreed_digest().await;
             checkpoints.await.expect("they end");
         }
+        disk.check().await;
+    });
+}
+
+/// A group whose first follower has missed enough to need a copy of some size, and is down.
+async fn with_one_behind(cluster: &Rc<Cluster>) -> (Disk, ReplicaId, crate::common::Medium) {
+    let disk = Disk::attach(cluster, 1, 1).await;
+    disk.write(0, 0, 4, 1).await;
+    cluster.settle().await;
+    let away = cluster.followers().await[0].clone();
+    let last = away.group.report().last_log;
+    let medium = cluster.stop(away.replica).await;
+    for chunk in 0..CHUNKS {
+        disk.write(chunk, 0, 128, 1000 * u64::from(chunk + 1)).await;
+    }
+    purge_past(cluster, last).await;
+    (disk, away.replica, medium)
+}
+
+/// Waits until the leader has sent so many bytes of copies since `before`.
+async fn until_sent(leader: &Node, before: u64, bytes: u64) {
+    until(|| leader.copies.bytes_sent() >= before + bytes).await;
+}
+
+/// Broken off three times in the same two processes, a copy goes on where it was, under writes to
+/// what was copied and what was not.
+#[test]
+fn a_copy_that_breaks_off_goes_on_where_it_was() {
+    run(async {
+        let cluster = Cluster::with_times(SLOWLY).await;
+        let (disk, replica, medium) = with_one_behind(&cluster).await;
+        let leader = cluster.leader().await;
+        let before = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        let disk = Rc::new(disk);
+        let (stop, written) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u64)));
+        let (writer, end, count) = (disk.clone(), stop.clone(), written.clone());
+        let writes = ogee_runtime::spawn(async move {
+            while !end.get() {
+                let step = count.get();
+                let chunk = u32::try_from(step % 8).expect("small") * 5;
+                let first = usize::try_from(step * 37 % 126).expect("small");
+                writer.write(chunk, first, 2, 1_000_000 + step * 10).await;
+                count.set(step + 1);
+            }
+        });
+        for part in 1..=3 {
+            until_sent(&leader, before, part * COPIED / 4).await;
+            assert!(node.group.report().is_installing);
+            node.cut_off();
+            // Newer checkpoints, so that what was copied is older than what comes next.
+            let wrote = written.get();
+            until(|| written.get() > wrote + 20).await;
+            assert!(leader.keeper.checkpoint_now().await);
+            node.reconnect();
+        }
+        until(|| !node.group.report().is_installing).await;
+        stop.set(true);
+        writes.await.expect("they end");
+        let sent = leader.copies.bytes_sent() - before;
+        assert!(sent >= COPIED, "{sent}: all of it came");
+        assert!(sent < 2 * COPIED, "{sent}: not from the start each time");
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        disk.check().await;
+    });
+}
+
+/// Its map is newer than its state after that, and blocks may be newer than the map: it says so, and
+/// a new copy or, from a leader that still has the log, replay makes it whole.
+#[test]
+fn a_replica_that_loses_power_in_the_middle_is_installing_until_it_is_whole() {
+    run(async {
+        let cluster = Cluster::with_times(SLOWLY).await;
+        let (disk, replica, mut medium) = with_one_behind(&cluster).await;
+        for seed in 0..3u64 {
+            let leader = cluster.leader().await;
+            let before = leader.copies.bytes_sent();
+            let node = cluster.restart(medium).await;
+            until_sent(&leader, before, COPIED / 4).await;
+            // As a checkpoint of another group does it.
+            node.store.checkpoint(Vec::new()).await.expect("it works");
+            until_sent(&leader, before, COPIED / 3).await;
+            disk.write(2, 0, 8, 50_000 + seed * 100).await;
+            drop(node);
+            medium = cluster.crash(replica, Survivors::Seeded(seed)).await;
+            let node = cluster.restart(medium).await;
+            assert!(node.group.report().is_installing, "from the start");
+            medium = cluster.crash(replica, Survivors::Seeded(seed + 9)).await;
+        }
+        let node = cluster.restart(medium).await;
+        until(|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
         disk.check().await;
     });
 }

@@ -53,6 +53,7 @@ impl Shard {
             peers: self.peers.clone(),
             config: self.config,
             metrics: self.metrics.clone(),
+            copies: self.copies.clone(),
         };
         let group = Group::open(params).await?;
         open.keeper.add(group.clone());

@@ -17,7 +17,7 @@ pub(crate) use life::{ShardSetup, run};
 
 use crate::limit::ADMITTED_BYTES_MAX;
 use hosted::Hosted;
-use ogee_group::{GroupConfig, GroupMetrics, PeerBook};
+use ogee_group::{CopyBudget, GroupConfig, GroupMetrics, PeerBook};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
 use std::cell::{Cell, RefCell};
@@ -33,6 +33,7 @@ pub(crate) struct Shard {
     peers: Rc<PeerBook>,
     config: GroupConfig,
     metrics: Rc<GroupMetrics>,
+    copies: Rc<CopyBudget>,
     /// Payload bytes of the clients' requests under way.
     admission: Semaphore,
     /// The same of peers' votes, transfers and copies.
@@ -52,6 +53,7 @@ impl Shard {
             peers,
             config,
             metrics: Rc::default(),
+            copies: Rc::new(CopyBudget::new(config.copy_rate)),
             admission: Semaphore::new(ADMITTED_BYTES_MAX),
             raft_admission: Semaphore::new(ADMITTED_BYTES_MAX),
             throttled: Cell::new(0),

@@ -3,7 +3,8 @@
 use super::net::{Net, Run};
 use ogee_device::{Device, FaultControl, FaultPlan, MemoryControl, Survivors};
 use ogee_group::{
-    Command, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook, StoreKeeper,
+    Command, CopyBudget, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook,
+    StoreKeeper,
 };
 use ogee_log::{Log, LogOptions, LogRegion};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
@@ -26,6 +27,7 @@ pub const QUICK: GroupConfig = GroupConfig {
     election_max: Duration::from_millis(300),
     commit_hold: Duration::from_millis(1),
     lease_reads: true,
+    copy_rate: None,
 };
 
 /// What is left of a node that does not run.
@@ -43,6 +45,7 @@ pub struct Node {
     pub log: Log,
     pub keeper: StoreKeeper,
     pub faults: FaultControl,
+    pub copies: Rc<CopyBudget>,
     control: MemoryControl,
     run: Run,
     net: Rc<Net>,
@@ -103,6 +106,7 @@ impl Node {
         let log = log.expect("the log opens");
         let keeper = StoreKeeper::start(store.clone(), log.clone());
         let hello = Hello::new(Role::Chunkserver, run.number(), replica.to_string());
+        let copies = Rc::new(CopyBudget::new(net.config().copy_rate));
         let params = GroupParams {
             copyset: COPYSET,
             log: log.clone(),
@@ -110,6 +114,7 @@ impl Node {
             peers: Rc::new(PeerBook::new(hello.clone(), caller_options())),
             config: net.config(),
             metrics: Rc::new(GroupMetrics::default()),
+            copies: copies.clone(),
         };
         let group = Group::open(params).await.expect("the group opens");
         keeper.add(group.clone());
@@ -121,6 +126,7 @@ impl Node {
             log,
             keeper,
             faults,
+            copies,
             control,
             run,
             net: net.clone(),
