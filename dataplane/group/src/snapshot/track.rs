@@ -268,3 +268,234 @@ fn bridged(mask: u32) -> u32 {
     }
     filled
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PIECES, Track, Wanted, What, bridged, first_block};
+    use ogee_proto::id::{ChunkIndex, ChunkKey, VolumeId};
+    use ogee_proto::limit::BLOCKS_PER_CHUNK;
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, any, prop_assert_eq, prop_oneof, proptest};
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeSet;
+
+    fn key(chunk: u32) -> ChunkKey {
+        ChunkKey {
+            volume: VolumeId::new(1),
+            chunk: ChunkIndex::new(chunk),
+        }
+    }
+
+    fn track() -> Track {
+        Track {
+            id: 1,
+            attempt: Cell::new(0),
+            token: Cell::new(0),
+            good: RefCell::default(),
+            unsure: RefCell::default(),
+            used: Cell::new(ogee_runtime::now()),
+        }
+    }
+
+    #[test]
+    fn only_short_gaps_are_filled() {
+        assert_eq!(bridged(0b1001), 0b1111);
+        assert_eq!(bridged(1 | 1 << 8), 0x1ff);
+        assert_eq!(bridged(1 | 1 << 9), 1 | 1 << 9);
+        assert_eq!(bridged(0), 0);
+    }
+
+    /// Two ends of a copy: the version of each block, zero for absent ones.
+    struct Ends {
+        track: Track,
+        source: Vec<u64>,
+        target: Vec<u64>,
+        /// Versions as of the checkpoint of the present attempt.
+        next: u64,
+    }
+
+    const CHUNKS: usize = 2;
+
+    impl Ends {
+        fn write(&mut self, at: usize, count: usize, zero: bool) {
+            let chunk = at / BLOCKS_PER_CHUNK;
+            let first = at % BLOCKS_PER_CHUNK;
+            let count = count.min(BLOCKS_PER_CHUNK - first);
+            let number = u32::try_from(chunk).expect("few");
+            self.track.changed(key(number), first, count);
+            self.next += 1;
+            self.source[at..at + count].fill(if zero { 0 } else { self.next });
+        }
+
+        fn present(&self, chunk: usize) -> [u32; PIECES] {
+            let blocks = &self.source[chunk * BLOCKS_PER_CHUNK..][..BLOCKS_PER_CHUNK];
+            let mask = |piece: &[u64]| {
+                let bits = piece.iter().enumerate();
+                bits.fold(0, |mask, (at, version)| {
+                    mask | u32::from(*version != 0) << at
+                })
+            };
+            let masks: Vec<u32> = blocks.chunks(32).map(mask).collect();
+            masks.try_into().expect("as many as there are")
+        }
+
+        fn take(&mut self, chunk: usize, wanted: &Wanted) {
+            let start = chunk * BLOCKS_PER_CHUNK + usize::from(wanted.first);
+            match wanted.what {
+                What::Zeros(count) => self.target[start..start + usize::from(count)].fill(0),
+                What::Blocks(mask) => {
+                    for at in (0..32).filter(|at| mask >> at & 1 == 1) {
+                        self.target[start + at] = self.source[start + at];
+                    }
+                }
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(usize, usize, bool),
+        /// One attempt: how many pieces arrive, and how many of those are acknowledged; between
+        /// two pieces somebody may write.
+        Attempt(usize, usize, Vec<(usize, usize, bool)>),
+        /// The target forgets.
+        Forget,
+    }
+
+    fn write() -> impl Strategy<Value = (usize, usize, bool)> {
+        (0..CHUNKS * BLOCKS_PER_CHUNK, 1..80usize, any::<bool>())
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let attempt = (0..300usize, 0..300usize, vec(write(), 0..20));
+        let step = prop_oneof![
+            6 => write().prop_map(|(at, count, zero)| Step::Write(at, count, zero)),
+            3 => attempt.prop_map(|(arrive, acked, writes)| Step::Attempt(arrive, acked, writes)),
+            1 => proptest::strategy::Just(Step::Forget),
+        ];
+        vec(step, 1..40)
+    }
+
+    /// Runs an attempt; true if it came to its end.
+    fn attempt(
+        ends: &mut Ends,
+        token: u64,
+        arrive: usize,
+        acked: usize,
+        writes: &[(usize, usize, bool)],
+    ) -> bool {
+        let number = ends.track.begin();
+        ends.track.begun(
+            token,
+            &(0..CHUNKS)
+                .map(|chunk| key(u32::try_from(chunk).expect("few")))
+                .collect::<BTreeSet<_>>(),
+        );
+        let (mut sent, mut writes) = (0, writes.iter());
+        for chunk in 0..CHUNKS {
+            let number_of = u32::try_from(chunk).expect("few");
+            let present = ends.present(chunk);
+            for wanted in ends.track.claim(key(number_of), &present) {
+                if let What::Blocks(_) = wanted.what
+                    && let Some((at, count, zero)) = writes.next()
+                {
+                    // Between the claim and the read.
+                    ends.write(*at, *count, *zero);
+                }
+                if sent >= arrive {
+                    ends.track.end_attempt(number);
+                    return false;
+                }
+                ends.take(chunk, &wanted);
+                sent += 1;
+                if sent <= acked {
+                    ends.track.taken(number, &wanted);
+                }
+            }
+        }
+        ends.track.end_attempt(number);
+        acked >= sent
+    }
+
+    proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+        /// Whatever broke off before: after a whole attempt, a block that nobody wrote since the
+        /// attempt began is at the target as it is here.
+        #[test]
+        fn a_whole_attempt_brings_what_it_found(steps in steps()) {
+            ogee_runtime::executor::block_on(async {});
+            let blocks = CHUNKS * BLOCKS_PER_CHUNK;
+            let mut ends = ogee_runtime::executor::block_on(async move {
+                Ends { track: track(), source: vec![0; blocks], target: vec![0; blocks], next: 0 }
+            });
+            let mut token = 1;
+            ogee_runtime::executor::block_on(async move {
+                for step in steps {
+                    match step {
+                        Step::Write(at, count, zero) => ends.write(at, count, zero),
+                        Step::Forget => {
+                            token += 1;
+                            ends.target.fill(u64::MAX);
+                        }
+                        Step::Attempt(arrive, acked, writes) => {
+                            attempt(&mut ends, token, arrive, acked, &writes);
+                        }
+                    }
+                }
+                let found = ends.source.clone();
+                let disturbance = [(5, 60, false), (4000, 200, true)];
+                assert!(attempt(&mut ends, token, usize::MAX, usize::MAX, &disturbance));
+                for (at, version) in found.iter().enumerate() {
+                    if ends.source[at] == *version {
+                        prop_assert_eq!(ends.target[at], *version, "block {}", at);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    #[test]
+    fn a_later_attempt_takes_no_word_of_an_earlier_one() {
+        ogee_runtime::executor::block_on(async {
+            let track = track();
+            let keys = BTreeSet::from([key(0)]);
+            let first = track.begin();
+            track.begun(7, &keys);
+            let mut present = [0; PIECES];
+            present[3] = 1;
+            let claimed = track.claim(key(0), &present);
+            let piece = *claimed
+                .iter()
+                .find(|it| it.first == first_block(3))
+                .expect("claimed");
+            let second = track.begin();
+            track.begun(7, &keys);
+            assert_eq!(
+                track.claim(key(0), &present),
+                claimed,
+                "nothing was acknowledged"
+            );
+            track.taken(first, &piece);
+            track.end_attempt(first);
+            track.end_attempt(second);
+            let third = track.begin();
+            track.begun(7, &keys);
+            assert_eq!(track.claim(key(0), &present), claimed, "nor was it later");
+            for wanted in &claimed {
+                track.taken(third, wanted);
+            }
+            track.end_attempt(third);
+            track.begin();
+            track.begun(7, &keys);
+            assert_eq!(track.claim(key(0), &present), []);
+            track.begun(8, &keys);
+            assert_eq!(
+                track.claim(key(0), &present),
+                claimed,
+                "another token: from nothing"
+            );
+        });
+    }
+}

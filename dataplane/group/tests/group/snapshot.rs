@@ -234,3 +234,43 @@ fn a_replica_that_loses_power_in_the_middle_is_installing_until_it_is_whole() {
         disk.check().await;
     });
 }
+
+/// The state of this many sessions does not fit into one frame's meta.
+#[test]
+fn a_copy_brings_more_sessions_than_a_frame_holds() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 1).await;
+        cluster.settle().await;
+        let away = cluster.followers().await[0].clone();
+        let last = away.group.report().last_log;
+        let medium = cluster.stop(away.replica).await;
+        let seals = (0..64u64).map(|lane| {
+            let cluster = cluster.clone();
+            ogee_runtime::spawn(async move {
+                for volume in 0..120 {
+                    Disk::attach(&cluster, 1000 + lane * 120 + volume, 1).await;
+                }
+            })
+        });
+        for sealing in seals.collect::<Vec<_>>() {
+            sealing.await.expect("it ends");
+        }
+        purge_past(&cluster, last).await;
+        let leader = cluster.leader().await;
+        let state = leader.store.group(COPYSET).expect("there").state.len();
+        assert!(state > ogee_proto::limit::FRAME_META_MAX, "{state}");
+        let node = cluster.restart(medium).await;
+        until(|| node.group.report().last_log > last && !node.group.report().is_installing).await;
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(away.replica).await;
+        // The sessions are there: a write needs its seal, and the newest epoch counts.
+        disk.write(0, 4, 4, 10).await;
+        disk.check().await;
+        let last_sealed = Disk::unsealed(&cluster, 1000 + 64 * 120 - 1, 1);
+        last_sealed.write(0, 0, 1, 5).await;
+        last_sealed.check().await;
+    });
+}
