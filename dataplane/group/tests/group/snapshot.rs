@@ -175,10 +175,13 @@ fn a_copy_that_breaks_off_goes_on_where_it_was() {
         let writes = ogee_runtime::spawn(async move {
             while !end.get() {
                 let step = count.get();
-                let chunk = u32::try_from(step % 8).expect("small") * 5;
-                let first = usize::try_from(step * 37 % 126).expect("small");
+                // Each place once, so that no later write heals what was missed.
+                let place = step * 1009 % (u64::from(CHUNKS) * 64);
+                let chunk = u32::try_from(place / 64).expect("small");
+                let first = usize::try_from(place % 64 * 2).expect("small");
                 writer.write(chunk, first, 2, 1_000_000 + step * 10).await;
                 count.set(step + 1);
+                pause().await;
             }
         });
         for part in 1..=3 {
