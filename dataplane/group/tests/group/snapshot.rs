@@ -277,3 +277,64 @@ fn a_copy_brings_more_sessions_than_a_frame_holds() {
         last_sealed.check().await;
     });
 }
+
+/// Writers go on beside a copy that nothing but they hold back.
+#[test]
+fn writers_keep_their_speed_beside_a_copy() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let (disk, replica, medium) = with_one_behind(&cluster).await;
+        let (stop, written) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u64)));
+        let mut writers = Vec::new();
+        for lane in 0..8u64 {
+            let (cluster, end, count) = (cluster.clone(), stop.clone(), written.clone());
+            writers.push(ogee_runtime::spawn(async move {
+                let disk = Disk::attach(&cluster, 100 + lane, 1).await;
+                for step in 1.. {
+                    if end.get() {
+                        break;
+                    }
+                    let first = usize::try_from(step * 37 % 128).expect("small");
+                    disk.write(0, first, 1, step).await;
+                    count.set(count.get() + 1);
+                }
+                disk
+            }));
+        }
+        until(|| written.get() > 200).await;
+        let speed = async |is_over: &dyn Fn() -> bool| {
+            let (began, before) = (ogee_runtime::now(), written.get());
+            while !is_over() {
+                pause().await;
+            }
+            let took = ogee_runtime::now() - began;
+            (
+                f64::from(u32::try_from(written.get() - before).expect("few")) / took.as_secs_f64(),
+                took,
+            )
+        };
+        let leader = cluster.leader().await;
+        let sent = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        until_sent(&leader, sent, 1).await;
+        let during = speed(&|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        let end = ogee_runtime::now() + std::time::Duration::from_secs(2);
+        let after = speed(&|| ogee_runtime::now() > end).await;
+        stop.set(true);
+        let mut disks = vec![disk];
+        for writer in writers {
+            disks.push(writer.await.expect("it ends"));
+        }
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        for disk in disks {
+            disk.check().await;
+        }
+        assert!(
+            during.0 * 3.0 > after.0,
+            "{during:?} beside a copy, {after:?} without"
+        );
+    });
+}
