@@ -136,24 +136,21 @@ fn another_version_is_refused_with_both_named() {
             ours: WIRE_VERSION
         }
     );
-    assert!(
-        error
-            .to_string()
-            .contains("peer speaks wire version 9, this process speaks 2")
-    );
+    let both = format!("peer speaks wire version 9, this process speaks {WIRE_VERSION}");
+    assert!(error.to_string().contains(&both), "{error}");
 }
 
 #[test]
 fn another_version_is_named_even_if_its_checksum_lies_elsewhere() {
     let mut bytes = ping();
-    bytes[4] = 1;
-    assert_eq!(
-        FrameHeader::decode(&bytes),
-        Err(WireError::Version {
-            peer: 1,
-            ours: WIRE_VERSION
-        })
-    );
+    for peer in [WIRE_VERSION - 1, WIRE_VERSION + 1] {
+        bytes[4..6].copy_from_slice(&peer.to_le_bytes());
+        let ours = WIRE_VERSION;
+        assert_eq!(
+            FrameHeader::decode(&bytes),
+            Err(WireError::Version { peer, ours })
+        );
+    }
 }
 
 #[test]

@@ -99,6 +99,8 @@ pub(crate) struct RaftSettings {
     pub(crate) election_max_ms: Option<u64>,
     pub(crate) lease_reads: Option<bool>,
     pub(crate) quiet_after_ms: Option<u64>,
+    /// Bytes per second.
+    pub(crate) copy_rate: Option<String>,
 }
 
 fn one() -> u64 {
@@ -151,6 +153,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "election_max_ms",
     "lease_reads",
     "quiet_after_ms",
+    "copy_rate",
 ];
 
 /// Settings of a metadata server.

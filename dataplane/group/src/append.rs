@@ -53,6 +53,9 @@ impl Group {
             }
         };
         self.note_leader(&request.vote);
+        if !request.entries.is_empty() {
+            self.replica().metrics.count_foreground();
+        }
         if frame.header.stream == 0 {
             self.append_once(peer, frame.header, request);
         } else {

@@ -1,9 +1,23 @@
 //! What a group keeps in the store's checkpoint: everything replicated but the blocks.
 //!
-//! Layout, little endian: magic `OGCK`, version 1, replica id `u64`, a byte that says whether
-//! anything was applied, then if so membership (see `codec`) and sessions. The store guards the
-//! bytes with its own checksums, and pairs them with the applied log id. The first checkpoint of a
-//! replica is made at its creation and holds only its id: a restart knows it without the MDS.
+//! Layout, little endian:
+//!
+//! | size | field | meaning |
+//! |---|---|---|
+//! | 4 | magic | `OGCK` |
+//! | 2 | version | [`VERSION`] |
+//! | 8 | replica | whose it is |
+//! | 1 | fuzzy | 1 if the blocks may be newer than the state, else 0 |
+//! | 16 | fuzzy until | term and index; only if fuzzy |
+//! | 1 | has state | whether anything was applied |
+//! | | membership | see `codec`; only if there is state |
+//! | | sessions | see `session`; only if there is state |
+//!
+//! The store guards the bytes with its own checksums, pairs them with the applied log id, and
+//! switches from one to the next atomically: no torn write shows a mixture. The first checkpoint of
+//! a replica is made at its creation and holds only its id: a restart knows it without the MDS.
+//! The fuzzy mark stands before the parts of variable length, because a replica without any state
+//! may have it too; what it means is argued in `snapshot`.
 
 use crate::codec::{get_stored_membership, put_stored_membership};
 use crate::session::Sessions;
@@ -12,7 +26,8 @@ use ogee_proto::id::{LogId, ReplicaId};
 use ogee_proto::wire::{Reader, WireError, Writer};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"OGCK");
-const VERSION: u16 = 1;
+/// Version of the layout.
+const VERSION: u16 = 2;
 
 /// State of a group exactly as of one applied entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,28 +40,38 @@ pub struct CheckpointState {
     pub(crate) sessions: Sessions,
 }
 
+/// What a replica has saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Saved {
+    /// Whose it is.
+    pub(crate) replica: ReplicaId,
+    /// The blocks are as of some moments up to this entry, if any.
+    pub(crate) fuzzy_until: Option<LogId>,
+    /// The state, if anything was applied.
+    pub(crate) state: Option<CheckpointState>,
+}
+
 impl CheckpointState {
     /// Everything but the applied id, which the store keeps beside it.
-    pub(crate) fn encode(&self, replica: ReplicaId) -> Vec<u8> {
-        let mut out = header(replica, true);
+    pub(crate) fn encode(&self, replica: ReplicaId, fuzzy_until: Option<LogId>) -> Vec<u8> {
+        let mut out = header(replica, fuzzy_until, true);
         put_stored_membership(&mut out, &self.membership);
         self.sessions.encode(&mut out);
         out
     }
 
     /// What a replica that has applied nothing yet saves.
-    pub(crate) fn encode_new(replica: ReplicaId) -> Vec<u8> {
-        header(replica, false)
+    pub(crate) fn encode_new(replica: ReplicaId, fuzzy_until: Option<LogId>) -> Vec<u8> {
+        header(replica, fuzzy_until, false)
     }
+}
 
-    /// Decodes what was encoded: whose it is, and the state if anything was applied.
+impl Saved {
+    /// Decodes what was encoded.
     ///
     /// # Errors
     /// [`WireError`] naming the field; an unknown version names both versions.
-    pub(crate) fn decode(
-        applied: LogId,
-        bytes: &[u8],
-    ) -> Result<(ReplicaId, Option<Self>), WireError> {
+    pub(crate) fn decode(applied: LogId, bytes: &[u8]) -> Result<Self, WireError> {
         let mut from = Reader::new(bytes);
         let magic = from.u32("checkpoint magic")?;
         if magic != MAGIC {
@@ -60,32 +85,49 @@ impl CheckpointState {
             });
         }
         let replica = ReplicaId::new(from.u64("checkpoint replica")?);
+        let fuzzy_until = match from.u8("checkpoint fuzzy")? {
+            0 => None,
+            _ => Some(LogId::new(
+                from.u64("fuzzy until term")?,
+                from.u64("fuzzy until index")?,
+            )),
+        };
         let state = match from.u8("checkpoint has state")? {
             0 => None,
-            _ => Some(Self {
+            _ => Some(CheckpointState {
                 applied,
                 membership: get_stored_membership(&mut from)?,
                 sessions: Sessions::decode(&mut from)?,
             }),
         };
         from.finish("checkpoint state")?;
-        Ok((replica, state))
+        Ok(Self {
+            replica,
+            fuzzy_until,
+            state,
+        })
     }
 }
 
-fn header(replica: ReplicaId, has_state: bool) -> Vec<u8> {
+fn header(replica: ReplicaId, fuzzy_until: Option<LogId>, has_state: bool) -> Vec<u8> {
     let mut out = Vec::new();
     Writer::new(&mut out)
         .u32(MAGIC)
         .u16(VERSION)
         .u64(replica.get())
-        .u8(u8::from(has_state));
+        .u8(u8::from(fuzzy_until.is_some()));
+    if let Some(until) = fuzzy_until {
+        Writer::new(&mut out)
+            .u64(until.term.get())
+            .u64(until.index.get());
+    }
+    Writer::new(&mut out).u8(u8::from(has_state));
     out
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckpointState, VERSION};
+    use super::{CheckpointState, Saved, VERSION};
     use crate::codec_tests::stored_membership;
     use crate::command::{CommandHead, CommandKind};
     use crate::session::{Admission, Sessions};
@@ -94,6 +136,7 @@ mod tests {
     };
     use ogee_proto::wire::{Status, WireError};
     use proptest::collection::{btree_map, btree_set, vec};
+    use proptest::option;
     use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -134,6 +177,7 @@ mod tests {
         #[test]
         fn a_state_survives_its_encoding(
             id in any::<(u64, u64)>(),
+            fuzzy in option::of(any::<(u64, u64)>()),
             replica in any::<u64>(),
             membership in stored_membership(),
             sessions in sessions(),
@@ -141,50 +185,69 @@ mod tests {
             let applied = LogId::new(id.0, id.1);
             let state = CheckpointState { applied, membership, sessions };
             let replica = ReplicaId::new(replica);
-            let bytes = state.encode(replica);
-            let back = CheckpointState::decode(applied, &bytes);
-            prop_assert_eq!(back, Ok((replica, Some(state))));
+            let fuzzy_until = fuzzy.map(|(term, index)| LogId::new(term, index));
+            let bytes = state.encode(replica, fuzzy_until);
+            let back = Saved::decode(applied, &bytes);
+            let saved = Saved { replica, fuzzy_until, state: Some(state) };
+            prop_assert_eq!(back, Ok(saved));
             for len in 0..bytes.len() {
-                prop_assert!(CheckpointState::decode(applied, &bytes[..len]).is_err());
+                prop_assert!(Saved::decode(applied, &bytes[..len]).is_err());
             }
             let longer = [bytes.as_slice(), &[0]].concat();
-            prop_assert!(CheckpointState::decode(applied, &longer).is_err());
+            prop_assert!(Saved::decode(applied, &longer).is_err());
         }
 
         #[test]
         fn any_bytes_behind_the_header(bytes in vec(any::<u8>(), 0..300)) {
-            let mut all = CheckpointState::encode_new(ReplicaId::new(1));
+            let mut all = CheckpointState::encode_new(ReplicaId::new(1), None);
             all.pop();
             all.extend(bytes);
-            let _ = CheckpointState::decode(LogId::default(), &all);
+            let _ = Saved::decode(LogId::default(), &all);
         }
     }
 
     #[test]
     fn a_new_replica_has_its_id_and_no_state() {
-        let bytes = CheckpointState::encode_new(ReplicaId::new(9));
-        let back = CheckpointState::decode(LogId::default(), &bytes);
-        assert_eq!(back, Ok((ReplicaId::new(9), None)));
+        for fuzzy_until in [None, Some(LogId::new(4, 0))] {
+            let replica = ReplicaId::new(9);
+            let bytes = CheckpointState::encode_new(replica, fuzzy_until);
+            let saved = Saved {
+                replica,
+                fuzzy_until,
+                state: None,
+            };
+            assert_eq!(Saved::decode(LogId::default(), &bytes), Ok(saved));
+        }
+    }
+
+    /// The bytes of version 2, held still.
+    #[test]
+    fn the_layout_stands_still() {
+        let fuzzy = CheckpointState::encode_new(ReplicaId::new(9), Some(LogId::new(4, 77)));
+        let golden = "4f47434b 0200 0900000000000000 01 0400000000000000 4d00000000000000 00";
+        let hex: String = fuzzy.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden.replace(' ', ""));
     }
 
     #[test]
     fn another_version_is_refused_and_both_are_named() {
-        let mut bytes = CheckpointState::encode_new(ReplicaId::new(9));
-        let newer = VERSION + 1;
-        bytes[VERSION_AT..VERSION_AT + 2].copy_from_slice(&newer.to_le_bytes());
-        let refused = CheckpointState::decode(LogId::default(), &bytes).unwrap_err();
-        let (peer, ours) = (newer, VERSION);
-        assert_eq!(refused, WireError::Version { peer, ours });
-        let text = refused.to_string();
-        assert!(
-            text.contains(&newer.to_string()) && text.contains(&ours.to_string()),
-            "{text}"
-        );
+        let mut bytes = CheckpointState::encode_new(ReplicaId::new(9), None);
+        for peer in [VERSION - 1, VERSION + 1] {
+            bytes[VERSION_AT..VERSION_AT + 2].copy_from_slice(&peer.to_le_bytes());
+            let refused = Saved::decode(LogId::default(), &bytes).unwrap_err();
+            let ours = VERSION;
+            assert_eq!(refused, WireError::Version { peer, ours });
+            let text = refused.to_string();
+            assert!(
+                text.contains(&peer.to_string()) && text.contains(&ours.to_string()),
+                "{text}"
+            );
+        }
     }
 
     #[test]
     fn foreign_bytes_are_refused_by_their_magic() {
-        let refused = CheckpointState::decode(LogId::default(), b"JUNKJUNKJUNKJUNK");
+        let refused = Saved::decode(LogId::default(), b"JUNKJUNKJUNKJUNK");
         assert_eq!(refused, Err(WireError::Magic(u32::from_le_bytes(*b"JUNK"))));
     }
 }

@@ -1,5 +1,6 @@
 //! Settings of a group, and openraft's configuration made from them.
 
+use ogee_proto::unit::ByteLen;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub struct GroupConfig {
     pub lease_reads: bool,
     /// A group without a request for so long turns its ticks off; zero: never.
     pub quiet_after: Duration,
+    /// Bytes per second that a shard's copies to other replicas may send; none: as fast as other
+    /// requests let them.
+    pub copy_rate: Option<ByteLen>,
 }
 
 impl Default for GroupConfig {
@@ -30,6 +34,7 @@ impl Default for GroupConfig {
             commit_hold: Duration::from_millis(3),
             lease_reads: true,
             quiet_after: Duration::from_secs(5),
+            copy_rate: None,
         }
     }
 }

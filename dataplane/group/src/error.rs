@@ -72,6 +72,12 @@ pub enum GroupError {
         /// The block.
         block: u16,
     },
+    /// A copy of the contents is coming in.
+    #[error("{copyset}: the replica is being copied to and holds a mixture until that is done")]
+    Installing {
+        /// The group.
+        copyset: CopysetId,
+    },
     /// A read kept racing with write-back.
     #[error("{copyset}: read of {key} raced with write-back too often")]
     Race {

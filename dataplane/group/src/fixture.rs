@@ -5,6 +5,7 @@ use crate::group::{Group, GroupParams};
 use crate::keeper::StoreKeeper;
 use crate::metrics::GroupMetrics;
 use crate::peers::PeerBook;
+use crate::snapshot::CopyBudget;
 use crate::types::ReplicaNode;
 use crate::watch::Watch;
 use ogee_device::Device;
@@ -55,6 +56,7 @@ impl Lone {
             peers,
             config,
             metrics: Rc::new(GroupMetrics::default()),
+            copies: Rc::new(CopyBudget::new(None)),
         };
         let group = Group::open(params).await.unwrap();
         let keeper = StoreKeeper::start(store, log);

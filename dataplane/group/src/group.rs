@@ -23,7 +23,7 @@ use crate::peers::PeerBook;
 use crate::quiet::{Phase, Quiet};
 use crate::read::ReadRun;
 use crate::replica::Replica;
-use crate::snapshot::Incoming;
+use crate::snapshot::{CopyBudget, Incoming};
 use crate::types::{ReplicaNode, TypeConfig, from_raft};
 use crate::watch::Watch;
 use ogee_log::Log;
@@ -67,6 +67,8 @@ pub struct GroupParams {
     pub config: GroupConfig,
     /// Where to count, shared by the shard's groups.
     pub metrics: Rc<GroupMetrics>,
+    /// What its copies may take, shared by the shard's groups.
+    pub copies: Rc<CopyBudget>,
 }
 
 /// How a group stands, for heartbeats.
@@ -90,6 +92,8 @@ pub struct GroupReport {
     pub is_running: bool,
     /// Whether its ticks are off here, for want of requests.
     pub is_quiet: bool,
+    /// Whether a copy of the contents is coming in, or broke off: the replica is no source then.
+    pub is_installing: bool,
 }
 
 /// Outcome of a request.
@@ -167,6 +171,7 @@ impl Group {
             watch,
             config,
             metrics,
+            copies,
         } = params;
         let replica = Replica::load(copyset, log, store, metrics)?;
         let id = replica.id;
@@ -181,7 +186,7 @@ impl Group {
             enable_elect: !abstention.is_on(),
             ..(*raft_config).clone()
         });
-        let network = NetworkFactory::new(peers, replica.clone(), config);
+        let network = NetworkFactory::new(peers, replica.clone(), copies, config);
         let machine = Machine::new(replica.clone());
         let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
@@ -316,6 +321,7 @@ impl Group {
     /// Replicates a command and answers after it was applied.
     pub async fn mutate(&self, command: Command) -> Outcome {
         let started = ogee_runtime::now();
+        self.inner.replica.metrics.count_foreground();
         let outcome = self.replicate(command).await;
         self.inner
             .replica
@@ -407,6 +413,7 @@ impl Group {
     /// # Errors
     /// The outcome to answer.
     pub async fn read(&self, head: &CommandHead) -> Result<Vec<ReadRun>, Outcome> {
+        self.inner.replica.metrics.count_foreground();
         let first = self.admit_reader(head).await?;
         let started = ogee_runtime::now();
         let runs = self
@@ -427,6 +434,11 @@ impl Group {
         let first = BlockIndex::new(head.first_block()).filter(|_| head.is_in_range());
         let first = first.ok_or(Outcome::of(Status::BadRequest))?;
         self.linearize().await?;
+        // A leader has applied all that was committed before its term, so this never is so.
+        if self.inner.replica.is_fuzzy() {
+            tracing::error!(copyset = %self.copyset(), "a leader with fuzzy contents serves nothing");
+            return Err(Outcome::of(Status::Retry));
+        }
         let state = self.inner.replica.state.borrow();
         match state.sessions.may_read(head.key.volume, head.epoch) {
             true => Ok(first),
@@ -584,6 +596,7 @@ impl Group {
             last_log: metrics.last_log_index.unwrap_or(0),
             is_running: metrics.running_state.is_ok(),
             is_quiet: self.phase() != Phase::Awake,
+            is_installing: self.inner.replica.is_fuzzy(),
         }
     }
 
@@ -636,6 +649,7 @@ impl Group {
 
     async fn purge(&self, upto: crate::types::RaftLogId) {
         let raft = &self.inner.raft;
+        self.release_caught_up();
         if raft.trigger().snapshot().await.is_err() {
             return;
         }
@@ -651,6 +665,15 @@ impl Group {
         }
         // An error means that the group has stopped: nothing is left to purge for.
         let _ = raft.trigger().purge_log(upto.index).await;
+    }
+
+    fn release_caught_up(&self) {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        self.inner.replica.copies.release_caught_up(|target| {
+            let peers = metrics.replication.as_ref()?;
+            peers.get(&target.get())?.as_ref().map(|id| id.index)
+        });
     }
 
     /// Stops this replica's part of the group.

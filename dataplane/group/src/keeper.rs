@@ -27,7 +27,7 @@ use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::channel::{Notify, oneshot};
 use ogee_runtime::{Instant, Payload};
-use ogee_store::{BlockChange, GroupCheckpoint, Store, WriteBack};
+use ogee_store::{BlockChange, Store, WriteBack};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -305,11 +305,7 @@ impl Inner {
         let Some(first) = cuts.first() else {
             return Ok(());
         };
-        let groups = cuts.iter().map(|cut| GroupCheckpoint {
-            copyset: cut.replica.copyset,
-            applied: cut.state.applied,
-            state: cut.state.encode(cut.replica.id).into(),
-        });
+        let groups = cuts.iter().map(Cut::saved);
         let copyset = first.replica.copyset;
         let saved = self.store.checkpoint(groups.collect()).await;
         saved.map_err(|source| GroupError::Store { copyset, source })?;

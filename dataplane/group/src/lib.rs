@@ -73,5 +73,6 @@ pub use keeper::{KeeperMetrics, StoreKeeper};
 pub use metrics::{BUCKETS, GroupMetrics, Histogram, HistogramSnapshot};
 pub use peers::PeerBook;
 pub use read::ReadRun;
+pub use snapshot::CopyBudget;
 pub use types::ReplicaNode;
 pub use watch::Watch;

@@ -1,7 +1,7 @@
 //! Limits of the group layer.
 
 use ogee_proto::limit::{
-    BLOCKS_PER_CHUNK, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX,
+    BLOCK_SIZE, BLOCKS_PER_CHUNK, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX,
 };
 use std::time::Duration;
 
@@ -50,14 +50,39 @@ pub const SESSION_APPLIED_MAX: u64 = SESSION_WINDOW_MAX;
 pub const SESSIONS_REMOVED_MAX: usize = 1024;
 /// Digest results kept for collection, per group.
 pub const DIGESTS_KEPT: usize = 16;
-/// Bytes of one snapshot piece.
-pub const SNAPSHOT_PIECE_BYTES: usize = REPLICATION_PAYLOAD_MAX;
-/// Blocks of one snapshot piece.
-pub const SNAPSHOT_PIECE_BLOCKS: usize = SNAPSHOT_PIECE_BYTES / ogee_proto::limit::BLOCK_SIZE;
+/// Blocks of one piece of a copy: 128 KiB, which a link of 8 Mbit/s carries in an eighth of a second.
+pub const COPY_PIECE_BLOCKS: usize = 32;
+/// Payload bytes of any step of a copy.
+pub const COPY_PIECE_BYTES: usize = COPY_PIECE_BLOCKS * BLOCK_SIZE;
+/// Chunks that one step of a copy names.
+pub const COPY_KEYS_MAX: usize = 4096;
+/// Chunks that a copy may have: no store maps more.
+pub const COPY_CHUNKS_MAX: usize = 1 << 22;
+/// Steps of one copy without an answer while nobody else wants anything: 1 MiB.
+pub const COPY_WINDOW: usize = 8;
+/// The same while clients or leaders do.
+pub const COPY_WINDOW_BUSY: usize = 2;
+/// An answer that takes longer means that the way is slow: one step at a time then.
+pub const COPY_SLOW: Duration = Duration::from_millis(100);
+/// Copies that one shard sends at a time; with [`COPY_WINDOW`] this bounds their memory.
+pub const COPIES_MAX: usize = 2;
+/// Blocks between two that are wanted are read and sent along if there are fewer: cheaper than
+/// another request to the device.
+pub const COPY_GAP_BLOCKS: u32 = 8;
+/// What a broken-off copy has brought is remembered for so long, by both ends.
+pub const COPY_KEPT: Duration = Duration::from_secs(120);
+/// A replica that got its copy has the log kept for so long to catch up.
+pub const CATCH_UP_KEPT: Duration = Duration::from_secs(60);
 
 const _: () = assert!(
     APPEND_WINDOW <= 64,
     "openraft's follower buffers 64 requests"
 );
 const _: () = assert!(4 + 36 * BEATS_MAX <= FRAME_META_MAX);
-const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(SNAPSHOT_PIECE_BLOCKS));
+const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(COPY_PIECE_BLOCKS));
+const _: () = assert!(
+    COPY_PIECE_BLOCKS == 32,
+    "a u32 says which blocks of a piece there are"
+);
+const _: () = assert!(COPY_PIECE_BYTES <= REPLICATION_PAYLOAD_MAX);
+const _: () = assert!(COPY_KEYS_MAX * 12 <= COPY_PIECE_BYTES);

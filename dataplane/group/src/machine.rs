@@ -7,6 +7,7 @@ use crate::types::{
     RaftLogId, RaftSnapshotMeta, RaftStoredMembership, TypeConfig, from_raft, to_raft,
 };
 use futures_util::{Stream, TryStreamExt};
+use ogee_proto::id::LogId;
 use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
@@ -21,6 +22,8 @@ use std::rc::Rc;
 pub(crate) struct SnapshotState {
     /// Sessions, epochs and membership exactly as of the checkpoint.
     pub(crate) state: CheckpointState,
+    /// The blocks that came with it are as of moments up to this entry, if that is later.
+    pub(crate) fuzzy_until: Option<LogId>,
 }
 
 /// The state machine of one replica.
@@ -51,6 +54,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let started = ogee_runtime::now();
+            self.replica.copies.note(&entry);
             let (applied, effect) = self.replica.state.borrow_mut().apply(entry);
             match effect {
                 Effect::None => {}
@@ -108,7 +112,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 }
 
 /// The snapshot that a checkpoint amounts to.
-pub(crate) fn snapshot_of(state: CheckpointState) -> SnapshotOf<TypeConfig, SnapshotState> {
+pub(crate) fn snapshot_of(
+    state: CheckpointState,
+    fuzzy_until: Option<LogId>,
+) -> SnapshotOf<TypeConfig, SnapshotState> {
     let last_log_id = Some(to_raft(state.applied));
     debug_assert!(state.membership.log_id().as_ref().map(from_raft) <= Some(state.applied));
     let last_membership = state.membership.clone();
@@ -117,6 +124,6 @@ pub(crate) fn snapshot_of(state: CheckpointState) -> SnapshotOf<TypeConfig, Snap
             last_log_id,
             last_membership,
         },
-        snapshot: SnapshotState { state },
+        snapshot: SnapshotState { state, fuzzy_until },
     }
 }

@@ -78,11 +78,17 @@ pub struct GroupMetrics {
     pub write: Histogram,
     /// A whole read, as the leader sees it.
     pub read: Histogram,
+    /// Requests of clients and of leaders so far: what copies must leave room for.
+    pub foreground: Cell<u64>,
     /// Bytes copied to join payloads.
     pub bytes_copied: Cell<u64>,
 }
 
 impl GroupMetrics {
+    pub(crate) fn count_foreground(&self) {
+        self.foreground.set(self.foreground.get() + 1);
+    }
+
     pub(crate) fn count_copy(&self, bytes: usize) {
         self.bytes_copied
             .set(self.bytes_copied.get() + bytes as u64);

@@ -19,6 +19,7 @@ use crate::machine::SnapshotState;
 use crate::metrics::GroupMetrics;
 use crate::peers::PeerBook;
 use crate::replica::Replica;
+use crate::snapshot::CopyBudget;
 use crate::types::{RaftVote, ReplicaNode, TypeConfig, from_raft};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
@@ -51,6 +52,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(3);
 pub(crate) struct NetworkFactory {
     peers: Rc<PeerBook>,
     replica: Rc<Replica>,
+    copies: Rc<CopyBudget>,
     config: GroupConfig,
 }
 
@@ -58,11 +60,13 @@ impl NetworkFactory {
     pub(crate) const fn new(
         peers: Rc<PeerBook>,
         replica: Rc<Replica>,
+        copies: Rc<CopyBudget>,
         config: GroupConfig,
     ) -> Self {
         Self {
             peers,
             replica,
+            copies,
             config,
         }
     }
@@ -75,6 +79,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
         Network {
             peers: self.peers.clone(),
             replica: self.replica.clone(),
+            copies: self.copies.clone(),
             target: ReplicaId::new(target),
             endpoint: node.endpoint.clone(),
             config: self.config,
@@ -86,6 +91,7 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 pub(crate) struct Network {
     peers: Rc<PeerBook>,
     pub(crate) replica: Rc<Replica>,
+    pub(crate) copies: Rc<CopyBudget>,
     pub(crate) target: ReplicaId,
     endpoint: String,
     config: GroupConfig,
@@ -97,13 +103,26 @@ type AppendResults<'s> = BoxStream<'s, RpcResult<StreamAppendResult<TypeConfig>>
 impl Network {
     pub(crate) fn caller(&self) -> RpcResult<Caller> {
         let caller = self.peers.caller(self.target, &self.endpoint);
-        caller.ok_or_else(|| {
-            let text = format!(
-                "{}: no endpoint is known for {}",
-                self.replica.copyset, self.target
-            );
-            RPCError::Unreachable(Unreachable::from_string(text))
-        })
+        caller.ok_or_else(|| self.nowhere())
+    }
+
+    /// A connection of its own for a copy: heartbeats and entries do not queue behind its pieces.
+    pub(crate) fn copy_caller(&self) -> RpcResult<Caller> {
+        let caller = self.peers.new_caller(self.target, &self.endpoint);
+        caller.ok_or_else(|| self.nowhere())
+    }
+
+    fn nowhere(&self) -> RPCError<TypeConfig> {
+        let text = format!(
+            "{}: no endpoint is known for {}",
+            self.replica.copyset, self.target
+        );
+        RPCError::Unreachable(Unreachable::from_string(text))
+    }
+
+    /// One payload of several.
+    pub(crate) fn joined(&self, parts: Vec<Payload>) -> Payload {
+        join(parts, &self.replica.metrics)
     }
 
     /// Raft frames say who sends (`client`) and which replica is meant (`epoch`).

@@ -2,7 +2,8 @@
 //!
 //! *Place*: filled from memberships and from MDS heartbeats; used by the Raft network.
 //! *Owner*: one shard.
-//! *Invariants*: one self-reconnecting [`Caller`] per endpoint, shared by all groups.
+//! *Invariants*: one self-reconnecting [`Caller`] per endpoint, shared by all groups; a copy has one
+//! more for as long as it runs.
 //! *On failure*: an unknown or malformed endpoint makes the peer unreachable, which openraft retries.
 
 use ogee_proto::id::ReplicaId;
@@ -64,10 +65,28 @@ impl PeerBook {
         self.known.borrow_mut().insert(replica, endpoint);
     }
 
+    /// A connection of its own to a replica.
+    pub(crate) fn new_caller(
+        &self,
+        replica: ReplicaId,
+        membership_endpoint: &str,
+    ) -> Option<Caller> {
+        let endpoint = self.endpoint(replica, membership_endpoint)?;
+        Some(Caller::with_options(
+            endpoint,
+            self.hello.clone(),
+            self.options,
+        ))
+    }
+
+    fn endpoint(&self, replica: ReplicaId, membership_endpoint: &str) -> Option<Endpoint> {
+        let endpoint = self.known.borrow().get(&replica).cloned();
+        endpoint.or_else(|| membership_endpoint.parse().ok())
+    }
+
     /// The caller to a replica: where it was last heard of, else where its membership says.
     pub(crate) fn caller(&self, replica: ReplicaId, membership_endpoint: &str) -> Option<Caller> {
-        let endpoint = self.known.borrow().get(&replica).cloned();
-        let endpoint = endpoint.or_else(|| membership_endpoint.parse().ok())?;
+        let endpoint = self.endpoint(replica, membership_endpoint)?;
         let mut callers = self.callers.borrow_mut();
         let caller = callers
             .entry(endpoint.clone())

@@ -7,7 +7,7 @@
 //! *On failure*: see [`GroupError`].
 
 use crate::acks::Acks;
-use crate::checkpoint::CheckpointState;
+use crate::checkpoint::{CheckpointState, Saved};
 use crate::command::CommandHead;
 use crate::digest::Digests;
 use crate::error::GroupError;
@@ -17,6 +17,7 @@ use crate::metrics::GroupMetrics;
 use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
 use crate::room::{Claim, Promises, Room};
+use crate::snapshot::Copies;
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
 use ogee_log::{GroupLog, Log, Reservation};
@@ -54,10 +55,25 @@ pub(crate) struct Replica {
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
     keeps: Cell<u32>,
+    /// The blocks are as of some moments up to this entry; see `snapshot`.
+    fuzzy_until: Cell<Option<LogId>>,
+    pub(crate) copies: Copies,
     cutting: Cell<bool>,
     cut_ended: Notify,
     pacer: RefCell<Rc<Pacer>>,
     promises: Promises,
+}
+
+impl Cut {
+    /// The state, and whether the blocks will still be newer than it, as the store is to keep them.
+    pub(crate) fn saved(&self) -> GroupCheckpoint {
+        let fuzzy_until = self.replica.fuzzy_until_after(self.state.applied);
+        GroupCheckpoint {
+            copyset: self.replica.copyset,
+            applied: self.state.applied,
+            state: self.state.encode(self.replica.id, fuzzy_until).into(),
+        }
+    }
 }
 
 impl Drop for Cut {
@@ -93,7 +109,7 @@ impl Drop for KeptLog {
 impl Replica {
     /// Whose replica of the group the store holds, if any.
     pub(crate) fn find(store: &Store, copyset: CopysetId) -> Result<Option<ReplicaId>, GroupError> {
-        Ok(decode_saved(store, copyset)?.map(|(id, _)| id))
+        Ok(decode_saved(store, copyset)?.map(|saved| saved.replica))
     }
 
     /// Makes the replica known to the store, durably, before it votes for the first time.
@@ -102,7 +118,7 @@ impl Replica {
         copyset: CopysetId,
         id: ReplicaId,
     ) -> Result<(), GroupError> {
-        let state = CheckpointState::encode_new(id).into();
+        let state = CheckpointState::encode_new(id, None).into();
         let group = GroupCheckpoint {
             copyset,
             applied: LogId::default(),
@@ -120,7 +136,8 @@ impl Replica {
         metrics: Rc<GroupMetrics>,
     ) -> Result<Rc<Self>, GroupError> {
         let saved = decode_saved(&store, copyset)?;
-        let (id, checkpoint) = saved.ok_or(GroupError::NoReplica { copyset })?;
+        let saved = saved.ok_or(GroupError::NoReplica { copyset })?;
+        let (id, checkpoint) = (saved.replica, saved.state);
         let mut state = State::default();
         if let Some(checkpoint) = &checkpoint {
             state.applied = Some(to_raft(checkpoint.applied));
@@ -140,6 +157,8 @@ impl Replica {
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
             keeps: Cell::new(0),
+            fuzzy_until: Cell::new(saved.fuzzy_until),
+            copies: Copies::default(),
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
             pacer: RefCell::default(),
@@ -247,7 +266,7 @@ impl Replica {
         self.state.borrow_mut().removed.extend_from_slice(volumes);
     }
 
-    fn log_has_room(&self) -> bool {
+    pub(crate) fn log_has_room(&self) -> bool {
         self.store_log.has_space([self.log_margin().as_usize()])
     }
 
@@ -298,7 +317,40 @@ impl Replica {
     pub(crate) fn current_snapshot(
         &self,
     ) -> Result<Option<SnapshotOf<TypeConfig, SnapshotState>>, GroupError> {
-        Ok(self.checkpoint.borrow().clone().map(snapshot_of))
+        let checkpoint = self.checkpoint.borrow().clone();
+        Ok(checkpoint.map(|state| snapshot_of(state, self.fuzzy_until.get())))
+    }
+
+    /// Whether some blocks may be newer than what was applied: such a replica is no source of
+    /// anything. What is compared are log ids, so a mark in a term to come is passed by whatever
+    /// that term commits.
+    pub(crate) fn is_fuzzy(&self) -> bool {
+        let applied = self.state.borrow().applied.as_ref().map(from_raft);
+        self.fuzzy_until_after(applied.unwrap_or_default())
+            .is_some()
+    }
+
+    fn fuzzy_until_after(&self, applied: LogId) -> Option<LogId> {
+        self.fuzzy_until.get().filter(|until| applied < *until)
+    }
+
+    /// Takes note, durably, that blocks as of moments up to `until` are about to come.
+    pub(crate) async fn mark_fuzzy(&self, until: LogId) -> Result<(), GroupError> {
+        if self.fuzzy_until.get() >= Some(until) {
+            return Ok(());
+        }
+        let before = self.fuzzy_until.replace(Some(until));
+        let saved = self.save_again().await;
+        if saved.is_err() {
+            self.fuzzy_until.set(before);
+        }
+        saved
+    }
+
+    /// Makes the store's root anew, with nothing of this group applied on top of the last one.
+    pub(crate) async fn save_again(&self) -> Result<(), GroupError> {
+        let saved = self.checkpoint.borrow().clone();
+        self.save(saved.as_ref()).await
     }
 
     /// Makes a snapshot whose blocks are in the store already this replica's state: one root flip.
@@ -308,7 +360,10 @@ impl Replica {
         snapshot: SnapshotState,
     ) -> Result<(), GroupError> {
         let _hold = self.hold_idle().await;
-        let new = snapshot.state;
+        let SnapshotState {
+            state: new,
+            fuzzy_until,
+        } = snapshot;
         {
             let mut state = self.state.borrow_mut();
             state.applied = meta.last_log_id;
@@ -318,31 +373,35 @@ impl Replica {
             state.removed.clear();
         }
         self.settle_promises();
-        self.save(&new).await?;
+        // What other replicas were sent does not lead up to these contents.
+        self.copies.forget_all();
+        self.fuzzy_until.set(fuzzy_until);
+        self.save(Some(&new)).await?;
         self.checkpointed(new);
         Ok(())
     }
 
-    async fn save(&self, state: &CheckpointState) -> Result<(), GroupError> {
-        let copyset = self.copyset;
+    async fn save(&self, state: Option<&CheckpointState>) -> Result<(), GroupError> {
+        let (copyset, fuzzy_until) = (self.copyset, self.fuzzy_until.get());
+        let bytes = match state {
+            Some(state) => state.encode(self.id, fuzzy_until),
+            None => CheckpointState::encode_new(self.id, fuzzy_until),
+        };
         let group = GroupCheckpoint {
             copyset,
-            applied: state.applied,
-            state: state.encode(self.id).into(),
+            applied: state.map(|state| state.applied).unwrap_or_default(),
+            state: bytes.into(),
         };
         let saved = self.store.checkpoint(vec![group]).await;
         saved.map_err(|source| GroupError::Store { copyset, source })
     }
 }
 
-fn decode_saved(
-    store: &Store,
-    copyset: CopysetId,
-) -> Result<Option<(ReplicaId, Option<CheckpointState>)>, GroupError> {
+fn decode_saved(store: &Store, copyset: CopysetId) -> Result<Option<Saved>, GroupError> {
     let Some(saved) = store.group(copyset) else {
         return Ok(None);
     };
-    let decoded = CheckpointState::decode(saved.applied, &saved.state);
+    let decoded = Saved::decode(saved.applied, &saved.state);
     decoded
         .map(Some)
         .map_err(|source| GroupError::CheckpointState { copyset, source })

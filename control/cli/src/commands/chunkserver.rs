@@ -12,6 +12,9 @@ use ogee_shard::{Chunkserver, ChunkserverConfig, StoreConfig};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// A slower copy of a replica would hardly ever end.
+const COPY_RATE_MIN: ByteLen = ByteLen::new(1 << 20);
+
 pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     let config = config(settings::chunkserver(args)?)?;
     let (chunkserver, stop) = Chunkserver::new(config);
@@ -94,9 +97,17 @@ fn raft(settings: RaftSettings) -> Result<GroupConfig, CliError> {
         election_min: time(settings.election_min_ms, defaults.election_min),
         election_max: time(settings.election_max_ms, defaults.election_max),
         quiet_after: time(settings.quiet_after_ms, defaults.quiet_after),
+        copy_rate: settings.copy_rate.as_deref().map(size).transpose()?,
         lease_reads: settings.lease_reads.unwrap_or(defaults.lease_reads),
         ..defaults
     };
+    if config.copy_rate.is_some_and(|rate| rate < COPY_RATE_MIN) {
+        return Err(wrong(
+            "cannot use raft.copy_rate",
+            "it is less than 1MiB per second",
+            "give at least 1MiB, or leave it out for no limit",
+        ));
+    }
     config.raft().map_err(|error| {
         let remedy = "keep heartbeat < election_min < election_max";
         wrong("cannot use the Raft times", &error.to_string(), remedy)

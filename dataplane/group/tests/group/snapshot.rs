@@ -1,10 +1,21 @@
 //! A replica that was away for longer than the others keep their logs.
 
-use crate::common::{COPYSET, Cluster, Disk, Node, pause, run};
+use crate::common::{COPYSET, Cluster, Disk, Node, QUICK, pause, run, until};
 use ogee_device::Survivors;
-use ogee_group::CommandKind;
+use ogee_group::{CommandKind, GroupConfig};
 use ogee_proto::id::{LogIndex, ReplicaId};
+use ogee_proto::unit::ByteLen;
+use std::cell::Cell;
 use std::rc::Rc;
+
+/// Chunks of half a MiB each that the slow copies below bring.
+const CHUNKS: u32 = 40;
+const COPIED: u64 = CHUNKS as u64 * (512 << 10);
+/// Slow enough to be met in the middle.
+const SLOWLY: GroupConfig = GroupConfig {
+    copy_rate: Some(ByteLen::new(16 << 20)),
+    ..QUICK
+};
 
 fn purged(node: &Node) -> Option<LogIndex> {
     let state = node.log.group(COPYSET).state();
@@ -125,5 +136,205 @@ fn a_digest_agrees_while_checkpoints_and_writes_go_on() {
             checkpoints.await.expect("they end");
         }
         disk.check().await;
+    });
+}
+
+/// A group whose first follower has missed enough to need a copy of some size, and is down.
+async fn with_one_behind(cluster: &Rc<Cluster>) -> (Disk, ReplicaId, crate::common::Medium) {
+    let disk = Disk::attach(cluster, 1, 1).await;
+    disk.write(0, 0, 4, 1).await;
+    cluster.settle().await;
+    let away = cluster.followers().await[0].clone();
+    let last = away.group.report().last_log;
+    let medium = cluster.stop(away.replica).await;
+    for chunk in 0..CHUNKS {
+        disk.write(chunk, 0, 128, 1000 * u64::from(chunk + 1)).await;
+    }
+    purge_past(cluster, last).await;
+    (disk, away.replica, medium)
+}
+
+/// Waits until the leader has sent so many bytes of copies since `before`.
+async fn until_sent(leader: &Node, before: u64, bytes: u64) {
+    until(|| leader.copies.bytes_sent() >= before + bytes).await;
+}
+
+/// Broken off three times in the same two processes, a copy goes on where it was, under writes to
+/// what was copied and what was not.
+#[test]
+fn a_copy_that_breaks_off_goes_on_where_it_was() {
+    run(async {
+        let cluster = Cluster::with_times(SLOWLY).await;
+        let (disk, replica, medium) = with_one_behind(&cluster).await;
+        let leader = cluster.leader().await;
+        let before = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        let disk = Rc::new(disk);
+        let (stop, written) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u64)));
+        let (writer, end, count) = (disk.clone(), stop.clone(), written.clone());
+        let writes = ogee_runtime::spawn(async move {
+            while !end.get() {
+                let step = count.get();
+                // Each place once, so that no later write heals what was missed.
+                let place = step * 1009 % (u64::from(CHUNKS) * 64);
+                let chunk = u32::try_from(place / 64).expect("small");
+                let first = usize::try_from(place % 64 * 2).expect("small");
+                writer.write(chunk, first, 2, 1_000_000 + step * 10).await;
+                count.set(step + 1);
+                pause().await;
+            }
+        });
+        for part in 1..=3 {
+            until_sent(&leader, before, part * COPIED / 4).await;
+            assert!(node.group.report().is_installing);
+            node.cut_off();
+            // Newer checkpoints, so that what was copied is older than what comes next.
+            let wrote = written.get();
+            until(|| written.get() > wrote + 20).await;
+            assert!(leader.keeper.checkpoint_now().await);
+            node.reconnect();
+        }
+        until(|| !node.group.report().is_installing).await;
+        stop.set(true);
+        writes.await.expect("they end");
+        let sent = leader.copies.bytes_sent() - before;
+        assert!(sent >= COPIED, "{sent}: all of it came");
+        assert!(sent < 2 * COPIED, "{sent}: not from the start each time");
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        disk.check().await;
+    });
+}
+
+/// Its map is newer than its state after that, and blocks may be newer than the map: it says so, and
+/// a new copy or, from a leader that still has the log, replay makes it whole.
+#[test]
+fn a_replica_that_loses_power_in_the_middle_is_installing_until_it_is_whole() {
+    run(async {
+        let cluster = Cluster::with_times(SLOWLY).await;
+        let (disk, replica, mut medium) = with_one_behind(&cluster).await;
+        for seed in 0..3u64 {
+            let leader = cluster.leader().await;
+            let before = leader.copies.bytes_sent();
+            let node = cluster.restart(medium).await;
+            until_sent(&leader, before, COPIED / 4).await;
+            // As a checkpoint of another group does it.
+            node.store.checkpoint(Vec::new()).await.expect("it works");
+            until_sent(&leader, before, COPIED / 3).await;
+            disk.write(2, 0, 8, 50_000 + seed * 100).await;
+            drop(node);
+            medium = cluster.crash(replica, Survivors::Seeded(seed)).await;
+            let node = cluster.restart(medium).await;
+            assert!(node.group.report().is_installing, "from the start");
+            medium = cluster.crash(replica, Survivors::Seeded(seed + 9)).await;
+        }
+        let node = cluster.restart(medium).await;
+        until(|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        disk.check().await;
+    });
+}
+
+/// The state of this many sessions does not fit into one frame's meta.
+#[test]
+fn a_copy_brings_more_sessions_than_a_frame_holds() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 1).await;
+        cluster.settle().await;
+        let away = cluster.followers().await[0].clone();
+        let last = away.group.report().last_log;
+        let medium = cluster.stop(away.replica).await;
+        let seals = (0..64u64).map(|lane| {
+            let cluster = cluster.clone();
+            ogee_runtime::spawn(async move {
+                for volume in 0..120 {
+                    Disk::attach(&cluster, 1000 + lane * 120 + volume, 1).await;
+                }
+            })
+        });
+        for sealing in seals.collect::<Vec<_>>() {
+            sealing.await.expect("it ends");
+        }
+        purge_past(&cluster, last).await;
+        let leader = cluster.leader().await;
+        let state = leader.store.group(COPYSET).expect("there").state.len();
+        assert!(state > ogee_proto::limit::FRAME_META_MAX, "{state}");
+        let node = cluster.restart(medium).await;
+        until(|| node.group.report().last_log > last && !node.group.report().is_installing).await;
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(away.replica).await;
+        // The sessions are there: a write needs its seal, and the newest epoch counts.
+        disk.write(0, 4, 4, 10).await;
+        disk.check().await;
+        let last_sealed = Disk::unsealed(&cluster, 1000 + 64 * 120 - 1, 1);
+        last_sealed.write(0, 0, 1, 5).await;
+        last_sealed.check().await;
+    });
+}
+
+/// Writers go on beside a copy that nothing but they hold back.
+#[test]
+fn writers_keep_their_speed_beside_a_copy() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let (disk, replica, medium) = with_one_behind(&cluster).await;
+        let (stop, written) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u64)));
+        let mut writers = Vec::new();
+        for lane in 0..8u64 {
+            let (cluster, end, count) = (cluster.clone(), stop.clone(), written.clone());
+            writers.push(ogee_runtime::spawn(async move {
+                let disk = Disk::attach(&cluster, 100 + lane, 1).await;
+                for step in 1.. {
+                    if end.get() {
+                        break;
+                    }
+                    let first = usize::try_from(step * 37 % 128).expect("small");
+                    disk.write(0, first, 1, step).await;
+                    count.set(count.get() + 1);
+                }
+                disk
+            }));
+        }
+        until(|| written.get() > 200).await;
+        let speed = async |is_over: &dyn Fn() -> bool| {
+            let (began, before) = (ogee_runtime::now(), written.get());
+            while !is_over() {
+                pause().await;
+            }
+            let took = ogee_runtime::now() - began;
+            (
+                f64::from(u32::try_from(written.get() - before).expect("few")) / took.as_secs_f64(),
+                took,
+            )
+        };
+        let leader = cluster.leader().await;
+        let sent = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        until_sent(&leader, sent, 1).await;
+        let during = speed(&|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        let end = ogee_runtime::now() + std::time::Duration::from_secs(2);
+        let after = speed(&|| ogee_runtime::now() > end).await;
+        stop.set(true);
+        let mut disks = vec![disk];
+        for writer in writers {
+            disks.push(writer.await.expect("it ends"));
+        }
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        for disk in disks {
+            disk.check().await;
+        }
+        assert!(
+            during.0 * 3.0 > after.0,
+            "{during:?} beside a copy, {after:?} without"
+        );
     });
 }

@@ -1,6 +1,7 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{ReplicaStatus, ShardReport, StoreStatus};
+use ogee_group::GroupReport;
 use ogee_proto::service::{ReplicaReport, StoreReport};
 
 pub(super) fn store(status: &StoreStatus) -> StoreReport {
@@ -30,6 +31,14 @@ pub(super) fn replicas(reports: &[ShardReport]) -> Vec<ReplicaReport> {
         .collect()
 }
 
+const fn state(group: &GroupReport) -> &'static str {
+    match (group.is_running, group.is_installing) {
+        (false, _) => "failed",
+        (true, true) => "installing",
+        (true, false) => "ok",
+    }
+}
+
 fn replica(status: &ReplicaStatus) -> ReplicaReport {
     let group = &status.group;
     ReplicaReport {
@@ -40,7 +49,7 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         applied: group.applied.index.get(),
         last_log: group.last_log,
         conf_epoch: 0,
-        state: String::from(if group.is_running { "ok" } else { "failed" }),
+        state: state(group).to_owned(),
         store: status.store.to_string(),
         voters: status.voters.iter().map(|id| id.get()).collect(),
     }

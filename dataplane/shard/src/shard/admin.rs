@@ -47,7 +47,7 @@ async fn collect(group: &Group, header: &FrameHeader) -> Frame {
             refusal(
                 header,
                 match *error {
-                    GroupError::Race { .. } => Status::Retry,
+                    GroupError::Race { .. } | GroupError::Installing { .. } => Status::Retry,
                     _ => Status::Corrupt,
                 },
             )

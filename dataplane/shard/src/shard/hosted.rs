@@ -54,6 +54,7 @@ impl Shard {
             watch: self.watch.clone(),
             config: self.config,
             metrics: self.metrics.clone(),
+            copies: self.copies.clone(),
         };
         let group = Group::open(params).await?;
         open.keeper.add(group.clone());

@@ -19,7 +19,7 @@ pub(crate) use life::{ShardSetup, run};
 use crate::limit::ADMITTED_BYTES_MAX;
 use admission::Admission;
 use hosted::Hosted;
-use ogee_group::{GroupConfig, GroupMetrics, PeerBook, Watch};
+use ogee_group::{CopyBudget, GroupConfig, GroupMetrics, PeerBook, Watch};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
 use std::cell::{Cell, RefCell};
@@ -36,6 +36,7 @@ pub(crate) struct Shard {
     watch: Rc<Watch>,
     config: GroupConfig,
     metrics: Rc<GroupMetrics>,
+    copies: Rc<CopyBudget>,
     /// The clients' requests.
     admission: Rc<Admission>,
     /// Payload bytes of peers' votes, transfers and copies under way.
@@ -56,6 +57,7 @@ impl Shard {
             peers,
             config,
             metrics: Rc::default(),
+            copies: Rc::new(CopyBudget::new(config.copy_rate)),
             admission: Admission::new(),
             raft_admission: Semaphore::new(ADMITTED_BYTES_MAX),
             throttled: Cell::new(0),

@@ -99,6 +99,11 @@ fn metrics(shard: &Shard) -> ShardMetrics {
                 transport.bytes_out,
             ),
             (
+                "replica_copy_bytes",
+                "Bytes of blocks sent to replicas that are copied whole",
+                shard.copies.bytes_sent(),
+            ),
+            (
                 "throttled_requests",
                 "Requests refused for overload",
                 shard.throttled.get(),

@@ -7,7 +7,7 @@ mod node;
 
 pub use cluster::Cluster;
 pub use disk::Disk;
-pub use node::{COPYSET, Node, QUICK};
+pub use node::{COPYSET, Medium, Node, QUICK};
 
 use std::future::Future;
 use std::time::Duration;

@@ -3,7 +3,8 @@
 use super::net::{Net, Run};
 use ogee_device::{Device, FaultControl, FaultPlan, MemoryControl, Survivors};
 use ogee_group::{
-    Command, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook, StoreKeeper, Watch,
+    Command, CopyBudget, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook,
+    StoreKeeper, Watch,
 };
 use ogee_log::{Log, LogOptions, LogRegion};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
@@ -27,6 +28,7 @@ pub const QUICK: GroupConfig = GroupConfig {
     commit_hold: Duration::from_millis(1),
     lease_reads: true,
     quiet_after: Duration::ZERO,
+    copy_rate: None,
 };
 
 /// What is left of a node that does not run.
@@ -44,6 +46,7 @@ pub struct Node {
     pub log: Log,
     pub keeper: StoreKeeper,
     pub faults: FaultControl,
+    pub copies: Rc<CopyBudget>,
     control: MemoryControl,
     run: Run,
     net: Rc<Net>,
@@ -107,6 +110,7 @@ impl Node {
         let hello = Hello::new(Role::Chunkserver, run.number(), replica.to_string());
         let peers = Rc::new(PeerBook::new(hello.clone(), caller_options()));
         let watch = Watch::start(peers.clone(), net.config());
+        let copies = Rc::new(CopyBudget::new(net.config().copy_rate));
         let params = GroupParams {
             copyset: COPYSET,
             log: log.clone(),
@@ -115,6 +119,7 @@ impl Node {
             watch: watch.clone(),
             config: net.config(),
             metrics: Rc::new(GroupMetrics::default()),
+            copies: copies.clone(),
         };
         let group = Group::open(params).await.expect("the group opens");
         keeper.add(group.clone());
@@ -126,6 +131,7 @@ impl Node {
             log,
             keeper,
             faults,
+            copies,
             control,
             run,
             net: net.clone(),

@@ -1,0 +1,501 @@
+//! Which blocks a replica that is being copied to has got already.
+//!
+//! *Place*: asked and told by the sender, told by apply of every block that changes.
+//! *Owner*: the replica that sends; lost with its process, which costs only time.
+//! *Invariants*: a block counts as good only while what the target was sent is what this replica's
+//! applied state holds: apply takes the mark off again in the same step in which it changes the
+//! block. Marks of pieces that were never acknowledged are taken off when their attempt ends.
+//! *On failure*: a copy that knows less sends more.
+
+use crate::command::CommandKind;
+use crate::limit::{COPY_GAP_BLOCKS, COPY_KEPT, COPY_PIECE_BLOCKS};
+use crate::replica::KeptLog;
+use crate::types::RaftEntry;
+use ogee_proto::id::{ChunkKey, ReplicaId};
+use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use ogee_runtime::Instant;
+use openraft::EntryPayload;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// Pieces of a chunk.
+const PIECES: usize = BLOCKS_PER_CHUNK / COPY_PIECE_BLOCKS;
+
+/// Every copy that this replica sends or might go on with.
+#[derive(Default)]
+pub(crate) struct Copies {
+    tracks: RefCell<BTreeMap<ReplicaId, Rc<Track>>>,
+    catching_up: RefCell<BTreeMap<ReplicaId, CatchingUp>>,
+}
+
+/// A replica that got its copy and needs the log behind it.
+struct CatchingUp {
+    /// Index up to which its blocks are as of later moments than its state.
+    until: u64,
+    deadline: Instant,
+    _log: KeptLog,
+}
+
+/// One target's copy, over all its attempts.
+pub(crate) struct Track {
+    /// Names the copy; the target remembers what it has of it.
+    pub(crate) id: u64,
+    attempt: Cell<u64>,
+    /// The target's word for what it has of the copy.
+    token: Cell<u64>,
+    /// One bit per block, a word per piece.
+    good: RefCell<BTreeMap<ChunkKey, Box<[u32; PIECES]>>>,
+    /// Sent or about to be, not acknowledged.
+    unsure: RefCell<BTreeMap<(ChunkKey, u16), Wanted>>,
+    used: Cell<Instant>,
+}
+
+/// A piece of a chunk to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) key: ChunkKey,
+    /// First block; a multiple of [`COPY_PIECE_BLOCKS`].
+    pub(crate) first: u16,
+    pub(crate) what: What,
+}
+
+impl Wanted {
+    /// Bytes that may have to be sent.
+    pub(crate) const fn len(&self) -> usize {
+        match self.what {
+            What::Blocks(mask) => mask.count_ones() as usize * BLOCK_SIZE,
+            What::Zeros(_) => 0,
+        }
+    }
+}
+
+/// What of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    /// The blocks of this mask, counted from the first.
+    Blocks(u32),
+    /// So many blocks, all of them absent.
+    Zeros(u16),
+}
+
+impl Copies {
+    /// An entry is about to be applied: what it changes is not good any more.
+    pub(crate) fn note(&self, entry: &RaftEntry) {
+        let tracks = self.tracks.borrow();
+        if tracks.is_empty() {
+            return;
+        }
+        let EntryPayload::Normal(command) = &entry.payload else {
+            return;
+        };
+        let head = &command.head;
+        if matches!(
+            head.kind,
+            CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes
+        ) && head.is_in_range()
+        {
+            for track in tracks.values() {
+                track.changed(head.key, head.first_block(), head.block_count());
+            }
+        }
+    }
+
+    /// The copy to a target: the one that broke off not long ago, or a new one.
+    pub(crate) fn track(&self, target: ReplicaId) -> Rc<Track> {
+        let now = ogee_runtime::now();
+        let mut tracks = self.tracks.borrow_mut();
+        tracks.retain(|_, track| Rc::strong_count(track) > 1 || now < track.used.get() + COPY_KEPT);
+        let track = tracks.entry(target).or_insert_with(|| {
+            Rc::new(Track {
+                id: ogee_runtime::random_u64(),
+                attempt: Cell::new(0),
+                token: Cell::new(0),
+                good: RefCell::default(),
+                unsure: RefCell::default(),
+                used: Cell::new(now),
+            })
+        });
+        track.clone()
+    }
+
+    /// The copy to a target is complete: from here on it needs the log, for a while.
+    pub(crate) fn completed(&self, target: ReplicaId, until: u64, log: KeptLog) {
+        self.tracks.borrow_mut().remove(&target);
+        let catching_up = CatchingUp {
+            until,
+            deadline: ogee_runtime::now() + crate::limit::CATCH_UP_KEPT,
+            _log: log,
+        };
+        self.catching_up.borrow_mut().insert(target, catching_up);
+    }
+
+    /// Lets the log go that was kept for targets which have caught up by now or never will.
+    pub(crate) fn release_caught_up(&self, matched: impl Fn(ReplicaId) -> Option<u64>) {
+        let now = ogee_runtime::now();
+        self.catching_up
+            .borrow_mut()
+            .retain(|target, it| now < it.deadline && matched(*target) < Some(it.until));
+    }
+
+    /// The contents are about to change by other means than apply.
+    pub(crate) fn forget_all(&self) {
+        self.tracks.borrow_mut().clear();
+        self.catching_up.borrow_mut().clear();
+    }
+}
+
+impl Track {
+    /// Begins another attempt; its number.
+    pub(crate) fn begin(&self) -> u64 {
+        self.used.set(ogee_runtime::now());
+        self.end_attempt(self.attempt.get());
+        self.attempt.set(self.attempt.get() + 1);
+        self.attempt.get()
+    }
+
+    /// Whether no later attempt has begun: only the present one may change anything here.
+    pub(crate) fn is_current(&self, attempt: u64) -> bool {
+        self.attempt.get() == attempt
+    }
+
+    pub(crate) fn token(&self) -> u64 {
+        self.token.get()
+    }
+
+    /// The target has begun; another token than before means that it has nothing of this copy. Only
+    /// chunks of `keys` matter from here on: it drops all others.
+    pub(crate) fn begun(&self, token: u64, keys: &BTreeSet<ChunkKey>) {
+        let mut good = self.good.borrow_mut();
+        if self.token.replace(token) != token {
+            good.clear();
+        }
+        good.retain(|key, _| keys.contains(key));
+    }
+
+    /// What the target still needs of a chunk; it counts as good from here on. `present`: a mask
+    /// per piece of the blocks that hold data now.
+    pub(crate) fn claim(&self, key: ChunkKey, present: &[u32; PIECES]) -> Vec<Wanted> {
+        let mut good = self.good.borrow_mut();
+        let good = good.entry(key).or_insert_with(|| Box::new([0; PIECES]));
+        let mut wanted: Vec<Wanted> = Vec::new();
+        for (piece, (good, present)) in good.iter_mut().zip(present).enumerate() {
+            if *good == u32::MAX {
+                continue;
+            }
+            let first = first_block(piece);
+            if *present != 0 {
+                let what = What::Blocks(bridged(!*good));
+                wanted.push(Wanted { key, first, what });
+            } else if let Some(Wanted {
+                first: run,
+                what: What::Zeros(count),
+                ..
+            }) = wanted.last_mut()
+                && *run + *count == first
+            {
+                *count += PIECE_BLOCKS;
+            } else {
+                let what = What::Zeros(PIECE_BLOCKS);
+                wanted.push(Wanted { key, first, what });
+            }
+            *good = u32::MAX;
+        }
+        let mut unsure = self.unsure.borrow_mut();
+        unsure.extend(wanted.iter().map(|it| ((key, it.first), *it)));
+        wanted
+    }
+
+    /// The target has taken a piece.
+    pub(crate) fn taken(&self, attempt: u64, wanted: &Wanted) {
+        if self.is_current(attempt) {
+            self.unsure.borrow_mut().remove(&(wanted.key, wanted.first));
+            self.used.set(ogee_runtime::now());
+        }
+    }
+
+    /// What was not acknowledged is not good.
+    pub(crate) fn end_attempt(&self, attempt: u64) {
+        if !self.is_current(attempt) {
+            return;
+        }
+        let unsure = std::mem::take(&mut *self.unsure.borrow_mut());
+        for wanted in unsure.into_values() {
+            let first = usize::from(wanted.first);
+            match wanted.what {
+                What::Zeros(count) => self.changed(wanted.key, first, usize::from(count)),
+                What::Blocks(mask) => {
+                    let mut good = self.good.borrow_mut();
+                    if let Some(good) = good.get_mut(&wanted.key) {
+                        good[first / COPY_PIECE_BLOCKS] &= !mask;
+                    }
+                }
+            }
+        }
+    }
+
+    fn changed(&self, key: ChunkKey, first: usize, count: usize) {
+        let mut good = self.good.borrow_mut();
+        let Some(good) = good.get_mut(&key) else {
+            return;
+        };
+        for block in first..first + count {
+            good[block / COPY_PIECE_BLOCKS] &= !(1 << (block % COPY_PIECE_BLOCKS));
+        }
+    }
+}
+
+const PIECE_BLOCKS: u16 = 32;
+const _: () = assert!(PIECE_BLOCKS as usize == COPY_PIECE_BLOCKS);
+
+fn first_block(piece: usize) -> u16 {
+    u16::try_from(piece * COPY_PIECE_BLOCKS).expect("invariant: a chunk has 4096 blocks")
+}
+
+/// The mask with short gaps filled: a block more than was asked for is as of now, too.
+fn bridged(mask: u32) -> u32 {
+    let mut filled = mask;
+    let mut last: Option<u32> = None;
+    for block in (0..u32::BITS).filter(|block| mask >> block & 1 == 1) {
+        if let Some(last) = last
+            && block - last <= COPY_GAP_BLOCKS
+        {
+            for between in last..block {
+                filled |= 1 << between;
+            }
+        }
+        last = Some(block);
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PIECES, Track, Wanted, What, bridged, first_block};
+    use ogee_proto::id::{ChunkIndex, ChunkKey, VolumeId};
+    use ogee_proto::limit::BLOCKS_PER_CHUNK;
+    use proptest::collection::vec;
+    use proptest::prelude::{Strategy, any, prop_assert_eq, prop_oneof, proptest};
+    use std::cell::{Cell, RefCell};
+    use std::collections::BTreeSet;
+
+    fn key(chunk: u32) -> ChunkKey {
+        ChunkKey {
+            volume: VolumeId::new(1),
+            chunk: ChunkIndex::new(chunk),
+        }
+    }
+
+    fn track() -> Track {
+        Track {
+            id: 1,
+            attempt: Cell::new(0),
+            token: Cell::new(0),
+            good: RefCell::default(),
+            unsure: RefCell::default(),
+            used: Cell::new(ogee_runtime::now()),
+        }
+    }
+
+    #[test]
+    fn only_short_gaps_are_filled() {
+        assert_eq!(bridged(0b1001), 0b1111);
+        assert_eq!(bridged(1 | 1 << 8), 0x1ff);
+        assert_eq!(bridged(1 | 1 << 9), 1 | 1 << 9);
+        assert_eq!(bridged(0), 0);
+    }
+
+    /// Two ends of a copy: the version of each block, zero for absent ones.
+    struct Ends {
+        track: Track,
+        source: Vec<u64>,
+        target: Vec<u64>,
+        /// Versions as of the checkpoint of the present attempt.
+        next: u64,
+    }
+
+    const CHUNKS: usize = 2;
+
+    impl Ends {
+        fn write(&mut self, at: usize, count: usize, zero: bool) {
+            let chunk = at / BLOCKS_PER_CHUNK;
+            let first = at % BLOCKS_PER_CHUNK;
+            let count = count.min(BLOCKS_PER_CHUNK - first);
+            let number = u32::try_from(chunk).expect("few");
+            self.track.changed(key(number), first, count);
+            self.next += 1;
+            self.source[at..at + count].fill(if zero { 0 } else { self.next });
+        }
+
+        fn present(&self, chunk: usize) -> [u32; PIECES] {
+            let blocks = &self.source[chunk * BLOCKS_PER_CHUNK..][..BLOCKS_PER_CHUNK];
+            let mask = |piece: &[u64]| {
+                let bits = piece.iter().enumerate();
+                bits.fold(0, |mask, (at, version)| {
+                    mask | u32::from(*version != 0) << at
+                })
+            };
+            let masks: Vec<u32> = blocks.chunks(32).map(mask).collect();
+            masks.try_into().expect("as many as there are")
+        }
+
+        fn take(&mut self, chunk: usize, wanted: &Wanted) {
+            let start = chunk * BLOCKS_PER_CHUNK + usize::from(wanted.first);
+            match wanted.what {
+                What::Zeros(count) => self.target[start..start + usize::from(count)].fill(0),
+                What::Blocks(mask) => {
+                    for at in (0..32).filter(|at| mask >> at & 1 == 1) {
+                        self.target[start + at] = self.source[start + at];
+                    }
+                }
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(usize, usize, bool),
+        /// One attempt: how many pieces arrive, and how many of those are acknowledged; between
+        /// two pieces somebody may write.
+        Attempt(usize, usize, Vec<(usize, usize, bool)>),
+        /// The target forgets.
+        Forget,
+    }
+
+    fn write() -> impl Strategy<Value = (usize, usize, bool)> {
+        (0..CHUNKS * BLOCKS_PER_CHUNK, 1..80usize, any::<bool>())
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let attempt = (0..300usize, 0..300usize, vec(write(), 0..20));
+        let step = prop_oneof![
+            6 => write().prop_map(|(at, count, zero)| Step::Write(at, count, zero)),
+            3 => attempt.prop_map(|(arrive, acked, writes)| Step::Attempt(arrive, acked, writes)),
+            1 => proptest::strategy::Just(Step::Forget),
+        ];
+        vec(step, 1..40)
+    }
+
+    /// Runs an attempt; true if it came to its end.
+    fn attempt(
+        ends: &mut Ends,
+        token: u64,
+        arrive: usize,
+        acked: usize,
+        writes: &[(usize, usize, bool)],
+    ) -> bool {
+        let number = ends.track.begin();
+        ends.track.begun(
+            token,
+            &(0..CHUNKS)
+                .map(|chunk| key(u32::try_from(chunk).expect("few")))
+                .collect::<BTreeSet<_>>(),
+        );
+        let (mut sent, mut writes) = (0, writes.iter());
+        for chunk in 0..CHUNKS {
+            let number_of = u32::try_from(chunk).expect("few");
+            let present = ends.present(chunk);
+            for wanted in ends.track.claim(key(number_of), &present) {
+                if let What::Blocks(_) = wanted.what
+                    && let Some((at, count, zero)) = writes.next()
+                {
+                    // Between the claim and the read.
+                    ends.write(*at, *count, *zero);
+                }
+                if sent >= arrive {
+                    ends.track.end_attempt(number);
+                    return false;
+                }
+                ends.take(chunk, &wanted);
+                sent += 1;
+                if sent <= acked {
+                    ends.track.taken(number, &wanted);
+                }
+            }
+        }
+        ends.track.end_attempt(number);
+        acked >= sent
+    }
+
+    proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+        /// Whatever broke off before: after a whole attempt, a block that nobody wrote since the
+        /// attempt began is at the target as it is here.
+        #[test]
+        fn a_whole_attempt_brings_what_it_found(steps in steps()) {
+            ogee_runtime::executor::block_on(async {});
+            let blocks = CHUNKS * BLOCKS_PER_CHUNK;
+            let mut ends = ogee_runtime::executor::block_on(async move {
+                Ends { track: track(), source: vec![0; blocks], target: vec![0; blocks], next: 0 }
+            });
+            let mut token = 1;
+            ogee_runtime::executor::block_on(async move {
+                for step in steps {
+                    match step {
+                        Step::Write(at, count, zero) => ends.write(at, count, zero),
+                        Step::Forget => {
+                            token += 1;
+                            ends.target.fill(u64::MAX);
+                        }
+                        Step::Attempt(arrive, acked, writes) => {
+                            attempt(&mut ends, token, arrive, acked, &writes);
+                        }
+                    }
+                }
+                let found = ends.source.clone();
+                let disturbance = [(5, 60, false), (4000, 200, true)];
+                assert!(attempt(&mut ends, token, usize::MAX, usize::MAX, &disturbance));
+                for (at, version) in found.iter().enumerate() {
+                    if ends.source[at] == *version {
+                        prop_assert_eq!(ends.target[at], *version, "block {}", at);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    #[test]
+    fn a_later_attempt_takes_no_word_of_an_earlier_one() {
+        ogee_runtime::executor::block_on(async {
+            let track = track();
+            let keys = BTreeSet::from([key(0)]);
+            let first = track.begin();
+            track.begun(7, &keys);
+            let mut present = [0; PIECES];
+            present[3] = 1;
+            let claimed = track.claim(key(0), &present);
+            let piece = *claimed
+                .iter()
+                .find(|it| it.first == first_block(3))
+                .expect("claimed");
+            let second = track.begin();
+            track.begun(7, &keys);
+            assert_eq!(
+                track.claim(key(0), &present),
+                claimed,
+                "nothing was acknowledged"
+            );
+            track.taken(first, &piece);
+            track.end_attempt(first);
+            track.end_attempt(second);
+            let third = track.begin();
+            track.begun(7, &keys);
+            assert_eq!(track.claim(key(0), &present), claimed, "nor was it later");
+            for wanted in &claimed {
+                track.taken(third, wanted);
+            }
+            track.end_attempt(third);
+            track.begin();
+            track.begun(7, &keys);
+            assert_eq!(track.claim(key(0), &present), []);
+            track.begun(8, &keys);
+            assert_eq!(
+                track.claim(key(0), &present),
+                claimed,
+                "another token: from nothing"
+            );
+        });
+    }
+}

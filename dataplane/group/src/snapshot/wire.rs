@@ -1,0 +1,250 @@
+//! The steps of a copy as frames.
+//!
+//! `sequence` says which step, `stream` which copy, `watermark` which attempt; the frame's version
+//! covers the layouts, little endian:
+//!
+//! | step | chunk in the header | meta | payload |
+//! |---|---|---|---|
+//! | 1 begin | | vote, snapshot meta, state length `u32`, state CRC32C `u32`, chunks `u32`, token `u64` | |
+//! | 2 state | | at `u32` | that part of the state |
+//! | 3 chunks | | | volume `u64`, chunk `u32` of each |
+//! | 4 blocks | yes | first `u16`, covered mask `u32`, present mask `u32` | the present blocks |
+//! | 5 zeros | yes | first `u16`, count `u16` | |
+//! | 6 end | | log id up to which the blocks may be | |
+//!
+//! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats; that of
+//! end the vote.
+
+use crate::codec::{get_log_id, get_snapshot_meta, get_vote, put_log_id};
+use crate::codec::{put_snapshot_meta, put_vote};
+use crate::limit::{COPY_CHUNKS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES};
+use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote};
+use bytes::Bytes;
+use ogee_proto::id::{ChunkIndex, ChunkKey, VolumeId};
+use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use ogee_proto::unit::BlockIndex;
+use ogee_proto::wire::{Reader, WireError, Writer};
+use ogee_runtime::Payload;
+use ogee_store::{BlockChange, GROUP_STATE_MAX, WriteBack};
+use ogee_transport::Frame;
+use std::ops::Range;
+
+pub(super) const STEP_BEGIN: u64 = 1;
+pub(super) const STEP_STATE: u64 = 2;
+pub(super) const STEP_CHUNKS: u64 = 3;
+pub(super) const STEP_BLOCKS: u64 = 4;
+pub(super) const STEP_ZEROS: u64 = 5;
+pub(super) const STEP_END: u64 = 6;
+
+/// Bytes that name a chunk.
+const KEY_LEN: usize = 12;
+
+/// What a copy begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Begin {
+    pub(super) vote: RaftVote,
+    pub(super) meta: RaftSnapshotMeta,
+    pub(super) state_len: usize,
+    pub(super) state_crc: u32,
+    pub(super) chunks: usize,
+    /// As the target answered the attempt before; zero at first.
+    pub(super) token: u64,
+}
+
+impl Begin {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_vote(&mut out, &self.vote);
+        put_snapshot_meta(&mut out, &self.meta);
+        let count = |of: usize| u32::try_from(of).expect("invariant: limited by the store");
+        Writer::new(&mut out)
+            .u32(count(self.state_len))
+            .u32(self.state_crc)
+            .u32(count(self.chunks))
+            .u64(self.token);
+        out
+    }
+
+    pub(super) fn decode(meta: &[u8]) -> Result<Self, WireError> {
+        let mut from = Reader::new(meta);
+        let vote = get_vote(&mut from)?;
+        let meta = get_snapshot_meta(&mut from)?;
+        if meta.last_log_id.is_none() {
+            return Err(WireError::Truncated {
+                field: "snapshot log id",
+            });
+        }
+        let state_len = from.u32("snapshot state length")? as usize;
+        if state_len > GROUP_STATE_MAX {
+            return Err(WireError::Length {
+                field: "snapshot state length",
+                value: state_len,
+                limit: GROUP_STATE_MAX,
+            });
+        }
+        let begin = Self {
+            vote,
+            meta,
+            state_len,
+            state_crc: from.u32("snapshot state crc")?,
+            chunks: from.u32("snapshot chunks")? as usize,
+            token: from.u64("snapshot token")?,
+        };
+        if begin.chunks > COPY_CHUNKS_MAX {
+            return Err(WireError::Length {
+                field: "snapshot chunks",
+                value: begin.chunks,
+                limit: COPY_CHUNKS_MAX,
+            });
+        }
+        from.finish("snapshot begin")?;
+        Ok(begin)
+    }
+}
+
+pub(super) fn put_state_at(at: usize) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(4);
+    Writer::new(&mut meta).u32(u32::try_from(at).expect("invariant: limited by the store"));
+    meta
+}
+
+/// Where a part of the state belongs; it is a whole piece, or the last one.
+pub(super) fn get_state_range(frame: &Frame, len: usize) -> Result<Range<usize>, WireError> {
+    let mut from = Reader::new(&frame.meta);
+    let at = from.u32("state at")? as usize;
+    from.finish("state part")?;
+    let end = len.min(at.saturating_add(COPY_PIECE_BYTES));
+    if at >= end || !at.is_multiple_of(COPY_PIECE_BYTES) || frame.payload.len() != end - at {
+        return Err(WireError::Field {
+            field: "state at",
+            value: at as u64,
+        });
+    }
+    Ok(at..end)
+}
+
+pub(super) fn put_keys(keys: &[ChunkKey]) -> Payload {
+    let mut out = Vec::with_capacity(keys.len() * KEY_LEN);
+    for key in keys {
+        Writer::new(&mut out)
+            .u64(key.volume.get())
+            .u32(key.chunk.get());
+    }
+    Payload::from(out)
+}
+
+pub(super) fn get_keys(frame: &Frame) -> Result<Vec<ChunkKey>, WireError> {
+    let mut from = Reader::new(&frame.payload);
+    let mut keys = Vec::with_capacity(frame.payload.len() / KEY_LEN);
+    while from.remaining() > 0 {
+        keys.push(ChunkKey {
+            volume: VolumeId::new(from.u64("copied volume")?),
+            chunk: ChunkIndex::new(from.u32("copied chunk")?),
+        });
+    }
+    Ok(keys)
+}
+
+pub(super) fn put_blocks(first: u16, covered: u32, present: u32) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(10);
+    Writer::new(&mut meta).u16(first).u32(covered).u32(present);
+    meta
+}
+
+pub(super) fn put_zeros(first: u16, count: u16) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(4);
+    Writer::new(&mut meta).u16(first).u16(count);
+    meta
+}
+
+/// The blocks of a piece, absent ones as zeros.
+pub(super) fn get_blocks(frame: &Frame) -> Result<Vec<WriteBack>, WireError> {
+    let mut from = Reader::new(&frame.meta);
+    let first = from.u16("piece first block")?;
+    let covered = from.u32("piece covered")?;
+    let present = from.u32("piece present")?;
+    from.finish("piece")?;
+    let key = frame.header.key;
+    let count = u16::try_from(COPY_PIECE_BLOCKS).expect("invariant: a small constant");
+    let mut rest = frame.payload.clone();
+    let mut changes = Vec::with_capacity(COPY_PIECE_BLOCKS);
+    for (number, block) in blocks(first, count)?.enumerate() {
+        let is_present = present >> number & 1 == 1;
+        if covered >> number & 1 == 0 {
+            if is_present {
+                return Err(wrong_mask(present));
+            }
+            continue;
+        }
+        let what = if is_present {
+            if rest.len() < BLOCK_SIZE {
+                return Err(WireError::Truncated {
+                    field: "piece payload",
+                });
+            }
+            let data = rest.slice(0..BLOCK_SIZE);
+            rest = rest.slice(BLOCK_SIZE..rest.len());
+            BlockChange::Data(data)
+        } else {
+            BlockChange::Zero
+        };
+        changes.push(WriteBack { key, block, what });
+    }
+    if !rest.is_empty() {
+        return Err(wrong_mask(present));
+    }
+    Ok(changes)
+}
+
+fn wrong_mask(present: u32) -> WireError {
+    WireError::Field {
+        field: "piece present",
+        value: present.into(),
+    }
+}
+
+/// The blocks of a run of zeros.
+pub(super) fn get_zeros(frame: &Frame) -> Result<impl Iterator<Item = BlockIndex>, WireError> {
+    let mut from = Reader::new(&frame.meta);
+    let (first, count) = (from.u16("zeros first block")?, from.u16("zeros count")?);
+    from.finish("zeros")?;
+    blocks(first, count)
+}
+
+fn blocks(first: u16, count: u16) -> Result<impl Iterator<Item = BlockIndex>, WireError> {
+    let (start, end) = (usize::from(first), usize::from(first) + usize::from(count));
+    if end > BLOCKS_PER_CHUNK {
+        return Err(WireError::Field {
+            field: "piece first block",
+            value: first.into(),
+        });
+    }
+    Ok((start..end).filter_map(BlockIndex::new))
+}
+
+pub(super) fn put_end(until: &RaftLogId) -> Vec<u8> {
+    let mut meta = Vec::with_capacity(17);
+    put_log_id(&mut meta, Some(until));
+    meta
+}
+
+pub(super) fn get_end(meta: &[u8]) -> Result<RaftLogId, WireError> {
+    let mut from = Reader::new(meta);
+    let until = get_log_id(&mut from)?;
+    from.finish("snapshot end")?;
+    until.ok_or(WireError::Truncated {
+        field: "snapshot end",
+    })
+}
+
+/// Answer of begin.
+pub(super) fn put_token(token: u64) -> Bytes {
+    Bytes::copy_from_slice(&token.to_le_bytes())
+}
+
+pub(super) fn get_token(meta: &[u8]) -> Result<u64, WireError> {
+    let mut from = Reader::new(meta);
+    let token = from.u64("snapshot token")?;
+    from.finish("snapshot answer")?;
+    Ok(token)
+}
