@@ -96,7 +96,10 @@ mod tests {
     use super::*;
 
     fn bytes(len: usize) -> Vec<u8> {
-        (0u32..).map(|at| at.wrapping_mul(0x9e37_79b9).to_le_bytes()[3]).take(len).collect()
+        (0u32..)
+            .map(|at| at.wrapping_mul(0x9e37_79b9).to_le_bytes()[3])
+            .take(len)
+            .collect()
     }
 
     #[test]
@@ -107,7 +110,10 @@ mod tests {
             let block = &rest[..BLOCK_SIZE];
             let joined = crc32c_append_block(crc32c(before), crc32c(block));
             assert_eq!(joined, crc32c_append(crc32c(before), block));
-            assert_eq!(joined, crc32c_combine(crc32c(before), crc32c(block), BLOCK_SIZE));
+            assert_eq!(
+                joined,
+                crc32c_combine(crc32c(before), crc32c(block), BLOCK_SIZE)
+            );
         }
     }
 
