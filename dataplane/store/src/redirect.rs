@@ -120,9 +120,6 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotAnExtent`].
-    ///
-    /// # Panics
-    /// When it is pinned already.
     pub fn pin(&self, at: ByteOffset) -> Result<(), StoreError> {
         let extent = self.inner.extent_at(at)?;
         self.inner.state.borrow_mut().pin(extent);
@@ -219,7 +216,7 @@ impl State {
         if self.extents.take_at(extent.index()) {
             self.pins.add_fresh(extent);
         } else {
-            self.pins.add_mapped(extent);
+            self.pins.add(extent);
         }
     }
 
@@ -234,7 +231,7 @@ impl State {
     pub fn is_adoptable(&self, key: ChunkKey, first: BlockIndex, extent: ExtentId) -> bool {
         let chunk = self.chunks.get(&key);
         let mapped = chunk.and_then(|chunk| chunk.extent(Place::of(first)));
-        self.pins.is_log_only(extent) || (mapped == Some(extent) && self.pins.contains(extent))
+        self.pins.is_of_one(extent, mapped == Some(extent))
     }
 
     fn pinned_under(&self, changes: &[WriteBack]) -> Moves {
