@@ -17,6 +17,8 @@ pub struct GroupConfig {
     /// Whether leaders serve reads without asking a majority while their lease lasts. Off where a
     /// host can be stopped without its clock (a paused virtual machine).
     pub lease_reads: bool,
+    /// Whether large writes go to extents of their own, once, instead of through the log.
+    pub redirect: bool,
 }
 
 impl Default for GroupConfig {
@@ -27,6 +29,7 @@ impl Default for GroupConfig {
             election_max: Duration::from_millis(1000),
             commit_hold: Duration::from_millis(3),
             lease_reads: true,
+            redirect: true,
         }
     }
 }

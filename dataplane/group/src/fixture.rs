@@ -38,6 +38,7 @@ impl Lone {
     pub(crate) async fn open() -> Self {
         let store = format().await;
         let log = open_log(&store).await;
+        let keeper = StoreKeeper::start(store.clone(), log.clone());
         Group::create(&store, COPYSET, REPLICA).await.unwrap();
         let hello = Hello::new(Role::Chunkserver, 1, "lone");
         let params = GroupParams {
@@ -53,7 +54,6 @@ impl Lone {
             metrics: Rc::new(GroupMetrics::default()),
         };
         let group = Group::open(params).await.unwrap();
-        let keeper = StoreKeeper::start(store, log);
         keeper.add(group.clone());
         Self { group, keeper }
     }

@@ -151,6 +151,10 @@ impl Group {
             config,
             metrics,
         } = params;
+        if !log.is_attached() {
+            return Err(GroupError::Apart { copyset });
+        }
+        let large = config.redirect.then(|| store.clone());
         let replica = Replica::load(copyset, log, store, metrics)?;
         let id = replica.id;
         let stopped = |reason: String| GroupError::Stopped {
@@ -166,7 +170,7 @@ impl Group {
         });
         let network = NetworkFactory::new(peers, replica.clone(), config.commit_hold);
         let machine = Machine::new(replica.clone());
-        let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
+        let log = LogStore::new(replica.log.clone(), large, replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
         let raft = raft.map_err(|fatal| stopped(fatal.to_string()))?;
         let (promised, acks) = (config.promised(), replica.acks.clone());
@@ -288,7 +292,10 @@ impl Group {
                 return Outcome::of(Status::Unknown);
             };
             match written {
-                Ok(done) => return Outcome::of(done.data.status),
+                Ok(done) => {
+                    replica.metrics.count_proposal(len);
+                    return Outcome::of(done.data.status);
+                }
                 Err(error) => match self.refused(error) {
                     Refused::Again if ogee_runtime::now() < deadline => {
                         ogee_runtime::sleep(LEASE_RETRY).await;

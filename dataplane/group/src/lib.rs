@@ -15,7 +15,7 @@
 //! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
 //! | `read`, `digest` | reading it |
 //! | `linearizer`, `lease`, `acks` | whether a read may be served |
-//! | `keeper` | write-back, checkpoints, purge: one task per store |
+//! | `keeper`, `burst` | write-back, checkpoints, purge: one task per store |
 //! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
@@ -24,6 +24,7 @@
 
 mod acks;
 mod append;
+mod burst;
 mod checkpoint;
 mod codec;
 mod command;

@@ -1,6 +1,6 @@
 //! Limits of the group layer.
 
-use ogee_proto::limit::{BLOCKS_PER_CHUNK, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX};
+use ogee_proto::limit::{BLOCKS_PER_CHUNK, EXTENT_SIZE, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX};
 use std::time::Duration;
 
 /// Payload bytes of one `AppendEntries`: one device round of the follower's log.
@@ -26,6 +26,8 @@ pub const OVERLAY_BLOCKS_MAX: usize = 1 << 20;
 pub const OVERLAY_BLOCKS_START: usize = 1 << 18;
 /// Bytes of extents that must be free for new data to be let in: what is still on its way fits.
 pub const STORE_RESERVE_MAX: u64 = 64 << 20;
+/// Payload from which on a write goes to extents of its own, in bytes: the unit of allocation.
+pub const REDIRECT_LEN_MIN: usize = EXTENT_SIZE;
 /// Blocks that one `write_back` call carries: 1 MiB.
 pub const WRITE_BACK_BLOCKS: usize = 256;
 /// `write_back` calls in flight for one store.
@@ -51,4 +53,5 @@ const _: () = assert!(
     APPEND_WINDOW <= 64,
     "openraft's follower buffers 64 requests"
 );
+const _: () = assert!(REDIRECT_LEN_MIN >= EXTENT_SIZE);
 const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(SNAPSHOT_PIECE_BLOCKS));

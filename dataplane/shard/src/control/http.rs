@@ -93,7 +93,7 @@ fn encode_gauges(
     reports: &[ShardReport],
 ) -> Result<(), fmt::Error> {
     type Value = fn(&ShardReport) -> u64;
-    let rows: [(&str, &str, Value); 6] = [
+    let rows: [(&str, &str, Value); 7] = [
         (
             "overlay_blocks",
             "Blocks that live in the log only",
@@ -125,6 +125,11 @@ fn encode_gauges(
         ("written_back_blocks", "Blocks written back", |report| {
             report.metrics.keeper.blocks_written
         }),
+        (
+            "adopted_blocks",
+            "Blocks that stayed where they were written at first",
+            |report| report.metrics.keeper.blocks_adopted,
+        ),
     ];
     for (name, help, value) in rows {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

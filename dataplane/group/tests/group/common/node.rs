@@ -26,6 +26,7 @@ pub const QUICK: GroupConfig = GroupConfig {
     election_max: Duration::from_millis(300),
     commit_hold: Duration::from_millis(1),
     lease_reads: true,
+    redirect: true,
 };
 
 /// What is left of a node that does not run.
