@@ -24,8 +24,8 @@ use ogee_log::Log;
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::BLOCKS_PER_EXTENT;
 use ogee_proto::unit::ByteLen;
-use ogee_runtime::channel::{Notify, oneshot};
 use ogee_runtime::Instant;
+use ogee_runtime::channel::{Notify, oneshot};
 use ogee_store::{GroupCheckpoint, Store};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -320,7 +320,10 @@ fn hand_over_pins(store: &Store, log: &Log) -> Result<(), GroupError> {
         store: store.id(),
         source,
     };
-    log.placed().into_iter().try_for_each(|at| store.pin(at)).map_err(failed)?;
+    log.placed()
+        .into_iter()
+        .try_for_each(|at| store.pin(at))
+        .map_err(failed)?;
     let owner = store.clone();
     log.attach(move |at| owner.unpin(at));
     Ok(())

@@ -1,6 +1,8 @@
 //! Limits of the group layer.
 
-use ogee_proto::limit::{BLOCKS_PER_CHUNK, EXTENT_SIZE, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX};
+use ogee_proto::limit::{
+    BLOCKS_PER_CHUNK, EXTENT_SIZE, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX,
+};
 use std::time::Duration;
 
 /// Payload bytes of one `AppendEntries`: one device round of the follower's log.

@@ -60,7 +60,9 @@ impl GroupLog {
         let entries: Vec<NewEntry> = {
             let state = core.state.borrow();
             let entries = entries.into_iter();
-            entries.map(|(entry, places)| state.new_entry(entry, places)).collect()
+            entries
+                .map(|(entry, places)| state.new_entry(entry, places))
+                .collect()
         };
         let checked = core.state.borrow_mut().check_append(self.group, &entries);
         match checked {

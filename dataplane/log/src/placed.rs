@@ -116,7 +116,10 @@ impl Placed {
         let places = places.iter().map(|bytes| u64::from_le_bytes(*bytes));
         Some(Rc::new(Self {
             places: places.map(ByteOffset::new).collect(),
-            crcs: crcs.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect(),
+            crcs: crcs
+                .iter()
+                .map(|bytes| u32::from_le_bytes(*bytes))
+                .collect(),
             owner: OnceCell::new(),
         }))
     }
@@ -183,7 +186,10 @@ impl Placed {
             let at = self.places[extent].add(ByteLen::from_usize(into));
             match runs.last_mut().filter(|run| run.end() == at) {
                 Some(run) => run.part.end = end,
-                None => runs.push(Run { at, part: next..end }),
+                None => runs.push(Run {
+                    at,
+                    part: next..end,
+                }),
             }
             next = end;
         }
@@ -256,7 +262,8 @@ mod tests {
     }
 
     fn bytes() -> Payload {
-        let words = (0..3 * EXTENT_SIZE as u64 / 8).map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let words =
+            (0..3 * EXTENT_SIZE as u64 / 8).map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Payload::from(words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
     }
 

@@ -116,7 +116,9 @@ fn lose(
     error: LogError,
 ) -> LogError {
     tracing::error!(%error, %group, %index, "the payload of an entry is lost");
-    core.state.borrow_mut().note_loss(group, index.get(), serial);
+    core.state
+        .borrow_mut()
+        .note_loss(group, index.get(), serial);
     core.damage.notify_all();
     error
 }

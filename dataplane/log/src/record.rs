@@ -6,8 +6,8 @@
 
 use crate::entry::{Entry, Vote};
 use crate::format::{
-    FLAG_LAST, FLAG_PLACED, FLAG_VOTE_COMMITTED, RECORD_HEADER_LEN, RecordHeader, RecordKind, identity_of,
-    record_len,
+    FLAG_LAST, FLAG_PLACED, FLAG_VOTE_COMMITTED, RECORD_HEADER_LEN, RecordHeader, RecordKind,
+    identity_of, record_len,
 };
 use crate::placed::{Placed, side_len};
 use bytes::Bytes;

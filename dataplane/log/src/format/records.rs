@@ -186,7 +186,10 @@ mod tests {
         assert_eq!(identity_of(&moved, b"head"), identity);
         assert_ne!(identity_of(&moved, b"hEad"), identity);
         assert_ne!(moved.checksum(b"head", b""), entry.checksum(b"head", b""));
-        assert_ne!(entry.checksum(b"head", b"side"), entry.checksum(b"head", b""));
+        assert_ne!(
+            entry.checksum(b"head", b"side"),
+            entry.checksum(b"head", b"")
+        );
     }
 
     #[test]

@@ -193,7 +193,9 @@ impl State {
             place.into_iter().for_each(|place| segments.release(place));
         });
         let live = durable.facts.live();
-        let dead = durable.placed.extract_if(.., |index, _| !live.contains(index));
+        let dead = durable
+            .placed
+            .extract_if(.., |index, _| !live.contains(index));
         dead.for_each(|(_, placed)| segments.release_placed(placed.len()));
     }
 

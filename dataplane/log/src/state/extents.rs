@@ -40,13 +40,22 @@ impl State {
 
     /// The extents that live entries name.
     pub(crate) fn extents(&self) -> Vec<ByteOffset> {
-        let durable = self.groups.values().flat_map(|group| group.durable.placed.values());
-        durable.flat_map(|placed| placed.places()).copied().collect()
+        let durable = self
+            .groups
+            .values()
+            .flat_map(|group| group.durable.placed.values());
+        durable
+            .flat_map(|placed| placed.places())
+            .copied()
+            .collect()
     }
 
     /// Extents are given back to `owner` from now on.
     pub(crate) fn attach(&mut self, owner: Rc<Owner>) {
-        assert!(self.owner.is_none(), "log and store are brought together once");
+        assert!(
+            self.owner.is_none(),
+            "log and store are brought together once"
+        );
         for group in self.groups.values() {
             let placed = group.durable.placed.values();
             placed.for_each(|placed| placed.give_to(&owner));
