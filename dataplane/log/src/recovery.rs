@@ -270,7 +270,20 @@ impl Walk<'_> {
         batch: &FoundBatch,
         contents: &Contents,
     ) -> Result<bool, LogError> {
-        if batch.head.place.sequence <= cursor.proven
+        let sequence = batch.head.place.sequence;
+        let is_later = |later: &FoundBatch| {
+            let place = &later.head.place;
+            let is_here = (place.segment, place.epoch) == (segment.sequence, segment.epoch);
+            is_here && place.sequence > sequence
+        };
+        let next_at = batch.at + batch.head.len();
+        // Mostly the next batch follows at once: what lies outside of the log need not be read.
+        if sequence <= cursor.proven
+            || reader
+                .batch_at(next_at)
+                .await?
+                .as_ref()
+                .is_some_and(is_later)
             || reader
                 .verify_payloads(self.data, batch, &contents.records)
                 .await?
@@ -278,9 +291,8 @@ impl Walk<'_> {
             return Ok(true);
         }
         // A later batch was begun only when this one was durable.
-        let next_at = batch.at + batch.head.len();
         let later = reader.batch_from(next_at, None, segment).await?;
-        Ok(later.is_some_and(|later| later.head.place.sequence > batch.head.place.sequence))
+        Ok(later.as_ref().is_some_and(is_later))
     }
 
     fn apply(
