@@ -155,8 +155,13 @@ async fn whole_payload(replica: &Replica, dirty: &DirtyBlock) -> Result<Payload,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{CommandHead, CommandKind};
+    use crate::fixture::{Lone, run};
+    use crate::group::command;
     use crate::overlay::Overlay;
-    use ogee_proto::id::{ChunkIndex, VolumeId};
+    use ogee_proto::checksum::crc32c;
+    use ogee_proto::id::{ChunkIndex, ClientId, Epoch, Incarnation, Sequence, VolumeId};
+    use ogee_proto::wire::Status;
 
     #[test]
     fn no_burst_ends_within_an_extent() {
@@ -174,5 +179,71 @@ mod tests {
         // 10 + 262 = 272 is a border of extents.
         assert_eq!(lens, [262, 329 - 262]);
         assert_eq!(bursts.concat(), dirty);
+    }
+
+    const MIB: usize = 1 << 20;
+
+    fn head(kind: CommandKind, sequence: u64, mib: usize) -> CommandHead {
+        let chunk = u32::try_from(mib / 16).expect("small");
+        let at = mib % 16 * MIB;
+        CommandHead {
+            kind,
+            key: ChunkKey {
+                volume: VolumeId::new(1),
+                chunk: ChunkIndex::new(chunk),
+            },
+            offset: u32::try_from(at).expect("within a chunk"),
+            length: u32::try_from(MIB).expect("small"),
+            client: ClientId::new(1),
+            epoch: Epoch::new(1),
+            incarnation: Incarnation::new(0),
+            sequence: Sequence::new(sequence),
+            watermark: Sequence::new(sequence.saturating_sub(1)),
+        }
+    }
+
+    /// Bytes that go to the device for each byte written, over more than the log holds.
+    async fn amplification(redirect: bool) -> f64 {
+        let lone = Lone::start_with(redirect).await;
+        let replica = lone.group.replica();
+        let seal = command(head(CommandKind::Seal, 0, 0), Payload::empty(), 0);
+        assert_eq!(lone.group.mutate(seal).await.status, Status::Ok);
+        let written = || replica.store.device().counters().written_bytes;
+        let before = written();
+        let writes = 48u64;
+        for number in 0..writes {
+            let bytes = number.to_le_bytes().repeat(MIB / 8);
+            let crc = crc32c(&bytes);
+            let mib = usize::try_from(number * 7 % 12).expect("small");
+            let head = head(CommandKind::Write, number + 1, mib);
+            let write = command(head, Payload::from(bytes), crc);
+            loop {
+                match lone.group.mutate(write.clone()).await.status {
+                    Status::Ok => break,
+                    status => assert_eq!(status, Status::Retry, "room in the log"),
+                }
+            }
+        }
+        assert!(lone.keeper.checkpoint_now().await);
+        let log = replica.log_margin().get() * 4;
+        assert!(writes << 20 > 3 * log, "longer than the log of {log}");
+        let found = replica.read_blocks(head(CommandKind::Write, 0, 5).key, block(5 * 256), 1);
+        assert!(found.await.is_ok());
+        (written() - before) as f64 / (writes << 20) as f64
+    }
+
+    fn block(raw: usize) -> ogee_proto::unit::BlockIndex {
+        ogee_proto::unit::BlockIndex::new(raw).unwrap()
+    }
+
+    #[test]
+    fn a_mebibyte_written_is_little_more_than_one_on_the_device() {
+        run(async {
+            let redirected = amplification(true).await;
+            let through_the_log = amplification(false).await;
+            println!("redirected {redirected:.3}, through the log {through_the_log:.3}");
+            assert!(redirected <= 1.1, "{redirected}");
+            assert!(through_the_log > 1.5, "{through_the_log}");
+        });
     }
 }

@@ -223,7 +223,7 @@ impl Replica {
         self.store_log.has_space([self.log_margin().as_usize()])
     }
 
-    fn log_margin(&self) -> ByteLen {
+    pub(crate) fn log_margin(&self) -> ByteLen {
         let quarter = self.store_log.usage().capacity.get() / 4;
         ByteLen::new(quarter.min(LOG_MARGIN_MAX))
     }

@@ -6,6 +6,7 @@ mod common;
 mod crash;
 mod lease;
 mod members;
+mod redirect;
 mod requests;
 mod snapshot;
 mod volumes;
