@@ -3,9 +3,9 @@
 //! The head is small and travels everywhere. The payload stays where it is: neither apply nor
 //! replay touches it (DESIGN section 4.4).
 
-use crate::limit::COMMAND_HEAD_LEN;
+use crate::limit::{COMMAND_HEAD_LEN, REDIRECT_LEN_MIN};
 use ogee_proto::id::{ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, Sequence, VolumeId};
-use ogee_proto::limit::{BLOCK_SIZE, CHUNK_SIZE};
+use ogee_proto::limit::{BLOCK_SIZE, CHUNK_SIZE, EXTENT_SIZE};
 use ogee_proto::wire::{Reader, Status, WireError, Writer};
 use ogee_runtime::Payload;
 use std::fmt;
@@ -202,6 +202,22 @@ pub struct Command {
     pub head: CommandHead,
     /// With what bytes.
     pub payload: PayloadRef,
+}
+
+impl Command {
+    /// Extents that the command fills, if it is a write that fills only whole ones: such a payload is
+    /// worth a place of its own. Clients split at borders of chunks and stripes, both whole extents.
+    #[must_use]
+    pub fn extents(&self) -> usize {
+        let (offset, length) = (self.head.offset as usize, self.head.length as usize);
+        let is_whole = self.head.kind == CommandKind::Write
+            && self.head.is_in_range()
+            && self.payload.len() == length
+            && length >= REDIRECT_LEN_MIN
+            && offset.is_multiple_of(EXTENT_SIZE)
+            && length.is_multiple_of(EXTENT_SIZE);
+        if is_whole { length / EXTENT_SIZE } else { 0 }
+    }
 }
 
 impl fmt::Debug for Command {

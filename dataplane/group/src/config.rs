@@ -23,6 +23,8 @@ pub struct GroupConfig {
     /// Bytes per second that a shard's copies to other replicas may send; none: as fast as other
     /// requests let them.
     pub copy_rate: Option<ByteLen>,
+    /// Whether large writes go to extents of their own, once, instead of through the log.
+    pub redirect: bool,
 }
 
 impl Default for GroupConfig {
@@ -35,6 +37,7 @@ impl Default for GroupConfig {
             lease_reads: true,
             quiet_after: Duration::from_secs(5),
             copy_rate: None,
+            redirect: true,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Errors of the group layer.
 
 use ogee_log::LogError;
-use ogee_proto::id::{ChunkKey, CopysetId, ReplicaId};
+use ogee_proto::id::{ChunkKey, CopysetId, ReplicaId, StoreId};
 use ogee_proto::wire::WireError;
 use ogee_store::StoreError;
 
@@ -27,6 +27,20 @@ pub enum GroupError {
         copyset: CopysetId,
         /// Why.
         source: StoreError,
+    },
+    /// The log names extents that its store does not have: it is the log of another one.
+    #[error("store {store}: extents that its log names: {source}")]
+    Pins {
+        /// The store.
+        store: StoreId,
+        /// Why.
+        source: StoreError,
+    },
+    /// Nobody has told the store what extents its log names: nothing may be written to it.
+    #[error("{copyset}: log and store have not been brought together: start the keeper first")]
+    Apart {
+        /// The group.
+        copyset: CopysetId,
     },
     /// The checkpoint's state cannot be decoded.
     #[error("{copyset}: checkpoint state: {source}")]

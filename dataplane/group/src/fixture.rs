@@ -38,13 +38,19 @@ pub(crate) fn run(body: impl Future<Output = ()>) {
 impl Lone {
     /// A replica that belongs to no group yet.
     pub(crate) async fn open() -> Self {
+        Self::open_with(true).await
+    }
+
+    async fn open_with(redirect: bool) -> Self {
         let store = format().await;
         let log = open_log(&store).await;
+        let keeper = StoreKeeper::start(store.clone(), log.clone());
         Group::create(&store, COPYSET, REPLICA).await.unwrap();
         let hello = Hello::new(Role::Chunkserver, 1, "lone");
         let config = GroupConfig {
             election_min: Duration::from_millis(300),
             election_max: Duration::from_millis(400),
+            redirect,
             ..GroupConfig::default()
         };
         let peers = Rc::new(PeerBook::new(hello, CallerOptions::default()));
@@ -59,14 +65,18 @@ impl Lone {
             copies: Rc::new(CopyBudget::new(None)),
         };
         let group = Group::open(params).await.unwrap();
-        let keeper = StoreKeeper::start(store, log);
         keeper.add(group.clone());
         Self { group, keeper }
     }
 
     /// Makes the group and waits until it leads itself.
     pub(crate) async fn start() -> Self {
-        let lone = Self::open().await;
+        Self::start_with(true).await
+    }
+
+    /// The same, with large writes redirected or not.
+    pub(crate) async fn start_with(redirect: bool) -> Self {
+        let lone = Self::open_with(redirect).await;
         let members = [(REPLICA, ReplicaNode::default())].into();
         lone.group.bootstrap(members).await.unwrap();
         while !lone.group.report().is_leader {
@@ -81,7 +91,7 @@ async fn format() -> Store {
     let params = StoreParams {
         store: StoreId::from_bytes([1; 16]),
         cluster: Uuid::from_bytes([2; 16]),
-        log_len: ByteLen::new(16 << 20),
+        log_len: ByteLen::new(24 << 20),
         force: false,
     };
     Store::format(&device, params).await.unwrap();
@@ -92,7 +102,7 @@ async fn open_log(store: &Store) -> Log {
     let (start, len) = store.log_region();
     let region = LogRegion { start, len };
     let options = LogOptions {
-        segment_len: ByteLen::new(1 << 20),
+        segment_len: ByteLen::new(4 << 20),
         ..LogOptions::new(store.id())
     };
     Log::format(store.device(), region, options).await.unwrap();

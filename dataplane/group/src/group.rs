@@ -173,6 +173,9 @@ impl Group {
             metrics,
             copies,
         } = params;
+        if !log.is_attached() {
+            return Err(GroupError::Apart { copyset });
+        }
         let replica = Replica::load(copyset, log, store, metrics)?;
         let id = replica.id;
         let stopped = |reason: String| GroupError::Stopped {
@@ -188,7 +191,8 @@ impl Group {
         });
         let network = NetworkFactory::new(peers, replica.clone(), copies, config);
         let machine = Machine::new(replica.clone());
-        let log = LogStore::new(replica.log.clone(), replica.metrics.clone());
+        let large = config.redirect.then(|| replica.clone());
+        let log = LogStore::new(replica.log.clone(), large, replica.metrics.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
         let raft = raft.map_err(|fatal| stopped(fatal.to_string()))?;
         let (promised, acks) = (config.promised(), replica.acks.clone());
@@ -357,7 +361,10 @@ impl Group {
                 return Outcome::of(Status::Unknown);
             };
             match written {
-                Ok(done) => return Outcome::of(done.data.status),
+                Ok(done) => {
+                    replica.metrics.count_proposal(len);
+                    return Outcome::of(done.data.status);
+                }
                 Err(error) => match self.refused(error) {
                     Refused::Again if ogee_runtime::now() < deadline => {
                         ogee_runtime::sleep(LEASE_RETRY).await;

@@ -12,25 +12,24 @@
 //! Lazy on purpose: on a device with a volatile cache every durable log write also pays for the
 //! unsynced data in that cache, so data goes out in sorted bursts, paced by how full the log is.
 
+use crate::burst::{Burst, bursts};
 use crate::error::GroupError;
 use crate::group::Group;
-use crate::limit::{OVERLAY_BLOCKS_START, ROOM_CYCLE_GAP, WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
-use crate::overlay::{DirtyBlock, OverlayWhat};
+use crate::limit::{OVERLAY_BLOCKS_START, ROOM_CYCLE_GAP, WRITE_BACK_INFLIGHT};
+use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
-use crate::read::Miss;
 use crate::replica::{Cut, Replica};
 use crate::room::Room;
 use futures_util::stream::{self, StreamExt};
 use ogee_log::Log;
 use ogee_proto::id::CopysetId;
-use ogee_proto::limit::BLOCK_SIZE;
+use ogee_proto::limit::BLOCKS_PER_EXTENT;
 use ogee_proto::unit::ByteLen;
+use ogee_runtime::Instant;
 use ogee_runtime::channel::{Notify, oneshot};
-use ogee_runtime::{Instant, Payload};
-use ogee_store::{BlockChange, Store, WriteBack};
+use ogee_store::Store;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -55,6 +54,8 @@ pub struct KeeperMetrics {
     pub checkpoints: u64,
     /// Blocks written back.
     pub blocks_written: u64,
+    /// Blocks whose extent changed hands: large writes, which went there in the first place.
+    pub blocks_adopted: u64,
     /// Blocks that a newer write made needless to write.
     pub blocks_superseded: u64,
 }
@@ -79,9 +80,13 @@ struct Inner {
 }
 
 impl StoreKeeper {
-    /// Starts the task.
+    /// Starts the task, before any group of the store is opened: it brings log and store together,
+    /// which must know what extents the log's records name before it gives any away.
+    ///
+    /// If they do not fit together, the task has [failed](Self::failure), and no group can be opened.
     #[must_use]
     pub fn start(store: Store, log: Log) -> Self {
+        let failed = hand_over_pins(&store, &log).err().map(Rc::new);
         let inner = Rc::new(Inner {
             store,
             log,
@@ -89,7 +94,7 @@ impl StoreKeeper {
             asked: RefCell::default(),
             wake: Notify::new(),
             stopping: Cell::new(false),
-            failed: RefCell::new(None),
+            failed: RefCell::new(failed),
             metrics: Cell::default(),
             pacer: Rc::default(),
             room: Rc::default(),
@@ -234,9 +239,8 @@ impl Inner {
     }
 
     async fn write_back(&self, cut: &Cut, cycle: &Cycle) -> Result<(), GroupError> {
-        let batches = cut.dirty.chunks(WRITE_BACK_BLOCKS);
-        let mut running = stream::iter(batches)
-            .map(|batch| self.write_back_batch(&cut.replica, batch, cycle))
+        let mut running = stream::iter(bursts(&cut.dirty))
+            .map(|dirty| self.write_back_burst(&cut.replica, dirty, cycle))
             .buffer_unordered(WRITE_BACK_INFLIGHT);
         while let Some(done) = running.next().await {
             done?;
@@ -244,38 +248,29 @@ impl Inner {
         Ok(())
     }
 
-    async fn write_back_batch(
+    async fn write_back_burst(
         &self,
         replica: &Replica,
-        batch: &[DirtyBlock],
+        dirty: &[DirtyBlock],
         cycle: &Cycle,
     ) -> Result<(), GroupError> {
         let copyset = replica.copyset;
         let started = ogee_runtime::now();
-        let mut blocks = Vec::with_capacity(batch.len());
-        let mut taken = Vec::with_capacity(batch.len());
-        let mut payloads = BTreeMap::new();
-        for dirty in batch {
-            if let Some(what) = load(replica, dirty, &mut payloads).await? {
-                blocks.push(WriteBack {
-                    key: dirty.key,
-                    block: dirty.block,
-                    what,
-                });
-                taken.push(*dirty);
-            }
-        }
-        let written = self.store.write_back(copyset, blocks).await;
+        let mut burst = Burst::load(replica, dirty).await?;
+        let blocks = std::mem::take(&mut burst.blocks);
+        let adoptions = std::mem::take(&mut burst.adoptions);
+        let adopted = adoptions.len() * BLOCKS_PER_EXTENT;
+        let written = self.store.take_over(copyset, blocks, adoptions).await;
         written.map_err(|source| GroupError::Store { copyset, source })?;
         {
             let mut state = replica.state.borrow_mut();
-            for dirty in &taken {
+            for dirty in &burst.taken {
                 state.overlay.written_back(dirty);
             }
         }
-        replica.kept(&taken);
-        self.count(taken.len(), batch.len() - taken.len());
-        cycle.advance(batch.len());
+        replica.kept(dirty);
+        self.count(&burst, adopted, dirty.len());
+        cycle.advance(dirty.len());
         self.pace(cycle);
         if !cycle.hurry && self.fill_percent() < HURRY_PERCENT {
             let spent = ogee_runtime::now().saturating_duration_since(started);
@@ -315,12 +310,29 @@ impl Inner {
         Ok(())
     }
 
-    fn count(&self, written: usize, superseded: usize) {
+    fn count(&self, burst: &Burst, adopted: usize, dirty: usize) {
+        let taken = burst.taken.len();
         let mut metrics = self.metrics.get();
-        metrics.blocks_written += written as u64;
-        metrics.blocks_superseded += superseded as u64;
+        metrics.blocks_written += (taken - adopted) as u64;
+        metrics.blocks_adopted += adopted as u64;
+        metrics.blocks_superseded += (dirty - taken) as u64;
         self.metrics.set(metrics);
     }
+}
+
+/// Tells the store which extents the log's live records name, and has the log tell when they are gone.
+fn hand_over_pins(store: &Store, log: &Log) -> Result<(), GroupError> {
+    let failed = |source| GroupError::Pins {
+        store: store.id(),
+        source,
+    };
+    log.placed()
+        .into_iter()
+        .try_for_each(|at| store.pin(at))
+        .map_err(failed)?;
+    let owner = store.clone();
+    log.attach(move |at| owner.unpin(at));
+    Ok(())
 }
 
 /// How far one cycle is.
@@ -352,44 +364,6 @@ impl Cycle {
         let (done, blocks) = (self.done.get().max(1), self.blocks);
         let whole = spent.mul_f64(blocks as f64 / done as f64);
         (whole + whole / 8).saturating_sub(spent)
-    }
-}
-
-/// A block's contents for write-back; `None` if a newer write has superseded it. An entry's payload
-/// is read from the log once per batch, not once per block.
-async fn load(
-    replica: &Replica,
-    dirty: &DirtyBlock,
-    payloads: &mut BTreeMap<u64, Payload>,
-) -> Result<Option<BlockChange>, GroupError> {
-    if !replica.state.borrow().overlay.holds(dirty) {
-        return Ok(None);
-    }
-    let Some(start) = dirty.slot.what.payload_offset() else {
-        debug_assert_eq!(dirty.slot.what, OverlayWhat::Zero);
-        return Ok(Some(BlockChange::Zero));
-    };
-    let index = dirty.slot.index;
-    let whole = match payloads.entry(index) {
-        Entry::Occupied(loaded) => loaded.into_mut(),
-        Entry::Vacant(place) => place.insert(whole_payload(replica, dirty).await?),
-    };
-    let (copyset, key) = (replica.copyset, dirty.key);
-    if whole.len() < start + BLOCK_SIZE {
-        return Err(GroupError::Race { copyset, key });
-    }
-    let bytes = whole.slice(start..start + BLOCK_SIZE);
-    Ok(Some(BlockChange::Data(bytes)))
-}
-
-async fn whole_payload(replica: &Replica, dirty: &DirtyBlock) -> Result<Payload, GroupError> {
-    let (copyset, key) = (replica.copyset, dirty.key);
-    let race = || GroupError::Race { copyset, key };
-    let len = replica.payload_len(dirty.slot.index).ok_or_else(race)?;
-    match replica.log_payload(dirty.slot.index, 0..len).await {
-        Ok(bytes) => Ok(bytes),
-        Err(Miss::Failed(error)) => Err(error),
-        Err(Miss::Moved | Miss::Checksum(_)) => Err(race()),
     }
 }
 

@@ -15,7 +15,7 @@
 //! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
 //! | `read`, `digest` | reading it |
 //! | `linearizer`, `lease`, `acks` | whether a read may be served |
-//! | `keeper` | write-back, checkpoints, purge: one task per store |
+//! | `keeper`, `burst` | write-back, checkpoints, purge: one task per store |
 //! | `room` | what acknowledged writes will take of the store |
 //! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
@@ -27,6 +27,7 @@
 mod acks;
 mod append;
 mod beat;
+mod burst;
 mod checkpoint;
 mod codec;
 mod command;

@@ -1,7 +1,8 @@
 //! Limits of the group layer.
 
 use ogee_proto::limit::{
-    BLOCK_SIZE, BLOCKS_PER_CHUNK, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX, SESSION_WINDOW_MAX,
+    BLOCK_SIZE, BLOCKS_PER_CHUNK, EXTENT_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX,
+    SESSION_WINDOW_MAX,
 };
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub const STORE_RESERVE_MAX: u64 = 64 << 20;
 pub const MAP_PAGES_RESERVE: usize = 16;
 /// A full store's keeper runs at most this often to make room.
 pub const ROOM_CYCLE_GAP: Duration = Duration::from_secs(1);
+/// Payload from which on a write goes to extents of its own, in bytes: the unit of allocation.
+pub const REDIRECT_LEN_MIN: usize = EXTENT_SIZE;
 /// Blocks that one `write_back` call carries: 1 MiB.
 pub const WRITE_BACK_BLOCKS: usize = 256;
 /// `write_back` calls in flight for one store.
@@ -86,3 +89,4 @@ const _: () = assert!(
 );
 const _: () = assert!(COPY_PIECE_BYTES <= REPLICATION_PAYLOAD_MAX);
 const _: () = assert!(COPY_KEYS_MAX * 12 <= COPY_PIECE_BYTES);
+const _: () = assert!(REDIRECT_LEN_MIN >= EXTENT_SIZE);

@@ -1,6 +1,8 @@
 //! openraft's log storage over one group's part of the store's shared log.
 //!
 //! *Place*: called by openraft's core and replication tasks of this group.
+//! Large writes that cover whole extents of their chunk are given extents of the store, which is local
+//! to this replica: the entry is the same on all of them, wherever each keeps the payload.
 //! *Invariants*: writes go into the log's one serial stream in the order of the calls; entries are
 //! handed out with a payload *handle*, so reading a range never waits for a device.
 //! *On failure*: the log's error becomes an `io::Error`; openraft then stops the group.
@@ -9,10 +11,12 @@ use crate::codec::{entry_from, entry_head};
 use crate::command::PayloadRef;
 use crate::limit::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::metrics::GroupMetrics;
+use crate::replica::Replica;
 use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft, to_raft_vote};
 use futures_util::FutureExt;
 use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
+use ogee_proto::unit::ByteOffset;
 use ogee_runtime::Payload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
@@ -25,12 +29,34 @@ use std::rc::Rc;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: GroupLog,
+    /// Whose store large writes go to; `None` keeps them in the log.
+    replica: Option<Rc<Replica>>,
     metrics: Rc<GroupMetrics>,
 }
 
 impl LogStore {
-    pub(crate) const fn new(log: GroupLog, metrics: Rc<GroupMetrics>) -> Self {
-        Self { log, metrics }
+    pub(crate) const fn new(
+        log: GroupLog,
+        replica: Option<Rc<Replica>>,
+        metrics: Rc<GroupMetrics>,
+    ) -> Self {
+        Self {
+            log,
+            replica,
+            metrics,
+        }
+    }
+
+    /// Extents for the payload; none if it goes into the log.
+    fn redirect(&self, entry: &RaftEntry) -> Vec<ByteOffset> {
+        let (EntryPayload::Normal(command), Some(replica)) = (&entry.payload, &self.replica) else {
+            return Vec::new();
+        };
+        let count = u32::try_from(command.extents()).unwrap_or(0);
+        match count {
+            0 => Vec::new(),
+            count => replica.take_extents(count),
+        }
     }
 
     fn peek(&self, start: u64, end: u64, max_bytes: usize) -> Result<Vec<RaftEntry>, io::Error> {
@@ -155,14 +181,23 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().map(|entry| to_log_entry(&entry));
-        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let entries = entries.into_iter().map(|entry| {
+            let logged = to_log_entry(&entry)?;
+            Ok((logged, entry))
+        });
+        let entries = entries.collect::<Result<Vec<_>, io::Error>>()?;
+        // After all of them are known to be fit: what is taken is given back by the log only.
+        let entries = entries.into_iter().map(|(logged, entry)| {
+            self.metrics.count_append(logged.payload.len());
+            (logged, self.redirect(&entry))
+        });
+        let entries = entries.collect();
         let (metrics, started) = (self.metrics.clone(), ogee_runtime::now());
         let done = move |result: Result<(), _>| {
             metrics.log.observe(ogee_runtime::now() - started);
             callback.io_completed(result.map_err(io::Error::other));
         };
-        self.log.append(entries, done);
+        self.log.append_placed(entries, done);
         Ok(())
     }
 

@@ -53,13 +53,15 @@ impl RaftStateMachine<TypeConfig> for Machine {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let started = ogee_runtime::now();
+            let (started, index) = (ogee_runtime::now(), entry.log_id.index);
             self.replica.copies.note(&entry);
             let (applied, effect) = self.replica.state.borrow_mut().apply(entry);
             match effect {
                 Effect::None => {}
                 Effect::Digest(id) => self.replica.start_digest(id),
-                Effect::Written(key, first, count) => self.replica.promise(key, first, count),
+                Effect::Written(key, first, count) => {
+                    self.replica.promise(index, key, first, count);
+                }
             }
             if let Some(responder) = responder {
                 responder.send(applied);

@@ -82,6 +82,10 @@ pub struct GroupMetrics {
     pub foreground: Cell<u64>,
     /// Bytes copied to join payloads.
     pub bytes_copied: Cell<u64>,
+    /// Payload bytes of mutations proposed and applied here.
+    pub bytes_proposed: Cell<u64>,
+    /// Payload bytes of entries appended here, as leader or as follower.
+    pub bytes_appended: Cell<u64>,
 }
 
 impl GroupMetrics {
@@ -90,9 +94,20 @@ impl GroupMetrics {
     }
 
     pub(crate) fn count_copy(&self, bytes: usize) {
-        self.bytes_copied
-            .set(self.bytes_copied.get() + bytes as u64);
+        add(&self.bytes_copied, bytes);
     }
+
+    pub(crate) fn count_proposal(&self, bytes: usize) {
+        add(&self.bytes_proposed, bytes);
+    }
+
+    pub(crate) fn count_append(&self, bytes: usize) {
+        add(&self.bytes_appended, bytes);
+    }
+}
+
+fn add(counter: &Cell<u64>, bytes: usize) {
+    counter.set(counter.get() + bytes as u64);
 }
 
 #[cfg(test)]

@@ -111,14 +111,14 @@ impl Overlay {
         self.chunks.keys().copied()
     }
 
-    /// Blocks that hold data.
-    pub fn data_blocks(&self) -> impl Iterator<Item = (ChunkKey, BlockIndex)> {
+    /// Blocks that hold data, each with the entry that wrote it.
+    pub fn data_blocks(&self) -> impl Iterator<Item = (ChunkKey, BlockIndex, u64)> {
         let all = self.chunks.iter();
         all.flat_map(|(key, blocks)| {
             let data = blocks
                 .iter()
                 .filter(|(_, slot)| slot.what != OverlayWhat::Zero);
-            data.map(|(block, _)| (*key, *block))
+            data.map(|(block, slot)| (*key, *block, slot.index))
         })
     }
 

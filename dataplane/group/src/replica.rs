@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
 use ogee_log::{GroupLog, Log, Reservation};
 use ogee_proto::id::{ChunkKey, CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
-use ogee_proto::unit::ByteLen;
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::Notify;
 use ogee_store::{GroupCheckpoint, Store};
 use openraft::alias::SnapshotOf;
@@ -244,9 +244,20 @@ impl Replica {
         fits.then_some(claim)
     }
 
-    /// A write has been applied: what it will take of the store is promised.
-    pub(crate) fn promise(&self, key: ChunkKey, first: usize, count: usize) {
-        self.promises.promise(&self.store, key, first, count);
+    /// Extents for a large write; none if it had better go into the log, as when what is free is
+    /// promised to others.
+    pub(crate) fn take_extents(&self, count: u32) -> Vec<ByteOffset> {
+        let leaves_promised = self.promises.room().leaves_promised(&self.store, count);
+        let taken = leaves_promised.then(|| self.store.take_extents(count));
+        taken.flatten().unwrap_or_default()
+    }
+
+    /// Entry `index`, a write, has been applied: what it will take of the store is promised, unless
+    /// it has taken it already.
+    pub(crate) fn promise(&self, index: u64, key: ChunkKey, first: usize, count: usize) {
+        if self.log.placed(LogIndex::new(index)).is_none() {
+            self.promises.promise(&self.store, key, first, count);
+        }
     }
 
     /// Blocks were written back.
@@ -258,7 +269,8 @@ impl Replica {
     /// Promises what is in the log only, and nothing else.
     pub(crate) fn settle_promises(&self) {
         let state = self.state.borrow();
-        self.promises.settle(&self.store, &state.overlay);
+        let placed = |index| self.log.placed(LogIndex::new(index)).is_some();
+        self.promises.settle(&self.store, &state.overlay, placed);
     }
 
     /// Takes volumes back whose removal could not be done in this cycle.
@@ -270,7 +282,7 @@ impl Replica {
         self.store_log.has_space([self.log_margin().as_usize()])
     }
 
-    fn log_margin(&self) -> ByteLen {
+    pub(crate) fn log_margin(&self) -> ByteLen {
         let quarter = self.store_log.usage().capacity.get() / 4;
         ByteLen::new(quarter.min(LOG_MARGIN_MAX))
     }

@@ -64,6 +64,12 @@ impl Room {
         fits
     }
 
+    /// Whether `count` extents more can be taken, for data on its way, without taking what is promised.
+    pub(crate) fn leaves_promised(&self, store: &Store, count: u32) -> bool {
+        let extents = self.promised.get().extents as u64 + u64::from(count);
+        store.usage().free.get() > extents * EXTENT_SIZE as u64
+    }
+
     /// Whether new data has been refused since the last call.
     pub(crate) fn take_refused(&self) -> bool {
         self.refused.take()
@@ -196,11 +202,18 @@ impl Promises {
     }
 
     /// Write-back has given the store what it could: what is left in the overlay is promised.
-    pub(crate) fn settle(&self, store: &Store, overlay: &Overlay) {
+    /// `placed` says whether an entry's data has its extents already.
+    pub(crate) fn settle(&self, store: &Store, overlay: &Overlay, placed: impl Fn(u64) -> bool) {
+        let mut newest = (0, false);
         self.change(|places| {
             *places = Places::default();
-            for (key, block) in overlay.data_blocks() {
-                places.note(store, key, block);
+            for (key, block, index) in overlay.data_blocks() {
+                if newest.0 != index {
+                    newest = (index, placed(index));
+                }
+                if !newest.1 {
+                    places.note(store, key, block);
+                }
             }
         });
     }
@@ -335,7 +348,7 @@ mod tests {
             let mut overlay = Overlay::default();
             overlay.insert(key(0), 0, 1, 1, false);
             overlay.insert(key(0), 40, 1, 2, true);
-            promises.settle(store, &overlay);
+            promises.settle(store, &overlay, |_| false);
             assert_eq!(room.promised(), amount(1, 1));
             let other = Rc::new(Room::default());
             promises.join(Rc::clone(&other));

@@ -82,7 +82,10 @@ pub(crate) fn encode<'a>(
     for (group, record, payload) in records {
         let payload_page = page_number(buffer.len() - header_len);
         record.encode(group, payload_page, &mut buffer[at..at + record.len()]);
-        buffer.extend_from_slice(payload);
+        // A placed payload is written beside the batch.
+        if record.payload_len() > 0 {
+            buffer.extend_from_slice(payload);
+        }
         at += record.len();
         count += 1;
     }

@@ -18,6 +18,8 @@ use std::rc::Rc;
 /// A log.
 pub(crate) struct Core {
     pub device: Device,
+    /// The device of the data, if it is another one.
+    data: Option<Device>,
     pub state: RefCell<State>,
     /// Raised when the flusher has something to do.
     pub work: Signal,
@@ -31,10 +33,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(device: Device, state: State) -> Rc<Self> {
+    pub(crate) fn new(device: Device, data: Option<Device>, state: State) -> Rc<Self> {
         let (pressure, _) = watch::channel(state.pressure());
         Rc::new(Self {
             device,
+            data,
             state: RefCell::new(state),
             work: Signal::default(),
             space: Notify::new(),
@@ -42,6 +45,11 @@ impl Core {
             promised: Cell::new(0),
             pressure,
         })
+    }
+
+    /// The device of the data.
+    pub(crate) fn data(&self) -> &Device {
+        self.data.as_ref().unwrap_or(&self.device)
     }
 
     /// Follows the pressure.

@@ -16,6 +16,8 @@ pub struct LogCounters {
     pub bytes_written: u64,
     /// Payload bytes of entries made durable, copies forward included.
     pub payload_bytes: u64,
+    /// Payload bytes written to extents of the store. Among those of entries made durable.
+    pub placed_bytes: u64,
     /// Payload bytes copied in memory to build batches.
     pub bytes_copied: u64,
     /// Time spent in batch writes.

@@ -2,7 +2,8 @@
 //!
 //! *Place*: takes what `state` plans, writes it durably, reports it done, calls the callbacks.
 //! *Owner*: a task of the log's executor, started by `Log::open`, ended by close, by the last
-//! handle going away, or by a failed write. *Invariants*: one write in flight; a batch is built
+//! handle going away, or by a failed write. *Invariants*: one batch in flight, with the payloads that
+//! it places; a batch is built
 //! when the one before it is durable, from all that came meanwhile (group commit); callbacks run
 //! in the order of the records, with nothing borrowed, so they may call the log.
 //! *On failure*: a failed write is never retried: whether its bytes are on the medium is unknown.
@@ -15,6 +16,7 @@ use crate::limit::IDLE_CLOSE;
 use crate::queue::Done;
 use crate::reader;
 use crate::state::{Batch, Plan};
+use futures_util::future::{join, join_all};
 use ogee_device::DeviceError;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::{Buffer, Instant, Sleep, now, sleep_until};
@@ -72,9 +74,10 @@ fn poll_rest(core: &Core, timer: Option<&mut Sleep>, cx: &mut Context<'_>) -> Po
     }
 }
 
-async fn write(core: &Core, batch: Batch, buffer: Buffer) {
+async fn write(core: &Core, mut batch: Batch, buffer: Buffer) {
     let started = now();
-    let result = core.device.write_durable(batch.offset, buffer).await;
+    let placed = std::mem::take(&mut batch.placed);
+    let result = write_round(core, (batch.offset, buffer), placed).await;
     match result {
         Ok(()) => {
             let dones = {
@@ -85,11 +88,27 @@ async fn write(core: &Core, batch: Batch, buffer: Buffer) {
             core.tell_space();
             call(dones, &Ok(()));
         }
-        Err(error) => {
-            let offset = batch.offset;
-            stop(core, Some(batch), offset, error);
-        }
+        Err((offset, error)) => stop(core, Some(batch), offset, error),
     }
+}
+
+type Write = (ByteOffset, Buffer);
+
+/// Writes a batch, and beside it the payloads that it places, all at once; done when all are durable.
+/// They are waited for even if one has failed: none may land when its extent is somebody else's.
+async fn write_round(
+    core: &Core,
+    (offset, buffer): Write,
+    placed: Vec<Write>,
+) -> Result<(), (ByteOffset, DeviceError)> {
+    let batch = core.device.write_durable(offset, buffer);
+    let placed = placed.into_iter().map(|(at, buffer)| async move {
+        let written = core.data().write_durable(at, buffer).await;
+        written.map_err(|error| (at, error))
+    });
+    let (batch, placed) = join(batch, join_all(placed)).await;
+    batch.map_err(|error| (offset, error))?;
+    placed.into_iter().collect()
 }
 
 async fn begin(core: &Core, head: &SegmentHead, buffer: Buffer) {
@@ -130,6 +149,9 @@ async fn copy_forward(core: &Rc<Core>, slot: usize) {
     for (group, index) in live {
         if core.state.borrow().is_lost(group, index) {
             core.state.borrow_mut().move_hole(group, index);
+            continue;
+        }
+        if core.state.borrow_mut().move_placed(group, index) {
             continue;
         }
         match reader::payload_of(core, group, index).await {

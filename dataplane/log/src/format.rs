@@ -57,11 +57,17 @@
 //! | 52..56 | `crc` of header and head | all |
 //! | 56 | `entry_kind` | entries |
 //! | 57..64 | zero | all |
+//! | 64.. | head, then the side area of a placed payload | entries |
 //!
 //! An entry's *identity* is the CRC32C of group, term, index, kind, head, payload length and payload
 //! CRC32C: of what the entry is, not of where or how a replica keeps it. It is the same on every
 //! replica, and never 0, which stands for *unknown*. The record's `crc` covers the rest as well.
-//! A further flag may say that a payload lies elsewhere; it would not change the identity.
+//!
+//! A payload that fills whole extents may be *placed*: in extents of the store, on the device of the
+//! data, instead of in the batch. `FLAG_PLACED` says so, and a *side area* follows the head: per 64 KiB
+//! of payload the address of its extent (u64), then per block its CRC32C (u32). The record's `crc`
+//! covers it; the identity does not, since every replica has its own extents. Such a record takes
+//! nothing of the payload area, and `payload_page` means nothing.
 //!
 //! # Torn writes
 //!
@@ -69,6 +75,12 @@
 //! * *A batch.* The checksum covers its header area, its header area carries the checksum of every
 //!   payload, and recovery verifies the payloads of each batch that nothing later proves durable
 //!   (only the last one). Half a batch is therefore no batch. It was never acknowledged: dropped.
+//! * *A placed payload.* It is written beside the batch with its record, durably, and the batch counts
+//!   as durable only when both are; so a batch that a later one proves has its placed payloads, too.
+//!   For the one that nothing proves they are verified like the others, block by block: a record
+//!   without its data is a torn batch. An open flushes the device of the data as well before it builds
+//!   on what it found. The extents of a torn batch are free, and nobody takes one before the torn
+//!   header area is overwritten.
 //! * *A segment header.* Written before any batch of its segment, into a free slot. If half of it
 //!   is there, either it is valid (then it says what the previous segment says) or the slot counts
 //!   as unused and the previous segment is still the newest. The slot's earlier content was free:
@@ -236,6 +248,8 @@ pub(crate) const FLAG_COMMITTED: u32 = 4;
 pub(crate) const FLAG_PURGED: u32 = 8;
 /// There is a last log id (in a table), or a log id (in a record).
 pub(crate) const FLAG_LAST: u32 = 16;
+/// In a record: the payload lies in extents of the store, and a side area follows the head.
+pub(crate) const FLAG_PLACED: u32 = 128;
 /// In a table: a newer vote than this one may be lost.
 pub(crate) const FLAG_VOTE_LOST: u32 = 32;
 /// In a table: what came after the last entry may be lost.

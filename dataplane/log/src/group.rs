@@ -8,6 +8,7 @@ use crate::damage::{Damage, LostEntry};
 use crate::entry::EntryRef;
 use crate::error::LogError;
 use crate::facts::Facts;
+use crate::placed::Placed;
 use crate::record::EntryRecord;
 use crate::segments::EntryPlace;
 use crate::window::Window;
@@ -16,6 +17,7 @@ use ogee_proto::unit::ByteOffset;
 use ogee_runtime::Payload;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// A live entry in memory.
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(crate) struct Durable {
     pub facts: Facts,
     /// `None` for a lost entry that no record names.
     pub places: Window<Option<EntryPlace>>,
+    /// What keeps extents of the store for live entries.
+    pub placed: BTreeMap<u64, Rc<Placed>>,
 }
 
 /// One group of the log.

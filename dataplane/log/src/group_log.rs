@@ -11,9 +11,11 @@ use crate::entry::{Entry, EntryRef, GroupState, LinkedEntry, Vote};
 use crate::error::LogError;
 use crate::group::{Front, Loss};
 use crate::log::Handle;
+use crate::placed::Placed;
 use crate::reader;
+use crate::state::NewEntry;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
-use ogee_proto::unit::ByteLen;
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::Payload;
 use std::ops::Range;
 use std::rc::Rc;
@@ -39,7 +41,29 @@ impl GroupLog {
     /// before this returns, and nothing was appended. Durable together or not at all only as far
     /// as one batch goes: after a crash a prefix may be there.
     pub fn append(&self, entries: Vec<Entry>, done: impl FnOnce(Result<(), LogError>) + 'static) {
+        let inline = entries.into_iter().map(|entry| (entry, Vec::new()));
+        self.append_placed(inline.collect(), done);
+    }
+
+    /// As [`append`](Self::append), with extents of the store for the payloads of some entries: each
+    /// fills those given with it, in order, instead of room in the log. They are the log's from here
+    /// on, also if it refuses the entries; it gives each back once no record names it.
+    ///
+    /// # Panics
+    /// When the log has not been [attached](crate::Log::attach), or a payload does not fill its extents.
+    pub fn append_placed(
+        &self,
+        entries: Vec<(Entry, Vec<ByteOffset>)>,
+        done: impl FnOnce(Result<(), LogError>) + 'static,
+    ) {
         let core = &self.handle.core;
+        let entries: Vec<NewEntry> = {
+            let state = core.state.borrow();
+            let entries = entries.into_iter();
+            entries
+                .map(|(entry, places)| state.new_entry(entry, places))
+                .collect()
+        };
         let checked = core.state.borrow_mut().check_append(self.group, &entries);
         match checked {
             Ok(()) => {
@@ -238,12 +262,29 @@ impl GroupLog {
             .unwrap_or_default()
     }
 
-    /// Part of one entry's payload; all of it is verified.
+    /// Where the payload of a live entry lies, if it is in extents of the store, and durable there. The
+    /// log keeps them as long as the answer is kept.
+    #[must_use]
+    pub fn placed(&self, index: LogIndex) -> Option<Rc<Placed>> {
+        self.with_front(|front| {
+            let is_lost = front.losses.contains_key(&index.get());
+            let slot = front.entry(index.get()).filter(|_| !is_lost)?;
+            slot.durable_at?;
+            slot.record.placed.clone()
+        })?
+    }
+
+    /// Part of one entry's payload. What is read is verified; that is all of it, or the blocks around
+    /// the part if they have checksums of their own.
     ///
     /// # Errors
     /// `NoEntry` if the entry or the part is not there, `Read` or `Corrupt`.
     pub async fn payload(&self, index: LogIndex, part: Range<usize>) -> Result<Payload, LogError> {
-        let found = reader::payload_of(&self.handle.core, self.group, index.get()).await?;
+        let core = &self.handle.core;
+        if let Some(read) = reader::placed_part(core, self.group, index.get(), &part).await? {
+            return Ok(read);
+        }
+        let found = reader::payload_of(core, self.group, index.get()).await?;
         let missing = LogError::NoEntry {
             group: self.group,
             index,

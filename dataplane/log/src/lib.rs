@@ -27,6 +27,7 @@
 //! | `queue`, `cache`, `signal` | what waits, what stays in memory, who is woken |
 //! | `flusher` | the task that writes |
 //! | `reader` | entries back, verified |
+//! | `placed` | payloads that lie in extents of the store |
 //! | `recovery`, `chain`, `scan`, `replay`, `settle` | from the medium to groups |
 //! | `format`, `head`, `batch`, `record`, `repeat` | bytes |
 
@@ -49,6 +50,7 @@ mod group_log;
 mod head;
 mod log;
 mod options;
+mod placed;
 mod queue;
 mod reader;
 mod record;
@@ -71,4 +73,5 @@ pub use error::{DamageReason, EntryPart, GeometryField, LogError};
 pub use group_log::GroupLog;
 pub use log::{Log, Reservation};
 pub use options::{LogOptions, LogRegion};
+pub use placed::Placed;
 pub use usage::{LogUsage, Pressure};

@@ -3,6 +3,7 @@
 //! *Place*: read by all modules of this crate. *Owner*: constants only. *Invariants*: the `const`
 //! assertions at the end. *On failure*: the crate does not compile.
 
+use crate::placed::side_len;
 use ogee_proto::limit::{BLOCK_SIZE, REPLICATION_PAYLOAD_MAX};
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ pub const SEGMENT_LEN_MAX: usize = 1 << 30;
 pub const HEAD_LEN_MAX: usize = 2 << 10;
 /// Payload of one entry, and of one batch of several entries, in bytes.
 pub const PAYLOAD_LEN_MAX: usize = REPLICATION_PAYLOAD_MAX;
+/// Payload bytes that one round writes beside its batch, to extents of the store: a few requests of
+/// the largest size in flight together.
+pub const PLACED_LEN_MAX: usize = 4 * PAYLOAD_LEN_MAX;
 /// Header area of one batch, in bytes: about a thousand records without heads.
 pub const HEADER_AREA_MAX: usize = 64 << 10;
 /// Bytes of what a batch says of one record of the batch before it.
@@ -91,7 +95,8 @@ pub const fn records_max(segment_len: usize) -> usize {
 /// Bytes of the largest header area of a batch with one record.
 #[must_use]
 pub const fn lone_header_max(segment_len: usize) -> usize {
-    page_up(96 + 64 + HEAD_LEN_MAX + records_max(segment_len) * REPEAT_BYTES)
+    let record = 64 + HEAD_LEN_MAX + side_len(payload_max(segment_len));
+    page_up(96 + record + records_max(segment_len) * REPEAT_BYTES)
 }
 
 /// Free segments, beyond the reserve, at or below which live entries are copied forward: early
@@ -114,6 +119,7 @@ pub(crate) fn page_number(len: usize) -> u32 {
 const _: () = assert!(SEGMENT_LEN_MIN.is_multiple_of(PAGE));
 const _: () = assert!(SEGMENT_LEN_MAX / PAGE <= u32::MAX as usize);
 const _: () = assert!(PAYLOAD_LEN_MAX.is_multiple_of(PAGE));
+const _: () = assert!(PLACED_LEN_MAX >= PAYLOAD_LEN_MAX);
 // A record with the largest head fits the first header page (batch header 96, record header 64) and
 // leaves room for the repeats of a batch as large as the share of three such records allows.
 const _: () = assert!(96 + 64 + HEAD_LEN_MAX + 3 * REPEAT_BYTES <= PAGE);

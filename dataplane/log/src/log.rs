@@ -13,6 +13,7 @@ use crate::flusher;
 use crate::group_log::GroupLog;
 use crate::limit::{QUEUE_BYTES_MAX, SCAN_WINDOW};
 use crate::options::{Geometry, LogOptions, LogRegion};
+use crate::placed::Owner;
 use crate::queue::entry_cost;
 use crate::recovery;
 use crate::segments::Segments;
@@ -102,6 +103,23 @@ impl Log {
         Self::open_with(device, region, options, &[]).await
     }
 
+    /// Opens a log whose store has its data on another device.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_apart(
+        device: &Device,
+        data: &Device,
+        region: LogRegion,
+        options: LogOptions,
+        groups: &[CopysetId],
+    ) -> Result<Self, LogError> {
+        let geometry = Geometry::new(region, options.segment_len)?;
+        let state = recovery::recover((device, data), geometry, options, groups).await?;
+        flush(data, &state).await?;
+        Self::go_on(device.clone(), Some(data.clone()), state).await
+    }
+
     /// Opens the log of a store that holds replicas of `groups`: records that are lost without a
     /// trace may have been of a group of which the log tells nothing at all.
     ///
@@ -114,9 +132,18 @@ impl Log {
         groups: &[CopysetId],
     ) -> Result<Self, LogError> {
         let geometry = Geometry::new(region, options.segment_len)?;
-        let mut state = recovery::recover(device, geometry, options, groups).await?;
-        begin_epoch(device, &mut state).await?;
-        let core = Core::new(device.clone(), state);
+        let state = recovery::recover((device, device), geometry, options, groups).await?;
+        Self::go_on(device.clone(), None, state).await
+    }
+
+    async fn go_on(
+        device: Device,
+        data: Option<Device>,
+        mut state: State,
+    ) -> Result<Self, LogError> {
+        state.hold_recovered();
+        begin_epoch(&device, &mut state).await?;
+        let core = Core::new(device, data, state);
         let flusher = RefCell::new(Some(spawn(flusher::run(Rc::clone(&core)))));
         Ok(Self {
             handle: Rc::new(Handle { core, flusher }),
@@ -150,6 +177,29 @@ impl Log {
             state.remove_group(group, done);
             Ok(())
         })
+    }
+
+    /// The extents that live entries name: nobody else may write there.
+    #[must_use]
+    pub fn placed(&self) -> Vec<ByteOffset> {
+        self.handle.core.state.borrow().extents()
+    }
+
+    /// Brings the log together with the store whose extents it names: from now on payloads may be
+    /// placed, and `release` is called with each extent that no record names any more. It must not call
+    /// the log. A log that has stopped gives nothing back.
+    ///
+    /// # Panics
+    /// When called twice.
+    pub fn attach(&self, release: impl Fn(ByteOffset) + 'static) {
+        let owner = Owner::new(release);
+        self.handle.core.state.borrow_mut().attach(owner);
+    }
+
+    /// Whether [`attach`](Self::attach) was called.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.handle.core.state.borrow().is_attached()
     }
 
     /// How full the log is.
@@ -265,13 +315,8 @@ impl Log {
 /// segment is begun.
 async fn begin_epoch(device: &Device, state: &mut State) -> Result<(), LogError> {
     let store = state.store();
+    flush(device, state).await?;
     let offset = state.segments.end_offset();
-    let flushed = device.flush().await;
-    flushed.map_err(|source| LogError::Failed {
-        store,
-        offset,
-        source,
-    })?;
     if let Some((batch, buffer)) = state.closing_batch() {
         write(device, offset, buffer, store).await?;
         state.written(batch);
@@ -287,6 +332,15 @@ async fn begin_epoch(device: &Device, state: &mut State) -> Result<(), LogError>
     state.begun(&head);
     state.counters = LogCounters::default();
     Ok(())
+}
+
+async fn flush(device: &Device, state: &State) -> Result<(), LogError> {
+    let flushed = device.flush().await;
+    flushed.map_err(|source| LogError::Failed {
+        store: state.store(),
+        offset: state.segments.end_offset(),
+        source,
+    })
 }
 
 /// Room in the log, promised until it is dropped.

@@ -7,9 +7,10 @@
 
 use crate::error::LogError;
 use crate::limit::PAGE;
-use crate::record::Record;
+use crate::record::{EntryRecord, Record};
 use ogee_proto::id::CopysetId;
-use ogee_runtime::Payload;
+use ogee_proto::unit::ByteOffset;
+use ogee_runtime::{Buffer, Payload};
 use std::collections::VecDeque;
 
 /// Called once the record is durable, or with the reason why it never will be.
@@ -28,6 +29,17 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
+    /// What is to be written beside the batch, and where.
+    pub(crate) fn writes(&self) -> Vec<(ByteOffset, Buffer)> {
+        match &self.record {
+            Some(Record::Entry(EntryRecord {
+                placed: Some(placed),
+                ..
+            })) => placed.writes(&self.payload),
+            _ => Vec::new(),
+        }
+    }
+
     fn cost_alone(&self) -> u64 {
         match &self.record {
             Some(Record::Entry(_) | Record::Moved(_)) => entry_cost(self.payload.len()),

@@ -10,6 +10,7 @@ use crate::entry::{Entry, LinkedEntry};
 use crate::error::LogError;
 use crate::group::Slot;
 use crate::limit::READ_LEN_MAX;
+use crate::placed::Placed;
 use crate::state::State;
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogIndex};
@@ -42,6 +43,13 @@ impl Drop for Pin {
     }
 }
 
+/// A payload that must be read from extents of the store.
+struct PlacedFetch {
+    position: usize,
+    placed: Rc<Placed>,
+    serial: u64,
+}
+
 /// A payload that must be read.
 struct Fetch {
     /// Position in the answer.
@@ -59,7 +67,13 @@ pub(crate) async fn entries(
     range: Range<LogIndex>,
     max_bytes: usize,
 ) -> Result<Vec<Entry>, LogError> {
-    let (mut entries, fetches) = collect(core, group, &range, max_bytes)?;
+    let (mut entries, fetches, placed) = collect(core, group, &range, max_bytes)?;
+    for fetch in placed {
+        let entry = &mut entries[fetch.position];
+        let (index, whole) = (entry.id.index, 0..fetch.placed.len());
+        let at = (group, index, fetch.serial);
+        entry.payload = read_placed(core, at, &fetch.placed, whole).await?;
+    }
     for run in runs(&fetches) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             continue;
@@ -78,6 +92,64 @@ pub(crate) async fn entries(
         }
     }
     Ok(entries)
+}
+
+/// A part of a payload in extents of the store. If it is not there, the group is told.
+async fn read_placed(
+    core: &Rc<Core>,
+    (group, index, serial): (CopysetId, LogIndex, u64),
+    placed: &Placed,
+    part: Range<usize>,
+) -> Result<Payload, LogError> {
+    let error = match placed.read_twice(core.data(), part).await {
+        Ok(Some(payload)) => return Ok(payload),
+        Ok(None) => LogError::Corrupt { group, index },
+        Err((offset, source)) => LogError::Read { offset, source },
+    };
+    Err(lose(core, (group, index, serial), error))
+}
+
+/// Tells the group that a payload is lost.
+fn lose(
+    core: &Core,
+    (group, index, serial): (CopysetId, LogIndex, u64),
+    error: LogError,
+) -> LogError {
+    tracing::error!(%error, %group, %index, "the payload of an entry is lost");
+    core.state
+        .borrow_mut()
+        .note_loss(group, index.get(), serial);
+    core.damage.notify_all();
+    error
+}
+
+/// Part of a live entry's payload, if it is to be read from extents of the store, where blocks have
+/// checksums of their own; `None` if it is not.
+pub(crate) async fn placed_part(
+    core: &Rc<Core>,
+    group: CopysetId,
+    index: u64,
+    part: &Range<usize>,
+) -> Result<Option<Payload>, LogError> {
+    let found = {
+        let state = core.state.borrow();
+        let front = state.front(group);
+        let slot = front.and_then(|front| {
+            let is_lost = front.losses.contains_key(&index);
+            front.entry(index).filter(|_| !is_lost)
+        });
+        let slot = slot.filter(|slot| slot.cached.is_none());
+        slot.and_then(|slot| Some((slot.record.placed.clone()?, slot.serial)))
+    };
+    let Some((placed, serial)) = found else {
+        return Ok(None);
+    };
+    if part.start > part.end || part.end > placed.len() {
+        return Ok(None);
+    }
+    core.state.borrow_mut().counters.cache_misses += 1;
+    let at = (group, LogIndex::new(index), serial);
+    read_placed(core, at, &placed, part.clone()).await.map(Some)
 }
 
 /// A payload that could not be read, or does not match, may only have been garbled on its way. If it
@@ -103,12 +175,7 @@ async fn look_again(
             source,
         },
     };
-    tracing::error!(%error, %group, %index, "the payload of an entry is lost");
-    let mut state = core.state.borrow_mut();
-    state.note_loss(group, index.get(), fetch.serial);
-    drop(state);
-    core.damage.notify_all();
-    Err(error)
+    Err(lose(core, (group, index, fetch.serial), error))
 }
 
 /// Live entries of `range` that are durable and whole, up to the first that is not, each with the
@@ -163,9 +230,10 @@ fn collect(
     group: CopysetId,
     range: &Range<LogIndex>,
     max_bytes: usize,
-) -> Result<(Vec<Entry>, Vec<Fetch>), LogError> {
+) -> Result<(Vec<Entry>, Vec<Fetch>, Vec<PlacedFetch>), LogError> {
     let mut state = core.state.borrow_mut();
     let (mut entries, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0u64);
+    let mut placed: Vec<PlacedFetch> = Vec::new();
     if let Some(front) = state.front(group) {
         let live = front.entries.range();
         let (start, end) = (
@@ -183,12 +251,22 @@ fn collect(
             }
             let (entry, missing) = entry_of(slot);
             let len = slot.record.payload_len as usize;
-            wanted.extend(missing.map(|at| (entries.len(), at, len, slot.serial)));
+            match (missing, &slot.record.placed) {
+                (Some(_), Some(lies)) => placed.push(PlacedFetch {
+                    position: entries.len(),
+                    placed: Rc::clone(lies),
+                    serial: slot.serial,
+                }),
+                (missing, _) => {
+                    wanted.extend(missing.map(|at| (entries.len(), at, len, slot.serial)));
+                }
+            }
             entries.push(entry);
         }
     }
-    state.counters.cache_misses += wanted.len() as u64;
-    state.counters.cache_hits += (entries.len() - wanted.len()) as u64;
+    let missed = wanted.len() + placed.len();
+    state.counters.cache_misses += missed as u64;
+    state.counters.cache_hits += (entries.len() - missed) as u64;
     let fetch = |(position, at, len, serial)| {
         let pin = Pin::new(core, &mut state, at);
         Fetch {
@@ -200,7 +278,7 @@ fn collect(
         }
     };
     let fetches = wanted.into_iter().map(fetch).collect();
-    Ok((entries, fetches))
+    Ok((entries, fetches, placed))
 }
 
 /// The entry, and where its payload must be read from if it is not in memory.

@@ -6,12 +6,14 @@
 
 use crate::entry::{Entry, Vote};
 use crate::format::{
-    FLAG_LAST, FLAG_VOTE_COMMITTED, RECORD_HEADER_LEN, RecordHeader, RecordKind, identity_of,
-    record_len,
+    FLAG_LAST, FLAG_PLACED, FLAG_VOTE_COMMITTED, RECORD_HEADER_LEN, RecordHeader, RecordKind,
+    identity_of, record_len,
 };
+use crate::placed::{Placed, side_len};
 use bytes::Bytes;
 use ogee_proto::id::{CopysetId, LogId};
 use ogee_proto::limit::BLOCK_SIZE;
+use std::rc::Rc;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// An entry without its payload.
@@ -25,6 +27,8 @@ pub(crate) struct EntryRecord {
     /// Identity of the entry before it in the group's log, 0 if there was none.
     pub chain: u32,
     pub identity: u32,
+    /// Where the payload lies, if not in the batch.
+    pub placed: Option<Rc<Placed>>,
 }
 
 /// A live entry without its body.
@@ -76,6 +80,7 @@ impl EntryRecord {
             payload_crc: entry.payload_crc,
             chain,
             identity: 0,
+            placed: None,
         };
         let header = record.bare_header(RecordKind::Entry, group);
         record.identity = identity_of(&header, &record.head);
@@ -92,6 +97,7 @@ impl EntryRecord {
             payload_crc: 0,
             chain: named.chain,
             identity: named.identity,
+            placed: None,
         }
     }
 
@@ -104,11 +110,25 @@ impl EntryRecord {
         }
     }
 
-    /// Bytes of record and payload on the medium.
+    /// Bytes of record and payload in the log.
     pub(crate) fn footprint(&self) -> u32 {
-        let record = u32::try_from(record_len(self.head.len()))
-            .expect("invariant: head lengths are checked against HEAD_LEN_MAX");
-        record + self.payload_len
+        let len = record_len(self.head.len() + self.side_len()) + self.inline_len();
+        u32::try_from(len).expect("invariant: heads and payloads are checked against their limits")
+    }
+
+    /// Bytes of payload in the batch.
+    pub(crate) fn inline_len(&self) -> usize {
+        match self.placed {
+            Some(_) => 0,
+            None => self.payload_len as usize,
+        }
+    }
+
+    fn side_len(&self) -> usize {
+        match self.placed {
+            Some(_) => side_len(self.payload_len as usize),
+            None => 0,
+        }
     }
 
     fn bare_header(&self, kind: RecordKind, group: CopysetId) -> RecordHeader {
@@ -122,6 +142,9 @@ impl EntryRecord {
         header.chain = self.chain.into();
         header.entry_kind = self.kind;
         header.identity = self.identity.into();
+        if self.placed.is_some() {
+            header.flags |= flag(FLAG_PLACED);
+        }
         header
     }
 }
@@ -129,14 +152,27 @@ impl EntryRecord {
 impl Record {
     /// Bytes in the header area.
     pub(crate) fn len(&self) -> usize {
-        record_len(self.head().len())
+        record_len(self.head().len() + self.entry().map_or(0, EntryRecord::side_len))
     }
 
     /// Bytes in the payload area.
     pub(crate) fn payload_len(&self) -> usize {
+        self.entry().map_or(0, EntryRecord::inline_len)
+    }
+
+    /// Bytes of payload to be written beside the batch. Copies of an entry leave it where it is.
+    pub(crate) fn placed_len(&self) -> usize {
         match self {
-            Self::Entry(entry) | Self::Moved(entry) => entry.payload_len as usize,
+            Self::Entry(entry) => entry.placed.as_ref().map_or(0, |placed| placed.len()),
             _ => 0,
+        }
+    }
+
+    /// The entry, if it is one with a body.
+    pub(crate) const fn entry(&self) -> Option<&EntryRecord> {
+        match self {
+            Self::Entry(entry) | Self::Moved(entry) => Some(entry),
+            _ => None,
         }
     }
 
@@ -149,23 +185,29 @@ impl Record {
     pub(crate) fn encode(&self, group: CopysetId, payload_page: u32, area: &mut [u8]) {
         let mut header = self.header(group);
         header.payload_page = payload_page.into();
-        header.crc = header.checksum(self.head()).into();
         let (fixed, rest) = area.split_at_mut(RECORD_HEADER_LEN);
+        let (head, rest) = rest.split_at_mut(self.head().len());
+        head.copy_from_slice(self.head());
+        let side = self.entry().map_or(0, EntryRecord::side_len);
+        let (side, _) = rest.split_at_mut(side);
+        if let Some(placed) = self.entry().and_then(|entry| entry.placed.as_ref()) {
+            placed.encode(side);
+        }
+        header.crc = header.checksum(head, side).into();
         fixed.copy_from_slice(header.as_bytes());
-        let head = self.head();
-        rest.split_at_mut(head.len()).0.copy_from_slice(head);
     }
 
     /// Reads the record at the start of `area`.
     pub(crate) fn decode(area: &[u8]) -> Option<Decoded> {
         let (header, rest) = RecordHeader::read_from_prefix(area).ok()?;
-        let head = rest.get(..usize::from(header.head_len.get()))?;
-        if header.crc.get() != header.checksum(head) || header.index.get() == u64::MAX {
+        let (head, rest) = rest.split_at_checked(usize::from(header.head_len.get()))?;
+        let side = rest.get(..header.side_len())?;
+        if header.crc.get() != header.checksum(head, side) || header.index.get() == u64::MAX {
             return None;
         }
         Some(Decoded {
             group: CopysetId::new(header.group.get()),
-            record: Self::from_header(&header, head)?,
+            record: Self::from_header(&header, head, side)?,
             payload_page: header.payload_page.get(),
         })
     }
@@ -199,11 +241,11 @@ impl Record {
         }
     }
 
-    fn from_header(header: &RecordHeader, head: &[u8]) -> Option<Self> {
+    fn from_header(header: &RecordHeader, head: &[u8], side: &[u8]) -> Option<Self> {
         let id = header.log_id();
         Some(match RecordKind::from_raw(header.kind)? {
-            RecordKind::Entry => Self::Entry(entry_of(header, head)?),
-            RecordKind::Moved => Self::Moved(entry_of(header, head)?),
+            RecordKind::Entry => Self::Entry(entry_of(header, head, side)?),
+            RecordKind::Moved => Self::Moved(entry_of(header, head, side)?),
             RecordKind::Vote => Self::Vote(Vote {
                 term: header.term.get(),
                 voted_for: header.voted_for.get(),
@@ -230,6 +272,18 @@ impl RecordHeader {
         self.flags |= flag(FLAG_LAST);
         self.term = id.term.get().into();
         self.index = id.index.get().into();
+    }
+
+    fn is_placed(&self) -> bool {
+        u32::from(self.flags) & FLAG_PLACED != 0
+    }
+
+    /// Bytes behind the head that say where the payload lies.
+    fn side_len(&self) -> usize {
+        match self.is_placed() {
+            true => side_len(self.payload_len.get() as usize),
+            false => 0,
+        }
     }
 
     fn log_id(&self) -> Option<LogId> {
@@ -262,12 +316,16 @@ fn id_header(kind: RecordKind, id: Option<LogId>, group: CopysetId) -> RecordHea
     header
 }
 
-fn entry_of(header: &RecordHeader, head: &[u8]) -> Option<EntryRecord> {
+fn entry_of(header: &RecordHeader, head: &[u8], side: &[u8]) -> Option<EntryRecord> {
     let payload_len = header.payload_len.get();
     let is_itself = header.identity.get() == identity_of(header, head);
     if !is_itself || !(payload_len as usize).is_multiple_of(BLOCK_SIZE) {
         return None;
     }
+    let placed = match header.is_placed() {
+        true => Some(Placed::decode(side, payload_len as usize)?),
+        false => None,
+    };
     Some(EntryRecord {
         id: header.log_id()?,
         kind: header.entry_kind,
@@ -276,6 +334,7 @@ fn entry_of(header: &RecordHeader, head: &[u8]) -> Option<EntryRecord> {
         payload_crc: header.payload_crc.get(),
         chain: header.chain.get(),
         identity: header.identity.get(),
+        placed,
     })
 }
 

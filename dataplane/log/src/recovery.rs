@@ -23,7 +23,7 @@ use ogee_proto::unit::ByteLen;
 
 /// The log as the medium tells it, at the end of its newest segment. `groups` are known to exist.
 pub(crate) async fn recover(
-    device: &Device,
+    (device, data): (&Device, &Device),
     geometry: Geometry,
     options: LogOptions,
     groups: &[CopysetId],
@@ -31,6 +31,7 @@ pub(crate) async fn recover(
     let chain = chain::find(device, &geometry, options).await?;
     let mut walk = Walk {
         device,
+        data,
         geometry,
         store: options.store,
         replay: Replay::default(),
@@ -85,6 +86,8 @@ struct Tail {
 /// The walk over the chain.
 struct Walk<'a> {
     device: &'a Device,
+    /// Where placed payloads are.
+    data: &'a Device,
     geometry: Geometry,
     store: StoreId,
     replay: Replay,
@@ -157,7 +160,10 @@ impl Walk<'_> {
             let Some((batch, contents)) = self.next(&mut reader, segment, &cursor).await? else {
                 break;
             };
-            if !is_whole(&mut reader, &cursor, segment, &batch, &contents).await? {
+            if !self
+                .is_whole(&mut reader, &cursor, segment, &batch, &contents)
+                .await?
+            {
                 break;
             }
             self.pass_to(segment, &cursor, &batch, &contents);
@@ -254,6 +260,41 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether the payloads of a batch are there too. Only a batch that nothing proves durable may
+    /// lack them; the payloads of the others are verified when they are read.
+    async fn is_whole(
+        &self,
+        reader: &mut SegmentReader<'_>,
+        cursor: &Cursor,
+        segment: &Segment,
+        batch: &FoundBatch,
+        contents: &Contents,
+    ) -> Result<bool, LogError> {
+        let sequence = batch.head.place.sequence;
+        let is_later = |later: &FoundBatch| {
+            let place = &later.head.place;
+            let is_here = (place.segment, place.epoch) == (segment.sequence, segment.epoch);
+            is_here && place.sequence > sequence
+        };
+        let next_at = batch.at + batch.head.len();
+        // Mostly the next batch follows at once: what lies outside of the log need not be read.
+        if sequence <= cursor.proven
+            || reader
+                .batch_at(next_at)
+                .await?
+                .as_ref()
+                .is_some_and(is_later)
+            || reader
+                .verify_payloads(self.data, batch, &contents.records)
+                .await?
+        {
+            return Ok(true);
+        }
+        // A later batch was begun only when this one was durable.
+        let later = reader.batch_from(next_at, None, segment).await?;
+        Ok(later.as_ref().is_some_and(is_later))
+    }
+
     fn apply(
         &mut self,
         segment: &Segment,
@@ -295,26 +336,6 @@ impl Walk<'_> {
             previous: cursor.previous,
         })
     }
-}
-
-/// Whether the payloads of a batch are there too. Only a batch that nothing proves durable may
-/// lack them; the payloads of the others are verified when they are read.
-async fn is_whole(
-    reader: &mut SegmentReader<'_>,
-    cursor: &Cursor,
-    segment: &Segment,
-    batch: &FoundBatch,
-    contents: &Contents,
-) -> Result<bool, LogError> {
-    if batch.head.place.sequence <= cursor.proven
-        || reader.verify_payloads(batch, &contents.records).await?
-    {
-        return Ok(true);
-    }
-    // A later batch was begun only when this one was durable.
-    let next_at = batch.at + batch.head.len();
-    let later = reader.batch_from(next_at, None, segment).await?;
-    Ok(later.is_some_and(|later| later.head.place.sequence > batch.head.place.sequence))
 }
 
 fn slot_number(segment: &Segment) -> u32 {

@@ -80,9 +80,11 @@ impl<'a> SegmentReader<'a> {
         Ok(whole.then_some(FoundBatch { head, area, at }))
     }
 
-    /// Whether the payloads of all `records` of `batch` match their checksums.
+    /// Whether the payloads of all `records` of `batch` match their checksums; `data` is where those
+    /// that lie outside of the batch are.
     pub(crate) async fn verify_payloads(
         &mut self,
+        data: &Device,
         batch: &FoundBatch,
         records: &[Decoded],
     ) -> Result<bool, LogError> {
@@ -93,6 +95,12 @@ impl<'a> SegmentReader<'a> {
             let at = batch.at + batch.head.header_len + decoded.payload_page as usize * PAGE;
             let len = entry.payload_len as usize;
             if len == 0 {
+                continue;
+            }
+            if let Some(placed) = &entry.placed {
+                if !placed.is_sound(data).await {
+                    return Ok(false);
+                }
                 continue;
             }
             let Some(data) = self.bytes(at, len).await? else {

@@ -53,6 +53,8 @@ pub(crate) struct Segments {
     sequence: u64,
     end: usize,
     previous_crc: u32,
+    /// Bytes of live payloads in extents of the store.
+    placed_len: u64,
 }
 
 impl Segments {
@@ -66,6 +68,7 @@ impl Segments {
             sequence: 0,
             end: geometry.segment_len,
             previous_crc: 0,
+            placed_len: 0,
         }
     }
 
@@ -138,6 +141,21 @@ impl Segments {
             .expect("invariant: counted before");
         slot.live_len -= u64::from(place.len);
         self.free_if_dead(place.slot as usize);
+    }
+
+    /// An entry became durable whose payload takes `len` bytes of extents.
+    pub(crate) const fn hold_placed(&mut self, len: usize) {
+        self.placed_len += len as u64;
+    }
+
+    /// The record that made such an entry dead became durable.
+    pub(crate) const fn release_placed(&mut self, len: usize) {
+        self.placed_len -= len as u64;
+    }
+
+    /// Bytes of live payloads in extents of the store.
+    pub(crate) const fn placed_len(&self) -> u64 {
+        self.placed_len
     }
 
     fn free_if_dead(&mut self, slot: usize) {

@@ -115,6 +115,7 @@ fn build(facts: Facts, pieces: Vec<Piece>) -> Group {
             exists: true,
             facts,
             places,
+            placed: BTreeMap::new(),
         },
         queued: 0,
     }

@@ -16,6 +16,9 @@ pub struct LogUsage {
     pub free: ByteLen,
     /// Bytes of live entries on the medium, records included.
     pub live: ByteLen,
+    /// Bytes of live payloads in extents of the store. They count as used: what the log may hold is
+    /// bounded as if it held them.
+    pub placed: ByteLen,
     /// Bytes accepted and not yet durable.
     pub queued: ByteLen,
     /// Durable payload bytes held in memory.

@@ -23,9 +23,14 @@ impl Salt {
         Self(crc32c_append(crc, &generation.to_le_bytes()))
     }
 
+    /// The checksum of no data as block `block` of the chunk: what goes before the data.
+    pub fn of_block(self, block: BlockIndex) -> u32 {
+        crc32c_append(self.0, &block.get().to_le_bytes())
+    }
+
     /// The checksum of `data` as block `block` of the chunk.
     pub fn block_crc(self, block: BlockIndex, data: &[u8]) -> u32 {
-        crc32c_append(crc32c_append(self.0, &block.get().to_le_bytes()), data)
+        crc32c_append(self.of_block(block), data)
     }
 }
 

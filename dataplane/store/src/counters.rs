@@ -11,6 +11,10 @@ pub struct StoreCounters {
     pub data_bytes_written: u64,
     /// Device requests that wrote them.
     pub data_writes: u64,
+    /// Bytes of extents that chunks took over from the log, without writing them.
+    pub adopted_bytes: u64,
+    /// Data bytes copied to other extents because the log still names theirs. Among those written.
+    pub moved_bytes: u64,
     /// Metadata pages written.
     pub pages_written: u64,
     /// Checkpoints completed.

@@ -89,10 +89,12 @@ impl State {
         })
     }
 
-    /// The cut is durable: what it replaced may be used again.
+    /// The cut is durable: what it replaced may be used again, unless the log still names it.
     pub fn complete(&mut self, cut: Cut) {
         for extent in cut.freed {
-            self.extents.release(extent.index());
+            if self.pins.unmap(extent) {
+                self.extents.release(extent.index());
+            }
         }
         self.freed_in_cut = 0;
         self.groups

@@ -4,7 +4,7 @@ use crate::foreign::Foreign;
 use crate::format::{PageFault, PageId};
 use ogee_device::DeviceError;
 use ogee_proto::id::{ChunkKey, CopysetId, StoreId};
-use ogee_proto::unit::{BlockIndex, ByteLen};
+use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
 use std::fmt;
 use uuid::Uuid;
 
@@ -165,6 +165,14 @@ pub enum StoreError {
         block: BlockIndex,
         /// Length of the data.
         found: ByteLen,
+    },
+    /// An address that the log names is not that of an extent.
+    #[error("{device}: no extent begins at {at}: the log is not this store's, or is damaged")]
+    NotAnExtent {
+        /// The device.
+        device: String,
+        /// The address.
+        at: ByteOffset,
     },
     /// Not enough space; nothing was changed. More may be free after a checkpoint.
     #[error("no space: {needed} {space} needed, {free} free, {pending} after the next checkpoint")]

@@ -118,6 +118,23 @@
 //! caller purges only what a durable checkpoint covers), and replay writes them again; until then
 //! the mismatch is expected and is not damage.
 //!
+//! # Extents that the log fills
+//!
+//! A large write goes once, to fresh extents, and a record of the log names them (*pins* them) with
+//! the CRC32C of each block; later its chunk maps them, with checksums that follow from those and
+//! the salt. Nothing of that stands in the store's format: who pins what is told by the log. The
+//! *extent life rule*: an extent is handed out again only when
+//! * no chunk maps it, and the newest durable checkpoint does not name it; and
+//! * no record names it that recovery would find: the entry is purged, truncated or removed with its
+//!   group, and the record that says so is durable.
+//!
+//! Until the second holds nobody writes to it either, not even its own chunk: the record must be
+//! able to prove and to serve its payload. A small write-back moves the extent's other blocks to a
+//! fresh extent instead, with the checksums that the map has for them. After a start extents are
+//! pinned by the log's live records before anything is allocated. A record that is unreadable cannot
+//! pin: its entry is lost here, as the log reports, and comes back from a peer with its payload; were
+//! the record readable again at a later start, the checksums tell whether its extents still are.
+//!
 //! # Versions
 //!
 //! The first 12 bytes of a superblock and the crc in its last 4 mean the same in every version.

@@ -37,6 +37,11 @@ impl FreeMap {
         }
     }
 
+    /// How many there are, free or not.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
     /// How many are free.
     pub fn free(&self) -> u32 {
         self.free

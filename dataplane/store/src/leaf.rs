@@ -117,6 +117,13 @@ impl Leaf {
         self.crcs[place.crc_at()] = stored.crc;
     }
 
+    /// Maps another extent at a place, with the blocks that are present: the caller sets them anew.
+    /// Returns the extent mapped before.
+    pub fn replace(&mut self, place: Place, extent: ExtentId) -> Option<ExtentId> {
+        let before = self.extents[place.extent].replace(extent);
+        before.filter(|before| *before != extent)
+    }
+
     /// Makes a block absent; returns the extent if that was its last one.
     pub fn clear(&mut self, place: Place) -> Option<ExtentId> {
         self.present[place.extent] &= !(1 << place.block);

@@ -21,7 +21,8 @@
 //! | `create`, `foreign` | making a store; recognising what must not be overwritten |
 //! | `recovery` | opening a store: superblock → roots → tables → pages → maps |
 //! | `state` | maps, allocators and pending changes in RAM; synchronous |
-//! | `write_back`, `read`, `repair` | blocks to and from extents |
+//! | `write_back`, `reserve`, `read`, `repair` | blocks to and from extents |
+//! | `redirect`, `pins` | extents that the log fills, names, and hands over |
 //! | `checkpoint`, `tree`, `page_writer` | the atomic root switch |
 
 mod allocated;
@@ -42,8 +43,10 @@ mod leaf;
 mod limit;
 mod page_reader;
 mod page_writer;
+mod pins;
 mod read;
 mod recovery;
+mod redirect;
 mod repair;
 mod reserve;
 mod state;
@@ -62,4 +65,5 @@ pub use group_state::GroupCheckpoint;
 pub use limit::GROUP_STATE_MAX;
 pub use read::BlockRead;
 pub use recovery::{OpenStats, StoreInfo};
+pub use redirect::Adoption;
 pub use store::{Lacks, Store, StoreUsage};

@@ -63,6 +63,9 @@ pub const PAGE_WRITES_IN_FLIGHT_MAX: usize = 4;
 pub const PAGE_READS_IN_FLIGHT_MAX: usize = 32;
 /// Pages in one metadata transfer.
 pub const PAGES_PER_TRANSFER: usize = TRANSFER_MAX / PAGE_SIZE;
+/// The log may fill extents while more than one in so many is free. Below that, large writes go
+/// through the log and overwrite in place, which takes no space for a time.
+pub const REDIRECT_FREE_SHARE: u32 = 8;
 /// Times that a read is repeated because a write-back changed the chunk under it, before a
 /// mismatch counts as damage.
 pub const READ_RETRIES_MAX: u32 = 8;

@@ -1,15 +1,17 @@
 //! Space for a write-back: all of it is reserved before anything is written.
 
 use crate::allocated::BlockBitmap;
+use crate::block_crc::Salt;
 use crate::change::{BlockChange, WriteBack};
 use crate::error::StoreError;
 use crate::geometry::ExtentId;
 use crate::leaf::{Place, Stored};
+use crate::redirect::{Adoption, Moves, first_of};
 use crate::state::{LeafId, State};
 use ogee_proto::id::{ChunkKey, CopysetId};
 use ogee_proto::limit::BLOCK_SIZE;
-use ogee_proto::unit::ByteLen;
-use std::collections::BTreeSet;
+use ogee_proto::unit::{BlockIndex, ByteLen};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An extent taken from the free ones, and where it is to be mapped.
 type Fresh = (ChunkKey, Place, ExtentId);
@@ -20,6 +22,10 @@ pub struct Batch {
     pub changes: Vec<WriteBack>,
     /// Where each change goes; `None` for zeros.
     pub targets: Vec<Option<ExtentId>>,
+    /// Extents that change over as a whole.
+    pub adoptions: Vec<(Adoption, ExtentId)>,
+    /// Extents that are replaced instead of overwritten.
+    pub moves: Moves,
     /// Extents taken for this batch.
     reserved: Vec<Fresh>,
     /// Map pages that this batch may create.
@@ -37,31 +43,65 @@ pub enum Outcome {
     Failed,
 }
 
+/// What a write-back asks for.
+pub struct Request {
+    /// Sorted, one per block.
+    pub changes: Vec<WriteBack>,
+    /// Extents that change over as a whole: none that a change touches.
+    pub adoptions: Vec<(Adoption, ExtentId)>,
+    /// Extents under the changes that must not be overwritten.
+    pub moves: Moves,
+}
+
+impl Batch {
+    /// The chunks that it changes.
+    fn keys(&self) -> BTreeSet<ChunkKey> {
+        let changed = self.changes.iter().map(|change| change.key);
+        let adopting = self.adoptions.iter().map(|(adoption, _)| adoption.key);
+        changed.chain(adopting).collect()
+    }
+}
+
 impl State {
-    /// Reserves space for sorted `changes` and marks their blocks as being written.
+    /// Reserves space for a write-back and marks its blocks as being written.
     ///
     /// # Errors
     /// Before anything is changed: no space, a foreign chunk, or data of a wrong length.
-    pub fn reserve(
-        &mut self,
-        copyset: CopysetId,
-        changes: Vec<WriteBack>,
-    ) -> Result<Batch, StoreError> {
-        for change in &changes {
+    ///
+    /// # Panics
+    /// When an extent is to be adopted that is somebody else's.
+    pub fn reserve(&mut self, copyset: CopysetId, request: Request) -> Result<Batch, StoreError> {
+        for change in &request.changes {
             self.chunk(copyset, change.key)?;
             check_length(change)?;
         }
-        let (extents, leaves) = self.count_needs(&changes);
+        for (adoption, extent) in &request.adoptions {
+            self.chunk(copyset, adoption.key)?;
+            assert!(
+                self.is_adoptable(adoption.key, adoption.first, *extent),
+                "extent {} is not the log's to give",
+                extent.raw()
+            );
+        }
+        let (extents, leaves) = self.count_needs(&request);
         self.check_space(extents, leaves)?;
         self.leaves_reserved += leaves;
-        let (targets, reserved) = self.assign(copyset, &changes);
-        self.mark_writing(&changes);
-        Ok(Batch {
+        let (targets, reserved) = self.assign(copyset, &request);
+        let Request {
+            changes,
+            adoptions,
+            moves,
+        } = request;
+        let batch = Batch {
             changes,
             targets,
+            adoptions,
+            moves,
             reserved,
             leaves_reserved: leaves,
-        })
+        };
+        self.mark_writing(copyset, &batch);
+        Ok(batch)
     }
 
     /// Takes the outcomes of a batch into the maps, in one step.
@@ -72,17 +112,14 @@ impl State {
             "one outcome per change"
         );
         let mut touched = BTreeSet::new();
+        let stuck = self.replace_moved(batch, outcomes);
         for ((change, target), outcome) in batch.changes.iter().zip(&batch.targets).zip(outcomes) {
             let place = Place::of(change.block);
-            if let (Outcome::Written(crc), Some(extent)) = (outcome, target) {
-                self.set_block(
-                    change.key,
-                    place,
-                    Stored {
-                        extent: *extent,
-                        crc: *crc,
-                    },
-                );
+            if let (Outcome::Written(crc), Some(extent)) = (outcome, target)
+                && !stuck.contains(extent)
+            {
+                let (extent, crc) = (*extent, *crc);
+                self.set_block(change.key, place, Stored { extent, crc });
             }
             touched.insert(LeafId {
                 key: change.key,
@@ -99,31 +136,82 @@ impl State {
         {
             self.clear_block(change.key, Place::of(change.block));
         }
+        for (adoption, extent) in &batch.adoptions {
+            self.adopt(adoption, *extent);
+        }
         self.settle(batch, &touched);
     }
 
-    /// Extents and map pages that do not exist yet.
-    fn count_needs(&self, changes: &[WriteBack]) -> (u32, u32) {
-        let (mut extents, mut leaves) = (0, 0);
-        let mut last: Option<(ChunkKey, Place)> = None;
-        for change in changes.iter().filter(|change| is_data(change)) {
-            let place = Place {
-                block: 0,
-                ..Place::of(change.block)
+    /// Puts fresh extents in the place of those that move. One of which a block could not be
+    /// written stays as it is; its replacement is returned.
+    fn replace_moved(&mut self, batch: &Batch, outcomes: &[Outcome]) -> BTreeSet<ExtentId> {
+        let mut stuck = BTreeSet::new();
+        let mut moved: BTreeMap<(ChunkKey, BlockIndex), ExtentId> = BTreeMap::new();
+        for ((change, target), outcome) in batch.changes.iter().zip(&batch.targets).zip(outcomes) {
+            let Some(extent) = target.filter(|_| batch.moves.contains(change.key, change.block))
+            else {
+                continue;
             };
-            let chunk = self.chunks.get(&change.key);
-            let same_chunk = last
-                .filter(|(key, _)| *key == change.key)
-                .map(|(_, place)| place);
-            if same_chunk != Some(place) && chunk.is_none_or(|it| it.extent(place).is_none()) {
-                extents += 1;
+            moved.insert((change.key, first_of(change.block)), extent);
+            if *outcome == Outcome::Failed {
+                stuck.insert(extent);
             }
-            let same_leaf = same_chunk.is_some_and(|it| it.part == place.part);
-            if !same_leaf && chunk.is_none_or(|it| it.leaf(place.part).is_none()) {
-                leaves += 1;
-            }
-            last = Some((change.key, place));
         }
+        moved.retain(|_, extent| !stuck.contains(extent));
+        for ((key, first), extent) in moved {
+            self.replace_extent(key, Place::of(first), extent);
+        }
+        stuck
+    }
+
+    /// Maps `extent` at a place; what was mapped there is free after the next checkpoint.
+    fn replace_extent(&mut self, key: ChunkKey, place: Place, extent: ExtentId) {
+        let chunk = self
+            .chunks
+            .get_mut(&key)
+            .expect("invariant: reserved with its chunk");
+        let (leaf, is_new) = chunk.leaf_mut(place.part);
+        let before = leaf.replace(place, extent);
+        self.leaves += u32::from(is_new);
+        self.freed.extend(before);
+    }
+
+    fn adopt(&mut self, adoption: &Adoption, extent: ExtentId) {
+        let (key, first) = (adoption.key, adoption.place());
+        self.replace_extent(key, first, extent);
+        self.pins.map(extent);
+        let generation = self.chunks[&key].generation;
+        let crcs = adoption.salted(Salt::new(self.store, key, generation));
+        for (block, crc) in crcs.into_iter().enumerate() {
+            let place = Place { block, ..first };
+            self.set_block(key, place, Stored { extent, crc });
+        }
+    }
+
+    /// Extents and map pages that do not exist yet.
+    fn count_needs(&self, request: &Request) -> (u32, u32) {
+        let mut extents = 0;
+        let mut leaves = BTreeSet::new();
+        let mut last: Option<(ChunkKey, BlockIndex)> = None;
+        for change in request.changes.iter().filter(|change| is_data(change)) {
+            let at = (change.key, first_of(change.block));
+            if last.replace(at) == Some(at) {
+                continue;
+            }
+            let place = Place::of(change.block);
+            let chunk = self.chunks.get(&change.key);
+            let mapped = chunk.and_then(|chunk| chunk.extent(place));
+            let is_fresh = mapped.is_none() || request.moves.contains(change.key, change.block);
+            extents += u32::from(is_fresh);
+            leaves.insert((change.key, place.part));
+        }
+        let adopting = request.adoptions.iter();
+        leaves.extend(adopting.map(|(adoption, _)| (adoption.key, adoption.place().part)));
+        leaves.retain(|(key, part)| {
+            let chunk = self.chunks.get(key);
+            chunk.is_none_or(|chunk| chunk.leaf(*part).is_none())
+        });
+        let leaves = u32::try_from(leaves.len()).expect("invariant: fewer leaves than extents");
         (extents, leaves)
     }
 
@@ -131,21 +219,19 @@ impl State {
     fn assign(
         &mut self,
         copyset: CopysetId,
-        changes: &[WriteBack],
+        request: &Request,
     ) -> (Vec<Option<ExtentId>>, Vec<Fresh>) {
         let mut reserved: Vec<Fresh> = Vec::new();
         let mut previous: Option<ExtentId> = None;
-        let mut targets = Vec::with_capacity(changes.len());
-        for change in changes {
+        let mut targets = Vec::with_capacity(request.changes.len());
+        for change in &request.changes {
             if !is_data(change) {
                 targets.push(None);
                 continue;
             }
-            let place = Place {
-                block: 0,
-                ..Place::of(change.block)
-            };
+            let place = Place::of(first_of(change.block));
             let mapped = self.chunk_or_new(copyset, change.key).extent(place);
+            let mapped = mapped.filter(|_| !request.moves.contains(change.key, change.block));
             let fresh = reserved
                 .last()
                 .filter(|it| (it.0, it.1) == (change.key, place));
@@ -173,14 +259,19 @@ impl State {
         ExtentId::from_index(index)
     }
 
-    fn mark_writing(&mut self, changes: &[WriteBack]) {
-        for of_chunk in changes.chunk_by(|a, b| a.key == b.key) {
+    fn mark_writing(&mut self, copyset: CopysetId, batch: &Batch) {
+        for (adoption, _) in &batch.adoptions {
+            self.chunk_or_new(copyset, adoption.key);
+        }
+        for key in batch.keys() {
+            let from = batch.changes.partition_point(|change| change.key < key);
+            let of_chunk = batch.changes[from..].iter();
             let mut writing = BlockBitmap::empty();
             of_chunk
-                .iter()
+                .take_while(|change| change.key == key)
                 .filter(|it| is_data(it))
                 .for_each(|it| writing.insert(it.block));
-            if let Some(chunk) = self.chunks.get_mut(&of_chunk[0].key) {
+            if let Some(chunk) = self.chunks.get_mut(&key) {
                 chunk.set_writing(Some(writing));
             }
         }
@@ -232,8 +323,7 @@ impl State {
                 self.leaves -= u32::from(chunk.drop_if_empty(leaf.part));
             }
         }
-        for of_chunk in batch.changes.chunk_by(|a, b| a.key == b.key) {
-            let key = of_chunk[0].key;
+        for key in batch.keys() {
             if let Some(chunk) = self.chunks.get_mut(&key) {
                 chunk.set_writing(None);
             }

@@ -3,7 +3,8 @@
 //! *Place*: between the public operations and the tree on disk. *Owner*: the store's shard, behind
 //! a `RefCell` that is never borrowed across an await; every function here runs to completion.
 //! *Invariants*: an extent is exactly one of free, reserved by a write-back, mapped by one chunk,
-//! or freed and waiting for a checkpoint; a leaf that differs from the durable tree is in `dirty`.
+//! freed and waiting for a checkpoint, or held by the log alone; those mapped or freed may be pinned
+//! by the log as well (`pins`), and are not free before that ends, too; a leaf that differs from the durable tree is in `dirty`.
 //! *On failure*: functions that can refuse do so before they change anything.
 
 use crate::chunk::Chunk;
@@ -11,6 +12,7 @@ use crate::error::{Space, StoreError};
 use crate::free_map::FreeMap;
 use crate::geometry::{ExtentId, Geometry};
 use crate::group_state::GroupCheckpoint;
+use crate::pins::Pins;
 use ogee_proto::id::{ChunkKey, CopysetId, StoreId, VolumeId};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +38,8 @@ pub struct State {
     pub(crate) removed_groups: Vec<(CopysetId, u32)>,
     pub(crate) dirty: BTreeSet<LeafId>,
     pub(crate) extents: FreeMap,
+    /// Extents that records of the log name.
+    pub(crate) pins: Pins,
     /// Freed since the last cut: the durable tree may still name them.
     pub(crate) freed: Vec<ExtentId>,
     /// Freed before the cut of a checkpoint that is under way.
@@ -59,6 +63,7 @@ impl State {
             removed_groups: Vec::new(),
             dirty: BTreeSet::new(),
             extents: FreeMap::new(geometry.extents),
+            pins: Pins::default(),
             freed: Vec::new(),
             freed_in_cut: 0,
             leaves: 0,

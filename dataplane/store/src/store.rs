@@ -33,8 +33,10 @@ pub struct StoreUsage {
     pub capacity: ByteLen,
     /// Bytes in extents that can be allocated now.
     pub free: ByteLen,
-    /// Bytes that become free with the next checkpoint.
+    /// Bytes that become free with the next checkpoint, unless the log names them.
     pub pending: ByteLen,
+    /// Bytes that only the log holds.
+    pub pinned: ByteLen,
     /// Map pages that can be created now.
     pub map_pages_free: u32,
 }
@@ -56,7 +58,7 @@ pub struct Lacks {
 /// to its end all the same, since its device requests could not be called back.
 #[derive(Clone)]
 pub struct Store {
-    inner: Rc<Inner>,
+    pub(crate) inner: Rc<Inner>,
 }
 
 /// What all handles share.
@@ -169,6 +171,7 @@ impl Store {
             capacity: extents(self.inner.geometry.extents),
             free: extents(state.extents.free()),
             pending: extents(state.pending()),
+            pinned: extents(state.pins.log_only()),
             map_pages_free: state.leaves_max - state.leaves - state.leaves_reserved,
         }
     }
@@ -244,9 +247,7 @@ impl Store {
         copyset: CopysetId,
         changes: Vec<WriteBack>,
     ) -> Result<(), StoreError> {
-        let inner = Rc::clone(&self.inner);
-        self.run(async move { inner.write_back(copyset, changes).await })
-            .await
+        self.take_over(copyset, changes, Vec::new()).await
     }
 
     /// Makes everything written back so far durable, in one atomic switch, together with the
@@ -363,7 +364,7 @@ impl Store {
 
     /// Runs work that must reach its end even if the caller loses interest: a device request
     /// cannot be called back, and its extent must not be handed out while it may still land.
-    async fn run<F>(&self, work: F) -> Result<(), StoreError>
+    pub(crate) async fn run<F>(&self, work: F) -> Result<(), StoreError>
     where
         F: Future<Output = Result<(), StoreError>> + 'static,
     {

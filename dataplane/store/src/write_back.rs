@@ -4,7 +4,7 @@
 //! one group take turns, calls of different groups overlap. *Invariants*: space is reserved before
 //! anything is written; maps and checksums of one call change in one synchronous step, so a
 //! checkpoint holds all of it or nothing; at most [`WRITES_IN_FLIGHT_MAX`] requests are in flight
-//! over all groups. *On failure*: what was not written keeps its old map entry; what was written
+//! over all groups; what the log still names is not overwritten (`redirect`). *On failure*: what was not written keeps its old map entry; what was written
 //! is taken over; the first error is returned. The call may be repeated as a whole.
 
 use crate::block_crc::Salt;
@@ -13,12 +13,13 @@ use crate::error::StoreError;
 use crate::leaf::Stored;
 use crate::limit::{TRANSFER_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::read::block_offset;
-use crate::reserve::{Batch, Outcome};
+use crate::redirect::Adoption;
+use crate::reserve::{Batch, Outcome, Request};
 use crate::store::Inner;
 use futures_util::stream::{self, StreamExt};
 use ogee_device::DeviceError;
 use ogee_proto::id::{ChunkKey, CopysetId};
-use ogee_proto::limit::BLOCK_SIZE;
+use ogee_proto::limit::{BLOCK_SIZE, EXTENT_SIZE};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::Buffer;
 use std::ops::Range;
@@ -35,14 +36,30 @@ impl Inner {
         &self,
         copyset: CopysetId,
         changes: Vec<WriteBack>,
+        adoptions: Vec<Adoption>,
     ) -> Result<(), StoreError> {
         let turn = self.turn(copyset);
         let _turn = turn.lock().await;
         self.check_alive()?;
-        let batch = self.state.borrow_mut().reserve(copyset, sort(changes))?;
+        let adoptions = adoptions.into_iter().map(|adoption| {
+            let extent = self.extent_at(adoption.at)?;
+            Ok((adoption, extent))
+        });
+        let adoptions = adoptions.collect::<Result<Vec<_>, StoreError>>()?;
+        let mut changes = sort(changes);
+        let moves = self.move_pinned(&mut changes).await?;
+        let request = Request {
+            changes,
+            adoptions,
+            moves,
+        };
+        let batch = self.state.borrow_mut().reserve(copyset, request)?;
         let (outcomes, error) = self.write_batch(&batch).await;
         self.state.borrow_mut().apply(&batch, &outcomes);
         self.settled.notify_all();
+        let adopted = (batch.adoptions.len() * EXTENT_SIZE) as u64;
+        self.counters
+            .update(|counts| counts.adopted_bytes += adopted);
         error.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -105,7 +122,8 @@ impl Inner {
         for change in changes {
             if let BlockChange::Data(data) = &change.what {
                 buffer.extend_from_slice(data);
-                crcs.push(salt.block_crc(change.block, data));
+                let carried = batch.moves.carried(change.key, change.block);
+                crcs.push(carried.unwrap_or_else(|| salt.block_crc(change.block, data)));
             }
         }
         assert_eq!(buffer.len(), len, "a run holds data only");

@@ -7,12 +7,13 @@ mod common;
 use common::*;
 use futures_util::FutureExt;
 use ogee_device::{Device, Failure, FaultPlan, FaultRule, Operation};
+use ogee_proto::checksum::crc32c_blocks;
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
-use ogee_proto::unit::ByteLen;
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
 use ogee_runtime::{Buffer, Payload, spawn, yield_now};
-use ogee_store::{BlockChange, BlockRead, Space, Store, StoreError, WriteBack};
+use ogee_store::{Adoption, BlockChange, BlockRead, Space, Store, StoreError, WriteBack};
 use std::time::Duration;
 
 #[test]
@@ -433,5 +434,112 @@ fn groups_write_side_by_side_and_never_share_an_extent() {
                 .collect();
             assert_eq!(flatten(&runs), expected);
         }
+    });
+}
+
+/// Fills an extent as the log does, with seeds from `seed` on, and has a chunk adopt it.
+async fn adopt(store: &Store, chunk: u32, seed: u64) -> ByteOffset {
+    let at = store.take_extents(1).unwrap()[0];
+    let bytes: Vec<u8> = (seed..seed + 16).flat_map(bytes_of).collect();
+    let crcs = crc32c_blocks(&bytes).0.try_into().unwrap();
+    let buffer = Buffer::copy_from(&bytes);
+    store.device().write_durable(at, buffer).await.unwrap();
+    let (key, first) = (key(chunk), block(0));
+    assert!(store.is_adoptable(key, first, at));
+    let adoption = Adoption {
+        key,
+        first,
+        at,
+        crcs,
+    };
+    store
+        .take_over(GROUP, Vec::new(), vec![adoption])
+        .await
+        .unwrap();
+    at
+}
+
+#[test]
+fn an_adopted_extent_is_read_without_having_been_copied() {
+    block_on(async {
+        let (store, device, _) = fresh(40).await;
+        store.write_back(GROUP, vec![data(0, 3, 1)]).await.unwrap();
+        let (free, written) = (store.free(), device.counters().written_bytes);
+        let at = adopt(&store, 0, 100).await;
+        assert_eq!(device.counters().written_bytes - written, 64 << 10);
+        for block in 0..16 {
+            assert!(holds(&store, 0, block, Some(100 + block as u64)).await);
+        }
+        assert_eq!(store.usage().pending, ByteLen::new(64 << 10));
+        assert!(!store.is_adoptable(key(1), block(0), at), "it is mapped");
+        store.checkpoint(Vec::new()).await.unwrap();
+        assert_eq!(store.free(), free, "one for the other");
+        let store = Store::open(&device).await.unwrap();
+        assert!(holds(&store, 0, 15, Some(115)).await);
+        assert_eq!(store.counters().adopted_bytes, 0);
+    });
+}
+
+/// The record in the log still speaks for the extent; if it could not be replaced as a whole, it
+/// stays.
+#[test]
+fn a_pinned_extent_is_replaced_whole_or_not_at_all() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        let at = adopt(&store, 0, 100).await;
+        let free = store.free();
+        faults.add(FaultRule::fail(Operation::Write, Failure::Eio).times(1));
+        let change = || vec![data(0, 5, 1), zero(0, 6)];
+        assert!(store.write_back(GROUP, change()).await.is_err());
+        assert!(holds(&store, 0, 5, Some(105)).await && holds(&store, 0, 6, None).await);
+        assert_eq!(store.free(), free);
+        store.write_back(GROUP, change()).await.unwrap();
+        assert!(holds(&store, 0, 5, Some(1)).await && holds(&store, 0, 4, Some(104)).await);
+        assert!(holds(&store, 0, 6, None).await && holds(&store, 0, 7, Some(107)).await);
+        assert_eq!(store.counters().moved_bytes, 2 * 14 * BLOCK_SIZE as u64);
+        let len = ByteLen::from_usize(BLOCK_SIZE);
+        let found = memory.read(at.add(ByteLen::new(5 << 12)), len).await;
+        assert!(found.unwrap()[..] == bytes_of(105)[..]);
+        // Nobody writes there before both the map and the log have let it go.
+        store.checkpoint(Vec::new()).await.unwrap();
+        assert_eq!(store.usage().pinned, ByteLen::new(64 << 10));
+        store.unpin(at);
+        assert_eq!((store.free(), store.usage().pinned), (free, ByteLen::ZERO));
+    });
+}
+
+/// A bad block moves with the checksum that tells that it is bad.
+#[test]
+fn a_bad_block_of_a_pinned_extent_stays_bad_when_it_is_moved() {
+    block_on(async {
+        let (store, device, _) = fresh(40).await;
+        let at = adopt(&store, 0, 100).await;
+        let buffer = Buffer::copy_from(&bytes_of(7));
+        let bad = at.add(ByteLen::from_usize(BLOCK_SIZE));
+        device.write_durable(bad, buffer).await.unwrap();
+        store.write_back(GROUP, vec![data(0, 2, 1)]).await.unwrap();
+        assert!(holds(&store, 0, 2, Some(1)).await && holds(&store, 0, 3, Some(103)).await);
+        assert!(is_checksum_error(&read(&store, 0, 1).await));
+    });
+}
+
+#[test]
+fn the_log_gets_no_extents_when_space_is_short() {
+    block_on(async {
+        let (store, ..) = fresh(40).await;
+        let extents = u32::try_from(store.capacity().get() >> 16).unwrap();
+        assert!(store.take_extents(extents).is_none());
+        let most = extents - extents / 8;
+        let taken = store.take_extents(most).unwrap();
+        assert_eq!(taken.len(), most as usize);
+        assert!(store.take_extents(1).is_none());
+        store.write_back(GROUP, vec![data(0, 0, 1)]).await.unwrap();
+        let foreign = taken[0].add(ByteLen::from_usize(BLOCK_SIZE));
+        assert!(matches!(
+            store.pin(foreign),
+            Err(StoreError::NotAnExtent { .. })
+        ));
     });
 }

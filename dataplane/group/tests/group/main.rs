@@ -8,6 +8,7 @@ mod fencing;
 mod lease;
 mod members;
 mod quiet;
+mod redirect;
 mod requests;
 mod snapshot;
 mod volumes;

@@ -39,7 +39,7 @@ pub(crate) struct RecordHeader {
     pub chain: U32,
     /// Entry: its identity.
     pub identity: U32,
-    /// CRC32C of this header, with this field zero, and the head.
+    /// CRC32C of this header, with this field zero, the head and the side area.
     pub crc: U32,
     /// Entry: kind, opaque to the log.
     pub entry_kind: u8,
@@ -128,11 +128,11 @@ impl RecordHeader {
         zerocopy::FromZeros::new_zeroed()
     }
 
-    /// CRC32C of header and head, without the field that holds it.
-    pub(crate) fn checksum(&self, head: &[u8]) -> u32 {
+    /// CRC32C of header, head and side area, without the field that holds it.
+    pub(crate) fn checksum(&self, head: &[u8], side: &[u8]) -> u32 {
         let mut bare = *self;
         bare.crc = 0.into();
-        crc32c_append(crc32c(bare.as_bytes()), head)
+        crc32c_append(crc32c_append(crc32c(bare.as_bytes()), head), side)
     }
 }
 
@@ -185,7 +185,11 @@ mod tests {
         moved.chain = 77.into();
         assert_eq!(identity_of(&moved, b"head"), identity);
         assert_ne!(identity_of(&moved, b"hEad"), identity);
-        assert_ne!(moved.checksum(b"head"), entry.checksum(b"head"));
+        assert_ne!(moved.checksum(b"head", b""), entry.checksum(b"head", b""));
+        assert_ne!(
+            entry.checksum(b"head", b"side"),
+            entry.checksum(b"head", b"")
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! before anything changes; the others cannot fail.
 
 use super::State;
+use super::extents::NewEntry;
 use crate::cache::Cache;
 use crate::entry::{Entry, Vote};
 use crate::error::{EntryPart, LogError};
@@ -12,7 +13,6 @@ use crate::group::{Front, Slot};
 use crate::limit::{HEAD_LEN_MAX, PAGE, QUEUE_BYTES_MAX, QUEUE_RECORDS_MAX};
 use crate::queue::{Done, Queued, entry_cost};
 use crate::record::{EntryRecord, Record};
-use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogId};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::Payload;
@@ -22,19 +22,19 @@ impl State {
     pub(crate) fn check_append(
         &mut self,
         group: CopysetId,
-        entries: &[Entry],
+        entries: &[NewEntry],
     ) -> Result<(), LogError> {
         self.check_control(group)?;
         self.check_whole(group)?;
-        let cost = |entry: &Entry| entry_cost(entry.payload.len());
+        let cost = |new: &NewEntry| entry_cost(new.entry.payload.len());
         self.check_room(entries.iter().map(cost).sum())
             .inspect_err(|_| self.counters.refused_full += 1)?;
         let empty = Front::default();
         let front = self.front(group).unwrap_or(&empty);
-        front.check(group, entries.iter().map(|entry| entry.id))?;
+        front.check(group, entries.iter().map(|new| new.entry.id))?;
         entries
             .iter()
-            .try_for_each(|entry| self.check_entry(group, entry))
+            .try_for_each(|new| self.check_entry(group, &new.entry, new.crc))
     }
 
     /// Whether a record without payload may be written for `group`.
@@ -57,7 +57,13 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn check_entry(&self, group: CopysetId, entry: &Entry) -> Result<(), LogError> {
+    /// Whether an entry is well formed; `crc` is that of its payload.
+    pub(super) fn check_entry(
+        &self,
+        group: CopysetId,
+        entry: &Entry,
+        crc: u32,
+    ) -> Result<(), LogError> {
         let index = entry.id.index;
         let length = |part, len: usize, max: usize, unit: usize| LogError::EntryLength {
             group,
@@ -76,21 +82,22 @@ impl State {
             return Err(length(EntryPart::Payload, payload, payload_max, PAGE));
         }
         // Recovery tells a torn tail by this checksum: a wrong one would lose the entry silently.
-        if crc32c(&entry.payload) != entry.payload_crc {
+        if crc != entry.payload_crc {
             return Err(LogError::Corrupt { group, index });
         }
         Ok(())
     }
 
     /// Appends entries that [`State::check_append`] passed.
-    pub(crate) fn append(&mut self, group: CopysetId, entries: Vec<Entry>, done: Done) {
+    pub(crate) fn append(&mut self, group: CopysetId, entries: Vec<NewEntry>, done: Done) {
         let mut done = Some(done);
         let count = entries.len();
-        for (position, entry) in entries.into_iter().enumerate() {
+        for (position, NewEntry { entry, placed, .. }) in entries.into_iter().enumerate() {
             let serial = self.serial;
             self.serial += 1;
             let front = self.touch(group);
-            let record = EntryRecord::new(group, &entry, front.facts.last_crc);
+            let mut record = EntryRecord::new(group, &entry, front.facts.last_crc);
+            record.placed = placed;
             front.push(Slot {
                 record: record.clone(),
                 serial,

@@ -39,7 +39,8 @@ impl State {
         let mut dones = Vec::new();
         for item in batch.items {
             self.apply(&item, slot, payload_at);
-            payload_at = payload_at.add(ByteLen::from_usize(item.payload.len()));
+            let inline = item.record.as_ref().map_or(0, Record::payload_len);
+            payload_at = payload_at.add(ByteLen::from_usize(inline));
             self.queue.settle(item.cost);
             dones.extend(item.done);
         }
@@ -69,7 +70,7 @@ impl State {
         }
     }
 
-    fn durable(&mut self, group: CopysetId) -> &mut Durable {
+    pub(super) fn durable(&mut self, group: CopysetId) -> &mut Durable {
         let durable = &mut self.groups.entry(group).or_default().durable;
         durable.exists = true;
         durable
@@ -91,6 +92,10 @@ impl State {
         );
         durable.places.push(index, Some(place));
         self.segments.occupy(place);
+        if let Some(placed) = &entry.placed {
+            self.hold(item.group, index, Some(placed));
+            self.counters.placed_bytes += u64::from(entry.payload_len);
+        }
         self.counters.payload_bytes += u64::from(entry.payload_len);
         let Some(slot) = self.slot_mut(item.group, index, item.serial) else {
             return;
@@ -120,8 +125,9 @@ impl State {
         let index = entry.id.index.get();
         let place = place_of(slot, entry);
         self.replace(item.group, index, place);
+        self.hold(item.group, index, entry.placed.as_ref());
         self.counters.entries_moved += 1;
-        self.counters.payload_bytes += u64::from(entry.payload_len);
+        self.counters.payload_bytes += entry.inline_len() as u64;
         let Some(slot) = self.slot_mut(item.group, index, item.serial) else {
             return;
         };
@@ -141,6 +147,7 @@ impl State {
         self.moving -= 1;
         let index = named.id.index.get();
         self.replace(item.group, index, EntryPlace::of_hole(slot_number(slot)));
+        self.hold(item.group, index, None);
         self.counters.holes_moved += 1;
         if let Some(slot) = self.slot_mut(item.group, index, item.serial)
             && slot.cached.is_none()
@@ -170,6 +177,8 @@ impl State {
             .iter()
             .filter_map(|(_, place)| *place)
             .for_each(|place| self.segments.release(place));
+        let placed = durable.placed.values();
+        placed.for_each(|placed| self.segments.release_placed(placed.len()));
         if group.is_gone() {
             self.groups.remove(&id);
         }
@@ -183,6 +192,11 @@ impl State {
         durable.places.keep(&durable.facts.live(), |place| {
             place.into_iter().for_each(|place| segments.release(place));
         });
+        let live = durable.facts.live();
+        let dead = durable
+            .placed
+            .extract_if(.., |index, _| !live.contains(index));
+        dead.for_each(|(_, placed)| segments.release_placed(placed.len()));
     }
 
     fn trim_cache(&mut self) {

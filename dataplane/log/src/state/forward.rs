@@ -63,6 +63,28 @@ impl State {
         });
     }
 
+    /// Queues a copy of the record of a durable entry whose payload lies in extents, if it is one:
+    /// the payload stays where it is.
+    pub(crate) fn move_placed(&mut self, group: CopysetId, index: u64) -> bool {
+        let slot = self.front(group).and_then(|front| front.entry(index));
+        let slot = slot.filter(|slot| slot.record.placed.is_some());
+        let Some((record, serial)) = slot.map(|slot| (slot.record.clone(), slot.serial)) else {
+            return false;
+        };
+        if self.check_room(entry_cost(0)).is_ok() {
+            self.moving += 1;
+            self.enqueue(Queued {
+                group,
+                record: Some(Record::Moved(record)),
+                payload: Payload::empty(),
+                serial,
+                cost: 0,
+                done: None,
+            });
+        }
+        true
+    }
+
     /// Whether something of a live entry is lost.
     pub(crate) fn is_lost(&self, group: CopysetId, index: u64) -> bool {
         let front = self.front(group);

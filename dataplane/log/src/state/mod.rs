@@ -12,16 +12,19 @@
 //! | `plan` | what the flusher writes next |
 //! | `apply` | what a finished write changes |
 //! | `forward` | copies of live entries, to free their segment |
+//! | `extents` | what is held of the store |
 //! | `repair` | what is lost, and putting it back |
 //! | `space` | what fits |
 
 mod accept;
 mod apply;
+mod extents;
 mod forward;
 mod plan;
 mod repair;
 mod space;
 
+pub(crate) use extents::NewEntry;
 pub(crate) use plan::{Batch, Plan};
 
 use crate::cache::Cache;
@@ -29,11 +32,13 @@ use crate::counters::LogCounters;
 use crate::error::LogError;
 use crate::group::{Front, Group, Slot};
 use crate::options::LogOptions;
+use crate::placed::Owner;
 use crate::queue::{Done, Queue};
 use crate::repeat::Repeat;
 use crate::segments::Segments;
 use ogee_proto::id::{CopysetId, StoreId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// What the newest batch said, for the next one to repeat.
 #[derive(Debug, Default)]
@@ -67,6 +72,8 @@ pub(crate) struct State {
     moved_at: u64,
     closing: bool,
     stopped: Option<LogError>,
+    /// Who owns the extents that records name, once it is known.
+    owner: Option<Rc<Owner>>,
 }
 
 impl State {
@@ -96,6 +103,7 @@ impl State {
             moved_at: 0,
             closing: false,
             stopped: None,
+            owner: None,
         }
     }
 
@@ -136,6 +144,7 @@ impl State {
     /// Nothing more is written, for `reason`; returns the callbacks that wait, in order.
     pub(crate) fn stop(&mut self, batch: Option<Batch>, reason: LogError) -> Vec<Done> {
         self.stopped = Some(reason);
+        self.keep_extents();
         let in_flight = batch.map(|batch| batch.items).unwrap_or_default();
         let queued = self.queue.drain();
         in_flight
@@ -146,7 +155,15 @@ impl State {
     }
 
     /// Drains and stops as soon as what is queued is durable.
-    pub(crate) const fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.closing = true;
+        self.keep_extents();
+    }
+
+    /// From now on no extent is given back: what the medium says of it later is not known here.
+    fn keep_extents(&self) {
+        if let Some(owner) = &self.owner {
+            owner.close();
+        }
     }
 }

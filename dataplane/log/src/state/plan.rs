@@ -9,6 +9,7 @@ use crate::batch::{self, BatchPlace, header_area_len};
 use crate::error::LogError;
 use crate::group::Group;
 use crate::head::SegmentHead;
+use crate::limit::PLACED_LEN_MAX;
 use crate::options::Geometry;
 use crate::queue::{Done, Queued};
 use crate::record::Record;
@@ -40,6 +41,8 @@ pub(crate) enum Plan {
 pub(crate) struct Batch {
     /// Where it goes, on the device.
     pub offset: ByteOffset,
+    /// Payloads to be written beside it, on the device of the data.
+    pub placed: Vec<(ByteOffset, Buffer)>,
     pub(super) items: Vec<Queued>,
     pub(super) header_len: usize,
     pub(super) len: usize,
@@ -55,6 +58,7 @@ struct Draft {
     records: usize,
     records_len: usize,
     payload_len: usize,
+    placed_len: usize,
     repeats: usize,
     room: usize,
     geometry: Geometry,
@@ -67,6 +71,7 @@ impl Draft {
             records: 0,
             records_len: 0,
             payload_len: 0,
+            placed_len: 0,
             repeats,
             room: segments.room(),
             geometry: segments.geometry,
@@ -80,6 +85,7 @@ impl Draft {
         self.records < self.geometry.records_max
             && area <= self.geometry.header_area_max
             && payload <= self.geometry.payload_max
+            && self.placed_len + record.placed_len() <= PLACED_LEN_MAX
             && area + payload <= self.room
     }
 
@@ -88,6 +94,7 @@ impl Draft {
             self.records += 1;
             self.records_len += record.len();
             self.payload_len += record.payload_len();
+            self.placed_len += record.placed_len();
         }
         self.items.push(item);
     }
@@ -229,9 +236,10 @@ impl State {
         let encoded = batch::encode(&place, records.clone(), &self.previous.repeats);
         let repeats = records.map(|(group, record, _)| Repeat::of(group, record));
         let repeats = repeats.collect();
-        self.counters.bytes_copied += draft.payload_len as u64;
+        self.counters.bytes_copied += (draft.payload_len + draft.placed_len) as u64;
         let batch = Batch {
             offset: self.segments.end_offset(),
+            placed: draft.items.iter().flat_map(Queued::writes).collect(),
             items: draft.items,
             header_len: encoded.header_len,
             len: encoded.buffer.len(),

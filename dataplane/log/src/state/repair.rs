@@ -12,6 +12,7 @@ use crate::error::LogError;
 use crate::group::{Front, Loss, Slot};
 use crate::queue::{Done, Queued, entry_cost};
 use crate::record::{EntryRecord, Named, Record};
+use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
 use std::ops::Range;
 
@@ -86,7 +87,7 @@ impl State {
         if known.is_none_or(|named| named.chain == 0) && !front.may_follow(index.get(), chain) {
             return Err(wrong(expected, chain));
         }
-        self.check_entry(group, entry)?;
+        self.check_entry(group, entry, crc32c(&entry.payload))?;
         self.check_room(entry_cost(entry.payload.len()))
     }
 

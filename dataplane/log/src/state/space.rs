@@ -14,6 +14,7 @@ impl State {
     pub(crate) fn free(&self) -> u64 {
         let room = self.segments.room_for_entries(self.groups.len());
         room.saturating_sub(self.queue.cost())
+            .saturating_sub(self.segments.placed_len())
     }
 
     /// Whether entries of this cost fit.
@@ -46,6 +47,7 @@ impl State {
             used: ByteLen::new(capacity - free),
             free: ByteLen::new(free),
             live: ByteLen::new(self.segments.live_len()),
+            placed: ByteLen::new(self.segments.placed_len()),
             queued: ByteLen::new(self.queue.cost()),
             cached: ByteLen::from_usize(self.cache.bytes()),
             free_segments: self.segments.free_count(),

@@ -7,6 +7,7 @@ mod failure;
 mod file;
 mod golden;
 mod model;
+mod placed;
 mod property;
 mod ring;
 mod support;

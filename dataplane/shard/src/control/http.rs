@@ -84,6 +84,10 @@ impl Collector for Reports {
                 ConstCounter::new(*value).encode(family.encode_family(&labels)?)?;
             }
         }
+        for (row, (name, help, _)) in first.metrics.gauges.iter().enumerate() {
+            let value = |report: &ShardReport| report.metrics.gauges.get(row).map(|row| row.2);
+            encode_gauge(&mut encoder, (name, help), &reports, value)?;
+        }
         encode_gauges(&mut encoder, &reports)
     }
 }
@@ -94,18 +98,6 @@ fn encode_gauges(
 ) -> Result<(), fmt::Error> {
     type Value = fn(&ShardReport) -> u64;
     let rows: [(&str, &str, Value); 7] = [
-        (
-            "overlay_blocks",
-            "Blocks that live in the log only",
-            |report| {
-                report
-                    .metrics
-                    .gauges
-                    .iter()
-                    .map(|(_, _, value)| value)
-                    .sum()
-            },
-        ),
         ("log_used_bytes", "Log in use", |report| {
             report.stores.iter().map(|store| store.log_used.get()).sum()
         }),
@@ -129,14 +121,30 @@ fn encode_gauges(
         ("written_back_blocks", "Blocks written back", |report| {
             report.metrics.keeper.blocks_written
         }),
+        (
+            "adopted_blocks",
+            "Blocks that stayed where they were written at first",
+            |report| report.metrics.keeper.blocks_adopted,
+        ),
     ];
     for (name, help, value) in rows {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for report in reports {
-            let labels = [("shard", report.shard.to_string())];
-            let value = i64::try_from(value(report)).unwrap_or(i64::MAX);
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-        }
+        encode_gauge(encoder, (name, help), reports, |report| Some(value(report)))?;
+    }
+    Ok(())
+}
+
+fn encode_gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    reports: &[ShardReport],
+    value: impl Fn(&ShardReport) -> Option<u64>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for report in reports {
+        let Some(value) = value(report) else { continue };
+        let labels = [("shard", report.shard.to_string())];
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

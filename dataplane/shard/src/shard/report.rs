@@ -59,17 +59,6 @@ fn volumes_removed(shard: &Shard) -> Vec<VolumeId> {
 
 fn metrics(shard: &Shard) -> ShardMetrics {
     let stages = &shard.metrics;
-    let transport = ogee_transport::metrics();
-    let device = shard.stores.iter().map(|open| open.device.counters());
-    let (written, read) = device.fold((0, 0), |(written, read), counters| {
-        (written + counters.written_bytes, read + counters.read_bytes)
-    });
-    let log_copied: u64 = shard
-        .stores
-        .iter()
-        .map(|open| open.log.counters().bytes_copied)
-        .sum();
-    let copied = log_copied + stages.bytes_copied.get() + transport.bytes_copied;
     let overlay: usize = shard
         .hosted()
         .iter()
@@ -84,31 +73,7 @@ fn metrics(shard: &Shard) -> ShardMetrics {
             ("write", stages.write.snapshot()),
             ("read", stages.read.snapshot()),
         ],
-        counters: vec![
-            ("device_written_bytes", "Bytes written to devices", written),
-            ("device_read_bytes", "Bytes read from devices", read),
-            ("copied_bytes", "Bytes copied in memory", copied),
-            (
-                "received_bytes",
-                "Bytes received from peers and clients",
-                transport.bytes_in,
-            ),
-            (
-                "sent_bytes",
-                "Bytes sent to peers and clients",
-                transport.bytes_out,
-            ),
-            (
-                "replica_copy_bytes",
-                "Bytes of blocks sent to replicas that are copied whole",
-                shard.copies.bytes_sent(),
-            ),
-            (
-                "throttled_requests",
-                "Requests refused for overload",
-                shard.throttled.get(),
-            ),
-        ],
+        counters: counters(shard),
         gauges: vec![
             (
                 "overlay_blocks",
@@ -125,11 +90,84 @@ fn metrics(shard: &Shard) -> ShardMetrics {
     }
 }
 
+/// Device bytes over appended bytes is this host's write amplification; log, redirected, written back
+/// and metadata say where they went.
+fn counters(shard: &Shard) -> Vec<(&'static str, &'static str, u64)> {
+    let (stages, transport) = (&shard.metrics, ogee_transport::metrics());
+    let sum = |value: fn(&OpenStore) -> u64| shard.stores.iter().map(value).sum::<u64>();
+    let log_copied = sum(|open| open.log.counters().bytes_copied);
+    let copied = log_copied + stages.bytes_copied.get() + transport.bytes_copied;
+    vec![
+        (
+            "device_written_bytes",
+            "Bytes written to devices",
+            sum(|open| open.device.counters().written_bytes),
+        ),
+        (
+            "device_read_bytes",
+            "Bytes read from devices",
+            sum(|open| open.device.counters().read_bytes),
+        ),
+        (
+            "client_written_bytes",
+            "Bytes of writes proposed here for clients",
+            stages.bytes_proposed.get(),
+        ),
+        (
+            "appended_bytes",
+            "Payload bytes of entries appended here, led or followed",
+            stages.bytes_appended.get(),
+        ),
+        (
+            "log_written_bytes",
+            "Bytes written to logs",
+            sum(|open| open.log.counters().bytes_written),
+        ),
+        (
+            "redirected_bytes",
+            "Payload bytes written to extents of their own instead of to the log",
+            sum(|open| open.log.counters().placed_bytes),
+        ),
+        (
+            "written_back_bytes",
+            "Bytes written back from the log to extents",
+            sum(|open| open.store.counters().data_bytes_written),
+        ),
+        (
+            "replica_copy_bytes",
+            "Bytes of blocks sent to replicas that are copied whole",
+            shard.copies.bytes_sent(),
+        ),
+        (
+            "metadata_pages_written",
+            "Pages of 4 KiB written by checkpoints",
+            sum(|open| open.store.counters().pages_written),
+        ),
+        ("copied_bytes", "Bytes copied in memory", copied),
+        (
+            "received_bytes",
+            "Bytes received from peers and clients",
+            transport.bytes_in,
+        ),
+        (
+            "sent_bytes",
+            "Bytes sent to peers and clients",
+            transport.bytes_out,
+        ),
+        (
+            "throttled_requests",
+            "Requests refused for overload",
+            shard.throttled.get(),
+        ),
+    ]
+}
+
 fn keeper(shard: &Shard) -> KeeperMetrics {
     let all = shard.stores.iter().map(|open| open.keeper.metrics());
     all.fold(KeeperMetrics::default(), |sum, one| KeeperMetrics {
         checkpoints: sum.checkpoints + one.checkpoints,
         blocks_written: sum.blocks_written + one.blocks_written,
+        blocks_adopted: sum.blocks_adopted + one.blocks_adopted,
         blocks_superseded: sum.blocks_superseded + one.blocks_superseded,
     })
 }

@@ -29,6 +29,7 @@ pub const QUICK: GroupConfig = GroupConfig {
     lease_reads: true,
     quiet_after: Duration::ZERO,
     copy_rate: None,
+    redirect: true,
 };
 
 /// What is left of a node that does not run.
