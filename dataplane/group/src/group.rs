@@ -395,7 +395,21 @@ impl Group {
         if self.overlay_blocks() > OVERLAY_BLOCKS_MAX {
             return Err(Status::Retry);
         }
+        if !self.has_applied_own_term() {
+            return Ok(());
+        }
         self.inner.replica.state.borrow().sessions.precheck(head)
+    }
+
+    /// Whether this leader has applied something of its own term. Before that, it may not have applied
+    /// all that was acknowledged under earlier ones, and does not know who may write.
+    fn has_applied_own_term(&self) -> bool {
+        let term = self.inner.raft.metrics().borrow_watched().current_term;
+        let state = self.inner.replica.state.borrow();
+        state
+            .applied
+            .as_ref()
+            .is_some_and(|applied| applied.leader_id.term == term)
     }
 
     fn refused(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refused {

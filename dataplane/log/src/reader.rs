@@ -43,6 +43,13 @@ impl Drop for Pin {
     }
 }
 
+/// Entries without the payloads that are not in memory, and what must be read.
+struct Collected {
+    entries: Vec<Entry>,
+    fetches: Vec<Fetch>,
+    placed: Vec<PlacedFetch>,
+}
+
 /// A payload that must be read from extents of the store.
 struct PlacedFetch {
     position: usize,
@@ -67,7 +74,11 @@ pub(crate) async fn entries(
     range: Range<LogIndex>,
     max_bytes: usize,
 ) -> Result<Vec<Entry>, LogError> {
-    let (mut entries, fetches, placed) = collect(core, group, &range, max_bytes)?;
+    let Collected {
+        mut entries,
+        fetches,
+        placed,
+    } = collect(core, group, &range, max_bytes)?;
     for fetch in placed {
         let entry = &mut entries[fetch.position];
         let (index, whole) = (entry.id.index, 0..fetch.placed.len());
@@ -230,7 +241,7 @@ fn collect(
     group: CopysetId,
     range: &Range<LogIndex>,
     max_bytes: usize,
-) -> Result<(Vec<Entry>, Vec<Fetch>, Vec<PlacedFetch>), LogError> {
+) -> Result<Collected, LogError> {
     let mut state = core.state.borrow_mut();
     let (mut entries, mut wanted, mut bytes) = (Vec::new(), Vec::new(), 0u64);
     let mut placed: Vec<PlacedFetch> = Vec::new();
@@ -278,7 +289,11 @@ fn collect(
         }
     };
     let fetches = wanted.into_iter().map(fetch).collect();
-    Ok((entries, fetches, placed))
+    Ok(Collected {
+        entries,
+        fetches,
+        placed,
+    })
 }
 
 /// The entry, and where its payload must be read from if it is not in memory.

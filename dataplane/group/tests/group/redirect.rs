@@ -1,7 +1,7 @@
 //! Large writes, which go to extents of their own.
 
 use crate::common::{COPYSET, Cluster, Dice, Disk, Node, pause, run, until};
-use ogee_device::Survivors;
+use ogee_device::{FaultRule, Operation, Survivors};
 use ogee_group::CommandKind;
 use ogee_proto::id::{LogIndex, ReplicaId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENT_SIZE};
@@ -9,6 +9,7 @@ use ogee_proto::unit::ByteLen;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 const STEPS: u64 = 45;
 
@@ -192,7 +193,42 @@ fn what_is_adopted_is_not_written_again() {
     });
 }
 
-/// The records of the log must stay what they are as long as a follower may need them.
+/// What a majority holds may be applied before it is durable here: until then nothing may come to
+/// depend on the extents that it fills.
+#[test]
+fn what_is_not_durable_here_is_not_adopted() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 32, 1000).await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let leader = cluster.leader().await;
+        let (start, len) = leader.store.log_region();
+        let data = start.add(len);
+        let data_len = leader.store.device().len().get() - data.get();
+        let never = FaultRule::delay(Operation::WriteDurable, Duration::from_secs(3600));
+        leader
+            .faults
+            .add(never.within(data, ByteLen::new(data_len)));
+        disk.write(0, 0, 32, 2000).await;
+        until(|| leader.group.overlay_blocks() == 32).await;
+        let adopted = leader.keeper.metrics().blocks_adopted;
+        assert!(leader.keeper.checkpoint_now().await);
+        assert_eq!(leader.keeper.metrics().blocks_adopted, adopted);
+        let victim = leader.replica;
+        drop(leader);
+        let medium = cluster.crash(victim, Survivors::None).await;
+        cluster.restart(medium).await;
+        cluster.transfer_to(victim).await;
+        disk.check().await;
+        cluster.agreed_digest().await;
+        check_space(&cluster).await;
+        cluster.end().await;
+    });
+}
+
+/// The entries are read from the extents that they fill.
 #[test]
 fn a_follower_catches_up_by_a_log_whose_payloads_lie_in_extents() {
     run(async {
@@ -207,10 +243,7 @@ fn a_follower_catches_up_by_a_log_whose_payloads_lie_in_extents() {
             disk.write(0, first, 64, round * 1000).await;
             disk.write(0, first + 3, 2, round * 1000 + 500).await;
         }
-        // Entries are read from extents that chunks may have adopted and small writes gone on from.
-        cluster.checkpoint().await;
-        disk.write(0, 5, 1, 20_000).await;
-        cluster.checkpoint().await;
+        // Far more than the logs keep in memory, and no checkpoint that would let them go.
         let node = cluster.restart(medium).await;
         cluster.settle().await;
         assert!(node.log.counters().placed_bytes > 0);
