@@ -191,6 +191,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 peers: self.peers.clone(),
                 endpoint: caller.endpoint().clone(),
                 ours: self.config.promised(),
+                theirs: None,
                 target: self.target,
                 receiver,
                 window,
@@ -464,6 +465,8 @@ struct Answers {
     endpoint: Endpoint,
     /// What this replica promises as a follower.
     ours: Duration,
+    /// What that one has said last.
+    theirs: Option<Duration>,
     target: ReplicaId,
     receiver: StreamReceiver,
     window: Rc<Window>,
@@ -513,13 +516,15 @@ impl Answers {
 
     /// Gives the oldest request's permit back, notes how long its answer took, and that it was
     /// accepted if so.
-    fn answered(&self, frame: Frame) -> RpcResult<StreamAppendResult<TypeConfig>> {
+    fn answered(&mut self, frame: Frame) -> RpcResult<StreamAppendResult<TypeConfig>> {
         let sent = self.window.unanswered.borrow_mut().pop_front();
         self.window.changed.notify_all();
         let frame = accepted(frame)?;
         let (result, promised) = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
-        self.peers
-            .heard_promise(&self.endpoint, self.ours, promised);
+        if self.theirs.replace(promised) != Some(promised) {
+            self.peers
+                .heard_promise(&self.endpoint, self.ours, promised);
+        }
         if let Some(sent) = sent {
             let replica = &self.replica;
             replica
