@@ -15,6 +15,7 @@
 use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::{OVERLAY_BLOCKS_START, WRITE_BACK_BLOCKS, WRITE_BACK_INFLIGHT};
+use crate::looks::next_look;
 use crate::overlay::{DirtyBlock, OverlayWhat};
 use crate::pacer::Pacer;
 use crate::read::Miss;
@@ -145,7 +146,11 @@ impl Inner {
         let mut idle = Duration::ZERO;
         while !self.has_ended() {
             let woken = self.wake.notified();
-            if self.asked.borrow().is_empty() && ogee_runtime::timeout(LOOK, woken).await.is_err() {
+            if self.asked.borrow().is_empty()
+                && ogee_runtime::timeout_at(next_look(LOOK), woken)
+                    .await
+                    .is_err()
+            {
                 idle += LOOK;
             }
             let asked = std::mem::take(&mut *self.asked.borrow_mut());

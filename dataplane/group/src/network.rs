@@ -557,3 +557,28 @@ impl Answers {
         Some((result, rest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ANSWER_WAIT, Sending, Window, watch_progress};
+    use crate::fixture::run;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_stream_ends_when_its_oldest_request_goes_unanswered_and_not_before() {
+        run(async {
+            let window = Rc::new(Window::default());
+            let _watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
+            // Answered, and the time after it is nobody's.
+            ogee_runtime::sleep(Duration::from_millis(10)).await;
+            window.sent(window.semaphore.acquire(1).await, 1);
+            window.unanswered.borrow_mut().pop_front();
+            ogee_runtime::sleep(ANSWER_WAIT / 3).await;
+            let sent = ogee_runtime::now();
+            window.sent(window.semaphore.acquire(1).await, 1);
+            assert_eq!(window.ended().await, Sending::Failed);
+            assert!(ogee_runtime::now() - sent >= ANSWER_WAIT);
+        });
+    }
+}
