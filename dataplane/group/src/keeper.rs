@@ -16,6 +16,7 @@ use crate::burst::{Burst, bursts};
 use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::{OVERLAY_BLOCKS_START, ROOM_CYCLE_GAP, WRITE_BACK_INFLIGHT};
+use crate::looks::next_look;
 use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
 use crate::replica::{Cut, Replica};
@@ -154,7 +155,11 @@ impl Inner {
         let (mut idle, mut since_end) = (Duration::ZERO, Duration::ZERO);
         while !self.has_ended() {
             let woken = self.wake.notified();
-            if self.asked.borrow().is_empty() && ogee_runtime::timeout(LOOK, woken).await.is_err() {
+            if self.asked.borrow().is_empty()
+                && ogee_runtime::timeout_at(next_look(LOOK), woken)
+                    .await
+                    .is_err()
+            {
                 idle += LOOK;
                 since_end += LOOK;
             }

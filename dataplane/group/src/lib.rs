@@ -22,6 +22,7 @@
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
 //! | `metrics` | time per stage |
 //! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
+//! | `looks` | when periodic tasks look |
 //! | `peers` | where the other replicas are |
 
 mod acks;
@@ -41,6 +42,7 @@ mod lease;
 mod limit;
 mod linearizer;
 mod log_store;
+mod looks;
 mod machine;
 mod metrics;
 mod network;

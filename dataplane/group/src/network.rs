@@ -210,6 +210,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 peers: self.peers.clone(),
                 endpoint: caller.endpoint().clone(),
                 ours: self.config.promised(),
+                theirs: None,
                 target: self.target,
                 receiver,
                 window,
@@ -483,6 +484,8 @@ struct Answers {
     endpoint: Endpoint,
     /// What this replica promises as a follower.
     ours: Duration,
+    /// What that one has said last.
+    theirs: Option<Duration>,
     target: ReplicaId,
     receiver: StreamReceiver,
     window: Rc<Window>,
@@ -532,13 +535,15 @@ impl Answers {
 
     /// Gives the oldest request's permit back, notes how long its answer took, and that it was
     /// accepted if so.
-    fn answered(&self, frame: Frame) -> RpcResult<StreamAppendResult<TypeConfig>> {
+    fn answered(&mut self, frame: Frame) -> RpcResult<StreamAppendResult<TypeConfig>> {
         let sent = self.window.unanswered.borrow_mut().pop_front();
         self.window.changed.notify_all();
         let frame = accepted(frame)?;
         let (result, promised) = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
-        self.peers
-            .heard_promise(&self.endpoint, self.ours, promised);
+        if self.theirs.replace(promised) != Some(promised) {
+            self.peers
+                .heard_promise(&self.endpoint, self.ours, promised);
+        }
         if let Some(sent) = sent {
             let replica = &self.replica;
             replica
@@ -569,5 +574,30 @@ impl Answers {
         };
         let rest = result.is_ok().then_some(answers);
         Some((result, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ANSWER_WAIT, Sending, Window, watch_progress};
+    use crate::fixture::run;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_stream_ends_when_its_oldest_request_goes_unanswered_and_not_before() {
+        run(async {
+            let window = Rc::new(Window::default());
+            let _watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
+            // Answered, and the time after it is nobody's.
+            ogee_runtime::sleep(Duration::from_millis(10)).await;
+            window.sent(window.semaphore.acquire(1).await, 1);
+            window.unanswered.borrow_mut().pop_front();
+            ogee_runtime::sleep(ANSWER_WAIT / 3).await;
+            let sent = ogee_runtime::now();
+            window.sent(window.semaphore.acquire(1).await, 1);
+            assert_eq!(window.ended().await, Sending::Failed);
+            assert!(ogee_runtime::now() - sent >= ANSWER_WAIT);
+        });
     }
 }

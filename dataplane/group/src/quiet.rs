@@ -59,7 +59,7 @@ impl Default for Quiet {
 }
 
 impl GroupConfig {
-    /// How often the watch looks at its groups, and a leader beats for its quiet ones.
+    /// How often the watch looks at its groups.
     pub(crate) fn look(&self) -> Duration {
         (self.election_min / 5).max(Duration::from_millis(1))
     }

@@ -2,7 +2,7 @@
 //!
 //! *Place*: beside the groups of a shard; beats travel on the shard's connections to its peers.
 //! *Owner*: one task per shard, and while a peer is asked one task for that.
-//! *Invariants*: one frame per peer and look, whatever the number of quiet groups (each has a
+//! *Invariants*: one frame per peer and two looks, whatever the number of quiet groups (each has a
 //! hundred bytes in it at most); at most one of them unanswered. Time is counted in looks: a shard
 //! that was itself stopped for seconds has missed one beat, and blames nobody for its own sleep.
 //! *On failure*: a peer that does not answer, or does not agree, keeps its groups from going quiet.
@@ -13,6 +13,7 @@ use crate::beat::{Beat, Standing, get_beats, get_refused, put_beats, put_refused
 use crate::config::GroupConfig;
 use crate::group::{Group, WeakGroup};
 use crate::limit::BEATS_MAX;
+use crate::looks::next_look;
 use crate::peers::PeerBook;
 use crate::quiet::Phase;
 use ogee_proto::id::{CopysetId, ReplicaId, RequestId};
@@ -22,6 +23,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+/// Looks from beat to beat. A follower's patience is 15 looks and more.
+const BEAT_LOOKS: u64 = 2;
 /// Looks that the answer to a beat may take.
 const ANSWER_LOOKS: u32 = 3;
 
@@ -115,9 +118,15 @@ impl Drop for Watch {
 }
 
 async fn run(inner: Rc<Inner>) {
+    let mut looks = 0u64;
     while !inner.stopped.get() {
-        ogee_runtime::sleep(inner.config.look()).await;
-        for (caller, beats) in inner.look() {
+        ogee_runtime::sleep_until(next_look(inner.config.look())).await;
+        looks += 1;
+        let told = inner.look();
+        if !looks.is_multiple_of(BEAT_LOOKS) {
+            continue;
+        }
+        for (caller, beats) in inner.beats(told) {
             if inner.asked.borrow_mut().insert(caller.endpoint().clone()) {
                 drop(ogee_runtime::spawn(ask(inner.clone(), caller, beats)));
             }
@@ -155,30 +164,39 @@ async fn refused(caller: &Caller, beats: &[Beat], config: &GroupConfig) -> Optio
 }
 
 impl Inner {
-    /// One look at every group: the beats to send, by peer.
-    fn look(&self) -> Vec<(Caller, Vec<Beat>)> {
-        let mut beats: BTreeMap<Endpoint, (Caller, Vec<Beat>)> = BTreeMap::new();
-        self.watched.borrow_mut().retain(|copyset, watched| {
+    /// One look at every group. Those that are to be told to their followers, and what.
+    fn look(&self) -> Vec<(Group, Standing)> {
+        let mut told = Vec::new();
+        self.watched.borrow_mut().retain(|_, watched| {
             let Some(group) = watched.group.upgrade().filter(Group::is_running) else {
                 return false;
             };
-            let Some(standing) = watched.look(&group, &self.config) else {
-                return true;
-            };
-            for (to, endpoint) in group.others() {
-                let copyset = *copyset;
-                if let Some(caller) = self.peers.caller(to, &endpoint) {
-                    let at = caller.endpoint().clone();
-                    let (_, list) = beats.entry(at).or_insert((caller, Vec::new()));
-                    list.push(Beat {
-                        copyset,
-                        to,
-                        standing,
-                    });
-                }
+            if let Some(standing) = watched.look(&group, &self.config) {
+                told.push((group, standing));
             }
             true
         });
+        told
+    }
+
+    /// The beats for these groups, by peer.
+    fn beats(&self, told: Vec<(Group, Standing)>) -> Vec<(Caller, Vec<Beat>)> {
+        let mut beats: BTreeMap<Endpoint, (Caller, Vec<Beat>)> = BTreeMap::new();
+        for (group, standing) in told {
+            let copyset = group.copyset();
+            for (to, endpoint) in group.others() {
+                let Some(caller) = self.peers.caller(to, &endpoint) else {
+                    continue;
+                };
+                let at = caller.endpoint().clone();
+                let (_, list) = beats.entry(at).or_insert((caller, Vec::new()));
+                list.push(Beat {
+                    copyset,
+                    to,
+                    standing,
+                });
+            }
+        }
         beats.into_values().collect()
     }
 

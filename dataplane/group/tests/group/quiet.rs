@@ -49,7 +49,7 @@ async fn successor(cluster: &Cluster, old: &Node) -> Rc<Node> {
 }
 
 #[test]
-fn an_idle_group_sends_nothing_but_one_beat_per_peer_and_look() {
+fn an_idle_group_sends_nothing_but_one_beat_per_peer_and_two_looks() {
     run(async {
         let (cluster, _disk, leader) = quiet_group().await;
         let term = leader.group.report().term;
@@ -63,7 +63,7 @@ fn an_idle_group_sends_nothing_but_one_beat_per_peer_and_look() {
         let [appends, votes, beats] = std::array::from_fn(|at| after[at] - before[at]);
         let took = now() - began;
         assert_eq!((appends, votes), (0, 0), "in {took:?}");
-        let most = 2 * (took.as_millis() / LOOK.as_millis() + 2);
+        let most = 2 * (took.as_millis() / (2 * LOOK).as_millis() + 2);
         assert!(
             beats >= 2 && u128::from(beats) <= most,
             "{beats} in {took:?}"
