@@ -19,6 +19,7 @@
 //! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
+//! | `mend`, `entries` | a damaged log, made whole by the other replicas |
 //! | `metrics` | time per stage |
 //! | `peers` | where the other replicas are |
 
@@ -30,6 +31,7 @@ mod command;
 mod config;
 mod digest;
 mod election;
+mod entries;
 mod error;
 mod group;
 mod keeper;
@@ -38,6 +40,7 @@ mod limit;
 mod linearizer;
 mod log_store;
 mod machine;
+mod mend;
 mod metrics;
 mod network;
 mod overlay;
@@ -64,6 +67,7 @@ pub use digest::{ChunkDigest, GroupDigest};
 pub use error::GroupError;
 pub use group::{Group, GroupParams, GroupReport, Outcome, command};
 pub use keeper::{KeeperMetrics, StoreKeeper};
+pub use mend::{MendState, Mender};
 pub use metrics::{BUCKETS, GroupMetrics, Histogram, HistogramSnapshot};
 pub use peers::PeerBook;
 pub use read::ReadRun;

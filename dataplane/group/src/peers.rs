@@ -35,6 +35,12 @@ impl PeerBook {
         self.known.borrow_mut().insert(replica, endpoint);
     }
 
+    /// Every replica that was heard of, of whatever group; none with an endpoint of a membership.
+    pub(crate) fn known(&self) -> BTreeMap<ReplicaId, String> {
+        let known = self.known.borrow();
+        known.keys().map(|id| (*id, String::new())).collect()
+    }
+
     /// The caller to a replica: where it was last heard of, else where its membership says.
     pub(crate) fn caller(&self, replica: ReplicaId, membership_endpoint: &str) -> Option<Caller> {
         let endpoint = self.known.borrow().get(&replica).cloned();

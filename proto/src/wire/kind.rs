@@ -68,6 +68,8 @@ kinds! {
     Snapshot = 67,
     /// Raft: transfer of leadership.
     TransferLeader = 68,
+    /// Entries of a replica's durable log, for one whose own are lost.
+    LogEntries = 72,
 
     /// Digest of a replica's contents at one applied index.
     Digest = 96,

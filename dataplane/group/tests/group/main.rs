@@ -4,6 +4,7 @@
 mod common;
 
 mod crash;
+mod damage;
 mod lease;
 mod members;
 mod requests;

@@ -40,7 +40,7 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         applied: group.applied.index.get(),
         last_log: group.last_log,
         conf_epoch: 0,
-        state: String::from(if group.is_running { "ok" } else { "failed" }),
+        state: status.state.to_owned(),
         store: status.store.to_string(),
         voters: status.voters.iter().map(|id| id.get()).collect(),
     }

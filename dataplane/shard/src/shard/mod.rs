@@ -16,7 +16,7 @@ mod stores;
 pub(crate) use life::{ShardSetup, run};
 
 use crate::limit::ADMITTED_BYTES_MAX;
-use hosted::Hosted;
+use hosted::{Damaged, Hosted};
 use ogee_group::{GroupConfig, GroupMetrics, PeerBook};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
@@ -30,6 +30,8 @@ pub(crate) struct Shard {
     number: u16,
     stores: Vec<OpenStore>,
     groups: RefCell<BTreeMap<CopysetId, Hosted>>,
+    /// Replicas that are out of their groups until their logs are whole, or for good.
+    damaged: RefCell<BTreeMap<CopysetId, Damaged>>,
     peers: Rc<PeerBook>,
     config: GroupConfig,
     metrics: Rc<GroupMetrics>,
@@ -49,6 +51,7 @@ impl Shard {
             number,
             stores,
             groups: RefCell::default(),
+            damaged: RefCell::default(),
             peers,
             config,
             metrics: Rc::default(),

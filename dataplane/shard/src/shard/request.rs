@@ -17,7 +17,7 @@ impl Shard {
     /// Takes a frame; never blocks.
     pub(super) fn handle(self: &Rc<Self>, peer: Peer, frame: Frame) {
         let Some(group) = self.group(frame.header.copyset) else {
-            return reply(&peer, refusal(&frame.header, Status::NoCopyset));
+            return self.handle_damaged(peer, frame);
         };
         if !is_addressed(&group, &frame.header) {
             return reply(&peer, refusal(&frame.header, Status::NoCopyset));
@@ -27,6 +27,24 @@ impl Shard {
             FrameKind::AppendClose => group.on_append_close(&peer, &frame.header),
             _ => self.spawn_request(group, peer, frame),
         }
+    }
+
+    /// A damaged replica answers one kind of question: what it still has in its log.
+    fn handle_damaged(self: &Rc<Self>, peer: Peer, frame: Frame) {
+        let header = frame.header;
+        let mender = self.damaged(header.copyset).filter(|mender| {
+            header.kind == FrameKind::LogEntries && header.epoch.get() == mender.replica_id().get()
+        });
+        let Some(mender) = mender else {
+            return reply(&peer, refusal(&header, Status::NoCopyset));
+        };
+        let Some(permit) = self.raft_admission.try_acquire(ADMITTED_BYTES_MAX / 4) else {
+            return reply(&peer, refusal(&header, Status::Retry));
+        };
+        drop(ogee_runtime::spawn(async move {
+            reply(&peer, mender.on_log_entries(frame).await);
+            drop(permit);
+        }));
     }
 
     fn spawn_request(self: &Rc<Self>, group: Group, peer: Peer, frame: Frame) {
@@ -65,6 +83,7 @@ const fn is_raft(kind: FrameKind) -> bool {
             | FrameKind::Vote
             | FrameKind::Snapshot
             | FrameKind::TransferLeader
+            | FrameKind::LogEntries
     )
 }
 
@@ -84,6 +103,7 @@ async fn serve(group: &Group, frame: Frame) -> Frame {
         FrameKind::Vote => group.on_vote(frame).await,
         FrameKind::Snapshot => group.on_snapshot(frame).await,
         FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
+        FrameKind::LogEntries => group.on_log_entries(frame).await,
         FrameKind::Digest => super::admin::digest(group, &frame.header).await,
         FrameKind::Hello
         | FrameKind::Ping
