@@ -76,6 +76,18 @@ pub enum GroupError {
         /// openraft's own words.
         reason: Box<str>,
     },
+    /// The replica's log is damaged beyond repair, or not repaired yet.
+    #[error("{copyset}: log of replica {replica} has lost {lost}: {reason}")]
+    Damaged {
+        /// The group.
+        copyset: CopysetId,
+        /// The replica.
+        replica: ReplicaId,
+        /// What is lost.
+        lost: Box<str>,
+        /// Why it stays lost.
+        reason: &'static str,
+    },
     /// A block could not be read from any place.
     #[error("{copyset}: block {block} of {key} failed its checksum")]
     Corrupt {
@@ -103,6 +115,20 @@ pub enum GroupError {
 }
 
 impl GroupError {
+    /// Whether an entry of the log is lost here, until another replica gives it back.
+    #[must_use]
+    pub const fn is_lost_entry(&self) -> bool {
+        matches!(
+            self,
+            Self::Log {
+                source: LogError::Corrupt { .. }
+                    | LogError::EntryLost { .. }
+                    | LogError::Read { .. },
+                ..
+            }
+        )
+    }
+
     /// Whether room on the device is all that is missing.
     #[must_use]
     pub const fn is_no_space(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::append::AppendStreams;
 use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
 use crate::config::GroupConfig;
 use crate::digest::GroupDigest;
+use crate::entries;
 use crate::error::GroupError;
 use crate::lease::{Abstention, Lease};
 use crate::limit::{OVERLAY_BLOCKS_MAX, TRANSFER_LAG_MAX};
@@ -30,7 +31,9 @@ use ogee_log::Log;
 use ogee_proto::id::{CopysetId, LogId, ReplicaId, Term, VolumeId};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::Status;
+use ogee_runtime::ScopedTask;
 use ogee_store::Store;
+use ogee_transport::Frame;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
@@ -126,6 +129,8 @@ struct Inner {
     abstention: Abstention,
     quiet: Quiet,
     config: GroupConfig,
+    /// Replaces payloads that turn out rotten.
+    _mender: ScopedTask<()>,
 }
 
 /// A group that may be gone.
@@ -178,6 +183,15 @@ impl Group {
         }
         let replica = Replica::load(copyset, log, store, metrics)?;
         let id = replica.id;
+        if let Some(damage) = replica.log.damage().filter(|damage| damage.is_blocking) {
+            return Err(GroupError::Damaged {
+                copyset,
+                replica: id,
+                lost: damage.to_string().into(),
+                reason: "it must be repaired first",
+            });
+        }
+        let mender = ogee_runtime::spawn_scoped(replica.clone().keep_mended(peers.clone()));
         let stopped = |reason: String| GroupError::Stopped {
             copyset,
             replica: id,
@@ -206,6 +220,7 @@ impl Group {
             abstention,
             quiet: Quiet::default(),
             config,
+            _mender: mender,
         };
         let group = Self {
             inner: Rc::new(inner),
@@ -271,6 +286,11 @@ impl Group {
 
     pub(crate) fn replica(&self) -> &Rc<Replica> {
         &self.inner.replica
+    }
+
+    /// Gives another replica, whose log is damaged, what it lacks.
+    pub async fn on_log_entries(&self, frame: Frame) -> Frame {
+        entries::answer(&self.inner.replica.log, &frame).await
     }
 
     pub(crate) fn raft(&self) -> &Raft<TypeConfig, Machine> {

@@ -218,10 +218,10 @@ impl Inner {
             self.remove_volumes(&cut).await?;
             match self.write_back(&cut, &cycle).await {
                 Ok(()) => done.push(cut),
-                Err(error) if error.is_no_space() => {
+                Err(error) if error.is_no_space() || error.is_lost_entry() => {
                     // Not fatal: its log is kept, new data is refused, and the next cycle tries
-                    // again with what this one's checkpoint frees.
-                    tracing::warn!(store = %self.store.id(), %error, "write-back waits for space");
+                    // again with what this one's checkpoint frees, or other replicas gave back.
+                    tracing::warn!(store = %self.store.id(), %error, "write-back waits");
                     cut.replica.remove_later(&cut.removed);
                 }
                 Err(error) => return Err(error),

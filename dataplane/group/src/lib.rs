@@ -20,6 +20,7 @@
 //! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
+//! | `mend`, `entries` | a damaged log, made whole by the other replicas |
 //! | `metrics` | time per stage |
 //! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
 //! | `looks` | when periodic tasks look |
@@ -35,6 +36,7 @@ mod command;
 mod config;
 mod digest;
 mod election;
+mod entries;
 mod error;
 mod group;
 mod keeper;
@@ -44,6 +46,7 @@ mod linearizer;
 mod log_store;
 mod looks;
 mod machine;
+mod mend;
 mod metrics;
 mod network;
 mod overlay;
@@ -73,6 +76,7 @@ pub use digest::{ChunkDigest, GroupDigest};
 pub use error::GroupError;
 pub use group::{Group, GroupParams, GroupReport, Outcome, command};
 pub use keeper::{KeeperMetrics, StoreKeeper};
+pub use mend::{MendState, Mender};
 pub use metrics::{BUCKETS, GroupMetrics, Histogram, HistogramSnapshot};
 pub use peers::PeerBook;
 pub use read::ReadRun;

@@ -51,6 +51,16 @@ pub const READ_TRIES: usize = 8;
 pub const SESSION_APPLIED_MAX: u64 = SESSION_WINDOW_MAX;
 /// Removed volumes whose users a group keeps fenced: 40 bytes each in checkpoints and snapshots.
 pub const SESSIONS_REMOVED_MAX: usize = 1024;
+/// Entries asked for at once by a replica whose log is damaged.
+pub const MEND_ENTRIES_MAX: u64 = 1024;
+/// Bytes of their heads and fixed fields in one answer.
+pub const MEND_META_MAX: usize = FRAME_META_MAX - 64;
+/// How long one replica may take to answer.
+pub const MEND_ASK_WAIT: Duration = Duration::from_secs(2);
+/// Pauses between rounds in which nobody had what is lost: the first, and the longest.
+pub const MEND_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// See [`MEND_PAUSE_MIN`].
+pub const MEND_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Digest results kept for collection, per group.
 pub const DIGESTS_KEPT: usize = 16;
 /// Blocks of one piece of a copy: 128 KiB, which a link of 8 Mbit/s carries in an eighth of a second.

@@ -84,6 +84,12 @@ impl PeerBook {
         endpoint.or_else(|| membership_endpoint.parse().ok())
     }
 
+    /// Every replica that was heard of, of whatever group; none with an endpoint of a membership.
+    pub(crate) fn known(&self) -> BTreeMap<ReplicaId, String> {
+        let known = self.known.borrow();
+        known.keys().map(|id| (*id, String::new())).collect()
+    }
+
     /// The caller to a replica: where it was last heard of, else where its membership says.
     pub(crate) fn caller(&self, replica: ReplicaId, membership_endpoint: &str) -> Option<Caller> {
         let endpoint = self.endpoint(replica, membership_endpoint)?;

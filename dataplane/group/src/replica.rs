@@ -325,6 +325,12 @@ impl Replica {
         *checkpoint = Some(state);
     }
 
+    /// The entry as of which the store's root is, if there is a checkpoint.
+    pub(crate) fn checkpointed_to(&self) -> Option<LogId> {
+        let checkpoint = self.checkpoint.borrow();
+        checkpoint.as_ref().map(|checkpoint| checkpoint.applied)
+    }
+
     /// The last durable checkpoint as openraft's snapshot.
     pub(crate) fn current_snapshot(
         &self,

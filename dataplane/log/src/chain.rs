@@ -78,7 +78,6 @@ fn chain_of(
         }
         segments.extend(segment_of(slot, head, scan.newest_batch));
     }
-    check_versions(&faults)?;
     let Some(newest) = newest else {
         return Err(no_head(&faults, geometry, store));
     };
@@ -123,22 +122,20 @@ fn segment_of(
     })
 }
 
-fn check_versions(faults: &[HeadFault]) -> Result<(), LogError> {
+/// Why no slot holds a segment header of ours. Another version beside headers of this one would be
+/// a flipped bit: a log is of one version.
+fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogError {
+    let start = geometry.region.start;
     let unknown = faults.iter().find_map(|fault| match fault {
         HeadFault::Version(found) => Some(*found),
         _ => None,
     });
-    unknown.map_or(Ok(()), |found| {
-        Err(LogError::UnknownVersion {
+    if let Some(found) = unknown {
+        return LogError::UnknownVersion {
             found,
             ours: crate::format::VERSION,
-        })
-    })
-}
-
-/// Why no slot holds a segment header of ours.
-fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogError {
-    let start = geometry.region.start;
+        };
+    }
     if faults.contains(&HeadFault::Invalid) {
         return LogError::Damaged {
             store,

@@ -73,6 +73,8 @@ pub struct ReplicaStatus {
     pub store: StoreId,
     /// Current voters.
     pub voters: Vec<ReplicaId>,
+    /// `ok`, `failed`, `damaged` (its log is being repaired) or `needs replacing`.
+    pub state: &'static str,
 }
 
 /// Everything a shard has to say once a second.

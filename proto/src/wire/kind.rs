@@ -70,6 +70,8 @@ kinds! {
     TransferLeader = 68,
     /// Raft: quiet groups whose leader lives, many in one frame.
     Beat = 69,
+    /// Entries of a replica's durable log, for one whose own are lost.
+    LogEntries = 72,
 
     /// Digest of a replica's contents at one applied index.
     Digest = 96,

@@ -4,6 +4,7 @@
 mod common;
 
 mod crash;
+mod damage;
 mod fencing;
 mod lease;
 mod members;

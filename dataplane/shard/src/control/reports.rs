@@ -1,7 +1,6 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{ReplicaStatus, ShardReport, StoreStatus};
-use ogee_group::GroupReport;
 use ogee_proto::service::{ReplicaReport, StoreReport};
 
 pub(super) fn store(status: &StoreStatus) -> StoreReport {
@@ -31,11 +30,10 @@ pub(super) fn replicas(reports: &[ShardReport]) -> Vec<ReplicaReport> {
         .collect()
 }
 
-const fn state(group: &GroupReport) -> &'static str {
-    match (group.is_running, group.is_installing) {
-        (false, _) => "failed",
+const fn state(status: &ReplicaStatus) -> &'static str {
+    match (status.group.is_running, status.group.is_installing) {
         (true, true) => "installing",
-        (true, false) => "ok",
+        _ => status.state,
     }
 }
 
@@ -49,7 +47,7 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         applied: group.applied.index.get(),
         last_log: group.last_log,
         conf_epoch: 0,
-        state: state(group).to_owned(),
+        state: state(status).to_owned(),
         store: status.store.to_string(),
         voters: status.voters.iter().map(|id| id.get()).collect(),
     }

@@ -3,14 +3,21 @@
 use super::Shard;
 use super::stores::OpenStore;
 use crate::error::ShardError;
-use ogee_group::{Group, GroupError, GroupParams, ReplicaNode};
+use ogee_group::{Group, GroupError, GroupParams, Mender, ReplicaNode};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// A group and the store it lives on.
 #[derive(Clone)]
 pub(super) struct Hosted {
     pub(super) group: Group,
+    pub(super) store: StoreId,
+}
+
+/// A replica whose log is damaged, and the store it lives on.
+pub(super) struct Damaged {
+    pub(super) mender: Rc<Mender>,
     pub(super) store: StoreId,
 }
 
@@ -33,20 +40,60 @@ impl Shard {
         self.stores.iter().find(|open| open.id() == id)
     }
 
+    /// A damaged replica of a copyset.
+    pub(super) fn damaged(&self, copyset: CopysetId) -> Option<Rc<Mender>> {
+        let damaged = self.damaged.borrow();
+        damaged.get(&copyset).map(|damaged| damaged.mender.clone())
+    }
+
     /// Opens every group that the stores know of. A group that cannot be opened is reported and
-    /// left out: the others serve.
-    pub(super) async fn open_groups(&self) {
+    /// left out, one whose log is damaged opened when it is whole again: the others serve.
+    pub(super) async fn open_groups(self: &Rc<Self>) {
         for open in &self.stores {
             for copyset in open.store.groups().iter().map(|group| group.copyset) {
-                if let Err(error) = self.open_group(open, copyset).await {
+                if let Err(error) = self.open_or_mend(open, copyset).await {
                     tracing::error!(%copyset, %error, "the replica is out of service");
                 }
             }
         }
     }
 
-    async fn open_group(&self, open: &OpenStore, copyset: CopysetId) -> Result<Group, ShardError> {
-        let params = GroupParams {
+    async fn open_or_mend(
+        self: &Rc<Self>,
+        open: &OpenStore,
+        copyset: CopysetId,
+    ) -> Result<(), ShardError> {
+        let Some(mender) = Mender::find(&self.params(open, copyset))? else {
+            return self.open_group(open, copyset).await.map(drop);
+        };
+        let (mender, store) = (Rc::new(mender), open.id());
+        let damaged = Damaged {
+            mender: mender.clone(),
+            store,
+        };
+        self.damaged.borrow_mut().insert(copyset, damaged);
+        let shard = self.clone();
+        drop(ogee_runtime::spawn(async move {
+            // It says itself why it could not be repaired; the report goes on saying so.
+            if mender.run().await.is_ok() {
+                shard.open_mended(store, copyset).await;
+            }
+        }));
+        Ok(())
+    }
+
+    async fn open_mended(&self, store: StoreId, copyset: CopysetId) {
+        self.damaged.borrow_mut().remove(&copyset);
+        let Some(open) = self.store(store).filter(|open| !open.has_failed()) else {
+            return;
+        };
+        if let Err(error) = self.open_group(open, copyset).await {
+            tracing::error!(%copyset, %error, "the replica is out of service");
+        }
+    }
+
+    fn params(&self, open: &OpenStore, copyset: CopysetId) -> GroupParams {
+        GroupParams {
             copyset,
             log: open.log.clone(),
             store: open.store.clone(),
@@ -55,8 +102,11 @@ impl Shard {
             config: self.config,
             metrics: self.metrics.clone(),
             copies: self.copies.clone(),
-        };
-        let group = Group::open(params).await?;
+        }
+    }
+
+    async fn open_group(&self, open: &OpenStore, copyset: CopysetId) -> Result<Group, ShardError> {
+        let group = Group::open(self.params(open, copyset)).await?;
         open.keeper.add(group.clone());
         let hosted = Hosted {
             group: group.clone(),
@@ -84,6 +134,12 @@ impl Shard {
                     wanted: replica,
                 }
                 .into());
+            }
+            None if self
+                .damaged(copyset)
+                .is_some_and(|m| m.replica_id() == replica) =>
+            {
+                return Ok(());
             }
             None => {
                 let Some(open) = self.store(store) else {

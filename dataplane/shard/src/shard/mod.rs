@@ -18,7 +18,7 @@ pub(crate) use life::{ShardSetup, run};
 
 use crate::limit::ADMITTED_BYTES_MAX;
 use admission::Admission;
-use hosted::Hosted;
+use hosted::{Damaged, Hosted};
 use ogee_group::{CopyBudget, GroupConfig, GroupMetrics, PeerBook, Watch};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
@@ -32,6 +32,8 @@ pub(crate) struct Shard {
     number: u16,
     stores: Vec<OpenStore>,
     groups: RefCell<BTreeMap<CopysetId, Hosted>>,
+    /// Replicas that are out of their groups until their logs are whole, or for good.
+    damaged: RefCell<BTreeMap<CopysetId, Damaged>>,
     peers: Rc<PeerBook>,
     watch: Rc<Watch>,
     config: GroupConfig,
@@ -54,6 +56,7 @@ impl Shard {
             stores,
             groups: RefCell::default(),
             watch: Watch::start(peers.clone(), config),
+            damaged: RefCell::default(),
             peers,
             config,
             metrics: Rc::default(),

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::stores::OpenStore;
 use crate::order::{ReplicaStatus, ShardMetrics, ShardReport, StoreStatus};
-use ogee_group::KeeperMetrics;
+use ogee_group::{KeeperMetrics, MendState};
 use ogee_proto::id::VolumeId;
 
 /// Everything.
@@ -42,8 +42,23 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         group: hosted.group.report(),
         store: hosted.store,
         voters: hosted.group.voters(),
+        state: if hosted.group.report().is_running {
+            "ok"
+        } else {
+            "failed"
+        },
     });
-    status.collect()
+    let damaged = shard.damaged.borrow();
+    let damaged = damaged.values().map(|damaged| ReplicaStatus {
+        group: damaged.mender.report(),
+        store: damaged.store,
+        voters: Vec::new(),
+        state: match damaged.mender.state() {
+            MendState::Repairing => "damaged",
+            MendState::NeedsReplacing => "needs replacing",
+        },
+    });
+    status.chain(damaged).collect()
 }
 
 /// Volumes of which nothing is left in any of the copysets named and hosted here. Told once: if that

@@ -20,7 +20,7 @@ impl Shard {
             return self.watch.on_beat(&peer, &frame);
         }
         let Some(group) = self.group(frame.header.copyset) else {
-            return reply(&peer, refusal(&frame.header, Status::NoCopyset));
+            return self.handle_damaged(peer, frame);
         };
         if !is_addressed(&group, &frame.header) {
             return reply(&peer, refusal(&frame.header, Status::NoCopyset));
@@ -31,6 +31,24 @@ impl Shard {
             kind if is_raft(kind) => self.spawn_raft(group, peer, frame),
             _ => self.submit(group, peer, frame),
         }
+    }
+
+    /// A damaged replica answers one kind of question: what it still has in its log.
+    fn handle_damaged(self: &Rc<Self>, peer: Peer, frame: Frame) {
+        let header = frame.header;
+        let mender = self.damaged(header.copyset).filter(|mender| {
+            header.kind == FrameKind::LogEntries && header.epoch.get() == mender.replica_id().get()
+        });
+        let Some(mender) = mender else {
+            return reply(&peer, refusal(&header, Status::NoCopyset));
+        };
+        let Some(permit) = self.raft_admission.try_acquire(REQUEST_PAYLOAD_MAX) else {
+            return reply(&peer, refusal(&header, Status::Retry));
+        };
+        drop(ogee_runtime::spawn(async move {
+            reply(&peer, mender.on_log_entries(frame).await);
+            drop(permit);
+        }));
     }
 
     /// Serves a peer's request. Elections and copies go on while clients wait for a quorum that
@@ -100,6 +118,7 @@ const fn is_raft(kind: FrameKind) -> bool {
             | FrameKind::Vote
             | FrameKind::Snapshot
             | FrameKind::TransferLeader
+            | FrameKind::LogEntries
     )
 }
 
@@ -119,6 +138,7 @@ async fn serve(group: &Group, frame: Frame) -> Frame {
         FrameKind::Vote => group.on_vote(frame).await,
         FrameKind::Snapshot => group.on_snapshot(frame).await,
         FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
+        FrameKind::LogEntries => group.on_log_entries(frame).await,
         FrameKind::Digest => super::admin::digest(group, &frame.header).await,
         FrameKind::Hello
         | FrameKind::Ping

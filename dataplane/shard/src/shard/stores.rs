@@ -119,10 +119,11 @@ async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Resul
         path: config.path.clone(),
         source,
     };
-    match Log::open(device, region, options).await {
+    let replicas: Vec<_> = store.groups().iter().map(|group| group.copyset).collect();
+    match Log::open_with(device, region, options, &replicas).await {
         // A replica is in the store's checkpoint before it first votes, so a store without
         // replicas never had a log: formatting was cut short, or has just begun.
-        Err(LogError::NotFormatted { .. }) if store.groups().is_empty() => {
+        Err(LogError::NotFormatted { .. }) if replicas.is_empty() => {
             let filled = device.zero_fill(start, len, |_| {}).await;
             filled.map_err(|source| ShardError::Device {
                 path: config.path.clone(),

@@ -5,7 +5,9 @@ use super::node::{COPYSET, Medium, Node, QUICK};
 use super::{pause, until};
 use ogee_device::Survivors;
 use ogee_group::command;
-use ogee_group::{Command, CommandHead, CommandKind, GroupConfig, GroupDigest, Outcome, ReadRun};
+use ogee_group::{
+    Command, CommandHead, CommandKind, GroupConfig, GroupDigest, GroupError, Outcome, ReadRun,
+};
 use ogee_proto::id::{
     ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
 };
@@ -94,6 +96,14 @@ impl Cluster {
         let old = self.nodes.borrow_mut().insert(node.replica, node.clone());
         assert!(old.is_none(), "it was down");
         node
+    }
+
+    /// Starts a node from its medium, if it can be.
+    pub async fn try_restart(&self, medium: Medium) -> Result<Rc<Node>, GroupError> {
+        let node = Node::try_start(medium, &self.net).await?;
+        let old = self.nodes.borrow_mut().insert(node.replica, node.clone());
+        assert!(old.is_none(), "it was down");
+        Ok(node)
     }
 
     pub async fn crash(&self, replica: ReplicaId, survivors: Survivors) -> Medium {

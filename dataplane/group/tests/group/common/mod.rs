@@ -17,8 +17,13 @@ const TEST_TIME: Duration = Duration::from_secs(120);
 
 /// Runs a test's body, which must end in time.
 pub fn run(body: impl Future<Output = ()>) {
+    run_for(TEST_TIME, body);
+}
+
+/// Runs a test's body, which must end within `time`.
+pub fn run_for(time: Duration, body: impl Future<Output = ()>) {
     ogee_runtime::executor::block_on(async {
-        if ogee_runtime::timeout(TEST_TIME, body).await.is_err() {
+        if ogee_runtime::timeout(time, body).await.is_err() {
             panic!("the test does not end: {}", cluster::describe_all());
         }
     });

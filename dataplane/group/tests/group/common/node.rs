@@ -3,12 +3,12 @@
 use super::net::{Net, Run};
 use ogee_device::{Device, FaultControl, FaultPlan, MemoryControl, Survivors};
 use ogee_group::{
-    Command, CopyBudget, Group, GroupConfig, GroupMetrics, GroupParams, Outcome, PeerBook,
-    StoreKeeper, Watch,
+    Command, CopyBudget, Group, GroupConfig, GroupError, GroupMetrics, GroupParams, Mender,
+    Outcome, PeerBook, StoreKeeper, Watch,
 };
 use ogee_log::{Log, LogOptions, LogRegion};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
-use ogee_proto::unit::ByteLen;
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_store::{Store, StoreParams};
 use ogee_transport::{CallerOptions, Frame, Hello, Listener, Peer, Role, Service};
@@ -82,6 +82,29 @@ impl Medium {
     }
 }
 
+impl Medium {
+    /// The device as it stands.
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Where its log lies.
+    pub async fn log_region(&self) -> (ByteOffset, ByteLen) {
+        let store = Store::open(&self.device).await.expect("open");
+        store.log_region()
+    }
+
+    /// A second medium with the same contents.
+    pub fn copy(&self) -> Self {
+        let (device, control) = self.control.crash(Survivors::All);
+        Self {
+            replica: self.replica,
+            device,
+            control,
+        }
+    }
+}
+
 fn log_of(store: &Store) -> (LogRegion, LogOptions) {
     let (start, len) = store.log_region();
     let options = LogOptions {
@@ -96,6 +119,11 @@ fn log_of(store: &Store) -> (LogRegion, LogOptions) {
 impl Node {
     /// Opens what the medium holds and serves it.
     pub async fn start(medium: Medium, net: &Rc<Net>) -> Rc<Self> {
+        Self::try_start(medium, net).await.expect("the node starts")
+    }
+
+    /// Opens what the medium holds, has a damaged log repaired, and serves it.
+    pub async fn try_start(medium: Medium, net: &Rc<Net>) -> Result<Rc<Self>, GroupError> {
         let Medium {
             replica,
             device,
@@ -105,7 +133,7 @@ impl Node {
         let (device, faults) = Device::fault(device, FaultPlan::new());
         let store = Store::open(&device).await.expect("the store opens");
         let (region, options) = log_of(&store);
-        let log = Log::open(&device, region, options).await;
+        let log = Log::open_with(&device, region, options, &[COPYSET]).await;
         let log = log.expect("the log opens");
         let keeper = StoreKeeper::start(store.clone(), log.clone());
         let hello = Hello::new(Role::Chunkserver, run.number(), replica.to_string());
@@ -122,10 +150,22 @@ impl Node {
             metrics: Rc::new(GroupMetrics::default()),
             copies: copies.clone(),
         };
-        let group = Group::open(params).await.expect("the group opens");
+        if let Some(mender) = Mender::find(&params)? {
+            let mender = Rc::new(mender);
+            let service = serve_damaged(&mender, hello.clone(), (net.clone(), run));
+            let mended = mender.run().await;
+            service.close().await;
+            if let Err(error) = mended {
+                net.leave(run);
+                keeper.stop();
+                log.close().await.expect("the log closes");
+                return Err(error);
+            }
+        }
+        let group = Group::open(params).await?;
         keeper.add(group.clone());
         let service = serve((&group, &watch), hello, (net.clone(), run));
-        Rc::new(Self {
+        Ok(Rc::new(Self {
             replica,
             group,
             store,
@@ -138,7 +178,7 @@ impl Node {
             net: net.clone(),
             watch: RefCell::new(Some(watch)),
             service: RefCell::new(Some(service)),
-        })
+        }))
     }
 
     /// Cuts the power: from this very call on nobody hears of this node, and only what its device
@@ -232,6 +272,27 @@ fn serve(
     Service::serve(listener, hello, Rc::new(handler))
 }
 
+/// As a shard does it for a replica whose log is damaged.
+fn serve_damaged(mender: &Rc<Mender>, hello: Hello, (net, run): (Rc<Net>, Run)) -> Service {
+    let listener =
+        Listener::bind(&net.endpoint(mender.replica_id())).expect("the endpoint is free");
+    let mender = mender.clone();
+    let handler = move |peer: Peer, frame: Frame| {
+        let from = Run::from_number(peer.hello().node);
+        if !net.hears(run) || !net.is_live(from) {
+            return;
+        }
+        if frame.header.kind != FrameKind::LogEntries {
+            return reply(&peer, refusal(&frame.header, Status::NoCopyset));
+        }
+        let mender = mender.clone();
+        drop(ogee_runtime::spawn(async move {
+            reply(&peer, mender.on_log_entries(frame).await);
+        }));
+    };
+    Service::serve(listener, hello, Rc::new(handler))
+}
+
 /// As a shard does it, for one group.
 fn route(group: &Group, peer: Peer, frame: Frame) {
     if frame.header.epoch.get() != group.replica_id().get() {
@@ -246,6 +307,7 @@ fn route(group: &Group, peer: Peer, frame: Frame) {
                 let answer = match frame.header.kind {
                     FrameKind::Vote => group.on_vote(frame).await,
                     FrameKind::Snapshot => group.on_snapshot(frame).await,
+                    FrameKind::LogEntries => group.on_log_entries(frame).await,
                     FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
                     _ => refusal(&frame.header, Status::BadRequest),
                 };
