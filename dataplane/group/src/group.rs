@@ -100,7 +100,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    const fn of(status: Status) -> Self {
+    pub(crate) const fn of(status: Status) -> Self {
         Self { status, hint: None }
     }
 }
@@ -331,7 +331,10 @@ impl Group {
         self.inner.replica.state.borrow().sessions.precheck(head)
     }
 
-    fn refused(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refused {
+    pub(crate) fn refused(
+        &self,
+        error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+    ) -> Refused {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => forward(&to),
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
@@ -479,35 +482,14 @@ impl Group {
         let heard = heard.copied().flatten().is_some_and(|sent| {
             ogee_runtime::now() < sent.into_inner().into_inner() + self.inner.config.election_min
         });
+        let votes = metrics
+            .membership_config
+            .voter_ids()
+            .any(|id| id == to.get());
         metrics.state == ServerState::Leader
+            && votes
             && heard
             && lag.is_some_and(|lag| lag <= TRANSFER_LAG_MAX)
-    }
-
-    /// Makes `members` the group's voters, one safe step at a time; new ones learn first.
-    ///
-    /// # Errors
-    /// The outcome: who leads instead, or that the change was refused.
-    pub async fn change_members(
-        &self,
-        members: BTreeMap<ReplicaId, ReplicaNode>,
-    ) -> Result<(), Outcome> {
-        let current: Vec<u64> = self.inner.raft.voter_ids().collect();
-        let voters = members
-            .keys()
-            .map(|id| id.get())
-            .collect::<std::collections::BTreeSet<_>>();
-        for (id, node) in members {
-            if current.contains(&id.get()) {
-                continue;
-            }
-            let added = self.inner.raft.add_learner(id.get(), node, true).await;
-            added.map_err(|error| self.refused(error).outcome())?;
-        }
-        let changed = self.inner.raft.change_membership(voters, false).await;
-        changed
-            .map(drop)
-            .map_err(|error| self.refused(error).outcome())
     }
 
     /// How the group stands.
@@ -534,12 +516,6 @@ impl Group {
             is_running: metrics.running_state.is_ok(),
             is_installing: self.inner.replica.is_fuzzy(),
         }
-    }
-
-    /// The current voters.
-    #[must_use]
-    pub fn voters(&self) -> Vec<ReplicaId> {
-        self.inner.raft.voter_ids().map(ReplicaId::new).collect()
     }
 
     /// Whether the volume's removal was applied here.
@@ -647,14 +623,15 @@ pub fn command(head: CommandHead, payload: ogee_runtime::Payload, crc: u32) -> C
     Command { head, payload }
 }
 
-enum Refused {
+/// Why a proposal was not taken.
+pub(crate) enum Refused {
     /// The lease was not valid: shortly after an election it will be.
     Again,
     Final(Outcome),
 }
 
 impl Refused {
-    const fn outcome(self) -> Outcome {
+    pub(crate) const fn outcome(self) -> Outcome {
         match self {
             Self::Again => Outcome::of(Status::Retry),
             Self::Final(outcome) => outcome,

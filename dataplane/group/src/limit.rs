@@ -18,6 +18,8 @@ pub const APPEND_REPLIES_MAX: usize = 2 * APPEND_WINDOW;
 /// Entries that the target of a leadership transfer may still lack: under load there always are
 /// some on their way, and the target waits for them for an election time.
 pub const TRANSFER_LAG_MAX: u64 = 2 * APPEND_WINDOW as u64;
+/// Entries that a new replica may lack when it becomes a voter: it has them before it is missed.
+pub const PROMOTE_LAG_MAX: u64 = APPEND_ENTRIES_MAX as u64;
 /// Encoded length of a command's head in a log record.
 pub const COMMAND_HEAD_LEN: usize = 66;
 /// Free room below which a log is not kept for a replica that is being copied to.

@@ -1,8 +1,9 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{ReplicaStatus, ShardReport, StoreStatus};
-use ogee_group::GroupReport;
-use ogee_proto::service::{ReplicaReport, StoreReport};
+use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_proto::service::{ReplicaName, ReplicaReport, StoreReport};
+use std::collections::BTreeMap;
 
 pub(super) fn store(status: &StoreStatus) -> StoreReport {
     StoreReport {
@@ -31,12 +32,22 @@ pub(super) fn replicas(reports: &[ShardReport]) -> Vec<ReplicaReport> {
         .collect()
 }
 
-const fn state(group: &GroupReport) -> &'static str {
-    match (group.is_running, group.is_installing) {
-        (false, _) => "failed",
-        (true, true) => "installing",
-        (true, false) => "ok",
+/// Replicas that were deleted.
+pub(super) fn replicas_removed(reports: &[ShardReport]) -> Vec<ReplicaName> {
+    // Every shard is asked: only together do they know that none of their stores holds it.
+    let mut shards: BTreeMap<(CopysetId, ReplicaId), usize> = BTreeMap::new();
+    for name in reports.iter().flat_map(|report| &report.replicas_removed) {
+        *shards.entry(*name).or_default() += 1;
     }
+    let everywhere = shards
+        .into_iter()
+        .filter(|(_, count)| *count == reports.len());
+    everywhere
+        .map(|((copyset, replica), _)| ReplicaName {
+            copyset: copyset.get(),
+            replica: replica.get(),
+        })
+        .collect()
 }
 
 fn replica(status: &ReplicaStatus) -> ReplicaReport {
@@ -49,7 +60,7 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         applied: group.applied.index.get(),
         last_log: group.last_log,
         conf_epoch: 0,
-        state: state(group).to_owned(),
+        state: status.state.to_owned(),
         store: status.store.to_string(),
         voters: status.voters.iter().map(|id| id.get()).collect(),
     }

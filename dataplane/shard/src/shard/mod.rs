@@ -9,6 +9,7 @@
 mod admin;
 mod hosted;
 mod life;
+mod members;
 mod report;
 mod request;
 mod stores;
@@ -16,7 +17,8 @@ mod stores;
 pub(crate) use life::{ShardSetup, run};
 
 use crate::limit::ADMITTED_BYTES_MAX;
-use hosted::Hosted;
+use hosted::{Broken, Hosted};
+use members::Changes;
 use ogee_group::{CopyBudget, GroupConfig, GroupMetrics, PeerBook};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
@@ -40,6 +42,10 @@ pub(crate) struct Shard {
     raft_admission: Semaphore,
     /// Requests refused for want of admission.
     throttled: Cell<u64>,
+    /// Replicas that cannot be served, and why, in a word for the MDS.
+    broken: RefCell<BTreeMap<CopysetId, Broken>>,
+    /// What is done about orders to change members and to delete replicas.
+    changes: Changes,
     /// Removed volumes whose chunks are being given back, and where.
     removing: RefCell<BTreeMap<VolumeId, BTreeSet<CopysetId>>>,
 }
@@ -57,6 +63,8 @@ impl Shard {
             admission: Semaphore::new(ADMITTED_BYTES_MAX),
             raft_admission: Semaphore::new(ADMITTED_BYTES_MAX),
             throttled: Cell::new(0),
+            broken: RefCell::default(),
+            changes: Changes::default(),
             removing: RefCell::default(),
         }
     }

@@ -3,8 +3,8 @@
 use super::Shard;
 use super::stores::OpenStore;
 use crate::order::{ReplicaStatus, ShardMetrics, ShardReport, StoreStatus};
-use ogee_group::KeeperMetrics;
-use ogee_proto::id::VolumeId;
+use ogee_group::{GroupReport, KeeperMetrics};
+use ogee_proto::id::{LogId, Term, VolumeId};
 
 /// Everything.
 pub(super) fn report(shard: &Shard) -> ShardReport {
@@ -13,6 +13,7 @@ pub(super) fn report(shard: &Shard) -> ShardReport {
         stores: stores(shard),
         replicas: replicas(shard),
         volumes_removed: volumes_removed(shard),
+        replicas_removed: shard.changes.take_removed(),
         metrics: metrics(shard),
     }
 }
@@ -42,8 +43,34 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         group: hosted.group.report(),
         store: hosted.store,
         voters: hosted.group.voters(),
+        state: state(&hosted.group.report()),
     });
-    status.collect()
+    let broken = shard.broken.borrow();
+    let broken = broken.iter().map(|(copyset, broken)| ReplicaStatus {
+        group: GroupReport {
+            copyset: *copyset,
+            replica: broken.replica,
+            leader: None,
+            is_leader: false,
+            term: Term::default(),
+            applied: LogId::default(),
+            last_log: 0,
+            is_running: false,
+            is_installing: false,
+        },
+        store: broken.store,
+        voters: Vec::new(),
+        state: broken.state,
+    });
+    status.chain(broken).collect()
+}
+
+const fn state(group: &GroupReport) -> &'static str {
+    match (group.is_running, group.is_installing) {
+        (false, _) => "failed",
+        (true, true) => "installing",
+        (true, false) => "ok",
+    }
 }
 
 /// Volumes of which nothing is left in any of the copysets named and hosted here. Told once: if that
