@@ -69,6 +69,8 @@ pub const GRPC_REQUEST_MAX: usize = 4 << 20;
 /// One Raft message, in bytes: a snapshot is sent in one piece.
 pub const RAFT_MESSAGE_MAX: usize = 256 << 20;
 
+/// Replaced replicas of one copyset whose data is not deleted yet.
+pub const LEAVING_MAX: usize = 8;
 /// Orders in one heartbeat's answer.
 pub const ORDERS_PER_HEARTBEAT_MAX: usize = 256;
 /// Leader transfers that wait to be carried out.

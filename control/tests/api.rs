@@ -4,12 +4,13 @@ mod common;
 
 use common::{
     Chunkserver, any_port, beat_all, codes, config, eventually, fault, named, new_volume, ready,
-    registration, start, status, stop, store, three_zones, topology, volumes,
+    register_soon, registration, start, status, stop, store, three_zones, topology, volumes,
 };
 use ogee_control::{Mds, MdsError, MdsHandle};
 use ogee_proto::service::{
-    AttachRequest, CreatePoolRequest, CreateVolumeRequest, DetachRequest, Empty,
-    ListVolumesRequest, RefreshRequest, ResizeVolumeRequest, TransferLeaderRequest,
+    AttachRequest, CopysetInfo, CreatePoolRequest, CreateVolumeRequest, DetachRequest, Empty,
+    ListVolumesRequest, RefreshRequest, ReplaceReplicaRequest, ResizeVolumeRequest,
+    TransferLeaderRequest,
 };
 use std::collections::BTreeSet;
 
@@ -406,6 +407,129 @@ async fn status_tells_what_is_wrong() {
         .iter_mut()
         .for_each(|s| s.replicas.values_mut().for_each(|held| held.leader = 0));
     settle(&mds, &mut servers, &[("OGEE-1004", "ERR")]).await;
+    stop(mds).await;
+}
+
+async fn copyset_of(mds: &MdsHandle, id: u32) -> CopysetInfo {
+    let all = topology(mds).await.list_copysets(Empty {}).await;
+    let all = all.expect("listed").into_inner().copysets;
+    all.into_iter().find(|c| c.id == id).expect("it exists")
+}
+
+#[tokio::test]
+async fn a_replica_is_replaced_step_by_step_under_a_new_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&config(dir.path()));
+    let mut servers = ready(&mds).await;
+    let spare = registration("spare", "c", &[&store(9, 1)]);
+    servers.push(register_soon(&mds.addr().to_string(), spare).await);
+    let id = 1;
+    let before = copyset_of(&mds, id).await;
+    let at = |server: &str, set: &CopysetInfo| {
+        let found = set.replicas.iter().find(|r| r.chunkserver_name == server);
+        found.map(|r| (r.id, r.role.clone(), r.state.clone()))
+    };
+    let (old, ..) = at("cs3", &before).expect("one in each zone");
+    let ask = |replica, to: &str| ReplaceReplicaRequest {
+        copyset: id,
+        replica,
+        to: to.into(),
+    };
+    let mut operator = topology(&mds).await;
+    for (replica, to, code) in [
+        (old, "cs1", "OGEE-2029"),
+        (old, "cs3", "OGEE-2029"),
+        (old, "nobody", "OGEE-2028"),
+        (999, "spare", "OGEE-2024"),
+        (before.replicas[0].id, "spare", "OGEE-2027"),
+    ] {
+        let refused = operator.replace_replica(ask(replica, to)).await;
+        assert_eq!(fault(refused).code(), code, "{replica} to {to}");
+    }
+    servers[3].beat().await;
+    let made = operator.replace_replica(ask(old, "spare")).await;
+    let new = made.expect("accepted").into_inner().replica;
+    assert!(before.replicas.iter().all(|r| r.id < new), "a new id");
+    let again = operator.replace_replica(ask(old, "spare")).await;
+    assert_eq!(again.expect("under way").into_inner().replica, new);
+    let other = ask(before.replicas[0].id, "spare");
+    assert_eq!(
+        fault(operator.replace_replica(other).await).code(),
+        "OGEE-2026"
+    );
+
+    let leader = usize::try_from(before.replicas[0].chunkserver).unwrap() - 1;
+    servers[leader].beat().await;
+    assert_eq!(servers[leader].changes, 0, "the new one is not made yet");
+    servers[3].beat().await;
+    assert_eq!(servers[3].replicas[&id].replica, new);
+    servers[3].beat().await;
+    let joining = copyset_of(&mds, id).await;
+    assert_eq!(
+        at("spare", &joining),
+        Some((new, "joining".into(), "ok".into()))
+    );
+    assert!(at("cs3", &joining).is_some(), "it still counts");
+    settle(&mds, &mut servers[3..], &[("OGEE-1010", "WARN")]).await;
+
+    // The leader is told until it is seen to be done; the old one goes only after that.
+    servers[2].beat().await;
+    assert_eq!(servers[2].replicas[&id].replica, old);
+    servers[leader].beat().await;
+    assert!(servers[leader].changes > 0);
+    servers[leader].beat().await;
+    let changed = copyset_of(&mds, id).await;
+    assert_eq!(at("spare", &changed).map(|it| it.1), Some("voter".into()));
+    assert_eq!(at("cs3", &changed), None);
+    assert_eq!(changed.leaving.len(), 1);
+    assert!(changed.conf_epoch > before.conf_epoch);
+    servers[2].beat().await;
+    assert!(!servers[2].replicas.contains_key(&id), "deleted");
+    servers[2].beat().await;
+    assert_eq!(copyset_of(&mds, id).await.leaving, []);
+    let orders = servers[2].beat().await.orders;
+    assert_eq!(orders, [], "and nothing more is asked of it");
+    stop(mds).await;
+}
+
+/// A wiped device has lost its replicas; a new one may take the place on the same chunkserver.
+#[tokio::test]
+async fn a_lost_replica_is_told_of_and_replaced_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&config(dir.path()));
+    let mut servers = ready(&mds).await;
+    settle(&mds, &mut servers, &[]).await;
+    let lost = servers[2].replicas.remove(&1).expect("it has one");
+    settle(&mds, &mut servers, &[("OGEE-1008", "WARN")]).await;
+    let seen = copyset_of(&mds, 1).await;
+    let missing = seen.replicas.iter().find(|r| r.id == lost.replica);
+    assert_eq!(missing.map(|r| r.state.as_str()), Some("missing"));
+    let wish = ReplaceReplicaRequest {
+        copyset: 1,
+        replica: lost.replica,
+        to: "cs3".into(),
+    };
+    topology(&mds)
+        .await
+        .replace_replica(wish)
+        .await
+        .expect("accepted");
+    for _ in 0..8 {
+        beat_all(&mut servers).await;
+    }
+    let after = copyset_of(&mds, 1).await;
+    assert!(
+        after
+            .replicas
+            .iter()
+            .all(|r| r.id != lost.replica && r.role == "voter")
+    );
+    assert_eq!((after.replicas.len(), after.leaving), (3, Vec::new()));
+    settle(&mds, &mut servers, &[]).await;
+
+    let held = servers[1].replicas.get_mut(&1).expect("it has one");
+    held.state = "damaged";
+    settle(&mds, &mut servers, &[("OGEE-1009", "WARN")]).await;
     stop(mds).await;
 }
 

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_control::state::{
-    Attach, Attachment, Command, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool,
-    CreateVolume, Detach, InitCluster, Refusal, RegisterChunkserver, RemoveVolume, Reply,
-    ResizeVolume, State, StoreSpec, Users,
+    Attach, Attachment, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, CreateCopysets,
+    CreatePool, CreateVolume, Detach, InitCluster, Refusal, RegisterChunkserver, RemoveVolume,
+    ReplaceReplica, Reply, ResizeVolume, State, StoreSpec, Users,
 };
 use ogee_proto::id::{
-    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, PoolId, StoreId, VolumeId,
+    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
 };
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::name::Name;
@@ -110,6 +110,82 @@ fn refusal(state: &mut State, command: &Command) -> Refusal {
 
 fn volume(state: &State, of: &str) -> ogee_control::state::Volume {
     state.volume(of).unwrap().1.clone()
+}
+
+fn replace(replica: u64, server: u8) -> Command {
+    Command::ReplaceReplica(ReplaceReplica {
+        copyset: CopysetId::new(1),
+        replica: ReplicaId::new(replica),
+        store: store(server),
+    })
+}
+
+fn confirm(changed: &[u64], removed: &[u64]) -> Command {
+    let named = |ids: &[u64]| {
+        let ids = ids.iter();
+        ids.map(|id| (CopysetId::new(1), ReplicaId::new(*id)))
+            .collect()
+    };
+    Command::ConfirmChanges(ConfirmChanges {
+        changed: named(changed),
+        removed: named(removed),
+    })
+}
+
+#[test]
+fn a_replacement_is_one_at_a_time_and_ends_by_what_was_reported() {
+    let mut state = ready(1);
+    state.apply(&register(5)).unwrap();
+    let id = CopysetId::new(1);
+    let other_zone = refusal(&mut state, &replace(1, 5));
+    assert!(
+        matches!(other_zone, Refusal::BadTarget { .. }),
+        "{other_zone}"
+    );
+    let unknown = refusal(&mut state, &replace(3, 77));
+    assert!(matches!(unknown, Refusal::BadTarget { .. }), "{unknown}");
+    assert_eq!(
+        state.apply(&replace(3, 5)),
+        Ok(Reply::Replica(ReplicaId::new(4)))
+    );
+    assert_eq!(
+        state.apply(&replace(3, 5)),
+        Ok(Reply::Replica(ReplicaId::new(4)))
+    );
+    let second = refusal(&mut state, &replace(2, 1));
+    assert!(matches!(second, Refusal::ChangeUnderWay { .. }), "{second}");
+    let hosts = |state: &State, server: u32| state.hosted(ChunkserverId::new(server)).count();
+    assert_eq!((hosts(&state, 3), hosts(&state, 4)), (1, 1));
+    // What is reported of something else changes nothing.
+    state.apply(&confirm(&[3, 9], &[3, 4])).unwrap();
+    assert!(state.copysets()[&id].change.is_some());
+    state.apply(&confirm(&[4], &[])).unwrap();
+    let copyset = &state.copysets()[&id];
+    let ids: Vec<u64> = copyset.replicas.iter().map(|r| r.id.get()).collect();
+    assert_eq!(ids, [1, 2, 4]);
+    assert_eq!(copyset.leaving.len(), 1);
+    assert_eq!(
+        (hosts(&state, 3), hosts(&state, 4)),
+        (1, 1),
+        "it is still to be deleted"
+    );
+    state.apply(&confirm(&[4], &[3])).unwrap();
+    assert_eq!((hosts(&state, 3), hosts(&state, 4)), (0, 1));
+    assert!(state.copysets()[&id].leaving.is_empty());
+    assert_eq!(
+        state.apply(&replace(4, 2)),
+        Ok(Reply::Replica(ReplicaId::new(5)))
+    );
+}
+
+#[test]
+fn metadata_from_before_replacements_is_read() {
+    let state = ready(1);
+    let mut json = serde_json::to_value(&state).unwrap();
+    let copyset = &mut json["copysets"]["1"];
+    copyset.as_object_mut().unwrap().remove("change").unwrap();
+    copyset.as_object_mut().unwrap().remove("leaving").unwrap();
+    assert_eq!(serde_json::from_value::<State>(json).unwrap(), state);
 }
 
 #[test]

@@ -250,6 +250,23 @@ pub(crate) enum CopysetCommand {
         /// Only this one.
         id: Option<u32>,
     },
+    /// Show a copyset's replicas: what each is, how it is, and how far it has come.
+    Show {
+        /// The copyset.
+        id: u32,
+    },
+    /// Put a new replica in the place of a lost, damaged or moved one. Returns when that is under way;
+    /// `show` tells how far it is.
+    Replace {
+        /// The copyset.
+        id: u32,
+        /// The replica whose place is taken, as `show` names it.
+        #[arg(long)]
+        replica: u64,
+        /// Chunkserver, or store of one, that shall hold the new replica.
+        #[arg(long)]
+        to: String,
+    },
     /// Hand the leadership of a copyset over.
     TransferLeader {
         /// The copyset.

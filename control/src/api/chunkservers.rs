@@ -10,8 +10,9 @@ use ogee_proto::name::Name;
 use ogee_proto::service::chunkservers_server::Chunkservers;
 use ogee_proto::service::order::What;
 use ogee_proto::service::{
-    CreateReplica, HeartbeatRequest, HeartbeatResponse, Order, PeerInfo, RegisterRequest,
-    RegisterResponse, RemoveChunks, ReplicaReport, StoreReport, TransferOrder,
+    ChangeMembers, CreateReplica, HeartbeatRequest, HeartbeatResponse, Order, PeerInfo,
+    RegisterRequest, RegisterResponse, RemoveChunks, RemoveReplica, ReplicaName, ReplicaReport,
+    StoreReport, TransferOrder,
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -20,11 +21,12 @@ use super::context::{Context, World};
 use super::error::ApiError;
 use super::info::Scene;
 use crate::limit::STORES_PER_CHUNKSERVER_MAX;
-use crate::liveness::{Heard, ReplicaStatus, StoreState, StoreUsage};
+use crate::liveness::{Heard, ReplicaState, ReplicaStatus, StoreState, StoreUsage};
 use crate::raft::View;
 use crate::scheduler::Planned;
 use crate::state::{
-    Command, ConfirmRemoval, ConfirmReplicas, RegisterChunkserver, Reply, State, StoreSpec,
+    Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, RegisterChunkserver, Reply, State,
+    StoreSpec,
 };
 
 /// See the module.
@@ -141,6 +143,13 @@ impl ChunkserversApi {
         };
         let volumes: Vec<VolumeId> = removed.filter(pending).collect();
         let mut commands = Vec::new();
+        let changes = ConfirmChanges {
+            changed: changed(state, &request.replicas),
+            removed: removed_replicas(state, id, &request.replicas_removed),
+        };
+        if changes != ConfirmChanges::default() {
+            commands.push(Command::ConfirmChanges(changes));
+        }
         if replicas != ConfirmReplicas::default() {
             commands.push(Command::ConfirmReplicas(replicas));
         }
@@ -197,11 +206,28 @@ impl ChunkserversApi {
                 replica,
                 store,
                 bootstrap,
+                replaces,
             } => What::CreateReplica(CreateReplica {
                 copyset: Some(scene.copyset_by_id(copyset)?),
                 replica: replica.get(),
                 store: store.to_string(),
                 bootstrap,
+                replaces: replaces.map_or(0, ReplicaId::get),
+            }),
+            Planned::ChangeMembers {
+                copyset,
+                voters,
+                term,
+                conf_epoch,
+            } => What::ChangeMembers(ChangeMembers {
+                copyset: Some(scene.copyset_by_id(copyset)?),
+                voters: voters.into_iter().map(ReplicaId::get).collect(),
+                term,
+                conf_epoch,
+            }),
+            Planned::Remove { copyset, replica } => What::RemoveReplica(RemoveReplica {
+                copyset: copyset.get(),
+                replica: replica.get(),
             }),
             Planned::Transfer { copyset, to, term } => What::Transfer(TransferOrder {
                 copyset: copyset.get(),
@@ -228,7 +254,7 @@ fn peers(scene: &Scene<'_>, id: ChunkserverId) -> Vec<PeerInfo> {
         .hosted(id)
         .filter_map(|id| scene.state.copysets().get(&id));
     let servers: BTreeSet<ChunkserverId> = copysets
-        .flat_map(|c| c.replicas.iter().map(|r| r.chunkserver))
+        .flat_map(|c| c.members().map(|r| r.chunkserver))
         .collect();
     let info = |id: ChunkserverId| PeerInfo {
         chunkserver: id.get(),
@@ -249,8 +275,7 @@ fn new_facts(state: &State, server: ChunkserverId, reports: &[ReplicaReport]) ->
             continue;
         };
         let mine = copyset
-            .replicas
-            .iter()
+            .members()
             .find(|r| r.id == replica && r.chunkserver == server);
         let Some(mine) = mine else {
             continue;
@@ -264,6 +289,42 @@ fn new_facts(state: &State, server: ChunkserverId, reports: &[ReplicaReport]) ->
         }
     }
     facts
+}
+
+/// Copysets whose wanted voters are committed, whoever says so: the new one's id was never a voter's
+/// before.
+fn changed(state: &State, reports: &[ReplicaReport]) -> Vec<(CopysetId, ReplicaId)> {
+    let mut changed = Vec::new();
+    for report in reports {
+        let id = CopysetId::new(report.copyset);
+        let copyset = state.copysets().get(&id);
+        let Some((copyset, change)) = copyset.and_then(|c| Some((c, c.change.as_ref()?))) else {
+            continue;
+        };
+        let voters: BTreeSet<_> = report.voters.iter().map(|id| ReplicaId::new(*id)).collect();
+        if voters == copyset.wanted_voters() {
+            changed.push((id, change.joining.id));
+        }
+    }
+    changed
+}
+
+/// Those of the names that this chunkserver was to delete.
+fn removed_replicas(
+    state: &State,
+    server: ChunkserverId,
+    names: &[ReplicaName],
+) -> Vec<(CopysetId, ReplicaId)> {
+    let names = names.iter();
+    let ids = names.map(|name| (CopysetId::new(name.copyset), ReplicaId::new(name.replica)));
+    let was_to = |(copyset, replica): &(CopysetId, ReplicaId)| {
+        let copyset = state.copysets().get(copyset);
+        copyset.is_some_and(|c| {
+            let mut leaving = c.leaving.iter();
+            leaving.any(|r| r.id == *replica && r.chunkserver == server)
+        })
+    };
+    ids.filter(was_to).collect()
 }
 
 fn registration(request: &RegisterRequest) -> Result<RegisterChunkserver, ApiError> {
@@ -332,11 +393,7 @@ fn heard(
     let placed = |report: &&ReplicaReport| {
         let copyset = state.copysets().get(&CopysetId::new(report.copyset));
         let id = ReplicaId::new(report.replica);
-        copyset.is_some_and(|c| {
-            c.replicas
-                .iter()
-                .any(|r| r.id == id && r.chunkserver == server)
-        })
+        copyset.is_some_and(|c| c.placed().any(|r| r.id == id && r.chunkserver == server))
     };
     let status = |report: &ReplicaReport| {
         let status = ReplicaStatus {
@@ -344,6 +401,7 @@ fn heard(
             term: report.term,
             applied: report.applied,
             last_log: report.last_log,
+            state: ReplicaState::parse(&report.state),
         };
         (ReplicaId::new(report.replica), status)
     };

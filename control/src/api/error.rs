@@ -1,6 +1,7 @@
 //! Failures as clients see them.
 
 use ogee_proto::fault::{Fault, MDS_LEADER_METADATA};
+use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::name::{Name, NameError};
 use tonic::{Code, Status};
 
@@ -72,6 +73,22 @@ impl ApiError {
         Self::new(Code::Unavailable, fault)
     }
 
+    /// No usable store goes by that name.
+    pub(crate) fn no_store(named: &str) -> Self {
+        let what = format!("no store that could take a replica goes by \"{named}\"");
+        let cause = "no chunkserver or store of that name is online with a healthy device";
+        let fault = Fault::new("OGEE-2028", &what, cause, "ogee device ls");
+        Self::new(Code::NotFound, fault)
+    }
+
+    /// A chunkserver serves one replica of a copyset.
+    pub(crate) fn replica_there(named: &str, copyset: CopysetId, replica: ReplicaId) -> Self {
+        let what = format!("\"{named}\" cannot take another replica of {copyset}");
+        let cause = format!("it serves replica {replica}");
+        let fault = Fault::new("OGEE-2029", &what, &cause, "another chunkserver");
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
     /// A transfer to a replica that the copyset does not have.
     pub(crate) fn no_replica(copyset: u32, replica: u64) -> Self {
         let what = format!("copyset {copyset} has no replica {replica}");
@@ -96,9 +113,10 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let grpc = match &refusal {
             Refusal::VolumeExists { .. } | Refusal::PoolExists { .. } => Code::AlreadyExists,
-            Refusal::NoVolume { .. } | Refusal::NoPool { .. } | Refusal::NoCopyset { .. } => {
-                Code::NotFound
-            }
+            Refusal::NoVolume { .. }
+            | Refusal::NoPool { .. }
+            | Refusal::NoCopyset { .. }
+            | Refusal::NoReplica { .. } => Code::NotFound,
             Refusal::BadSize { .. }
             | Refusal::BadStripe { .. }
             | Refusal::BadReplicas { .. }

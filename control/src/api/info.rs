@@ -72,13 +72,15 @@ impl Scene<'_> {
     pub(super) fn copyset_info(&self, id: CopysetId, copyset: &Copyset) -> CopysetInfo {
         let leader = self.liveness.leader(self.now, copyset);
         let pool = self.state.pools().get(&copyset.pool);
+        let info = |role: &'static str| move |replica| self.replica_info(replica, role);
+        let voters = copyset.replicas.iter().map(info("voter"));
+        let joining = copyset.change.iter().map(|change| &change.joining);
+        let joining = joining.map(info("joining"));
+        let leaving = copyset.leaving.iter().map(info("leaving"));
         CopysetInfo {
             id: id.get(),
-            replicas: copyset
-                .replicas
-                .iter()
-                .map(|r| self.replica_info(r))
-                .collect(),
+            replicas: voters.chain(joining).collect(),
+            leaving: leaving.collect(),
             leader_replica: leader.map_or(0, |l| l.replica.get()),
             conf_epoch: copyset.conf_epoch,
             pool: pool.map_or_else(String::new, |p| p.name.to_string()),
@@ -87,7 +89,7 @@ impl Scene<'_> {
         }
     }
 
-    fn replica_info(&self, replica: &Replica) -> ReplicaInfo {
+    fn replica_info(&self, replica: &Replica, role: &str) -> ReplicaInfo {
         let server = self.state.chunkservers().get(&replica.chunkserver);
         let status = self
             .liveness
@@ -102,6 +104,18 @@ impl Scene<'_> {
             online: self.is_online(replica.chunkserver),
             applied: status.map_or(0, |s| s.applied),
             last_log: status.map_or(0, |s| s.last_log),
+            role: role.into(),
+            state: self.replica_state(replica).into(),
+        }
+    }
+
+    fn replica_state(&self, replica: &Replica) -> &'static str {
+        let server = replica.chunkserver;
+        match self.liveness.replica(self.now, server, replica.id) {
+            Some(status) => status.state.as_str(),
+            None if !self.is_online(server) => "offline",
+            None if !replica.created => "waiting",
+            None => "missing",
         }
     }
 

@@ -9,8 +9,8 @@ use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, DeviceInfo, Empty, ListCopysetsResponse, ListDevicesResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, ServerInfo,
-    TransferLeaderRequest, ZoneInfo,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ServerInfo, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
@@ -20,11 +20,12 @@ use super::info::{Scene, count};
 use super::volumes::DEFAULT_POOL;
 use crate::health::{self, Severity};
 use crate::limit::{COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ZONE_POLL};
-use crate::liveness::{StoreState, StoreUsage};
+use crate::liveness::{ReplicaState, StoreState, StoreUsage};
 use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{
-    Chunkserver, Command, CreateCopysets, CreatePool, Refusal, Reply, State, Store,
+    Chunkserver, Command, CreateCopysets, CreatePool, Refusal, ReplaceReplica, Replica, Reply,
+    State, Store,
 };
 
 /// Replicas of a pool whose creator names no number.
@@ -140,9 +141,77 @@ impl TopologyApi {
         Ok(Empty {})
     }
 
+    async fn replace(
+        &self,
+        request: ReplaceReplicaRequest,
+    ) -> Result<ReplaceReplicaResponse, ApiError> {
+        let (copyset, replica) = (
+            CopysetId::new(request.copyset),
+            ReplicaId::new(request.replica),
+        );
+        let store = self
+            .look(|scene, _| target(scene, copyset, replica, &request.to))
+            .await??;
+        let command = ReplaceReplica {
+            copyset,
+            replica,
+            store,
+        };
+        let reply = self.0.write(Command::ReplaceReplica(command)).await?;
+        let Reply::Replica(new) = reply else {
+            unreachable!("invariant: a replacement answers with the new replica's id");
+        };
+        Ok(ReplaceReplicaResponse {
+            replica: new.get(),
+            store: store.to_string(),
+        })
+    }
+
     async fn cluster_status(&self) -> Result<ClusterStatus, ApiError> {
         let members = count(self.0.config.members.len());
         self.look(|scene, view| status(scene, view, members)).await
+    }
+}
+
+/// The store that is meant by a chunkserver's name or its own id.
+///
+/// One that a replacement under way goes to is found again. A chunkserver serves one replica of a
+/// copyset, so a healthy one cannot be replaced beside itself.
+fn target(
+    scene: &Scene<'_>,
+    copyset: CopysetId,
+    replica: ReplicaId,
+    to: &str,
+) -> Result<StoreId, ApiError> {
+    let known = scene.state.copysets().get(&copyset);
+    let known = known.ok_or(Refusal::NoCopyset { copyset })?;
+    let named = |id: StoreId, store: &Store| {
+        let server = scene.state.chunkservers().get(&store.chunkserver);
+        id.to_string() == to || server.is_some_and(|s| s.name.as_str() == to)
+    };
+    let stores = scene.state.stores().iter();
+    let stores = stores.filter(|(id, store)| named(**id, store));
+    let usable = stores.filter_map(|(id, store)| {
+        let usage = usage(scene, *id, store)?;
+        let free = usage.capacity.saturating_sub(usage.used);
+        (usage.state == StoreState::Ok).then_some((free, *id, store.chunkserver))
+    });
+    let usable: Vec<_> = usable.collect();
+    let under_way = known.change.as_ref().map(|change| change.joining.store);
+    if let Some(store) = under_way.filter(|s| usable.iter().any(|(_, id, _)| id == s)) {
+        return Ok(store);
+    }
+    let Some((_, store, server)) = usable.into_iter().max_by_key(|(free, ..)| *free) else {
+        return Err(ApiError::no_store(to));
+    };
+    let beside = known.members().filter(|r| r.chunkserver == server);
+    let serves = |r: &Replica| {
+        let status = scene.liveness.replica(scene.now, server, r.id);
+        status.is_some_and(|s| matches!(s.state, ReplicaState::Ok | ReplicaState::Installing))
+    };
+    match beside.into_iter().find(|r| r.id != replica || serves(r)) {
+        Some(other) => Err(ApiError::replica_there(to, copyset, other.id)),
+        None => Ok(store),
     }
 }
 
@@ -351,6 +420,14 @@ impl Topology for TopologyApi {
     ) -> Result<Response<Empty>, Status> {
         self.0
             .reply("transfer_leader", self.transfer(request.into_inner()).await)
+    }
+
+    async fn replace_replica(
+        &self,
+        request: Request<ReplaceReplicaRequest>,
+    ) -> Result<Response<ReplaceReplicaResponse>, Status> {
+        self.0
+            .reply("replace_replica", self.replace(request.into_inner()).await)
     }
 
     async fn status(&self, _: Request<Empty>) -> Result<Response<ClusterStatus>, Status> {

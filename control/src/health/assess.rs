@@ -5,7 +5,7 @@ use std::time::Instant;
 use ogee_proto::id::ChunkserverId;
 use ogee_proto::service::HealthCode;
 
-use crate::liveness::{Liveness, StoreState};
+use crate::liveness::{Liveness, ReplicaState, StoreState};
 use crate::state::{Copyset, State};
 
 /// How bad it is.
@@ -165,7 +165,20 @@ fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<C
         "OGEE-1008",
         Severity::Warn,
         "copysets have lost a replica on a chunkserver that is online",
-        "its device was replaced or wiped: the others keep serving",
+        "its device was replaced or wiped: ogee copyset show COPYSET, then ogee copyset replace \
+         COPYSET --replica ID --to CHUNKSERVER",
+    );
+    let mut damaged = Condition::new(
+        "OGEE-1009",
+        Severity::Warn,
+        "copysets have a replica that is damaged or has stopped",
+        "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER",
+    );
+    let mut changing = Condition::new(
+        "OGEE-1010",
+        Severity::Warn,
+        "copysets have a replica that is being copied or replaced",
+        "wait; ogee copyset show COPYSET shows how far it is",
     );
     let online = |id: ChunkserverId| liveness.is_online(now, id);
     for (id, copyset) in state.copysets() {
@@ -185,9 +198,30 @@ fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<C
             degraded.add(name);
         } else if has_lost_replica(copyset, liveness, now) {
             missing.add(name);
+        } else if has_replica_in(copyset, liveness, now, &BROKEN) {
+            damaged.add(name);
+        } else if copyset.change.is_some() || has_replica_in(copyset, liveness, now, &BUSY) {
+            changing.add(name);
         }
     }
-    vec![no_quorum, degraded, no_leader, forming, missing]
+    vec![
+        no_quorum, degraded, no_leader, forming, missing, damaged, changing,
+    ]
+}
+
+const BUSY: [ReplicaState; 2] = [ReplicaState::Installing, ReplicaState::Repairing];
+const BROKEN: [ReplicaState; 2] = [ReplicaState::Damaged, ReplicaState::Failed];
+
+fn has_replica_in(
+    copyset: &Copyset,
+    liveness: &Liveness,
+    now: Instant,
+    states: &[ReplicaState],
+) -> bool {
+    copyset.replicas.iter().any(|replica| {
+        let status = liveness.replica(now, replica.chunkserver, replica.id);
+        status.is_some_and(|status| states.contains(&status.state))
+    })
 }
 
 fn has_lost_replica(copyset: &Copyset, liveness: &Liveness, now: Instant) -> bool {

@@ -54,6 +54,47 @@ pub(crate) struct ReplicaStatus {
     pub(crate) term: u64,
     pub(crate) applied: u64,
     pub(crate) last_log: u64,
+    pub(crate) state: ReplicaState,
+}
+
+/// How well a replica is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ReplicaState {
+    /// Takes part.
+    #[default]
+    Ok,
+    /// Takes part; its contents are being copied.
+    Installing,
+    /// Has stopped.
+    Failed,
+    /// Is there and out of its group until its log is whole again.
+    Repairing,
+    /// Is there, but cannot be opened.
+    Damaged,
+}
+
+impl ReplicaState {
+    /// As it is written on the wire.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Installing => "installing",
+            Self::Failed => "failed",
+            Self::Repairing => "repairing",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    /// What we do not know we do not trust.
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "ok" | "" => Self::Ok,
+            "installing" => Self::Installing,
+            "repairing" => Self::Repairing,
+            "damaged" => Self::Damaged,
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// Who leads a copyset.
@@ -129,10 +170,10 @@ impl Liveness {
     /// Who leads, by the highest term that a replica reports a leader for. A follower's word
     /// counts: it hears of an election no later than the leader does.
     pub(crate) fn leader(&self, now: Instant, copyset: &Copyset) -> Option<Leader> {
-        let reports = copyset.replicas.iter();
+        let reports = copyset.members();
         let reports = reports.filter_map(|r| self.replica(now, r.chunkserver, r.id));
         reports
-            .filter(|status| copyset.replicas.iter().any(|r| r.id == status.leader))
+            .filter(|status| copyset.members().any(|r| r.id == status.leader))
             .max_by_key(|status| status.term)
             .map(|status| Leader {
                 replica: status.leader,
@@ -162,6 +203,7 @@ mod tests {
             term,
             applied: 0,
             last_log: 0,
+            state: ReplicaState::Ok,
         };
         Heard {
             replicas: BTreeMap::from([(ReplicaId::new(replica), status)]),
@@ -177,6 +219,8 @@ mod tests {
             conf_epoch: 1,
             formed: true,
             chunks: 0,
+            change: None,
+            leaving: Vec::new(),
         };
         let start = Instant::now();
         let mut liveness = Liveness::new(Duration::from_secs(3));
@@ -205,6 +249,8 @@ mod tests {
             conf_epoch: 1,
             formed: true,
             chunks: 0,
+            change: None,
+            leaving: Vec::new(),
         };
         let now = Instant::now();
         let mut liveness = Liveness::new(Duration::from_secs(3));

@@ -29,6 +29,20 @@ pub(crate) enum Planned {
         replica: ReplicaId,
         store: StoreId,
         bootstrap: bool,
+        /// Deleted first, if it is on that store and cannot be opened.
+        replaces: Option<ReplicaId>,
+    },
+    /// Have the leader of a term make these the voters.
+    ChangeMembers {
+        copyset: CopysetId,
+        voters: Vec<ReplicaId>,
+        term: u64,
+        conf_epoch: u64,
+    },
+    /// Delete a replica that is no member any more.
+    Remove {
+        copyset: CopysetId,
+        replica: ReplicaId,
     },
     /// Give leadership to another replica.
     Transfer {
@@ -48,6 +62,8 @@ impl Planned {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Create { .. } => "create_replica",
+            Self::ChangeMembers { .. } => "change_members",
+            Self::Remove { .. } => "remove_replica",
             Self::Transfer { .. } => "transfer_leader",
             Self::RemoveChunks { .. } => "remove_chunks",
         }
@@ -100,18 +116,40 @@ impl Scheduler {
                 liveness.replica(now, server, replica).is_some()
             })
         });
+        let joinings = hosted
+            .iter()
+            .filter_map(|(id, copyset)| joining(*id, copyset, server));
+        let removals = hosted
+            .iter()
+            .flat_map(|(id, copyset)| removals(*id, copyset, server));
+        let led_here = |copyset: &Copyset| {
+            let leader = liveness.leader(now, copyset)?;
+            let here = copyset.members().find(|r| r.id == leader.replica)?;
+            (here.chunkserver == server).then_some(leader)
+        };
+        let changes = hosted.iter().filter_map(|(id, copyset)| {
+            let change = copyset.change.as_ref()?;
+            let leader = led_here(copyset).filter(|_| change.joining.created)?;
+            Some(Planned::ChangeMembers {
+                copyset: *id,
+                voters: copyset.wanted_voters().into_iter().collect(),
+                term: leader.term,
+                conf_epoch: copyset.conf_epoch,
+            })
+        });
         let transfers = hosted.iter().filter_map(|(id, copyset)| {
             let transfer = self.transfers.get(id)?;
-            let leader = liveness.leader(now, copyset)?;
-            let here = copyset.replicas.iter().find(|r| r.id == leader.replica)?;
-            (here.chunkserver == server).then_some(Planned::Transfer {
+            Some(Planned::Transfer {
                 copyset: *id,
                 to: transfer.to,
-                term: leader.term,
+                term: led_here(copyset)?.term,
             })
         });
         let cleanups = cleanups(state, server);
         creations
+            .chain(joinings)
+            .chain(changes)
+            .chain(removals)
             .chain(transfers)
             .chain(cleanups)
             .take(ORDERS_PER_HEARTBEAT_MAX)
@@ -153,6 +191,35 @@ fn creation(
         replica: replica.id,
         store: replica.store,
         bootstrap,
+        replaces: None,
+    })
+}
+
+/// The order to make the replica that is to take another one's place here, until it was reported.
+fn joining(id: CopysetId, copyset: &Copyset, server: ChunkserverId) -> Option<Planned> {
+    let change = copyset.change.as_ref()?;
+    let new = Some(&change.joining).filter(|r| r.chunkserver == server && !r.created)?;
+    Some(Planned::Create {
+        copyset: id,
+        replica: new.id,
+        store: new.store,
+        bootstrap: false,
+        replaces: Some(change.replaces),
+    })
+}
+
+fn removals(
+    id: CopysetId,
+    copyset: &Copyset,
+    server: ChunkserverId,
+) -> impl Iterator<Item = Planned> + '_ {
+    let here = copyset
+        .leaving
+        .iter()
+        .filter(move |r| r.chunkserver == server);
+    here.map(move |replica| Planned::Remove {
+        copyset: id,
+        replica: replica.id,
     })
 }
 
@@ -174,7 +241,7 @@ fn cleanups(state: &State, server: ChunkserverId) -> impl Iterator<Item = Planne
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Replica;
+    use crate::state::{Change, Replica};
     use ogee_proto::id::PoolId;
 
     fn copyset(created: bool, formed: bool) -> Copyset {
@@ -190,6 +257,8 @@ mod tests {
             conf_epoch: 1,
             formed,
             chunks: 0,
+            change: None,
+            leaving: Vec::new(),
         }
     }
 
@@ -219,6 +288,38 @@ mod tests {
         let late = copyset(false, true);
         assert_eq!(ordered(&late, 1, false), Some(false));
         assert_eq!(ordered(&late, 3, false), Some(false));
+    }
+
+    #[test]
+    fn a_replacement_is_made_once_and_what_it_replaced_is_removed() {
+        let (id, server) = (CopysetId::new(1), ChunkserverId::new(4));
+        let mut copyset = copyset(true, true);
+        let new = |created| Replica {
+            id: ReplicaId::new(9),
+            chunkserver: server,
+            store: StoreId::default(),
+            created,
+        };
+        let change = |created| Change {
+            joining: new(created),
+            replaces: ReplicaId::new(2),
+        };
+        copyset.change = Some(change(false));
+        assert_eq!(joining(id, &copyset, ChunkserverId::new(2)), None);
+        let Some(Planned::Create {
+            replica, bootstrap, ..
+        }) = joining(id, &copyset, server)
+        else {
+            panic!("it must be made");
+        };
+        assert_eq!((replica.get(), bootstrap), (9, false));
+        let wanted = [1, 3, 9].map(ReplicaId::new);
+        assert_eq!(copyset.wanted_voters(), wanted.into());
+        copyset.change = Some(change(true));
+        assert_eq!(joining(id, &copyset, server), None, "not under a used id");
+        copyset.leaving.push(new(true));
+        assert_eq!(removals(id, &copyset, server).count(), 1);
+        assert_eq!(removals(id, &copyset, ChunkserverId::new(1)).count(), 0);
     }
 
     #[test]

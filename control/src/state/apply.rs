@@ -21,6 +21,8 @@ impl State {
             Command::Attach(command) => self.attach(command),
             Command::Detach(command) => self.detach(command),
             Command::ConfirmRemoval(command) => Ok(self.confirm_removal(command)),
+            Command::ReplaceReplica(command) => self.replace_replica(command),
+            Command::ConfirmChanges(command) => Ok(self.confirm_changes(command)),
         }
     }
 

@@ -38,6 +38,10 @@ pub enum Command {
     Detach(Detach),
     /// Remembers that a chunkserver freed the chunks of removed volumes.
     ConfirmRemoval(ConfirmRemoval),
+    /// Begins to put a new replica in the place of another.
+    ReplaceReplica(ReplaceReplica),
+    /// Remembers what became of replicas that replace and are replaced.
+    ConfirmChanges(ConfirmChanges),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -179,6 +183,27 @@ pub struct ConfirmRemoval {
     pub volumes: Vec<VolumeId>,
 }
 
+/// See [`Command::ReplaceReplica`]. Repeated while it is under way, it answers with the same replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplaceReplica {
+    /// Of which copyset.
+    pub copyset: CopysetId,
+    /// Whose place is taken.
+    pub replica: ReplicaId,
+    /// Where the new one is to be.
+    pub store: StoreId,
+}
+
+/// See [`Command::ConfirmChanges`]. Idempotent; what is not under way is passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmChanges {
+    /// Copysets whose voters were reported, committed, to be the wanted ones, with the replica that
+    /// joined: a later change is not meant.
+    pub changed: Vec<(CopysetId, ReplicaId)>,
+    /// Replicas that were deleted.
+    pub removed: Vec<(CopysetId, ReplicaId)>,
+}
+
 /// What a command that was carried out answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -194,6 +219,8 @@ pub enum Reply {
     Copysets(Vec<CopysetId>),
     /// Id of the volume.
     Volume(VolumeId),
+    /// Id of the replica.
+    Replica(ReplicaId),
     /// The new attachment.
     Attached {
         /// Which volume.
@@ -224,6 +251,8 @@ impl Command {
             Self::Attach(_) => "attach",
             Self::Detach(_) => "detach",
             Self::ConfirmRemoval(_) => "confirm_removal",
+            Self::ReplaceReplica(_) => "replace_replica",
+            Self::ConfirmChanges(_) => "confirm_changes",
         }
     }
 }

@@ -14,16 +14,17 @@ mod map;
 mod model;
 mod query;
 mod refusal;
+mod replace;
 mod topology;
 mod volume;
 
 pub use command::{
-    Attach, Command, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume,
-    Detach, InitCluster, Outcome, RegisterChunkserver, RemoveVolume, Reply, ResizeVolume,
-    StoreSpec,
+    Attach, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool,
+    CreateVolume, Detach, InitCluster, Outcome, RegisterChunkserver, RemoveVolume, ReplaceReplica,
+    Reply, ResizeVolume, StoreSpec,
 };
 pub use model::{
-    Attachment, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State, Store,
-    Stripe, Users, Volume,
+    Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
+    Store, Stripe, Users, Volume,
 };
 pub use refusal::Refusal;

@@ -105,6 +105,42 @@ pub struct Copyset {
     pub formed: bool,
     /// Chunks of all volumes that the maps place here.
     pub chunks: u64,
+    /// The replacement under way.
+    #[serde(default)]
+    pub change: Option<Change>,
+    /// Replicas that were replaced and whose data is still to be deleted.
+    #[serde(default)]
+    pub leaving: Vec<Replica>,
+}
+
+/// One replica takes the place of another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The new one; no voter yet, as far as is known.
+    pub joining: Replica,
+    /// The one whose place it takes.
+    pub replaces: ReplicaId,
+}
+
+impl Copyset {
+    /// Its replicas, and the one that is about to be one.
+    pub fn members(&self) -> impl Iterator<Item = &Replica> {
+        let joining = self.change.iter().map(|change| &change.joining);
+        self.replicas.iter().chain(joining)
+    }
+
+    /// Every replica that may exist anywhere.
+    pub fn placed(&self) -> impl Iterator<Item = &Replica> {
+        self.members().chain(&self.leaving)
+    }
+
+    /// The voters that it is to have.
+    #[must_use]
+    pub fn wanted_voters(&self) -> BTreeSet<ReplicaId> {
+        let replaced = self.change.as_ref().map(|change| change.replaces);
+        let members = self.members().map(|replica| replica.id);
+        members.filter(|id| Some(*id) != replaced).collect()
+    }
 }
 
 /// One placement of a copyset.

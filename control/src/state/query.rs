@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, PoolId, StoreId, VolumeId};
 
+use ogee_proto::name::Name;
+
 use super::map;
 use super::model::{Chunkserver, Cluster, Copyset, Garbage, Pool, State, Store, Volume};
 use super::refusal::Refusal;
@@ -54,6 +56,10 @@ impl State {
     /// Copysets with a replica on `chunkserver`.
     pub fn hosted(&self, chunkserver: ChunkserverId) -> impl Iterator<Item = CopysetId> + '_ {
         self.hosted.get(&chunkserver).into_iter().flatten().copied()
+    }
+
+    pub(super) fn zone_of(&self, chunkserver: ChunkserverId) -> Option<&Name> {
+        Some(&self.chunkservers.get(&chunkserver)?.zone)
     }
 
     /// Volumes in name order, after the name `after`.

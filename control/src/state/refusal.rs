@@ -1,7 +1,7 @@
 //! Why a command was not carried out.
 
 use ogee_proto::fault::Fault;
-use ogee_proto::id::{ChunkserverId, CopysetId, StoreId};
+use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use ogee_proto::name::Name;
@@ -137,6 +137,36 @@ pub enum Refusal {
         /// As asked for.
         copyset: CopysetId,
     },
+    /// The copyset has no such replica.
+    #[error("{copyset} has no replica {replica}")]
+    NoReplica {
+        /// Which copyset.
+        copyset: CopysetId,
+        /// As asked for.
+        replica: ReplicaId,
+    },
+    /// The copyset never had a leader.
+    #[error("{copyset} has not been formed yet")]
+    NotFormed {
+        /// Which.
+        copyset: CopysetId,
+    },
+    /// A replica of the copyset is being replaced.
+    #[error("{copyset} has a replacement under way")]
+    ChangeUnderWay {
+        /// Which.
+        copyset: CopysetId,
+        /// The new replica.
+        joining: ReplicaId,
+    },
+    /// The store cannot take the replica.
+    #[error("store {store} cannot take a replica of {copyset}")]
+    BadTarget {
+        /// Which.
+        copyset: CopysetId,
+        /// As asked for.
+        store: StoreId,
+    },
     /// A limit would be passed.
     #[error("more than {max} {of} are not supported")]
     Limit {
@@ -194,6 +224,10 @@ impl Refusal {
             Self::Limit { .. } => "OGEE-2019",
             Self::TextTooLong { .. } => "OGEE-2020",
             Self::NoShard { .. } => "OGEE-2021",
+            Self::NoReplica { .. } => "OGEE-2024",
+            Self::NotFormed { .. } => "OGEE-2025",
+            Self::ChangeUnderWay { .. } => "OGEE-2026",
+            Self::BadTarget { .. } => "OGEE-2027",
         }
     }
 
@@ -217,6 +251,10 @@ impl Refusal {
             Self::TextTooLong { .. } => format!("at most {TEXT_LEN_MAX} are allowed"),
             Self::PoolNotReady { .. } => {
                 "its chunkservers have not created the replicas yet, or too few are online".into()
+            }
+            Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
+            Self::BadTarget { .. } => {
+                "it is unknown, holds a replica of it, or is in the zone of another one".into()
             }
             Self::BadPlacement { .. } => {
                 "each replica needs a known store in a zone of its own".into()
@@ -247,7 +285,12 @@ impl Refusal {
                 "start it under the name it had, or format the device anew".into()
             }
             Self::ZoneChange { from, .. } => format!("start it with zone {from} again"),
-            Self::NoCopyset { .. } => "ogee copyset list".into(),
+            Self::NoCopyset { .. } => "ogee copyset ls".into(),
+            Self::NoReplica { copyset, .. } | Self::ChangeUnderWay { copyset, .. } => {
+                format!("ogee copyset show {}", copyset.get())
+            }
+            Self::NotFormed { .. } => "again in a few seconds; else ogee status".into(),
+            Self::BadTarget { .. } => "a store in a zone without a replica; ogee device ls".into(),
             Self::BadSize { .. }
             | Self::Limit { .. }
             | Self::TextTooLong { .. }

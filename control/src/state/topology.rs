@@ -221,6 +221,8 @@ impl State {
             conf_epoch: 1,
             formed: false,
             chunks: 0,
+            change: None,
+            leaving: Vec::new(),
         };
         self.copysets.insert(id, copyset);
         id
@@ -228,12 +230,11 @@ impl State {
 
     pub(super) fn confirm_replicas(&mut self, command: &ConfirmReplicas) -> Reply {
         for (copyset, replica) in &command.created {
-            let replicas = self
-                .copysets
-                .get_mut(copyset)
-                .into_iter()
-                .flat_map(|c| &mut c.replicas);
-            for found in replicas.filter(|r| r.id == *replica) {
+            let found = self.copysets.get_mut(copyset).into_iter().flat_map(|c| {
+                let joining = c.change.iter_mut().map(|change| &mut change.joining);
+                c.replicas.iter_mut().chain(joining)
+            });
+            for found in found.filter(|r| r.id == *replica) {
                 found.created = true;
             }
         }

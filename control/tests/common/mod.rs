@@ -18,7 +18,7 @@ use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::volumes_client::VolumesClient;
 use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, CreateVolumeRequest, Empty, HeartbeatRequest,
-    HeartbeatResponse, RegisterRequest, ReplicaReport, StoreReport, VolumeName,
+    HeartbeatResponse, RegisterRequest, ReplicaName, ReplicaReport, StoreReport, VolumeName,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
@@ -94,11 +94,13 @@ pub fn new_volume(name: &str, size: u64) -> CreateVolumeRequest {
 }
 
 /// A replica as the chunkserver holds it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Held {
     pub replica: u64,
     pub leader: u64,
     pub term: u64,
+    pub voters: Vec<u64>,
+    pub state: &'static str,
 }
 
 /// A chunkserver seen from outside.
@@ -109,6 +111,8 @@ pub struct Chunkserver {
     pub replicas: BTreeMap<u32, Held>,
     pub bootstrapped: Vec<u32>,
     pub removed: Vec<u64>,
+    pub replicas_removed: Vec<ReplicaName>,
+    pub changes: u32,
     pub store_state: &'static str,
     registration: RegisterRequest,
     client: ChunkserversClient<Channel>,
@@ -154,6 +158,8 @@ impl Chunkserver {
             replicas: BTreeMap::new(),
             bootstrapped: Vec::new(),
             removed: Vec::new(),
+            replicas_removed: Vec::new(),
+            changes: 0,
             store_state: "ok",
             registration,
             client,
@@ -169,6 +175,8 @@ impl Chunkserver {
             term: held.term,
             applied: 5,
             last_log: 6,
+            voters: held.voters.clone(),
+            state: held.state.into(),
             ..ReplicaReport::default()
         });
         let mut stores = self.registration.stores.clone();
@@ -182,6 +190,7 @@ impl Chunkserver {
             replicas: replicas.collect(),
             endpoints: self.registration.endpoints.clone(),
             volumes_removed: self.removed.clone(),
+            replicas_removed: std::mem::take(&mut self.replicas_removed),
         };
         let response = self
             .client
@@ -206,6 +215,8 @@ impl Chunkserver {
                     replica: order.replica,
                     leader: copyset.replicas[0].id,
                     term: 1,
+                    voters: Vec::new(),
+                    state: "ok",
                 };
                 self.replicas.insert(copyset.id, held);
             }
@@ -215,7 +226,23 @@ impl Chunkserver {
                 held.term = order.term + 1;
             }
             What::RemoveChunks(order) => self.removed.push(order.volume),
-            What::RemoveReplica(order) => panic!("nobody asked for {order:?}"),
+            What::ChangeMembers(order) => {
+                let copyset = order.copyset.expect("a change says of which copyset");
+                let held = self.replicas.get_mut(&copyset.id).expect("it leads");
+                assert_eq!(held.leader, held.replica, "only to the leader");
+                held.voters = order.voters;
+                self.changes += 1;
+            }
+            What::RemoveReplica(order) => {
+                let held = self.replicas.get(&order.copyset);
+                if held.is_some_and(|held| held.replica == order.replica) {
+                    self.replicas.remove(&order.copyset);
+                }
+                self.replicas_removed.push(ReplicaName {
+                    copyset: order.copyset,
+                    replica: order.replica,
+                });
+            }
         }
     }
 }

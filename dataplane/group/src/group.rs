@@ -109,7 +109,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    const fn of(status: Status) -> Self {
+    pub(crate) const fn of(status: Status) -> Self {
         Self { status, hint: None }
     }
 }
@@ -432,7 +432,10 @@ impl Group {
             .is_some_and(|applied| applied.leader_id.term == term)
     }
 
-    fn refused(&self, error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Refused {
+    pub(crate) fn refused(
+        &self,
+        error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+    ) -> Refused {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => forward(&to),
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
@@ -582,36 +585,14 @@ impl Group {
         let heard = heard.copied().flatten().is_some_and(|sent| {
             ogee_runtime::now() < sent.into_inner().into_inner() + self.inner.config.election_min
         });
+        let votes = metrics
+            .membership_config
+            .voter_ids()
+            .any(|id| id == to.get());
         metrics.state == ServerState::Leader
+            && votes
             && heard
             && lag.is_some_and(|lag| lag <= TRANSFER_LAG_MAX)
-    }
-
-    /// Makes `members` the group's voters, one safe step at a time; new ones learn first.
-    ///
-    /// # Errors
-    /// The outcome: who leads instead, or that the change was refused.
-    pub async fn change_members(
-        &self,
-        members: BTreeMap<ReplicaId, ReplicaNode>,
-    ) -> Result<(), Outcome> {
-        self.touch_and_lead().await;
-        let current: Vec<u64> = self.inner.raft.voter_ids().collect();
-        let voters = members
-            .keys()
-            .map(|id| id.get())
-            .collect::<std::collections::BTreeSet<_>>();
-        for (id, node) in members {
-            if current.contains(&id.get()) {
-                continue;
-            }
-            let added = self.inner.raft.add_learner(id.get(), node, true).await;
-            added.map_err(|error| self.refused(error).outcome())?;
-        }
-        let changed = self.inner.raft.change_membership(voters, false).await;
-        changed
-            .map(drop)
-            .map_err(|error| self.refused(error).outcome())
     }
 
     /// How the group stands.
@@ -639,12 +620,6 @@ impl Group {
             is_quiet: self.phase() != Phase::Awake,
             is_installing: self.inner.replica.is_fuzzy(),
         }
-    }
-
-    /// The current voters.
-    #[must_use]
-    pub fn voters(&self) -> Vec<ReplicaId> {
-        self.inner.raft.voter_ids().map(ReplicaId::new).collect()
     }
 
     /// Whether the volume's removal was applied here.
@@ -752,14 +727,15 @@ pub fn command(head: CommandHead, payload: ogee_runtime::Payload, crc: u32) -> C
     Command { head, payload }
 }
 
-enum Refused {
+/// Why a proposal was not taken.
+pub(crate) enum Refused {
     /// The lease was not valid: shortly after an election it will be.
     Again,
     Final(Outcome),
 }
 
 impl Refused {
-    const fn outcome(self) -> Outcome {
+    pub(crate) const fn outcome(self) -> Outcome {
         match self {
             Self::Again => Outcome::of(Status::Retry),
             Self::Final(outcome) => outcome,

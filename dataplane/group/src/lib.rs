@@ -10,7 +10,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `group` | requests in, outcomes out; membership, transfer, reports |
+//! | `group`, `members` | requests in, outcomes out; transfer, reports; who belongs to it |
 //! | `command`, `session`, `overlay`, `state` | the replicated state and how entries change it |
 //! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
 //! | `read`, `digest` | reading it |
@@ -46,6 +46,7 @@ mod linearizer;
 mod log_store;
 mod looks;
 mod machine;
+mod members;
 mod mend;
 mod metrics;
 mod network;

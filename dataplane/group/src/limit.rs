@@ -21,6 +21,8 @@ pub const APPEND_REPLIES_MAX: usize = 2 * APPEND_WINDOW;
 pub const TRANSFER_LAG_MAX: u64 = 2 * APPEND_WINDOW as u64;
 /// Quiet groups of one beat; more go in several. Bounds its meta to 144 KiB.
 pub const BEATS_MAX: usize = 4096;
+/// Entries that a new replica may lack when it becomes a voter: it has them before it is missed.
+pub const PROMOTE_LAG_MAX: u64 = APPEND_ENTRIES_MAX as u64;
 /// Encoded length of a command's head in a log record.
 pub const COMMAND_HEAD_LEN: usize = 66;
 /// Free room below which a log is not kept for a replica that is being copied to.

@@ -16,13 +16,16 @@ use crate::peers::PeerBook;
 use crate::replica::Replica;
 use crate::types::RaftMembership;
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use ogee_log::{Completion, Damage, LogError};
 use ogee_proto::id::{ClientId, CopysetId, Epoch, LogIndex, ReplicaId, RequestId, Term};
 use ogee_proto::wire::{FrameHeader, FrameKind, Reader, Status};
+use ogee_runtime::channel::Notify;
 use ogee_transport::Frame;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 
 /// How a damaged replica stands.
@@ -39,6 +42,7 @@ pub struct Mender {
     replica: Rc<Replica>,
     peers: Rc<PeerBook>,
     state: Cell<MendState>,
+    stop: Notify,
 }
 
 /// What came of asking everybody once.
@@ -67,6 +71,7 @@ impl Mender {
             replica,
             peers: params.peers.clone(),
             state: Cell::new(MendState::Repairing),
+            stop: Notify::new(),
         }))
     }
 
@@ -84,9 +89,17 @@ impl Mender {
                  have given it what is lost"
             );
         }
-        let done = match self.replica.purge_to_checkpoint().await {
-            Ok(()) => self.replica.mend(&self.peers).await,
-            Err(error) => Err(error),
+        let repair = async {
+            self.replica.purge_to_checkpoint().await?;
+            self.replica.mend(&self.peers).await
+        };
+        let done = match select(pin!(repair), pin!(self.stop.notified())).await {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => Err(GroupError::Stopped {
+                copyset,
+                replica: self.replica.id,
+                reason: "it was removed".into(),
+            }),
         };
         match &done {
             Ok(()) => {
@@ -98,6 +111,11 @@ impl Mender {
             }
         }
         done
+    }
+
+    /// Ends the repair: the replica is removed.
+    pub fn stop(&self) {
+        self.stop.notify_all();
     }
 
     /// The group.

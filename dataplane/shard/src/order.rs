@@ -2,7 +2,7 @@
 
 use crate::error::ShardError;
 use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, ReplicaNode};
-use ogee_proto::id::{CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::id::{CopysetId, ReplicaId, StoreId, Term, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Endpoint;
 use std::collections::BTreeMap;
@@ -16,6 +16,15 @@ pub(crate) enum ShardOrder {
         replica: ReplicaId,
         store: StoreId,
         bootstrap: Option<BTreeMap<ReplicaId, ReplicaNode>>,
+        /// Deleted first, if the store holds it and it cannot be opened.
+        replaces: Option<ReplicaId>,
+    },
+    /// Make these the voters, if this shard leads in this term.
+    ChangeMembers(ChangeMembers),
+    /// Delete a replica that is no member any more.
+    RemoveReplica {
+        copyset: CopysetId,
+        replica: ReplicaId,
     },
     /// Where replicas are now.
     Learn(Vec<(ReplicaId, Endpoint)>),
@@ -30,6 +39,16 @@ pub(crate) enum ShardOrder {
     Report,
     /// Hand leaders over, make a last checkpoint, end.
     Stop,
+}
+
+/// See [`ShardOrder::ChangeMembers`].
+#[derive(Clone, Debug)]
+pub(crate) struct ChangeMembers {
+    pub(crate) copyset: CopysetId,
+    pub(crate) members: BTreeMap<ReplicaId, ReplicaNode>,
+    pub(crate) term: Term,
+    /// Of the configuration that is wanted: an order of an earlier one is void.
+    pub(crate) conf_epoch: u64,
 }
 
 /// From a shard to the control thread.
@@ -71,9 +90,9 @@ pub struct ReplicaStatus {
     pub group: GroupReport,
     /// Its store.
     pub store: StoreId,
-    /// Current voters.
+    /// Voters as committed; none while they change.
     pub voters: Vec<ReplicaId>,
-    /// `ok`, `failed`, `damaged` (its log is being repaired) or `needs replacing`.
+    /// `ok`, `failed`, `repairing` (its log, from the others) or `damaged` beyond that.
     pub state: &'static str,
 }
 
@@ -88,6 +107,8 @@ pub struct ShardReport {
     pub replicas: Vec<ReplicaStatus>,
     /// Removed volumes of which nothing is left here.
     pub volumes_removed: Vec<VolumeId>,
+    /// Replicas that were to be deleted and are.
+    pub replicas_removed: Vec<(CopysetId, ReplicaId)>,
     /// Its counters.
     pub metrics: ShardMetrics,
 }

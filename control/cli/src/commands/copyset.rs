@@ -5,7 +5,7 @@ use super::digest::{self, Compared, DigestError, Holdings};
 use crate::args::{CopysetCommand, Format};
 use crate::error::{CliError, Exit, chain};
 use crate::output::print;
-use ogee_proto::service::{CopysetInfo, TransferLeaderRequest};
+use ogee_proto::service::{CopysetInfo, ReplaceReplicaRequest, ReplicaInfo, TransferLeaderRequest};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -17,6 +17,8 @@ pub(crate) fn run(
     match what {
         CopysetCommand::Ls => list(format, &all(mds)?),
         CopysetCommand::Check { id } => return check(mds, id, format),
+        CopysetCommand::Show { id } => show(format, &one(mds, id)?),
+        CopysetCommand::Replace { id, replica, to } => replace(mds, format, (id, replica), to)?,
         CopysetCommand::TransferLeader { id, to } => transfer(mds, id, &to)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -38,27 +40,14 @@ fn one(mds: &[String], id: u32) -> Result<CopysetInfo, CliError> {
 }
 
 fn list(format: Format, copysets: &[CopysetInfo]) {
-    let json = copysets.iter().map(|copyset| {
-        let replicas = copyset.replicas.iter().map(|replica| {
-            json!({
-                "id": replica.id, "chunkserver": replica.chunkserver_name, "zone": replica.zone,
-                "endpoint": replica.endpoint, "online": replica.online,
-                "applied": replica.applied, "last_log": replica.last_log,
-                "leader": replica.id == copyset.leader_replica,
-            })
-        });
-        json!({
-            "id": copyset.id, "pool": copyset.pool, "term": copyset.term,
-            "formed": copyset.formed, "replicas": replicas.collect::<Vec<_>>(),
-        })
-    });
+    let json = copysets.iter().map(copyset_json);
     let json = json!({"copysets": json.collect::<Vec<_>>()});
     let rows = copysets.iter().map(|copyset| {
         let leader = copyset
             .replicas
             .iter()
             .find(|r| r.id == copyset.leader_replica);
-        let replicas = copyset.replicas.iter().map(|r| r.chunkserver_name.as_str());
+        let replicas = copyset.replicas.iter().map(short);
         vec![
             copyset.id.to_string(),
             copyset.pool.clone(),
@@ -75,6 +64,98 @@ fn list(format: Format, copysets: &[CopysetInfo]) {
         &["COPYSET", "POOL", "LEADER", "TERM", "REPLICAS"],
         rows.collect(),
     );
+}
+
+fn copyset_json(copyset: &CopysetInfo) -> Value {
+    let replicas = copyset.replicas.iter().chain(&copyset.leaving);
+    let replicas = replicas.map(|replica| {
+        json!({
+            "id": replica.id, "chunkserver": replica.chunkserver_name, "zone": replica.zone,
+            "store": replica.store, "endpoint": replica.endpoint, "online": replica.online,
+            "role": replica.role, "state": replica.state,
+            "applied": replica.applied, "last_log": replica.last_log,
+            "leader": replica.id == copyset.leader_replica,
+        })
+    });
+    json!({
+        "id": copyset.id, "pool": copyset.pool, "term": copyset.term,
+        "formed": copyset.formed, "replicas": replicas.collect::<Vec<_>>(),
+    })
+}
+
+/// Its chunkserver, and what is not as it should be.
+fn short(replica: &ReplicaInfo) -> String {
+    let name = &replica.chunkserver_name;
+    match (replica.role.as_str(), replica.state.as_str()) {
+        ("voter", "ok") => name.clone(),
+        ("voter", state) => format!("{name}({state})"),
+        (role, "ok") => format!("{name}({role})"),
+        (role, state) => format!("{name}({role}, {state})"),
+    }
+}
+
+fn show(format: Format, copyset: &CopysetInfo) {
+    let replicas = copyset.replicas.iter().chain(&copyset.leaving);
+    let rows = replicas.map(|replica| {
+        let leads = replica.id == copyset.leader_replica;
+        let role = if leads { "leader" } else { &replica.role };
+        vec![
+            replica.id.to_string(),
+            replica.chunkserver_name.clone(),
+            replica.zone.clone(),
+            replica.store.clone(),
+            role.to_owned(),
+            replica.state.clone(),
+            replica.applied.to_string(),
+            replica.last_log.to_string(),
+        ]
+    });
+    print(
+        format,
+        &copyset_json(copyset),
+        &[
+            "REPLICA",
+            "CHUNKSERVER",
+            "ZONE",
+            "STORE",
+            "ROLE",
+            "STATE",
+            "APPLIED",
+            "LAST LOG",
+        ],
+        rows.collect(),
+    );
+}
+
+fn replace(
+    mds: &[String],
+    format: Format,
+    (copyset, replica): (u32, u64),
+    to: String,
+) -> Result<(), CliError> {
+    let doing = format!("cannot replace replica {replica} of copyset {copyset}");
+    let request = ReplaceReplicaRequest {
+        copyset,
+        replica,
+        to,
+    };
+    let made = ask(mds, &doing, async |client| {
+        client.replace_replica(request.clone()).await
+    })?;
+    let json = json!({"copyset": copyset, "replica": made.replica, "store": made.store});
+    let row = vec![
+        copyset.to_string(),
+        replica.to_string(),
+        made.replica.to_string(),
+        made.store,
+    ];
+    print(
+        format,
+        &json,
+        &["COPYSET", "REPLACED", "NEW REPLICA", "STORE"],
+        vec![row],
+    );
+    Ok(())
 }
 
 fn transfer(mds: &[String], id: u32, to: &str) -> Result<(), CliError> {

@@ -8,7 +8,8 @@ use super::error::ControlError;
 use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, Empty, ListCopysetsResponse, ListDevicesResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, TransferLeaderRequest,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -55,6 +56,8 @@ calls! {
     create_pool(CreatePoolRequest) -> PoolInfo, Never;
     /// Asks for another leader of a copyset.
     transfer_leader(TransferLeaderRequest) -> Empty, Freely;
+    /// Asks for a new replica in the place of another.
+    replace_replica(ReplaceReplicaRequest) -> ReplaceReplicaResponse, Freely;
 }
 
 lists! {

@@ -1,6 +1,8 @@
 //! Leaders and voters change while clients write.
 
-use crate::common::{Cluster, Disk, Node, pause, run, until};
+use crate::common::{COPYSET, Cluster, Disk, Node, pause, run, until};
+use ogee_device::Survivors;
+use ogee_group::Group;
 use ogee_proto::id::ReplicaId;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -152,5 +154,120 @@ fn the_leader_itself_may_be_replaced() {
         disk.check().await;
         cluster.settle().await;
         cluster.agreed_digest().await;
+    });
+}
+
+/// A device that was wiped comes back as a new replica: the copyset never misses the old id's vote,
+/// and the new one learns everything, here by a copy since the log is purged.
+#[test]
+fn a_wiped_follower_is_replaced_by_a_new_replica() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let writing = Writing::start(&cluster, 1).await;
+        writing.go_on().await;
+        cluster.settle().await;
+        let wiped = cluster.followers().await[0].replica;
+        drop(cluster.stop(wiped).await);
+        writing.go_on().await;
+        cluster.checkpoint().await;
+        writing.go_on().await;
+        cluster.checkpoint().await;
+        let new = ReplicaId::new(4);
+        let node = cluster.add(new).await;
+        let mut voters: Vec<ReplicaId> = [1, 2, 3].map(ReplicaId::new).into();
+        voters.retain(|replica| *replica != wiped);
+        voters.push(new);
+        cluster.change_members(&voters).await;
+        // Again, as an order that comes twice: nothing happens.
+        let index = cluster.leader().await.group.report().last_log;
+        cluster.change_members(&voters).await;
+        writing.go_on().await;
+        let disk = writing.end().await;
+        until(|| node.group.voters() == voters).await;
+        assert!(cluster.leader().await.group.report().last_log >= index);
+        until(|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(new).await;
+        disk.check().await;
+    });
+}
+
+/// Its vote, log and blocks are gone, durably, and what they took is free; another replica of the
+/// group, or the same order again, is left alone.
+#[test]
+fn a_removed_replica_is_deleted_only_under_its_own_id() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 64, 100).await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let leaving = cluster.followers().await[0].clone();
+        let mut voters: Vec<ReplicaId> = [1, 2, 3].map(ReplicaId::new).into();
+        voters.retain(|replica| *replica != leaving.replica);
+        cluster.change_members(&voters).await;
+        assert!(leaving.store.used().get() > 0);
+        let other = (COPYSET, ReplicaId::new(77));
+        let (store, log) = (leaving.store.clone(), leaving.log.clone());
+        Group::remove(&store, &log, other, None)
+            .await
+            .expect("left alone");
+        assert_eq!(
+            Group::find(&store, COPYSET).expect("readable"),
+            Some(leaving.replica)
+        );
+        assert!(log.groups().contains(&COPYSET));
+
+        let id = (COPYSET, leaving.replica);
+        leaving.keeper.remove(COPYSET);
+        let running = Some(leaving.group.clone());
+        Group::remove(&store, &log, id, running)
+            .await
+            .expect("removed");
+        Group::remove(&store, &log, id, None).await.expect("again");
+        assert_eq!(store.used().get(), 0);
+        let replica = leaving.replica;
+        drop(leaving);
+        let medium = cluster.crash(replica, Survivors::None).await;
+        let (store, log) = medium.open().await;
+        assert_eq!(Group::find(&store, COPYSET).expect("readable"), None);
+        assert_eq!(store.chunks(COPYSET), []);
+        assert!(!log.groups().contains(&COPYSET));
+        disk.write(0, 0, 2, 500).await;
+        disk.check().await;
+    });
+}
+
+/// A leader that is deposed in the middle leaves a learner, or two sets of voters; the next one, asked
+/// the same, goes on from there.
+#[test]
+fn a_change_of_members_goes_on_under_the_next_leader() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let writing = Writing::start(&cluster, 1).await;
+        let new = ReplicaId::new(4);
+        cluster.add(new).await;
+        let leaving = cluster.followers().await[1].replica;
+        let mut voters: Vec<ReplicaId> = [1, 2, 3].map(ReplicaId::new).into();
+        voters.retain(|replica| *replica != leaving);
+        voters.push(new);
+        let (asking, wanted) = (cluster.clone(), voters.clone());
+        let change = ogee_runtime::spawn(async move { asking.change_members(&wanted).await });
+        for round in 0..4u64 {
+            let target = voters[usize::try_from(round % 2).expect("small")];
+            cluster.transfer_to(target).await;
+        }
+        change.await.expect("it ends");
+        writing.go_on().await;
+        let disk = writing.end().await;
+        // Nobody tells a removed replica anything more.
+        drop(cluster.stop(leaving).await);
+        cluster.settle().await;
+        for node in cluster.nodes() {
+            until(|| node.group.voters() == voters).await;
+        }
+        cluster.agreed_digest().await;
+        disk.check().await;
     });
 }

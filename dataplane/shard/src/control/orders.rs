@@ -1,8 +1,9 @@
 //! Heartbeat answers → shards' orders.
 
-use crate::order::ShardOrder;
+use crate::order::{ChangeMembers, ShardOrder};
 use ogee_group::ReplicaNode;
-use ogee_proto::id::{CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::id::{CopysetId, ReplicaId, StoreId, Term, VolumeId};
+use ogee_proto::service as proto;
 use ogee_proto::service::order::What;
 use ogee_proto::service::{CopysetInfo, CreateReplica, HeartbeatResponse};
 use ogee_transport::Endpoint;
@@ -31,12 +32,13 @@ pub(super) fn orders(
                 let copysets = remove.copysets.into_iter().map(CopysetId::new).collect();
                 orders.push((None, ShardOrder::RemoveVolume { volume, copysets }));
             }
+            Some(What::ChangeMembers(change)) => {
+                orders.extend(change_members(change).map(|order| (None, order)));
+            }
             Some(What::RemoveReplica(remove)) => {
-                tracing::warn!(
-                    copyset = remove.copyset,
-                    replica = remove.replica,
-                    "the MDS asks to remove a replica, which this version cannot do"
-                );
+                let copyset = CopysetId::new(remove.copyset);
+                let replica = ReplicaId::new(remove.replica);
+                orders.push((None, ShardOrder::RemoveReplica { copyset, replica }));
             }
             None => tracing::warn!(
                 order = order.id,
@@ -62,9 +64,20 @@ fn create_replica(
     let copyset = create.copyset?;
     let store = StoreId::new(create.store.parse().ok()?);
     let shard = shard_of(store)?;
-    let members: BTreeMap<_, _> = copyset
-        .replicas
-        .iter()
+    let members = members(&copyset);
+    let order = ShardOrder::CreateReplica {
+        copyset: CopysetId::new(copyset.id),
+        replica: ReplicaId::new(create.replica),
+        store,
+        bootstrap: create.bootstrap.then_some(members),
+        replaces: Some(ReplicaId::new(create.replaces)).filter(|id| id.get() != 0),
+    };
+    Some((Some(shard), order))
+}
+
+fn members(copyset: &CopysetInfo) -> BTreeMap<ReplicaId, ReplicaNode> {
+    let replicas = copyset.replicas.iter();
+    replicas
         .map(|replica| {
             let node = ReplicaNode {
                 chunkserver: replica.chunkserver,
@@ -72,12 +85,20 @@ fn create_replica(
             };
             (ReplicaId::new(replica.id), node)
         })
-        .collect();
-    let order = ShardOrder::CreateReplica {
-        copyset: CopysetId::new(copyset.id),
-        replica: ReplicaId::new(create.replica),
-        store,
-        bootstrap: create.bootstrap.then_some(members),
-    };
-    Some((Some(shard), order))
+        .collect()
+}
+
+/// None if it names a voter that it does not describe.
+fn change_members(change: proto::ChangeMembers) -> Option<ShardOrder> {
+    let copyset = change.copyset?;
+    let mut members = members(&copyset);
+    members.retain(|id, _| change.voters.contains(&id.get()));
+    (members.len() == change.voters.len() && !members.is_empty()).then_some(
+        ShardOrder::ChangeMembers(ChangeMembers {
+            copyset: CopysetId::new(copyset.id),
+            members,
+            term: Term::new(change.term),
+            conf_epoch: change.conf_epoch,
+        }),
+    )
 }

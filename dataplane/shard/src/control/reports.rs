@@ -1,7 +1,9 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{ReplicaStatus, ShardReport, StoreStatus};
-use ogee_proto::service::{ReplicaReport, StoreReport};
+use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_proto::service::{ReplicaName, ReplicaReport, StoreReport};
+use std::collections::BTreeMap;
 
 pub(super) fn store(status: &StoreStatus) -> StoreReport {
     StoreReport {
@@ -30,11 +32,30 @@ pub(super) fn replicas(reports: &[ShardReport]) -> Vec<ReplicaReport> {
         .collect()
 }
 
+/// `installing`, or what the shard says.
 const fn state(status: &ReplicaStatus) -> &'static str {
     match (status.group.is_running, status.group.is_installing) {
         (true, true) => "installing",
         _ => status.state,
     }
+}
+
+/// Replicas that were deleted.
+pub(super) fn replicas_removed(reports: &[ShardReport]) -> Vec<ReplicaName> {
+    // Every shard is asked: only together do they know that none of their stores holds it.
+    let mut shards: BTreeMap<(CopysetId, ReplicaId), usize> = BTreeMap::new();
+    for name in reports.iter().flat_map(|report| &report.replicas_removed) {
+        *shards.entry(*name).or_default() += 1;
+    }
+    let everywhere = shards
+        .into_iter()
+        .filter(|(_, count)| *count == reports.len());
+    everywhere
+        .map(|((copyset, replica), _)| ReplicaName {
+            copyset: copyset.get(),
+            replica: replica.get(),
+        })
+        .collect()
 }
 
 fn replica(status: &ReplicaStatus) -> ReplicaReport {

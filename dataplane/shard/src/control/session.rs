@@ -240,6 +240,17 @@ impl Shards {
                         .await;
                 }
             }
+            (None, ShardOrder::ChangeMembers(change)) => {
+                for orders in &self.orders {
+                    let _ = orders.send(ShardOrder::ChangeMembers(change.clone())).await;
+                }
+            }
+            (None, ShardOrder::RemoveReplica { copyset, replica }) => {
+                for orders in &self.orders {
+                    let order = ShardOrder::RemoveReplica { copyset, replica };
+                    let _ = orders.send(order).await;
+                }
+            }
             (None, order) => tracing::error!(?order, "an order without a shard"),
         }
     }
@@ -348,5 +359,9 @@ fn heartbeat(
         replicas: reports::replicas(reports),
         endpoints: config.listen.iter().map(ToString::to_string).collect(),
         volumes_removed: everywhere.map(|(volume, _)| volume).collect(),
+        replicas_removed: match reports.len() == config.listen.len() {
+            true => reports::replicas_removed(reports),
+            false => Vec::new(),
+        },
     }
 }

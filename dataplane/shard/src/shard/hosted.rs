@@ -21,6 +21,15 @@ pub(super) struct Damaged {
     pub(super) store: StoreId,
 }
 
+/// A replica that a store holds and that is not served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broken {
+    pub(super) replica: ReplicaId,
+    pub(super) store: StoreId,
+    /// `damaged` or `failed`.
+    pub(super) state: &'static str,
+}
+
 impl Shard {
     /// The group of a copyset, if it is hosted here.
     pub(super) fn group(&self, copyset: CopysetId) -> Option<Group> {
@@ -53,6 +62,7 @@ impl Shard {
             for copyset in open.store.groups().iter().map(|group| group.copyset) {
                 if let Err(error) = self.open_or_mend(open, copyset).await {
                     tracing::error!(%copyset, %error, "the replica is out of service");
+                    self.note_broken(copyset, open, "damaged");
                 }
             }
         }
@@ -89,6 +99,20 @@ impl Shard {
         };
         if let Err(error) = self.open_group(open, copyset).await {
             tracing::error!(%copyset, %error, "the replica is out of service");
+            self.note_broken(copyset, open, "damaged");
+        }
+    }
+
+    /// Takes note of a replica that cannot be served, so that the MDS hears of it.
+    pub(super) fn note_broken(&self, copyset: CopysetId, open: &OpenStore, state: &'static str) {
+        // One whose id cannot be read is not known by it: the MDS misses it.
+        if let Ok(Some(replica)) = Group::find(&open.store, copyset) {
+            let broken = Broken {
+                replica,
+                store: open.id(),
+                state,
+            };
+            self.broken.borrow_mut().insert(copyset, broken);
         }
     }
 
@@ -123,6 +147,7 @@ impl Shard {
         replica: ReplicaId,
         store: StoreId,
         bootstrap: Option<BTreeMap<ReplicaId, ReplicaNode>>,
+        replaces: Option<ReplicaId>,
     ) -> Result<(), ShardError> {
         let group = match self.group(copyset) {
             Some(group) if group.replica_id() == replica => group,
@@ -147,6 +172,10 @@ impl Shard {
                     return Ok(());
                 };
                 tracing::info!(%copyset, %replica, %store, "creating a replica");
+                if let Some(old) = replaces {
+                    Group::remove(&open.store, &open.log, (copyset, old), None).await?;
+                    self.broken.borrow_mut().remove(&copyset);
+                }
                 Group::create(&open.store, copyset, replica).await?;
                 self.open_group(open, copyset).await?
             }

@@ -107,13 +107,18 @@ async fn obey(
                 replica,
                 store,
                 bootstrap,
+                replaces,
             } => {
                 let made = shard
-                    .create_replica(copyset, replica, store, bootstrap)
+                    .create_replica(copyset, replica, store, bootstrap, replaces)
                     .await;
                 if let Err(error) = made {
                     tracing::error!(%copyset, %replica, %error, "cannot create the replica");
                 }
+            }
+            ShardOrder::ChangeMembers(change) => shard.change_members(change),
+            ShardOrder::RemoveReplica { copyset, replica } => {
+                shard.remove_replica(copyset, replica);
             }
             ShardOrder::Transfer { copyset, to } => transfer(shard, copyset, to).await,
             ShardOrder::RemoveVolume { volume, copysets } => {
@@ -152,6 +157,7 @@ impl Shard {
                 {
                     tracing::error!(store = %open.id(), copyset = %hosted.group.copyset(),
                         "the store has failed: the replica is out of service");
+                    self.note_broken(hosted.group.copyset(), open, "failed");
                     open.keeper.remove(hosted.group.copyset());
                     drop(ogee_runtime::spawn(
                         async move { hosted.group.shutdown().await },

@@ -10,6 +10,7 @@ mod admin;
 mod admission;
 mod hosted;
 mod life;
+mod members;
 mod report;
 mod request;
 mod stores;
@@ -18,7 +19,8 @@ pub(crate) use life::{ShardSetup, run};
 
 use crate::limit::ADMITTED_BYTES_MAX;
 use admission::Admission;
-use hosted::{Damaged, Hosted};
+use hosted::{Broken, Damaged, Hosted};
+use members::Changes;
 use ogee_group::{CopyBudget, GroupConfig, GroupMetrics, PeerBook, Watch};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
@@ -45,6 +47,10 @@ pub(crate) struct Shard {
     raft_admission: Semaphore,
     /// Requests refused for want of admission.
     throttled: Cell<u64>,
+    /// Replicas that cannot be served, and why, in a word for the MDS.
+    broken: RefCell<BTreeMap<CopysetId, Broken>>,
+    /// What is done about orders to change members and to delete replicas.
+    changes: Changes,
     /// Removed volumes whose chunks are being given back, and where.
     removing: RefCell<BTreeMap<VolumeId, BTreeSet<CopysetId>>>,
 }
@@ -64,6 +70,8 @@ impl Shard {
             admission: Admission::new(),
             raft_admission: Semaphore::new(ADMITTED_BYTES_MAX),
             throttled: Cell::new(0),
+            broken: RefCell::default(),
+            changes: Changes::default(),
             removing: RefCell::default(),
         }
     }

@@ -3,8 +3,8 @@
 use super::Shard;
 use super::stores::OpenStore;
 use crate::order::{ReplicaStatus, ShardMetrics, ShardReport, StoreStatus};
-use ogee_group::{KeeperMetrics, MendState};
-use ogee_proto::id::VolumeId;
+use ogee_group::{GroupReport, KeeperMetrics, MendState};
+use ogee_proto::id::{LogId, Term, VolumeId};
 
 /// Everything.
 pub(super) fn report(shard: &Shard) -> ShardReport {
@@ -13,6 +13,7 @@ pub(super) fn report(shard: &Shard) -> ShardReport {
         stores: stores(shard),
         replicas: replicas(shard),
         volumes_removed: volumes_removed(shard),
+        replicas_removed: shard.changes.take_removed(),
         metrics: metrics(shard),
     }
 }
@@ -54,11 +55,29 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         store: damaged.store,
         voters: Vec::new(),
         state: match damaged.mender.state() {
-            MendState::Repairing => "damaged",
-            MendState::NeedsReplacing => "needs replacing",
+            MendState::Repairing => "repairing",
+            MendState::NeedsReplacing => "damaged",
         },
     });
-    status.chain(damaged).collect()
+    let broken = shard.broken.borrow();
+    let broken = broken.iter().map(|(copyset, broken)| ReplicaStatus {
+        group: GroupReport {
+            copyset: *copyset,
+            replica: broken.replica,
+            leader: None,
+            is_leader: false,
+            term: Term::default(),
+            applied: LogId::default(),
+            last_log: 0,
+            is_running: false,
+            is_installing: false,
+            is_quiet: false,
+        },
+        store: broken.store,
+        voters: Vec::new(),
+        state: broken.state,
+    });
+    status.chain(damaged).chain(broken).collect()
 }
 
 /// Volumes of which nothing is left in any of the copysets named and hosted here. Told once: if that

@@ -103,6 +103,14 @@ impl Medium {
             control,
         }
     }
+
+    /// Opens store and log alone.
+    pub async fn open(&self) -> (Store, Log) {
+        let store = Store::open(&self.device).await.expect("the store opens");
+        let (region, options) = log_of(&store);
+        let log = Log::open(&self.device, region, options).await;
+        (store, log.expect("the log opens"))
+    }
 }
 
 fn log_of(store: &Store) -> (LogRegion, LogOptions) {

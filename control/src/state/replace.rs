@@ -1,0 +1,134 @@
+//! One replica in the place of another.
+//!
+//! The new replica has an id of its own: an empty one under a used id would have forgotten its vote.
+//! It counts as one of the copyset's from when its voters are known to be committed; from then on the
+//! old one is garbage, and its id stays known until it was deleted, so that it can be told so.
+
+use std::collections::BTreeSet;
+
+use ogee_proto::id::{CopysetId, ReplicaId};
+
+use super::command::{ConfirmChanges, Outcome, ReplaceReplica, Reply};
+use super::model::{Change, Copyset, Replica, State};
+use super::refusal::Refusal;
+use super::topology::check_count;
+use crate::limit::LEAVING_MAX;
+
+impl State {
+    pub(super) fn replace_replica(&mut self, command: &ReplaceReplica) -> Outcome {
+        let id = command.copyset;
+        let copyset = self.copysets.get(&id);
+        let copyset = copyset.ok_or(Refusal::NoCopyset { copyset: id })?;
+        if let Some(change) = &copyset.change {
+            let is_same =
+                change.replaces == command.replica && change.joining.store == command.store;
+            return match is_same {
+                true => Ok(Reply::Replica(change.joining.id)),
+                false => Err(Refusal::ChangeUnderWay {
+                    copyset: id,
+                    joining: change.joining.id,
+                }),
+            };
+        }
+        self.check_replacement(command, copyset)?;
+        let Some(store) = self.stores.get(&command.store) else {
+            return Err(Refusal::BadPlacement { at: 0 });
+        };
+        self.issued.replica += 1;
+        let joining = Replica {
+            id: ReplicaId::new(self.issued.replica),
+            chunkserver: store.chunkserver,
+            store: command.store,
+            created: false,
+        };
+        let (new, server) = (joining.id, joining.chunkserver);
+        self.hosted.entry(server).or_default().insert(id);
+        if let Some(copyset) = self.copysets.get_mut(&id) {
+            copyset.conf_epoch += 1;
+            copyset.change = Some(Change {
+                joining,
+                replaces: command.replica,
+            });
+        }
+        Ok(Reply::Replica(new))
+    }
+
+    /// The group exists, has that replica, and has no other in the new one's zone or on its store.
+    fn check_replacement(
+        &self,
+        command: &ReplaceReplica,
+        copyset: &Copyset,
+    ) -> Result<(), Refusal> {
+        let id = command.copyset;
+        if !copyset.formed {
+            return Err(Refusal::NotFormed { copyset: id });
+        }
+        if !copyset.replicas.iter().any(|r| r.id == command.replica) {
+            return Err(Refusal::NoReplica {
+                copyset: id,
+                replica: command.replica,
+            });
+        }
+        check_count(
+            "replaced replicas of a copyset",
+            copyset.leaving.len() + 1,
+            LEAVING_MAX,
+        )?;
+        let others = copyset.replicas.iter().filter(|r| r.id != command.replica);
+        let mut zones: BTreeSet<_> = others.filter_map(|r| self.zone_of(r.chunkserver)).collect();
+        let zone = self.stores.get(&command.store);
+        let zone = zone.and_then(|store| self.zone_of(store.chunkserver));
+        let is_free = copyset.leaving.iter().all(|r| r.store != command.store);
+        match zone {
+            Some(zone) if zones.insert(zone) && is_free => Ok(()),
+            _ => Err(Refusal::BadTarget {
+                copyset: id,
+                store: command.store,
+            }),
+        }
+    }
+
+    pub(super) fn confirm_changes(&mut self, command: &ConfirmChanges) -> Reply {
+        for (id, joined) in &command.changed {
+            if let Some(copyset) = self.copysets.get_mut(id) {
+                finish(copyset, *joined);
+            }
+        }
+        for (id, replica) in &command.removed {
+            self.forget(*id, *replica);
+        }
+        Reply::Done
+    }
+
+    fn forget(&mut self, id: CopysetId, replica: ReplicaId) {
+        let Some(copyset) = self.copysets.get_mut(&id) else {
+            return;
+        };
+        let gone: Vec<Replica> = copyset
+            .leaving
+            .extract_if(.., |r| r.id == replica)
+            .collect();
+        for gone in gone {
+            let is_left = copyset.placed().any(|r| r.chunkserver == gone.chunkserver);
+            if let Some(hosted) = self.hosted.get_mut(&gone.chunkserver).filter(|_| !is_left) {
+                hosted.remove(&id);
+            }
+        }
+    }
+}
+
+fn finish(copyset: &mut Copyset, joined: ReplicaId) {
+    let Some(change) = copyset.change.take_if(|change| change.joining.id == joined) else {
+        return;
+    };
+    let mut joining = change.joining;
+    joining.created = true;
+    let old = copyset
+        .replicas
+        .iter_mut()
+        .find(|r| r.id == change.replaces);
+    if let Some(old) = old {
+        copyset.leaving.push(std::mem::replace(old, joining));
+    }
+    copyset.conf_epoch += 1;
+}

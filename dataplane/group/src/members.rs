@@ -1,0 +1,153 @@
+//! Who belongs to a group: adding, promoting and removing replicas, and deleting what was removed.
+//!
+//! *Place*: ordered by the shard, on the MDS's behalf; the leader does it.
+//! *Owner*: one group.
+//! *Invariants*: a new replica learns first and becomes a voter only when it lacks next to nothing,
+//! so that it never counts in a quorum for what it does not have; only committed configurations are
+//! told to anybody; nothing is deleted of a replica but by [`Group::remove`].
+//! *On failure*: every step may be asked for again, of this leader or of the next.
+
+use crate::error::GroupError;
+use crate::group::{Group, Outcome};
+use crate::limit::PROMOTE_LAG_MAX;
+use crate::replica::Replica;
+use crate::types::ReplicaNode;
+use ogee_log::Log;
+use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_proto::wire::Status;
+use ogee_store::Store;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long one call waits for new replicas to catch up. Copying a replica may take much longer.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Group {
+    /// Makes `members` the group's voters, one safe step at a time; new ones learn first. A no-op if
+    /// they are.
+    ///
+    /// # Errors
+    /// The outcome: who leads instead, that the change was refused, or `Retry` while a new replica
+    /// has not caught up or another change is under way.
+    pub async fn change_members(
+        &self,
+        members: BTreeMap<ReplicaId, ReplicaNode>,
+    ) -> Result<(), Outcome> {
+        self.touch_and_lead().await;
+        let wanted: BTreeSet<u64> = members.keys().map(|id| id.get()).collect();
+        let (voters, known) = self.configured();
+        if voters == [wanted.clone()] {
+            return Ok(());
+        }
+        let is_voter = |id: u64| voters.iter().any(|half| half.contains(&id));
+        for (id, node) in &members {
+            if !known.contains(&id.get()) {
+                let added = self.raft().add_learner(id.get(), node.clone(), false).await;
+                added.map_err(|error| self.refused(error).outcome())?;
+            }
+        }
+        for id in members.keys().filter(|id| !is_voter(id.get())) {
+            let caught_up = self.until_caught_up(*id);
+            let caught_up = ogee_runtime::timeout(CATCH_UP_WAIT, caught_up).await;
+            caught_up.unwrap_or(Err(Outcome::of(Status::Retry)))?;
+        }
+        let changed = self.raft().change_membership(wanted, false).await;
+        changed
+            .map(drop)
+            .map_err(|error| self.refused(error).outcome())
+    }
+
+    /// The newest configuration, committed or not: its one or two sets of voters, and all members.
+    fn configured(&self) -> (Vec<BTreeSet<u64>>, BTreeSet<u64>) {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let known = membership.nodes().map(|(id, _)| *id).collect();
+        (membership.get_joint_config().clone(), known)
+    }
+
+    async fn until_caught_up(&self, id: ReplicaId) -> Result<(), Outcome> {
+        loop {
+            {
+                let metrics = self.raft().metrics();
+                let metrics = metrics.borrow_watched();
+                if metrics.state != ServerState::Leader {
+                    return Err(Outcome {
+                        status: Status::NotLeader,
+                        hint: metrics.current_leader.map(ReplicaId::new),
+                    });
+                }
+                let peers = metrics.replication.as_ref();
+                let matched = peers.and_then(|peers| peers.get(&id.get())?.as_ref());
+                let matched = matched.map(|id| id.index);
+                let lag = matched.zip(metrics.last_log_index);
+                if lag
+                    .is_some_and(|(matched, last)| last.saturating_sub(matched) <= PROMOTE_LAG_MAX)
+                {
+                    return Ok(());
+                }
+            }
+            ogee_runtime::sleep(LOOK).await;
+        }
+    }
+
+    /// The voters, as of what is applied here; none while they change.
+    #[must_use]
+    pub fn voters(&self) -> Vec<ReplicaId> {
+        let state = self.replica().state.borrow();
+        match state.membership.get_joint_config().as_slice() {
+            [voters] => voters.iter().copied().map(ReplicaId::new).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Which replica of a group a store holds, running or not.
+    ///
+    /// # Errors
+    /// [`GroupError::CheckpointState`] when it cannot tell.
+    pub fn find(store: &Store, copyset: CopysetId) -> Result<Option<ReplicaId>, GroupError> {
+        Replica::find(store, copyset)
+    }
+
+    /// Deletes a replica and its data, durably; `running` is its group if it is open. Nothing happens
+    /// when the store holds another replica of the group, or none. Repeating it is harmless.
+    ///
+    /// Only for a replica that is no member any more, or that is damaged and about to be replaced: it
+    /// forgets its vote. The store forgets first, so that a crash in between leaves no replica that
+    /// has lost its log.
+    ///
+    /// # Errors
+    /// [`GroupError::Store`] or [`GroupError::Log`] when the device fails.
+    pub async fn remove(
+        store: &Store,
+        log: &Log,
+        (copyset, replica): (CopysetId, ReplicaId),
+        running: Option<Self>,
+    ) -> Result<(), GroupError> {
+        let found = Replica::find(store, copyset)?;
+        if found.is_some_and(|found| found != replica) {
+            return Ok(());
+        }
+        let _hold = match &running {
+            None => None,
+            Some(group) => {
+                group.shutdown().await;
+                Some(group.replica().hold_idle().await)
+            }
+        };
+        let failed = |source| GroupError::Store { copyset, source };
+        if found.is_some() {
+            store.remove_group(copyset).await.map_err(failed)?;
+            store.checkpoint(Vec::new()).await.map_err(failed)?;
+        }
+        if !log.groups().contains(&copyset) {
+            return Ok(());
+        }
+        let forgotten = log.remove_group(copyset).await;
+        forgotten.map_err(|source| GroupError::Log { copyset, source })
+    }
+}
