@@ -15,6 +15,7 @@
 //! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
 //! | `read`, `digest` | reading it |
 //! | `linearizer`, `lease`, `acks` | whether a read may be served |
+//! | `followers` | who is too far behind for the log |
 //! | `keeper` | write-back, checkpoints, purge: one task per store |
 //! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
@@ -33,6 +34,7 @@ mod digest;
 mod election;
 mod entries;
 mod error;
+mod followers;
 mod group;
 mod keeper;
 mod lease;

@@ -43,7 +43,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A follower that answers nothing for so long loses its stream.
-const ANSWER_WAIT: Duration = Duration::from_secs(3);
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
@@ -171,6 +171,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            if self.replica.followers.is_shunned(self.target.get()) {
+                return lost("the follower is too far behind: it catches up by snapshot");
+            }
             let caller = self.caller()?;
             let opened = caller.open_stream(APPEND_REPLIES_MAX).await;
             let (sender, receiver) = opened.map_err(|error| unreachable(&error))?;
@@ -183,7 +186,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 commit_hold: self.commit_hold,
             };
             let task = ogee_runtime::spawn_scoped(pump.run(input));
-            let watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
+            let watch = ogee_runtime::spawn_scoped(watch_progress(
+                self.replica.clone(),
+                self.target,
+                window.clone(),
+            ));
             let answers = Answers {
                 replica: self.replica.clone(),
                 target: self.target,
@@ -450,11 +457,18 @@ struct Answers {
     _watch: ScopedTask<()>,
 }
 
-/// Breaks a stream off whose oldest request goes unanswered: the peer's connection may live while
-/// its log is full, and openraft purges nothing that it believes to be on its way.
-async fn watch_progress(window: Rc<Window>) {
+/// Breaks a stream off whose oldest request goes unanswered, or whose follower is behind by more than
+/// its share of a log that fills up: the peer's connection may live while its log is full, and
+/// openraft purges nothing that it believes to be on its way.
+async fn watch_progress(replica: Rc<Replica>, target: ReplicaId, window: Rc<Window>) {
     loop {
-        ogee_runtime::sleep(ANSWER_WAIT / 3).await;
+        ogee_runtime::sleep(ANSWER_WAIT / 4).await;
+        if replica.is_far_behind(target) {
+            tracing::warn!(copyset = %replica.copyset, %target, "a follower is too far behind");
+            replica.followers.shun(target.get());
+            window.end(Sending::Failed);
+            return;
+        }
         let oldest = window.unanswered.borrow().front().map(|sent| sent.at);
         if oldest.is_some_and(|sent| ogee_runtime::now() - sent > ANSWER_WAIT) {
             window.end(Sending::Failed);
@@ -498,6 +512,9 @@ impl Answers {
                 .metrics
                 .replicate
                 .observe(ogee_runtime::now() - sent.at);
+            if let Ok(Some(matched)) = &result {
+                replica.followers.note(self.target.get(), matched.index);
+            }
             if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
                 replica.acks.note(self.target.get(), sent.term, sent.at);
             }

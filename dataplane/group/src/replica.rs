@@ -10,6 +10,7 @@ use crate::acks::Acks;
 use crate::checkpoint::CheckpointState;
 use crate::digest::Digests;
 use crate::error::GroupError;
+use crate::followers::Followers;
 use crate::limit::{LOG_MARGIN_MAX, STORE_RESERVE_MAX};
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
@@ -17,7 +18,7 @@ use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
-use ogee_log::{GroupLog, Log, Reservation};
+use ogee_log::{GroupLog, Log, LogUsage, Reservation};
 use ogee_proto::id::{CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::channel::Notify;
@@ -49,12 +50,15 @@ pub(crate) struct Replica {
     pub(crate) digests: Digests,
     pub(crate) metrics: Rc<GroupMetrics>,
     pub(crate) acks: Rc<Acks>,
+    pub(crate) followers: Followers,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
     keeps: Cell<u32>,
     cutting: Cell<bool>,
     cut_ended: Notify,
     pacer: RefCell<Rc<Pacer>>,
+    /// A payload of the log is rotten, and no other replica has it any more.
+    pub(crate) beyond_repair: Cell<bool>,
 }
 
 impl Drop for Cut {
@@ -134,12 +138,14 @@ impl Replica {
             digests: Digests::default(),
             metrics,
             acks: Rc::default(),
+            followers: Followers::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
             keeps: Cell::new(0),
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
             pacer: RefCell::default(),
+            beyond_repair: Cell::new(false),
         }))
     }
 
@@ -198,7 +204,7 @@ impl Replica {
         payload_lens: impl Iterator<Item = usize>,
     ) -> Option<Reservation> {
         let cost = payload_lens.map(|len| Log::entry_cost(len).get()).sum();
-        self.store_log.reserve(ByteLen::new(cost)).await.ok()
+        self.log.reserve(ByteLen::new(cost)).await.ok()
     }
 
     /// Length of a live entry's payload.
@@ -217,6 +223,10 @@ impl Replica {
     /// Takes volumes back whose removal could not be done in this cycle.
     pub(crate) fn remove_later(&self, volumes: &[VolumeId]) {
         self.state.borrow_mut().removed.extend_from_slice(volumes);
+    }
+
+    pub(crate) fn log_usage(&self) -> LogUsage {
+        self.store_log.usage()
     }
 
     fn log_has_room(&self) -> bool {

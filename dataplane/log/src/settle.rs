@@ -117,6 +117,7 @@ fn build(facts: Facts, pieces: Vec<Piece>) -> Group {
             places,
         },
         queued: 0,
+        cost: 0,
     }
 }
 

@@ -8,5 +8,6 @@ mod damage;
 mod lease;
 mod members;
 mod requests;
+mod slow;
 mod snapshot;
 mod volumes;

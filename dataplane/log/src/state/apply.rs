@@ -41,6 +41,10 @@ impl State {
             self.apply(&item, slot, payload_at);
             payload_at = payload_at.add(ByteLen::from_usize(item.payload.len()));
             self.queue.settle(item.cost);
+            if let Some(group) = self.groups.get_mut(&item.group) {
+                // A group that was removed and made again counts anew.
+                group.cost = group.cost.saturating_sub(item.cost);
+            }
             dones.extend(item.done);
         }
         self.trim_cache();
