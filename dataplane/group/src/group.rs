@@ -129,6 +129,7 @@ struct Inner {
     abstention: Abstention,
     quiet: Quiet,
     config: GroupConfig,
+    peers: Rc<PeerBook>,
     /// Replaces payloads that turn out rotten.
     _mender: ScopedTask<()>,
 }
@@ -192,6 +193,7 @@ impl Group {
             });
         }
         let mender = ogee_runtime::spawn_scoped(replica.clone().keep_mended(peers.clone()));
+        let book = peers.clone();
         let stopped = |reason: String| GroupError::Stopped {
             copyset,
             replica: id,
@@ -220,6 +222,7 @@ impl Group {
             abstention,
             quiet: Quiet::default(),
             config,
+            peers: book,
             _mender: mender,
         };
         let group = Self {
@@ -286,6 +289,17 @@ impl Group {
 
     pub(crate) fn replica(&self) -> &Rc<Replica> {
         &self.inner.replica
+    }
+
+    /// Whether this replica has lost data that no other replica can give back: it is to be shut down
+    /// and replaced.
+    #[must_use]
+    pub fn needs_replacing(&self) -> bool {
+        self.inner.replica.beyond_repair.get()
+    }
+
+    pub(crate) fn peers(&self) -> &Rc<PeerBook> {
+        &self.inner.peers
     }
 
     /// Gives another replica, whose log is damaged, what it lacks.

@@ -2,6 +2,7 @@
 
 mod api;
 mod crash;
+mod crash_points;
 mod damage;
 mod failure;
 mod file;
