@@ -4,6 +4,7 @@ use crate::common::{COPYSET, Cluster, Disk, Node, pause, run, until};
 use ogee_device::Survivors;
 use ogee_group::Group;
 use ogee_proto::id::ReplicaId;
+use ogee_proto::wire::Status;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -270,4 +271,42 @@ fn a_change_of_members_goes_on_under_the_next_leader() {
         cluster.agreed_digest().await;
         disk.check().await;
     });
+}
+
+/// Writes that come while leadership is on its way wait for whoever leads then; they are not sent to
+/// a target that may never take over.
+#[test]
+fn writes_wait_out_a_handover_that_fails() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 8, 100).await;
+        cluster.settle().await;
+        let leader = cluster.leader().await;
+        let target = cluster.followers().await[0].clone();
+        until_caught_up_then(&leader, target.replica, || target.cut_off()).await;
+        let write = disk.next_write(0, 4, 2, 500);
+        let outcome = leader.group.mutate(write.clone()).await;
+        assert_ne!(outcome.hint, Some(target.replica), "{outcome:?}");
+        assert_eq!(
+            cluster.mutate(&write).await,
+            Status::Ok,
+            "by its own retry at the latest"
+        );
+        disk.expect(0, 4, vec![500, 501]);
+        target.reconnect();
+        cluster.settle().await;
+        disk.check().await;
+        cluster.agreed_digest().await;
+    });
+}
+
+async fn until_caught_up_then(leader: &Node, target: ReplicaId, then: impl Fn()) {
+    loop {
+        then();
+        if leader.group.transfer_leader(target).await.expect("runs") {
+            return;
+        }
+        pause().await;
+    }
 }
