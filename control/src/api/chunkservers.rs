@@ -20,7 +20,7 @@ use super::context::{Context, World};
 use super::error::ApiError;
 use super::info::Scene;
 use crate::limit::STORES_PER_CHUNKSERVER_MAX;
-use crate::liveness::{Heard, ReplicaStatus, StoreState, StoreUsage};
+use crate::liveness::{Heard, ReplicaState, ReplicaStatus, StoreState, StoreUsage};
 use crate::raft::View;
 use crate::scheduler::Planned;
 use crate::state::{
@@ -344,6 +344,7 @@ fn heard(
             term: report.term,
             applied: report.applied,
             last_log: report.last_log,
+            state: ReplicaState::parse(&report.state),
         };
         (ReplicaId::new(report.replica), status)
     };

@@ -102,6 +102,7 @@ impl Scene<'_> {
             online: self.is_online(replica.chunkserver),
             applied: status.map_or(0, |s| s.applied),
             last_log: status.map_or(0, |s| s.last_log),
+            state: status.map_or_else(String::new, |s| s.state.as_str().to_owned()),
         }
     }
 

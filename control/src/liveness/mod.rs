@@ -8,4 +8,4 @@
 
 mod tracker;
 
-pub(crate) use tracker::{Heard, Liveness, ReplicaStatus, StoreState, StoreUsage};
+pub(crate) use tracker::{Heard, Liveness, ReplicaState, ReplicaStatus, StoreState, StoreUsage};

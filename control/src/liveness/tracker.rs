@@ -46,6 +46,41 @@ pub(crate) enum StoreState {
     Full,
 }
 
+/// Whether a replica takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReplicaState {
+    /// It does.
+    Ok,
+    /// It has stopped.
+    Failed,
+    /// Its log is damaged and being repaired.
+    Damaged,
+    /// Its log cannot be repaired.
+    NeedsReplacing,
+}
+
+impl ReplicaState {
+    /// As it is written on the wire.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Damaged => "damaged",
+            Self::NeedsReplacing => "needs replacing",
+        }
+    }
+
+    /// What we do not know we do not trust.
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "ok" | "" => Self::Ok,
+            "damaged" => Self::Damaged,
+            "needs replacing" => Self::NeedsReplacing,
+            _ => Self::Failed,
+        }
+    }
+}
+
 /// How far a replica is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReplicaStatus {
@@ -54,6 +89,7 @@ pub(crate) struct ReplicaStatus {
     pub(crate) term: u64,
     pub(crate) applied: u64,
     pub(crate) last_log: u64,
+    pub(crate) state: ReplicaState,
 }
 
 /// Who leads a copyset.
@@ -162,6 +198,7 @@ mod tests {
             term,
             applied: 0,
             last_log: 0,
+            state: ReplicaState::Ok,
         };
         Heard {
             replicas: BTreeMap::from([(ReplicaId::new(replica), status)]),

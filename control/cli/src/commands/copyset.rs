@@ -44,7 +44,7 @@ fn list(format: Format, copysets: &[CopysetInfo]) {
                 "id": replica.id, "chunkserver": replica.chunkserver_name, "zone": replica.zone,
                 "endpoint": replica.endpoint, "online": replica.online,
                 "applied": replica.applied, "last_log": replica.last_log,
-                "leader": replica.id == copyset.leader_replica,
+                "leader": replica.id == copyset.leader_replica, "state": replica.state,
             })
         });
         json!({
@@ -58,7 +58,10 @@ fn list(format: Format, copysets: &[CopysetInfo]) {
             .replicas
             .iter()
             .find(|r| r.id == copyset.leader_replica);
-        let replicas = copyset.replicas.iter().map(|r| r.chunkserver_name.as_str());
+        let replicas = copyset.replicas.iter().map(|r| match r.state.as_str() {
+            "ok" | "" => r.chunkserver_name.clone(),
+            state => format!("{} ({state})", r.chunkserver_name),
+        });
         vec![
             copyset.id.to_string(),
             copyset.pool.clone(),

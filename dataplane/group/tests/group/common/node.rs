@@ -132,11 +132,16 @@ impl Node {
         let log = log.expect("the log opens");
         let keeper = StoreKeeper::start(store.clone(), log.clone());
         let hello = Hello::new(Role::Chunkserver, run.number(), replica.to_string());
+        let peers = Rc::new(PeerBook::new(hello.clone(), caller_options()));
+        // As the metadata servers tell it: a damaged log may not even know its members.
+        for peer in [1, 2, 3].map(ReplicaId::new) {
+            peers.learn(peer, net.endpoint(peer));
+        }
         let params = GroupParams {
             copyset: COPYSET,
             log: log.clone(),
             store: store.clone(),
-            peers: Rc::new(PeerBook::new(hello.clone(), caller_options())),
+            peers,
             config: net.config(),
             metrics: Rc::new(GroupMetrics::default()),
         };
