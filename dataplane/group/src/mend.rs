@@ -114,7 +114,8 @@ impl Mender {
         };
         match &done {
             Ok(()) => {
-                tracing::info!(%copyset, replica = %self.replica.id, "the replica's log is whole again")
+                let replica = self.replica.id;
+                tracing::info!(%copyset, %replica, "the replica's log is whole again");
             }
             Err(error) => {
                 self.state.set(MendState::NeedsReplacing);
@@ -229,7 +230,7 @@ impl Replica {
             return Ok(());
         }
         let lost = self.log.damage().unwrap_or_default().entries;
-        if !lost.first().is_some_and(|first| first.index <= upto.index) {
+        if lost.first().is_none_or(|first| first.index > upto.index) {
             return Ok(());
         }
         self.log

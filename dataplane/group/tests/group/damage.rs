@@ -3,7 +3,9 @@
 //!
 //! `OGEE_FULL=1` tries 2,000 damages instead of 200; `OGEE_SEED` repeats a run.
 
-use crate::common::{COPYSET, Cluster, Dice, Disk, Medium, Node, pause, run_for, until};
+use crate::common::{
+    COPYSET, Cluster, Dice, Disk, Medium, Node, describe_all, pause, run_for, until,
+};
 use ogee_device::Device;
 use ogee_group::GroupError;
 use ogee_log::format::{BATCH_MAGIC, SEGMENT_MAGIC};
@@ -22,6 +24,9 @@ const ROUNDS: usize = 200;
 const ROUNDS_FULL: usize = 2000;
 /// Rounds with one cluster.
 const ROUNDS_EACH: usize = 20;
+
+/// Far beyond what a round takes.
+const ROUND_TIME: Duration = Duration::from_secs(40);
 
 /// A part of the log on the medium.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -271,13 +276,16 @@ fn no_damage_of_one_replica_loses_anything() {
     let mut seen: BTreeMap<(Region, Seen), usize> = BTreeMap::new();
     for seed in first..first + rounds / ROUNDS_EACH {
         println!("seed {seed}");
-        run_for(Duration::from_secs(60), async {
+        run_for(ROUND_TIME * 20, async {
             let mut dice = Dice::new(seed as u64);
             let cluster = Cluster::of_three().await;
             let disk = Disk::attach(&cluster, 1, 1).await;
             for number in 0..ROUNDS_EACH {
                 let region = REGIONS[(seed * ROUNDS_EACH + number) % REGIONS.len()];
-                let what = round(&cluster, &disk, region, &mut dice).await;
+                let round = round(&cluster, &disk, region, &mut dice);
+                let Ok(what) = ogee_runtime::timeout(ROUND_TIME, round).await else {
+                    panic!("{region:?} does not end: {}", describe_all());
+                };
                 println!("{region:?}: {what:?}");
                 let may_stay_down = matches!(region, Region::Two);
                 assert!(may_stay_down || what != Seen::Down, "{region:?} {what:?}");

@@ -8,6 +8,7 @@ mod failure;
 mod file;
 mod golden;
 mod model;
+mod mutation;
 mod placed;
 mod property;
 mod ring;
