@@ -86,7 +86,9 @@ fn kinds_and_statuses_keep_their_numbers() {
     let kinds: Vec<u8> = FrameKind::ALL.iter().map(|kind| kind.encode()).collect();
     assert_eq!(
         kinds,
-        [1, 2, 3, 4, 16, 17, 18, 19, 20, 21, 64, 65, 66, 67, 68, 69, 96]
+        [
+            1, 2, 3, 4, 16, 17, 18, 19, 20, 21, 64, 65, 66, 67, 68, 69, 96
+        ]
     );
     let statuses: Vec<u16> = Status::ALL.iter().map(|status| status.encode()).collect();
     assert_eq!(statuses, (0..=11).collect::<Vec<u16>>());
