@@ -310,3 +310,31 @@ async fn until_caught_up_then(leader: &Node, target: ReplicaId, then: impl Fn())
         pause().await;
     }
 }
+
+/// A replica that was to join and never came is forgotten when another one joins instead.
+#[test]
+fn another_replica_may_join_in_place_of_one_that_never_came() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 8, 100).await;
+        let leaving = cluster.followers().await[1].replica;
+        let mut stay: Vec<ReplicaId> = [1, 2, 3].map(ReplicaId::new).into();
+        stay.retain(|replica| *replica != leaving);
+        let of = |new| [stay.clone(), vec![ReplicaId::new(new)]].concat();
+        let (asking, wanted) = (cluster.clone(), of(4));
+        let never = ogee_runtime::spawn_scoped(async move { asking.change_members(&wanted).await });
+        let leader = cluster.leader().await;
+        until(|| leader.group.members().contains(&ReplicaId::new(4))).await;
+        drop(never);
+        assert_eq!(leader.group.voters().len(), 3, "a learner is no voter");
+        cluster.add(ReplicaId::new(5)).await;
+        cluster.change_members(&of(5)).await;
+        drop(cluster.stop(leaving).await);
+        disk.write(0, 4, 8, 200).await;
+        cluster.settle().await;
+        assert_eq!(cluster.leader().await.group.members(), of(5));
+        cluster.agreed_digest().await;
+        disk.check().await;
+    });
+}
