@@ -71,6 +71,8 @@ mod codec_tests;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod log_suite;
 
 pub use command::{Applied, Command, CommandHead, CommandKind, PayloadRef};
