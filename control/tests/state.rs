@@ -178,6 +178,38 @@ fn a_replacement_is_one_at_a_time_and_ends_by_what_was_reported() {
     );
 }
 
+/// The target may die for good: another one takes over, and the first leaves only with the replaced,
+/// since it may have become a voter.
+#[test]
+fn a_replacement_may_go_elsewhere() {
+    let mut state = ready(1);
+    for server in [5, 8] {
+        state.apply(&register(server)).unwrap();
+    }
+    let id = CopysetId::new(1);
+    let reply = |id| Ok(Reply::Replica(ReplicaId::new(id)));
+    assert_eq!(state.apply(&replace(3, 5)), reply(4));
+    assert_eq!(state.apply(&replace(3, 8)), reply(5));
+    assert_eq!(state.apply(&replace(3, 8)), reply(5));
+    let back = refusal(&mut state, &replace(3, 5));
+    assert!(matches!(back, Refusal::BadTarget { .. }), "{back}");
+    let copyset = &state.copysets()[&id];
+    assert_eq!(
+        copyset.wanted_voters(),
+        [1, 2, 5].map(ReplicaId::new).into()
+    );
+    assert_eq!(copyset.members().count(), 5, "any of them may lead");
+    assert!(copyset.leaving.is_empty());
+    state.apply(&confirm(&[4], &[4])).unwrap();
+    assert!(
+        state.copysets()[&id].change.is_some(),
+        "not by the one abandoned"
+    );
+    state.apply(&confirm(&[5], &[])).unwrap();
+    let leaving = state.copysets()[&id].leaving.iter().map(|r| r.id.get());
+    assert_eq!(leaving.collect::<Vec<_>>(), [3, 4]);
+}
+
 #[test]
 fn metadata_from_before_replacements_is_read() {
     let state = ready(1);

@@ -74,8 +74,11 @@ impl Scene<'_> {
         let pool = self.state.pools().get(&copyset.pool);
         let info = |role: &'static str| move |replica| self.replica_info(replica, role);
         let voters = copyset.replicas.iter().map(info("voter"));
-        let joining = copyset.change.iter().map(|change| &change.joining);
-        let joining = joining.map(info("joining"));
+        let changing = copyset.change.iter();
+        let abandoned = changing.clone().flat_map(|change| &change.abandoned);
+        let abandoned = abandoned.map(info("abandoned"));
+        let joining = changing.map(|change| &change.joining);
+        let joining = joining.map(info("joining")).chain(abandoned);
         let leaving = copyset.leaving.iter().map(info("leaving"));
         CopysetInfo {
             id: id.get(),

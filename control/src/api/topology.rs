@@ -150,7 +150,7 @@ impl TopologyApi {
             ReplicaId::new(request.replica),
         );
         let store = self
-            .look(|scene, _| target(scene, copyset, replica, &request.to))
+            .look(|scene, _| target(scene, copyset, &request.to))
             .await??;
         let command = ReplaceReplica {
             copyset,
@@ -176,13 +176,8 @@ impl TopologyApi {
 /// The store that is meant by a chunkserver's name or its own id.
 ///
 /// One that a replacement under way goes to is found again. A chunkserver serves one replica of a
-/// copyset, so a healthy one cannot be replaced beside itself.
-fn target(
-    scene: &Scene<'_>,
-    copyset: CopysetId,
-    replica: ReplicaId,
-    to: &str,
-) -> Result<StoreId, ApiError> {
+/// copyset, so one that is served cannot be replaced beside itself.
+fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, ApiError> {
     let known = scene.state.copysets().get(&copyset);
     let known = known.ok_or(Refusal::NoCopyset { copyset })?;
     let named = |id: StoreId, store: &Store| {
@@ -209,7 +204,7 @@ fn target(
         let status = scene.liveness.replica(scene.now, server, r.id);
         status.is_some_and(|s| matches!(s.state, ReplicaState::Ok | ReplicaState::Installing))
     };
-    match beside.into_iter().find(|r| r.id != replica || serves(r)) {
+    match beside.into_iter().find(|r| serves(r)) {
         Some(other) => Err(ApiError::replica_there(to, copyset, other.id)),
         None => Ok(store),
     }

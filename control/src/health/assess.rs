@@ -136,6 +136,22 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
     [offline, failed, full]
 }
 
+const fn replica_conditions() -> [Condition; 2] {
+    let damaged = Condition::new(
+        "OGEE-1009",
+        Severity::Warn,
+        "copysets have a replica that is damaged or has stopped",
+        "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER",
+    );
+    let changing = Condition::new(
+        "OGEE-1010",
+        Severity::Warn,
+        "copysets have a replica that is being copied or replaced",
+        "wait; ogee copyset show COPYSET shows how far it is",
+    );
+    [damaged, changing]
+}
+
 fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<Condition> {
     let mut no_quorum = Condition::new(
         "OGEE-1002",
@@ -168,18 +184,7 @@ fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<C
         "its device was replaced or wiped: ogee copyset show COPYSET, then ogee copyset replace \
          COPYSET --replica ID --to CHUNKSERVER",
     );
-    let mut damaged = Condition::new(
-        "OGEE-1009",
-        Severity::Warn,
-        "copysets have a replica that is damaged or has stopped",
-        "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER",
-    );
-    let mut changing = Condition::new(
-        "OGEE-1010",
-        Severity::Warn,
-        "copysets have a replica that is being copied or replaced",
-        "wait; ogee copyset show COPYSET shows how far it is",
-    );
+    let [mut damaged, mut changing] = replica_conditions();
     let online = |id: ChunkserverId| liveness.is_online(now, id);
     for (id, copyset) in state.copysets() {
         let name = || id.to_string();

@@ -303,6 +303,7 @@ mod tests {
         let change = |created| Change {
             joining: new(created),
             replaces: ReplicaId::new(2),
+            abandoned: Vec::new(),
         };
         copyset.change = Some(change(false));
         assert_eq!(joining(id, &copyset, ChunkserverId::new(2)), None);

@@ -183,7 +183,8 @@ pub struct ConfirmRemoval {
     pub volumes: Vec<VolumeId>,
 }
 
-/// See [`Command::ReplaceReplica`]. Repeated while it is under way, it answers with the same replica.
+/// See [`Command::ReplaceReplica`]. Repeated while it is under way, it answers with the same replica;
+/// with another store, another replica joins instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplaceReplica {
     /// Of which copyset.

@@ -120,12 +120,17 @@ pub struct Change {
     pub joining: Replica,
     /// The one whose place it takes.
     pub replaces: ReplicaId,
+    /// Those that were to join before it. Each may have become a voter meanwhile, so that it leaves
+    /// together with the one replaced, not earlier.
+    #[serde(default)]
+    pub abandoned: Vec<Replica>,
 }
 
 impl Copyset {
-    /// Its replicas, and the one that is about to be one.
+    /// Its replicas, and those that are, or were, about to be one.
     pub fn members(&self) -> impl Iterator<Item = &Replica> {
-        let joining = self.change.iter().map(|change| &change.joining);
+        let changing = self.change.iter();
+        let joining = changing.flat_map(|change| change.abandoned.iter().chain([&change.joining]));
         self.replicas.iter().chain(joining)
     }
 
@@ -137,9 +142,11 @@ impl Copyset {
     /// The voters that it is to have.
     #[must_use]
     pub fn wanted_voters(&self) -> BTreeSet<ReplicaId> {
+        let joining = self.change.iter().map(|change| change.joining.id);
         let replaced = self.change.as_ref().map(|change| change.replaces);
-        let members = self.members().map(|replica| replica.id);
-        members.filter(|id| Some(*id) != replaced).collect()
+        let stay = self.replicas.iter().map(|replica| replica.id);
+        let stay = stay.filter(|id| Some(*id) != replaced);
+        stay.chain(joining).collect()
     }
 }
 

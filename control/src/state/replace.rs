@@ -20,15 +20,16 @@ impl State {
         let copyset = self.copysets.get(&id);
         let copyset = copyset.ok_or(Refusal::NoCopyset { copyset: id })?;
         if let Some(change) = &copyset.change {
-            let is_same =
-                change.replaces == command.replica && change.joining.store == command.store;
-            return match is_same {
-                true => Ok(Reply::Replica(change.joining.id)),
-                false => Err(Refusal::ChangeUnderWay {
+            let joining = change.joining.id;
+            if change.replaces != command.replica {
+                return Err(Refusal::ChangeUnderWay {
                     copyset: id,
-                    joining: change.joining.id,
-                }),
-            };
+                    joining,
+                });
+            }
+            if change.joining.store == command.store {
+                return Ok(Reply::Replica(joining));
+            }
         }
         self.check_replacement(command, copyset)?;
         let Some(store) = self.stores.get(&command.store) else {
@@ -45,9 +46,16 @@ impl State {
         self.hosted.entry(server).or_default().insert(id);
         if let Some(copyset) = self.copysets.get_mut(&id) {
             copyset.conf_epoch += 1;
+            let before = copyset.change.take();
+            let abandoned = before.map_or_else(Vec::new, |before| {
+                let mut abandoned = before.abandoned;
+                abandoned.push(before.joining);
+                abandoned
+            });
             copyset.change = Some(Change {
                 joining,
                 replaces: command.replica,
+                abandoned,
             });
         }
         Ok(Reply::Replica(new))
@@ -69,16 +77,21 @@ impl State {
                 replica: command.replica,
             });
         }
+        let abandoned = copyset
+            .change
+            .as_ref()
+            .map_or(0, |it| it.abandoned.len() + 1);
         check_count(
             "replaced replicas of a copyset",
-            copyset.leaving.len() + 1,
+            copyset.leaving.len() + abandoned + 1,
             LEAVING_MAX,
         )?;
         let others = copyset.replicas.iter().filter(|r| r.id != command.replica);
         let mut zones: BTreeSet<_> = others.filter_map(|r| self.zone_of(r.chunkserver)).collect();
         let zone = self.stores.get(&command.store);
         let zone = zone.and_then(|store| self.zone_of(store.chunkserver));
-        let is_free = copyset.leaving.iter().all(|r| r.store != command.store);
+        let mut placed = copyset.placed().filter(|r| r.id != command.replica);
+        let is_free = placed.all(|r| r.store != command.store);
         match zone {
             Some(zone) if zones.insert(zone) && is_free => Ok(()),
             _ => Err(Refusal::BadTarget {
@@ -123,12 +136,10 @@ fn finish(copyset: &mut Copyset, joined: ReplicaId) {
     };
     let mut joining = change.joining;
     joining.created = true;
-    let old = copyset
-        .replicas
-        .iter_mut()
-        .find(|r| r.id == change.replaces);
-    if let Some(old) = old {
+    let mut replicas = copyset.replicas.iter_mut();
+    if let Some(old) = replicas.find(|r| r.id == change.replaces) {
         copyset.leaving.push(std::mem::replace(old, joining));
     }
+    copyset.leaving.extend(change.abandoned);
     copyset.conf_epoch += 1;
 }

@@ -129,6 +129,7 @@ struct Inner {
     abstention: Abstention,
     quiet: Quiet,
     config: GroupConfig,
+    peers: Rc<PeerBook>,
     /// Replaces payloads that turn out rotten.
     _mender: ScopedTask<()>,
 }
@@ -192,6 +193,7 @@ impl Group {
             });
         }
         let mender = ogee_runtime::spawn_scoped(replica.clone().keep_mended(peers.clone()));
+        let book = peers.clone();
         let stopped = |reason: String| GroupError::Stopped {
             copyset,
             replica: id,
@@ -220,6 +222,7 @@ impl Group {
             abstention,
             quiet: Quiet::default(),
             config,
+            peers: book,
             _mender: mender,
         };
         let group = Self {
@@ -286,6 +289,17 @@ impl Group {
 
     pub(crate) fn replica(&self) -> &Rc<Replica> {
         &self.inner.replica
+    }
+
+    /// Whether this replica has lost data that no other replica can give back: it is to be shut down
+    /// and replaced.
+    #[must_use]
+    pub fn needs_replacing(&self) -> bool {
+        self.inner.replica.beyond_repair.get()
+    }
+
+    pub(crate) fn peers(&self) -> &Rc<PeerBook> {
+        &self.inner.peers
     }
 
     /// Gives another replica, whose log is damaged, what it lacks.
@@ -375,6 +389,8 @@ impl Group {
             return Outcome::of(Status::Retry);
         };
         let deadline = ogee_runtime::now() + self.inner.config.election_max;
+        // The target takes over at once; if it does not, the others elect somebody after that.
+        let handed_over = deadline + self.inner.config.election_max;
         loop {
             let write = self.inner.raft.client_write(command.clone());
             let Ok(written) = ogee_runtime::timeout(WRITE_WAIT, write).await else {
@@ -386,6 +402,10 @@ impl Group {
                     return Outcome::of(done.data.status);
                 }
                 Err(error) => match self.refused(error) {
+                    Refused::HandingOver(_) if ogee_runtime::now() < handed_over => {
+                        ogee_runtime::sleep(LEASE_RETRY).await;
+                    }
+                    Refused::HandingOver(outcome) => return outcome,
                     Refused::Again if ogee_runtime::now() < deadline => {
                         ogee_runtime::sleep(LEASE_RETRY).await;
                     }
@@ -550,7 +570,9 @@ impl Group {
         self.inner.replica.digests.wait(id).await
     }
 
-    /// Hands leadership to a replica that has caught up; the caller watches reports for the result.
+    /// Hands leadership to a voter that has caught up and was heard of lately; the caller watches
+    /// reports for the result. Writes wait meanwhile. If the target does not take over, the others
+    /// elect somebody within an election time: this replica has stopped showing itself.
     ///
     /// # Errors
     /// [`GroupError::Stopped`] when the group has stopped.
@@ -731,6 +753,8 @@ pub fn command(head: CommandHead, payload: ogee_runtime::Payload, crc: u32) -> C
 pub(crate) enum Refused {
     /// The lease was not valid: shortly after an election it will be.
     Again,
+    /// Leadership is on its way to another replica: soon this one will know who leads.
+    HandingOver(Outcome),
     Final(Outcome),
 }
 
@@ -738,7 +762,7 @@ impl Refused {
     pub(crate) const fn outcome(self) -> Outcome {
         match self {
             Self::Again => Outcome::of(Status::Retry),
-            Self::Final(outcome) => outcome,
+            Self::HandingOver(outcome) | Self::Final(outcome) => outcome,
         }
     }
 }
@@ -746,12 +770,14 @@ impl Refused {
 fn forward(to: &ForwardToLeader<TypeConfig>) -> Refused {
     match to.reason {
         ForwardReason::LeaseExpired => Refused::Again,
-        ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
-            let hint = to.leader_id.map(ReplicaId::new);
-            Refused::Final(Outcome {
-                status: Status::NotLeader,
-                hint,
-            })
-        }
+        ForwardReason::NotLeader => Refused::Final(not_leader(to)),
+        ForwardReason::LeadershipTransfer => Refused::HandingOver(not_leader(to)),
+    }
+}
+
+fn not_leader(to: &ForwardToLeader<TypeConfig>) -> Outcome {
+    Outcome {
+        status: Status::NotLeader,
+        hint: to.leader_id.map(ReplicaId::new),
     }
 }

@@ -15,6 +15,7 @@
 //! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
 //! | `read`, `digest` | reading it |
 //! | `linearizer`, `lease`, `acks` | whether a read may be served |
+//! | `followers` | who is too far behind for the log |
 //! | `keeper`, `burst` | write-back, checkpoints, purge: one task per store |
 //! | `room` | what acknowledged writes will take of the store |
 //! | `pacer` | how fast writers may fill the log meanwhile |
@@ -38,6 +39,7 @@ mod digest;
 mod election;
 mod entries;
 mod error;
+mod followers;
 mod group;
 mod keeper;
 mod lease;

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 /// Payload bytes of one `AppendEntries`: one device round of the follower's log.
 pub const APPEND_BYTES_MAX: usize = REPLICATION_PAYLOAD_MAX;
+/// A follower may lack one part in so many of the store's log before it is left to a snapshot.
+pub const BEHIND_SHARE: u64 = 4;
+/// How long such a follower gets no append stream: the log is purged meanwhile.
+pub const SHUN_TIME: Duration = Duration::from_secs(1);
 /// Entries of one `AppendEntries`: bounds its structured part (64 bytes an entry).
 pub const APPEND_ENTRIES_MAX: usize = 1024;
 /// `AppendEntries` on the wire without an answer, per follower and group.

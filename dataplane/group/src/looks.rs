@@ -10,8 +10,9 @@ thread_local! {
 
 /// The next moment of the shard's grid of `every`.
 pub(crate) fn next_look(every: Duration) -> Instant {
+    let origin = ORIGIN.with(|origin| *origin);
     let now = ogee_runtime::now();
-    let since = ORIGIN.with(|origin| now.saturating_duration_since(*origin));
+    let since = now.saturating_duration_since(origin);
     let past = since.as_nanos() % every.as_nanos().max(1);
     now + every.saturating_sub(Duration::from_nanos(u64::try_from(past).unwrap_or(0)))
 }

@@ -16,8 +16,8 @@ use ogee_log::Log;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::wire::Status;
 use ogee_store::Store;
-use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, ServerState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Group {
-    /// Makes `members` the group's voters, one safe step at a time; new ones learn first. A no-op if
-    /// they are.
+    /// Makes `members` the group's voters, one safe step at a time; new ones learn first, and others
+    /// that only learn are forgotten. A no-op if they are the voters.
     ///
     /// # Errors
     /// The outcome: who leads instead, that the change was refused, or `Retry` while a new replica
@@ -44,6 +44,15 @@ impl Group {
             return Ok(());
         }
         let is_voter = |id: u64| voters.iter().any(|half| half.contains(&id));
+        let stray = known
+            .iter()
+            .filter(|id| !wanted.contains(id) && !is_voter(**id));
+        let stray: BTreeSet<u64> = stray.copied().collect();
+        if !stray.is_empty() {
+            let removal = ChangeMembers::RemoveNodes(stray);
+            let removed = self.raft().change_membership(removal, false).await;
+            removed.map_err(|error| self.refused(error).outcome())?;
+        }
         for (id, node) in &members {
             if !known.contains(&id.get()) {
                 let added = self.raft().add_learner(id.get(), node.clone(), false).await;
@@ -93,6 +102,16 @@ impl Group {
             }
             ogee_runtime::sleep(LOOK).await;
         }
+    }
+
+    /// Voters and learners of the newest configuration, committed or not.
+    #[must_use]
+    pub fn members(&self) -> Vec<ReplicaId> {
+        self.configured()
+            .1
+            .into_iter()
+            .map(ReplicaId::new)
+            .collect()
     }
 
     /// The voters, as of what is applied here; none while they change.

@@ -10,7 +10,7 @@
 use crate::codec::{ENTRY_MEMBERSHIP, get_membership};
 use crate::entries::{self, Found};
 use crate::error::GroupError;
-use crate::group::{GroupParams, GroupReport};
+use crate::group::{Group, GroupParams, GroupReport};
 use crate::limit::{MEND_ASK_WAIT, MEND_ENTRIES_MAX, MEND_PAUSE_MAX, MEND_PAUSE_MIN};
 use crate::peers::PeerBook;
 use crate::replica::Replica;
@@ -75,6 +75,17 @@ impl Mender {
         }))
     }
 
+    /// A replica that has run, and whose log cannot be made whole.
+    #[must_use]
+    pub fn of_lost(group: &Group) -> Self {
+        Self {
+            replica: group.replica().clone(),
+            peers: group.peers().clone(),
+            state: Cell::new(MendState::NeedsReplacing),
+            stop: Notify::new(),
+        }
+    }
+
     /// Makes the log whole, however long that takes.
     ///
     /// # Errors
@@ -103,7 +114,8 @@ impl Mender {
         };
         match &done {
             Ok(()) => {
-                tracing::info!(%copyset, replica = %self.replica.id, "the replica's log is whole again")
+                let replica = self.replica.id;
+                tracing::info!(%copyset, %replica, "the replica's log is whole again");
             }
             Err(error) => {
                 self.state.set(MendState::NeedsReplacing);
@@ -172,13 +184,13 @@ impl Replica {
         let mut pause = MEND_PAUSE_MIN;
         while let Some(damage) = self.log.damage() {
             let Some(wanted) = wanted(&damage).filter(|_| damage.is_repairable()) else {
-                return Err(self.beyond_repair(&damage, "no other replica can give it back"));
+                return Err(self.damaged(&damage, "no other replica can give it back"));
             };
             match self.ask_everybody(peers, &wanted).await? {
                 Round::Mended => pause = MEND_PAUSE_MIN,
                 Round::Purged => {
                     let text = "the other replicas have purged it";
-                    return Err(self.beyond_repair(&damage, text));
+                    return Err(self.damaged(&damage, text));
                 }
                 Round::Nobody => {
                     ogee_runtime::sleep(pause).await;
@@ -199,8 +211,10 @@ impl Replica {
                 Ok(()) => tracing::info!(copyset = %self.copyset, "rotten payloads are replaced"),
                 Err(GroupError::Log { .. }) => return,
                 Err(error) => {
-                    tracing::error!(copyset = %self.copyset, %error, "rotten payloads stay lost");
-                    ogee_runtime::sleep(MEND_PAUSE_MAX).await;
+                    tracing::error!(copyset = %self.copyset, %error,
+                        "the replica has lost data for good: replace it");
+                    self.beyond_repair.set(true);
+                    return;
                 }
             }
         }
@@ -216,7 +230,7 @@ impl Replica {
             return Ok(());
         }
         let lost = self.log.damage().unwrap_or_default().entries;
-        if !lost.first().is_some_and(|first| first.index <= upto.index) {
+        if lost.first().is_none_or(|first| first.index > upto.index) {
             return Ok(());
         }
         self.log
@@ -342,7 +356,7 @@ impl Replica {
         }
     }
 
-    fn beyond_repair(&self, damage: &Damage, reason: &'static str) -> GroupError {
+    fn damaged(&self, damage: &Damage, reason: &'static str) -> GroupError {
         GroupError::Damaged {
             copyset: self.copyset,
             replica: self.id,

@@ -46,7 +46,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A follower that answers nothing for so long loses its stream.
-const ANSWER_WAIT: Duration = Duration::from_secs(3);
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
@@ -192,6 +192,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            if self.replica.followers.is_shunned(self.target.get()) {
+                return lost("the follower is too far behind: it catches up by snapshot");
+            }
             let caller = self.caller()?;
             let opened = caller.open_stream(APPEND_REPLIES_MAX).await;
             let (sender, receiver) = opened.map_err(|error| unreachable(&error))?;
@@ -204,7 +207,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 commit_hold: self.config.commit_hold,
             };
             let task = ogee_runtime::spawn_scoped(pump.run(input));
-            let watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
+            let watch = ogee_runtime::spawn_scoped(watch_progress(
+                self.replica.clone(),
+                self.target,
+                window.clone(),
+            ));
             let answers = Answers {
                 replica: self.replica.clone(),
                 peers: self.peers.clone(),
@@ -493,12 +500,18 @@ struct Answers {
     _watch: ScopedTask<()>,
 }
 
-/// Breaks a stream off whose oldest request goes unanswered: the peer's connection may live while
-/// its log is full, and openraft purges nothing that it believes to be on its way. Costs an idle
-/// stream nothing.
-async fn watch_progress(window: Rc<Window>) {
+/// Breaks a stream off whose oldest request goes unanswered, or whose follower is behind by more than
+/// its share of a log that fills up: the peer's connection may live while its log is full, and
+/// openraft purges nothing that it believes to be on its way. Costs an idle stream nothing.
+async fn watch_progress(replica: Rc<Replica>, target: ReplicaId, window: Rc<Window>) {
     loop {
         let begun = window.begun.notified();
+        if replica.is_far_behind(target) {
+            tracing::warn!(copyset = %replica.copyset, %target, "a follower is too far behind");
+            replica.followers.shun(target.get());
+            window.end(Sending::Failed);
+            return;
+        }
         let oldest = window.unanswered.borrow().front().map(|sent| sent.at);
         match oldest {
             None => begun.await,
@@ -506,7 +519,7 @@ async fn watch_progress(window: Rc<Window>) {
                 window.end(Sending::Failed);
                 return;
             }
-            Some(sent) => ogee_runtime::sleep_until(sent + ANSWER_WAIT).await,
+            Some(_) => ogee_runtime::sleep(ANSWER_WAIT / 4).await,
         }
     }
 }
@@ -550,6 +563,9 @@ impl Answers {
                 .metrics
                 .replicate
                 .observe(ogee_runtime::now() - sent.at);
+            if let Ok(Some(matched)) = &result {
+                replica.followers.note(self.target.get(), matched.index);
+            }
             if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
                 let ack = Ack {
                     term: sent.term,
@@ -580,15 +596,18 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::{ANSWER_WAIT, Sending, Window, watch_progress};
-    use crate::fixture::run;
+    use crate::fixture::{Lone, run};
+    use ogee_proto::id::ReplicaId;
     use std::rc::Rc;
     use std::time::Duration;
 
     #[test]
     fn a_stream_ends_when_its_oldest_request_goes_unanswered_and_not_before() {
         run(async {
+            let (lone, target) = (Lone::open().await, ReplicaId::new(2));
             let window = Rc::new(Window::default());
-            let _watch = ogee_runtime::spawn_scoped(watch_progress(window.clone()));
+            let watch = watch_progress(lone.group.replica().clone(), target, window.clone());
+            let _watch = ogee_runtime::spawn_scoped(watch);
             // Answered, and the time after it is nobody's.
             ogee_runtime::sleep(Duration::from_millis(10)).await;
             window.sent(window.semaphore.acquire(1).await, 1);

@@ -252,8 +252,19 @@ mod tests {
     use crate::beat::Standing;
     use crate::config::GroupConfig;
     use crate::fixture::{Lone, run};
+    use crate::group::Group;
     use crate::quiet::Phase;
     use std::time::Duration;
+
+    /// How a leader stands once its first entry is applied.
+    async fn settled(group: &Group) -> Standing {
+        loop {
+            if let Some(standing) = group.settled() {
+                return standing;
+            }
+            ogee_runtime::sleep(Duration::from_millis(5)).await;
+        }
+    }
 
     #[test]
     fn patience_is_a_lease_and_an_election_timeout_in_looks() {
@@ -271,7 +282,7 @@ mod tests {
         run(async {
             let lone = Lone::start().await;
             let group = &lone.group;
-            let standing = group.settled().expect("alone, all have all");
+            let standing = settled(group).await;
             group.lead_quietly(standing);
             assert_eq!(group.phase(), Phase::Leads(standing));
             let other = Standing {
@@ -288,7 +299,7 @@ mod tests {
         run(async {
             let lone = Lone::start().await;
             let group = &lone.group;
-            let standing = group.settled().expect("alone, all have all");
+            let standing = settled(group).await;
             group.lead_quietly(standing);
             let before = group.requests();
             assert!(group.touch(), "it was quiet");

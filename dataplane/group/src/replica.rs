@@ -11,6 +11,7 @@ use crate::checkpoint::{CheckpointState, Saved};
 use crate::command::CommandHead;
 use crate::digest::Digests;
 use crate::error::GroupError;
+use crate::followers::Followers;
 use crate::limit::LOG_MARGIN_MAX;
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
@@ -20,7 +21,7 @@ use crate::room::{Claim, Promises, Room};
 use crate::snapshot::Copies;
 use crate::state::State;
 use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
-use ogee_log::{GroupLog, Log, Reservation};
+use ogee_log::{GroupLog, Log, LogUsage, Reservation};
 use ogee_proto::id::{ChunkKey, CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::Notify;
@@ -52,6 +53,7 @@ pub(crate) struct Replica {
     pub(crate) digests: Digests,
     pub(crate) metrics: Rc<GroupMetrics>,
     pub(crate) acks: Rc<Acks>,
+    pub(crate) followers: Followers,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
     keeps: Cell<u32>,
@@ -61,6 +63,8 @@ pub(crate) struct Replica {
     cutting: Cell<bool>,
     cut_ended: Notify,
     pacer: RefCell<Rc<Pacer>>,
+    /// A payload of the log is rotten, and no other replica has it any more.
+    pub(crate) beyond_repair: Cell<bool>,
     promises: Promises,
 }
 
@@ -154,6 +158,7 @@ impl Replica {
             digests: Digests::default(),
             metrics,
             acks: Rc::default(),
+            followers: Followers::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
             keeps: Cell::new(0),
@@ -163,6 +168,7 @@ impl Replica {
             cut_ended: Notify::new(),
             pacer: RefCell::default(),
             promises: Promises::default(),
+            beyond_repair: Cell::new(false),
         }))
     }
 
@@ -221,7 +227,7 @@ impl Replica {
         payload_lens: impl Iterator<Item = usize>,
     ) -> Option<Reservation> {
         let cost = payload_lens.map(|len| Log::entry_cost(len).get()).sum();
-        self.store_log.reserve(ByteLen::new(cost)).await.ok()
+        self.log.reserve(ByteLen::new(cost)).await.ok()
     }
 
     /// Length of a live entry's payload.
@@ -276,6 +282,10 @@ impl Replica {
     /// Takes volumes back whose removal could not be done in this cycle.
     pub(crate) fn remove_later(&self, volumes: &[VolumeId]) {
         self.state.borrow_mut().removed.extend_from_slice(volumes);
+    }
+
+    pub(crate) fn log_usage(&self) -> LogUsage {
+        self.store_log.usage()
     }
 
     pub(crate) fn log_has_room(&self) -> bool {

@@ -11,8 +11,10 @@ use crate::signal::Signal;
 use crate::state::State;
 use crate::usage::Pressure;
 use ogee_device::Device;
+use ogee_proto::id::CopysetId;
 use ogee_runtime::channel::{Notify, watch};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A log.
@@ -29,6 +31,8 @@ pub(crate) struct Core {
     pub damage: Notify,
     /// Bytes promised to entries that are on their way.
     pub promised: Cell<u64>,
+    /// The same by group.
+    pub promised_to: RefCell<BTreeMap<CopysetId, u64>>,
     pressure: watch::Sender<Pressure>,
 }
 
@@ -43,6 +47,7 @@ impl Core {
             space: Notify::new(),
             damage: Notify::new(),
             promised: Cell::new(0),
+            promised_to: RefCell::default(),
             pressure,
         })
     }

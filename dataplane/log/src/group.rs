@@ -71,6 +71,8 @@ pub(crate) struct Group {
     pub durable: Durable,
     /// Records in the queue.
     pub queued: usize,
+    /// Bytes queued or in flight.
+    pub cost: u64,
 }
 
 impl Slot {
@@ -239,6 +241,13 @@ impl Front {
             let live = self.facts.live();
             self.losses.retain(|index, _| live.contains(index));
         }
+    }
+
+    /// Bytes of heads and payloads of the entries from `index` on.
+    pub(crate) fn bytes_from(&self, index: u64) -> u64 {
+        let live = self.entries.range();
+        let slots = (index.max(live.start)..live.end).filter_map(|index| self.entry(index));
+        slots.map(Slot::bytes).sum()
     }
 
     /// The live entry `index`.

@@ -13,6 +13,7 @@ use crate::group::{Front, Loss};
 use crate::log::Handle;
 use crate::placed::Placed;
 use crate::reader;
+use crate::reservation::Reservation;
 use crate::state::NewEntry;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -74,6 +75,17 @@ impl GroupLog {
             }
             Err(error) => done(Err(error)),
         }
+    }
+
+    /// Promises room for entries of `cost` bytes (see [`Log::entry_cost`](crate::Log::entry_cost)),
+    /// waiting for it if need be: everything that is on its way to the log together never exceeds
+    /// what the log and its queue can take, nor what is of this group its share of the queue. Hold
+    /// the reservation until the entries' outcome is known.
+    ///
+    /// # Errors
+    /// When the log has stopped.
+    pub async fn reserve(&self, cost: ByteLen) -> Result<Reservation, LogError> {
+        Reservation::wait(&self.handle, self.group, cost).await
     }
 
     /// Saves the vote.
@@ -238,6 +250,15 @@ impl GroupLog {
     #[must_use]
     pub fn live_len(&self) -> ByteLen {
         ByteLen::new(self.with_front(|front| front.bytes).unwrap_or(0))
+    }
+
+    /// The same, of the entries from `index` on.
+    #[must_use]
+    pub fn live_len_from(&self, index: LogIndex) -> ByteLen {
+        ByteLen::new(
+            self.with_front(|front| front.bytes_from(index.get()))
+                .unwrap_or(0),
+        )
     }
 
     /// Live entries of `range`: as many as `max_bytes` of head and payload allow, at least one if

@@ -24,7 +24,7 @@
 //! | `state` | the log in memory: accept, plan, apply |
 //! | `group`, `facts`, `window` | one group: accepted and durable |
 //! | `segments` | slots of the region, live counts, the end of the log |
-//! | `queue`, `cache`, `signal` | what waits, what stays in memory, who is woken |
+//! | `queue`, `reservation`, `cache`, `signal` | what waits, or will, what stays in memory, who is woken |
 //! | `flusher` | the task that writes |
 //! | `reader` | entries back, verified |
 //! | `placed` | payloads that lie in extents of the store |
@@ -57,6 +57,7 @@ mod record;
 mod recovery;
 mod repeat;
 mod replay;
+mod reservation;
 mod scan;
 mod segments;
 mod settle;
@@ -71,7 +72,8 @@ pub use damage::{Damage, LostEntry};
 pub use entry::{Entry, EntryRef, GroupState, LinkedEntry, Vote};
 pub use error::{DamageReason, EntryPart, GeometryField, LogError};
 pub use group_log::GroupLog;
-pub use log::{Log, Reservation};
+pub use log::Log;
 pub use options::{LogOptions, LogRegion};
 pub use placed::Placed;
+pub use reservation::Reservation;
 pub use usage::{LogUsage, Pressure};

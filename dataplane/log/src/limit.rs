@@ -50,6 +50,8 @@ pub const COMPACTION_LIVE_DIVISOR: u64 = 4;
 ///
 /// Admission above keeps in-flight requests far below; reaching it means admission is broken.
 pub const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of one group that are promised room in the queue at a time: the others find room beside it.
+pub const QUEUE_GROUP_BYTES_MAX: u64 = QUEUE_BYTES_MAX / 8;
 /// Records that may wait for the flusher.
 pub const QUEUE_RECORDS_MAX: usize = 1 << 20;
 /// Default bytes of payload kept in memory after it became durable.

@@ -11,7 +11,7 @@ use crate::counters::LogCounters;
 use crate::error::LogError;
 use crate::flusher;
 use crate::group_log::GroupLog;
-use crate::limit::{QUEUE_BYTES_MAX, SCAN_WINDOW};
+use crate::limit::SCAN_WINDOW;
 use crate::options::{Geometry, LogOptions, LogRegion};
 use crate::placed::Owner;
 use crate::queue::entry_cost;
@@ -238,41 +238,10 @@ impl Log {
         }
     }
 
-    /// Promises room for entries of `cost` bytes (see [`entry_cost`](Self::entry_cost)), waiting
-    /// for it if need be: everything that is on its way to the log together never exceeds what the
-    /// log and its queue can take. Hold the reservation until the entries' outcome is known.
-    ///
-    /// # Errors
-    /// When the log has stopped.
-    pub async fn reserve(&self, cost: ByteLen) -> Result<Reservation, LogError> {
-        let core = &self.handle.core;
-        loop {
-            let freed = core.space.notified();
-            core.state.borrow().check_running()?;
-            if self.has_promisable(cost) {
-                core.promised.set(core.promised.get() + cost.get());
-                return Ok(Reservation {
-                    handle: Rc::clone(&self.handle),
-                    cost,
-                });
-            }
-            freed.await;
-        }
-    }
-
     /// Bytes that an entry with a payload of `payload_len` may take.
     #[must_use]
     pub const fn entry_cost(payload_len: usize) -> ByteLen {
         ByteLen::new(entry_cost(payload_len))
-    }
-
-    fn has_promisable(&self, cost: ByteLen) -> bool {
-        let core = &self.handle.core;
-        let wanted = core.promised.get() + cost.get();
-        let usage = self.usage();
-        let is_first = core.promised.get() == 0;
-        let queue_ok = is_first || usage.queued.get() + wanted <= QUEUE_BYTES_MAX / 2;
-        queue_ok && wanted <= usage.free.get()
     }
 
     /// What the log has done.
@@ -341,21 +310,6 @@ async fn flush(device: &Device, state: &State) -> Result<(), LogError> {
         offset: state.segments.end_offset(),
         source,
     })
-}
-
-/// Room in the log, promised until it is dropped.
-#[must_use = "dropping it gives the room away"]
-pub struct Reservation {
-    handle: Rc<Handle>,
-    cost: ByteLen,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let core = &self.handle.core;
-        core.promised.set(core.promised.get() - self.cost.get());
-        core.space.notify_all();
-    }
 }
 
 async fn write(

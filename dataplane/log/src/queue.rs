@@ -66,14 +66,17 @@ impl Queue {
     /// Adds `item`. A vote may be `urgent` only if its group has nothing in the queue: an earlier
     /// entry that became durable after a later vote would be harmless, but its callback would
     /// come after the vote's, and the caller counts on their order.
-    pub(crate) fn push(&mut self, mut item: Queued, urgent: bool) {
+    /// Returns its cost.
+    pub(crate) fn push(&mut self, mut item: Queued, urgent: bool) -> u64 {
         item.cost = item.cost_alone();
-        self.cost += item.cost;
+        let cost = item.cost;
+        self.cost += cost;
         if urgent {
             self.urgent.push_back(item);
         } else {
             self.main.push_back(item);
         }
+        cost
     }
 
     /// The next item.

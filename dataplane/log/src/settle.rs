@@ -118,6 +118,7 @@ fn build(facts: Facts, pieces: Vec<Piece>) -> Group {
             placed: BTreeMap::new(),
         },
         queued: 0,
+        cost: 0,
     }
 }
 

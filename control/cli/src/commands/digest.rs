@@ -67,7 +67,10 @@ async fn collect_once(copyset: &CopysetInfo) -> Result<Compared, DigestError> {
     let id = Sequence::new(ogee_runtime::random_u64().max(1));
     start(copyset, id).await?;
     let mut all = BTreeMap::new();
-    let voters = copyset.replicas.iter().filter(|r| r.role != "joining");
+    let voters = copyset
+        .replicas
+        .iter()
+        .filter(|r| r.role == "voter" || r.role.is_empty());
     for replica in voters {
         let holdings = holdings(copyset, replica, id).await;
         all.insert(replica.chunkserver_name.clone(), holdings);

@@ -63,3 +63,52 @@ impl CopyBudget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::CopyBudget;
+    use crate::fixture::run;
+    use crate::limit::COPIES_MAX;
+    use futures_util::poll;
+    use ogee_proto::unit::ByteLen;
+    use std::pin::pin;
+    use std::time::Duration;
+
+    const PIECE: usize = 128 << 10;
+
+    async fn passing(budget: &CopyBudget, pieces: usize) -> Duration {
+        let started = ogee_runtime::now();
+        for _ in 0..pieces {
+            budget.pass(PIECE).await;
+        }
+        ogee_runtime::now().saturating_duration_since(started)
+    }
+
+    #[test]
+    fn a_rate_holds_pieces_back_and_none_does_not() {
+        run(async {
+            // 128 KiB take 1/32 s each; the first need not wait.
+            let slow = CopyBudget::new(Some(ByteLen::new(4 << 20)));
+            let paced = passing(&slow, 17).await;
+            assert!(paced >= Duration::from_millis(500), "{paced:?}");
+            let free = passing(&CopyBudget::new(None), 17).await;
+            assert!(free < paced / 4, "{free:?}");
+            assert_eq!(slow.bytes_sent(), 17 * PIECE as u64);
+        });
+    }
+
+    #[test]
+    fn copies_take_turns() {
+        run(async {
+            let budget = CopyBudget::new(None);
+            let mut turns = Vec::new();
+            for _ in 0..COPIES_MAX {
+                turns.push(budget.turn().await);
+            }
+            let mut next = pin!(budget.turn());
+            assert!(poll!(&mut next).is_pending());
+            turns.pop();
+            assert!(poll!(&mut next).is_ready());
+        });
+    }
+}

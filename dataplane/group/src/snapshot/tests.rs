@@ -1,6 +1,6 @@
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_END, STEP_STATE, STEP_ZEROS, get_blocks, get_token,
-    put_blocks, put_end, put_state_at, put_zeros,
+    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_END, STEP_STATE, STEP_ZEROS, get_blocks, get_end,
+    get_keys, get_state_range, get_token, get_zeros, put_blocks, put_end, put_state_at, put_zeros,
 };
 use crate::checkpoint::CheckpointState;
 use crate::checkpoint::Saved;
@@ -15,6 +15,8 @@ use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::Payload;
 use ogee_transport::Frame;
+use proptest::collection::vec;
+use proptest::prelude::{any, prop_assert, proptest};
 
 fn begin(vote: &RaftVote) -> Frame {
     begin_again(vote, 1, 0)
@@ -202,4 +204,21 @@ fn a_piece_that_contradicts_itself_is_refused() {
     let mut outside = piece(1, 0, Payload::empty());
     outside.meta = put_blocks(4095, 1, 0).into();
     assert!(get_blocks(&outside).is_err());
+}
+
+proptest! {
+    /// Whatever a peer sends: an error, or blocks of one chunk, never a panic.
+    #[test]
+    fn any_bytes_as_a_step(meta in vec(any::<u8>(), 0..64), blocks in 0..40usize, odd in 0..2usize) {
+        let payload = Payload::from(vec![0; blocks * BLOCK_SIZE + odd]);
+        let frame = step(STEP_BLOCKS, 1, meta.clone(), payload);
+        if let Ok(changes) = get_blocks(&frame) {
+            prop_assert!(changes.len() <= 32);
+        }
+        if let Ok(zeros) = get_zeros(&frame) {
+            prop_assert!(zeros.count() <= 4096);
+        }
+        let _ = (get_keys(&frame), get_state_range(&frame, blocks * 1000), Begin::decode(&meta));
+        let _ = (get_end(&meta), get_token(&meta));
+    }
 }

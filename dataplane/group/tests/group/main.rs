@@ -11,5 +11,6 @@ mod members;
 mod quiet;
 mod redirect;
 mod requests;
+mod slow;
 mod snapshot;
 mod volumes;

@@ -4,6 +4,7 @@ use crate::common::{COPYSET, Cluster, Disk, Node, pause, run, until};
 use ogee_device::Survivors;
 use ogee_group::Group;
 use ogee_proto::id::ReplicaId;
+use ogee_proto::wire::Status;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -267,6 +268,72 @@ fn a_change_of_members_goes_on_under_the_next_leader() {
         for node in cluster.nodes() {
             until(|| node.group.voters() == voters).await;
         }
+        cluster.agreed_digest().await;
+        disk.check().await;
+    });
+}
+
+/// Writes that come while leadership is on its way wait for whoever leads then; they are not sent to
+/// a target that may never take over.
+#[test]
+fn writes_wait_out_a_handover_that_fails() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 8, 100).await;
+        cluster.settle().await;
+        let leader = cluster.leader().await;
+        let target = cluster.followers().await[0].clone();
+        until_caught_up_then(&leader, target.replica, || target.cut_off()).await;
+        let write = disk.next_write(0, 4, 2, 500);
+        let outcome = leader.group.mutate(write.clone()).await;
+        assert_ne!(outcome.hint, Some(target.replica), "{outcome:?}");
+        assert_eq!(
+            cluster.mutate(&write).await,
+            Status::Ok,
+            "by its own retry at the latest"
+        );
+        disk.expect(0, 4, vec![500, 501]);
+        target.reconnect();
+        cluster.settle().await;
+        disk.check().await;
+        cluster.agreed_digest().await;
+    });
+}
+
+async fn until_caught_up_then(leader: &Node, target: ReplicaId, then: impl Fn()) {
+    loop {
+        then();
+        if leader.group.transfer_leader(target).await.expect("runs") {
+            return;
+        }
+        pause().await;
+    }
+}
+
+/// A replica that was to join and never came is forgotten when another one joins instead.
+#[test]
+fn another_replica_may_join_in_place_of_one_that_never_came() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 8, 100).await;
+        let leaving = cluster.followers().await[1].replica;
+        let mut stay: Vec<ReplicaId> = [1, 2, 3].map(ReplicaId::new).into();
+        stay.retain(|replica| *replica != leaving);
+        let of = |new| [stay.clone(), vec![ReplicaId::new(new)]].concat();
+        let (asking, wanted) = (cluster.clone(), of(4));
+        let never = ogee_runtime::spawn_scoped(async move { asking.change_members(&wanted).await });
+        let leader = cluster.leader().await;
+        until(|| leader.group.members().contains(&ReplicaId::new(4))).await;
+        drop(never);
+        assert_eq!(leader.group.voters().len(), 3, "a learner is no voter");
+        cluster.add(ReplicaId::new(5)).await;
+        cluster.change_members(&of(5)).await;
+        drop(cluster.stop(leaving).await);
+        disk.write(0, 4, 8, 200).await;
+        cluster.settle().await;
+        assert_eq!(cluster.leader().await.group.members(), of(5));
         cluster.agreed_digest().await;
         disk.check().await;
     });

@@ -278,6 +278,57 @@ fn a_copy_brings_more_sessions_than_a_frame_holds() {
     });
 }
 
+/// The next leader still has the log, so what a broken-off copy left is replayed over, from the state
+/// before: newer blocks, a newer map, and after the power loss blocks that are newer than the map.
+#[test]
+fn replay_makes_a_broken_off_copy_whole() {
+    run(async {
+        let cluster = Cluster::with_times(SLOWLY).await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        for chunk in 0..10 {
+            disk.write(chunk, 0, 128, 1000 * u64::from(chunk + 1)).await;
+        }
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let (leader, followers) = (cluster.leader().await, cluster.followers().await);
+        let (next, away) = (followers[0].replica, followers[1].clone());
+        let last = away.group.report().last_log;
+        let replica = away.replica;
+        drop(away);
+        let medium = cluster.stop(replica).await;
+        for chunk in 0..10 {
+            disk.write(chunk, 0, 64, 500_000 + 1000 * u64::from(chunk))
+                .await;
+        }
+        disk.zero(CommandKind::Discard, 3, 10, 20).await;
+        while purged(&leader) <= Some(LogIndex::new(last)) {
+            assert!(leader.keeper.checkpoint_now().await);
+            pause().await;
+        }
+        let before = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        until_sent(&leader, before, 2 << 20).await;
+        node.store.checkpoint(Vec::new()).await.expect("it works");
+        until_sent(&leader, before, 3 << 20).await;
+        drop(node);
+        let medium = cluster.crash(replica, Survivors::Seeded(5)).await;
+        cluster.transfer_to(next).await;
+        let next = cluster.node(next);
+        assert!(
+            purged(&next) <= Some(LogIndex::new(last)),
+            "it has what is missing"
+        );
+        disk.write(9, 100, 4, 900_000).await;
+        let node = cluster.restart(medium).await;
+        until(|| !node.group.report().is_installing).await;
+        assert_eq!(next.copies.bytes_sent(), 0, "by log");
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        disk.check().await;
+    });
+}
+
 /// Writers go on beside a copy that nothing but they hold back.
 #[test]
 fn writers_keep_their_speed_beside_a_copy() {

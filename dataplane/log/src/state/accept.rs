@@ -215,7 +215,7 @@ impl State {
         let group = self.groups.entry(item.group).or_default();
         group.queued += 1;
         let urgent = group.queued == 1 && matches!(item.record, Some(Record::Vote(_)));
-        self.queue.push(item, urgent);
+        group.cost += self.queue.push(item, urgent);
     }
 
     fn sweep_cache(&mut self) {

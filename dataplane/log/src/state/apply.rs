@@ -42,6 +42,10 @@ impl State {
             let inline = item.record.as_ref().map_or(0, Record::payload_len);
             payload_at = payload_at.add(ByteLen::from_usize(inline));
             self.queue.settle(item.cost);
+            if let Some(group) = self.groups.get_mut(&item.group) {
+                // A group that was removed and made again counts anew.
+                group.cost = group.cost.saturating_sub(item.cost);
+            }
             dones.extend(item.done);
         }
         self.trim_cache();

@@ -7,6 +7,7 @@
 use super::State;
 use crate::error::LogError;
 use crate::usage::{LogUsage, Pressure};
+use ogee_proto::id::CopysetId;
 use ogee_proto::unit::ByteLen;
 
 impl State {
@@ -52,6 +53,11 @@ impl State {
             cached: ByteLen::from_usize(self.cache.bytes()),
             free_segments: self.segments.free_count(),
         }
+    }
+
+    /// Bytes of `group` that are queued or in flight.
+    pub(crate) fn queued_by(&self, group: CopysetId) -> u64 {
+        self.groups.get(&group).map_or(0, |group| group.cost)
     }
 
     /// Whether the threshold is passed.

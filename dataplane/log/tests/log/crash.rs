@@ -18,22 +18,23 @@ use ogee_proto::unit::ByteOffset;
 use ogee_runtime::executor::block_on;
 use ogee_runtime::{spawn, yield_now};
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 
-const SEGMENTS: usize = 8;
+pub(crate) const SEGMENTS: usize = 8;
 const GROUPS: usize = 3;
 /// Seeds tried; `OGEE_LOG_CRASH_SEEDS` asks for more, from `OGEE_LOG_CRASH_FIRST` on.
 const SEEDS: u64 = 48;
 const STEPS: usize = 70;
 
 /// All states that a group went through, and which of them is durable at least.
-struct History {
+pub(crate) struct History {
     states: Vec<ModelGroup>,
     durable: Rc<Cell<usize>>,
 }
 
 impl History {
-    fn new(state: ModelGroup) -> Self {
+    pub(crate) fn new(state: ModelGroup) -> Self {
         Self {
             states: vec![state],
             durable: Rc::default(),
@@ -51,10 +52,10 @@ impl History {
     }
 }
 
-struct Run {
-    dice: Dice,
-    control: MemoryControl,
-    log: Log,
+pub(crate) struct Run {
+    pub dice: Dice,
+    pub control: MemoryControl,
+    pub log: Log,
     histories: Vec<History>,
     term: u64,
 }
@@ -73,16 +74,7 @@ fn what_was_reported_durable_survives() {
             println!("seed {seed}");
             let (device, control) = formatted(SEGMENTS).await;
             let log = open(&device, SEGMENTS).await;
-            let histories = (0..GROUPS)
-                .map(|_| History::new(ModelGroup::default()))
-                .collect();
-            let mut run = Run {
-                dice: Dice::new(seed),
-                control,
-                log,
-                histories,
-                term: 1,
-            };
+            let mut run = Run::new(seed, control, log);
             for _ in 0..STEPS {
                 run.call();
                 for _ in 0..run.dice.below(4) {
@@ -97,7 +89,25 @@ fn what_was_reported_durable_survives() {
 }
 
 impl Run {
-    fn call(&mut self) {
+    pub(crate) fn new(seed: u64, control: MemoryControl, log: Log) -> Self {
+        let histories = (0..GROUPS).map(|_| History::new(ModelGroup::default()));
+        Self {
+            dice: Dice::new(seed),
+            control,
+            log,
+            histories: histories.collect(),
+            term: 1,
+        }
+    }
+
+    /// For each group, the states that a crash at this moment may leave: the one that was reported
+    /// durable, or a later one.
+    pub(crate) fn allowed(&self) -> Vec<Range<usize>> {
+        let of = |one: &History| one.durable.get()..one.states.len();
+        self.histories.iter().map(of).collect()
+    }
+
+    pub(crate) fn call(&mut self) {
         let id = usize::try_from(self.dice.below(GROUPS as u64)).expect("small");
         self.term += u64::from(self.dice.below(10) == 0);
         match self.dice.below(12) {
@@ -185,7 +195,7 @@ impl Run {
     }
 
     async fn crash(&mut self) {
-        let durable: Vec<usize> = self.histories.iter().map(|one| one.durable.get()).collect();
+        let allowed = self.allowed();
         let survivors = self.survivors();
         let (mut device, mut control) = self.control.crash(survivors);
         for _ in 0..self.dice.below(3) {
@@ -193,8 +203,8 @@ impl Run {
         }
         let log = open(&device, SEGMENTS).await;
         let mut found = Vec::new();
-        for (id, least) in durable.into_iter().enumerate() {
-            found.push(self.find(&log, id, least).await);
+        for (id, allowed) in allowed.into_iter().enumerate() {
+            found.push(self.find(&log, id, allowed).await);
         }
         if self.dice.below(2) == 0 {
             self.histories = found.into_iter().map(History::new).collect();
@@ -202,7 +212,7 @@ impl Run {
         }
     }
 
-    fn survivors(&mut self) -> Survivors {
+    pub(crate) fn survivors(&mut self) -> Survivors {
         match self.dice.below(8) {
             0 => Survivors::None,
             1 => Survivors::All,
@@ -211,7 +221,7 @@ impl Run {
     }
 
     /// Power fails again while the log is being opened.
-    async fn crash_in_recovery(
+    pub(crate) async fn crash_in_recovery(
         &mut self,
         device: &Device,
         control: &MemoryControl,
@@ -227,8 +237,9 @@ impl Run {
     }
 
     /// The state of the group's history that the crash left.
-    async fn find(&self, log: &Log, id: usize, least: usize) -> ModelGroup {
+    pub(crate) async fn find(&self, log: &Log, id: usize, allowed: Range<usize>) -> ModelGroup {
         let group = group(log, id_of(id));
+        assert_eq!(group.damage(), None, "group {id}: a crash is no damage");
         let entries = group.entries(ALL, usize::MAX).await.expect("read");
         let mut state = group.state();
         if let (Some(committed), Some(last)) = (state.committed, state.last) {
@@ -245,8 +256,8 @@ impl Run {
                 && expected.iter().zip(&entries).all(|(a, b)| same(a, b))
         };
         let states = &self.histories[id].states;
-        let found = states[least..].iter().rev().find(matches);
-        let all = &states[least..];
+        let all = &states[allowed];
+        let found = all.iter().rev().find(matches);
         found
             .unwrap_or_else(|| panic!("group {id}: {state:?} is none of {all:#?}"))
             .clone()
@@ -382,7 +393,7 @@ async fn newest_batch_is_torn_in_its_payload(device: &Device) -> bool {
         && (0..3).any(|number| page(at + 1 + number) != &expected[..][page_range(number)])
 }
 
-fn page_range(number: u64) -> std::ops::Range<usize> {
+fn page_range(number: u64) -> Range<usize> {
     let start = usize::try_from(number).expect("small") * PAGE;
     start..start + PAGE
 }

@@ -2,11 +2,13 @@
 
 mod api;
 mod crash;
+mod crash_points;
 mod damage;
 mod failure;
 mod file;
 mod golden;
 mod model;
+mod mutation;
 mod placed;
 mod property;
 mod ring;

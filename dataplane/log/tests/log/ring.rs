@@ -1,10 +1,13 @@
 //! The region wraps, fills up and is freed again.
 
-use crate::support::{ALL, PAGE, append, assert_entries, entries, entry, fresh, group, open, vote};
+use crate::support::{
+    ALL, PAGE, STORE, append, assert_entries, entries, entry, fresh, group, open, vote,
+};
 use ogee_device::{Device, FaultPlan, FaultRule, Operation};
-use ogee_log::{Log, LogError, Pressure};
+use ogee_log::limit::QUEUE_GROUP_BYTES_MAX;
+use ogee_log::{Log, LogError, LogOptions, LogRegion, Pressure};
 use ogee_proto::id::LogId;
-use ogee_proto::unit::ByteLen;
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
 use ogee_runtime::{spawn, yield_now};
 use std::time::Duration;
@@ -169,6 +172,45 @@ fn a_full_log_opens_any_number_of_times() {
             .await
             .expect("append");
     });
+}
+
+/// One group promises itself all that it may have: the others still find room, it waits for its own.
+#[test]
+fn one_group_cannot_take_the_whole_queue() {
+    block_on(async {
+        let len = ByteLen::new(200 << 20);
+        let region = LogRegion {
+            start: ByteOffset::ZERO,
+            len,
+        };
+        let device = Device::memory(len);
+        let options = LogOptions::new(STORE);
+        Log::format(&device, region, options).await.expect("format");
+        let log = Log::open(&device, region, options).await.expect("open");
+        let mib = ByteLen::new(1 << 20);
+        let mut held = Vec::new();
+        while let Some(reservation) = now(group(&log, 1).reserve(mib)).await {
+            held.push(reservation);
+        }
+        assert_eq!(held.len() as u64, QUEUE_GROUP_BYTES_MAX >> 20);
+        let other = now(group(&log, 2).reserve(mib)).await;
+        assert!(other.is_some(), "another group is let in");
+        held.pop();
+        assert!(now(group(&log, 1).reserve(mib)).await.is_some());
+        drop(held);
+        let large = now(group(&log, 1).reserve(ByteLen::new(QUEUE_GROUP_BYTES_MAX * 2))).await;
+        assert!(large.is_some(), "what is alone always fits");
+    });
+}
+
+/// What is ready at once.
+async fn now<T>(future: impl Future<Output = Result<T, LogError>>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        std::task::Poll::Ready(done) => std::task::Poll::Ready(Some(done.expect("runs"))),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
 }
 
 #[test]

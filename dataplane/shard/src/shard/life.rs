@@ -1,12 +1,13 @@
 //! A shard's life: open, serve, obey, stop.
 
+use super::hosted::{Damaged, Hosted};
 use super::stores::OpenStore;
 use super::{Shard, report};
 use crate::config::StoreConfig;
 use crate::error::ShardError;
 use crate::limit::STOP_WAIT;
 use crate::order::{ShardEvent, ShardOrder, StoreStatus};
-use ogee_group::{CommandHead, CommandKind, Group, GroupConfig, PeerBook, command};
+use ogee_group::{CommandHead, CommandKind, Group, GroupConfig, Mender, PeerBook, command};
 use ogee_proto::id::{
     ChunkIndex, ChunkKey, ClientId, CopysetId, Epoch, Incarnation, ReplicaId, Sequence, VolumeId,
 };
@@ -92,6 +93,7 @@ async fn obey(
             ShardOrder::Stop => return,
             ShardOrder::Report => {
                 shard.retire_failed_stores();
+                shard.retire_lost_replicas();
                 let report = Box::new(report::report(shard));
                 if events.send(ShardEvent::Report(report)).await.is_err() {
                     return;
@@ -164,6 +166,27 @@ impl Shard {
                     ));
                 }
             }
+        }
+    }
+
+    /// Stops replicas that have lost data for good: their part of the log could never be freed.
+    fn retire_lost_replicas(&self) {
+        for Hosted { group, store } in self.hosted() {
+            if !group.needs_replacing() {
+                continue;
+            }
+            let copyset = group.copyset();
+            let damaged = Damaged {
+                mender: Rc::new(Mender::of_lost(&group)),
+                store,
+            };
+            self.groups.borrow_mut().remove(&copyset);
+            self.damaged.borrow_mut().insert(copyset, damaged);
+            if let Some(open) = self.store(store) {
+                open.keeper.remove(copyset);
+            }
+            tracing::error!(%copyset, "the replica is out of service: replace it");
+            drop(ogee_runtime::spawn(async move { group.shutdown().await }));
         }
     }
 

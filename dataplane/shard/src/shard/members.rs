@@ -64,12 +64,8 @@ impl Shard {
         }
         let shard = self.clone();
         drop(ogee_runtime::spawn(async move {
-            match group.change_members(change.members).await {
-                Ok(()) => tracing::info!(%copyset, "its voters are as ordered"),
-                Err(outcome) => {
-                    tracing::debug!(%copyset, ?outcome, "its voters are not changed yet")
-                }
-            }
+            let done = group.change_members(change.members).await;
+            tracing::debug!(%copyset, ?done, "asked to change its voters");
             shard.changes.end(copyset);
         }));
     }

@@ -5,7 +5,7 @@ mod disk;
 mod net;
 mod node;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, describe_all};
 pub use disk::Disk;
 pub use node::{COPYSET, Medium, Node, QUICK};
 
@@ -24,7 +24,7 @@ pub fn run(body: impl Future<Output = ()>) {
 pub fn run_for(time: Duration, body: impl Future<Output = ()>) {
     ogee_runtime::executor::block_on(async {
         if ogee_runtime::timeout(time, body).await.is_err() {
-            panic!("the test does not end: {}", cluster::describe_all());
+            panic!("the test does not end: {}", describe_all());
         }
     });
 }

@@ -148,6 +148,10 @@ impl Node {
         let peers = Rc::new(PeerBook::new(hello.clone(), caller_options()));
         let watch = Watch::start(peers.clone(), net.config());
         let copies = Rc::new(CopyBudget::new(net.config().copy_rate));
+        // As the metadata servers tell it: a damaged log may not even know its members.
+        for peer in [1, 2, 3].map(ReplicaId::new) {
+            peers.learn(peer, net.endpoint(peer));
+        }
         let params = GroupParams {
             copyset: COPYSET,
             log: log.clone(),

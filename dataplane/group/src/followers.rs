@@ -1,0 +1,87 @@
+//! How far each follower is, as its append streams tell.
+//!
+//! *Place*: noted by the leader's append streams, asked by them: a follower that is too far behind
+//! holds up the purge of a log that all groups of the store share. *Owner*: the replica;
+//! single-threaded. *Invariants*: a follower that is shunned gets no append stream for a while, so
+//! that openraft purges what it lacks; it then catches up by snapshot.
+//! *On failure*: nothing is known of a follower, and nothing is done about it.
+
+use crate::limit::{BEHIND_SHARE, SHUN_TIME};
+use crate::replica::Replica;
+use ogee_proto::id::{LogIndex, ReplicaId};
+use ogee_runtime::Instant;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// The followers of one group.
+#[derive(Debug, Default)]
+pub(crate) struct Followers {
+    matched: RefCell<BTreeMap<u64, u64>>,
+    shunned: RefCell<BTreeMap<u64, Instant>>,
+}
+
+impl Followers {
+    /// A follower has everything up to `index`.
+    pub(crate) fn note(&self, follower: u64, index: u64) {
+        self.matched.borrow_mut().insert(follower, index);
+    }
+
+    /// From now on, for a while, a follower gets no stream.
+    pub(crate) fn shun(&self, follower: u64) {
+        let until = ogee_runtime::now() + SHUN_TIME;
+        self.shunned.borrow_mut().insert(follower, until);
+        self.matched.borrow_mut().remove(&follower);
+    }
+
+    /// Whether a follower is to get no stream.
+    pub(crate) fn is_shunned(&self, follower: u64) -> bool {
+        let mut shunned = self.shunned.borrow_mut();
+        shunned.retain(|_, until| ogee_runtime::now() < *until);
+        shunned.contains_key(&follower)
+    }
+
+    fn matched(&self, follower: u64) -> Option<u64> {
+        self.matched.borrow().get(&follower).copied()
+    }
+}
+
+impl Replica {
+    /// Whether what a follower lacks is more than its share of the store's log, and the log is more
+    /// than half full.
+    pub(crate) fn is_far_behind(&self, follower: ReplicaId) -> bool {
+        let usage = self.log_usage();
+        let capacity = usage.capacity.get();
+        if usage.used.get() < capacity / 2 {
+            return false;
+        }
+        let matched = self.followers.matched(follower.get());
+        matched.is_some_and(|matched| {
+            let lacks = self.log.live_len_from(LogIndex::new(matched + 1));
+            lacks.get() > capacity / BEHIND_SHARE
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Followers;
+    use crate::fixture::run;
+    use crate::limit::SHUN_TIME;
+
+    #[test]
+    fn a_follower_is_shunned_for_a_while() {
+        run(async {
+            let followers = Followers::default();
+            followers.note(1, 10);
+            followers.note(2, 20);
+            followers.shun(1);
+            assert!(followers.is_shunned(1) && !followers.is_shunned(2));
+            assert_eq!(
+                (followers.matched(1), followers.matched(2)),
+                (None, Some(20))
+            );
+            ogee_runtime::sleep(SHUN_TIME + SHUN_TIME / 10).await;
+            assert!(!followers.is_shunned(1));
+        });
+    }
+}
