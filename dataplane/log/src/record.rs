@@ -342,9 +342,34 @@ fn entry_of(header: &RecordHeader, head: &[u8], side: &[u8]) -> Option<EntryReco
 mod tests {
     use super::{Decoded, EntryRecord, Named, Record};
     use crate::entry::{Entry, Vote};
+    use crate::placed::Placed;
     use bytes::Bytes;
     use ogee_proto::id::{CopysetId, LogId};
+    use ogee_proto::limit::EXTENT_SIZE;
     use ogee_runtime::Payload;
+
+    const GOLDEN_HEADER: &str = concat!(
+        "019004000700000003000000000000000f000000000000000000000000000000",
+        "000000000000020062000000d2040000f8e640fed6dc4c150200000000000000",
+    );
+
+    /// An entry that fills two extents: addresses and checksums count up.
+    fn placed() -> EntryRecord {
+        let entry = Entry {
+            id: LogId::new(3, 15),
+            kind: 2,
+            head: Bytes::from_static(b"head"),
+            payload: Payload::from(vec![1; 2 * EXTENT_SIZE]),
+            payload_crc: 98,
+        };
+        let mut record = EntryRecord::new(CopysetId::new(7), &entry, 1234);
+        let places = [0x10_0000u64, 0x30_0000].into_iter();
+        let mut side: Vec<u8> = places.flat_map(u64::to_le_bytes).collect();
+        side.extend((1..=32u32).flat_map(u32::to_le_bytes));
+        record.placed = Placed::decode(&side, 2 * EXTENT_SIZE);
+        assert!(record.placed.is_some());
+        record
+    }
 
     fn samples() -> Vec<Record> {
         let entry = Entry {
@@ -358,6 +383,8 @@ mod tests {
         vec![
             Record::Entry(entry.clone()),
             Record::Moved(entry),
+            Record::Entry(placed()),
+            Record::Moved(placed()),
             Record::Hole(Named {
                 id: LogId::new(2, 9),
                 identity: 55,
@@ -384,6 +411,35 @@ mod tests {
         ]
     }
 
+    /// Bytes that carry meaning.
+    fn used(record: &Record) -> usize {
+        let side = record.entry().map_or(0, EntryRecord::side_len);
+        super::RECORD_HEADER_LEN + record.head().len() + side
+    }
+
+    /// Format version 2: a change needs a new one.
+    #[test]
+    fn todays_bytes_of_a_placed_entry_are_the_golden_ones() {
+        let record = Record::Entry(placed());
+        let mut area = vec![0; record.len()];
+        record.encode(CopysetId::new(7), 0, &mut area);
+        let hex: String = area.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (header, rest) = hex.split_at(2 * super::RECORD_HEADER_LEN);
+        assert_eq!(header, GOLDEN_HEADER);
+        let (head, side) = rest.split_at(8);
+        assert_eq!(head, "68656164");
+        let (places, crcs) = side.split_at(32);
+        assert_eq!(places, "00001000000000000000300000000000");
+        assert!(crcs.starts_with("010000000200000003000000"));
+        assert_eq!(&crcs[31 * 8..], "2000000000000000", "padded to eight bytes");
+        assert_eq!(
+            (record.payload_len(), record.placed_len()),
+            (0, 2 * EXTENT_SIZE)
+        );
+        let moved = Record::Moved(placed());
+        assert_eq!((moved.payload_len(), moved.placed_len()), (0, 0));
+    }
+
     #[test]
     fn every_kind_survives_encoding() {
         let group = CopysetId::new(7);
@@ -404,8 +460,7 @@ mod tests {
         for record in samples() {
             let mut area = vec![0; record.len()];
             record.encode(CopysetId::new(7), 0, &mut area);
-            let used = super::RECORD_HEADER_LEN + record.head().len();
-            for at in 0..used {
+            for at in 0..used(&record) {
                 let mut other = area.clone();
                 other[at] ^= 0x40;
                 assert_eq!(Record::decode(&other), None, "{record:?} byte {at}");
@@ -415,11 +470,12 @@ mod tests {
 
     #[test]
     fn short_areas_are_refused() {
-        let record = samples().remove(0);
-        let mut area = vec![0; record.len()];
-        record.encode(CopysetId::new(7), 0, &mut area);
-        for len in 0..super::RECORD_HEADER_LEN + record.head().len() {
-            assert_eq!(Record::decode(&area[..len]), None);
+        for record in samples() {
+            let mut area = vec![0; record.len()];
+            record.encode(CopysetId::new(7), 0, &mut area);
+            for len in 0..used(&record) {
+                assert_eq!(Record::decode(&area[..len]), None);
+            }
         }
     }
 }
