@@ -177,4 +177,11 @@ mod tests {
             }
         );
     }
+
+    #[test]
+    fn golden_bytes() {
+        let meta = Hello::new(Role::Chunkserver, 0x0102, "cs1").with_credits(0x0304);
+        let golden = b"\x02\x02\x01\0\0\0\0\0\0\x04\x03\0\0\x03cs1";
+        assert_eq!(meta.encode().meta[..], golden[..]);
+    }
 }

@@ -77,3 +77,38 @@ fn encode(header: &FrameHeader, digest: &GroupDigest) -> Frame {
     frame.meta = meta.into();
     frame
 }
+
+#[cfg(test)]
+mod tests {
+    use super::encode;
+    use ogee_group::{ChunkDigest, GroupDigest};
+    use ogee_proto::id::{ChunkIndex, ChunkKey, LogId, RequestId, VolumeId};
+    use ogee_proto::wire::{FrameHeader, FrameKind};
+
+    #[test]
+    fn golden_bytes() {
+        let chunk = |chunk| ChunkDigest {
+            key: ChunkKey {
+                volume: VolumeId::new(0x11),
+                chunk: ChunkIndex::new(chunk),
+            },
+            crc: 0x0102_0304,
+            blocks: 5,
+        };
+        let digest = GroupDigest {
+            applied: LogId::new(4, 6),
+            chunks: vec![chunk(0x22), chunk(0x23)],
+        };
+        let mut header = FrameHeader::new(FrameKind::Digest, RequestId::new(1));
+        // From the second chunk on.
+        header.offset = 1;
+        let hex: String = encode(&header, &digest)
+            .meta
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let golden = "0400000000000000 0600000000000000 02000000 01000000 \
+            1100000000000000 23000000 04030201 05000000";
+        assert_eq!(hex, golden.replace(' ', ""));
+    }
+}
