@@ -137,6 +137,12 @@ impl StoreKeeper {
         self.inner.wake.notify_all();
     }
 
+    /// Whether the store refuses new data for want of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.inner.room.is_full(&self.inner.store)
+    }
+
     /// The error that ended the task, if one did.
     #[must_use]
     pub fn failure(&self) -> Option<Rc<GroupError>> {

@@ -13,7 +13,7 @@ use crate::overlay::Overlay;
 use ogee_proto::id::ChunkKey;
 use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::BlockIndex;
-use ogee_store::Store;
+use ogee_store::{Store, StoreUsage};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -45,10 +45,7 @@ impl Room {
     /// Whether new data may be let in: thin volumes can promise more than there is.
     pub(crate) fn has_space(&self, store: &Store) -> bool {
         let (usage, promised) = (store.usage(), self.promised.get());
-        let reserve = (usage.capacity.get() / 16).min(STORE_RESERVE_MAX);
-        let needed = promised.extents as u64 * EXTENT_SIZE as u64 + reserve;
-        let fits = usage.free.get() > needed
-            && usage.map_pages_free as usize > promised.map_pages + MAP_PAGES_RESERVE;
+        let fits = self.fits(&usage);
         if self.full.replace(!fits) == fits {
             let (store, free) = (store.id(), usage.free);
             if fits {
@@ -68,6 +65,19 @@ impl Room {
     pub(crate) fn leaves_promised(&self, store: &Store, count: u32) -> bool {
         let extents = self.promised.get().extents as u64 + u64::from(count);
         store.usage().free.get() > extents * EXTENT_SIZE as u64
+    }
+
+    /// Whether new data has been refused, and would be now.
+    pub(crate) fn is_full(&self, store: &Store) -> bool {
+        self.full.get() && !self.fits(&store.usage())
+    }
+
+    fn fits(&self, usage: &StoreUsage) -> bool {
+        let promised = self.promised.get();
+        let reserve = (usage.capacity.get() / 16).min(STORE_RESERVE_MAX);
+        let needed = promised.extents as u64 * EXTENT_SIZE as u64 + reserve;
+        usage.free.get() > needed
+            && usage.map_pages_free as usize > promised.map_pages + MAP_PAGES_RESERVE
     }
 
     /// Whether new data has been refused since the last call.

@@ -33,7 +33,11 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         used: open.store.used(),
         log_capacity: log.capacity,
         log_used: log.used,
-        state: if open.has_failed() { "failed" } else { "ok" },
+        state: match (open.has_failed(), open.keeper.is_full()) {
+            (true, _) => "failed",
+            (false, true) => "full",
+            (false, false) => "ok",
+        },
     }
 }
 
