@@ -132,7 +132,10 @@ fn another_version_is_refused_by_the_connecting_side() {
         let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
         let raw = spawn(async move {
             let (read, mut write) = listener.accept().await.unwrap().0.into_split();
-            write.write_all(&hello_of_version(2)).await.unwrap();
+            write
+                .write_all(&hello_of_version(WIRE_VERSION - 1))
+                .await
+                .unwrap();
             Raw { read, write }.wait_end().await;
         });
         let outcome = connect_with(&endpoint, &client(), ConnectionOptions::default()).await;
@@ -142,7 +145,7 @@ fn another_version_is_refused_by_the_connecting_side() {
         assert_eq!(
             error,
             WireError::Version {
-                peer: 2,
+                peer: WIRE_VERSION - 1,
                 ours: WIRE_VERSION
             }
             .into()
