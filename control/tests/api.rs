@@ -370,7 +370,7 @@ async fn status_tells_what_is_wrong() {
     servers[0].store_state = "failed";
     settle(&mds, &mut servers, &[("OGEE-1005", "WARN")]).await;
     servers[0].store_state = "full";
-    settle(&mds, &mut servers, &[("OGEE-1005", "ERR")]).await;
+    settle(&mds, &mut servers, &[("OGEE-1011", "ERR")]).await;
     servers[0].store_state = "ok";
     let lost = servers[0]
         .replicas

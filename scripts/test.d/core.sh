@@ -18,7 +18,7 @@ bench_json() {
 counter_sum() {
     local node
     for node in $(chunkservers); do metrics_of "$node"; done |
-        awk -v name="$1" '$1 ~ "^ogee_" name "(_total)?({|$)" { sum += $2; seen = 1 } END { if (!seen) exit 1; printf "%d\n", sum }' ||
+        awk -v name="ogee_chunkserver_$1_total" '$1 ~ "^" name "({|$)" { sum += $2; seen = 1 } END { if (!seen) exit 1; printf "%d\n", sum }' ||
         give_up "no counter $1"
 }
 
@@ -223,6 +223,130 @@ test_overload() {
     awk -v least="$least" -v most="$most" 'BEGIN { exit !(least > 0 && least * 6 >= most) }' || give_up "unfair: least $least, most $most IOPS"
 }
 
+# ---- idle --------------------------------------------------------------------------------------
+
+# 64 groups a shard that nobody wants anything of cost next to nothing, and wake when somebody does.
+test_idle() {
+    local name pid before=() at=0 seconds used
+    seconds=$(ci_or_full 10 60)
+    cluster_up --copysets 64 --store-size 2GiB --log-size 64MiB
+    wait_for 40 all_quiet 64 || give_up "not quiet: $(quiet_groups)"
+    for name in $(chunkservers); do before+=("$(cpu_ticks "$name")"); done
+    sleep "$seconds"
+    for name in $(chunkservers); do
+        used=$(($(cpu_ticks "$name") - before[at]))
+        at=$((at + 1))
+        echo "   $name: $((used * 1000 / seconds / $(getconf CLK_TCK) / 10)).$((used * 1000 / seconds / $(getconf CLK_TCK) % 10)) % of a core, 64 quiet groups"
+        # Two parts in a hundred.
+        [ $((used * 100)) -le $((2 * seconds * $(getconf CLK_TCK))) ] || give_up "$name: $used ticks in $seconds s"
+    done
+    # The first write wakes its group; so does the death of those that led.
+    create_volume disk --size 256MiB
+    bench_json disk first --rw randwrite --bs 4KiB --iodepth 1 --rate-iops 2 --runtime 8
+    jq -e '.jobs[0].write.total_ios > 0' "$TEST_DIR/first.json" >/dev/null || give_up "no write to a quiet group"
+    echo "   writes to quiet groups: longest $(jq '.jobs[0].write.lat_ns.max / 1000000 | floor' "$TEST_DIR/first.json") ms"
+    wait_for 40 all_quiet 64 || give_up "not quiet again: $(quiet_groups)"
+    local start=$EPOCHREALTIME
+    node_kill cs1
+    wait_for 20 leads_all 64 || give_up "not all groups have a leader: $(leaders_of cs2) and $(leaders_of cs3)"
+    echo "   64 quiet groups led again after $(((${EPOCHREALTIME/./} - ${start/./}) / 1000)) ms (reports come once a second)"
+}
+
+cpu_ticks() {
+    awk '{ print $14 + $15 }' "/proc/$(node_pid "$1")/stat"
+}
+
+gauge_of() {
+    metrics_of "$1" | awk -v name="ogee_chunkserver_$2" '$1 ~ "^" name "({|$)" { sum += $2 } END { print sum + 0 }'
+}
+
+quiet_groups() {
+    local name
+    for name in $(chunkservers); do gauge_of "$name" quiet_groups; done | tr '\n' ' '
+}
+
+all_quiet() {
+    local name
+    for name in $(chunkservers); do [ "$(gauge_of "$name" quiet_groups)" = "$1" ] || return 1; done
+}
+
+leaders_of() {
+    gauge_of "$1" leaders
+}
+
+leads_all() {
+    [ $(($(leaders_of cs2) + $(leaders_of cs3))) = "$1" ]
+}
+
+# ---- write amplification -----------------------------------------------------------------------
+
+# Bytes that reach the devices for each byte written, on every replica, over more than the log holds.
+test_amplification() {
+    local log=128MiB size bytes
+    size=$(ci_or_full 1GiB 4GiB) bytes=$(ci_or_full 640MiB 4GiB)
+    cluster_up --log-size "$log" --store-size "$(ci_or_full 4GiB 12GiB)"
+    create_volume disk --size "$size"
+    amplified "1 MiB, depth 8" 1.1 --rw write --bs 1MiB --iodepth 8 --io-size "$bytes"
+    amplified "4 KiB random, depth 64" 2.5 --rw randwrite --bs 4KiB --iodepth 64 --io-size "$(ci_or_full 320MiB 1GiB)"
+    [ "$FULL" = 0 ] || amplified "4 KiB random, depth 1" 99 --rw randwrite --bs 4KiB --iodepth 1 --io-size 128MiB
+}
+
+# amplified WHAT BAR OPTION...
+amplified() {
+    local before after written ratio
+    wait_for 60 written_back || give_up "blocks stay in the log"
+    before=$(counter_sum device_written_bytes)
+    bench_json disk amplified "${@:3}"
+    wait_for 60 written_back || give_up "blocks stay in the log"
+    sleep 1.5
+    after=$(counter_sum device_written_bytes)
+    written=$(jq '.jobs[0].write.io_bytes' "$TEST_DIR/amplified.json")
+    ratio=$(awk -v bytes="$((after - before))" -v written="$written" 'BEGIN { printf "%.3f", bytes / written / 3 }')
+    echo "   $1: $ratio bytes to each device for a byte written (bar $2), $((written / 1048576)) MiB"
+    awk -v ratio="$ratio" -v bar="$2" 'BEGIN { exit !(ratio <= bar && ratio >= 1) }' || give_up "$1: $ratio"
+}
+
+written_back() {
+    local name
+    for name in $(chunkservers); do [ "$(gauge_of "$name" overlay_blocks)" = 0 ] || return 1; done
+}
+
+# ---- replacing ---------------------------------------------------------------------------------
+
+# A chunkserver comes back without its store, under load: what it lost is said, and each replica is
+# replaced by one under a new id.
+test_replace() {
+    local load copyset replica victim=cs3
+    cluster_up --copysets 4
+    create_volume disk --size 512MiB
+    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size 256MiB
+    export_start disk
+    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 8 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    sleep 1
+    node_kill "$victim"
+    find "$DIR/data" -name "$victim-*.store" -delete
+    node_start "$victim"
+    wait_for 60 all_missing "$victim" || give_up "not said to be missing: $("$OGEE" copyset ls)"
+    "$OGEE" status | grep -q 'copyset replace' || give_up "status does not say what to do: $("$OGEE" status | head -n 12)"
+    while read -r copyset replica; do
+        "$OGEE" copyset replace "$copyset" --replica "$replica" --to "$victim" >>"$TEST_DIR/replace.log" 2>&1 || give_up "copyset replace: $(tail -n 3 "$TEST_DIR/replace.log")"
+    done < <("$OGEE" copyset ls -o json | jq -r --arg name "$victim" '.copysets[] | .id as $id | .replicas[] | select(.chunkserver == $name) | "\($id) \(.id)"')
+    wait_healthy 120
+    kill "$load"
+    wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
+    # The two that were there all the time are not needed for what was written.
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    echo "   replaced under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
+    copysets_agree
+}
+
+all_missing() {
+    "$OGEE" copyset ls -o json | jq -e --arg name "$1" 'all(.copysets[]; any(.replicas[]; .chunkserver == $name and .state == "missing"))'
+}
+
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages libnbd-bin python3-libnbd qemu-utils jq curl util-linux
@@ -237,3 +361,6 @@ run_test stale_reads "$(ci_or_full 240 2400)" test_stale_reads
 run_test fencing "$(ci_or_full 180 1200)" test_fencing
 run_test full_device 360 test_full_device
 run_test overload "$(ci_or_full 180 300)" test_overload
+run_test idle "$(ci_or_full 150 240)" test_idle
+run_test amplification "$(ci_or_full 240 1200)" test_amplification
+run_test replace 240 test_replace

@@ -110,7 +110,7 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
         "replace them; the replicas elsewhere serve meanwhile",
     );
     let mut full = Condition::new(
-        "OGEE-1005",
+        "OGEE-1011",
         Severity::Err,
         "devices are full and refuse writes",
         "remove volumes, or add devices",
