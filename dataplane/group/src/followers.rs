@@ -13,17 +13,33 @@ use ogee_runtime::Instant;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+/// The newest entry that a follower has said is durable there, under a leader's term.
+#[derive(Clone, Copy, Debug)]
+struct Matched {
+    term: u64,
+    index: u64,
+}
+
 /// The followers of one group.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
-    matched: RefCell<BTreeMap<u64, u64>>,
+    matched: RefCell<BTreeMap<u64, Matched>>,
     shunned: RefCell<BTreeMap<u64, Instant>>,
 }
 
 impl Followers {
-    /// A follower has everything up to `index`.
-    pub(crate) fn note(&self, follower: u64, index: u64) {
-        self.matched.borrow_mut().insert(follower, index);
+    /// A follower has everything up to `index`, as it told us who lead in `term`.
+    pub(crate) fn note(&self, follower: u64, term: u64, index: u64) {
+        self.matched
+            .borrow_mut()
+            .insert(follower, Matched { term, index });
+    }
+
+    /// Whether a follower lacks what it has said it has: entry `conflict`, in this very term. Its device
+    /// has lost what it had reported as durable.
+    pub(crate) fn has_lost(&self, follower: u64, term: u64, conflict: u64) -> bool {
+        let matched = self.matched.borrow().get(&follower).copied();
+        matched.is_some_and(|matched| matched.term == term && conflict <= matched.index)
     }
 
     /// From now on, for a while, a follower gets no stream.
@@ -41,7 +57,8 @@ impl Followers {
     }
 
     fn matched(&self, follower: u64) -> Option<u64> {
-        self.matched.borrow().get(&follower).copied()
+        let matched = self.matched.borrow().get(&follower).copied();
+        matched.map(|matched| matched.index)
     }
 }
 
@@ -69,11 +86,24 @@ mod tests {
     use crate::limit::SHUN_TIME;
 
     #[test]
+    fn what_a_follower_has_said_it_has_it_may_not_lack_in_that_term() {
+        let followers = Followers::default();
+        followers.note(1, 3, 10);
+        assert!(followers.has_lost(1, 3, 10) && followers.has_lost(1, 3, 9));
+        assert!(!followers.has_lost(1, 3, 11), "not told yet");
+        assert!(
+            !followers.has_lost(1, 4, 9),
+            "another leader knows nothing of it"
+        );
+        assert!(!followers.has_lost(2, 3, 9));
+    }
+
+    #[test]
     fn a_follower_is_shunned_for_a_while() {
         run(async {
             let followers = Followers::default();
-            followers.note(1, 10);
-            followers.note(2, 20);
+            followers.note(1, 1, 10);
+            followers.note(2, 1, 20);
             followers.shun(1);
             assert!(followers.is_shunned(1) && !followers.is_shunned(2));
             assert_eq!(

@@ -563,8 +563,15 @@ impl Answers {
                 .metrics
                 .replicate
                 .observe(ogee_runtime::now() - sent.at);
-            if let Ok(Some(matched)) = &result {
-                replica.followers.note(self.target.get(), matched.index);
+            let (target, term) = (self.target.get(), sent.term);
+            match &result {
+                Ok(Some(matched)) => replica.followers.note(target, term, matched.index),
+                Err(StreamAppendError::Conflict(at))
+                    if replica.followers.has_lost(target, term, at.index) =>
+                {
+                    return Err(self.reverted(at.index));
+                }
+                _ => {}
             }
             if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
                 let ack = Ack {
@@ -576,6 +583,14 @@ impl Answers {
             }
         }
         Ok(result)
+    }
+
+    /// openraft would end the group over this, which is not the fault of anybody but the follower.
+    fn reverted(&self, index: u64) -> RPCError<TypeConfig> {
+        tracing::error!(copyset = %self.replica.copyset, replica = %self.target, index,
+            "a replica lacks entries that it had reported as durable: its device loses writes. \
+             It gets no more entries; replace it: ogee copyset replace");
+        RPCError::Unreachable(Unreachable::from_string("it has lost entries"))
     }
 
     async fn next(

@@ -181,3 +181,43 @@ fn a_replica_whose_device_fails_stops_and_the_others_go_on() {
         cluster.agreed_digest().await;
     });
 }
+
+/// A device that forgets what it had reported as durable is the loss of that replica, not of its leader.
+#[test]
+fn a_follower_that_lost_acknowledged_entries_harms_nobody_else() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 100).await;
+        cluster.settle().await;
+        let leader = cluster.leader().await;
+        let victim = cluster.followers().await[0].replica;
+        let old = cluster.stop(victim).await.copy();
+        // As it was then, but for a moment.
+        cluster.restart(old.copy()).await;
+        disk.write(0, 8, 4, 200).await;
+        cluster.settle().await;
+        drop(cluster.stop(victim).await);
+        let back = cluster.restart(old).await;
+        for tag in [300, 400, 500] {
+            disk.write(0, 16, 4, tag).await;
+        }
+        disk.check().await;
+        assert!(leader.leads(), "the leader goes on");
+        assert!(back.group.report().applied < leader.group.report().applied);
+        // Its place is taken by one under a new id.
+        let others: Vec<ReplicaId> = cluster.nodes().iter().map(|node| node.replica).collect();
+        drop(cluster.stop(victim).await);
+        let fresh = ReplicaId::new(9);
+        cluster.add(fresh).await;
+        let members: Vec<ReplicaId> = others
+            .into_iter()
+            .map(|replica| if replica == victim { fresh } else { replica })
+            .collect();
+        cluster.change_members(&members).await;
+        cluster.settle().await;
+        disk.check().await;
+        cluster.agreed_digest().await;
+        cluster.end().await;
+    });
+}
