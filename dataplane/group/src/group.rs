@@ -709,7 +709,10 @@ impl Group {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         self.inner.replica.copies.release_caught_up(|target| {
-            let peers = metrics.replication.as_ref()?;
+            // One that leads no more has nobody to keep its log for: the new leader sees to it.
+            let Some(peers) = metrics.replication.as_ref() else {
+                return Some(u64::MAX);
+            };
             peers.get(&target.get())?.as_ref().map(|id| id.index)
         });
     }
