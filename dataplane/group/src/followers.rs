@@ -68,7 +68,9 @@ impl Replica {
     pub(crate) fn is_far_behind(&self, follower: ReplicaId) -> bool {
         let usage = self.log_usage();
         let capacity = usage.capacity.get();
-        if usage.used.get() < capacity / 2 {
+        // One that has just got a copy catches up by the log that is kept for it: to send it back to
+        // another copy would go on for as long as writers do.
+        if usage.used.get() < capacity / 2 || self.is_log_kept() {
             return false;
         }
         let matched = self.followers.matched(follower.get());
