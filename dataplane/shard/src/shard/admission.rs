@@ -7,8 +7,9 @@
 //! *On failure*: what may not wait either is refused, and its client asks again after a pause.
 //!
 //! Connections take turns by deficit round robin (Shreedhar and Varghese, 1995), so that bytes, not
-//! requests, are shared out. A connection may have a quarter of the room left waiting (the dynamic
-//! threshold of Choudhury and Hahne, 1998), so that the greedy leave room for newcomers.
+//! requests, are shared out. A connection may have a quarter of the room left waiting, and half of what is
+//! left of a copyset's share (the dynamic threshold of Choudhury and Hahne, 1998): the greedy leave room
+//! for newcomers.
 
 use crate::limit::{ADMITTED_BYTES_MAX, ADMITTED_COPYSET_MAX, ADMITTED_TURN, WAITING_BYTES_MAX};
 use ogee_proto::id::CopysetId;
@@ -27,12 +28,18 @@ pub(super) struct Admission<K: Ord + Copy = PeerId> {
 
 struct Inner<K: Ord + Copy> {
     admitted: usize,
-    /// Bytes of each copyset, admitted and waiting.
-    by_copyset: BTreeMap<CopysetId, usize>,
+    /// What each copyset has, admitted and waiting.
+    by_copyset: BTreeMap<CopysetId, Share<K>>,
     waiting: usize,
     lines: BTreeMap<K, Line<K>>,
     /// Connections with something waiting, in the order of their turns.
     turns: VecDeque<K>,
+}
+
+/// The bytes of one copyset, and whose they are.
+struct Share<K: Ord + Copy> {
+    total: usize,
+    by: BTreeMap<K, usize>,
 }
 
 struct Line<K: Ord + Copy> {
@@ -43,6 +50,7 @@ struct Line<K: Ord + Copy> {
 }
 
 struct Request<K: Ord + Copy> {
+    from: K,
     copyset: CopysetId,
     cost: usize,
     start: Start<K>,
@@ -51,6 +59,7 @@ struct Request<K: Ord + Copy> {
 /// Room for a request under way; dropping it lets the next one in.
 pub(super) struct Admitted<K: Ord + Copy = PeerId> {
     admission: Rc<Admission<K>>,
+    from: K,
     copyset: CopysetId,
     cost: usize,
 }
@@ -85,18 +94,18 @@ impl<K: Ord + Copy> Admission<K> {
     where
         K: 'static,
     {
-        let at_once = self.inner.borrow_mut().admit(copyset, cost)?;
+        let at_once = self.inner.borrow_mut().admit(from, copyset, cost)?;
         if at_once {
-            start(self.room(copyset, cost));
+            start(self.room(from, copyset, cost));
             return Ok(());
         }
-        let start = Box::new(start);
         let request = Request {
+            from,
             copyset,
             cost,
-            start,
+            start: Box::new(start),
         };
-        self.inner.borrow_mut().wait(from, request)
+        self.inner.borrow_mut().wait(request)
     }
 
     /// Bytes that wait for their turn.
@@ -104,9 +113,10 @@ impl<K: Ord + Copy> Admission<K> {
         self.inner.borrow().waiting
     }
 
-    fn room(self: &Rc<Self>, copyset: CopysetId, cost: usize) -> Admitted<K> {
+    fn room(self: &Rc<Self>, from: K, copyset: CopysetId, cost: usize) -> Admitted<K> {
         Admitted {
             admission: Rc::clone(self),
+            from,
             copyset,
             cost,
         }
@@ -116,35 +126,48 @@ impl<K: Ord + Copy> Admission<K> {
         loop {
             let next = self.inner.borrow_mut().next();
             let Some(request) = next else { return };
-            (request.start)(self.room(request.copyset, request.cost));
+            (request.start)(self.room(request.from, request.copyset, request.cost));
         }
     }
 }
 
 impl<K: Ord + Copy> Inner<K> {
     /// Whether a request may start at once; if so, it counts from here on.
-    fn admit(&mut self, copyset: CopysetId, cost: usize) -> Result<bool, Throttled> {
-        let of_copyset = self.by_copyset.get(&copyset).copied().unwrap_or(0);
-        if of_copyset + cost > ADMITTED_COPYSET_MAX {
+    fn admit(&mut self, from: K, copyset: CopysetId, cost: usize) -> Result<bool, Throttled> {
+        let (total, own) = self.by_copyset.get(&copyset).map_or((0, 0), |share| {
+            (share.total, share.by.get(&from).copied().unwrap_or(0))
+        });
+        let left = ADMITTED_COPYSET_MAX - total;
+        let fair = if own == 0 { left } else { left / 2 };
+        if own + cost > fair {
             return Err(Throttled);
         }
         let at_once = self.turns.is_empty() && self.admitted + cost <= ADMITTED_BYTES_MAX;
         if at_once {
             self.admitted += cost;
-            *self.by_copyset.entry(copyset).or_default() += cost;
+            self.join(from, copyset, cost);
         }
         Ok(at_once)
     }
 
-    fn wait(&mut self, from: K, request: Request<K>) -> Result<(), Throttled> {
-        let cost = request.cost;
+    fn join(&mut self, from: K, copyset: CopysetId, cost: usize) {
+        let share = self.by_copyset.entry(copyset).or_insert_with(|| Share {
+            total: 0,
+            by: BTreeMap::new(),
+        });
+        share.total += cost;
+        *share.by.entry(from).or_default() += cost;
+    }
+
+    fn wait(&mut self, request: Request<K>) -> Result<(), Throttled> {
+        let (from, cost) = (request.from, request.cost);
         let own = self.lines.get(&from).map_or(0, |line| line.waiting);
         let left = WAITING_BYTES_MAX - self.waiting;
         let share = if own == 0 { left } else { left / 4 };
         if own + cost > share {
             return Err(Throttled);
         }
-        *self.by_copyset.entry(request.copyset).or_default() += cost;
+        self.join(from, request.copyset, cost);
         self.waiting += cost;
         let line = self.lines.entry(from).or_insert_with(|| Line {
             requests: VecDeque::new(),
@@ -186,13 +209,20 @@ impl<K: Ord + Copy> Inner<K> {
         }
     }
 
-    fn leave(&mut self, copyset: CopysetId, cost: usize) {
+    fn leave(&mut self, from: K, copyset: CopysetId, cost: usize) {
         self.admitted -= cost;
-        if let Some(sum) = self.by_copyset.get_mut(&copyset) {
-            *sum -= cost;
-            if *sum == 0 {
-                self.by_copyset.remove(&copyset);
+        let Some(share) = self.by_copyset.get_mut(&copyset) else {
+            return;
+        };
+        share.total -= cost;
+        if let Some(own) = share.by.get_mut(&from) {
+            *own -= cost;
+            if *own == 0 {
+                share.by.remove(&from);
             }
+        }
+        if share.total == 0 {
+            self.by_copyset.remove(&copyset);
         }
     }
 }
@@ -202,7 +232,7 @@ impl<K: Ord + Copy> Drop for Admitted<K> {
         self.admission
             .inner
             .borrow_mut()
-            .leave(self.copyset, self.cost);
+            .leave(self.from, self.copyset, self.cost);
         self.admission.advance();
     }
 }
@@ -286,9 +316,14 @@ mod tests {
         let (admission, started) = (Admission::new(), Started::default());
         let stuck = std::iter::repeat_with(|| started.submit(&admission, 1, 7, MIB));
         let admitted = stuck.take_while(|ok| *ok).count();
-        assert_eq!(admitted * MIB, ADMITTED_COPYSET_MAX);
+        assert_eq!(admitted, ADMITTED_COPYSET_MAX / 3 / MIB);
         assert!(started.submit(&admission, 1, 8, MIB));
-        assert_eq!(started.0.borrow().len(), admitted + 1);
+        // However many are greedy there, a newcomer is let in.
+        for from in 2..20 {
+            while started.submit(&admission, from, 7, 64 << 10) {}
+        }
+        assert!(!started.submit(&admission, 1, 7, 4096));
+        assert!(started.submit(&admission, 99, 7, 4096));
     }
 
     #[test]
