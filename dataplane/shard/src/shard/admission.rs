@@ -316,7 +316,7 @@ mod tests {
         let (admission, started) = (Admission::new(), Started::default());
         let stuck = std::iter::repeat_with(|| started.submit(&admission, 1, 7, MIB));
         let admitted = stuck.take_while(|ok| *ok).count();
-        assert_eq!(admitted, ADMITTED_COPYSET_MAX / 3 / MIB);
+        assert_eq!(admitted, (ADMITTED_COPYSET_MAX / MIB).div_ceil(3));
         assert!(started.submit(&admission, 1, 8, MIB));
         // However many are greedy there, a newcomer is let in.
         for from in 2..20 {
