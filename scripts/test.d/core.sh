@@ -18,7 +18,7 @@ bench_json() {
 counter_sum() {
     local node
     for node in $(chunkservers); do metrics_of "$node"; done |
-        awk -v name="ogee_chunkserver_$1_total" '$1 ~ "^" name "({|$)" { sum += $2; seen = 1 } END { if (!seen) exit 1; printf "%d\n", sum }' ||
+        awk -v name="ogee_chunkserver_$1_total" '$1 ~ "^" name "({|$)" { sum += $2; seen = 1 } END { if (!seen) exit 1; printf "%.0f\n", sum }' ||
         give_up "no counter $1"
 }
 
@@ -332,6 +332,7 @@ test_replace() {
     node_kill "$victim"
     find "$DIR/data" -name "$victim-*.store" -delete
     node_start "$victim"
+    wait_for 30 has_device "$victim" || give_up "no new device: $("$OGEE" device ls)"
     wait_for 60 all_missing "$victim" || give_up "not said to be missing: $("$OGEE" copyset ls)"
     "$OGEE" status >"$TEST_DIR/status" || [ $? = 3 ] || give_up "status"
     grep -q 'copyset replace' "$TEST_DIR/status" || give_up "status does not say what to do: $(cat "$TEST_DIR/status")"
@@ -346,6 +347,10 @@ test_replace() {
     (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
     echo "   replaced under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
     copysets_agree
+}
+
+has_device() {
+    "$OGEE" device ls -o json | jq -e --arg name "$1" 'any(.devices[]; .chunkserver == $name and .state == "ok")'
 }
 
 all_missing() {
