@@ -89,6 +89,14 @@ fn encoded(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
+fn checkpoint() -> CheckpointState {
+    CheckpointState {
+        applied: LogId::new(4, 6),
+        membership: RaftStoredMembership::new(Some(to_raft(LogId::new(4, 6))), membership()),
+        sessions: sessions(),
+    }
+}
+
 fn all() -> Vec<(&'static str, Vec<u8>)> {
     let (vote, id) = (RaftVote::new_committed(4, 0xa1), to_raft(LogId::new(4, 6)));
     let append = AppendEntriesRequest {
@@ -101,11 +109,6 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
         vote: RaftVote::new(5, 0xa2),
         last_log_id: Some(id),
         leadership_transfer: true,
-    };
-    let checkpoint = CheckpointState {
-        applied: LogId::new(4, 6),
-        membership: RaftStoredMembership::new(Some(id), membership()),
-        sessions: sessions(),
     };
     let replica = ReplicaId::new(0xa1);
     let second = Duration::from_secs(1);
@@ -125,7 +128,7 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
             "command head",
             encoded(|out| head(CommandKind::Write, 3).encode(out)),
         ),
-        ("checkpoint", checkpoint.encode(replica, None)),
+        ("checkpoint", checkpoint().encode(replica, None)),
         ("append", encoded(|out| put_append(out, &append))),
         (
             "append matched",

@@ -2,12 +2,13 @@
 //!
 //! 100 rounds of eight writes held back; OGEE_FULL=1: 1,000 rounds.
 
-use crate::common::{Cluster, Dice, Disk, run};
+use crate::common::{Cluster, Dice, Disk, run_for};
 use ogee_group::{Command, CommandKind};
 use ogee_proto::id::Sequence;
 use ogee_proto::wire::Status;
 use ogee_runtime::{spawn, yield_now};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Writes of an old user that are held back, and as many that race with the new seal.
 const HELD: usize = 8;
@@ -35,7 +36,7 @@ fn writes(disk: &Disk, first: usize, tag: u64) -> Vec<Command> {
 
 #[test]
 fn nothing_of_a_former_user_lands_after_a_new_attachment() {
-    run(async {
+    run_for(Duration::from_secs(rounds()), async {
         let cluster = Cluster::of_three().await;
         let mut dice = Dice::new(11);
         let mut raced = (0, 0);
