@@ -877,7 +877,7 @@ async fn metrics_move_and_health_is_told() {
     servers[2].beat().await;
     let text = common::http(addr, "/metrics").await;
     assert!(
-        text.contains("ogee_mds_health{code=\"OGEE-1005\",severity=\"ERR\"} 2"),
+        text.contains("ogee_mds_health{code=\"OGEE-1011\",severity=\"ERR\"} 2"),
         "{text}"
     );
     stop(mds).await;
