@@ -319,11 +319,11 @@ mod tests {
         assert_eq!(admitted, (ADMITTED_COPYSET_MAX / MIB).div_ceil(3));
         assert!(started.submit(&admission, 1, 8, MIB));
         // However many are greedy there, a newcomer is let in.
-        for from in 2..20 {
+        for from in 2..12 {
             while started.submit(&admission, from, 7, 64 << 10) {}
         }
-        assert!(!started.submit(&admission, 1, 7, 4096));
-        assert!(started.submit(&admission, 99, 7, 4096));
+        assert!(!started.submit(&admission, 2, 7, 64 << 10));
+        assert!(started.submit(&admission, 99, 7, 64 << 10));
     }
 
     #[test]
