@@ -17,6 +17,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+/// How long a digest that is due may take, and how often it is asked for.
+const DIGEST_WAIT: Duration = Duration::from_secs(8);
+const DIGEST_TRIES: usize = 4;
 
 thread_local! {
     static ALL: RefCell<Vec<Weak<Cluster>>> = const { RefCell::new(Vec::new()) };
@@ -209,16 +214,27 @@ impl Cluster {
 
     /// Has every replica digest its contents as of one entry; they must agree.
     pub async fn agreed_digest(&self) -> Rc<GroupDigest> {
-        let id = self.propose_digest().await;
+        for _ in 0..DIGEST_TRIES {
+            let id = self.propose_digest().await;
+            if let Some(agreed) = self.collect_digest(id).await {
+                return agreed;
+            }
+        }
+        panic!("not all replicas digest");
+    }
+
+    /// `None` when a replica has none: a copy has carried it past the digest's entry.
+    async fn collect_digest(&self, id: u64) -> Option<Rc<GroupDigest>> {
         let mut agreed: Option<Rc<GroupDigest>> = None;
         for node in self.nodes() {
-            let digest = node.group.digest(id).await.expect("digest");
+            let digest = ogee_runtime::timeout(DIGEST_WAIT, node.group.digest(id)).await;
+            let digest = digest.ok()?.expect("digest");
             if let Some(agreed) = &agreed {
                 assert_eq!(*agreed, digest, "{} differs", node.replica);
             }
             agreed = Some(digest);
         }
-        agreed.expect("somebody runs")
+        agreed
     }
 
     /// Under a fresh id each time, so that the digest that counts stands in the log once.
