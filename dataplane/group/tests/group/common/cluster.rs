@@ -220,7 +220,7 @@ impl Cluster {
                 return agreed;
             }
         }
-        panic!("not all replicas digest");
+        panic!("not all replicas digest: {}", describe_all());
     }
 
     /// `None` when a replica has none: a copy has carried it past the digest's entry.
