@@ -322,8 +322,9 @@ written_back() {
 test_replace() {
     local load copyset replica victim=cs3
     cluster_up --copysets 4
+    create_volume other --size 512MiB
+    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size 256MiB
     create_volume disk --size 512MiB
-    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size 256MiB
     export_start disk
     exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 8 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
     load=$!
