@@ -1,12 +1,14 @@
 //! What these tests share.
 
 mod cluster;
+mod crowd;
 mod disk;
 mod net;
 mod node;
 
 pub use cluster::{Cluster, describe_all};
-pub use disk::Disk;
+pub use crowd::{Crowd, Holdup};
+pub use disk::{Disk, block_bytes};
 pub use node::{COPYSET, Medium, Node, QUICK};
 
 use std::future::Future;
