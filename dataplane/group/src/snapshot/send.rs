@@ -28,7 +28,7 @@ use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{ChunkKey, Sequence};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::BlockIndex;
-use ogee_proto::wire::{FrameKind, Reader, WireError};
+use ogee_proto::wire::{FrameKind, Reader, Status, WireError};
 use ogee_runtime::Payload;
 use ogee_transport::{CallError, Caller, Frame};
 use openraft::OptionalSend;
@@ -69,8 +69,11 @@ impl Network {
         vote: RaftVote,
         snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
-        let _turn = self.copies.turn().await;
         let replica = &self.replica;
+        if replica.space.is_full(self.target.get()) {
+            return not_now("the follower's store is full");
+        }
+        let _turn = self.copies.turn().await;
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }
@@ -133,6 +136,7 @@ impl Attempt<'_> {
             state_len: state.len(),
             state_crc: crc32c(&state),
             chunks: keys.len(),
+            extents: replica.copy_extents(),
             token: self.track.token(),
         };
         let reply = self
@@ -154,6 +158,16 @@ impl Attempt<'_> {
             flow.add(keys.len(), self.send(STEP_CHUNKS, Vec::new(), keys))
                 .await?;
         }
+        // What is not here any more goes first: the rest may need its space.
+        for key in &keys {
+            self.check_current()?;
+            let present = replica.present(*key).map_err(failed)?;
+            for wanted in self.track.claim_absent(*key, &present) {
+                flow.add(wanted.len(), Box::pin(self.send_wanted(wanted)))
+                    .await?;
+            }
+        }
+        flow.settle().await?;
         for key in keys {
             self.check_current()?;
             let present = replica.present(key).map_err(failed)?;
@@ -162,7 +176,7 @@ impl Attempt<'_> {
                     .await?;
             }
         }
-        flow.finish().await?;
+        flow.settle().await?;
         self.applied()
     }
 
@@ -253,16 +267,20 @@ impl Attempt<'_> {
             STEP_BEGIN | STEP_END => self.caller.call_within(frame, STEP_LONG).await,
             _ => self.caller.call(frame).await,
         };
-        Self::answered(reply)
+        self.answered(reply)
     }
 
     async fn call(&self, frame: Frame) -> StreamingResult<Frame> {
-        Self::answered(self.caller.call(frame).await)
+        self.answered(self.caller.call(frame).await)
     }
 
-    fn answered(reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
+    fn answered(&self, reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
         let reply =
             reply.map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
+        if reply.header.status == Status::NoSpace {
+            let (replica, target) = (&self.network.replica, self.network.target.get());
+            replica.space.note_full(replica.copyset, target);
+        }
         accepted(reply).map_err(StreamingError::from)
     }
 }
@@ -318,7 +336,8 @@ impl<'a> Flow<'a> {
         done
     }
 
-    async fn finish(mut self) -> StreamingResult<()> {
+    /// Waits until nothing is under way.
+    async fn settle(&mut self) -> StreamingResult<()> {
         while !self.running.is_empty() {
             self.reap().await?;
         }
