@@ -51,7 +51,7 @@ pub(crate) struct Room {
     promised: Cell<Amount>,
     /// New data has been refused since this was asked last.
     refused: Cell<bool>,
-    /// Whether there was no room for new data the last time.
+    /// There was no room for new data, and has not been much since.
     full: Cell<bool>,
     /// Groups that share it.
     groups: Cell<usize>,
@@ -98,16 +98,16 @@ impl Room {
 
     /// Whether new data may be let in by a leader: thin volumes can promise more than there is.
     pub(crate) fn has_space(&self, store: &Store) -> bool {
-        let fits = self.left(&store.usage(), Reserve::Whole) > 0;
-        self.note(store, fits);
-        fits
+        let left = self.left(&store.usage(), Reserve::Whole);
+        self.note(store, left);
+        left > 0
     }
 
     /// Whether new data that another leader has let in may be taken, its claim included.
     pub(crate) fn takes(&self, store: &Store) -> bool {
         let fits = self.fits(&store.usage(), Reserve::Last);
         if !fits {
-            self.note(store, false);
+            self.note(store, 0);
         }
         fits
     }
@@ -116,24 +116,23 @@ impl Room {
     /// its share, so that all of them together are not let in more than there is.
     pub(crate) fn share(&self, store: &Store) -> u32 {
         let left = self.left(&store.usage(), Reserve::Whole);
-        self.note(store, left > 0);
+        self.note(store, left);
         u32::try_from(left / self.groups.get().max(1)).unwrap_or(u32::MAX)
     }
 
-    /// Takes note of whether there is room, and has the keeper make some if not.
-    fn note(&self, store: &Store, fits: bool) {
-        if self.full.replace(!fits) == fits {
-            let (usage, promised) = (store.usage(), self.promised.get());
-            let (store, free) = (store.id(), usage.free);
-            if fits {
-                tracing::info!(%store, %free, "the store has room again");
-            } else {
-                tracing::warn!(%store, %free, promised = promised.extents, pages_free = usage.map_pages_free,
-                    "the store is full: new data waits until volumes or parts of them are removed");
-            }
-        }
-        if !fits {
+    /// Takes note of how much room there is, and has the keeper make some if there is none. It is said
+    /// again only when there is so much that a few requests do not change it.
+    fn note(&self, store: &Store, left: usize) {
+        if left == 0 {
             self.refused.set(true);
+        }
+        let (usage, promised) = (store.usage(), self.promised.get());
+        let (id, free) = (store.id(), usage.free);
+        if left == 0 && !self.full.replace(true) {
+            tracing::warn!(store = %id, %free, promised = promised.extents, pages_free = usage.map_pages_free,
+                "the store is full: new data waits until volumes or parts of them are removed");
+        } else if left > Reserve::Last.extents(&usage) && self.full.replace(false) {
+            tracing::info!(store = %id, %free, "the store has room again");
         }
     }
 

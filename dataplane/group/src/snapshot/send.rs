@@ -14,6 +14,7 @@ use super::wire::{
 use crate::codec::get_vote;
 use crate::limit::{
     COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, COPY_SLOW, COPY_WINDOW, COPY_WINDOW_BUSY,
+    FULL_PAUSE_MIN,
 };
 use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
@@ -71,6 +72,7 @@ impl Network {
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
         let replica = &self.replica;
         if replica.space.is_full(self.target.get()) {
+            ogee_runtime::sleep(FULL_PAUSE_MIN).await;
             return not_now("the follower's store is full");
         }
         let _turn = self.copies.turn().await;
