@@ -14,6 +14,7 @@ use super::wire::{
 use crate::codec::get_vote;
 use crate::limit::{
     COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, COPY_SLOW, COPY_WINDOW, COPY_WINDOW_BUSY,
+    FULL_PAUSE_MIN,
 };
 use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
@@ -69,8 +70,12 @@ impl Network {
         vote: RaftVote,
         snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
-        let _turn = self.copies.turn().await;
         let replica = &self.replica;
+        if replica.space.is_full(self.target.get()) {
+            ogee_runtime::sleep(FULL_PAUSE_MIN).await;
+            return not_now("the follower's store is full");
+        }
+        let _turn = self.copies.turn().await;
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }
@@ -137,6 +142,7 @@ impl Attempt<'_> {
             state_len: state.len(),
             state_crc: crc32c(&state),
             chunks: keys.len(),
+            extents: replica.copy_extents(),
             token: self.track.token(),
         };
         let Some(token) = self.begin(&begin).await? else {
@@ -157,6 +163,16 @@ impl Attempt<'_> {
             flow.add(keys.len(), self.send(STEP_CHUNKS, Vec::new(), keys))
                 .await?;
         }
+        // What is not here any more goes first: the rest may need its space.
+        for key in &keys {
+            self.check_current()?;
+            let present = replica.present(*key).map_err(failed)?;
+            for wanted in self.track.claim_absent(*key, &present) {
+                flow.add(wanted.len(), Box::pin(self.send_wanted(wanted)))
+                    .await?;
+            }
+        }
+        flow.settle().await?;
         for key in keys {
             self.check_current()?;
             let present = replica.present(key).map_err(failed)?;
@@ -165,7 +181,7 @@ impl Attempt<'_> {
                     .await?;
             }
         }
-        flow.finish().await?;
+        flow.settle().await?;
         self.applied().map(Some)
     }
 
@@ -178,7 +194,7 @@ impl Attempt<'_> {
         {
             return Ok(None);
         }
-        let reply = Self::answered(reply)?;
+        let reply = self.answered(reply)?;
         get_token(&reply.meta)
             .map(Some)
             .map_err(|error| wire(&error))
@@ -271,16 +287,20 @@ impl Attempt<'_> {
             STEP_END => self.caller.call_within(frame, STEP_LONG).await,
             _ => self.caller.call(frame).await,
         };
-        Self::answered(reply)
+        self.answered(reply)
     }
 
     async fn call(&self, frame: Frame) -> StreamingResult<Frame> {
-        Self::answered(self.caller.call(frame).await)
+        self.answered(self.caller.call(frame).await)
     }
 
-    fn answered(reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
+    fn answered(&self, reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
         let reply =
             reply.map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
+        if reply.header.status == Status::NoSpace {
+            let (replica, target) = (&self.network.replica, self.network.target.get());
+            replica.space.note_full(replica.copyset, target);
+        }
         accepted(reply).map_err(StreamingError::from)
     }
 }
@@ -336,7 +356,8 @@ impl<'a> Flow<'a> {
         done
     }
 
-    async fn finish(mut self) -> StreamingResult<()> {
+    /// Waits until nothing is under way.
+    async fn settle(&mut self) -> StreamingResult<()> {
         while !self.running.is_empty() {
             self.reap().await?;
         }
