@@ -419,6 +419,14 @@ impl Replica {
         checkpoint.as_ref().map(|checkpoint| checkpoint.applied)
     }
 
+    /// Whether everything up to entry `upto`, which is committed, is in this replica's checkpoint or
+    /// log, durably: an entry that is there has all those before it as well.
+    pub(crate) fn has_durably(&self, upto: LogId) -> bool {
+        let is_logged = self.log.entry_id(upto.index) == Some(upto)
+            && self.log.durable_state().last >= Some(upto);
+        !self.is_fuzzy() && (is_logged || self.checkpointed_to() >= Some(upto))
+    }
+
     /// The last durable checkpoint as openraft's snapshot.
     pub(crate) fn current_snapshot(
         &self,

@@ -30,6 +30,7 @@ use ogee_runtime::Instant;
 use ogee_runtime::channel::{Mutex, Notify};
 use ogee_store::{BlockChange, Store, StoreError, WriteBack};
 use ogee_transport::Frame;
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::Snapshot;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -185,6 +186,10 @@ impl Group {
     async fn begin_snapshot(&self, frame: &Frame) -> Result<Bytes, Status> {
         let begin = Begin::decode(&frame.meta).map_err(|error| self.malformed(&error))?;
         let _turn = self.incoming().turn.lock().await;
+        if self.has_all_of(&begin).await {
+            tracing::info!(copyset = %self.copyset(), upto = %begin.meta, "all of a snapshot is here already");
+            return Err(Status::Stale);
+        }
         self.check_wanted(&begin)?;
         self.check_fits(&begin)?;
         let (id, number) = (frame.header.stream, frame.header.watermark.get());
@@ -222,6 +227,26 @@ impl Group {
         let token = transfer.token;
         *self.incoming().transfer.borrow_mut() = Some(transfer);
         Ok(put_token(token))
+    }
+
+    /// Whether what a snapshot stands for is in this replica's log or behind its checkpoint, durably. Its
+    /// leader may not know, when the answer that said so was lost with its stream and the log was
+    /// purged since: it can ask no more, but offer a copy. A refusal would leave it in the dark for as
+    /// long as it makes no newer checkpoint.
+    async fn has_all_of(&self, begin: &Begin) -> bool {
+        let upto = begin.meta.last_log_id;
+        if !upto.is_some_and(|upto| self.replica().has_durably(from_raft(&upto))) {
+            return false;
+        }
+        // The leader takes the answer for a word about leader and log as well: openraft has it.
+        let probe = AppendEntriesRequest {
+            vote: begin.vote,
+            prev_log_id: upto,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let answer = self.raft().append_entries(probe).await;
+        answer.is_ok_and(|answer| answer.is_success())
     }
 
     /// A copy of a deposed leader, or of less than is here, may not overwrite anything.

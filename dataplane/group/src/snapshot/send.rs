@@ -94,7 +94,10 @@ impl Network {
         };
         tracing::info!(copyset = %replica.copyset, target = %self.target, upto = %snapshot.meta,
             attempt = attempt.number, "sending a snapshot");
-        let until = attempt.contents(&snapshot).await?;
+        let Some(until) = attempt.contents(&snapshot).await? else {
+            // Everything behind the snapshot is there by log: openraft goes on by log.
+            return Ok(SnapshotResponse::new(vote));
+        };
         let is_late = attempt.number >= ROUNDS_MAX;
         if !replica.has_log_behind(upto) || !(is_late || replica.log_has_room()) {
             // Rather another round, of what has changed meanwhile: shorter, on a newer checkpoint.
@@ -124,11 +127,12 @@ impl Drop for Attempt<'_> {
 }
 
 impl Attempt<'_> {
-    /// Sends everything; the entry up to which it may be newer than the snapshot.
+    /// Sends everything; the entry up to which it may be newer than the snapshot. `None` if the target
+    /// lacks nothing.
     async fn contents(
         &self,
         snapshot: &SnapshotOf<TypeConfig, SnapshotState>,
-    ) -> StreamingResult<RaftLogId> {
+    ) -> StreamingResult<Option<RaftLogId>> {
         let replica = &self.network.replica;
         let state = Payload::from(snapshot.snapshot.state.encode(replica.id, None));
         let keys = replica.chunks();
@@ -141,10 +145,9 @@ impl Attempt<'_> {
             extents: replica.copy_extents(),
             token: self.track.token(),
         };
-        let reply = self
-            .step(STEP_BEGIN, begin.encode(), Payload::empty())
-            .await?;
-        let token = get_token(&reply.meta).map_err(|error| wire(&error))?;
+        let Some(token) = self.begin(&begin).await? else {
+            return Ok(None);
+        };
         self.check_current()?;
         self.track.begun(token, &keys);
         let mut flow = Flow::new(self.network);
@@ -179,7 +182,22 @@ impl Attempt<'_> {
             }
         }
         flow.settle().await?;
-        self.applied()
+        self.applied().map(Some)
+    }
+
+    /// The target's token; `None` if it has everything already.
+    async fn begin(&self, begin: &Begin) -> StreamingResult<Option<u64>> {
+        let frame = self.frame(STEP_BEGIN, begin.encode(), Payload::empty());
+        let reply = self.caller.call_within(frame, STEP_LONG).await;
+        if let Ok(reply) = &reply
+            && reply.header.status == Status::Stale
+        {
+            return Ok(None);
+        }
+        let reply = self.answered(reply)?;
+        get_token(&reply.meta)
+            .map(Some)
+            .map_err(|error| wire(&error))
     }
 
     /// Two attempts at a time would take each other's word for what was sent.
@@ -266,7 +284,7 @@ impl Attempt<'_> {
     async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {
         let frame = self.frame(step, meta, payload);
         let reply = match step {
-            STEP_BEGIN | STEP_END => self.caller.call_within(frame, STEP_LONG).await,
+            STEP_END => self.caller.call_within(frame, STEP_LONG).await,
             _ => self.caller.call(frame).await,
         };
         self.answered(reply)

@@ -12,8 +12,8 @@
 //! | 5 zeros | yes | first `u16`, count `u16` | |
 //! | 6 end | | log id up to which the blocks may be | |
 //!
-//! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats; that of
-//! end the vote.
+//! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats, or
+//! `Stale` when all that the snapshot stands for is there already; that of end the vote.
 
 use crate::codec::{get_log_id, get_snapshot_meta, get_vote, put_log_id};
 use crate::codec::{put_snapshot_meta, put_vote};
