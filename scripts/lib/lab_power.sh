@@ -53,6 +53,12 @@ export OGEE_MDS
 echo "export OGEE_MDS=$OGEE_MDS" >/tmp/cluster/ogee.env
 ogee dev up --dir /tmp/cluster || {
     tail -n 5 /tmp/cluster/logs/*
+    # Where each thread is, in the kernel.
+    for task in /proc/[0-9]*/task/*; do
+        case $(tr '\0' ' ' <"$task/cmdline") in
+        ogee*) echo "$task $(cat "$task/comm") $(sed -n 's/^State:\t//p' "$task/status"): $(head -n 4 "$task/stack" | tr '\n' ' ')" ;;
+        esac
+    done
     exit 10
 }
 if [ -e /results/acks ]; then

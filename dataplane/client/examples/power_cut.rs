@@ -14,7 +14,7 @@
 
 use ogee_client::{MdsConfig, MdsHandle, OpenOptions, Volume};
 use ogee_proto::limit::BLOCK_SIZE;
-use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_proto::unit::ByteOffset;
 use ogee_runtime::executor::block_on;
 use ogee_runtime::{Payload, now, sleep, spawn};
 use rand::rngs::StdRng;
@@ -92,13 +92,7 @@ struct Run {
     failed: Cell<bool>,
 }
 
-async fn write(
-    mds: &str,
-    name: &str,
-    acks: &str,
-    first: u64,
-    seconds: Duration,
-) -> Outcome<()> {
+async fn write(mds: &str, name: &str, acks: &str, first: u64, seconds: Duration) -> Outcome<()> {
     let volume = open(mds, name, OpenOptions::default()).await?;
     let mut acks = File::options().create(true).append(true).open(acks)?;
     let region = block_count(&volume) / WRITERS;
@@ -143,8 +137,15 @@ async fn write_region(run: Rc<Run>, start: u64, blocks: u64, end: ogee_runtime::
         for (block, bytes) in (start + at..).zip(bytes.chunks_exact_mut(BLOCK_SIZE)) {
             fill(block, stamp, bytes);
         }
-        match run.volume.write(offset(start + at), Payload::from(bytes)).await {
-            Ok(()) => run.untold.borrow_mut().push_str(&format!("{} {count} {stamp}\n", start + at)),
+        match run
+            .volume
+            .write(offset(start + at), Payload::from(bytes))
+            .await
+        {
+            Ok(()) => run
+                .untold
+                .borrow_mut()
+                .push_str(&format!("{} {count} {stamp}\n", start + at)),
             Err(error) => {
                 eprintln!("write of {count} blocks at {}: {error}", start + at);
                 run.failed.set(true);
@@ -182,8 +183,8 @@ struct Findings {
 }
 
 async fn verify(mds: &str, name: &str, acks: &str, found: &str, exact: bool) -> Outcome<ExitCode> {
+    // Not read-only: the writer that died still counts as attached, and gives way to another one.
     let options = OpenOptions {
-        read_only: true,
         io_timeout: Some(READ_LIMIT),
         ..OpenOptions::default()
     };
@@ -193,7 +194,9 @@ async fn verify(mds: &str, name: &str, acks: &str, found: &str, exact: bool) -> 
     let mut findings = Findings::default();
     let mut bytes = vec![0; usize::try_from(READ_BLOCKS)? * BLOCK_SIZE];
     for start in (0..blocks).step_by(usize::try_from(READ_BLOCKS)?) {
-        let len = bytes.len().min(usize::try_from(blocks - start)? * BLOCK_SIZE);
+        let len = bytes
+            .len()
+            .min(usize::try_from(blocks - start)? * BLOCK_SIZE);
         volume.read_into(offset(start), &mut bytes[..len]).await?;
         for (block, bytes) in (start..).zip(bytes[..len].chunks_exact(BLOCK_SIZE)) {
             let due = acknowledged[usize::try_from(block)?];
@@ -232,7 +235,11 @@ fn acknowledged(text: &str, blocks: u64) -> Outcome<Vec<u64>> {
 }
 
 fn judge(findings: &mut Findings, block: u64, due: u64, bytes: &[u8], exact: bool) {
-    let word = |at: usize| bytes[at..].first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
+    let word = |at: usize| {
+        bytes[at..]
+            .first_chunk::<8>()
+            .map_or(0, |b| u64::from_le_bytes(*b))
+    };
     let (number, stamp) = (word(0), word(8));
     let mut expected = vec![0; bytes.len()];
     if stamp > 0 {
@@ -240,7 +247,9 @@ fn judge(findings: &mut Findings, block: u64, due: u64, bytes: &[u8], exact: boo
     }
     let is_due = if exact { stamp == due } else { stamp >= due };
     if bytes != expected {
-        let text = format!("block {block} is torn or foreign: starts with block {number}, stamp {stamp}; {due} was acknowledged");
+        let text = format!(
+            "block {block} is torn or foreign: starts with block {number}, stamp {stamp}; {due} was acknowledged"
+        );
         return findings.wrong.push(text);
     }
     if !is_due {
