@@ -75,7 +75,7 @@ case $mode in
 log-writes)
     # The length is read before the mark is set: so much was acknowledged by then.
     while kill -0 $writer 2>/dev/null; do
-        dmsetup message logged 0 mark "acks $(wc -c </tmp/acks)"
+        dmsetup message logged 0 mark "acks:$(wc -c </tmp/acks)"
         sleep 0.05
     done
     cp /tmp/acks /results/acks.written

@@ -17,7 +17,7 @@ the first acknowledgement (while a cluster recovers). --lie has the disks forget
 the first acknowledgement, durable or not: what checks the cut must then find something.
 
 The second form reads a log of dm-log-writes over one device that holds all disks, with marks
-"acks BYTES": so much of the file of acknowledgements had been written before the mark.
+acks:BYTES: so much of the file of acknowledgements had been written before the mark.
 """
 
 import argparse
@@ -264,10 +264,10 @@ class LogWrites:
         return os.pread(self.file.fileno(), length, position)
 
     def acks(self, event):
-        words = self.data(event[3], event[4]).rstrip(b"\0").split()
-        if len(words) != 2 or words[0] != b"acks":
+        mark = self.data(event[3], event[4]).rstrip(b"\0")
+        if not mark.startswith(b"acks:"):
             return b""
-        told, self.told = self.told, int(words[1])
+        told, self.told = self.told, int(mark[5:])
         return self.acknowledged[told : self.told]
 
 
