@@ -112,7 +112,7 @@ image_files() {
         [ -f "$source" ] || die "there is no file ${pair%%:*}"
         echo "$source:${pair#*:}"
         # ldd refuses what is not linked dynamically.
-        { ldd "$source" 2>/dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+        for library in $({ ldd "$source" 2>/dev/null || true; } | { grep -o '/[^ ]*' || true; }); do
             echo "$(readlink -f "$library"):$library"
         done
     done
@@ -122,8 +122,10 @@ image_files() {
 image_key() {
     {
         kernel_version
-        cat "$1/modules" "$1/files"
-        cut -d: -f1 "$1/files" | tr '\n' '\0' | xargs -0r sha256sum
+        cat "$1/modules"
+        # Where a file comes from does not matter: tests copy the binary to a new place each time.
+        cut -d: -f2 "$1/files"
+        cut -d: -f1 "$1/files" | tr '\n' '\0' | xargs -0r sha256sum | cut -d' ' -f1
         sha256sum "$(command -v busybox)" "$REPO/scripts/lib/lab_init" "$REPO/scripts/lib/lab_image.sh"
     } | sha256sum | cut -c1-24
 }

@@ -57,8 +57,13 @@ lab_start() {
     "$LAB" run --pids "$TEST_DIR/pids" "$@" >"$TEST_DIR/lab.log" 2>&1 &
     LAB_PID=$!
     defer lab_kill "$LAB_PID"
-    wait_for 60 test -s "$TEST_DIR/pids" || give_up "no guest: $(tail -n 5 "$TEST_DIR/lab.log")"
+    wait_for 180 started_or_ended || give_up "no guest in 180 s: $(tail -n 5 "$TEST_DIR/lab.log")"
+    [ -s "$TEST_DIR/pids" ] || give_up "no guest: $(tail -n 5 "$TEST_DIR/lab.log")"
     GUEST_PID=$(cat "$TEST_DIR/pids")
+}
+
+started_or_ended() {
+    [ -s "$TEST_DIR/pids" ] || process_gone "$LAB_PID"
 }
 
 lab_kill() {
