@@ -328,7 +328,8 @@ def choose(log, choice, last, early):
     total, first = 0, None
     for event in log.events():
         total += 1
-        if first is None and event[0] == ACK:
+        # A mark may say that nothing was acknowledged yet.
+        if first is None and event[0] == ACK and log.acks(event):
             first = total
     if first is None:
         raise SystemExit("nothing was acknowledged")

@@ -118,14 +118,14 @@ test_lab_icount() {
     for at in 1 2; do
         # shellcheck disable=SC2016 # the guest's variables
         lab_ends 0 --icount --timeout 200 --memory 256M --results "$TEST_DIR/results" -- sh -c '
-            read -r before rest </proc/uptime
+            now() { awk "/^now at/ { print \$3 }" /proc/timer_list; }
+            before=$(now)
             seq 1 4000 | while read -r n; do echo $((n * n)); done | md5sum
-            read -r after rest </proc/uptime
-            echo "$before $after" >>/results/cost'
+            echo "$before $(now)" >>/results/cost'
     done
-    first=$(awk 'NR == 1 { print $2 - $1 }' "$TEST_DIR/results/cost") last=$(awk 'NR == 2 { print $2 - $1 }' "$TEST_DIR/results/cost")
+    first=$(awk 'NR == 1 { print ($2 - $1) / 1e9 }' "$TEST_DIR/results/cost") last=$(awk 'NR == 2 { print ($2 - $1) / 1e9 }' "$TEST_DIR/results/cost")
     echo "   the same work twice: $first s and $last s of virtual time"
-    awk -v a="$first" -v b="$last" 'BEGIN { exit !(a > 0.1 && a - b < 0.02 * a && b - a < 0.02 * a) }' || give_up "costs do not repeat: $first s and $last s"
+    awk -v a="$first" -v b="$last" 'BEGIN { exit !(a > 0.1 && a - b < 0.01 * a && b - a < 0.01 * a) }' || give_up "costs do not repeat: $first s and $last s"
 }
 
 # ---- power: the disks --------------------------------------------------------------------------
@@ -222,6 +222,11 @@ power_guest() {
         "${@:4}" -- sh /root/lab_power.sh "$1" "$2" "$3"
 }
 
+# Chunkservers that never got to their devices; docs/reliability.md says why.
+tell_hung() {
+    grep 'hangs at its start' "$TEST_DIR/lab.log" | sed 's/^/   /' || true
+}
+
 # one_device   the disks of $BASE as parts of one image, $RUN/one.img; $RUN/results/layout says where
 one_device() {
     local name start=0 length
@@ -305,6 +310,7 @@ test_power_killed() {
         sleep_ms $((2000 + (seed * 7919) % 8000))
         kill -9 "$GUEST_PID"
         lab_end 137
+        tell_hung
         record_stop
         : >"$RUN/old"
         if [ -e "$BASE/acks" ]; then
@@ -355,6 +361,7 @@ test_power_log_writes() {
     truncate -s 8G "$RUN/log.img"
     power_guest log-writes "$STAMPS" "$(ci_or_full 15 40)" --disk "$RUN/one.img" --disk "$RUN/log.img,cache=unsafe"
     lab_end 0 400
+    tell_hung
     grep -q '"writes": [1-9]' "$TEST_DIR/lab.log" || give_up "nothing was written: $(tail -n 5 "$TEST_DIR/lab.log")"
     : >"$RUN/old"
     for ((at = 1; at <= cuts; at++)); do
@@ -378,6 +385,7 @@ test_power_flakey() {
         sleep 2
         kill -9 "$GUEST_PID"
         lab_end 137
+        tell_hung
         [ -s "$RESULTS_HERE/acks.written" ] || give_up "nothing was acknowledged"
         mkdir "$RUN/cut"
         while read -r name start length; do
