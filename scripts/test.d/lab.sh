@@ -305,7 +305,7 @@ test_power_killed() {
         sockets=()
         for name in $STORES mds; do sockets+=(--disk "nbd+unix:///?socket=$RUN/disks/$name.sock"); done
         power_guest record $((round * STAMPS)) 300 "${sockets[@]}" --port "acks=$RUN/disks/acks.sock"
-        wait_for 240 writes_or_ended || give_up "round $round: no write was acknowledged: $(tail -n 8 "$TEST_DIR/lab.log")"
+        wait_for 300 writes_or_ended || give_up "round $round: no write was acknowledged: $(tail -n 8 "$TEST_DIR/lab.log")"
         process_alive "$LAB_PID" || give_up "round $round: the guest ended: $(tail -n 8 "$TEST_DIR/lab.log")"
         sleep_ms $((2000 + (seed * 7919) % 8000))
         kill -9 "$GUEST_PID"
