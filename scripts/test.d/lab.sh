@@ -222,9 +222,9 @@ power_guest() {
         "${@:4}" -- sh /root/lab_power.sh "$1" "$2" "$3"
 }
 
-# Chunkservers that never got to their devices; docs/reliability.md says why.
+# Chunkservers that never got to their devices, and where their threads were; docs/reliability.md says why.
 tell_hung() {
-    grep 'hangs at its start' "$TEST_DIR/lab.log" | sed 's/^/   /' || true
+    grep -A 6 'hangs at its start' "$TEST_DIR/lab.log" | sed 's/^/   /' || true
 }
 
 # one_device   the disks of $BASE as parts of one image, $RUN/one.img; $RUN/results/layout says where
