@@ -224,7 +224,7 @@ power_guest() {
 
 # Chunkservers that never got to their devices, and where their threads were; docs/reliability.md says why.
 tell_hung() {
-    grep -A 6 'hangs at its start' "$TEST_DIR/lab.log" | sed 's/^/   /' || true
+    grep -A 5 'hangs at its start' "$TEST_DIR/lab.log" | sed 's/^/   /' || true
 }
 
 # one_device   the disks of $BASE as parts of one image, $RUN/one.img; $RUN/results/layout says where
@@ -294,7 +294,7 @@ cut_and_recover() {
 # the cluster recovered. At last a control: disks that forget what they said was durable are found out.
 test_power_killed() {
     local kills cuts round at seed name sockets
-    kills=$(ci_or_full 3 12) cuts=$(ci_or_full 1 4)
+    kills=$(ci_or_full 3 9) cuts=$(ci_or_full 1 4)
     power_base
     for ((round = 1; round <= kills; round++)); do
         RUN=$TEST_DIR/run-$round seed=$((SEED + round * 100))
