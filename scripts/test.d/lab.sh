@@ -54,7 +54,8 @@ test_lab_ends() {
 # lab_start OPTION...   a run in the background: $LAB_PID, and $GUEST_PID of its QEMU
 lab_start() {
     rm -f "$TEST_DIR/pids"
-    "$LAB" run --pids "$TEST_DIR/pids" "$@" >"$TEST_DIR/lab.log" 2>&1 &
+    # One that is killed leaves its folder behind: where it is removed.
+    TMPDIR=$TEST_DIR "$LAB" run --pids "$TEST_DIR/pids" "$@" >"$TEST_DIR/lab.log" 2>&1 &
     LAB_PID=$!
     defer lab_kill "$LAB_PID"
     wait_for 180 started_or_ended || give_up "no guest in 180 s: $(tail -n 5 "$TEST_DIR/lab.log")"
