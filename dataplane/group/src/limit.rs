@@ -2,7 +2,7 @@
 
 use ogee_proto::limit::{
     BLOCK_SIZE, BLOCKS_PER_CHUNK, EXTENT_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX,
-    SESSION_WINDOW_MAX,
+    REQUEST_PAYLOAD_MAX, SESSION_WINDOW_MAX,
 };
 use std::time::Duration;
 
@@ -42,6 +42,9 @@ pub const MAP_PAGES_RESERVE: usize = 16;
 /// One part in so many of both reserves is left to write-back when followers and copies have used the
 /// rest.
 pub const RESERVE_LAST_SHARE: usize = 4;
+/// Extents that a group must be let in for the largest request to pass, however it lies: below that its
+/// store counts as full.
+pub const ROOM_SHARE_MIN: usize = REQUEST_PAYLOAD_MAX / EXTENT_SIZE + 1;
 /// A follower whose store had no room for what it was sent is tried again after this time, and after
 /// twice as long each time that it still has none,
 pub const FULL_PAUSE_MIN: Duration = Duration::from_secs(1);
