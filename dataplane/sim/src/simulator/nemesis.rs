@@ -244,14 +244,21 @@ impl Nemesis {
         Ok(())
     }
 
-    /// For a while frames between two hosts suffer.
+    /// For a while frames between a host and the nodes suffer: a client's, mostly.
     fn disturb_frames(&mut self, fault: Fault) {
-        let (one, other) = self.some_link();
-        for (from, to) in [(one, other), (other, one)] {
-            if let Some(wire) = &self.wire {
-                wire.set(from, to, Some(fault));
+        let clients = self.cluster.client_hosts();
+        let one = match clients.is_empty() || self.dice.once_in(4) {
+            true => self.some_node(),
+            false => *self.dice.pick(&clients),
+        };
+        let until = world_time() + self.dice.millis(300..3000);
+        for other in self.cluster.nodes().to_vec() {
+            for (from, to) in [(one, other.host()), (other.host(), one)] {
+                if let Some(wire) = &self.wire {
+                    wire.set(from, to, Some(fault));
+                }
+                self.undos.push((until, Undo::Frames(from, to)));
             }
-            self.later(300..3000, Undo::Frames(from, to));
         }
     }
 
@@ -465,8 +472,12 @@ impl Nemesis {
 
     fn replace(&mut self) {
         let (id, old, _) = self.some_member();
-        let host = self.some_node();
-        self.cluster.mds().replace(id, old, host);
+        let mds = self.cluster.mds().clone();
+        let members = mds.members(id);
+        let is_free = |host: &HostId| !members.values().any(|at| at == host);
+        let hosts = self.cluster.nodes().iter().map(|node| node.host());
+        let free: Vec<HostId> = hosts.filter(is_free).collect();
+        mds.replace(id, old, *self.dice.pick(&free));
     }
 
     fn transfer(&mut self) {

@@ -126,8 +126,8 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         chunks: 2,
         copysets: COPYSETS.to_vec(),
         hot: *dice.pick(&[2, 8, 32, 64]),
-        workers: 1 + u32::try_from(dice.below(6)).expect("a small number"),
-        pause: dice.millis(1..40),
+        workers: 1 + u32::try_from(dice.below(4)).expect("a small number"),
+        pause: dice.millis(8..80),
         large_odds: 4 + dice.below(30),
     }
 }
