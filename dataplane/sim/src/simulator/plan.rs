@@ -110,6 +110,16 @@ impl Plan {
             faults.sort();
             faults.dedup();
         }
+        // One seed in six is a storm: little but power cuts, and many of them.
+        if dice.once_in(6) {
+            return Self {
+                group,
+                usages,
+                faults: vec![Fault::PowerCut, Fault::PowerCutAll, Fault::Kill],
+                hostile_for: dice.millis(10_000..20_000),
+                pause: dice.millis(60..500),
+            };
+        }
         Self {
             group,
             usages,
