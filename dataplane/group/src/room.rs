@@ -13,6 +13,7 @@ use crate::overlay::Overlay;
 use ogee_proto::id::ChunkKey;
 use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::BlockIndex;
+use ogee_runtime::seeded_bug;
 use ogee_store::{Store, StoreUsage};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -73,7 +74,10 @@ impl Room {
     }
 
     fn fits(&self, usage: &StoreUsage) -> bool {
-        let promised = self.promised.get();
+        let promised = match seeded_bug!("admitted-without-counting") {
+            false => self.promised.get(),
+            true => Amount::default(),
+        };
         let reserve = (usage.capacity.get() / 16).min(STORE_RESERVE_MAX);
         let needed = promised.extents as u64 * EXTENT_SIZE as u64 + reserve;
         usage.free.get() > needed

@@ -29,7 +29,7 @@ use ogee_proto::id::{ChunkKey, Sequence};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::{FrameKind, Reader, WireError};
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 use ogee_transport::{CallError, Caller, Frame};
 use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
@@ -67,10 +67,13 @@ impl Network {
     async fn copy(
         &self,
         vote: RaftVote,
-        snapshot: SnapshotOf<TypeConfig, SnapshotState>,
+        mut snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
         let _turn = self.copies.turn().await;
         let replica = &self.replica;
+        if seeded_bug!("copy-with-newer-sessions") {
+            snapshot.snapshot.state.sessions = replica.state.borrow().sessions.clone();
+        }
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }
