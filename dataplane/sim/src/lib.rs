@@ -1,0 +1,13 @@
+//! What judges the data plane from outside: histories of clients, and the checker for them.
+//!
+//! *Place*: above everything of the data plane, below nothing: only tests and scripts use it.
+//! *Owner*: plain data and functions; any thread.
+//! *Invariants*: the judge shares no code with what it judges: it sees only what clients saw.
+//! *On failure*: a history that no correct store can have produced is named, with the operations
+//! that contradict each other.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `history` | operations of clients on blocks, and the check that each block is a register |
+
+pub mod history;
