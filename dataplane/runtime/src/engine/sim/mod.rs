@@ -63,3 +63,8 @@ pub fn world_time() -> std::time::Duration {
         world.now().duration_since(world::epoch())
     })
 }
+
+/// Whose task runs.
+pub fn host() -> HostId {
+    current_scope()
+}
