@@ -22,9 +22,9 @@ say "a seed is the same alone, again, and among others ($replays seeds)"
 runs=$(mktemp -d "${TMPDIR:-/tmp}/ogee-sim-replay.XXXXXX")
 trap 'rm -rf "$runs"' EXIT
 last=$((first + replays - 1))
-seq "$first" "$last" | xargs -P "$jobs" -I '{}' sh -c "$sim --seed {} >$runs/{}.together 2>&1 || true"
+seq "$first" "$last" | xargs -P "$jobs" -I '{}' sh -c "$sim --seed {} >$runs/{}.together 2>/dev/null || true"
 for seed in $(seq "$first" "$last"); do
-    "$sim" --seed "$seed" >"$runs/$seed.alone" 2>&1 || true
+    "$sim" --seed "$seed" >"$runs/$seed.alone" 2>/dev/null || true
     if cmp -s "$runs/$seed.alone" "$runs/$seed.together"; then
         echo "sim: seed $seed replays" >>"$RESULTS/passed"
     else

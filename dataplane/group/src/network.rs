@@ -48,6 +48,10 @@ use std::time::Duration;
 /// A follower that answers nothing for so long loses its stream.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
+/// A stream that cannot even begin is refused after so long. openraft backs off before each request of
+/// a stream, and never before a stream: refused at once, it would ask again at once, and spin.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
     peers: Rc<PeerBook>,
@@ -104,6 +108,14 @@ impl Network {
     pub(crate) fn caller(&self) -> RpcResult<Caller> {
         let caller = self.peers.caller(self.target, &self.endpoint);
         caller.ok_or_else(|| self.nowhere())
+    }
+
+    /// The way for a stream of entries, unless the follower is to have none.
+    fn streaming_caller(&self) -> RpcResult<Caller> {
+        if self.replica.followers.is_shunned(self.target.get()) {
+            return lost("the follower is too far behind: it catches up by snapshot");
+        }
+        self.caller()
     }
 
     /// A connection of its own for a copy: heartbeats and entries do not queue behind its pieces.
@@ -192,10 +204,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            if self.replica.followers.is_shunned(self.target.get()) {
-                return lost("the follower is too far behind: it catches up by snapshot");
-            }
-            let caller = self.caller()?;
+            let caller = match self.streaming_caller() {
+                Ok(caller) => caller,
+                Err(refused) => {
+                    ogee_runtime::sleep(REFUSED_PAUSE).await;
+                    return Err(refused);
+                }
+            };
             let opened = caller.open_stream(APPEND_REPLIES_MAX).await;
             let (sender, receiver) = opened.map_err(|error| unreachable(&error))?;
             let window = Rc::new(Window::default());

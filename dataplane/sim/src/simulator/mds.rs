@@ -157,10 +157,9 @@ impl Mds {
         let new = self.fresh_replica();
         let mut copysets = self.copysets.borrow_mut();
         let copyset = copysets.get_mut(&id).expect("invariant: asked of its own");
-        let lives_there = |(replica, at): (&ReplicaId, &HostId)| *at == host && *replica != old;
         if copyset.change.is_some()
             || !copyset.replicas.contains_key(&old)
-            || copyset.replicas.iter().any(lives_there)
+            || copyset.replicas.values().any(|at| *at == host)
             || copyset.leaving.values().any(|at| *at == host)
         {
             return false;
@@ -329,7 +328,6 @@ impl Mds {
         change: Change,
     ) -> Vec<(HostId, ShardOrder)> {
         let mut orders = Vec::new();
-        let old_host = copyset.replicas[&change.old];
         let Some(node) = self.node(change.host) else {
             return orders;
         };
@@ -340,8 +338,7 @@ impl Mds {
                     replica: change.new,
                     store,
                     bootstrap: None,
-                    // In place: the old one is beyond use, or this would not be wanted.
-                    replaces: (old_host == change.host).then_some(change.old),
+                    replaces: None,
                 };
                 orders.push((change.host, order));
             }

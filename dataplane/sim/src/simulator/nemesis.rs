@@ -328,8 +328,7 @@ impl Nemesis {
             self.coverage.add(Fault::Sleep, 1);
             let slept = self.dice.millis(50..5000);
             let at = world_time() + slept;
-            // A slow clock shows less than has passed.
-            self.undos.push((at, Undo::GoOn(node.host(), slept / 10 * 9)));
+            self.undos.push((at, Undo::GoOn(node.host(), slept)));
         }
     }
 

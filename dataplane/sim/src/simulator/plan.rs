@@ -115,8 +115,8 @@ impl Plan {
             group,
             usages,
             faults,
-            hostile_for: dice.millis(4_000..10_000),
-            pause: dice.millis(200..900),
+            hostile_for: dice.millis(5_000..15_000),
+            pause: dice.millis(300..3000),
         }
     }
 }

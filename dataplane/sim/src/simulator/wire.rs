@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One frame in so many suffers on a link with such a fault.
-const ODDS: u64 = 12;
+const ODDS: u64 = 5;
 
 /// What happens to frames.
 pub struct Wire {

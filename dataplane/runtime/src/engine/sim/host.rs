@@ -54,6 +54,8 @@ pub(super) struct Host {
     pub(super) is_dark: bool,
     /// Its tasks are not polled.
     pub(super) is_stopped: bool,
+    /// What its clock showed when it was stopped.
+    stopped_at: Duration,
     /// Tasks that could have run meanwhile.
     parked: Vec<TaskId>,
     clock: Clock,
@@ -77,6 +79,7 @@ impl Default for Host {
         Self {
             is_dark: false,
             is_stopped: false,
+            stopped_at: Duration::ZERO,
             parked: Vec::new(),
             clock: Clock {
                 since: Duration::ZERO,
@@ -156,18 +159,24 @@ pub fn power_up(host: HostId) {
 /// Stops polling a host's tasks; its clock and its system run on, as after SIGSTOP.
 pub fn stop(host: HostId) {
     let world = world::current();
-    world.hosts.borrow_mut().entry(host).or_default().is_stopped = true;
+    let now = world.now() - world::epoch();
+    let mut hosts = world.hosts.borrow_mut();
+    let state = hosts.entry(host).or_default();
+    state.is_stopped = true;
+    state.stopped_at = state.clock.shows(now);
 }
 
-/// Goes on where [`stop`] stopped. With `slept`, the host's clock has been standing for so long, as
-/// after a suspend to memory.
+/// Goes on where [`stop`] stopped. With `slept`, the host's clock has been standing for so long of that
+/// time, as after a suspend to memory.
 pub fn go_on(host: HostId, slept: Duration) {
     let world = world::current();
     let now = world.now() - world::epoch();
     let mut hosts = world.hosts.borrow_mut();
     let state = hosts.entry(host).or_default();
     state.is_stopped = false;
-    let shown = state.clock.shows(now).saturating_sub(slept);
+    let shown = state.clock.shows(now);
+    let slept = slept.min(shown.saturating_sub(state.stopped_at));
+    let shown = shown - slept;
     state.clock = Clock {
         since: now,
         shown,
