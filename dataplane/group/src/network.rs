@@ -27,7 +27,7 @@ use futures_util::{Stream, StreamExt, stream};
 use ogee_proto::id::{ClientId, Epoch, LogIndex, ReplicaId, RequestId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
-use ogee_runtime::{Instant, Payload, ScopedTask};
+use ogee_runtime::{Instant, Payload, ScopedTask, seeded_bug};
 use ogee_transport::{CallError, Caller, Endpoint, Frame, StreamReceiver, StreamSender};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
@@ -608,7 +608,10 @@ impl Answers {
             if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
                 let ack = Ack {
                     term: sent.term,
-                    sent: sent.at,
+                    sent: match seeded_bug!("lease-from-reply") {
+                        false => sent.at,
+                        true => ogee_runtime::now(),
+                    },
                     promised,
                 };
                 replica.acks.note(target, ack);

@@ -25,6 +25,7 @@ pub mod executor;
 pub mod file;
 pub mod limit;
 pub mod net;
+pub mod seeded;
 
 pub use buffer::{Buffer, Payload, ReadBuffer};
 pub use engine::random_u64;

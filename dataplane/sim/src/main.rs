@@ -12,11 +12,19 @@ fn main() -> ExitCode {
 
 #[cfg(ogee_sim)]
 fn main() -> ExitCode {
+    use ogee_runtime::seeded;
     use ogee_sim::simulator::{self, Verdict};
 
     let Some((seed, is_traced)) = parse(std::env::args().skip(1)) else {
         eprintln!("usage: ogee-sim --seed SEED [--trace]");
         return ExitCode::from(2);
+    };
+    let bug = match seeded::chosen() {
+        Ok(bug) => bug,
+        Err(unknown) => {
+            eprintln!("{unknown}");
+            return ExitCode::from(2);
+        }
     };
     if is_traced {
         trace();
@@ -30,6 +38,9 @@ fn main() -> ExitCode {
         }
     };
     println!("{report}");
+    if let Some(bug) = bug {
+        println!("{bug}: the code came by it {} times", seeded::times_asked());
+    }
     match report.verdict {
         Verdict::Good => ExitCode::SUCCESS,
         Verdict::Violation(_) => ExitCode::FAILURE,

@@ -40,6 +40,8 @@ pub enum Fault {
     FrameReorder,
     /// A request of an earlier connection came again.
     FrameReplay,
+    /// A bit of a frame flipped where no checksum of the network sees it.
+    FrameCorrupt,
     /// A request landed, its completion did not.
     CompletionLoss,
     /// A client process died with requests under way.
@@ -92,6 +94,7 @@ impl Fault {
                 | Self::FrameDuplicate
                 | Self::FrameReorder
                 | Self::FrameReplay
+                | Self::FrameCorrupt
                 | Self::CompletionLoss
         )
     }
@@ -111,7 +114,10 @@ impl Coverage {
 
     /// All of these happened, too.
     pub fn add_all(&mut self, other: &Self) {
-        other.0.iter().for_each(|(fault, times)| self.add(*fault, *times));
+        other
+            .0
+            .iter()
+            .for_each(|(fault, times)| self.add(*fault, *times));
     }
 
     /// How often it happened.

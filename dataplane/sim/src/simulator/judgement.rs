@@ -5,12 +5,13 @@
 //! *On failure*: what is not well, with how everything stands.
 
 use super::cluster::Cluster;
+use super::dice::Dice;
 use super::mds::volume_name;
 use super::workload::read_all;
 use ogee_client::{Control, OpenOptions, Volume};
 use ogee_proto::id::{ChunkKey, ClientId, CopysetId, ReplicaId, RequestId, Sequence, VolumeId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
-use ogee_runtime::sim::{self, HostId};
+use ogee_runtime::sim::{self, Death, HostId};
 use ogee_runtime::{sleep, timeout};
 use ogee_shard::simulated::ReplicaStatus;
 use ogee_transport::{Caller, Frame, Hello, Role};
@@ -24,6 +25,10 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 const CONVERGED_WITHIN: Duration = Duration::from_secs(60);
 /// How long the last reads may take.
 const READ_WITHIN: Duration = Duration::from_secs(60);
+/// How long groups without requests may take to go quiet.
+const PEACE: Duration = Duration::from_secs(3);
+/// How long a group of which one replica has died may be without a leader.
+const FAILED_OVER_WITHIN: Duration = Duration::from_secs(10);
 /// How long one digest may take.
 const DIGEST_WITHIN: Duration = Duration::from_secs(10);
 /// How often digests are asked for again.
@@ -52,19 +57,60 @@ pub async fn judge(cluster: &Cluster) -> Result<(), String> {
         .until(ANSWERED_WITHIN, "every client has its answers", all_ended)
         .await?;
     cluster
-        .until(CONVERGED_WITHIN, "replicas converge", || has_converged(cluster))
+        .until(CONVERGED_WITHIN, "replicas converge", || {
+            has_converged(cluster)
+        })
         .await?;
+    fail_over(cluster).await?;
     let reading = cluster.clone();
     audit(cluster, async move { read_volumes(&reading).await }).await??;
-    compare_apart(cluster).await.map_err(|difference| match difference {
-        Difference::Later(what) => what,
-        Difference::Of(id, replica, what) => {
-            format!("VIOLATION: {replica} of {id} {what}\n{}", cluster.describe())
-        }
-    })?;
-    let summary = shop.recorder.judge().map_err(|violation| format!("VIOLATION: {violation}"))?;
+    compare_apart(cluster)
+        .await
+        .map_err(|difference| match difference {
+            Difference::Later(what) => what,
+            Difference::Of(id, replica, what) => {
+                format!(
+                    "VIOLATION: {replica} of {id} {what}\n{}",
+                    cluster.describe()
+                )
+            }
+        })?;
+    let summary = shop
+        .recorder
+        .judge()
+        .map_err(|violation| format!("VIOLATION: {violation}"))?;
     tracing::info!(?summary, "SIM history");
     Ok(())
+}
+
+/// In peace, when groups may have gone quiet, a leader dies: the others need nobody to start it again.
+async fn fail_over(cluster: &Cluster) -> Result<(), String> {
+    sleep(PEACE).await;
+    let mds = cluster.mds();
+    let leads = |id| {
+        mds.leader(id)
+            .and_then(|leader| mds.members(id).remove(&leader))
+    };
+    let dying = mds.copyset_ids().into_iter().find_map(leads);
+    let dying = cluster.node(dying.ok_or("nobody leads after peace")?);
+    dying.kill(
+        Death::Process,
+        &mut Dice::new(u64::from(dying.host().get())),
+    );
+    let led = || {
+        let ids = mds.copyset_ids().into_iter();
+        ids.map(|id| statuses(cluster, id))
+            .all(|all| all.iter().any(|status| status.group.is_leader))
+    };
+    cluster
+        .until(FAILED_OVER_WITHIN, "others lead", led)
+        .await?;
+    dying.start();
+    cluster
+        .until(CONVERGED_WITHIN, "replicas converge", || {
+            has_converged(cluster)
+        })
+        .await
 }
 
 /// Runs something on the host of the last clients, in bounded time.
@@ -86,7 +132,9 @@ async fn audit<T: 'static>(
 fn statuses(cluster: &Cluster, id: CopysetId) -> Vec<ReplicaStatus> {
     let (mds, members) = (cluster.mds(), cluster.mds().members(id));
     let members = members.into_iter();
-    members.filter_map(|(replica, host)| mds.status(id, replica, host)).collect()
+    members
+        .filter_map(|(replica, host)| mds.status(id, replica, host))
+        .collect()
 }
 
 /// Whether every copyset has three good replicas, one of which leads, and nothing is changing.
@@ -98,7 +146,10 @@ pub fn is_good(cluster: &Cluster) -> bool {
         let good = statuses.iter().all(|status| {
             status.state == "ok" && !status.group.is_installing && status.group.is_running
         });
-        let leaders = statuses.iter().filter(|status| status.group.is_leader).count();
+        let leaders = statuses
+            .iter()
+            .filter(|status| status.group.is_leader)
+            .count();
         good && statuses.len() == 3 && leaders == 1 && !mds.is_changing(id)
     })
 }
@@ -159,7 +210,9 @@ async fn compare(cluster: &Cluster) -> Result<(), Difference> {
             None => {}
             Some(Difference::Later(what)) => {
                 let all = cluster.describe();
-                return Err(Difference::Later(format!("{id} is not digested: {what}\n{all}")));
+                return Err(Difference::Later(format!(
+                    "{id} is not digested: {what}\n{all}"
+                )));
             }
             Some(of) => return Err(of),
         }

@@ -45,6 +45,7 @@ const OF_FRAMES: &[Fault] = &[
     Fault::FrameDuplicate,
     Fault::FrameReorder,
     Fault::FrameReplay,
+    Fault::FrameCorrupt,
     Fault::CompletionLoss,
 ];
 
@@ -137,7 +138,11 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         copysets: COPYSETS.to_vec(),
         hot: *dice.pick(&[2, 8, 32, 64]),
         workers: 1 + u32::try_from(dice.below(4)).expect("a small number"),
-        pause: dice.millis(8..80),
+        pause: if dice.once_in(6) {
+            dice.millis(500..4000)
+        } else {
+            dice.millis(8..80)
+        },
         large_odds: 4 + dice.below(30),
     }
 }

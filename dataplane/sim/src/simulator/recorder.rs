@@ -9,6 +9,9 @@
 //! such a write, if it was read by anybody, counts as completed at that moment, and one that was begun
 //! after it must not be read at all.
 //!
+//! A write that its client has given up never happens after one that the client began later: once that
+//! one has ended, so has the one given up.
+//!
 //! *On failure*: [`Recorder::judge`] says what was seen that cannot be.
 
 use crate::history::{self, INITIAL, Operation, OperationKind, Summary};
@@ -35,6 +38,10 @@ struct Record {
     operation: Operation,
     place: Place,
     epoch: u64,
+    /// When its client gave it up.
+    abandoned: Option<u64>,
+    /// By then it has happened or never will.
+    over_by: Option<u64>,
 }
 
 /// Every operation so far.
@@ -43,6 +50,8 @@ pub struct Recorder {
     records: RefCell<Vec<Record>>,
     /// When the first attachment of an epoch was known to be sealed, by volume and copyset.
     sealed: RefCell<BTreeMap<(u32, CopysetId), BTreeMap<u64, u64>>>,
+    /// Given up by their clients, and perhaps under way.
+    abandoned: RefCell<BTreeSet<usize>>,
     events: Cell<u64>,
     values: Cell<u64>,
 }
@@ -81,6 +90,8 @@ impl Recorder {
             operation,
             place,
             epoch,
+            abandoned: None,
+            over_by: None,
         });
         OperationId(records.len() - 1)
     }
@@ -88,11 +99,39 @@ impl Recorder {
     /// A client was answered; a read with a value.
     pub fn end(&self, id: OperationId, read: Option<u64>) {
         let at = self.event();
-        let operation = &mut self.records.borrow_mut()[id.0].operation;
+        let mut records = self.records.borrow_mut();
+        let operation = &mut records[id.0].operation;
         operation.completed_ns = Some(at);
         if let Some(value) = read {
             operation.value = value;
+        } else {
+            let ended = *operation;
+            self.end_abandoned(&mut records, &ended, at);
         }
+    }
+
+    /// A client waits for the answer no more.
+    pub fn abandon(&self, id: OperationId) {
+        let at = self.event();
+        let record = &mut self.records.borrow_mut()[id.0];
+        record.abandoned = Some(at);
+        self.abandoned.borrow_mut().insert(id.0);
+    }
+
+    /// A write has ended at `at`: what its client had abandoned before it began is over.
+    fn end_abandoned(&self, records: &mut [Record], ended: &Operation, at: u64) {
+        self.abandoned.borrow_mut().retain(|index| {
+            let record = &mut records[*index];
+            let is_before = record.operation.block == ended.block
+                && record.operation.client == ended.client
+                && record
+                    .abandoned
+                    .is_some_and(|given_up| given_up < ended.invoked_ns);
+            if is_before {
+                record.over_by = Some(at);
+            }
+            !is_before
+        });
     }
 
     /// From now on no attachment before `epoch` can change anything there.
@@ -111,7 +150,9 @@ impl Recorder {
     /// Operations that were answered.
     pub fn answered(&self) -> usize {
         let records = self.records.borrow();
-        let answered = records.iter().filter(|r| r.operation.completed_ns.is_some());
+        let answered = records
+            .iter()
+            .filter(|r| r.operation.completed_ns.is_some());
         answered.count()
     }
 
@@ -155,6 +196,9 @@ impl Recorder {
                     ));
                 }
                 operation.completed_ns = Some(fenced);
+            }
+            if operation.completed_ns.is_none() && seen.contains(&operation.value) {
+                operation.completed_ns = record.over_by;
             }
             operations.push(operation);
         }

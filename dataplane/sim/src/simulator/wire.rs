@@ -115,13 +115,32 @@ impl Inner {
                 chunks.push(in_order(frame.clone()));
                 chunks.push(late(100..3000, &mut self.dice, frame));
             }
+            Fault::FrameCorrupt => chunks.push(in_order(self.corrupt(frame))),
             _ => chunks.push(late(1..50, &mut self.dice, frame)),
         }
         // Who has missed something learns of it, and so does the other, each in its time.
+        if fault == Fault::FrameCorrupt {
+            // Nobody but the one who looks at it knows.
+            return;
+        }
         let (one, other) = (self.dice.millis(0..1500), self.dice.millis(0..3000));
         if fault != Fault::FrameReorder {
             sim::break_connections((route.from, one), (route.to, other));
         }
+    }
+}
+
+impl Inner {
+    /// Flips a bit of the body; of the header, if there is no other.
+    fn corrupt(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+        let first = if frame.len() > FRAME_HEADER_SIZE {
+            FRAME_HEADER_SIZE
+        } else {
+            0
+        };
+        let at = first + self.dice.index(frame.len() - first);
+        frame[at] ^= 1 << self.dice.below(8);
+        frame
     }
 }
 

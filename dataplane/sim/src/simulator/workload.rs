@@ -8,7 +8,9 @@
 
 use super::dice::Dice;
 use super::mds::{Mds, volume_name};
-use super::recorder::{Place, Recorder};
+use super::recorder::{OperationId, Place, Recorder};
+use super::scratch::Scratch;
+use futures_util::future::{Either, select};
 use ogee_client::{ClientError, Control, OpenOptions, Volume};
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK, BLOCKS_PER_EXTENT};
@@ -17,6 +19,7 @@ use ogee_runtime::sim::{self, HostId};
 use ogee_runtime::{JoinHandle, Payload, sleep, spawn};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -99,12 +102,13 @@ impl Attachment {
     }
 }
 
-struct Client {
-    shop: Rc<Shop>,
-    usage: Usage,
+/// A client process.
+pub struct Client {
+    pub(super) shop: Rc<Shop>,
+    pub(super) usage: Usage,
     host: HostId,
     stop: Rc<Cell<bool>>,
-    dice: RefCell<Dice>,
+    pub(super) dice: RefCell<Dice>,
 }
 
 impl Client {
@@ -112,7 +116,11 @@ impl Client {
         let Some(volume) = self.attach().await else {
             return;
         };
-        let watch = spawn(watch_seals(self.shop.clone(), self.usage.clone(), volume.clone()));
+        let watch = spawn(watch_seals(
+            self.shop.clone(),
+            self.usage.clone(),
+            volume.clone(),
+        ));
         let workers: Vec<_> = (0..self.usage.workers)
             .map(|_| {
                 let (client, volume) = (self.clone(), volume.clone());
@@ -120,6 +128,9 @@ impl Client {
                 spawn(async move { client.work(&volume, dice).await })
             })
             .collect();
+        Scratch::new(self.usage.volume, self.host)
+            .work(&self, &volume)
+            .await;
         for worker in workers {
             // Only ever cancelled with its whole host.
             let _ = worker.await;
@@ -129,7 +140,7 @@ impl Client {
         let _ = volume.close().await;
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.stop.get() || self.shop.is_closing.get()
     }
 
@@ -177,7 +188,14 @@ impl Client {
         let first = chunk * BLOCKS_PER_CHUNK as u64 + first;
         self.shop.under_way.set(self.shop.under_way.get() + 1);
         let outcome = if dice.once_in(2) {
-            self.write(volume, first, count).await
+            match dice.below(16) {
+                0 => self.flush_behind_a_write(volume, first, count).await,
+                1 => {
+                    self.abandon_a_write(volume, (first, count), dice.millis(1..400))
+                        .await
+                }
+                _ => self.write(volume, first, count).await,
+            }
         } else {
             self.read(volume, first, count).await
         };
@@ -185,7 +203,56 @@ impl Client {
         outcome
     }
 
+    /// A flush ends after every write that was issued before it.
+    async fn flush_behind_a_write(
+        &self,
+        volume: &Volume,
+        first: u64,
+        count: u64,
+    ) -> Result<(), Over> {
+        let write = pin!(self.write(volume, first, count));
+        match select(write, pin!(volume.flush())).await {
+            Either::Left((outcome, flush)) => {
+                // Its outcome is the write's: fenced, or not.
+                let _ = flush.await;
+                outcome
+            }
+            Either::Right((flushed, write)) => {
+                assert!(
+                    flushed.is_err(),
+                    "VIOLATION: a flush ended before a write that was issued before it"
+                );
+                write.await
+            }
+        }
+    }
+
+    /// The user gives up waiting, and goes on to other things.
+    async fn abandon_a_write(
+        &self,
+        volume: &Volume,
+        (first, count): (u64, u64),
+        after: Duration,
+    ) -> Result<(), Over> {
+        let (records, data) = self.begin_write(volume, first, count);
+        let write = volume.write(offset_of(first), Payload::from(data));
+        let Ok(outcome) = ogee_runtime::timeout(after, write).await else {
+            records
+                .into_iter()
+                .for_each(|id| self.shop.recorder.abandon(id));
+            return Ok(());
+        };
+        self.end_write(records, outcome)
+    }
+
     async fn write(&self, volume: &Volume, first: u64, count: u64) -> Result<(), Over> {
+        let (records, data) = self.begin_write(volume, first, count);
+        let outcome = volume.write(offset_of(first), Payload::from(data)).await;
+        self.end_write(records, outcome)
+    }
+
+    /// Notes a write of fresh values, and makes its data.
+    fn begin_write(&self, volume: &Volume, first: u64, count: u64) -> (Vec<OperationId>, Vec<u8>) {
         let mut data = Vec::new();
         let mut records = Vec::new();
         for block in first..first + count {
@@ -194,13 +261,20 @@ impl Client {
             let (epoch, place) = (volume.epoch().get(), self.usage.place(block));
             records.push((self.host.get(), epoch, place, Some(value)));
         }
-        let begin = |(client, epoch, place, value)| {
-            self.shop.recorder.begin(client, epoch, place, value)
-        };
-        let records: Vec<_> = records.into_iter().map(begin).collect();
-        let outcome = volume.write(offset_of(first), Payload::from(data)).await;
+        let begin =
+            |(client, epoch, place, value)| self.shop.recorder.begin(client, epoch, place, value);
+        (records.into_iter().map(begin).collect(), data)
+    }
+
+    fn end_write(
+        &self,
+        records: Vec<OperationId>,
+        outcome: Result<(), ClientError>,
+    ) -> Result<(), Over> {
         if outcome.is_ok() {
-            records.into_iter().for_each(|id| self.shop.recorder.end(id, None));
+            records
+                .into_iter()
+                .for_each(|id| self.shop.recorder.end(id, None));
         }
         self.shop.conclude(outcome)
     }
@@ -208,7 +282,9 @@ impl Client {
     async fn read(&self, volume: &Volume, first: u64, count: u64) -> Result<(), Over> {
         let begin = |block| {
             let (epoch, place) = (volume.epoch().get(), self.usage.place(block));
-            self.shop.recorder.begin(self.host.get(), epoch, place, None)
+            self.shop
+                .recorder
+                .begin(self.host.get(), epoch, place, None)
         };
         let records: Vec<_> = (first..first + count).map(begin).collect();
         let len = usize::try_from(count).expect("few blocks") * BLOCK_SIZE;
@@ -225,10 +301,10 @@ impl Client {
 }
 
 /// An attachment is over.
-struct Over;
+pub struct Over;
 
 impl Shop {
-    fn conclude(&self, outcome: Result<(), ClientError>) -> Result<(), Over> {
+    pub(super) fn conclude(&self, outcome: Result<(), ClientError>) -> Result<(), Over> {
         match outcome {
             Ok(()) => Ok(()),
             Err(ClientError::Fenced { .. } | ClientError::Closed) => {
@@ -259,8 +335,9 @@ impl Usage {
     /// Every block that is used.
     pub fn blocks(&self) -> impl Iterator<Item = u64> {
         let hot = self.hot;
-        (0..u64::from(self.chunks))
-            .flat_map(move |chunk| (0..hot).map(move |block| chunk * BLOCKS_PER_CHUNK as u64 + block))
+        (0..u64::from(self.chunks)).flat_map(move |chunk| {
+            (0..hot).map(move |block| chunk * BLOCKS_PER_CHUNK as u64 + block)
+        })
     }
 }
 
@@ -292,17 +369,18 @@ pub async fn read_all(
         let id = shop.recorder.begin(host.get(), epoch, place, None);
         let mut data = vec![0; BLOCK_SIZE];
         volume.read_into(offset_of(block), &mut data).await?;
-        shop.recorder.end(id, Some(value_of(&data, usage.volume, block)));
+        shop.recorder
+            .end(id, Some(value_of(&data, usage.volume, block)));
     }
     Ok(())
 }
 
-fn offset_of(block: u64) -> ByteOffset {
+pub(super) fn offset_of(block: u64) -> ByteOffset {
     ByteOffset::new(0).add(ByteLen::new(block * BLOCK_SIZE as u64))
 }
 
 /// Appends a block that holds a value.
-fn fill(data: &mut Vec<u8>, volume: u32, block: u64, value: u64) {
+pub(super) fn fill(data: &mut Vec<u8>, volume: u32, block: u64, value: u64) {
     data.extend_from_slice(&value.to_le_bytes());
     for word in 1..WORDS as u64 {
         data.extend_from_slice(&mixed(volume, block, value, word).to_le_bytes());
@@ -313,10 +391,10 @@ fn fill(data: &mut Vec<u8>, volume: u32, block: u64, value: u64) {
 ///
 /// # Panics
 /// If it is no block of ours, or not whole.
-fn value_of(data: &[u8], volume: u32, block: u64) -> u64 {
-    let mut words = data.chunks_exact(8).map(|word| {
-        u64::from_le_bytes(word.try_into().expect("invariant: eight bytes"))
-    });
+pub(super) fn value_of(data: &[u8], volume: u32, block: u64) -> u64 {
+    let mut words = data
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().expect("invariant: eight bytes")));
     let value = words.next().expect("invariant: a block has words");
     if value == 0 {
         assert!(
