@@ -26,8 +26,8 @@ use ogee_log::Log;
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::BLOCKS_PER_EXTENT;
 use ogee_proto::unit::ByteLen;
-use ogee_runtime::Instant;
 use ogee_runtime::channel::{Notify, oneshot};
+use ogee_runtime::{Instant, seeded_bug};
 use ogee_store::Store;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -219,11 +219,16 @@ impl Inner {
             .collect();
         let mut done = Vec::with_capacity(cuts.len());
         let cycle = Cycle::new(&cuts, hurry);
-        for cut in cuts {
+        for mut cut in cuts {
             // Removals first: they free what the writes may need, after the next checkpoint.
             self.remove_volumes(&cut).await?;
             match self.write_back(&cut, &cycle).await {
-                Ok(()) => done.push(cut),
+                Ok(()) => {
+                    if seeded_bug!("sessions-ahead-of-checkpoint") {
+                        cut.state.sessions = cut.replica.state.borrow().sessions.clone();
+                    }
+                    done.push(cut);
+                }
                 Err(error) if error.is_no_space() || error.is_lost_entry() => {
                     // Not fatal: its log is kept, new data is refused, and the next cycle tries
                     // again with what this one's checkpoint frees, or other replicas gave back.
@@ -339,6 +344,7 @@ fn hand_over_pins(store: &Store, log: &Log) -> Result<(), GroupError> {
     };
     log.placed()
         .into_iter()
+        .filter(|_| !seeded_bug!("pins-forgotten-at-restart"))
         .try_for_each(|at| store.pin(at))
         .map_err(failed)?;
     let owner = store.clone();

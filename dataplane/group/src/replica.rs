@@ -26,6 +26,7 @@ use ogee_log::{GroupLog, Log, LogUsage, Reservation};
 use ogee_proto::id::{ChunkKey, CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::Notify;
+use ogee_runtime::seeded_bug;
 use ogee_store::{GroupCheckpoint, Store};
 use openraft::EntryPayload;
 use openraft::alias::SnapshotOf;
@@ -377,7 +378,7 @@ impl Replica {
 
     /// The state as of now, to be made durable; `None` if that is what the root says already.
     pub(crate) fn cut(self: &Rc<Self>) -> Option<Cut> {
-        if self.is_held() {
+        if self.is_held() && !seeded_bug!("write-back-ignores-hold") {
             return None;
         }
         let mut state = self.state.borrow_mut();
@@ -390,10 +391,13 @@ impl Replica {
         if saved == Some(applied) {
             return None;
         }
+        let missed = u64::from(seeded_bug!("checkpoint-misses-last-entry"));
         assert!(!self.cutting.replace(true), "one cycle at a time");
         Some(Cut {
             replica: self.clone(),
-            dirty: state.overlay.dirty(applied.index.get()),
+            dirty: state
+                .overlay
+                .dirty(applied.index.get().saturating_sub(missed)),
             removed: std::mem::take(&mut state.removed),
             state: CheckpointState {
                 applied,
@@ -450,7 +454,7 @@ impl Replica {
 
     /// Takes note, durably, that blocks as of moments up to `until` are about to come.
     pub(crate) async fn mark_fuzzy(&self, until: LogId) -> Result<(), GroupError> {
-        if self.fuzzy_until.get() >= Some(until) {
+        if self.fuzzy_until.get() >= Some(until) || seeded_bug!("copy-mark-forgotten") {
             return Ok(());
         }
         let before = self.fuzzy_until.replace(Some(until));
@@ -483,14 +487,17 @@ impl Replica {
             state.applied = meta.last_log_id;
             state.membership = meta.last_membership.clone();
             state.sessions = new.sessions.clone();
-            state.overlay.clear();
+            if !seeded_bug!("install-keeps-overlay") {
+                state.overlay.clear();
+            }
             state.removed.clear();
         }
         self.let_through(meta.last_log_id.map_or(0, |id| id.index));
         self.settle_promises();
         // What other replicas were sent does not lead up to these contents.
         self.copies.forget_all();
-        self.fuzzy_until.set(fuzzy_until);
+        self.fuzzy_until
+            .set(fuzzy_until.filter(|_| !seeded_bug!("copy-mark-forgotten")));
         self.save(Some(&new)).await?;
         self.checkpointed(new);
         Ok(())

@@ -30,7 +30,7 @@ use ogee_proto::id::{ChunkKey, Sequence};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::{FrameKind, Reader, Status, WireError};
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 use ogee_transport::{CallError, Caller, Frame};
 use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
@@ -68,7 +68,7 @@ impl Network {
     async fn copy(
         &self,
         vote: RaftVote,
-        snapshot: SnapshotOf<TypeConfig, SnapshotState>,
+        mut snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
         let replica = &self.replica;
         if replica.space.is_full(self.target.get()) {
@@ -76,6 +76,9 @@ impl Network {
             return not_now("the follower's store is full");
         }
         let _turn = self.copies.turn().await;
+        if seeded_bug!("copy-with-newer-sessions") {
+            snapshot.snapshot.state.sessions = replica.state.borrow().sessions.clone();
+        }
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }
