@@ -87,6 +87,24 @@ pub struct DiskCounts {
     pub limped: u64,
 }
 
+impl DiskCounts {
+    /// Of two disks together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            kept: self.kept + other.kept,
+            dropped: self.dropped + other.dropped,
+            garbled: self.garbled + other.garbled,
+            lost: self.lost + other.lost,
+            misdirected: self.misdirected + other.misdirected,
+            rotten: self.rotten + other.rotten,
+            failed: self.failed + other.failed,
+            refused: self.refused + other.refused,
+            limped: self.limped + other.limped,
+        }
+    }
+}
+
 /// What a disk is to do wrong from now on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DiskFaults {

@@ -97,18 +97,8 @@ impl Nemesis {
     }
 
     fn disk_counts(&self) -> DiskCounts {
-        let disks = self.cluster.nodes().iter().map(|node| node.disk().counts());
-        disks.fold(DiskCounts::default(), |sum, one| DiskCounts {
-            kept: sum.kept + one.kept,
-            dropped: sum.dropped + one.dropped,
-            garbled: sum.garbled + one.garbled,
-            lost: sum.lost + one.lost,
-            misdirected: sum.misdirected + one.misdirected,
-            rotten: sum.rotten + one.rotten,
-            failed: sum.failed + one.failed,
-            refused: sum.refused + one.refused,
-            limped: sum.limped + one.limped,
-        })
+        let disks = self.cluster.nodes().iter().map(|node| node.disk_counts());
+        disks.fold(DiskCounts::default(), DiskCounts::plus)
     }
 
     /// War.
@@ -192,15 +182,17 @@ impl Nemesis {
         self.undos.push((at, undo));
     }
 
-    /// Each kind once before any comes again.
+    /// Each kind once before any comes again, except those that have had no effect yet.
     fn next_fault(&mut self) -> Fault {
         if self.bag.is_empty() {
+            let missing = self.coverage().missing(&self.plan.faults);
+            if !missing.is_empty() && !self.dice.once_in(3) {
+                return *self.dice.pick(&missing);
+            }
             self.bag.clone_from(&self.plan.faults);
             self.dice.shuffle(&mut self.bag);
         }
-        let missing = self.coverage().missing(&self.bag);
-        let at = self.bag.iter().position(|fault| missing.contains(fault));
-        self.bag.swap_remove(at.unwrap_or(0))
+        self.bag.pop().expect("invariant: a plan has faults")
     }
 
     async fn strike(&mut self, fault: Fault) -> Result<(), String> {
@@ -244,14 +236,21 @@ impl Nemesis {
         Ok(())
     }
 
-    /// For a while frames between two hosts suffer.
+    /// For a while frames between a host and the nodes suffer: a client's, mostly.
     fn disturb_frames(&mut self, fault: Fault) {
-        let (one, other) = self.some_link();
-        for (from, to) in [(one, other), (other, one)] {
-            if let Some(wire) = &self.wire {
-                wire.set(from, to, Some(fault));
+        let clients = self.cluster.client_hosts();
+        let one = match clients.is_empty() || self.dice.once_in(4) {
+            true => self.some_node(),
+            false => *self.dice.pick(&clients),
+        };
+        let until = world_time() + self.dice.millis(300..3000);
+        for other in self.cluster.nodes().to_vec() {
+            for (from, to) in [(one, other.host()), (other.host(), one)] {
+                if let Some(wire) = &self.wire {
+                    wire.set(from, to, Some(fault));
+                }
+                self.undos.push((until, Undo::Frames(from, to)));
             }
-            self.later(300..3000, Undo::Frames(from, to));
         }
     }
 
@@ -398,11 +397,22 @@ impl Nemesis {
         self.later(300..4000, Undo::Link(from, to));
     }
 
+    /// All connections of a client to the nodes, or some between nodes.
     fn break_some(&mut self) {
-        for _ in 0..=self.dice.below(4) {
-            let (one, other) = self.some_link();
-            let late = self.dice.millis(0..2000);
-            sim::break_connections((one, Duration::ZERO), (other, late));
+        let clients = self.cluster.client_hosts();
+        let late = self.dice.millis(0..2000);
+        if !clients.is_empty() && self.dice.once_in(2) {
+            let client = *self.dice.pick(&clients);
+            for node in self.cluster.nodes() {
+                sim::break_connections((client, Duration::ZERO), (node.host(), late));
+            }
+            return;
+        }
+        let node = self.some_node();
+        for other in self.cluster.nodes().iter().map(|other| other.host()) {
+            if other != node && self.dice.once_in(2) {
+                sim::break_connections((node, late), (other, Duration::ZERO));
+            }
         }
     }
 
@@ -465,16 +475,24 @@ impl Nemesis {
 
     fn replace(&mut self) {
         let (id, old, _) = self.some_member();
-        let host = self.some_node();
-        self.cluster.mds().replace(id, old, host);
+        let mds = self.cluster.mds().clone();
+        let members = mds.members(id);
+        let is_free = |host: &HostId| !members.values().any(|at| at == host);
+        let hosts = self.cluster.nodes().iter().map(|node| node.host());
+        let free: Vec<HostId> = hosts.filter(is_free).collect();
+        mds.replace(id, old, *self.dice.pick(&free));
     }
 
     fn transfer(&mut self) {
-        let (id, to, _) = self.some_member();
-        if self.cluster.mds().leader(id).is_some_and(|leader| leader != to) {
-            self.cluster.mds().transfer(id, to);
-            self.coverage.add(Fault::Transfer, 1);
-        }
+        let mds = self.cluster.mds().clone();
+        let id = *self.dice.pick(&mds.copyset_ids());
+        let Some(leader) = mds.leader(id) else {
+            return;
+        };
+        let others = mds.members(id).into_keys().filter(|to| *to != leader);
+        let others: Vec<ReplicaId> = others.collect();
+        mds.transfer(id, *self.dice.pick(&others));
+        self.coverage.add(Fault::Transfer, 1);
     }
 
     fn limp(&mut self) {

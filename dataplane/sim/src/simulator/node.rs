@@ -5,7 +5,7 @@
 //! *On failure*: a shard that does not start says why, and its host waits to be started again.
 
 use super::dice::Dice;
-use ogee_device::{DiskCrash, SimulatedDisk};
+use ogee_device::{DiskCounts, DiskCrash, SimulatedDisk};
 use ogee_group::GroupConfig;
 use ogee_proto::id::StoreId;
 use ogee_proto::unit::ByteLen;
@@ -55,6 +55,8 @@ pub struct Node {
     refusal: RefCell<Option<String>>,
     /// Processes so far.
     starts: Cell<u64>,
+    /// Of the disks that were replaced.
+    past: Cell<DiskCounts>,
 }
 
 struct Process {
@@ -78,6 +80,7 @@ impl Node {
             report: RefCell::default(),
             refusal: RefCell::default(),
             starts: Cell::default(),
+            past: Cell::default(),
         })
     }
 
@@ -97,6 +100,12 @@ impl Node {
     #[must_use]
     pub fn disk(&self) -> SimulatedDisk {
         self.disk.borrow().clone()
+    }
+
+    /// What its disks have done to it.
+    #[must_use]
+    pub fn disk_counts(&self) -> DiskCounts {
+        self.past.get().plus(self.disk().counts())
     }
 
     /// Its store, once a process has opened it.
@@ -247,6 +256,7 @@ impl Node {
     pub fn replace_disk(&self) {
         assert_eq!(self.state.get(), NodeState::Down, "a disk in use");
         tracing::info!(host = self.host.get(), "SIM new disk");
+        self.past.set(self.disk_counts());
         let disk = SimulatedDisk::create(&path(self.host), DEVICE_LEN);
         self.disk.replace(disk);
         self.store.set(None);

@@ -111,6 +111,16 @@ impl Plan {
             faults.sort();
             faults.dedup();
         }
+        // One seed in six is a storm: little but power cuts, and many of them.
+        if dice.once_in(6) {
+            return Self {
+                group,
+                usages,
+                faults: vec![Fault::PowerCut, Fault::PowerCutAll, Fault::Kill],
+                hostile_for: dice.millis(10_000..20_000),
+                pause: dice.millis(60..500),
+            };
+        }
         Self {
             group,
             usages,
@@ -127,11 +137,11 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         chunks: 2,
         copysets: COPYSETS.to_vec(),
         hot: *dice.pick(&[2, 8, 32, 64]),
-        workers: 1 + u32::try_from(dice.below(6)).expect("a small number"),
+        workers: 1 + u32::try_from(dice.below(4)).expect("a small number"),
         pause: if dice.once_in(6) {
             dice.millis(500..4000)
         } else {
-            dice.millis(1..40)
+            dice.millis(8..80)
         },
         large_odds: 4 + dice.below(30),
     }
