@@ -76,7 +76,7 @@ pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<
     }
     sleep(dice.millis(1..500)).await;
     node.start();
-    mend(cluster, &node, dice).await?;
+    mend(cluster, (fault, &node), dice).await?;
     Ok(is_done)
 }
 
@@ -106,9 +106,13 @@ async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
 }
 
 /// Makes every replica good again, as an operator would.
-async fn mend(cluster: &Cluster, node: &Rc<Node>, dice: &mut Dice) -> Result<(), String> {
+async fn mend(
+    cluster: &Cluster,
+    damaged: (Fault, &Rc<Node>),
+    dice: &mut Dice,
+) -> Result<(), String> {
     for _ in 0..ROUNDS_MAX {
-        wait_for_good(cluster, node, dice).await?;
+        wait_for_good(cluster, damaged, dice).await?;
         let Some((id, replica)) = differing(cluster).await? else {
             return Ok(());
         };
@@ -120,7 +124,7 @@ async fn mend(cluster: &Cluster, node: &Rc<Node>, dice: &mut Dice) -> Result<(),
 /// Waits, and replaces what stays bad.
 async fn wait_for_good(
     cluster: &Cluster,
-    node: &Rc<Node>,
+    (fault, node): (Fault, &Rc<Node>),
     dice: &mut Dice,
 ) -> Result<(), String> {
     let end = world_time() + GOOD_WITHIN;
@@ -133,6 +137,9 @@ async fn wait_for_good(
             ));
         }
         if let Some(refusal) = node.refusal().filter(|_| node.state() == NodeState::Up) {
+            if fault.is_of_one_block() {
+                return Err(format!("VIOLATION: one bad block costs a store: {refusal}"));
+            }
             tracing::info!(host = node.host().get(), refusal, "SIM the operator gives the disk up");
             node.kill(Death::Process, dice);
             node.replace_disk();
