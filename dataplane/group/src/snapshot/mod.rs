@@ -60,6 +60,9 @@
 //! next attempt, on a newer checkpoint, sends only what has changed since.
 
 mod budget;
+mod flow;
+mod gain;
+mod last_pass;
 mod receive;
 mod send;
 mod track;
