@@ -202,7 +202,7 @@ fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, Ap
     let beside = known.members().filter(|r| r.chunkserver == server);
     let serves = |r: &Replica| {
         let status = scene.liveness.replica(scene.now, server, r.id);
-        status.is_some_and(|s| matches!(s.state, ReplicaState::Ok | ReplicaState::Installing))
+        status.is_some_and(|s| s.state.serves())
     };
     match beside.into_iter().find(|r| serves(r)) {
         Some(other) => Err(ApiError::replica_there(to, copyset, other.id)),

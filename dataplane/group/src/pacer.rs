@@ -171,14 +171,14 @@ mod tests {
             assert!(!pacer.is_limited(), "none is set");
             low.set(50 * MIB);
             high.set(800 * MIB);
-            let limited = passing(&pacer, 11).await;
-            assert!(limited >= Duration::from_millis(200), "{limited:?}");
+            let limited = passing(&pacer, 31).await;
+            assert!(limited >= Duration::from_millis(600), "{limited:?}");
             // The end of a cycle does not end it.
             pacer.release();
             assert!(passing(&pacer, 11).await >= Duration::from_millis(200));
             drop(low);
-            let less = passing(&pacer, 11).await;
-            assert!(less < limited / 4, "{less:?}, below {limited:?}");
+            let less = passing(&pacer, 31).await;
+            assert!(less < limited / 2, "{less:?}, below {limited:?}");
             drop(high);
             assert!(!pacer.is_limited());
         });
