@@ -430,12 +430,13 @@ now_ms() {
 
 # sample_writes PID   every second: milliseconds, and bytes written for clients at each chunkserver
 sample_writes() {
-    local name
+    local name line
     while process_alive "$1"; do
-        now_ms
-        for name in $(chunkservers); do counter_of "$name" client_written_bytes; done
+        line=$(now_ms)
+        for name in $(chunkservers); do line+=" $(counter_of "$name" client_written_bytes)"; done
+        echo "$line"
         sleep 1
-    done | paste -d ' ' - - - -
+    done
 }
 
 # counter_of NAME COUNTER   - when it does not answer

@@ -225,7 +225,8 @@ impl Inner {
         let groups = self.groups.borrow();
         let blocks: usize = groups.values().map(Group::overlay_blocks).sum();
         let usage = self.log.usage();
-        self.used_least.set(self.used_least.get().min(usage.used.get()));
+        self.used_least
+            .set(self.used_least.get().min(usage.used.get()));
         let kept = match groups.values().any(|group| group.replica().is_log_kept()) {
             true => self.used_least.get(),
             false => 0,

@@ -105,7 +105,9 @@ impl<'a> Flow<'a> {
                     "writers change blocks (per second) faster than a copy can send them: it goes on, and \
                      ends when they slow down or raft.copy_rate lets it send more");
             }
-            Verdict::Gains => tracing::info!(%copyset, %target, "the copy gains on the writers again"),
+            Verdict::Gains => {
+                tracing::info!(%copyset, %target, "the copy gains on the writers again")
+            }
         }
     }
 }

@@ -271,10 +271,16 @@ mod tests {
         run(async {
             let mut race = Race::new();
             let verdicts: Vec<Verdict> = (0..100).map(|_| race.step(5_000, 10_000)).collect();
-            assert_eq!(verdicts.iter().filter(|it| **it == Verdict::Outrun).count(), 1);
+            assert_eq!(
+                verdicts.iter().filter(|it| **it == Verdict::Outrun).count(),
+                1
+            );
             assert!(race.gain.is_outrun() && !race.pacer.is_limited());
             let verdicts: Vec<Verdict> = (0..100).map(|_| race.step(5_000, 1_000)).collect();
-            assert_eq!(verdicts.iter().filter(|it| **it == Verdict::Gains).count(), 1);
+            assert_eq!(
+                verdicts.iter().filter(|it| **it == Verdict::Gains).count(),
+                1
+            );
             assert!(!race.gain.is_outrun());
         });
     }

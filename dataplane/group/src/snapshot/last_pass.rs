@@ -14,11 +14,11 @@
 //!
 //! [`PACE_RATE_MIN`]: crate::limit::PACE_RATE_MIN
 
+use super::gain::Speed;
 use crate::limit::{
     CATCH_UP_KEPT, CATCH_UP_LOOK, CATCH_UP_STUCK, CAUGHT_UP_SHARE, LAST_PASS_HORIZON,
     LAST_PASS_MAX, LAST_PASS_PERCENT, LAST_PASS_SEND_MAX, LAST_PASS_SHARE,
 };
-use super::gain::Speed;
 use crate::pacer::Limit;
 use crate::replica::{KeptLog, Replica};
 use ogee_log::LogUsage;
@@ -121,11 +121,14 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
-    use super::{Speed, is_little, rate};
+    use super::{Brake, LastPass, Speed, catch_up, is_little, rate};
     use crate::fixture::{Lone, run};
-    use crate::limit::{LAST_PASS_HORIZON, PACE_RATE_MIN};
+    use crate::limit::{CATCH_UP_LOOK, CATCH_UP_STUCK, LAST_PASS_HORIZON};
+    use crate::replica::Replica;
     use ogee_log::LogUsage;
+    use ogee_proto::id::ReplicaId;
     use ogee_proto::unit::ByteLen;
+    use std::rc::Rc;
 
     const MIB: u64 = 1 << 20;
 
@@ -160,7 +163,79 @@ mod tests {
             assert_eq!(rate(&usage(600 * MIB)), 100 * MIB / seconds);
             assert_eq!(rate(&usage(700 * MIB)), 0, "what the pacer makes its least");
             assert_eq!(rate(&usage(900 * MIB)), 0);
-            assert!(PACE_RATE_MIN > 0);
+        });
+    }
+
+    /// A leader with a checkpoint, and a few entries behind it that are not in it.
+    async fn leader() -> (Lone, Rc<Replica>, u64) {
+        let lone = Lone::start().await;
+        let replica = lone.group.replica().clone();
+        assert!(lone.keeper.checkpoint_now().await);
+        let upto = replica.checkpointed_to().expect("one").index.get();
+        (lone, replica, upto)
+    }
+
+    #[test]
+    fn the_log_goes_up_to_what_the_neediest_copy_needs() {
+        run(async {
+            let (_lone, replica, upto) = leader().await;
+            assert_eq!(replica.may_purge(upto + 9), Some(upto + 9));
+            let all = ByteLen::new(u64::MAX);
+            let (early, late) = (
+                replica.keep_log(upto + 2, all),
+                replica.keep_log(upto + 5, all),
+            );
+            assert!(replica.is_log_kept());
+            assert_eq!(replica.may_purge(upto + 9), Some(upto + 2));
+            assert_eq!(replica.may_purge(upto + 1), Some(upto + 1));
+            drop(early);
+            assert_eq!(replica.may_purge(upto + 9), Some(upto + 5));
+            drop(late);
+            assert!(!replica.is_log_kept());
+            let short = replica.keep_log(0, ByteLen::new(0));
+            assert_eq!(
+                replica.may_purge(upto),
+                Some(upto),
+                "longer than it asked for"
+            );
+            drop(short);
+            let hold = replica.hold();
+            assert_eq!(replica.may_purge(upto), None);
+            drop(hold);
+        });
+    }
+
+    #[test]
+    fn writers_are_held_back_while_a_target_catches_up_and_not_for_one_that_does_not() {
+        run(async {
+            let (_lone, replica, upto) = leader().await;
+            let (target, pacer) = (ReplicaId::new(9), replica.pacer());
+            let begin = || {
+                let last = LastPass {
+                    brake: Brake::begin(&replica, None),
+                    log: replica.keep_log(upto, ByteLen::new(u64::MAX)),
+                };
+                let keeps = catch_up(Rc::downgrade(&replica), target, upto + 100, last);
+                ogee_runtime::spawn_scoped(keeps)
+            };
+            let keeps = begin();
+            ogee_runtime::sleep(2 * CATCH_UP_LOOK).await;
+            assert!(pacer.is_limited() && replica.is_log_kept());
+            replica.followers.note(target.get(), 1, upto + 99);
+            ogee_runtime::sleep(3 * CATCH_UP_LOOK).await;
+            assert!(pacer.is_limited(), "one entry is missing");
+            replica.followers.note(target.get(), 1, upto + 100);
+            ogee_runtime::sleep(3 * CATCH_UP_LOOK).await;
+            assert!(!pacer.is_limited() && !replica.is_log_kept());
+            drop(keeps);
+
+            replica.followers.note(target.get(), 1, upto);
+            let _keeps = begin();
+            ogee_runtime::sleep(CATCH_UP_STUCK / 2).await;
+            assert!(pacer.is_limited());
+            ogee_runtime::sleep(CATCH_UP_STUCK).await;
+            assert!(!pacer.is_limited(), "it makes no progress");
+            assert!(replica.is_log_kept(), "it may still come");
         });
     }
 }

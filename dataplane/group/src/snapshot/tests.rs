@@ -1,6 +1,7 @@
 use super::wire::{
     Begin, STEP_BEGIN, STEP_BLOCKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS, get_blocks,
-    get_end, get_keys, get_state_range, get_token, get_zeros, put_blocks, put_end, put_state_at, put_zeros,
+    get_end, get_keys, get_state_range, get_token, get_zeros, put_blocks, put_end, put_state_at,
+    put_zeros,
 };
 use crate::checkpoint::CheckpointState;
 use crate::checkpoint::Saved;

@@ -7,9 +7,9 @@
 //! block. Marks of pieces that were never acknowledged are taken off when their attempt ends.
 //! *On failure*: a copy that knows less sends more.
 
-use crate::command::CommandKind;
 use super::gain::Gain;
 use super::last_pass::LastPass;
+use crate::command::CommandKind;
 use crate::limit::{COPY_GAP_BLOCKS, COPY_KEPT, COPY_PIECE_BLOCKS};
 use crate::types::RaftEntry;
 use ogee_proto::id::{ChunkKey, ReplicaId};
@@ -102,7 +102,11 @@ pub(super) fn batches(wanted: Vec<Wanted>) -> Vec<Vec<Wanted>> {
                 batch.push(piece);
             }
             _ => {
-                room = if blocks == 0 { 0 } else { COPY_PIECE_BLOCKS - blocks };
+                room = if blocks == 0 {
+                    0
+                } else {
+                    COPY_PIECE_BLOCKS - blocks
+                };
                 batches.push(vec![piece]);
             }
         }
@@ -322,7 +326,10 @@ impl Track {
         };
         let mut spoiled = 0;
         for block in first..first + count {
-            let (word, bit) = (&mut good[block / COPY_PIECE_BLOCKS], block % COPY_PIECE_BLOCKS);
+            let (word, bit) = (
+                &mut good[block / COPY_PIECE_BLOCKS],
+                block % COPY_PIECE_BLOCKS,
+            );
             spoiled += u64::from(*word >> bit & 1);
             *word &= !(1 << bit);
         }

@@ -38,7 +38,6 @@ pub(super) const STEP_ZEROS: u64 = 5;
 pub(super) const STEP_END: u64 = 6;
 pub(super) const STEP_SYNC: u64 = 7;
 
-
 /// Bytes that name a chunk.
 const KEY_LEN: usize = 12;
 
