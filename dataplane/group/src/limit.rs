@@ -82,7 +82,7 @@ pub const COPY_CHUNKS_MAX: usize = 1 << 22;
 /// Steps of one copy without an answer while nobody else wants anything, or when it has to hurry:
 /// 1 MiB.
 pub const COPY_WINDOW: usize = 8;
-/// The same while clients or leaders do, and the copy gains on them.
+/// The same while clients or leaders do, until it is known what the copy needs.
 pub const COPY_WINDOW_BUSY: usize = 2;
 /// An answer that takes longer means that the way is slow: one step at a time then.
 pub const COPY_SLOW: Duration = Duration::from_millis(100);

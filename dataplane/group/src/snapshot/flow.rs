@@ -5,7 +5,7 @@
 //! a copy, for which writers may be held back, does not give way.
 //! *On failure*: the first step that fails ends the flow.
 
-use super::gain::{LEVEL_MAX, Seen, Verdict};
+use super::gain::{LEVEL_MAX, Seen, Verdict, rest, window};
 use super::send::StreamingResult;
 use super::track::Track;
 use crate::limit::{COPY_SLOW, COPY_WINDOW, COPY_WINDOW_BUSY};
@@ -24,6 +24,8 @@ pub(super) struct Flow<'a> {
     running: FuturesUnordered<LocalBoxFuture<'a, (Duration, StreamingResult<()>)>>,
     window: usize,
     hurries: bool,
+    /// The last step's time.
+    took: Duration,
     /// Requests of others as of the last step.
     seen: u64,
 }
@@ -36,6 +38,7 @@ impl<'a> Flow<'a> {
             running: FuturesUnordered::new(),
             window: COPY_WINDOW_BUSY,
             hurries,
+            took: Duration::ZERO,
             seen: network.replica.metrics.foreground.get(),
         }
     }
@@ -47,10 +50,14 @@ impl<'a> Flow<'a> {
         let foreground = self.network.replica.metrics.foreground.get();
         let is_busy = foreground != std::mem::replace(&mut self.seen, foreground);
         if is_busy {
-            self.window = self.window.min(COPY_WINDOW_BUSY << self.level());
+            self.window = self.window.min(window(self.level(), false));
         }
         while self.running.len() >= self.window {
             self.reap().await?;
+        }
+        let rest = rest(self.level(), self.took);
+        if is_busy && !rest.is_zero() {
+            ogee_runtime::sleep(rest).await;
         }
         self.running.push(Box::pin(async move {
             let started = ogee_runtime::now();
@@ -60,7 +67,7 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
-    fn level(&self) -> u32 {
+    fn level(&self) -> usize {
         match self.hurries {
             true => LEVEL_MAX,
             false => self.track.gain.level(),
@@ -71,8 +78,9 @@ impl<'a> Flow<'a> {
         let Some((took, done)) = self.running.next().await else {
             return Ok(());
         };
+        self.took = took;
         self.window = match took > COPY_SLOW {
-            true => 1 << self.level(),
+            true => window(self.level(), true),
             false => COPY_WINDOW.min(self.window + 1),
         };
         done
@@ -111,5 +119,3 @@ impl<'a> Flow<'a> {
         }
     }
 }
-
-const _: () = assert!(COPY_WINDOW_BUSY << LEVEL_MAX <= COPY_WINDOW);

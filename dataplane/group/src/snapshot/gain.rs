@@ -11,8 +11,8 @@
 
 use super::track::Counts;
 use crate::limit::{
-    COPY_GAIN_HIGH, COPY_GAIN_LOW, COPY_LOOK, COPY_OUTRUN_LOOKS, COPY_REPORT_LOOKS,
-    COPY_WRITERS_PERCENT,
+    COPY_GAIN_HIGH, COPY_GAIN_LOW, COPY_LOOK, COPY_OUTRUN_LOOKS, COPY_REPORT_LOOKS, COPY_SLOW,
+    COPY_WINDOW, COPY_WINDOW_BUSY, COPY_WRITERS_PERCENT,
 };
 use crate::pacer::{Limit, Pacer};
 use ogee_runtime::Instant;
@@ -20,13 +20,32 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How hard a copy may try: each level doubles what it has under way beside other I/O.
-pub(super) const LEVEL_MAX: u32 = 2;
+/// How hard a copy tries beside other I/O: steps under way, and how many times as long as a step took
+/// it rests before the next.
+const LEVELS: [(usize, u32); 5] = [
+    (1, 3),
+    (1, 1),
+    (COPY_WINDOW_BUSY, 0),
+    (2 * COPY_WINDOW_BUSY, 0),
+    (COPY_WINDOW, 0),
+];
+const LEVEL_START: usize = 2;
+pub(super) const LEVEL_MAX: usize = LEVELS.len() - 1;
+
+/// Steps under way at a level, beside other I/O; half of them where the way is slow.
+pub(super) fn window(level: usize, is_slow: bool) -> usize {
+    let (window, _) = LEVELS[level];
+    if is_slow { (window / 2).max(1) } else { window }
+}
+
+/// How long to rest at a level after a step that took so long.
+pub(super) fn rest(level: usize, took: Duration) -> Duration {
+    (took * LEVELS[level].1).min(COPY_SLOW)
+}
 
 /// How one copy fares against the writers.
-#[derive(Default)]
 pub(super) struct Gain {
-    level: Cell<u32>,
+    level: Cell<usize>,
     seen: Cell<Option<Seen>>,
     speed: Cell<Speed>,
     /// Looks in a row at which nothing more could be done, and not enough was sent.
@@ -70,8 +89,23 @@ pub(super) enum Verdict {
     Gains,
 }
 
+impl Default for Gain {
+    fn default() -> Self {
+        Self {
+            level: Cell::new(LEVEL_START),
+            seen: Cell::default(),
+            speed: Cell::default(),
+            weak: Cell::default(),
+            appended_most: Cell::default(),
+            trial: Cell::default(),
+            is_outrun: Cell::default(),
+            limit: RefCell::default(),
+        }
+    }
+}
+
 impl Gain {
-    pub(super) fn level(&self) -> u32 {
+    pub(super) fn level(&self) -> usize {
         self.level.get()
     }
 
@@ -177,7 +211,7 @@ fn share(appended: f64) -> u64 {
     appended as u64 * COPY_WRITERS_PERCENT / 100
 }
 
-const fn next_level(level: u32, sent: u64, changed: u64) -> u32 {
+const fn next_level(level: usize, sent: u64, changed: u64) -> usize {
     if sent * 10 < changed * COPY_GAIN_LOW {
         if level < LEVEL_MAX { level + 1 } else { level }
     } else if sent * 10 > changed * COPY_GAIN_HIGH {
@@ -189,12 +223,13 @@ const fn next_level(level: u32, sent: u64, changed: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Gain, LEVEL_MAX, Seen, Verdict};
+    use super::{Gain, LEVEL_MAX, LEVEL_START, Seen, Verdict, rest, window};
     use crate::fixture::run;
-    use crate::limit::{COPY_LOOK, COPY_OUTRUN_LOOKS, COPY_REPORT_LOOKS};
+    use crate::limit::{COPY_LOOK, COPY_OUTRUN_LOOKS, COPY_REPORT_LOOKS, COPY_SLOW, COPY_WINDOW};
     use crate::pacer::Pacer;
     use crate::snapshot::track::Counts;
     use std::rc::Rc;
+    use std::time::Duration;
 
     /// A copy and its writers, a look at a time.
     struct Race {
@@ -234,24 +269,44 @@ mod tests {
         run(async {
             let mut race = Race::new();
             race.step(20_000, 10_000);
-            assert_eq!(race.gain.level(), 0, "it gains as it is");
-            race.step(14_000, 10_000);
-            race.step(14_000, 10_000);
+            assert_eq!(race.gain.level(), LEVEL_START, "it gains as it is");
+            for _ in LEVEL_START..=LEVEL_MAX {
+                race.step(14_000, 10_000);
+            }
             assert_eq!(race.gain.level(), LEVEL_MAX);
             race.step(20_000, 10_000);
             assert_eq!(race.gain.level(), LEVEL_MAX, "that is what it needs");
-            race.step(20_000, 1_000);
-            race.step(20_000, 0);
+            for _ in 0..=LEVEL_MAX {
+                race.step(20_000, 1_000);
+            }
             assert_eq!(race.gain.level(), 0);
             assert!(!race.pacer.is_limited(), "nobody was held back");
         });
     }
 
     #[test]
+    fn each_level_takes_more_than_the_one_below() {
+        let took = Duration::from_millis(10);
+        let effort = |level| {
+            let time = (took + rest(level, took)).as_secs_f64();
+            window(level, false) as f64 / time
+        };
+        for level in 0..LEVEL_MAX {
+            assert!(effort(level) * 1.9 < effort(level + 1), "{level}");
+            assert!(window(level, true) >= 1);
+        }
+        assert_eq!(window(LEVEL_MAX, false), COPY_WINDOW);
+        assert_eq!(rest(0, Duration::from_secs(9)), COPY_SLOW, "bounded");
+    }
+
+    #[test]
     fn writers_are_held_back_only_when_nothing_else_helps_and_as_long_as_it_does() {
         run(async {
             let mut race = Race::new();
-            for _ in 0..LEVEL_MAX + COPY_OUTRUN_LOOKS {
+            for _ in LEVEL_START..LEVEL_MAX {
+                race.step(11_000, 10_000);
+            }
+            for _ in 0..COPY_OUTRUN_LOOKS {
                 assert!(!race.pacer.is_limited());
                 assert_eq!(race.step(11_000, 10_000), Verdict::Same);
             }

@@ -67,8 +67,8 @@
 //!
 //! A copy has a connection of its own, so that heartbeats and entries do not queue behind pieces. At
 //! most [`COPY_WINDOW`](crate::limit::COPY_WINDOW) pieces of 128 KiB are on their way; while clients or leaders
-//! want anything of the sender's shard two, and while answers are slow one, or up to four times that if
-//! the copy would not gain on the writers otherwise. A rate may be set on top. Chunks and runs of
+//! want anything of the sender's shard one or two, and more only if the copy would not gain on the
+//! writers otherwise. A rate may be set on top. Chunks and runs of
 //! blocks without data cost a few bytes.
 
 mod budget;
