@@ -114,7 +114,7 @@ impl<'a> Flow<'a> {
                      ends when they slow down or raft.copy_rate lets it send more");
             }
             Verdict::Gains => {
-                tracing::info!(%copyset, %target, "the copy gains on the writers again")
+                tracing::info!(%copyset, %target, "the copy gains on the writers again");
             }
         }
     }
