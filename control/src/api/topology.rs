@@ -20,7 +20,7 @@ use super::info::{Scene, count};
 use super::volumes::DEFAULT_POOL;
 use crate::health::{self, Severity};
 use crate::limit::{COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ZONE_POLL};
-use crate::liveness::{ReplicaState, StoreState, StoreUsage};
+use crate::liveness::{StoreState, StoreUsage};
 use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{

@@ -93,6 +93,10 @@ impl Network {
         let until = attempt.contents(&snapshot, last.is_some()).await?;
         if !replica.is_log_enough(upto, last.is_some()) {
             // The log behind this snapshot will not last: a newer one, for what is left by then.
+            if last.is_some() {
+                tracing::warn!(copyset = %replica.copyset, target = %self.target,
+                    "the log had no room for the end of a copy: another try");
+            }
             drop((log, last));
             attempt.approach(turn).await?;
             return not_now("what is left is little: the next attempt is the last");
@@ -178,6 +182,7 @@ impl Attempt<'_> {
     ) -> StreamingResult<()> {
         for key in keys.iter().filter(|key| self.track.lacks_of(**key)) {
             self.check_current()?;
+            self.applied()?;
             let present = self.network.replica.present(*key).map_err(failed)?;
             for batch in batches(self.track.claim(*key, &present)) {
                 flow.add(len_of(&batch), Box::pin(self.send_batch(batch)))
@@ -201,6 +206,8 @@ impl Attempt<'_> {
         }
         self.track.gain.pause();
         let last = self.prepare_beside_passes().await?;
+        // Else it would be kept for an attempt that has begun already.
+        self.check_current()?;
         self.track.prepared((turn, last));
         self.expect_pickup();
         Ok(())
