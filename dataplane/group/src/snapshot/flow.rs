@@ -86,7 +86,8 @@ impl<'a> Flow<'a> {
         done
     }
 
-    pub(super) async fn finish(mut self) -> StreamingResult<()> {
+    /// Waits until nothing is under way.
+    pub(super) async fn settle(&mut self) -> StreamingResult<()> {
         while !self.running.is_empty() {
             self.reap().await?;
         }

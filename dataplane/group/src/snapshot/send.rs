@@ -8,14 +8,15 @@
 
 use super::flow::{Flow, Step};
 use super::last_pass::{Brake, LastPass, catch_up, is_little};
-use super::track::{Track, Wanted, What, batches, len_of};
+use super::track::{PIECES, Track, Wanted, What, batches, len_of};
 use super::wire::{
     Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
     get_token, put_blocks, put_end, put_keys, put_state_at, put_zeros,
 };
 use crate::codec::get_vote;
 use crate::limit::{
-    COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, LAST_PASS_PICKUP, LAST_PASS_SHARE, PASS_GAP,
+    COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, FULL_PAUSE_MIN, LAST_PASS_PICKUP,
+    LAST_PASS_SHARE, PASS_GAP,
 };
 use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
@@ -28,7 +29,7 @@ use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{ChunkKey, LogIndex, Sequence};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::{BlockIndex, ByteLen};
-use ogee_proto::wire::{FrameKind, Reader, WireError};
+use ogee_proto::wire::{FrameKind, Reader, Status, WireError};
 use ogee_runtime::Payload;
 use ogee_runtime::channel::Permit;
 use ogee_transport::{CallError, Caller, Frame};
@@ -44,6 +45,9 @@ use std::time::Duration;
 
 /// Longest that the target may take to begin, which waits for its write-back, or to end.
 const STEP_LONG: Duration = Duration::from_secs(30);
+
+/// What of a chunk to send.
+type Claim = fn(&Track, ChunkKey, &[u32; PIECES]) -> Vec<Wanted>;
 
 pub(super) type StreamingResult<T> = Result<T, StreamingError<TypeConfig>>;
 
@@ -69,7 +73,12 @@ impl Network {
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
         let replica = &self.replica;
         let track = replica.copies.track(self.target);
-        let (turn, last) = match track.take_ending() {
+        let ending = track.take_ending();
+        if replica.space.is_full(self.target.get()) {
+            ogee_runtime::sleep(FULL_PAUSE_MIN).await;
+            return not_now("the follower's store is full");
+        }
+        let (turn, last) = match ending {
             Some((turn, last)) => (turn, Some(last)),
             None => (self.copies.turn().await, None),
         };
@@ -90,7 +99,10 @@ impl Network {
         };
         tracing::info!(copyset = %replica.copyset, target = %self.target, upto = %snapshot.meta,
             attempt = attempt.number, is_last = last.is_some(), "sending a snapshot");
-        let until = attempt.contents(&snapshot, last.is_some()).await?;
+        let Some(until) = attempt.contents(&snapshot, last.is_some()).await? else {
+            // Everything behind the snapshot is there by log: openraft goes on by log.
+            return Ok(SnapshotResponse::new(vote));
+        };
         if !replica.is_log_enough(upto, last.is_some()) {
             // The log behind this snapshot will not last: a newer one, for what is left by then.
             if last.is_some() {
@@ -133,12 +145,12 @@ impl Drop for Attempt<'_> {
 
 impl Attempt<'_> {
     /// Sends everything that the target lacks now; the entry up to which it may be newer than the
-    /// snapshot.
+    /// snapshot. `None` if the target has all that the snapshot stands for.
     async fn contents(
         &self,
         snapshot: &SnapshotOf<TypeConfig, SnapshotState>,
         hurries: bool,
-    ) -> StreamingResult<RaftLogId> {
+    ) -> StreamingResult<Option<RaftLogId>> {
         let replica = &self.network.replica;
         let state = Payload::from(snapshot.snapshot.state.encode(replica.id, None));
         let keys = replica.chunks();
@@ -148,12 +160,12 @@ impl Attempt<'_> {
             state_len: state.len(),
             state_crc: crc32c(&state),
             chunks: keys.len(),
+            extents: replica.copy_extents(),
             token: self.track.token(),
         };
-        let reply = self
-            .step(STEP_BEGIN, begin.encode(), Payload::empty())
-            .await?;
-        let token = get_token(&reply.meta).map_err(|error| wire(&error))?;
+        let Some(token) = self.begin(&begin).await? else {
+            return Ok(None);
+        };
         self.check_current()?;
         self.track.begun(token, &keys);
         let mut flow = Flow::new(self.network, &self.track, hurries);
@@ -170,26 +182,55 @@ impl Attempt<'_> {
                 .await?;
         }
         self.pass(&keys, flow).await?;
-        self.applied()
+        self.applied().map(Some)
+    }
+
+    /// The target's token; `None` if it has everything already.
+    async fn begin(&self, begin: &Begin) -> StreamingResult<Option<u64>> {
+        let frame = self.frame(STEP_BEGIN, begin.encode(), Payload::empty());
+        let reply = self.caller.call_within(frame, STEP_LONG).await;
+        if let Ok(reply) = &reply
+            && reply.header.status == Status::Stale
+        {
+            return Ok(None);
+        }
+        let reply = self.answered(reply)?;
+        get_token(&reply.meta)
+            .map(Some)
+            .map_err(|error| wire(&error))
     }
 
     /// Sends once what the target lacks of each chunk, and waits until it has it: a block is on its
-    /// way only once at a time.
+    /// way only once at a time. What is not here any more goes first: the rest may need its space.
     async fn pass<'a>(
         &'a self,
         keys: &BTreeSet<ChunkKey>,
         mut flow: Flow<'a>,
     ) -> StreamingResult<()> {
-        for key in keys.iter().filter(|key| self.track.lacks_of(**key)) {
-            self.check_current()?;
-            self.applied()?;
-            let present = self.network.replica.present(*key).map_err(failed)?;
-            for batch in batches(self.track.claim(*key, &present)) {
-                flow.add(len_of(&batch), Box::pin(self.send_batch(batch)))
-                    .await?;
+        let claims: [Claim; 2] = [Track::claim_absent, Track::claim];
+        for claim in claims {
+            for key in keys.iter().filter(|key| self.track.lacks_of(**key)) {
+                self.claim(*key, claim, &mut flow).await?;
             }
+            flow.settle().await?;
         }
-        flow.finish().await
+        Ok(())
+    }
+
+    async fn claim<'a>(
+        &'a self,
+        key: ChunkKey,
+        claim: Claim,
+        flow: &mut Flow<'a>,
+    ) -> StreamingResult<()> {
+        self.check_current()?;
+        self.applied()?;
+        let present = self.network.replica.present(key).map_err(failed)?;
+        for batch in batches(claim(&self.track, key, &present)) {
+            flow.add(len_of(&batch), Box::pin(self.send_batch(batch)))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Sends what changed meanwhile, again and again, until it is so little that the log can be kept
@@ -366,19 +407,23 @@ impl Attempt<'_> {
     async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {
         let frame = self.frame(step, meta, payload);
         let reply = match step {
-            STEP_BEGIN | STEP_END | STEP_SYNC => self.caller.call_within(frame, STEP_LONG).await,
+            STEP_END | STEP_SYNC => self.caller.call_within(frame, STEP_LONG).await,
             _ => self.caller.call(frame).await,
         };
-        Self::answered(reply)
+        self.answered(reply)
     }
 
     async fn call(&self, frame: Frame) -> StreamingResult<Frame> {
-        Self::answered(self.caller.call(frame).await)
+        self.answered(self.caller.call(frame).await)
     }
 
-    fn answered(reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
+    fn answered(&self, reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
         let reply =
             reply.map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
+        if reply.header.status == Status::NoSpace {
+            let (replica, target) = (&self.network.replica, self.network.target.get());
+            replica.space.note_full(replica.copyset, target);
+        }
         accepted(reply).map_err(StreamingError::from)
     }
 }
