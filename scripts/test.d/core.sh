@@ -190,6 +190,58 @@ store_space() {
     "$OGEE" device ls -o json | jq -c '[.devices[] | (.used_bytes / .capacity_bytes * 1000 | floor / 10)]'
 }
 
+# One store is smaller than the others: when it is full its replicas are left behind, and nobody waits
+# for them; they come back by themselves when there is room.
+test_full_follower() {
+    local load small=cs3
+    cluster_up --store-size 2GiB --log-size 128MiB
+    shrink_store "$small" 640MiB --store-size 2GiB --log-size 128MiB
+    create_volume first --size 512MiB
+    create_volume second --size 512MiB
+    bench_json first fill --rw write --bs 256KiB --iodepth 8 --io-size 400MiB --verify
+    export_start second
+    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 131072 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    wait_for 180 is_left_behind || give_up "nobody is left behind: $(store_space)"
+    echo "   left behind: $(store_space)"
+    # Far more than the small one had room for.
+    sleep "$(ci_or_full 10 60)"
+    process_alive "$load" || give_up "the writer ended: $(tail -n 2 "$TEST_DIR/load.log")"
+    local name
+    for name in $(chunkservers); do node_pid "$name" >/dev/null || give_up "$name ended: $(tail -n 3 "$DIR/logs/$name.log")"; done
+    "$OGEE" device ls -o json | jq -e --arg name "$small" 'all(.devices[]; (.state == "full") == (.chunkserver == $name))' >/dev/null ||
+        give_up "not just $small is full: $("$OGEE" device ls)"
+    kill "$load"
+    wait_for 90 process_gone "$load" || give_up "the writer does not end: $(store_space)"
+    wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
+    echo "   beside a full follower: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json"), $(store_space)"
+    # It may have led: then another one has taken over.
+    failover_within "$(jq .wait_max_ms "$TEST_DIR/load.json")" "of a writer beside a full follower"
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    "$OGEE" volume rm first --yes || give_up "volume rm beside a full follower"
+    wait_for 180 is_level || give_up "$small does not catch up: $("$OGEE" copyset ls)"
+    copysets_agree
+}
+
+# shrink_store NAME SIZE OPTION...   the cluster anew, from nothing, with one smaller store
+shrink_store() {
+    "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev down: $(tail -n 3 "$TEST_DIR/up.log")"
+    find "$DIR/data" -mindepth 1 -delete
+    sed -i "s/^create = .*/create = \"$2\"/" "$DIR/conf/$1.toml"
+    "$OGEE" dev up --dir "$DIR" "${@:3}" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+}
+
+is_left_behind() {
+    grep -q "a follower's store is full: it is left behind" "$DIR"/logs/cs*.log
+}
+
+# No replica lacks anything.
+is_level() {
+    is_healthy && "$OGEE" copyset check -o json
+}
+
 # ---- overload ----------------------------------------------------------------------------------
 
 # 64 clients against one shard a node: memory stays flat, nobody starves, nobody sees an error.
@@ -371,6 +423,7 @@ STALE_READS=$WORK/reader
 run_test stale_reads "$(ci_or_full 240 2400)" test_stale_reads
 run_test fencing "$(ci_or_full 180 1200)" test_fencing
 run_test full_device 360 test_full_device
+run_test full_follower 480 test_full_follower
 run_test overload "$(ci_or_full 180 300)" test_overload
 run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification

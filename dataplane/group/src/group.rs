@@ -24,6 +24,7 @@ use crate::peers::PeerBook;
 use crate::quiet::{Phase, Quiet};
 use crate::read::ReadRun;
 use crate::replica::Replica;
+use crate::room::Claim;
 use crate::snapshot::{CopyBudget, Incoming};
 use crate::types::{ReplicaNode, TypeConfig, from_raft};
 use crate::watch::Watch;
@@ -375,12 +376,10 @@ impl Group {
             return Outcome::of(status);
         }
         let (replica, len) = (&self.inner.replica, command.payload.len());
-        let is_data = command.head.kind == CommandKind::Write && self.inner.raft.is_leader();
         // Until it is applied, which promises the same.
-        let claim = is_data.then(|| replica.claim(&command.head));
-        if matches!(claim, Some(None)) {
+        let Ok(_claim) = self.claim(&command.head) else {
             return Outcome::of(Status::NoSpace);
-        }
+        };
         if self.inner.raft.is_leader() {
             replica.pace(len).await;
         }
@@ -413,6 +412,21 @@ impl Group {
                     Refused::Final(outcome) => return outcome,
                 },
             }
+        }
+    }
+
+    /// Room in the stores for what a leader is to propose: here, and on a majority.
+    fn claim(&self, head: &CommandHead) -> Result<Option<Claim>, NoRoom> {
+        if head.kind != CommandKind::Write || !self.inner.raft.is_leader() {
+            return Ok(None);
+        }
+        let Some(claim) = self.inner.replica.claim(head) else {
+            self.hand_over_for_room();
+            return Err(NoRoom);
+        };
+        match claim.is_empty() || self.quorum_has_room() {
+            true => Ok(Some(claim)),
+            false => Err(NoRoom),
         }
     }
 
@@ -589,7 +603,7 @@ impl Group {
 
     /// A target that lags far behind, or is gone, would ignore the transfer, and the old leader would have
     /// stopped: nobody would lead until an election.
-    fn is_caught_up(&self, to: ReplicaId) -> bool {
+    pub(crate) fn is_caught_up(&self, to: ReplicaId) -> bool {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
         let matched = metrics
@@ -751,6 +765,9 @@ pub fn command(head: CommandHead, payload: ogee_runtime::Payload, crc: u32) -> C
     };
     Command { head, payload }
 }
+
+/// Too few stores have room for new data.
+struct NoRoom;
 
 /// Why a proposal was not taken.
 pub(crate) enum Refused {

@@ -62,6 +62,7 @@ mod room;
 mod rt;
 mod session;
 mod snapshot;
+mod space;
 mod state;
 mod types;
 mod watch;

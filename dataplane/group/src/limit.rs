@@ -2,7 +2,7 @@
 
 use ogee_proto::limit::{
     BLOCK_SIZE, BLOCKS_PER_CHUNK, EXTENT_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX,
-    SESSION_WINDOW_MAX,
+    REQUEST_PAYLOAD_MAX, SESSION_WINDOW_MAX,
 };
 use std::time::Duration;
 
@@ -39,6 +39,23 @@ pub const OVERLAY_BLOCKS_START: usize = 1 << 18;
 pub const STORE_RESERVE_MAX: u64 = 64 << 20;
 /// Map pages that must be free beside those that are promised, for the same reason.
 pub const MAP_PAGES_RESERVE: usize = 16;
+/// One part in so many of both reserves is left to write-back when followers and copies have used the
+/// rest.
+pub const RESERVE_LAST_SHARE: usize = 4;
+/// Extents that a group must be let in for the largest request to pass, however it lies: below that its
+/// store counts as full.
+pub const ROOM_SHARE_MIN: usize = REQUEST_PAYLOAD_MAX / EXTENT_SIZE + 1;
+/// A follower whose store had no room for what it was sent is tried again after this time, and after
+/// twice as long each time that it still has none,
+pub const FULL_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// up to this. At once, though never within the shortest pause, when it says that it has more room.
+pub const FULL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A follower's word for its room counts for so many times the longest election timeout.
+pub const ROOM_WORD_TERMS: u32 = 3;
+/// Extents that a follower must have room for, for a full leader to hand over to it.
+pub const HAND_OVER_ROOM_MIN: u32 = 16;
+/// A full leader tries to hand over at most this often.
+pub const HAND_OVER_GAP: Duration = Duration::from_secs(5);
 /// A full store's keeper runs at most this often to make room.
 pub const ROOM_CYCLE_GAP: Duration = Duration::from_secs(1);
 /// Payload from which on a write goes to extents of its own, in bytes: the unit of allocation.
@@ -97,6 +114,8 @@ const _: () = assert!(
     APPEND_WINDOW <= 64,
     "openraft's follower buffers 64 requests"
 );
+const _: () = assert!(MAP_PAGES_RESERVE.is_multiple_of(RESERVE_LAST_SHARE));
+const _: () = assert!(FULL_PAUSE_MAX.as_secs() < COPY_KEPT.as_secs());
 const _: () = assert!(4 + 36 * BEATS_MAX <= FRAME_META_MAX);
 const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(COPY_PIECE_BLOCKS));
 const _: () = assert!(

@@ -201,6 +201,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let window = Rc::new(Window::default());
             let pump = Pump {
                 replica: self.replica.clone(),
+                target: self.target,
                 header: self.header(FrameKind::AppendEntries),
                 sender,
                 window: window.clone(),
@@ -411,6 +412,7 @@ impl Window {
 /// Sends the requests of one stream.
 struct Pump {
     replica: Rc<Replica>,
+    target: ReplicaId,
     header: FrameHeader,
     sender: StreamSender,
     window: Rc<Window>,
@@ -428,6 +430,11 @@ impl Pump {
         let mut outcome = Sending::Done;
         while let Some(request) = self.next(&mut input, is_first).await {
             is_first = false;
+            // Heartbeats go on: with them it says when there is room.
+            if !request.entries.is_empty() && self.replica.space.is_full(self.target.get()) {
+                outcome = Sending::Failed;
+                break;
+            }
             // The permit comes back with the answer.
             let permit = self.window.semaphore.acquire(1).await;
             self.window.sent(permit, request.vote.leader_id.term);
@@ -506,7 +513,8 @@ struct Answers {
 async fn watch_progress(replica: Rc<Replica>, target: ReplicaId, window: Rc<Window>) {
     loop {
         let begun = window.begun.notified();
-        if replica.is_far_behind(target) {
+        // A full one is known to be, and gets no entries that would have to be kept for it.
+        if replica.is_far_behind(target) && !replica.space.is_full(target.get()) {
             tracing::warn!(copyset = %replica.copyset, %target, "a follower is too far behind");
             replica.followers.shun(target.get());
             window.end(Sending::Failed);
@@ -551,8 +559,14 @@ impl Answers {
     fn answered(&mut self, frame: Frame) -> RpcResult<StreamAppendResult<TypeConfig>> {
         let sent = self.window.unanswered.borrow_mut().pop_front();
         self.window.changed.notify_all();
+        let (copyset, target) = (self.replica.copyset, self.target.get());
+        if frame.header.status == Status::NoSpace {
+            self.replica.space.note_full(copyset, target);
+        }
         let frame = accepted(frame)?;
-        let (result, promised) = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
+        let (result, word) = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
+        let promised = word.promised;
+        self.replica.space.note(target, word.room);
         if self.theirs.replace(promised) != Some(promised) {
             self.peers
                 .heard_promise(&self.endpoint, self.ours, promised);
@@ -563,9 +577,12 @@ impl Answers {
                 .metrics
                 .replicate
                 .observe(ogee_runtime::now() - sent.at);
-            let (target, term) = (self.target.get(), sent.term);
+            let term = sent.term;
             match &result {
-                Ok(Some(matched)) => replica.followers.note(target, term, matched.index),
+                Ok(Some(matched)) => {
+                    replica.followers.note(target, term, matched.index);
+                    replica.space.note_matched(copyset, target, matched.index);
+                }
                 Err(StreamAppendError::Conflict(at))
                     if replica.followers.has_lost(target, term, at.index) =>
                 {
@@ -579,7 +596,7 @@ impl Answers {
                     sent: sent.at,
                     promised,
                 };
-                replica.acks.note(self.target.get(), ack);
+                replica.acks.note(target, ack);
             }
         }
         Ok(result)

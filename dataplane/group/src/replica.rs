@@ -8,7 +8,7 @@
 
 use crate::acks::Acks;
 use crate::checkpoint::{CheckpointState, Saved};
-use crate::command::CommandHead;
+use crate::command::{CommandHead, CommandKind};
 use crate::digest::Digests;
 use crate::error::GroupError;
 use crate::followers::Followers;
@@ -19,15 +19,18 @@ use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
 use crate::room::{Claim, Promises, Room};
 use crate::snapshot::Copies;
+use crate::space::Space;
 use crate::state::State;
-use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
+use crate::types::{RaftEntry, RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
 use ogee_log::{GroupLog, Log, LogUsage, Reservation};
 use ogee_proto::id::{ChunkKey, CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::Notify;
 use ogee_store::{GroupCheckpoint, Store};
+use openraft::EntryPayload;
 use openraft::alias::SnapshotOf;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// What one write-back cycle does for one group.
@@ -54,6 +57,7 @@ pub(crate) struct Replica {
     pub(crate) metrics: Rc<GroupMetrics>,
     pub(crate) acks: Rc<Acks>,
     pub(crate) followers: Followers,
+    pub(crate) space: Space,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
     keeps: Cell<u32>,
@@ -66,6 +70,8 @@ pub(crate) struct Replica {
     /// A payload of the log is rotten, and no other replica has it any more.
     pub(crate) beyond_repair: Cell<bool>,
     promises: Promises,
+    /// What entries take that were let in from a leader and are not applied.
+    let_in: RefCell<BTreeMap<u64, Claim>>,
 }
 
 impl Cut {
@@ -159,6 +165,7 @@ impl Replica {
             metrics,
             acks: Rc::default(),
             followers: Followers::default(),
+            space: Space::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
             keeps: Cell::new(0),
@@ -168,6 +175,7 @@ impl Replica {
             cut_ended: Notify::new(),
             pacer: RefCell::default(),
             promises: Promises::default(),
+            let_in: RefCell::default(),
             beyond_repair: Cell::new(false),
         }))
     }
@@ -248,6 +256,76 @@ impl Replica {
         let claim = self.promises.claim(&self.store, head.key, first, count);
         let fits = claim.is_empty() || self.promises.room().has_space(&self.store);
         fits.then_some(claim)
+    }
+
+    /// What this group's requests under way would take, in extents.
+    pub(crate) fn claimed_extents(&self) -> usize {
+        self.promises.claimed().extents
+    }
+
+    /// What new data of this group the store has room for, in extents.
+    pub(crate) fn room_share(&self) -> u32 {
+        self.promises.room().share(&self.store)
+    }
+
+    /// Room for entries that a leader sends, each with its index; `None` if they do not fit. Those
+    /// that are here already count already.
+    pub(crate) fn claim_entries(&self, entries: &[RaftEntry]) -> Option<Vec<(u64, Claim)>> {
+        let news = entries.iter().filter_map(|entry| self.claim_entry(entry));
+        let claims: Vec<(u64, Claim)> = news.collect();
+        let fits = claims.is_empty() || self.promises.room().takes(&self.store);
+        fits.then_some(claims)
+    }
+
+    fn claim_entry(&self, entry: &RaftEntry) -> Option<(u64, Claim)> {
+        let EntryPayload::Normal(command) = &entry.payload else {
+            return None;
+        };
+        let (head, id) = (&command.head, from_raft(&entry.log_id));
+        if head.kind != CommandKind::Write
+            || !head.is_in_range()
+            || self.log.entry_id(id.index) == Some(id)
+        {
+            return None;
+        }
+        let (first, count) = (head.first_block(), head.block_count());
+        let claim = self.promises.claim(&self.store, head.key, first, count);
+        (!claim.is_empty()).then_some((entry.log_id.index, claim))
+    }
+
+    /// Entries have been let into the log: what they take is claimed until they are applied. In the
+    /// place of others, which are in the log no more.
+    pub(crate) fn let_in(&self, claims: Vec<(u64, Claim)>) {
+        let Some((first, _)) = claims.first() else {
+            return;
+        };
+        let applied = self.state.borrow().applied.map_or(0, |id| id.index);
+        let mut let_in = self.let_in.borrow_mut();
+        drop(let_in.split_off(first));
+        let_in.extend(claims.into_iter().filter(|(index, _)| *index > applied));
+    }
+
+    /// Entries up to `index` are applied, or their effects came with a copy.
+    pub(crate) fn let_through(&self, index: u64) {
+        let mut let_in = self.let_in.borrow_mut();
+        while let_in
+            .first_key_value()
+            .is_some_and(|(first, _)| *first <= index)
+        {
+            let_in.pop_first();
+        }
+    }
+
+    /// Extents of a copy of this group, at most: what it maps, and what applied writes will take.
+    pub(crate) fn copy_extents(&self) -> usize {
+        self.store.extents_of(self.copyset) + self.promises.extents()
+    }
+
+    /// Extents that a copy may take of the store beside those that the group has: its own promises
+    /// end with it.
+    pub(crate) fn copy_room(&self) -> usize {
+        let room = self.promises.room();
+        room.left_without(&self.store, self.promises.own())
     }
 
     /// Extents for a large write; none if it had better go into the log, as when what is free is
@@ -341,6 +419,14 @@ impl Replica {
         checkpoint.as_ref().map(|checkpoint| checkpoint.applied)
     }
 
+    /// Whether everything up to entry `upto`, which is committed, is in this replica's checkpoint or
+    /// log, durably: an entry that is there has all those before it as well.
+    pub(crate) fn has_durably(&self, upto: LogId) -> bool {
+        let is_logged = self.log.entry_id(upto.index) == Some(upto)
+            && self.log.durable_state().last >= Some(upto);
+        !self.is_fuzzy() && (is_logged || self.checkpointed_to() >= Some(upto))
+    }
+
     /// The last durable checkpoint as openraft's snapshot.
     pub(crate) fn current_snapshot(
         &self,
@@ -400,6 +486,7 @@ impl Replica {
             state.overlay.clear();
             state.removed.clear();
         }
+        self.let_through(meta.last_log_id.map_or(0, |id| id.index));
         self.settle_promises();
         // What other replicas were sent does not lead up to these contents.
         self.copies.forget_all();

@@ -29,6 +29,15 @@
 //! as the copy left it: a token, new with every copy that it begins from nothing, says so. After an
 //! installation nothing is good: replay may put an older write over a newer block for a while.
 //!
+//! # When nothing is copied
+//!
+//! A leader may know less of a follower than is there: an answer is lost with its stream, and what
+//! comes after the last one that arrived is purged. All that openraft can offer then is a snapshot. If the
+//! follower has the snapshot's last entry, durably, it has everything before it, too (log matching), and
+//! that entry is committed: no answer about it counts towards anything. So it answers the first step by
+//! `Stale`, and the leader goes on by log from there. Not while it is fuzzy: then only a copy, or replay
+//! past the mark, makes it whole.
+//!
 //! # What a broken-off copy leaves
 //!
 //! Blocks are written in place, into extents that the target's own last checkpoint A names, and

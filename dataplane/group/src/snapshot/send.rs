@@ -14,6 +14,7 @@ use super::wire::{
 use crate::codec::get_vote;
 use crate::limit::{
     COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, COPY_SLOW, COPY_WINDOW, COPY_WINDOW_BUSY,
+    FULL_PAUSE_MIN,
 };
 use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
@@ -28,7 +29,7 @@ use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{ChunkKey, Sequence};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::BlockIndex;
-use ogee_proto::wire::{FrameKind, Reader, WireError};
+use ogee_proto::wire::{FrameKind, Reader, Status, WireError};
 use ogee_runtime::Payload;
 use ogee_transport::{CallError, Caller, Frame};
 use openraft::OptionalSend;
@@ -69,8 +70,12 @@ impl Network {
         vote: RaftVote,
         snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
-        let _turn = self.copies.turn().await;
         let replica = &self.replica;
+        if replica.space.is_full(self.target.get()) {
+            ogee_runtime::sleep(FULL_PAUSE_MIN).await;
+            return not_now("the follower's store is full");
+        }
+        let _turn = self.copies.turn().await;
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }
@@ -89,7 +94,10 @@ impl Network {
         };
         tracing::info!(copyset = %replica.copyset, target = %self.target, upto = %snapshot.meta,
             attempt = attempt.number, "sending a snapshot");
-        let until = attempt.contents(&snapshot).await?;
+        let Some(until) = attempt.contents(&snapshot).await? else {
+            // Everything behind the snapshot is there by log: openraft goes on by log.
+            return Ok(SnapshotResponse::new(vote));
+        };
         let is_late = attempt.number >= ROUNDS_MAX;
         if !replica.has_log_behind(upto) || !(is_late || replica.log_has_room()) {
             // Rather another round, of what has changed meanwhile: shorter, on a newer checkpoint.
@@ -119,11 +127,12 @@ impl Drop for Attempt<'_> {
 }
 
 impl Attempt<'_> {
-    /// Sends everything; the entry up to which it may be newer than the snapshot.
+    /// Sends everything; the entry up to which it may be newer than the snapshot. `None` if the target
+    /// lacks nothing.
     async fn contents(
         &self,
         snapshot: &SnapshotOf<TypeConfig, SnapshotState>,
-    ) -> StreamingResult<RaftLogId> {
+    ) -> StreamingResult<Option<RaftLogId>> {
         let replica = &self.network.replica;
         let state = Payload::from(snapshot.snapshot.state.encode(replica.id, None));
         let keys = replica.chunks();
@@ -133,12 +142,12 @@ impl Attempt<'_> {
             state_len: state.len(),
             state_crc: crc32c(&state),
             chunks: keys.len(),
+            extents: replica.copy_extents(),
             token: self.track.token(),
         };
-        let reply = self
-            .step(STEP_BEGIN, begin.encode(), Payload::empty())
-            .await?;
-        let token = get_token(&reply.meta).map_err(|error| wire(&error))?;
+        let Some(token) = self.begin(&begin).await? else {
+            return Ok(None);
+        };
         self.check_current()?;
         self.track.begun(token, &keys);
         let mut flow = Flow::new(self.network);
@@ -154,6 +163,16 @@ impl Attempt<'_> {
             flow.add(keys.len(), self.send(STEP_CHUNKS, Vec::new(), keys))
                 .await?;
         }
+        // What is not here any more goes first: the rest may need its space.
+        for key in &keys {
+            self.check_current()?;
+            let present = replica.present(*key).map_err(failed)?;
+            for wanted in self.track.claim_absent(*key, &present) {
+                flow.add(wanted.len(), Box::pin(self.send_wanted(wanted)))
+                    .await?;
+            }
+        }
+        flow.settle().await?;
         for key in keys {
             self.check_current()?;
             let present = replica.present(key).map_err(failed)?;
@@ -162,8 +181,23 @@ impl Attempt<'_> {
                     .await?;
             }
         }
-        flow.finish().await?;
-        self.applied()
+        flow.settle().await?;
+        self.applied().map(Some)
+    }
+
+    /// The target's token; `None` if it has everything already.
+    async fn begin(&self, begin: &Begin) -> StreamingResult<Option<u64>> {
+        let frame = self.frame(STEP_BEGIN, begin.encode(), Payload::empty());
+        let reply = self.caller.call_within(frame, STEP_LONG).await;
+        if let Ok(reply) = &reply
+            && reply.header.status == Status::Stale
+        {
+            return Ok(None);
+        }
+        let reply = self.answered(reply)?;
+        get_token(&reply.meta)
+            .map(Some)
+            .map_err(|error| wire(&error))
     }
 
     /// Two attempts at a time would take each other's word for what was sent.
@@ -250,19 +284,23 @@ impl Attempt<'_> {
     async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {
         let frame = self.frame(step, meta, payload);
         let reply = match step {
-            STEP_BEGIN | STEP_END => self.caller.call_within(frame, STEP_LONG).await,
+            STEP_END => self.caller.call_within(frame, STEP_LONG).await,
             _ => self.caller.call(frame).await,
         };
-        Self::answered(reply)
+        self.answered(reply)
     }
 
     async fn call(&self, frame: Frame) -> StreamingResult<Frame> {
-        Self::answered(self.caller.call(frame).await)
+        self.answered(self.caller.call(frame).await)
     }
 
-    fn answered(reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
+    fn answered(&self, reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
         let reply =
             reply.map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
+        if reply.header.status == Status::NoSpace {
+            let (replica, target) = (&self.network.replica, self.network.target.get());
+            replica.space.note_full(replica.copyset, target);
+        }
         accepted(reply).map_err(StreamingError::from)
     }
 }
@@ -318,7 +356,8 @@ impl<'a> Flow<'a> {
         done
     }
 
-    async fn finish(mut self) -> StreamingResult<()> {
+    /// Waits until nothing is under way.
+    async fn settle(&mut self) -> StreamingResult<()> {
         while !self.running.is_empty() {
             self.reap().await?;
         }

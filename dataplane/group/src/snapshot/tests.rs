@@ -35,6 +35,7 @@ fn begin_again(vote: &RaftVote, attempt: u64, token: u64) -> Frame {
         state_len: bytes.len(),
         state_crc: crc32c(&bytes),
         chunks: 0,
+        extents: 0,
         token,
     };
     step(STEP_BEGIN, attempt, begin.encode(), Payload::empty())

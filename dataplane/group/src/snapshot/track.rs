@@ -176,11 +176,25 @@ impl Track {
     /// What the target still needs of a chunk; it counts as good from here on. `present`: a mask
     /// per piece of the blocks that hold data now.
     pub(crate) fn claim(&self, key: ChunkKey, present: &[u32; PIECES]) -> Vec<Wanted> {
+        self.claim_where(key, present, |_| true)
+    }
+
+    /// The same of pieces without data only.
+    pub(crate) fn claim_absent(&self, key: ChunkKey, present: &[u32; PIECES]) -> Vec<Wanted> {
+        self.claim_where(key, present, |present| present == 0)
+    }
+
+    fn claim_where(
+        &self,
+        key: ChunkKey,
+        present: &[u32; PIECES],
+        is_meant: impl Fn(u32) -> bool,
+    ) -> Vec<Wanted> {
         let mut good = self.good.borrow_mut();
         let good = good.entry(key).or_insert_with(|| Box::new([0; PIECES]));
         let mut wanted: Vec<Wanted> = Vec::new();
         for (piece, (good, present)) in good.iter_mut().zip(present).enumerate() {
-            if *good == u32::MAX {
+            if *good == u32::MAX || !is_meant(*present) {
                 continue;
             }
             let first = first_block(piece);
@@ -376,6 +390,8 @@ mod tests {
         vec(step, 1..40)
     }
 
+    type Claim = fn(&Track, ChunkKey, &[u32; PIECES]) -> Vec<Wanted>;
+
     /// Runs an attempt; true if it came to its end.
     fn attempt(
         ends: &mut Ends,
@@ -392,10 +408,15 @@ mod tests {
                 .collect::<BTreeSet<_>>(),
         );
         let (mut sent, mut writes) = (0, writes.iter());
-        for chunk in 0..CHUNKS {
+        // First what is absent, then all.
+        let passes: [Claim; 2] = [Track::claim_absent, Track::claim];
+        for (claim, chunk) in passes
+            .into_iter()
+            .flat_map(|claim| (0..CHUNKS).map(move |chunk| (claim, chunk)))
+        {
             let number_of = u32::try_from(chunk).expect("few");
             let present = ends.present(chunk);
-            for wanted in ends.track.claim(key(number_of), &present) {
+            for wanted in claim(&ends.track, key(number_of), &present) {
                 if let What::Blocks(_) = wanted.what
                     && let Some((at, count, zero)) = writes.next()
                 {

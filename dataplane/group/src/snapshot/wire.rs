@@ -5,15 +5,15 @@
 //!
 //! | step | chunk in the header | meta | payload |
 //! |---|---|---|---|
-//! | 1 begin | | vote, snapshot meta, state length `u32`, state CRC32C `u32`, chunks `u32`, token `u64` | |
+//! | 1 begin | | vote, snapshot meta, state length `u32`, state CRC32C `u32`, chunks `u32`, extents `u32`, token `u64` | |
 //! | 2 state | | at `u32` | that part of the state |
 //! | 3 chunks | | | volume `u64`, chunk `u32` of each |
 //! | 4 blocks | yes | first `u16`, covered mask `u32`, present mask `u32` | the present blocks |
 //! | 5 zeros | yes | first `u16`, count `u16` | |
 //! | 6 end | | log id up to which the blocks may be | |
 //!
-//! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats; that of
-//! end the vote.
+//! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats, or
+//! `Stale` when all that the snapshot stands for is there already; that of end the vote.
 
 use crate::codec::{get_log_id, get_snapshot_meta, get_vote, put_log_id};
 use crate::codec::{put_snapshot_meta, put_vote};
@@ -47,6 +47,8 @@ pub(super) struct Begin {
     pub(super) state_len: usize,
     pub(super) state_crc: u32,
     pub(super) chunks: usize,
+    /// That the whole copy takes, at most.
+    pub(super) extents: usize,
     /// As the target answered the attempt before; zero at first.
     pub(super) token: u64,
 }
@@ -61,6 +63,7 @@ impl Begin {
             .u32(count(self.state_len))
             .u32(self.state_crc)
             .u32(count(self.chunks))
+            .u32(count(self.extents))
             .u64(self.token);
         out
     }
@@ -88,6 +91,7 @@ impl Begin {
             state_len,
             state_crc: from.u32("snapshot state crc")?,
             chunks: from.u32("snapshot chunks")? as usize,
+            extents: from.u32("snapshot extents")? as usize,
             token: from.u64("snapshot token")?,
         };
         if begin.chunks > COPY_CHUNKS_MAX {

@@ -11,6 +11,7 @@ mod members;
 mod quiet;
 mod redirect;
 mod requests;
+mod room;
 mod slow;
 mod snapshot;
 mod volumes;

@@ -3,6 +3,7 @@
 use crate::common::{COPYSET, Cluster, Disk, Node, QUICK, pause, run, until};
 use ogee_device::Survivors;
 use ogee_group::{CommandKind, GroupConfig};
+use ogee_log::Entry;
 use ogee_proto::id::{LogIndex, ReplicaId};
 use ogee_proto::unit::ByteLen;
 use std::cell::Cell;
@@ -91,6 +92,58 @@ fn a_replica_that_missed_a_purge_catches_up_by_a_copy() {
         disk.check().await;
         cluster.agreed_digest().await;
     });
+}
+
+/// The leader knows less of a follower than is there: the answer was lost with the stream, the log was
+/// purged since. The follower has applied it already, or has yet to hear that it is committed.
+#[test]
+fn a_replica_that_has_all_of_a_snapshot_goes_on_by_log() {
+    for has_applied in [true, false] {
+        run(async {
+            let cluster = Cluster::of_three().await;
+            let disk = Disk::attach(&cluster, 1, 1).await;
+            disk.write(0, 0, 16, 1000).await;
+            cluster.settle().await;
+            let away = cluster.followers().await[0].clone();
+            let (replica, last) = (away.replica, away.group.report().last_log);
+            drop(away);
+            let medium = cluster.stop(replica).await;
+            let leader = cluster.leader().await;
+            disk.write(0, 8, 4, 2000).await;
+            disk.write(0, 30, 4, 3000).await;
+            let missed = LogIndex::new(last + 1)..LogIndex::new(u64::MAX);
+            let missed = leader.log.group(COPYSET).entries(missed, usize::MAX).await;
+            let missed = missed.expect("not purged");
+            purge_past(&cluster, last + 1).await;
+
+            append_to(&medium, missed, has_applied).await;
+            let sent = leader.copies.bytes_sent();
+            let node = cluster.restart(medium).await;
+            disk.write(0, 60, 4, 4000).await;
+            cluster.agreed_digest().await;
+            assert_eq!(leader.copies.bytes_sent(), sent, "by log");
+            assert!(!node.group.report().is_installing);
+            cluster.transfer_to(replica).await;
+            disk.check().await;
+            cluster.end().await;
+        });
+    }
+}
+
+/// Gives a replica that does not run more entries, and has it know that they are committed if so.
+async fn append_to(medium: &crate::common::Medium, entries: Vec<Entry>, are_committed: bool) {
+    let (_store, log) = medium.open().await;
+    let group = log.group(COPYSET);
+    let newest = entries.last().expect("some").id;
+    let durable = Rc::new(Cell::new(false));
+    let done = durable.clone();
+    group.append(entries, move |written| done.set(written.is_ok()));
+    if are_committed {
+        group.save_committed(newest);
+    }
+    until(|| durable.get()).await;
+    log.close().await.expect("the log closes");
+    assert_eq!(group.last(), Some(newest));
 }
 
 /// While the copy runs, writes go on, and the one who receives it loses power again and again.
