@@ -40,6 +40,7 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
 };
 use openraft::{Raft, ServerState};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -131,6 +132,8 @@ struct Inner {
     incoming: Incoming,
     abstention: Abstention,
     quiet: Quiet,
+    /// Looks for which the leader's place has been found empty.
+    leaderless_looks: Cell<u32>,
     config: GroupConfig,
     peers: Rc<PeerBook>,
     /// Replaces payloads that turn out rotten.
@@ -224,6 +227,7 @@ impl Group {
             incoming: Incoming::default(),
             abstention,
             quiet: Quiet::default(),
+            leaderless_looks: Cell::new(0),
             config,
             peers: book,
             _mender: mender,
@@ -320,6 +324,10 @@ impl Group {
 
     pub(crate) fn downgrade(&self) -> WeakGroup {
         WeakGroup(Rc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn leaderless_looks(&self) -> &Cell<u32> {
+        &self.inner.leaderless_looks
     }
 
     pub(crate) fn lease(&self) -> &Lease {

@@ -182,6 +182,11 @@ fn counters(shard: &Shard) -> Vec<(&'static str, &'static str, u64)> {
             "Pages of 4 KiB written by checkpoints",
             sum(|open| open.store.counters().pages_written),
         ),
+        (
+            "checksum_errors",
+            "Blocks read from devices that failed their checksum",
+            sum(|open| open.store.counters().checksum_errors),
+        ),
         ("copied_bytes", "Bytes copied in memory", copied),
         (
             "received_bytes",
