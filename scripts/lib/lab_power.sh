@@ -52,69 +52,30 @@ OGEE_MDS=$(sed -n 's/^listen = "\(.*\)"$/\1/p' /tmp/cluster/conf/mds1.toml)
 export OGEE_MDS
 echo "export OGEE_MDS=$OGEE_MDS" >/tmp/cluster/ogee.env
 
-# An executor's first turn can sleep for ever when its thread is paused at the wrong moment
-# (docs/reliability.md). What hangs so is named, ended and started again, as a supervisor does.
-
-# hung NAME PID   says where its threads are, and ends it
-hung() {
-    echo "lab: $1 hangs at its start"
-    for task in "/proc/$2"/task/*; do
-        echo "lab:   $(cat "$task/comm") $(sed -n 's/^State:\t//p' "$task/status"): $(head -n 5 "$task/stack" | tr '\n' ' ')"
-    done
-    kill -9 "$2" || true
-}
-
-# Chunkservers that have not opened their device after a while.
-end_hung() {
-    sleep 40
-    for name in cs1 cs2 cs3; do
-        grep -q 'device opened' "/tmp/cluster/logs/$name.log" || hung $name "$(cat "/tmp/cluster/pids/$name.pid")"
+# Where the threads of each of our processes are: what does not start is seldom seen twice.
+tell_threads() {
+    for task in /proc/[0-9]*/task/*; do
+        case $(tr '\0' ' ' <"$task/cmdline") in
+        /usr/bin/ogee*) echo "lab: $task $(cat "$task/comm") $(sed -n 's/^State:\t//p' "$task/status"): $(head -n 5 "$task/stack" | tr '\n' ' ')" ;;
+        esac
     done
 }
 
-# began PID   its main task has run: that makes a thread for the control plane; or it has ended already
-began() {
-    [ -e "/proc/$1" ] || return 0
-    grep -qx ogee-control "/proc/$1"/task/*/comm 2>/dev/null || grep -q '^State:.Z' "/proc/$1/status"
+ogee dev up --dir /tmp/cluster || {
+    tail -n 5 /tmp/cluster/logs/*
+    tell_threads
+    exit 10
 }
-
-# start COMMAND...   in the background, as $started
-start() {
-    for _ in 1 2 3; do
-        "$@" &
-        started=$!
-        for _ in $(seq 100); do
-            ! began $started || return 0
-            sleep 0.2
-        done
-        hung "$2" $started
-        wait $started || true
-    done
-    exit 13
-}
-
-end_hung &
-watch=$!
-tries=0
-until ogee dev up --dir /tmp/cluster; do
-    tries=$((tries + 1))
-    if [ $tries = 3 ]; then
-        tail -n 5 /tmp/cluster/logs/*
-        exit 10
-    fi
-done
-kill $watch 2>/dev/null || true
 if [ -e /results/acks ]; then
-    start power_cut verify "$OGEE_MDS" disk /results/acks /results/found
-    wait $started || exit 11
+    power_cut verify "$OGEE_MDS" disk /results/acks /results/found || exit 11
     grep -l 'damage' /tmp/cluster/logs/*.log && exit 12
     : >/results/recovered
 fi
 
 [ "$seconds" -gt 0 ] || exit 0
 : >/tmp/acks
-start power_cut write "$OGEE_MDS" disk "$acks" "$first" "$seconds"
-writer=$started
+power_cut write "$OGEE_MDS" disk "$acks" "$first" "$seconds" &
+writer=$!
 case $mode in
 log-writes)
     # The length is read before the mark is set: so much was acknowledged by then.

@@ -223,11 +223,6 @@ power_guest() {
         "${@:4}" -- sh /root/lab_power.sh "$1" "$2" "$3"
 }
 
-# Chunkservers that never got to their devices, and where their threads were; docs/reliability.md says why.
-tell_hung() {
-    grep -A 5 'hangs at its start' "$TEST_DIR/lab.log" | sed 's/^/   /' || true
-}
-
 # one_device   the disks of $BASE as parts of one image, $RUN/one.img; $RUN/results/layout says where
 one_device() {
     local name start=0 length
@@ -311,7 +306,6 @@ test_power_killed() {
         sleep_ms $((2000 + (seed * 7919) % 8000))
         kill -9 "$GUEST_PID"
         lab_end 137
-        tell_hung
         record_stop
         : >"$RUN/old"
         if [ -e "$BASE/acks" ]; then
@@ -362,7 +356,6 @@ test_power_log_writes() {
     truncate -s 8G "$RUN/log.img"
     power_guest log-writes "$STAMPS" "$(ci_or_full 15 40)" --disk "$RUN/one.img" --disk "$RUN/log.img,cache=unsafe"
     lab_end 0 400
-    tell_hung
     grep -q '"writes": [1-9]' "$TEST_DIR/lab.log" || give_up "nothing was written: $(tail -n 5 "$TEST_DIR/lab.log")"
     : >"$RUN/old"
     for ((at = 1; at <= cuts; at++)); do
@@ -386,7 +379,6 @@ test_power_flakey() {
         sleep 2
         kill -9 "$GUEST_PID"
         lab_end 137
-        tell_hung
         [ -s "$RESULTS_HERE/acks.written" ] || give_up "nothing was acknowledged"
         mkdir "$RUN/cut"
         while read -r name start length; do
