@@ -203,7 +203,11 @@ impl SimulatedDisk {
         let (seed, garbles) = match crash {
             DiskCrash::Power { seed, garbles } => (seed, garbles),
             DiskCrash::Process { seed } => {
-                history.settle_if(0..u64::MAX, |moment| !under_way.contains(&moment), &mut survived);
+                history.settle_if(
+                    0..u64::MAX,
+                    |moment| !under_way.contains(&moment),
+                    &mut survived,
+                );
                 (seed, false)
             }
         };
@@ -398,7 +402,9 @@ impl DiskUser {
         if data.iter().all(|byte| *byte == 0)
             && state.visible.held(first..last).is_empty()
             && state.durable.held(first..last).is_empty()
-            && !state.history.touches(offset, ByteLen::from_usize(data.len()))
+            && !state
+                .history
+                .touches(offset, ByteLen::from_usize(data.len()))
         {
             return None;
         }
@@ -461,9 +467,8 @@ impl DiskUser {
 
     /// Half a request. For a process that is dead it never ends.
     async fn take_time(&self) {
-        let mut time = Duration::from_micros(
-            HALF_US.start + random_u64() % (HALF_US.end - HALF_US.start),
-        );
+        let mut time =
+            Duration::from_micros(HALF_US.start + random_u64() % (HALF_US.end - HALF_US.start));
         let limp = self.disk.inner.faults.borrow().limp;
         if !limp.is_zero() {
             self.disk.count(|counts| counts.limped += 1);

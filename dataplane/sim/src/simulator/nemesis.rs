@@ -58,11 +58,15 @@ impl Nemesis {
     /// One that does what the plan enables.
     #[must_use]
     pub fn new(cluster: Cluster, plan: Plan, mut dice: Dice) -> Self {
-        let wire = plan.faults.iter().any(|fault| fault.is_of_frames()).then(|| {
-            let wire = Rc::new(Wire::new(dice.fork()));
-            sim::set_tamper(wire.clone());
-            wire
-        });
+        let wire = plan
+            .faults
+            .iter()
+            .any(|fault| fault.is_of_frames())
+            .then(|| {
+                let wire = Rc::new(Wire::new(dice.fork()));
+                sim::set_tamper(wire.clone());
+                wire
+            });
         Self {
             cluster,
             plan,
@@ -121,7 +125,9 @@ impl Nemesis {
 
     /// Sleeps until the next strike, undoing what is due meanwhile.
     async fn rest(&mut self) {
-        let pause = u64::try_from(self.plan.pause.as_millis()).unwrap_or(1).max(2);
+        let pause = u64::try_from(self.plan.pause.as_millis())
+            .unwrap_or(1)
+            .max(2);
         let until = world_time() + self.dice.millis(1..pause);
         loop {
             let next = self.undos.iter().map(|(at, _)| *at).min();
@@ -305,7 +311,10 @@ impl Nemesis {
         let ending = node.clone();
         let end = ogee_runtime::spawn(async move { ending.end().await });
         // It may be killed meanwhile; not by us.
-        if ogee_runtime::timeout(Duration::from_secs(12), end).await.is_ok() {
+        if ogee_runtime::timeout(Duration::from_secs(12), end)
+            .await
+            .is_ok()
+        {
             self.coverage.add(Fault::Restart, 1);
         } else {
             node.kill(Death::Process, &mut self.dice);
@@ -366,7 +375,8 @@ impl Nemesis {
             ..Link::default()
         };
         sim::set_link(from, to, link);
-        self.undos.push((until, Undo::CutLink(from, to, fault, before)));
+        self.undos
+            .push((until, Undo::CutLink(from, to, fault, before)));
     }
 
     fn cut_one_way(&mut self) {
