@@ -32,7 +32,7 @@ use ogee_log::Log;
 use ogee_proto::id::{CopysetId, LogId, ReplicaId, Term, VolumeId};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::Status;
-use ogee_runtime::ScopedTask;
+use ogee_runtime::{ScopedTask, seeded_bug};
 use ogee_store::Store;
 use ogee_transport::Frame;
 use openraft::async_runtime::WatchReceiver;
@@ -98,6 +98,8 @@ pub struct GroupReport {
     pub is_quiet: bool,
     /// Whether a copy of the contents is coming in, or broke off: the replica is no source then.
     pub is_installing: bool,
+    /// Whether a copy that this replica sends gains nothing on the writers.
+    pub is_outrun: bool,
 }
 
 /// Outcome of a request.
@@ -393,7 +395,7 @@ impl Group {
         loop {
             let write = self.inner.raft.client_write(command.clone());
             let Ok(written) = ogee_runtime::timeout(WRITE_WAIT, write).await else {
-                return Outcome::of(Status::Unknown);
+                return Outcome::of(of_unknown());
             };
             match written {
                 Ok(done) => {
@@ -473,7 +475,7 @@ impl Group {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => forward(&to),
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
-                Refused::Final(Outcome::of(Status::Unknown))
+                Refused::Final(Outcome::of(of_unknown()))
             }
             RaftError::APIError(
                 ClientWriteError::ChangeMembershipError(_)
@@ -655,6 +657,7 @@ impl Group {
             is_running: metrics.running_state.is_ok(),
             is_quiet: self.phase() != Phase::Awake,
             is_installing: self.inner.replica.is_fuzzy(),
+            is_outrun: self.inner.replica.copies.is_outrun(),
         }
     }
 
@@ -701,7 +704,6 @@ impl Group {
 
     async fn purge(&self, upto: crate::types::RaftLogId) {
         let raft = &self.inner.raft;
-        self.release_caught_up();
         if raft.trigger().snapshot().await.is_err() {
             return;
         }
@@ -712,23 +714,11 @@ impl Group {
             tracing::warn!(copyset = %self.copyset(), "openraft took no note of a checkpoint");
             return;
         }
-        if self.inner.replica.is_log_kept() {
+        let Some(upto) = self.inner.replica.may_purge(upto.index) else {
             return;
-        }
+        };
         // An error means that the group has stopped: nothing is left to purge for.
-        let _ = raft.trigger().purge_log(upto.index).await;
-    }
-
-    fn release_caught_up(&self) {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        self.inner.replica.copies.release_caught_up(|target| {
-            // One that leads no more has nobody to keep its log for: the new leader sees to it.
-            let Some(peers) = metrics.replication.as_ref() else {
-                return Some(u64::MAX);
-            };
-            peers.get(&target.get())?.as_ref().map(|id| id.index)
-        });
+        let _ = raft.trigger().purge_log(upto).await;
     }
 
     /// Stops this replica's part of the group.
@@ -744,6 +734,14 @@ impl Group {
             replica: self.replica_id(),
             reason: reason.to_string().into(),
         }
+    }
+}
+
+/// What the client is told whose proposal may or may not be committed.
+fn of_unknown() -> Status {
+    match seeded_bug!("discarded-answered-ok") {
+        false => Status::Unknown,
+        true => Status::Ok,
     }
 }
 

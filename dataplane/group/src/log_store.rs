@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
 use ogee_proto::unit::ByteOffset;
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use std::fmt::Debug;
@@ -192,6 +192,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             (logged, self.redirect(&entry))
         });
         let entries = entries.collect();
+        if seeded_bug!("ack-before-flush") {
+            callback.io_completed(Ok(()));
+            self.log.append_placed(entries, drop);
+            return Ok(());
+        }
         let (metrics, started) = (self.metrics.clone(), ogee_runtime::now());
         let done = move |result: Result<(), _>| {
             metrics.log.observe(ogee_runtime::now() - started);
@@ -212,7 +217,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
         // Not waited for, which would hold up openraft's core: it follows a durable checkpoint, and
         // alone it may get lost. A refusal comes at once.
-        let done = self.log.purge(from_raft(&upto)).now_or_never();
+        let mut upto = from_raft(&upto);
+        if seeded_bug!("purge-one-too-far") {
+            upto.index = LogIndex::new(upto.index.get() + 1);
+        }
+        let done = self.log.purge(upto).now_or_never();
         done.unwrap_or(Ok(())).map_err(io::Error::other)
     }
 }

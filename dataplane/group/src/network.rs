@@ -27,7 +27,7 @@ use futures_util::{Stream, StreamExt, stream};
 use ogee_proto::id::{ClientId, Epoch, LogIndex, ReplicaId, RequestId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
-use ogee_runtime::{Instant, Payload, ScopedTask};
+use ogee_runtime::{Instant, Payload, ScopedTask, seeded_bug};
 use ogee_transport::{CallError, Caller, Endpoint, Frame, StreamReceiver, StreamSender};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
@@ -47,6 +47,10 @@ use std::time::Duration;
 
 /// A follower that answers nothing for so long loses its stream.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// A stream that cannot even begin is refused after so long. openraft backs off before each request of
+/// a stream, and never before a stream: refused at once, it would ask again at once, and spin.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
@@ -104,6 +108,14 @@ impl Network {
     pub(crate) fn caller(&self) -> RpcResult<Caller> {
         let caller = self.peers.caller(self.target, &self.endpoint);
         caller.ok_or_else(|| self.nowhere())
+    }
+
+    /// The way for a stream of entries, unless the follower is to have none.
+    fn streaming_caller(&self) -> RpcResult<Caller> {
+        if self.replica.followers.is_shunned(self.target.get()) {
+            return lost("the follower is too far behind: it catches up by snapshot");
+        }
+        self.caller()
     }
 
     /// A connection of its own for a copy: heartbeats and entries do not queue behind its pieces.
@@ -192,10 +204,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            if self.replica.followers.is_shunned(self.target.get()) {
-                return lost("the follower is too far behind: it catches up by snapshot");
-            }
-            let caller = self.caller()?;
+            let caller = match self.streaming_caller() {
+                Ok(caller) => caller,
+                Err(refused) => {
+                    ogee_runtime::sleep(REFUSED_PAUSE).await;
+                    return Err(refused);
+                }
+            };
             let opened = caller.open_stream(APPEND_REPLIES_MAX).await;
             let (sender, receiver) = opened.map_err(|error| unreachable(&error))?;
             let window = Rc::new(Window::default());
@@ -593,7 +608,10 @@ impl Answers {
             if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
                 let ack = Ack {
                     term: sent.term,
-                    sent: sent.at,
+                    sent: match seeded_bug!("lease-from-reply") {
+                        false => sent.at,
+                        true => ogee_runtime::now(),
+                    },
                     promised,
                 };
                 replica.acks.note(target, ack);

@@ -17,6 +17,7 @@ use crate::overlay::Overlay;
 use ogee_proto::id::ChunkKey;
 use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::{BlockIndex, ByteLen};
+use ogee_runtime::seeded_bug;
 use ogee_store::{Store, StoreUsage};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -165,9 +166,17 @@ impl Room {
         self.full.get() && self.is_short(self.left(&store.usage(), Reserve::Whole))
     }
 
+    /// What is promised and must be left over.
+    fn counted(&self) -> Amount {
+        match seeded_bug!("admitted-without-counting") {
+            false => self.promised.get(),
+            true => Amount::default(),
+        }
+    }
+
     /// Extents that can be promised, as long as each needs at most one map page.
     fn left(&self, usage: &StoreUsage, reserve: Reserve) -> usize {
-        let promised = self.promised.get();
+        let promised = self.counted();
         let extents = extents_in(usage.free);
         let map_pages = usage.map_pages_free as usize;
         let extents = extents.saturating_sub(promised.extents + reserve.extents(usage));
@@ -175,7 +184,7 @@ impl Room {
     }
 
     fn fits(&self, usage: &StoreUsage, reserve: Reserve) -> bool {
-        let promised = self.promised.get();
+        let promised = self.counted();
         extents_in(usage.free) >= promised.extents + reserve.extents(usage)
             && usage.map_pages_free as usize >= promised.map_pages + reserve.map_pages()
     }

@@ -15,7 +15,7 @@ mod report;
 mod request;
 mod stores;
 
-pub(crate) use life::{ShardSetup, run};
+pub use life::{ShardSetup, run};
 
 use crate::limit::RAFT_BYTES_MAX;
 use admission::Admission;

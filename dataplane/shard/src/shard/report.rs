@@ -75,6 +75,7 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
             last_log: 0,
             is_running: false,
             is_installing: false,
+            is_outrun: false,
             is_quiet: false,
         },
         store: broken.store,
