@@ -204,7 +204,7 @@ async fn obey(load: &Load, control: &str) {
 
 /// Any block, half the time a hot one.
 async fn mix(load: Rc<Load>, task: u32) {
-    let mut random = SmallRng::seed_from_u64(load.settings.get("seed") << 16 | u64::from(task));
+    let mut random = SmallRng::seed_from_u64((load.settings.get("seed") << 16) | u64::from(task));
     while !load.over.get() {
         let (first, count) = load.choose(&mut random);
         let abandon = load.settings.get("abandon");

@@ -20,7 +20,7 @@ fn a_dead_leader_is_followed_when_its_lease_is_over() {
         let disk = Disk::attach(&cluster, 1, 1).await;
         disk.write(0, 0, 1, 1).await;
         let old = cluster.leader().await;
-        let (began, first) = (now(), old.group.report().term);
+        let (began, first) = (now(), old.group.report().term.get());
         drop(cluster.crash(old.replica, Survivors::All).await);
         let took = loop {
             let mut nodes = cluster.nodes().into_iter();
@@ -33,7 +33,7 @@ fn a_dead_leader_is_followed_when_its_lease_is_over() {
         assert!(took < SLOW.election_max + SLOW.election_min, "{took:?}");
         // Nobody broke a promise for it, and one attempt was enough.
         assert!(took > SLOW.election_max - SLOW.heartbeat * 3, "{took:?}");
-        let new = cluster.leader().await.group.report().term;
+        let new = cluster.leader().await.group.report().term.get();
         assert_eq!(new, first + 1, "one election");
         disk.write(0, 0, 1, 2).await;
         disk.check().await;
