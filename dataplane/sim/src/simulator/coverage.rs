@@ -85,6 +85,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether it damages one block, of what the disk has twice or other disks have as well.
+    #[must_use]
+    pub const fn is_of_one_block(self) -> bool {
+        matches!(
+            self,
+            Self::LogRot | Self::DataRot | Self::MetaRot | Self::BadBlock
+        )
+    }
+
     /// Whether it happens to single frames.
     #[must_use]
     pub const fn is_of_frames(self) -> bool {

@@ -79,7 +79,7 @@ pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<
     }
     sleep(dice.millis(1..500)).await;
     node.start();
-    mend(cluster, &node, dice).await?;
+    mend(cluster, (fault, &node), dice).await?;
     Ok(is_done)
 }
 
@@ -109,9 +109,13 @@ async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
 }
 
 /// Makes every replica good again, as an operator would.
-async fn mend(cluster: &Cluster, node: &Rc<Node>, dice: &mut Dice) -> Result<(), String> {
+async fn mend(
+    cluster: &Cluster,
+    damaged: (Fault, &Rc<Node>),
+    dice: &mut Dice,
+) -> Result<(), String> {
     for _ in 0..ROUNDS_MAX {
-        wait_for_good(cluster, node, dice).await?;
+        wait_for_good(cluster, damaged, dice).await?;
         let Some((id, replica)) = differing(cluster).await? else {
             return Ok(());
         };
@@ -124,7 +128,11 @@ async fn mend(cluster: &Cluster, node: &Rc<Node>, dice: &mut Dice) -> Result<(),
 }
 
 /// Waits, and replaces what stays bad.
-async fn wait_for_good(cluster: &Cluster, node: &Rc<Node>, dice: &mut Dice) -> Result<(), String> {
+async fn wait_for_good(
+    cluster: &Cluster,
+    (fault, node): (Fault, &Rc<Node>),
+    dice: &mut Dice,
+) -> Result<(), String> {
     let end = world_time() + GOOD_WITHIN;
     let mut bad_since: BTreeMap<(CopysetId, ReplicaId), Duration> = BTreeMap::new();
     while !judgement::is_good(cluster) {
@@ -135,6 +143,9 @@ async fn wait_for_good(cluster: &Cluster, node: &Rc<Node>, dice: &mut Dice) -> R
             ));
         }
         if let Some(refusal) = node.refusal().filter(|_| node.state() == NodeState::Up) {
+            if fault.is_of_one_block() {
+                return Err(format!("VIOLATION: one bad block costs a store: {refusal}"));
+            }
             tracing::info!(
                 host = node.host().get(),
                 refusal,
