@@ -32,7 +32,7 @@ KINDS = [
     ("wrong bytes", r"torn or foreign|neither zeros nor a value"),
     ("fenced write", r"fenced attachment took effect"),
     ("diverged", r"VIOLATION: \S+ and \S+ of \S+ differ"),
-    ("damaged", r"is damaged at the end|damage"),
+    ("damaged", r"is damaged$|one bad block costs"),
     ("refused", r"a client was told|a last read failed"),
     ("lost or stale", r"^VIOLATION: (?!a panic)"),
     ("panic", r"VIOLATION: a panic|panicked at"),

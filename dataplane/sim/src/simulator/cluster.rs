@@ -9,6 +9,7 @@ use super::dice::Dice;
 use super::mds::Mds;
 use super::node::{Node, NodeState};
 use super::plan::{COPYSETS, NODES, Plan};
+use super::prober;
 use super::recorder::Recorder;
 use super::workload::{Attachment, Shop, Usage};
 use ogee_runtime::sim::{HostId, world_time};
@@ -43,6 +44,7 @@ pub struct Cluster {
 }
 
 struct Inner {
+    probes: bool,
     nodes: Vec<Rc<Node>>,
     mds: Rc<Mds>,
     shop: Rc<Shop>,
@@ -79,6 +81,7 @@ impl Cluster {
                 shop,
                 seats,
                 dice: RefCell::new(dice),
+                probes: plan.probes,
                 digests: Cell::new(1 << 40),
             }),
         }
@@ -141,6 +144,9 @@ impl Cluster {
         self.until(MAKE_WITHIN, "leaders", has_leaders).await?;
         for seat in self.seats() {
             self.attach(seat);
+        }
+        if self.inner.probes {
+            prober::start(self, &mut self.inner.dice.borrow_mut());
         }
         Ok(())
     }

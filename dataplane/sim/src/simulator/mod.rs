@@ -17,7 +17,7 @@
 //! | `cluster` | everything that runs |
 //! | `node` | a chunkserver: the production shard on a simulated host and disk |
 //! | `mds` | attachments, maps, orders |
-//! | `workload`, `scratch`, `recorder` | clients, and what they saw |
+//! | `workload`, `scratch`, `prober`, `recorder` | clients, and what they saw |
 //! | `nemesis`, `wire`, `damage` | faults of machines and links, of frames, of disks |
 //! | `coverage` | which faults really happened |
 //! | `judgement` | convergence, equality, history |
@@ -31,6 +31,7 @@ mod mds;
 mod nemesis;
 mod node;
 mod plan;
+mod prober;
 mod recorder;
 mod scratch;
 mod wire;

@@ -17,6 +17,9 @@ pub const COPYSETS: [CopysetId; 2] = [CopysetId::new(1), CopysetId::new(2)];
 /// Chunkservers: three for each copyset, and one more.
 pub const NODES: u32 = 4;
 
+/// Longest of the longest pauses between two strikes.
+pub const PAUSE_MAX: Duration = Duration::from_secs(3);
+
 /// Faults that a seed may have, besides power cuts.
 const OPTIONAL: &[Fault] = &[
     Fault::PowerCutAll,
@@ -75,6 +78,8 @@ pub struct Plan {
     pub hostile_for: Duration,
     /// Its longest pause between two orders.
     pub pause: Duration,
+    /// Whether somebody asks every replica, whoever leads.
+    pub probes: bool,
 }
 
 impl Plan {
@@ -119,6 +124,7 @@ impl Plan {
                 faults: vec![Fault::PowerCut, Fault::PowerCutAll, Fault::Kill],
                 hostile_for: dice.millis(10_000..20_000),
                 pause: dice.millis(60..500),
+                probes: dice.once_in(2),
             };
         }
         Self {
@@ -126,7 +132,8 @@ impl Plan {
             usages,
             faults,
             hostile_for: dice.millis(5_000..15_000),
-            pause: dice.millis(300..3000),
+            pause: dice.millis(300..3000).min(PAUSE_MAX),
+            probes: dice.once_in(2),
         }
     }
 }
@@ -137,8 +144,8 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         chunks: 2,
         copysets: COPYSETS.to_vec(),
         hot: *dice.pick(&[2, 8, 32, 64]),
-        workers: 1 + u32::try_from(dice.below(4)).expect("a small number"),
-        pause: if dice.once_in(6) {
+        workers: 2 + u32::try_from(dice.below(6)).expect("a small number"),
+        pause: if dice.once_in(10) {
             dice.millis(500..4000)
         } else {
             dice.millis(8..80)
