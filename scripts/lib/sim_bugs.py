@@ -30,13 +30,14 @@ GOOD, VIOLATION, INCOMPLETE = 0, 1, 3
 KINDS = [
     ("hangs", r"^TIMEOUT"),
     ("wrong bytes", r"torn or foreign|neither zeros nor a value"),
+    ("early flush", r"a flush ended before"),
     ("fenced write", r"fenced attachment took effect"),
-    ("diverged", r"VIOLATION: \S+ and \S+ of \S+ differ"),
-    ("damaged", r"is damaged$|one bad block costs"),
+    ("diverged", r"VIOLATION: .* differs: "),
+    ("damaged", r"VIOLATION: .* is damaged$|one bad block costs"),
     ("refused", r"a client was told|a last read failed"),
-    ("lost or stale", r"^VIOLATION: (?!a panic)"),
-    ("panic", r"VIOLATION: a panic|panicked at"),
-    ("stuck", r"not within|take more than|is not digested|cannot attach"),
+    ("lost or stale", r"VIOLATION: block .*(: stale|: not atomic|was the last|: from nowhere|: )"),
+    ("stuck", r"not within|not good within|takes more than|is not digested|cannot attach|not whole after"),
+    ("panic", r"panicked at"),
 ]
 
 

@@ -116,9 +116,14 @@ async fn mend(
 ) -> Result<(), String> {
     for _ in 0..ROUNDS_MAX {
         wait_for_good(cluster, damaged, dice).await?;
-        let Some((id, replica)) = differing(cluster).await? else {
+        let Some((id, replica, what)) = differing(cluster).await? else {
             return Ok(());
         };
+        if damaged.0.is_of_one_block() && what.starts_with("differs") {
+            return Err(format!(
+                "VIOLATION: a damaged block was taken for a good one: {replica} of {id} {what}"
+            ));
+        }
         replace(cluster, id, replica);
     }
     Err(format!(
@@ -184,12 +189,12 @@ fn bad(cluster: &Cluster) -> Vec<(CopysetId, ReplicaId)> {
 }
 
 /// A member whose contents are damaged, or differ from the leader's.
-async fn differing(cluster: &Cluster) -> Result<Option<(CopysetId, ReplicaId)>, String> {
+async fn differing(cluster: &Cluster) -> Result<Option<(CopysetId, ReplicaId, String)>, String> {
     match judgement::compare_apart(cluster).await {
         Ok(()) => Ok(None),
         Err(Difference::Of(id, replica, what)) => {
             tracing::info!(%id, %replica, what, "SIM the operator finds damage");
-            Ok(Some((id, replica)))
+            Ok(Some((id, replica, what)))
         }
         Err(Difference::Later(what)) => Err(what),
     }
