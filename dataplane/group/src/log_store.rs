@@ -256,3 +256,34 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         done.unwrap_or(Ok(())).map_err(io::Error::other)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::LogStore;
+    use crate::fixture::{Lone, run};
+    use futures_util::StreamExt;
+    use openraft::storage::RaftLogReader;
+    use std::ops::Range;
+
+    /// How many entries of a range are handed out for apply, and how many errors.
+    async fn read(store: &mut LogStore, range: Range<u64>) -> (usize, usize) {
+        let found: Vec<_> = store.entries_stream(range).await.collect().await;
+        let good = found.iter().filter(|entry| entry.is_ok()).count();
+        (good, found.len() - good)
+    }
+
+    #[test]
+    fn what_is_to_be_applied_is_all_there_or_an_error() {
+        run(async {
+            let lone = Lone::start().await;
+            let replica = lone.group.replica();
+            let mut store = LogStore::new(replica.log.clone(), None, replica.metrics.clone());
+            let last = lone.group.report().last_log;
+            assert!(last > 0);
+            let all = usize::try_from(last).expect("few entries");
+            assert_eq!(read(&mut store, 1..last + 1).await, (all, 0));
+            assert_eq!(read(&mut store, 1..last + 2).await, (0, 1));
+            assert_eq!(read(&mut store, last + 1..last + 2).await, (0, 1));
+        });
+    }
+}
