@@ -372,7 +372,7 @@ written_back() {
 # A chunkserver comes back without its store, under load: what it lost is said, and each replica is
 # replaced by one under a new id.
 test_replace() {
-    local load copyset replica victim=cs3
+    local load victim=cs3
     cluster_up --copysets 4
     create_volume other --size 512MiB
     bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size 256MiB
@@ -389,9 +389,7 @@ test_replace() {
     wait_for 60 all_missing "$victim" || give_up "not said to be missing: $("$OGEE" copyset ls)"
     "$OGEE" status >"$TEST_DIR/status" || [ $? = 3 ] || give_up "status"
     grep -q 'copyset replace' "$TEST_DIR/status" || give_up "status does not say what to do: $(cat "$TEST_DIR/status")"
-    while read -r copyset replica; do
-        "$OGEE" copyset replace "$copyset" --replica "$replica" --to "$victim" >>"$TEST_DIR/replace.log" 2>&1 || give_up "copyset replace: $(tail -n 3 "$TEST_DIR/replace.log")"
-    done < <("$OGEE" copyset ls -o json | jq -r --arg name "$victim" '.copysets[] | .id as $id | .replicas[] | select(.chunkserver == $name) | "\($id) \(.id)"')
+    replace_all_of "$victim"
     wait_healthy 120
     kill "$load"
     wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
@@ -402,12 +400,151 @@ test_replace() {
     copysets_agree
 }
 
+# replace_all_of NAME   each of its replicas by a new one in the same place
+replace_all_of() {
+    local copyset replica
+    while read -r copyset replica; do
+        "$OGEE" copyset replace "$copyset" --replica "$replica" --to "$1" >>"$TEST_DIR/replace.log" 2>&1 || give_up "copyset replace: $(tail -n 3 "$TEST_DIR/replace.log")"
+    done < <("$OGEE" copyset ls -o json | jq -r --arg name "$1" '.copysets[] | .id as $id | .replicas[] | select(.chunkserver == $name) | "\($id) \(.id)"')
+}
+
 has_device() {
     "$OGEE" device ls -o json | jq -e --arg name "$1" 'any(.devices[]; .chunkserver == $name and .state == "ok")'
 }
 
 all_missing() {
     "$OGEE" copyset ls -o json | jq -e --arg name "$1" 'all(.copysets[]; any(.replicas[]; .chunkserver == $name and .state == "missing"))'
+}
+
+# ---- copies ------------------------------------------------------------------------------------
+
+# A replica that lost its store gets its contents back under a full random-write load, on a log that
+# holds a few seconds of it, although the copy is broken off three times. What the writers keep is
+# compared within one run of one load: beside the copy, from its last break to its end, against the
+# times before and after, with all three nodes up; both, since the machine's other work may change.
+test_copy() {
+    local size log victim=cs3 load leader before during after start end
+    size=$(ci_or_full 512 4096) log=$(ci_or_full 64MiB 256MiB)
+    cluster_up --copysets 1 --log-size "$log" --store-size "$(ci_or_full 2GiB 8GiB)"
+    create_volume disk --size "${size}MiB"
+    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size "${size}MiB"
+    # Not the leader: who is to go, goes before the load is measured with its leader.
+    [ "$(volume_leader disk)" != "$victim" ] || victim=cs2
+    "$OGEE" bench disk --rw randwrite --bs 4KiB --iodepth 32 --runtime "$(ci_or_full 600 3000)" -o json >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_load "$load"
+    sample_writes "$load" >"$TEST_DIR/writes" &
+    defer end_load $!
+    # The log has filled by then, and is written back while it fills.
+    sleep "$(ci_or_full 10 20)"
+    start=$(now_ms)
+    sleep "$(ci_or_full 15 60)"
+    before=$(writes_between "$start" "$(now_ms)")
+
+    node_kill "$victim"
+    find "$DIR/data" -name "$victim-*.store" -delete
+    node_start "$victim"
+    wait_for 30 has_device "$victim" || give_up "no new device: $("$OGEE" device ls)"
+    wait_for 60 all_missing "$victim" || give_up "not said to be missing: $("$OGEE" copyset ls)"
+    replace_all_of "$victim"
+
+    # Broken off by a target that stands still for longer than a step may take, ...
+    copied_further $((size / 8))
+    stop_for "$victim" 8000
+    # ... by the target's death, ...
+    copied_further $((size / 8))
+    node_kill "$victim"
+    sleep 1
+    node_start "$victim"
+    # ... and by the source's. That is two of three voters: writers wait until it is back.
+    copied_further $((size / 8))
+    leader=$(volume_leader disk)
+    node_kill "$leader"
+    sleep 1
+    node_start "$leader"
+    copied_further 1
+
+    start=$(now_ms)
+    wait_healthy "$(ci_or_full 300 1800)"
+    end=$(now_ms)
+    process_alive "$load" || give_up "the load ended before the copy: $(cat "$TEST_DIR/load.log")"
+    during=$(writes_between "$start" "$end")
+    sleep "$(ci_or_full 15 60)"
+    after=$(writes_between "$end" "$(now_ms)")
+    echo "   broken off three times, then $size MiB in $(((end - start) / 1000)) s on a log of $log"
+    echo "   writes a second: $before before, $during beside the copy, $after after: $((during * 200 / (before + after))) %; $(slowest_between "$start" "$end") in its slowest 5 s"
+    copysets_agree
+    kill "$load"
+    [ "$(slowest_between "$start" "$end")" -gt 0 ] || give_up "writers stood still"
+    [ $((during * 200)) -ge $(((before + after) * 70)) ] || give_up "writers kept $during of $before and $after a second"
+}
+
+now_ms() {
+    echo $((${EPOCHREALTIME/./} / 1000))
+}
+
+# sample_writes PID   every second: milliseconds, and bytes written for clients at each chunkserver
+sample_writes() {
+    local name line
+    while process_alive "$1"; do
+        line=$(now_ms)
+        for name in $(chunkservers); do line+=" $(counter_of "$name" client_written_bytes)"; done
+        echo "$line"
+        sleep 1
+    done
+}
+
+# counter_of NAME COUNTER   - when it does not answer
+counter_of() {
+    metrics_of "$1" 2>/dev/null | awk -v name="ogee_chunkserver_$2_total" '$1 ~ "^" name "({|$)" { sum += $2; seen = 1 } END { if (seen) printf "%.0f\n", sum; else print "-" }' || true
+}
+
+# Milliseconds and blocks written meanwhile, line by line. A process that is new counts from nothing.
+writes_of() {
+    awk -v from="$1" -v to="$2" '{
+        blocks = 0
+        for (at = 2; at <= NF; at++) {
+            if ($at == "-") continue
+            if (at in last) blocks += ($at >= last[at] ? $at - last[at] : $at) / 4096
+            last[at] = $at
+        }
+        if (time >= from && $1 <= to) print $1 - time, blocks
+        time = $1
+    }' "$TEST_DIR/writes"
+}
+
+# writes_between FROM TO   a second
+writes_between() {
+    writes_of "$1" "$2" | awk '{ ms += $1; blocks += $2 } END { if (!ms) exit 1; printf "%.0f\n", blocks * 1000 / ms }' ||
+        give_up "no samples between $1 and $2"
+}
+
+# The least of any 5 s.
+slowest_between() {
+    writes_of "$1" "$2" | awk '
+        { ms[NR] = $1; blocks[NR] = $2; sum_ms += $1; sum += $2; first = first ? first : 1 }
+        sum_ms >= 5000 {
+            rate = sum * 1000 / sum_ms
+            if (least == "" || rate < least) least = rate
+            while (sum_ms >= 5000) { sum_ms -= ms[first]; sum -= blocks[first]; first++ }
+        }
+        END { printf "%.0f\n", least == "" ? sum * 1000 / (sum_ms ? sum_ms : 1) : least }'
+}
+
+# copied_further MIB   waits until copies have sent so much more than they had
+copied_further() {
+    local from
+    from=$(copied_mib)
+    wait_for 600 copied_beyond $((from + $1)) || give_up "the copy stands still: $(copied_mib) MiB, $from before; $("$OGEE" copyset ls)"
+}
+
+copied_mib() {
+    local name
+    for name in $(chunkservers); do counter_of "$name" replica_copy_bytes; done | awk '{ sum += $1 } END { printf "%.0f\n", sum / 1048576 }'
+}
+
+copied_beyond() {
+    [ "$(copied_mib)" -gt "$1" ]
 }
 
 # ---- the group ---------------------------------------------------------------------------------
@@ -428,3 +565,4 @@ run_test overload "$(ci_or_full 180 300)" test_overload
 run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
+run_test copy "$(ci_or_full 600 3600)" test_copy

@@ -24,7 +24,7 @@ use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::channel::{Gate, watch};
 use ogee_runtime::{Payload, random_u64, seeded_bug, sleep};
-use ogee_transport::{CallError, Frame};
+use ogee_transport::{CallError, Frame, TransportError};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -324,6 +324,10 @@ impl Ask {
 fn cause_of(error: &CallError) -> Cause {
     match error {
         CallError::Unreachable { .. } => Cause::Unreachable,
+        CallError::Disconnected {
+            cause: TransportError::PeerSilent { .. },
+            ..
+        } => Cause::Silent,
         CallError::Disconnected { .. } => Cause::Disconnected,
         CallError::Timeout { .. } => Cause::Timeout,
         CallError::TooLong { .. } => unreachable!("invariant: split bounds every part: {error}"),

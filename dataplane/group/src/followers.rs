@@ -56,7 +56,8 @@ impl Followers {
         shunned.contains_key(&follower)
     }
 
-    fn matched(&self, follower: u64) -> Option<u64> {
+    /// The newest entry that a follower is known to have.
+    pub(crate) fn matched(&self, follower: u64) -> Option<u64> {
         let matched = self.matched.borrow().get(&follower).copied();
         matched.map(|matched| matched.index)
     }

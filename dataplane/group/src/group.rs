@@ -40,6 +40,7 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, RaftError,
 };
 use openraft::{Raft, ServerState};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -98,6 +99,8 @@ pub struct GroupReport {
     pub is_quiet: bool,
     /// Whether a copy of the contents is coming in, or broke off: the replica is no source then.
     pub is_installing: bool,
+    /// Whether a copy that this replica sends gains nothing on the writers.
+    pub is_outrun: bool,
 }
 
 /// Outcome of a request.
@@ -129,6 +132,8 @@ struct Inner {
     incoming: Incoming,
     abstention: Abstention,
     quiet: Quiet,
+    /// Looks for which the leader's place has been found empty.
+    leaderless_looks: Cell<u32>,
     config: GroupConfig,
     peers: Rc<PeerBook>,
     /// Replaces payloads that turn out rotten.
@@ -222,6 +227,7 @@ impl Group {
             incoming: Incoming::default(),
             abstention,
             quiet: Quiet::default(),
+            leaderless_looks: Cell::new(0),
             config,
             peers: book,
             _mender: mender,
@@ -318,6 +324,10 @@ impl Group {
 
     pub(crate) fn downgrade(&self) -> WeakGroup {
         WeakGroup(Rc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn leaderless_looks(&self) -> &Cell<u32> {
+        &self.inner.leaderless_looks
     }
 
     pub(crate) fn lease(&self) -> &Lease {
@@ -655,6 +665,7 @@ impl Group {
             is_running: metrics.running_state.is_ok(),
             is_quiet: self.phase() != Phase::Awake,
             is_installing: self.inner.replica.is_fuzzy(),
+            is_outrun: self.inner.replica.copies.is_outrun(),
         }
     }
 
@@ -701,7 +712,6 @@ impl Group {
 
     async fn purge(&self, upto: crate::types::RaftLogId) {
         let raft = &self.inner.raft;
-        self.release_caught_up();
         if raft.trigger().snapshot().await.is_err() {
             return;
         }
@@ -712,23 +722,11 @@ impl Group {
             tracing::warn!(copyset = %self.copyset(), "openraft took no note of a checkpoint");
             return;
         }
-        if self.inner.replica.is_log_kept() {
+        let Some(upto) = self.inner.replica.may_purge(upto.index) else {
             return;
-        }
+        };
         // An error means that the group has stopped: nothing is left to purge for.
-        let _ = raft.trigger().purge_log(upto.index).await;
-    }
-
-    fn release_caught_up(&self) {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        self.inner.replica.copies.release_caught_up(|target| {
-            // One that leads no more has nobody to keep its log for: the new leader sees to it.
-            let Some(peers) = metrics.replication.as_ref() else {
-                return Some(u64::MAX);
-            };
-            peers.get(&target.get())?.as_ref().map(|id| id.index)
-        });
+        let _ = raft.trigger().purge_log(upto).await;
     }
 
     /// Stops this replica's part of the group.

@@ -645,9 +645,14 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
-    use super::{ANSWER_WAIT, Sending, Window, watch_progress};
+    use super::{ANSWER_WAIT, NetworkFactory, REFUSED_PAUSE, Sending, Window, watch_progress};
+    use crate::config::GroupConfig;
     use crate::fixture::{Lone, run};
+    use crate::snapshot::CopyBudget;
+    use crate::types::ReplicaNode;
+    use futures_util::stream;
     use ogee_proto::id::ReplicaId;
+    use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
     use std::rc::Rc;
     use std::time::Duration;
 
@@ -667,6 +672,30 @@ mod tests {
             window.sent(window.semaphore.acquire(1).await, 1);
             assert_eq!(window.ended().await, Sending::Failed);
             assert!(ogee_runtime::now() - sent >= ANSWER_WAIT);
+        });
+    }
+
+    /// openraft asks again at once.
+    #[test]
+    fn a_stream_that_cannot_begin_is_refused_after_a_pause() {
+        run(async {
+            let lone = Lone::open().await;
+            let (peers, replica) = (lone.group.peers().clone(), lone.group.replica().clone());
+            let copies = Rc::new(CopyBudget::new(None));
+            let config = GroupConfig::default();
+            let mut factory = NetworkFactory::new(peers, replica.clone(), copies, config);
+            let nowhere = ReplicaNode::default();
+            let mut network = factory.new_client(9, &nowhere).await;
+            for is_shunned in [false, true] {
+                if is_shunned {
+                    replica.followers.shun(9);
+                }
+                let asked = ogee_runtime::now();
+                let option = RPCOption::new(Duration::from_secs(1));
+                let refused = network.stream_append(stream::pending(), option).await;
+                assert!(refused.is_err(), "shunned: {is_shunned}");
+                assert!(ogee_runtime::now() - asked >= REFUSED_PAUSE);
+            }
         });
     }
 }

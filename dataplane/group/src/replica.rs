@@ -12,6 +12,7 @@ use crate::command::{CommandHead, CommandKind};
 use crate::digest::Digests;
 use crate::error::GroupError;
 use crate::followers::Followers;
+use crate::keeper::KeeperLink;
 use crate::limit::LOG_MARGIN_MAX;
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
@@ -61,12 +62,15 @@ pub(crate) struct Replica {
     pub(crate) space: Space,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
-    keeps: Cell<u32>,
+    /// What copies need of the log, by number.
+    keeps: RefCell<BTreeMap<u64, Keep>>,
+    next_keep: Cell<u64>,
     /// The blocks are as of some moments up to this entry; see `snapshot`.
     fuzzy_until: Cell<Option<LogId>>,
     pub(crate) copies: Copies,
     cutting: Cell<bool>,
     cut_ended: Notify,
+    keeper: RefCell<KeeperLink>,
     pacer: RefCell<Rc<Pacer>>,
     /// A payload of the log is rotten, and no other replica has it any more.
     pub(crate) beyond_repair: Cell<bool>,
@@ -106,14 +110,22 @@ impl Drop for Hold {
     }
 }
 
-/// While it lives, the log behind the last checkpoint is kept, unless the log runs full.
+/// Log that a copy needs: all behind an entry, as long as it is no longer than this.
+#[derive(Clone, Copy)]
+struct Keep {
+    behind: u64,
+    len_max: ByteLen,
+}
+
+/// While it lives, the log behind an entry is kept, unless the log runs full.
 pub(crate) struct KeptLog {
     replica: Rc<Replica>,
+    number: u64,
 }
 
 impl Drop for KeptLog {
     fn drop(&mut self) {
-        self.replica.keeps.set(self.replica.keeps.get() - 1);
+        self.replica.keeps.borrow_mut().remove(&self.number);
     }
 }
 
@@ -169,11 +181,13 @@ impl Replica {
             space: Space::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
-            keeps: Cell::new(0),
+            keeps: RefCell::default(),
+            next_keep: Cell::new(0),
             fuzzy_until: Cell::new(saved.fuzzy_until),
             copies: Copies::default(),
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
+            keeper: RefCell::default(),
             pacer: RefCell::default(),
             promises: Promises::default(),
             let_in: RefCell::default(),
@@ -205,27 +219,65 @@ impl Replica {
         self.holds.get() > 0
     }
 
-    /// Keeps the log for a replica that is being copied to, so that it can go on from the copy.
-    pub(crate) fn keep_log(self: &Rc<Self>) -> KeptLog {
-        self.keeps.set(self.keeps.get() + 1);
+    /// Keeps the log behind an entry for a replica that is being copied to, so that it can go on from
+    /// the copy. When it becomes longer than `len_max` it may go.
+    pub(crate) fn keep_log(self: &Rc<Self>, behind: u64, len_max: ByteLen) -> KeptLog {
+        let number = self.next_keep.get();
+        self.next_keep.set(number + 1);
+        let keep = Keep { behind, len_max };
+        self.keeps.borrow_mut().insert(number, keep);
         KeptLog {
             replica: self.clone(),
+            number,
         }
     }
 
-    /// Whether the log behind the last checkpoint should be kept for now.
-    pub(crate) fn is_log_kept(&self) -> bool {
-        self.is_held() || (self.keeps.get() > 0 && self.log_has_room())
+    /// The entry behind which copies need the log, as long as there is room. Where the log is gone
+    /// already, nothing is left to keep.
+    fn kept_behind(&self) -> Option<u64> {
+        let keeps = self.keeps.borrow();
+        let needed = keeps.values().filter(|keep| {
+            self.has_log_behind(keep.behind)
+                && self.log.live_len_from(LogIndex::new(keep.behind + 1)) <= keep.len_max
+        });
+        let needed = needed.map(|keep| keep.behind).min();
+        needed.filter(|_| self.log_has_room())
     }
 
-    /// The store's keeper paces this group's writers from now on.
-    pub(crate) fn paced_by(&self, pacer: Rc<Pacer>) {
+    /// Whether the log is kept for now for longer than write-back needs it.
+    pub(crate) fn is_log_kept(&self) -> bool {
+        self.is_held() || self.kept_behind().is_some()
+    }
+
+    /// The entry up to which the log may go now, of those up to a checkpoint's.
+    pub(crate) fn may_purge(&self, checkpoint: u64) -> Option<u64> {
+        let kept = self.kept_behind().unwrap_or(checkpoint);
+        (!self.is_held()).then_some(kept.min(checkpoint))
+    }
+
+    /// Whether everything after entry `index` is in the log.
+    pub(crate) fn has_log_behind(&self, index: u64) -> bool {
+        let purged = self.log.state().purged;
+        purged.is_none_or(|purged| purged.index.get() <= index)
+    }
+
+    /// This keeper writes the group back from now on, and paces its writers.
+    pub(crate) fn kept_by(&self, keeper: KeeperLink, pacer: Rc<Pacer>) {
+        *self.keeper.borrow_mut() = keeper;
         *self.pacer.borrow_mut() = pacer;
+    }
+
+    pub(crate) fn keeper(&self) -> KeeperLink {
+        self.keeper.borrow().clone()
+    }
+
+    pub(crate) fn pacer(&self) -> Rc<Pacer> {
+        self.pacer.borrow().clone()
     }
 
     /// Waits for the turn of a write with this payload, while write-back needs the time.
     pub(crate) async fn pace(&self, payload_len: usize) {
-        let pacer = self.pacer.borrow().clone();
+        let pacer = self.pacer();
         pacer.pass(Log::entry_cost(payload_len)).await;
     }
 

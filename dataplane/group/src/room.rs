@@ -12,7 +12,7 @@
 //! go on when the stores are full.
 //! *On failure*: what does not fit is refused before the log has it.
 
-use crate::limit::{MAP_PAGES_RESERVE, RESERVE_LAST_SHARE, STORE_RESERVE_MAX};
+use crate::limit::{MAP_PAGES_RESERVE, RESERVE_LAST_SHARE, ROOM_SHARE_MIN, STORE_RESERVE_MAX};
 use crate::overlay::Overlay;
 use ogee_proto::id::ChunkKey;
 use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
@@ -99,16 +99,14 @@ impl Room {
 
     /// Whether new data may be let in by a leader: thin volumes can promise more than there is.
     pub(crate) fn has_space(&self, store: &Store) -> bool {
-        let left = self.left(&store.usage(), Reserve::Whole);
-        self.note(store, left);
-        left > 0
+        self.note(store) > 0
     }
 
     /// Whether new data that another leader has let in may be taken, its claim included.
     pub(crate) fn takes(&self, store: &Store) -> bool {
         let fits = self.fits(&store.usage(), Reserve::Last);
         if !fits {
-            self.note(store, 0);
+            self.note(store);
         }
         fits
     }
@@ -116,25 +114,37 @@ impl Room {
     /// Extents of new data that one of the groups may be let in, as their leaders are told: each gets
     /// its share, so that all of them together are not let in more than there is.
     pub(crate) fn share(&self, store: &Store) -> u32 {
-        let left = self.left(&store.usage(), Reserve::Whole);
-        self.note(store, left);
-        u32::try_from(left / self.groups.get().max(1)).unwrap_or(u32::MAX)
+        u32::try_from(self.share_of(self.note(store))).unwrap_or(u32::MAX)
     }
 
-    /// Takes note of how much room there is, and has the keeper make some if there is none. It is said
-    /// again only when there is so much that a few requests do not change it.
-    fn note(&self, store: &Store, left: usize) {
-        if left == 0 {
+    fn share_of(&self, left: usize) -> usize {
+        left / self.groups.get().max(1)
+    }
+
+    /// Whether a group's share of what is left may be too small for a single request.
+    fn is_short(&self, left: usize) -> bool {
+        self.share_of(left) < ROOM_SHARE_MIN
+    }
+
+    /// Takes note of how much room there is, has the keeper make some if there is too little, and
+    /// returns it. It is said again only when there is so much that a few requests do not change it.
+    fn note(&self, store: &Store) -> usize {
+        let usage = store.usage();
+        let left = self.left(&usage, Reserve::Whole);
+        let (id, free, promised) = (store.id(), usage.free, self.promised.get());
+        if self.is_short(left) {
             self.refused.set(true);
-        }
-        let (usage, promised) = (store.usage(), self.promised.get());
-        let (id, free) = (store.id(), usage.free);
-        if left == 0 && !self.full.replace(true) {
-            tracing::warn!(store = %id, %free, promised = promised.extents, pages_free = usage.map_pages_free,
-                "the store is full: new data waits until volumes or parts of them are removed");
-        } else if left > Reserve::Last.extents(&usage) && self.full.replace(false) {
+            if !self.full.replace(true) {
+                tracing::warn!(store = %id, %free, promised = promised.extents, pages_free = usage.map_pages_free,
+                    "the store is full: new data waits until volumes or parts of them are removed");
+            }
+        } else if left > Reserve::Last.extents(&usage)
+            && !self.is_short(left / 2)
+            && self.full.replace(false)
+        {
             tracing::info!(store = %id, %free, "the store has room again");
         }
+        left
     }
 
     /// Whether `count` extents more can be taken, for data on its way, without taking what is promised.
@@ -153,7 +163,7 @@ impl Room {
 
     /// Whether the store has no room for new data, as of the last time and now.
     pub(crate) fn is_full(&self, store: &Store) -> bool {
-        self.full.get() && self.left(&store.usage(), Reserve::Whole) == 0
+        self.full.get() && self.is_short(self.left(&store.usage(), Reserve::Whole))
     }
 
     /// What is promised and must be left over.

@@ -85,7 +85,9 @@ impl MemoryDevice {
     pub(super) fn crashed(&self, mut choose: impl FnMut(usize) -> usize) -> Self {
         let state = self.state.borrow();
         let mut survived = state.durable.clone();
-        state.history.crash(&mut survived, |versions| Survivor::Version(choose(versions)));
+        state.history.crash(&mut survived, |versions| {
+            Survivor::Version(choose(versions))
+        });
         let durable = survived.clone();
         let state = State {
             visible: survived,

@@ -203,7 +203,11 @@ impl SimulatedDisk {
         let (seed, garbles) = match crash {
             DiskCrash::Power { seed, garbles } => (seed, garbles),
             DiskCrash::Process { seed } => {
-                history.settle_if(0..u64::MAX, |moment| !under_way.contains(&moment), &mut survived);
+                history.settle_if(
+                    0..u64::MAX,
+                    |moment| !under_way.contains(&moment),
+                    &mut survived,
+                );
                 (seed, false)
             }
         };
@@ -398,7 +402,9 @@ impl DiskUser {
         if data.iter().all(|byte| *byte == 0)
             && state.visible.held(first..last).is_empty()
             && state.durable.held(first..last).is_empty()
-            && !state.history.touches(offset, ByteLen::from_usize(data.len()))
+            && !state
+                .history
+                .touches(offset, ByteLen::from_usize(data.len()))
         {
             return None;
         }
@@ -461,9 +467,8 @@ impl DiskUser {
 
     /// Half a request. For a process that is dead it never ends.
     async fn take_time(&self) {
-        let mut time = Duration::from_micros(
-            HALF_US.start + random_u64() % (HALF_US.end - HALF_US.start),
-        );
+        let mut time =
+            Duration::from_micros(HALF_US.start + random_u64() % (HALF_US.end - HALF_US.start));
         let limp = self.disk.inner.faults.borrow().limp;
         if !limp.is_zero() {
             self.disk.count(|counts| counts.limped += 1);
@@ -479,4 +484,166 @@ impl DiskUser {
 fn blocks(request: Request<'_>) -> Range<u64> {
     let first = request.offset.get() / BLOCK;
     first..first + request.len.get() / BLOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DiskCrash, DiskFaults, SimulatedDisk};
+    use crate::device::Device;
+    use crate::target::OpenOptions;
+    use ogee_proto::unit::{ByteLen, ByteOffset};
+    use ogee_runtime::Buffer;
+    use ogee_runtime::executor::block_on;
+    use std::collections::BTreeSet;
+
+    const LEN: ByteLen = ByteLen::new(1 << 20);
+    const BLOCK: ByteLen = ByteLen::new(4096);
+
+    async fn open(path: &str) -> Device {
+        let options = OpenOptions { create: None };
+        Device::open(path, options).await.expect("opens")
+    }
+
+    fn at(block: u64) -> ByteOffset {
+        ByteOffset::new(block * 4096)
+    }
+
+    fn filled(byte: u8) -> Buffer {
+        let mut buffer = Buffer::zeroed(4096);
+        buffer.fill(byte);
+        buffer
+    }
+
+    /// What the sectors of a block hold, one byte each; none for one that is not of one byte.
+    async fn sectors(device: &Device, block: u64) -> Vec<Option<u8>> {
+        let data = device.read(at(block), BLOCK).await.expect("read");
+        let sectors = data.chunks_exact(512);
+        let of = |sector: &[u8]| {
+            sector
+                .iter()
+                .all(|byte| *byte == sector[0])
+                .then_some(sector[0])
+        };
+        sectors.map(of).collect()
+    }
+
+    #[test]
+    fn a_power_cut_keeps_what_was_durable_and_anything_may_have_become_of_the_rest() {
+        block_on(async {
+            let (mut kept, mut lost, mut garbled) = (0, 0, 0);
+            for seed in 0..60 {
+                let disk = SimulatedDisk::create("/power", LEN);
+                let device = open("/power").await;
+                device.write_durable(at(0), filled(1)).await.expect("write");
+                device.write(at(1), filled(2)).await.expect("write");
+                device.flush().await.expect("flush");
+                device.write(at(1), filled(3)).await.expect("write");
+                disk.crash(DiskCrash::Power {
+                    seed,
+                    garbles: true,
+                });
+                let device = open("/power").await;
+                assert_eq!(sectors(&device, 0).await, [Some(1); 8], "durable");
+                for sector in sectors(&device, 1).await {
+                    match sector {
+                        Some(3) => kept += 1,
+                        Some(2) => lost += 1,
+                        None => garbled += 1,
+                        other => panic!("{other:?} was never there"),
+                    }
+                }
+            }
+            assert!(
+                kept > 20 && lost > 20 && garbled > 5,
+                "{kept} {lost} {garbled}"
+            );
+        });
+    }
+
+    #[test]
+    fn a_killed_process_loses_nothing_that_it_was_told_is_done() {
+        block_on(async {
+            for seed in 0..20 {
+                let disk = SimulatedDisk::create("/process", LEN);
+                let device = open("/process").await;
+                device.write(at(0), filled(1)).await.expect("write");
+                disk.crash(DiskCrash::Process { seed });
+                assert_eq!(sectors(&open("/process").await, 0).await, [Some(1); 8]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_dead_process_changes_nothing_any_more() {
+        block_on(async {
+            let disk = SimulatedDisk::create("/dead", LEN);
+            let device = open("/dead").await;
+            disk.crash(DiskCrash::Process { seed: 1 });
+            let late = ogee_runtime::spawn(async move {
+                device.write_durable(at(0), filled(1)).await.expect("write");
+            });
+            ogee_runtime::sleep(std::time::Duration::from_secs(1)).await;
+            assert!(!late.is_finished());
+            assert_eq!(sectors(&open("/dead").await, 0).await, [Some(0); 8]);
+        });
+    }
+
+    #[test]
+    fn lost_and_misdirected_writes_say_ok() {
+        block_on(async {
+            let disk = SimulatedDisk::create("/astray", LEN);
+            let device = open("/astray").await;
+            disk.with_faults(|faults| faults.lose = 1);
+            device.write_durable(at(3), filled(7)).await.expect("write");
+            assert_eq!(sectors(&device, 3).await, [Some(0); 8]);
+            disk.with_faults(|faults| faults.misdirect = 1);
+            device.write_durable(at(3), filled(8)).await.expect("write");
+            let mut found = BTreeSet::new();
+            for block in 0..LEN.get() / 4096 {
+                if sectors(&device, block).await == [Some(8); 8] {
+                    found.insert(block);
+                }
+            }
+            assert_eq!(found.len(), 1, "somewhere");
+            assert_eq!((disk.counts().lost, disk.counts().misdirected), (1, 1));
+        });
+    }
+
+    #[test]
+    fn a_bad_block_is_good_again_when_it_is_written() {
+        block_on(async {
+            let disk = SimulatedDisk::create("/bad", LEN);
+            let device = open("/bad").await;
+            device.write_durable(at(5), filled(1)).await.expect("write");
+            assert_eq!(disk.spoil(0..LEN.get(), 1), Some(at(5)));
+            device.read(at(5), BLOCK).await.expect_err("unreadable");
+            device.write_durable(at(5), filled(2)).await.expect("write");
+            assert_eq!(sectors(&device, 5).await, [Some(2); 8]);
+            assert_eq!(disk.rot(0..LEN.get(), 1), Some(at(5)));
+            let rotten = sectors(&device, 5).await;
+            let whole = rotten.iter().filter(|it| **it == Some(2));
+            assert_eq!(whole.count(), 7, "one bit of one sector");
+        });
+    }
+
+    #[test]
+    fn failed_and_refused_writes_change_nothing() {
+        block_on(async {
+            let disk = SimulatedDisk::create("/fails", LEN);
+            let device = open("/fails").await;
+            let faults = DiskFaults {
+                fail_writes: 1,
+                refuse_writes: 1,
+                ..DiskFaults::default()
+            };
+            disk.with_faults(|now| *now = faults);
+            for _ in 0..2 {
+                let failed = device.write_durable(at(0), filled(1)).await;
+                failed.expect_err("told");
+            }
+            assert_eq!(sectors(&device, 0).await, [Some(0); 8]);
+            assert_eq!((disk.counts().failed, disk.counts().refused), (1, 1));
+            device.write_durable(at(0), filled(1)).await.expect("over");
+        });
+    }
 }

@@ -60,7 +60,10 @@ impl Image {
     /// Blocks of a range that were ever written.
     #[cfg(ogee_sim)]
     pub(super) fn held(&self, blocks: std::ops::Range<u64>) -> Vec<u64> {
-        self.blocks.range(blocks).map(|(number, _)| *number).collect()
+        self.blocks
+            .range(blocks)
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     /// Flips bits of one byte of a block.

@@ -10,8 +10,8 @@
 //! next one, until the leader is deposed, the sender stays away, or this process ends.
 
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_ZEROS, get_blocks,
-    get_end, get_keys, get_state_range, get_zeros, put_token,
+    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
+    get_blocks, get_end, get_keys, get_state_range, get_zeros, put_token,
 };
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::codec::put_vote;
@@ -329,8 +329,19 @@ impl Group {
                 });
                 self.write(key, zeros.collect()).await
             }
+            // So that the end, for which writers may be held back, finds little to make durable.
+            STEP_SYNC => self.save_incoming().await,
             _ => Err(Status::BadRequest),
         }
+    }
+
+    /// Makes what has come durable, under the mark; extents that it has freed are free then.
+    async fn save_incoming(&self) -> Result<(), Status> {
+        let saved = self.replica().save_again().await;
+        saved.map_err(|error| {
+            tracing::error!(copyset = %self.copyset(), %error, "snapshot could not be stored");
+            Status::Io
+        })
     }
 
     fn take_state(&self, work: &Work, frame: &Frame) -> Result<(), Status> {
@@ -376,7 +387,7 @@ impl Group {
             let removed = replica.store.remove_chunk(replica.copyset, key).await;
             removed.map_err(|error| self.not_stored(&error))?;
         }
-        self.free_pending().await
+        self.save_incoming().await
     }
 
     /// Writes blocks of a chunk; zeros over nothing are nothing.
@@ -405,20 +416,12 @@ impl Group {
             return Ok(());
         }
         if replica.store.usage().pending > ByteLen::new(0) {
-            self.free_pending().await?;
+            self.save_incoming().await?;
         }
         match needed <= replica.copy_room() {
             true => Ok(()),
             false => Err(Status::NoSpace),
         }
-    }
-
-    async fn free_pending(&self) -> Result<(), Status> {
-        let freed = self.replica().save_again().await;
-        freed.map_err(|error| {
-            tracing::error!(copyset = %self.copyset(), %error, "snapshot could not be stored");
-            Status::Io
-        })
     }
 
     async fn end_snapshot(&self, frame: &Frame) -> Result<Bytes, Status> {

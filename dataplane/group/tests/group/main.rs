@@ -14,4 +14,5 @@ mod requests;
 mod room;
 mod slow;
 mod snapshot;
+mod succession;
 mod volumes;

@@ -8,6 +8,7 @@ use ogee_proto::id::{LogIndex, ReplicaId};
 use ogee_proto::unit::ByteLen;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Chunks of half a MiB each that the slow copies below bring.
 const CHUNKS: u32 = 40;
@@ -425,7 +426,7 @@ fn writers_keep_their_speed_beside_a_copy() {
         until_sent(&leader, sent, 1).await;
         let during = speed(&|| !node.group.report().is_installing).await;
         cluster.settle().await;
-        let end = ogee_runtime::now() + std::time::Duration::from_secs(2);
+        let end = ogee_runtime::now() + Duration::from_secs(2);
         let after = speed(&|| ogee_runtime::now() > end).await;
         stop.set(true);
         let mut disks = vec![disk];
@@ -442,5 +443,65 @@ fn writers_keep_their_speed_beside_a_copy() {
             during.0 * 3.0 > after.0,
             "{during:?} beside a copy, {after:?} without"
         );
+    });
+}
+
+/// A log that the writers below fill in less time than a copy takes.
+const SMALL_LOG: ByteLen = ByteLen::new(20 << 20);
+
+/// Writers at full speed change what has been copied, and fill the log over and over meanwhile. The
+/// copy ends while they go on, and they never stand still for it.
+#[test]
+fn a_copy_comes_to_its_end_although_writers_outrun_the_log() {
+    run(async {
+        let cluster = Cluster::with_log(QUICK, SMALL_LOG).await;
+        let (disk, replica, medium) = with_one_behind(&cluster).await;
+        let (stop, written) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u64)));
+        let mut writers = Vec::new();
+        for lane in 0..8u64 {
+            let (cluster, end, count) = (cluster.clone(), stop.clone(), written.clone());
+            writers.push(ogee_runtime::spawn(async move {
+                let disk = Disk::attach(&cluster, 100 + lane, 1).await;
+                let mut dice = crate::common::Dice::new(lane);
+                while !end.get() {
+                    let (chunk, first) = (dice.below(2), dice.below(32) * 4);
+                    let chunk = u32::try_from(chunk).expect("few");
+                    disk.write(chunk, first, 4, count.get() * 10).await;
+                    count.set(count.get() + 1);
+                }
+                disk
+            }));
+        }
+        until(|| written.get() > 500).await;
+        let leader = cluster.leader().await;
+        let (sent, wrote) = (leader.copies.bytes_sent(), written.get());
+        let node = cluster.restart(medium).await;
+        until_sent(&leader, sent, 1).await;
+        let began = ogee_runtime::now();
+        let (mut longest, mut last) = (Duration::ZERO, (ogee_runtime::now(), written.get()));
+        while node.group.report().is_installing {
+            pause().await;
+            if written.get() > last.1 {
+                longest = longest.max(ogee_runtime::now() - last.0);
+                last = (ogee_runtime::now(), written.get());
+            }
+        }
+        let (lived, took) = (written.get() - wrote, ogee_runtime::now() - began);
+        stop.set(true);
+        let mut disks = vec![disk];
+        for writer in writers {
+            disks.push(writer.await.expect("it ends"));
+        }
+        // Each write takes five blocks of the log: it was filled more than once, so it was not kept
+        // from the beginning.
+        println!("{lived} writes beside the copy in {took:?}, the longest pause {longest:?}");
+        assert!(lived * 5 * 4096 > SMALL_LOG.get(), "{lived} writes");
+        assert!(longest < Duration::from_secs(3), "{longest:?}");
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        for disk in disks {
+            disk.check().await;
+        }
     });
 }

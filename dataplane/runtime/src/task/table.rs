@@ -29,7 +29,10 @@ pub(super) struct Slot(usize);
 /// A live task.
 struct Entry {
     task: Weak<dyn Abort>,
-    #[cfg_attr(not(ogee_sim), expect(dead_code, reason = "only hosts of the simulator die alone"))]
+    #[cfg_attr(
+        not(ogee_sim),
+        expect(dead_code, reason = "only hosts of the simulator die alone")
+    )]
     scope: Scope,
 }
 

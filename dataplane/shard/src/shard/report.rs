@@ -75,6 +75,7 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
             last_log: 0,
             is_running: false,
             is_installing: false,
+            is_outrun: false,
             is_quiet: false,
         },
         store: broken.store,
@@ -180,6 +181,11 @@ fn counters(shard: &Shard) -> Vec<(&'static str, &'static str, u64)> {
             "metadata_pages_written",
             "Pages of 4 KiB written by checkpoints",
             sum(|open| open.store.counters().pages_written),
+        ),
+        (
+            "checksum_errors",
+            "Blocks read from devices that failed their checksum",
+            sum(|open| open.store.counters().checksum_errors),
         ),
         ("copied_bytes", "Bytes copied in memory", copied),
         (

@@ -134,7 +134,8 @@ impl Cluster {
         }
         for seat in self.seats() {
             let usage = &seat.usage;
-            self.mds().add_volume(usage.volume, usage.chunks, &usage.copysets);
+            self.mds()
+                .add_volume(usage.volume, usage.chunks, &usage.copysets);
         }
         self.nodes().iter().for_each(Node::start);
         drop(spawn(self.mds().clone().run()));
@@ -192,7 +193,10 @@ impl Cluster {
         let end = world_time() + within;
         while !is_so() {
             if world_time() >= end {
-                return Err(format!("not within {within:?}: {what}\n{}", self.describe()));
+                return Err(format!(
+                    "not within {within:?}: {what}\n{}",
+                    self.describe()
+                ));
             }
             sleep(LOOK).await;
         }
@@ -214,8 +218,11 @@ impl Cluster {
         for id in self.mds().copyset_ids() {
             let (members, leader) = (self.mds().members(id), self.mds().leader(id));
             let changing = self.mds().is_changing(id);
-            writeln!(text, "{id}: {members:?} led by {leader:?} changing: {changing}")
-                .expect("a string");
+            writeln!(
+                text,
+                "{id}: {members:?} led by {leader:?} changing: {changing}"
+            )
+            .expect("a string");
         }
         let under_way = self.shop().under_way.get();
         writeln!(text, "{under_way} requests under way").expect("a string");
@@ -233,7 +240,8 @@ impl Cluster {
     #[must_use]
     pub fn up(&self) -> Vec<Rc<Node>> {
         let up = self.nodes().iter();
-        up.filter(|node| node.state() == NodeState::Up).cloned().collect()
+        up.filter(|node| node.state() == NodeState::Up)
+            .cloned()
+            .collect()
     }
 }
-

@@ -59,12 +59,15 @@ fn region(fault: Fault, dice: &mut Dice) -> Range<u64> {
 /// When the cluster is not good before, or not good again afterwards.
 pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<bool, String> {
     let good = || judgement::is_good(cluster);
-    cluster.until(GOOD_WITHIN, "replicas are good before damage", good).await?;
+    cluster
+        .until(GOOD_WITHIN, "replicas are good before damage", good)
+        .await?;
     let node = dice.pick(cluster.nodes()).clone();
     tracing::info!(host = node.host().get(), ?fault, "SIM damage");
     let is_done = inflict(&node, fault, dice).await;
     sleep(dice.millis(0..600)).await;
-    node.disk().with_faults(|faults| *faults = DiskFaults::default());
+    node.disk()
+        .with_faults(|faults| *faults = DiskFaults::default());
     let death = match dice.once_in(2) {
         true => Death::Power,
         false => Death::Process,
@@ -123,7 +126,10 @@ async fn mend(
         }
         replace(cluster, id, replica);
     }
-    Err(format!("VIOLATION: not whole after {ROUNDS_MAX} rounds\n{}", cluster.describe()))
+    Err(format!(
+        "VIOLATION: not whole after {ROUNDS_MAX} rounds\n{}",
+        cluster.describe()
+    ))
 }
 
 /// Waits, and replaces what stays bad.
@@ -145,7 +151,11 @@ async fn wait_for_good(
             if fault.is_of_one_block() {
                 return Err(format!("VIOLATION: one bad block costs a store: {refusal}"));
             }
-            tracing::info!(host = node.host().get(), refusal, "SIM the operator gives the disk up");
+            tracing::info!(
+                host = node.host().get(),
+                refusal,
+                "SIM the operator gives the disk up"
+            );
             node.kill(Death::Process, dice);
             node.replace_disk();
             cluster.mds().forget_disk(node.host());

@@ -107,7 +107,9 @@ impl Mds {
             copysets: copysets.to_vec(),
             epoch: 0,
         };
-        self.volumes.borrow_mut().insert(volume_name(number), volume);
+        self.volumes
+            .borrow_mut()
+            .insert(volume_name(number), volume);
     }
 
     fn fresh_replica(&self) -> ReplicaId {
@@ -226,7 +228,11 @@ impl Mds {
                 }
             }
         }
-        for node in self.nodes.iter().filter(|node| node.state() == NodeState::Up) {
+        for node in self
+            .nodes
+            .iter()
+            .filter(|node| node.state() == NodeState::Up)
+        {
             node.order(ShardOrder::Learn(places.clone()));
             node.order(ShardOrder::Report);
         }
@@ -236,7 +242,11 @@ impl Mds {
         let copysets = self.copysets.borrow();
         let replicas = copysets.values().flat_map(|copyset| {
             let coming = copyset.change.map(|change| (change.new, change.host));
-            copyset.replicas.iter().map(|(id, at)| (*id, *at)).chain(coming)
+            copyset
+                .replicas
+                .iter()
+                .map(|(id, at)| (*id, *at))
+                .chain(coming)
         });
         replicas
             .filter_map(|(id, host)| Some((id, self.node(host)?.endpoint())))
@@ -303,9 +313,8 @@ impl Mds {
     /// Makes every replica, then the group by the first of them.
     fn first_orders(&self, id: CopysetId, copyset: &Copyset) -> Vec<(HostId, ShardOrder)> {
         let members: BTreeMap<_, _> = self.members_as_nodes(&copyset.replicas);
-        let is_made = |(replica, host): (&ReplicaId, &HostId)| {
-            self.status(id, *replica, *host).is_some()
-        };
+        let is_made =
+            |(replica, host): (&ReplicaId, &HostId)| self.status(id, *replica, *host).is_some();
         let all_made = copyset.replicas.iter().all(is_made);
         let replicas = copyset.replicas.iter().enumerate();
         let orders = replicas.filter_map(|(at, (replica, host))| {
@@ -347,7 +356,10 @@ impl Mds {
         let leader = copyset.leader.and_then(|(leader, term)| {
             let host = copyset.replicas.get(&leader).copied();
             // The new one may lead before this is known.
-            Some((host.or((leader == change.new).then_some(change.host))?, term))
+            Some((
+                host.or((leader == change.new).then_some(change.host))?,
+                term,
+            ))
         });
         if let Some((host, term)) = leader {
             let mut wanted = copyset.replicas.clone();

@@ -11,7 +11,7 @@ use super::coverage::{Coverage, Fault};
 use super::damage;
 use super::dice::Dice;
 use super::node::{Node, NodeState};
-use super::plan::Plan;
+use super::plan::{PAUSE_MAX, Plan};
 use super::wire::Wire;
 use ogee_device::DiskCounts;
 use ogee_proto::id::{CopysetId, ReplicaId};
@@ -20,8 +20,10 @@ use ogee_runtime::sleep;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Longest extension of the war for faults that have not happened yet, in lengths of it.
-const EXTENSIONS_MAX: u32 = 3;
+/// Strikes after the end of the war for faults that have not happened yet.
+const EXTRA_STRIKES_MAX: u32 = 60;
+/// By so much shorter are the pauses then.
+const HASTE: u32 = 4;
 /// Slowest and fastest clock: together within what leases allow for.
 const RATES: std::ops::Range<u64> = 920_000..1_080_000;
 
@@ -58,11 +60,15 @@ impl Nemesis {
     /// One that does what the plan enables.
     #[must_use]
     pub fn new(cluster: Cluster, plan: Plan, mut dice: Dice) -> Self {
-        let wire = plan.faults.iter().any(|fault| fault.is_of_frames()).then(|| {
-            let wire = Rc::new(Wire::new(dice.fork()));
-            sim::set_tamper(wire.clone());
-            wire
-        });
+        let wire = plan
+            .faults
+            .iter()
+            .any(|fault| fault.is_of_frames())
+            .then(|| {
+                let wire = Rc::new(Wire::new(dice.fork()));
+                sim::set_tamper(wire.clone());
+                wire
+            });
         Self {
             cluster,
             plan,
@@ -106,22 +112,28 @@ impl Nemesis {
     /// # Errors
     /// When a damaged disk is not made whole.
     pub async fn rage(&mut self) -> Result<(), String> {
-        let start = world_time();
-        let end = start + self.plan.hostile_for;
-        let last = start + self.plan.hostile_for * EXTENSIONS_MAX;
-        while world_time() < end
-            || (world_time() < last && !self.coverage().missing(&self.plan.faults).is_empty())
-        {
+        let end = world_time() + self.plan.hostile_for;
+        let mut extra = 0;
+        loop {
+            if world_time() >= end {
+                let missing = self.coverage().missing(&self.plan.faults);
+                if missing.is_empty() || extra >= EXTRA_STRIKES_MAX {
+                    return Ok(());
+                }
+                self.plan.pause = self.plan.pause.min(PAUSE_MAX / HASTE);
+                extra += 1;
+            }
             self.rest().await;
             let fault = self.next_fault();
             self.strike(fault).await?;
         }
-        Ok(())
     }
 
     /// Sleeps until the next strike, undoing what is due meanwhile.
     async fn rest(&mut self) {
-        let pause = u64::try_from(self.plan.pause.as_millis()).unwrap_or(1).max(2);
+        let pause = u64::try_from(self.plan.pause.as_millis())
+            .unwrap_or(1)
+            .max(2);
         let until = world_time() + self.dice.millis(1..pause);
         loop {
             let next = self.undos.iter().map(|(at, _)| *at).min();
@@ -305,7 +317,10 @@ impl Nemesis {
         let ending = node.clone();
         let end = ogee_runtime::spawn(async move { ending.end().await });
         // It may be killed meanwhile; not by us.
-        if ogee_runtime::timeout(Duration::from_secs(12), end).await.is_ok() {
+        if ogee_runtime::timeout(Duration::from_secs(12), end)
+            .await
+            .is_ok()
+        {
             self.coverage.add(Fault::Restart, 1);
         } else {
             node.kill(Death::Process, &mut self.dice);
@@ -366,7 +381,8 @@ impl Nemesis {
             ..Link::default()
         };
         sim::set_link(from, to, link);
-        self.undos.push((until, Undo::CutLink(from, to, fault, before)));
+        self.undos
+            .push((until, Undo::CutLink(from, to, fault, before)));
     }
 
     fn cut_one_way(&mut self) {

@@ -176,10 +176,14 @@ impl Node {
                 return;
             }
             match event {
-                ShardEvent::Started { outcome: Ok(stores) } => {
+                ShardEvent::Started {
+                    outcome: Ok(stores),
+                } => {
                     self.store.set(stores.first().map(|store| store.store));
                 }
-                ShardEvent::Started { outcome: Err(error) } => {
+                ShardEvent::Started {
+                    outcome: Err(error),
+                } => {
                     tracing::error!(host = self.host.get(), %error, "SIM does not start");
                     let causes: Vec<String> = causes(&error).collect();
                     self.refusal.replace(Some(causes.join(": ")));

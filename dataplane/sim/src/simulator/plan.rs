@@ -17,6 +17,9 @@ pub const COPYSETS: [CopysetId; 2] = [CopysetId::new(1), CopysetId::new(2)];
 /// Chunkservers: three for each copyset, and one more.
 pub const NODES: u32 = 4;
 
+/// Longest of the longest pauses between two strikes.
+pub const PAUSE_MAX: Duration = Duration::from_secs(3);
+
 /// Faults that a seed may have, besides power cuts.
 const OPTIONAL: &[Fault] = &[
     Fault::PowerCutAll,
@@ -121,6 +124,7 @@ impl Plan {
                 faults: vec![Fault::PowerCut, Fault::PowerCutAll, Fault::Kill],
                 hostile_for: dice.millis(10_000..20_000),
                 pause: dice.millis(60..500),
+                probes: dice.once_in(2),
             };
         }
         Self {
@@ -128,7 +132,7 @@ impl Plan {
             usages,
             faults,
             hostile_for: dice.millis(5_000..15_000),
-            pause: dice.millis(300..3000),
+            pause: dice.millis(300..3000).min(PAUSE_MAX),
             probes: dice.once_in(2),
         }
     }

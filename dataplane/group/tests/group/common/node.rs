@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 pub const COPYSET: CopysetId = CopysetId::new(7);
 pub(super) const DEVICE_LEN: ByteLen = ByteLen::new(256 << 20);
-pub(super) const LOG_LEN: ByteLen = ByteLen::new(48 << 20);
+pub const LOG_LEN: ByteLen = ByteLen::new(48 << 20);
 /// Times that let a test end soon.
 pub const QUICK: GroupConfig = GroupConfig {
     heartbeat: Duration::from_millis(30),
@@ -57,14 +57,14 @@ pub struct Node {
 
 impl Medium {
     /// A new device with an empty store that knows its replica.
-    pub async fn format(replica: ReplicaId) -> Self {
+    pub async fn format(replica: ReplicaId, log_len: ByteLen) -> Self {
         let (device, control) = Device::memory_with_control(DEVICE_LEN);
         let mut store = [0x50; 16];
         store[..8].copy_from_slice(&replica.get().to_le_bytes());
         let params = StoreParams {
             store: StoreId::from_bytes(store),
             cluster: Uuid::from_bytes([0xc1; 16]),
-            log_len: LOG_LEN,
+            log_len,
             force: false,
         };
         Store::format(&device, params).await.expect("format");

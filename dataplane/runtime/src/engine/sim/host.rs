@@ -135,7 +135,10 @@ impl Host {
 /// If the host runs the caller.
 pub fn kill(host: HostId, death: Death) {
     let world = world::current();
-    assert!(host != world.host() && host != HostId::WORLD, "a host cannot kill itself");
+    assert!(
+        host != world.host() && host != HostId::WORLD,
+        "a host cannot kill itself"
+    );
     world.network.borrow_mut().host_dies(host, death);
     let caller = world.enter_host(host);
     task::cancel_scope(host);

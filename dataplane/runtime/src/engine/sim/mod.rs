@@ -24,12 +24,14 @@ mod timer;
 mod trace;
 mod world;
 
-pub use executor::{block_on_seeded, spawn_on};
 pub(crate) use executor::{Config, Executor, spawn};
+pub use executor::{block_on_seeded, spawn_on};
 pub(crate) use file::{File, OpenMode};
 pub use host::{Death, HostId, go_on, kill, power_up, set_clock_rate, stop};
 pub(crate) use memory::{Memory, ReadMemory};
-pub use net::{Chunk, Link, LinkCounts, Route, Tamper, break_connections, link_counts, set_link, set_tamper};
+pub use net::{
+    Chunk, Link, LinkCounts, Route, Tamper, break_connections, link_counts, set_link, set_tamper,
+};
 pub(crate) use net::{Listener, Socket};
 pub(crate) use timer::{Timer, now, suspended_time, yield_now};
 

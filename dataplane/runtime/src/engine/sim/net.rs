@@ -182,15 +182,21 @@ pub fn break_connections(one: (HostId, Duration), other: (HostId, Duration)) {
     let world = world::current();
     let connections: Vec<_> = {
         let network = world.network.borrow();
-        network.connections.iter().filter_map(Weak::upgrade).collect()
+        network
+            .connections
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
     };
     for connection in connections {
-        for (side, (host, after)) in [(one, other), (other, one)].into_iter().filter_map(
-            |((host, after), (peer, _))| {
-                let side = connection.hosts.iter().position(|it| *it == host)?;
-                (connection.hosts[1 - side] == peer).then_some((side, (host, after)))
-            },
-        ) {
+        for (side, (host, after)) in
+            [(one, other), (other, one)]
+                .into_iter()
+                .filter_map(|((host, after), (peer, _))| {
+                    let side = connection.hosts.iter().position(|it| *it == host)?;
+                    (connection.hosts[1 - side] == peer).then_some((side, (host, after)))
+                })
+        {
             debug_assert_eq!(connection.hosts[side], host);
             let arrival = Arrival {
                 connection: Rc::clone(&connection),
