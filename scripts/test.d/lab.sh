@@ -347,14 +347,14 @@ next_base() {
 # One device under all disks, recorded by the guest's own kernel, replayed to random points.
 test_power_log_writes() {
     local cuts at
-    cuts=$(ci_or_full 3 15)
+    cuts=15
     power_base
     RUN=$TEST_DIR/run
     mkdir "$RUN"
     guest_folder
     one_device
     truncate -s 8G "$RUN/log.img"
-    power_guest log-writes "$STAMPS" "$(ci_or_full 15 40)" --disk "$RUN/one.img" --disk "$RUN/log.img,cache=unsafe"
+    power_guest log-writes "$STAMPS" 40 --disk "$RUN/one.img" --disk "$RUN/log.img,cache=unsafe"
     lab_end 0 400
     grep -q '"writes": [1-9]' "$TEST_DIR/lab.log" || give_up "nothing was written: $(tail -n 5 "$TEST_DIR/lab.log")"
     : >"$RUN/old"
@@ -404,8 +404,9 @@ POWER_CUT=$WORK/power_cut
 run_test lab_ends 300 test_lab_ends
 run_test lab_two_guests 150 test_lab_two_guests
 run_test lab_rdma 150 test_lab_rdma
-run_test lab_icount 400 test_lab_icount
+# The gate has no time for these two.
+[ "$FULL" = 0 ] || run_test lab_icount 400 test_lab_icount
 run_test lossy_disk 60 test_lossy_disk
 run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
-run_test power_log_writes "$(ci_or_full 500 1800)" test_power_log_writes
+[ "$FULL" = 0 ] || run_test power_log_writes 1800 test_power_log_writes
 run_test power_flakey "$(ci_or_full 400 1200)" test_power_flakey

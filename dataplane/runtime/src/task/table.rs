@@ -48,8 +48,10 @@ thread_local! {
 
 /// Lists a task that starts.
 pub(super) fn enter(task: Weak<dyn Abort>) -> Slot {
-    let scope = current_scope();
-    let entry = Entry { task, scope };
+    let entry = Entry {
+        task,
+        scope: current_scope(),
+    };
     TABLE.with_borrow_mut(|table| {
         if let Some(index) = table.free.pop() {
             table.tasks[index] = Some(entry);
