@@ -13,7 +13,7 @@ use crate::limit::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::metrics::GroupMetrics;
 use crate::replica::Replica;
 use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft, to_raft_vote};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, Stream, stream};
 use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
 use ogee_proto::unit::ByteOffset;
@@ -22,7 +22,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::rc::Rc;
 
 /// A group's log as openraft sees it.
@@ -64,6 +64,31 @@ impl LogStore {
         let entries = self.log.peek(range, max_bytes);
         entries.into_iter().map(to_raft_entry).collect()
     }
+}
+
+/// A range as its first index and the one behind its last.
+fn ends_of(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(at) => *at,
+        Bound::Excluded(at) => at.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(at) => at.saturating_add(1),
+        Bound::Excluded(at) => *at,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+/// The entries, if they are all of a range.
+fn whole(entries: Vec<RaftEntry>, range: Range<u64>) -> Result<Vec<RaftEntry>, io::Error> {
+    let indexes = entries.iter().map(|entry| entry.log_id.index);
+    if indexes.eq(range.clone()) {
+        return Ok(entries);
+    }
+    let text = format!("the log has {} of the entries {range:?}", entries.len());
+    Err(io::Error::new(io::ErrorKind::NotFound, text))
 }
 
 /// A log record as openraft's entry.
@@ -110,17 +135,23 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(at) => *at,
-            Bound::Excluded(at) => at.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(at) => at.saturating_add(1),
-            Bound::Excluded(at) => *at,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = ends_of(&range);
         self.peek(start, end, usize::MAX)
+    }
+
+    /// For apply: all of the range is there, or it is an error. A log that has failed lacks what it did
+    /// not take, and openraft counts as applied whatever a shorter answer leaves out.
+    async fn entries_stream<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<RaftEntry, io::Error>> + OptionalSend {
+        let (start, end) = ends_of(&range);
+        let found = self.peek(start, end, usize::MAX);
+        let found = found.and_then(|entries| whole(entries, start..end));
+        stream::iter(match found {
+            Ok(entries) => entries.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
