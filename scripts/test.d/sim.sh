@@ -58,7 +58,7 @@ say "fresh seeds from $first"
 tally "fresh seed" --seed "$first" "${fresh[@]}"
 
 say "seeded bugs: the seed recorded for each, with it and without"
-scripts/sim bugs --jobs "$jobs" | tee "$runs/bugs" || true
-sed -n 's/^\([a-z0-9-]*\) [0-9]*: found ([^)]*)$/sim: seeded bug \1/p' "$runs/bugs" >>"$RESULTS/passed"
-grep -E '^[a-z0-9-]+ [0-9]+: (NOT FOUND|.*FAILS WITHOUT)' "$runs/bugs" | sed 's/^/sim: seeded bug /' >>"$RESULTS/failed" || true
+scripts/sim bugs --seeds 60 --jobs "$jobs" | tee "$runs/bugs" || true
+sed -n 's/^\([a-z0-9-]*\) [0-9]*: found.*/sim: seeded bug \1/p' "$runs/bugs" >>"$RESULTS/passed"
+sed -n 's/^\([a-z0-9-]*\) [0-9]*: NOT FOUND.*/sim: seeded bug \1/p' "$runs/bugs" >>"$RESULTS/failed"
 grep -q '^[0-9]* passed, [0-9]* failed$' "$runs/bugs" || echo "sim: the seeded bugs did not end" >>"$RESULTS/failed"
