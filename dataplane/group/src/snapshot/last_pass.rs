@@ -166,13 +166,19 @@ mod tests {
         });
     }
 
-    /// A leader with a checkpoint, and a few entries behind it that are not in it.
+    /// A leader with a checkpoint, up to which its log is purged.
     async fn leader() -> (Lone, Rc<Replica>, u64) {
         let lone = Lone::start().await;
         let replica = lone.group.replica().clone();
-        assert!(lone.keeper.checkpoint_now().await);
-        let upto = replica.checkpointed_to().expect("one").index.get();
-        (lone, replica, upto)
+        // It leads before it has applied its first entry.
+        let upto = loop {
+            assert!(lone.keeper.checkpoint_now().await);
+            match replica.checkpointed_to() {
+                Some(upto) if replica.log.state().purged == Some(upto) => break upto,
+                _ => ogee_runtime::sleep(CATCH_UP_LOOK).await,
+            }
+        };
+        (lone, replica, upto.index.get())
     }
 
     #[test]

@@ -104,6 +104,7 @@ impl Network {
             attempt = attempt.number, is_last = last.is_some(), "sending a snapshot");
         let Some(until) = attempt.contents(&snapshot, last.is_some()).await? else {
             // Everything behind the snapshot is there by log: openraft goes on by log.
+            self.confirm_copy(&vote, &snapshot);
             return Ok(SnapshotResponse::new(vote));
         };
         if !replica.is_log_enough(upto, last.is_some()) {
@@ -122,11 +123,22 @@ impl Network {
         });
         let reply = attempt.step(STEP_END, put_end(&until), Payload::empty());
         let reply = reply.await?;
-        let vote = get_vote(&mut Reader::new(&reply.meta)).map_err(|error| wire(&error))?;
+        let answered = get_vote(&mut Reader::new(&reply.meta)).map_err(|error| wire(&error))?;
+        if answered == vote {
+            self.confirm_copy(&vote, &snapshot);
+        }
         let keeps = catch_up(Rc::downgrade(replica), self.target, until.index, last);
         let keeps = ogee_runtime::spawn_scoped(keeps);
         replica.copies.completed(self.target, keeps);
-        Ok(SnapshotResponse::new(vote))
+        Ok(SnapshotResponse::new(answered))
+    }
+
+    /// openraft counts what a copy was of as matched.
+    fn confirm_copy(&self, vote: &RaftVote, snapshot: &SnapshotOf<TypeConfig, SnapshotState>) {
+        if let Some(upto) = snapshot.meta.last_log_id {
+            let (target, term) = (self.target.get(), vote.leader_id.term);
+            self.replica.followers.confirm(target, term, upto.index);
+        }
     }
 }
 

@@ -315,8 +315,8 @@ impl Nemesis {
             return;
         };
         let ending = node.clone();
-        let end = ogee_runtime::spawn(async move { ending.end().await });
-        // It may be killed meanwhile; not by us.
+        // Given up with the patience below: it must not end the next process.
+        let end = ogee_runtime::spawn_scoped(async move { ending.end().await });
         if ogee_runtime::timeout(Duration::from_secs(12), end)
             .await
             .is_ok()
