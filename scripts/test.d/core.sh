@@ -148,10 +148,11 @@ test_full_device() {
     local load
     cluster_up --store-size 768MiB --log-size 128MiB
     create_volume first --size 512MiB
-    create_volume second --size 512MiB
+    # The small one has room for either of them, not for both.
+    create_volume second --size 384MiB
     bench_json first fill --rw write --bs 256KiB --iodepth 8 --io-size 400MiB --verify
     export_start second
-    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 131072 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 98304 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
     load=$!
     defer end_process "$load"
     wait_for 120 is_stuck || give_up "no store became full: $(store_space)"
@@ -197,10 +198,11 @@ test_full_follower() {
     cluster_up --store-size 2GiB --log-size 128MiB
     shrink_store "$small" 640MiB --store-size 2GiB --log-size 128MiB
     create_volume first --size 512MiB
-    create_volume second --size 512MiB
+    # The small one has room for either of them, not for both.
+    create_volume second --size 384MiB
     bench_json first fill --rw write --bs 256KiB --iodepth 8 --io-size 400MiB --verify
     export_start second
-    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 131072 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 98304 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
     load=$!
     defer end_process "$load"
     wait_for 180 is_left_behind || give_up "nobody is left behind: $(store_space)"
