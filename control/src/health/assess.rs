@@ -152,8 +152,9 @@ const fn replica_conditions() -> [Condition; 3] {
     let outrun = Condition::new(
         "OGEE-1012",
         Severity::Warn,
-        "copysets have a copy under way that gains nothing on their writers",
-        "raise raft.copy_rate, or let the writers slow down; the copy goes on and needs no restart",
+        "copysets have a replica that does not catch up with their writers, by copy or after it",
+        "look at the device and the network of its chunkserver (ogee copyset show COPYSET), raise \
+         raft.copy_rate, or let the writers slow down; the copy goes on and needs no restart",
     );
     [damaged, changing, outrun]
 }

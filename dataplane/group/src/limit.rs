@@ -143,8 +143,15 @@ pub const CATCH_UP_KEPT: Duration = Duration::from_secs(60);
 pub const CAUGHT_UP_SHARE: u64 = 16;
 /// How often it is looked how far it is.
 pub const CATCH_UP_LOOK: Duration = Duration::from_millis(50);
-/// While it makes no progress for so long, writers are not held back for it.
+/// While it makes no progress for so long, or comes no nearer, writers are not held back for it.
 pub const CATCH_UP_STUCK: Duration = Duration::from_secs(3);
+/// Times in a row that it takes entries and comes no nearer before the log goes without it.
+pub const CATCH_UP_LOSSES: u32 = 2;
+/// A replica that fell behind again so gets its next copy after this time, and after twice as long
+/// each time that it happens again,
+pub const COPY_AGAIN_MIN: Duration = Duration::from_secs(10);
+/// up to this.
+pub const COPY_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 const _: () = assert!(
     APPEND_WINDOW <= 64,

@@ -121,6 +121,14 @@ struct Keep {
 pub(crate) struct KeptLog {
     replica: Rc<Replica>,
     number: u64,
+    behind: u64,
+}
+
+impl KeptLog {
+    /// The entry behind which it is kept.
+    pub(crate) const fn behind(&self) -> u64 {
+        self.behind
+    }
 }
 
 impl Drop for KeptLog {
@@ -229,6 +237,7 @@ impl Replica {
         KeptLog {
             replica: self.clone(),
             number,
+            behind,
         }
     }
 

@@ -16,15 +16,15 @@
 
 use super::gain::Speed;
 use crate::limit::{
-    CATCH_UP_KEPT, CATCH_UP_LOOK, CATCH_UP_STUCK, CAUGHT_UP_SHARE, LAST_PASS_HORIZON,
-    LAST_PASS_MAX, LAST_PASS_PERCENT, LAST_PASS_SEND_MAX, LAST_PASS_SHARE,
+    CATCH_UP_KEPT, CATCH_UP_LOOK, CATCH_UP_LOSSES, CATCH_UP_STUCK, CAUGHT_UP_SHARE,
+    LAST_PASS_HORIZON, LAST_PASS_MAX, LAST_PASS_PERCENT, LAST_PASS_SEND_MAX, LAST_PASS_SHARE,
 };
 use crate::pacer::Limit;
 use crate::replica::{KeptLog, Replica};
 use ogee_log::LogUsage;
 use ogee_proto::id::{LogIndex, ReplicaId};
-use ogee_runtime::ScopedTask;
 use ogee_runtime::channel::Permit;
+use ogee_runtime::{Instant, ScopedTask};
 use std::rc::{Rc, Weak};
 
 /// Blocks that are little enough in any case.
@@ -78,8 +78,67 @@ pub(super) fn is_little(blocks: u64, speed: Speed, log_len: u64) -> bool {
         || time <= LAST_PASS_SEND_MAX.as_secs_f64() && taken <= (log_len / LAST_PASS_SHARE) as f64
 }
 
+/// How a target that got its copy fares against the writers.
+struct Chase {
+    /// The newest entry that it has, and since when.
+    has: Option<u64>,
+    moved: Instant,
+    /// When it was last compared what it lacks, and the bytes of that.
+    compared: (Instant, Option<u64>),
+    /// Comparisons in a row that found it no nearer.
+    losses: u32,
+}
+
+/// What that asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Open,
+    /// To hold writers back is no use.
+    Vain,
+    Lost,
+}
+
+impl Chase {
+    fn begin() -> Self {
+        let now = ogee_runtime::now();
+        Self {
+            has: None,
+            moved: now,
+            compared: (now, None),
+            losses: 0,
+        }
+    }
+
+    /// It has entries up to `has`, and lacks so many bytes.
+    fn look(&mut self, has: Option<u64>, lacks: Option<u64>) -> Standing {
+        let now = ogee_runtime::now();
+        let is_moving = has > self.has;
+        if is_moving {
+            (self.has, self.moved) = (has, now);
+        }
+        let (since, lacked) = self.compared;
+        if now < since + CATCH_UP_STUCK {
+            return Standing::Open;
+        }
+        // One that says nothing may be on its way back: nothing is lost to it before the log is.
+        if now > self.moved + CATCH_UP_STUCK {
+            return Standing::Vain;
+        }
+        self.compared = (now, lacks);
+        let (Some(lacks), Some(lacked)) = (lacks, lacked) else {
+            return Standing::Open;
+        };
+        self.losses = if lacks < lacked { 0 } else { self.losses + 1 };
+        match self.losses {
+            0 => Standing::Open,
+            losses if losses < CATCH_UP_LOSSES => Standing::Vain,
+            _ => Standing::Lost,
+        }
+    }
+}
+
 /// Keeps the log until a target that got its copy has caught up, and holds writers back while it
-/// makes progress.
+/// comes nearer.
 pub(super) async fn catch_up(
     replica: Weak<Replica>,
     target: ReplicaId,
@@ -88,24 +147,37 @@ pub(super) async fn catch_up(
 ) {
     let LastPass { brake, log } = last;
     let (mut brake, began) = (Some(brake), ogee_runtime::now());
-    let (mut matched, mut moved) = (None, began);
+    let mut chase = Chase::begin();
     while ogee_runtime::now() < began + CATCH_UP_KEPT {
         let Some(replica) = replica.upgrade() else {
             return;
         };
         let has = replica.followers.matched(target.get());
-        if has > matched {
-            (matched, moved) = (has, ogee_runtime::now());
-        }
-        if has.is_some_and(|has| has >= until && replica.lacks_little(has)) {
+        let lacks = has.map(|has| replica.lacks(has));
+        if has.is_some_and(|has| has >= until) && lacks.is_some_and(|it| replica.is_near(it)) {
+            replica.copies.laggards.has_caught_up(target);
             tracing::info!(copyset = %replica.copyset, %target, took = ?(ogee_runtime::now() - began),
                 "a copy is complete, and its replica has caught up");
             return;
         }
-        drop(replica);
-        if ogee_runtime::now() > moved + CATCH_UP_STUCK {
-            brake.take();
+        let is_gone = !replica.has_log_behind(has.unwrap_or(0).max(log.behind()));
+        let standing = if is_gone {
+            Standing::Lost
+        } else {
+            chase.look(has, lacks)
+        };
+        match standing {
+            Standing::Open => {}
+            Standing::Vain => drop(brake.take()),
+            Standing::Lost => {
+                let pause = replica.copies.laggards.note(target);
+                tracing::warn!(copyset = %replica.copyset, %target, ?pause,
+                    "a replica got its copy and takes entries more slowly than they come: it is left \
+                     behind for a while; look at its device and its network");
+                return;
+            }
         }
+        drop(replica);
         ogee_runtime::sleep(CATCH_UP_LOOK).await;
     }
     drop(log);
@@ -113,17 +185,21 @@ pub(super) async fn catch_up(
 }
 
 impl Replica {
-    fn lacks_little(&self, matched: u64) -> bool {
-        let lacks = self.log.live_len_from(LogIndex::new(matched + 1));
-        lacks.get() <= self.log_usage().capacity.get() / CAUGHT_UP_SHARE
+    /// Bytes of the log behind an entry.
+    fn lacks(&self, matched: u64) -> u64 {
+        self.log.live_len_from(LogIndex::new(matched + 1)).get()
+    }
+
+    fn is_near(&self, lacks: u64) -> bool {
+        lacks <= self.log_usage().capacity.get() / CAUGHT_UP_SHARE
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Brake, LastPass, Speed, catch_up, is_little, rate};
+    use super::{Brake, Chase, LastPass, Speed, Standing, catch_up, is_little, rate};
     use crate::fixture::{Lone, run};
-    use crate::limit::{CATCH_UP_LOOK, CATCH_UP_STUCK, LAST_PASS_HORIZON};
+    use crate::limit::{CATCH_UP_LOOK, CATCH_UP_LOSSES, CATCH_UP_STUCK, LAST_PASS_HORIZON};
     use crate::replica::Replica;
     use ogee_log::LogUsage;
     use ogee_proto::id::ReplicaId;
@@ -208,6 +284,32 @@ mod tests {
             let hold = replica.hold();
             assert_eq!(replica.may_purge(upto), None);
             drop(hold);
+        });
+    }
+
+    #[test]
+    fn a_target_that_takes_entries_and_comes_no_nearer_has_lost() {
+        run(async {
+            let mut chase = Chase::begin();
+            let mut has = 0;
+            let mut later = async |lacks| {
+                ogee_runtime::sleep(CATCH_UP_STUCK / 2).await;
+                has += 1;
+                assert_eq!(chase.look(Some(has), Some(lacks)), Standing::Open);
+                ogee_runtime::sleep(CATCH_UP_STUCK / 2 + CATCH_UP_LOOK).await;
+                has += 1;
+                chase.look(Some(has), Some(lacks))
+            };
+            assert_eq!(later(1000).await, Standing::Open, "the first look");
+            assert_eq!(later(900).await, Standing::Open, "nearer");
+            for _ in 1..CATCH_UP_LOSSES {
+                assert_eq!(later(900).await, Standing::Vain);
+            }
+            assert_eq!(later(899).await, Standing::Open, "nearer again");
+            for _ in 1..CATCH_UP_LOSSES {
+                assert_eq!(later(950).await, Standing::Vain);
+            }
+            assert_eq!(later(950).await, Standing::Lost);
         });
     }
 

@@ -83,6 +83,7 @@
 mod budget;
 mod flow;
 mod gain;
+mod laggards;
 mod last_pass;
 mod receive;
 mod send;

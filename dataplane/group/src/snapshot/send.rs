@@ -78,6 +78,10 @@ impl Network {
             ogee_runtime::sleep(FULL_PAUSE_MIN).await;
             return not_now("the follower's store is full");
         }
+        if replica.copies.laggards.is_resting(self.target) {
+            ogee_runtime::sleep(FULL_PAUSE_MIN).await;
+            return not_now("the follower takes entries more slowly than they come");
+        }
         if seeded_bug!("copy-with-newer-sessions") {
             snapshot.snapshot.state.sessions = replica.state.borrow().sessions.clone();
         }

@@ -8,6 +8,7 @@
 //! *On failure*: a copy that knows less sends more.
 
 use super::gain::Gain;
+use super::laggards::Laggards;
 use super::last_pass::LastPass;
 use crate::command::CommandKind;
 use crate::limit::{COPY_GAP_BLOCKS, COPY_KEPT, COPY_PIECE_BLOCKS};
@@ -30,6 +31,8 @@ pub(crate) struct Copies {
     tracks: RefCell<BTreeMap<ReplicaId, Rc<Track>>>,
     /// Those that got their copy and need the log behind it: who keeps it for them.
     catching_up: RefCell<BTreeMap<ReplicaId, ScopedTask<()>>>,
+    /// Those that did not.
+    pub(super) laggards: Laggards,
 }
 
 /// One target's copy, over all its attempts.
@@ -172,10 +175,10 @@ impl Copies {
         self.catching_up.borrow_mut().insert(target, keeps);
     }
 
-    /// Whether any copy gains nothing on the writers.
+    /// Whether any copy gains nothing on the writers, or its target does not after it.
     pub(crate) fn is_outrun(&self) -> bool {
         let tracks = self.tracks.borrow();
-        tracks.values().any(|track| track.gain.is_outrun())
+        self.laggards.are_there() || tracks.values().any(|track| track.gain.is_outrun())
     }
 
     /// The contents are about to change by other means than apply.
