@@ -186,14 +186,15 @@ impl Core {
         retries: &mut Retries,
         room: &mut Option<Room>,
     ) -> (ReplicaId, Result<Frame, Cause>) {
-        let room = match room {
-            Some(room) => room,
+        call.slot.waits_for(Waiting::Room);
+        let found = match room.take() {
+            Some(room) => room.again().await,
             None => {
-                call.slot.waits_for(Waiting::Room);
                 let bytes = bytes_moved(call.header.kind, call.header.length);
-                room.insert(call.copyset.window.enter(bytes).await)
+                call.copyset.window.enter(bytes).await
             }
         };
+        let room = room.insert(found);
         call.slot.waits_for(Waiting::Probe);
         let _turn = call.copyset.turn().await;
         let target = call.copyset.target();
@@ -269,7 +270,11 @@ impl Core {
         }
         self.metrics.pause();
         call.slot.waits_for(Waiting::Pause(from, cause));
-        sleep(retries.next_pause(random_u64())).await;
+        let pause = match cause {
+            Cause::Status(Status::Throttled) => retries.refused_pause(random_u64()),
+            _ => retries.next_pause(random_u64()),
+        };
+        sleep(pause).await;
         Ok(())
     }
 

@@ -2,114 +2,161 @@
 //!
 //! *Place*: each attempt of `core` takes room here before anything else.
 //! *Owner*: the copyset; one that is stuck takes nothing from the others of its shard.
-//! *Invariants*: a window never falls below [`WINDOW_MIN`], which the largest request fits in; first
-//! come, first served. A request that was refused keeps its room while it pauses.
+//! *Invariants*: a window never falls below [`WINDOW_MIN`], which the largest request fits in. The oldest
+//! request goes first, also when it was refused and comes back. One that was refused keeps its room
+//! while it pauses, so that no other one is sent to be refused in its place.
 //! *On failure*: too small costs speed, and it grows with every request that succeeds.
 //!
 //! A shard that has no room refuses requests whose payload has travelled already. A client that goes on
-//! sending all that it has would spend the shard's time on that. So the window halves when a request
-//! is refused, or not answered in time, once for all that were under way, and grows by
-//! [`WINDOW_MIN`] for each window's worth of answers: additive increase, multiplicative decrease, as TCP
+//! sending all that it has would spend the shard's time on that: on two cores, four such clients got a
+//! fifth of what they got together when each had four requests under way, not 64. So the window halves
+//! when a request is refused, or not answered in time, once for all that were under way, and grows by
+//! [`WINDOW_STEP`] for each window's worth of answers: additive increase, multiplicative decrease, as TCP
 //! does it (Jacobson, 1988). It begins at all that a volume may have under way: who is never refused
 //! never waits here.
 
-use crate::limit::{INFLIGHT_BYTES_MAX, WINDOW_COST_MIN, WINDOW_MIN};
+use crate::limit::{INFLIGHT_BYTES_MAX, WINDOW_COST_MIN, WINDOW_MIN, WINDOW_STEP};
 use ogee_runtime::Instant;
-use ogee_runtime::channel::{Permit, Semaphore};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 /// The room on the way to one copyset.
 pub(crate) struct Window {
-    permits: Semaphore,
-    /// What nobody gets for now.
-    withheld: RefCell<Option<Permit>>,
-    size: Cell<usize>,
-    shrunk: Cell<Option<Instant>>,
+    inner: RefCell<Inner>,
+}
+
+struct Inner {
+    size: usize,
+    used: usize,
+    /// By age: the number of the request's first try.
+    waiting: BTreeMap<u64, Waiter>,
+    next: u64,
+    shrunk: Option<Instant>,
+}
+
+struct Waiter {
+    cost: usize,
+    is_let_in: bool,
+    waker: Waker,
 }
 
 /// Room for one request; it returns when this is dropped.
 pub(crate) struct Room {
     window: Rc<Window>,
-    permit: Option<Permit>,
+    cost: usize,
+    number: u64,
     /// When it was sent.
     since: Instant,
 }
 
 impl Window {
     pub(crate) fn new() -> Rc<Self> {
+        let inner = Inner {
+            size: INFLIGHT_BYTES_MAX,
+            used: 0,
+            waiting: BTreeMap::new(),
+            next: 0,
+            shrunk: None,
+        };
         Rc::new(Self {
-            permits: Semaphore::new(INFLIGHT_BYTES_MAX),
-            withheld: RefCell::default(),
-            size: Cell::new(INFLIGHT_BYTES_MAX),
-            shrunk: Cell::default(),
+            inner: RefCell::new(inner),
         })
     }
 
     /// Waits until `bytes` more may be on their way.
     pub(crate) async fn enter(self: &Rc<Self>, bytes: usize) -> Room {
-        let permit = self.permits.acquire(cost_of(bytes)).await;
+        let cost = bytes.clamp(WINDOW_COST_MIN, WINDOW_MIN);
+        let number = {
+            let mut inner = self.inner.borrow_mut();
+            inner.next += 1;
+            inner.next
+        };
+        self.let_in(cost, number).await
+    }
+
+    async fn let_in(self: &Rc<Self>, cost: usize, number: u64) -> Room {
+        let enter = Enter {
+            window: self,
+            cost,
+            number,
+            is_queued: false,
+        };
+        enter.await;
         Room {
             window: Rc::clone(self),
-            permit: Some(permit),
+            cost,
+            number,
             since: ogee_runtime::now(),
         }
     }
 
-    fn withheld(&self) -> usize {
-        self.withheld.borrow().as_ref().map_or(0, Permit::count)
+    /// Lets in who may go now.
+    fn advance(&self) {
+        loop {
+            // Woken outside of the borrow: a waker may run code that comes back here.
+            let Some(waker) = self.inner.borrow_mut().next_in() else {
+                return;
+            };
+            waker.wake();
+        }
     }
 
-    fn on_its_way(&self) -> usize {
-        self.permits.total() - self.permits.available() - self.withheld()
+    fn leave(&self, cost: usize) {
+        self.inner.borrow_mut().used -= cost;
+        self.advance();
+    }
+}
+
+impl Inner {
+    const fn has_room(&self, cost: usize) -> bool {
+        self.used == 0 || self.used + cost <= self.size
     }
 
-    /// What is to be withheld that is not yet.
-    fn excess(&self) -> usize {
-        (self.permits.total() - self.size.get()).saturating_sub(self.withheld())
+    fn next_in(&mut self) -> Option<Waker> {
+        let (size, used) = (self.size, self.used);
+        let next = self.waiting.values_mut().find(|waiter| !waiter.is_let_in)?;
+        if used > 0 && used + next.cost > size {
+            return None;
+        }
+        next.is_let_in = true;
+        self.used += next.cost;
+        Some(next.waker.clone())
     }
 
-    fn withhold(&self, permit: Permit) {
-        let mut withheld = self.withheld.borrow_mut();
-        *withheld = Some(match withheld.take() {
-            Some(all) => all.merged(permit),
-            None => permit,
-        });
-    }
-
-    fn shrink(&self, sent: Instant) {
+    fn shrink(&mut self, sent: Instant) {
         // Of all that were under way at the time, one speaks for the others.
-        if self.shrunk.get().is_some_and(|shrunk| sent <= shrunk) {
+        if self.shrunk.is_some_and(|shrunk| sent <= shrunk) {
             return;
         }
-        self.shrunk.set(Some(ogee_runtime::now()));
-        let size = (self.on_its_way() / 2).clamp(WINDOW_MIN, self.size.get());
-        self.size.set(size);
-        let spare = self.excess().min(self.permits.available());
-        if let Some(permit) = self.permits.try_acquire(spare) {
-            self.withhold(permit);
-        }
+        self.shrunk = Some(ogee_runtime::now());
+        self.size = (self.used / 2).clamp(WINDOW_MIN, self.size);
     }
 
-    fn grow(&self, bytes: usize) {
-        let size = self.size.get();
-        if size == self.permits.total() {
-            return;
-        }
-        let more = (WINDOW_MIN * bytes / size).max(1);
-        self.size.set((size + more).min(self.permits.total()));
-        let surplus = self.withheld() - (self.permits.total() - self.size.get());
-        let returned = self
-            .withheld
-            .borrow_mut()
-            .as_mut()
-            .map(|all| all.split(surplus));
-        // Outside of the borrow: it wakes who waits.
-        drop(returned);
+    fn grow(&mut self, bytes: usize) {
+        let more = (WINDOW_STEP * bytes / self.size).max(1);
+        self.size = (self.size + more).min(INFLIGHT_BYTES_MAX);
     }
 }
 
 impl Room {
+    /// Room to send it again: this one, or another where the window has become too small for it.
+    pub(crate) async fn again(self) -> Self {
+        let is_over = {
+            let inner = self.window.inner.borrow();
+            inner.used > inner.size
+        };
+        if !is_over {
+            return self;
+        }
+        let (window, cost, number) = (Rc::clone(&self.window), self.cost, self.number);
+        drop(self);
+        window.let_in(cost, number).await
+    }
+
     /// It is sent now, perhaps again.
     pub(crate) fn sent(&mut self) {
         self.since = ogee_runtime::now();
@@ -117,38 +164,76 @@ impl Room {
 
     /// The request was served.
     pub(crate) fn served(&self) {
-        self.window
-            .grow(self.permit.as_ref().map_or(0, Permit::count));
+        self.window.inner.borrow_mut().grow(self.cost);
     }
 
     /// The shard had no room for the request, or no time.
     pub(crate) fn refused(&self) {
-        self.window.shrink(self.since);
+        self.window.inner.borrow_mut().shrink(self.since);
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let Some(mut permit) = self.permit.take() else {
-            return;
-        };
-        let excess = self.window.excess().min(permit.count());
-        if excess > 0 {
-            self.window.withhold(permit.split(excess));
-        }
+        self.window.leave(self.cost);
     }
 }
 
-fn cost_of(bytes: usize) -> usize {
-    bytes.clamp(WINDOW_COST_MIN, WINDOW_MIN)
+struct Enter<'a> {
+    window: &'a Rc<Window>,
+    cost: usize,
+    number: u64,
+    is_queued: bool,
+}
+
+impl Future for Enter<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let (number, cost) = (self.number, self.cost);
+        let mut inner = self.window.inner.borrow_mut();
+        if !self.is_queued && inner.waiting.is_empty() && inner.has_room(cost) {
+            inner.used += cost;
+            return Poll::Ready(());
+        }
+        if inner.waiting.get(&number).is_some_and(|it| it.is_let_in) {
+            inner.waiting.remove(&number);
+            drop(inner);
+            self.is_queued = false;
+            return Poll::Ready(());
+        }
+        let waiter = Waiter {
+            cost,
+            is_let_in: false,
+            waker: cx.waker().clone(),
+        };
+        inner.waiting.insert(number, waiter);
+        drop(inner);
+        self.is_queued = true;
+        Poll::Pending
+    }
+}
+
+impl Drop for Enter<'_> {
+    fn drop(&mut self) {
+        if !self.is_queued {
+            return;
+        }
+        let waiter = self.window.inner.borrow_mut().waiting.remove(&self.number);
+        match waiter {
+            Some(waiter) if waiter.is_let_in => self.window.leave(waiter.cost),
+            _ => self.window.advance(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Room, Window};
-    use crate::limit::{INFLIGHT_BYTES_MAX, WINDOW_MIN};
+    use crate::limit::{INFLIGHT_BYTES_MAX, WINDOW_MIN, WINDOW_STEP};
     use futures_util::FutureExt;
     use ogee_runtime::sleep;
+    use std::cell::RefCell;
     use std::rc::Rc;
     use std::time::Duration;
 
@@ -182,36 +267,31 @@ mod tests {
                 rooms[0].sent();
                 rooms[0].refused();
             }
-            let rooms = fill(&window);
-            assert_eq!(rooms.len() * MIB, WINDOW_MIN, "never less");
+            assert_eq!(fill(&window).len() * MIB, WINDOW_MIN, "never less");
         });
     }
 
     #[test]
-    fn it_grows_by_a_request_for_each_window_of_answers() {
+    fn it_grows_by_a_step_for_each_window_of_answers() {
         run(async {
             let window = Window::new();
-            let rooms = fill(&window);
-            rooms[0].refused();
-            drop(rooms);
-            let before = fill(&window);
-            let count = before.len();
-            for room in &before {
+            fill(&window)[0].refused();
+            let size = |window: &Window| window.inner.borrow().size;
+            let before = size(&window);
+            assert_eq!(before, INFLIGHT_BYTES_MAX / 2);
+            for room in fill(&window) {
                 room.served();
             }
-            drop(before);
-            let after = fill(&window);
-            assert_eq!(after.len(), count, "not quite");
-            after[0].served();
-            after[0].served();
-            drop(after);
-            assert_eq!(fill(&window).len(), count + 1);
-            for _ in 0..5000 {
+            let grown = size(&window) - before;
+            assert!(
+                grown <= WINDOW_STEP && grown > WINDOW_STEP * 9 / 10,
+                "{grown}"
+            );
+            for _ in 0..50_000 {
                 let room = window.enter(MIB).now_or_never().expect("there is room");
                 room.served();
             }
             assert_eq!(fill(&window).len() * MIB, INFLIGHT_BYTES_MAX, "and no more");
-            assert_eq!(window.withheld(), 0);
         });
     }
 
@@ -226,12 +306,54 @@ mod tests {
                 async move { window.enter(MIB).await }
             });
             sleep(Duration::from_millis(2)).await;
-            // As many as are let go are withheld at first.
             rooms.truncate(INFLIGHT_BYTES_MAX / MIB / 2);
             sleep(Duration::from_millis(2)).await;
-            assert_eq!(window.permits.available(), 0);
+            assert_eq!(window.inner.borrow().waiting.len(), 1);
             rooms.pop();
             drop(waits.await.expect("it ends"));
+            assert_eq!(window.inner.borrow().used, rooms.len() * MIB);
+            // Who gives up waiting leaves nothing behind.
+            let rooms = fill(&window);
+            for _ in 0..3 {
+                assert!(window.enter(MIB).now_or_never().is_none());
+            }
+            drop(rooms);
+            let inner = window.inner.borrow();
+            assert!(inner.waiting.is_empty());
+        });
+    }
+
+    #[test]
+    fn the_oldest_goes_first_even_if_it_was_refused() {
+        run(async {
+            let window = Window::new();
+            let mut rooms = fill(&window);
+            let first = rooms.remove(0);
+            first.refused();
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let enters = |name: u32, room: Option<Room>| {
+                let (window, order) = (window.clone(), order.clone());
+                ogee_runtime::spawn(async move {
+                    let room = match room {
+                        Some(room) => room.again().await,
+                        None => window.enter(MIB).await,
+                    };
+                    order.borrow_mut().push(name);
+                    drop(room);
+                })
+            };
+            let younger = enters(2, None);
+            sleep(Duration::from_millis(2)).await;
+            let older = enters(1, Some(first));
+            sleep(Duration::from_millis(2)).await;
+            assert!(order.borrow().is_empty(), "the window is overfull");
+            drop(rooms);
+            older.await.expect("it ends");
+            younger.await.expect("it ends");
+            assert_eq!(*order.borrow(), [1, 2]);
+            // Where it fits, it stays where it is.
+            let room = window.enter(MIB).await;
+            assert!(room.again().now_or_never().is_some());
         });
     }
 }

@@ -114,29 +114,6 @@ impl Permit {
     pub fn count(&self) -> usize {
         self.count
     }
-
-    /// Takes `count` of these out, as permits of their own; all of them if there are not as many.
-    pub fn split(&mut self, count: usize) -> Self {
-        let count = count.min(self.count);
-        self.count -= count;
-        Self {
-            shared: Rc::clone(&self.shared),
-            count,
-        }
-    }
-
-    /// These and others of the same semaphore together.
-    ///
-    /// # Panics
-    /// If `other` is of another semaphore.
-    pub fn merged(mut self, mut other: Self) -> Self {
-        assert!(
-            Rc::ptr_eq(&self.shared, &other.shared),
-            "permits of two semaphores do not add up"
-        );
-        self.count += std::mem::take(&mut other.count);
-        self
-    }
 }
 
 impl Drop for Permit {
