@@ -29,6 +29,7 @@ use crate::operation::Operation;
 use crate::request::Request;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::channel::Notify;
 use ogee_runtime::{Buffer, ReadBuffer, random_u64, sleep};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +45,7 @@ thread_local! {
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// Shortest and longest time of half a request on a healthy disk, in microseconds.
+/// Shortest and longest time of half a request on a quick disk, in microseconds.
 const HALF_US: Range<u64> = 5..60;
 
 /// How a process that used a disk has ended.
@@ -135,6 +136,10 @@ struct Inner {
     counts: Cell<DiskCounts>,
     /// Which process uses it: grows with each crash.
     user: Cell<u64>,
+    /// How long half a request takes, in microseconds.
+    half_us: RefCell<Range<u64>>,
+    /// A write has begun.
+    begun: Notify,
 }
 
 #[derive(Default)]
@@ -164,10 +169,26 @@ impl SimulatedDisk {
                 faults: RefCell::default(),
                 counts: Cell::default(),
                 user: Cell::new(0),
+                half_us: RefCell::new(HALF_US),
+                begun: Notify::new(),
             }),
         };
         DISKS.with_borrow_mut(|disks| disks.insert(path.to_owned(), disk.clone()));
         disk
+    }
+
+    /// Has half a request take so long, in microseconds.
+    ///
+    /// # Panics
+    /// If the range is empty.
+    pub fn set_pace(&self, half_us: Range<u64>) {
+        assert!(!half_us.is_empty(), "a request takes some time");
+        self.inner.half_us.replace(half_us);
+    }
+
+    /// Waits until a write has begun that is not done yet: the moment at which a crash tears most.
+    pub async fn write_begins(&self) {
+        self.inner.begun.notified().await;
     }
 
     /// The disk at a path.
@@ -411,6 +432,7 @@ impl DiskUser {
         state.visible.write(offset, data);
         let moment = state.history.record(offset, &Rc::from(&**data));
         state.under_way.insert(moment);
+        self.disk.inner.begun.notify_all();
         Some(moment)
     }
 
@@ -467,8 +489,9 @@ impl DiskUser {
 
     /// Half a request. For a process that is dead it never ends.
     async fn take_time(&self) {
+        let half_us = self.disk.inner.half_us.borrow().clone();
         let mut time =
-            Duration::from_micros(HALF_US.start + random_u64() % (HALF_US.end - HALF_US.start));
+            Duration::from_micros(half_us.start + random_u64() % (half_us.end - half_us.start));
         let limp = self.disk.inner.faults.borrow().limp;
         if !limp.is_zero() {
             self.disk.count(|counts| counts.limped += 1);
@@ -623,6 +646,35 @@ mod tests {
             let rotten = sectors(&device, 5).await;
             let whole = rotten.iter().filter(|it| **it == Some(2));
             assert_eq!(whole.count(), 7, "one bit of one sector");
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_write_finds_it_half_done() {
+        block_on(async {
+            let disk = SimulatedDisk::create("/midway", LEN);
+            disk.set_pace(1000..2000);
+            let device = open("/midway").await;
+            let writing = device.clone();
+            let write = ogee_runtime::spawn(async move {
+                let done = writing.write_durable(at(2), filled(1)).await;
+                done.expect("write");
+            });
+            disk.write_begins().await;
+            assert!(!write.is_finished());
+            let (mut old, mut new) = (0, 0);
+            disk.crash(DiskCrash::Power {
+                seed: 1,
+                garbles: false,
+            });
+            for sector in sectors(&open("/midway").await, 2).await {
+                match sector {
+                    Some(0) => old += 1,
+                    Some(1) => new += 1,
+                    other => panic!("{other:?} was never there"),
+                }
+            }
+            assert!(old > 0 && new > 0, "torn: {old} old, {new} new");
         });
     }
 

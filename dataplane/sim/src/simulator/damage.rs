@@ -46,11 +46,14 @@ const PAGES: u64 = 8 << 20;
 fn region(fault: Fault, dice: &mut Dice) -> Range<u64> {
     let log = HEAD..HEAD + LOG_LEN.get();
     let pages = log.end..log.end + PAGES;
+    let (area_a, area_b) = (log.end..log.end + PAGES / 2, log.end + PAGES / 2..pages.end);
     let data = pages.end..DEVICE_LEN.get();
     match fault {
         Fault::LogRot => log,
         Fault::DataRot => data,
-        Fault::MetaRot => dice.pick(&[0..HEAD, pages]).clone(),
+        Fault::MetaRot => dice
+            .pick(&[0..HEAD, area_a.clone(), area_a, area_b])
+            .clone(),
         _ => dice.pick(&[log.clone(), log, data, pages]).clone(),
     }
 }
@@ -90,7 +93,14 @@ async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
     let before = disk.counts();
     match fault {
         Fault::LogRot | Fault::DataRot | Fault::MetaRot => {
-            return disk.rot(region, dice.next()).is_some();
+            // What a store has in one place only is hit once.
+            let times = match (fault, region.start) {
+                (_, 0) => 1,
+                (Fault::LogRot, _) => *dice.pick(&[1, 4]),
+                _ => *dice.pick(&[1, 4, 32]),
+            };
+            let hits = (0..times).filter(|_| disk.rot(region.clone(), dice.next()).is_some());
+            return hits.count() > 0;
         }
         Fault::BadBlock => return disk.spoil(region, dice.next()).is_some(),
         Fault::DiskLoss => return true,

@@ -17,7 +17,7 @@
 //! | `cluster` | everything that runs |
 //! | `node` | a chunkserver: the production shard on a simulated host and disk |
 //! | `mds` | attachments, maps, orders |
-//! | `workload`, `scratch`, `prober`, `recorder` | clients, and what they saw |
+//! | `workload`, `scratch`, `prober`, `filler`, `recorder` | clients, and what they saw |
 //! | `nemesis`, `wire`, `damage` | faults of machines and links, of frames, of disks |
 //! | `coverage` | which faults really happened |
 //! | `judgement` | convergence, equality, history |
@@ -26,6 +26,7 @@ mod cluster;
 mod coverage;
 mod damage;
 mod dice;
+mod filler;
 mod judgement;
 mod mds;
 mod nemesis;

@@ -10,6 +10,8 @@ use super::dice::Dice;
 use super::workload::Usage;
 use ogee_group::GroupConfig;
 use ogee_proto::id::CopysetId;
+use ogee_proto::unit::ByteLen;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Copysets of every simulation.
@@ -80,6 +82,10 @@ pub struct Plan {
     pub pause: Duration,
     /// Whether somebody asks every replica, whoever leads.
     pub probes: bool,
+    /// How long half a request takes a disk, in microseconds.
+    pub disk_half_us: Range<u64>,
+    /// Whether somebody fills the stores.
+    pub fills: bool,
 }
 
 impl Plan {
@@ -98,7 +104,9 @@ impl Plan {
             } else {
                 Duration::ZERO
             },
-            copy_rate: None,
+            copy_rate: dice
+                .once_in(3)
+                .then(|| ByteLen::new((400 << 10) + dice.below(3 << 20))),
             redirect: !dice.once_in(4),
         };
         let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
@@ -116,6 +124,7 @@ impl Plan {
             faults.sort();
             faults.dedup();
         }
+        let disk_half_us = dice.pick(&[5..60, 5..60, 100..1500]).clone();
         // One seed in six is a storm: little but power cuts, and many of them.
         if dice.once_in(6) {
             return Self {
@@ -125,6 +134,8 @@ impl Plan {
                 hostile_for: dice.millis(10_000..20_000),
                 pause: dice.millis(60..500),
                 probes: dice.once_in(2),
+                disk_half_us,
+                fills: false,
             };
         }
         Self {
@@ -133,7 +144,9 @@ impl Plan {
             faults,
             hostile_for: dice.millis(5_000..15_000),
             pause: dice.millis(300..3000).min(PAUSE_MAX),
-            probes: dice.once_in(2),
+            probes: !dice.once_in(3),
+            disk_half_us,
+            fills: dice.once_in(8),
         }
     }
 }
@@ -143,7 +156,7 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         volume,
         chunks: 2,
         copysets: COPYSETS.to_vec(),
-        hot: *dice.pick(&[2, 8, 32, 64]),
+        hot: *dice.pick(&[2, 8, 32, 64, 256]),
         workers: 2 + u32::try_from(dice.below(6)).expect("a small number"),
         pause: if dice.once_in(10) {
             dice.millis(500..4000)
