@@ -46,16 +46,17 @@ const PACED_PERCENT: u64 = 75;
 /// A cycle starts after this time if anything was written: bounds the replay after a restart.
 const IDLE_CYCLE: Duration = Duration::from_secs(30);
 
+/// How often the fill is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// [`IDLE_CYCLE`]; in the simulator, whose runs are short, less, and another time for each process.
 fn idle_cycle() -> Duration {
     if cfg!(ogee_sim) {
-        return Duration::from_millis(500 + ogee_runtime::random_u64() % 8000);
+        let doublings = ogee_runtime::random_u64() % 7;
+        return Duration::from_millis(125 << doublings);
     }
     IDLE_CYCLE
 }
-
-/// How often the fill is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// What the keeper has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

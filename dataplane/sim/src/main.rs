@@ -15,8 +15,8 @@ fn main() -> ExitCode {
     use ogee_runtime::seeded;
     use ogee_sim::simulator::{self, Verdict};
 
-    let Some((seed, is_traced)) = parse(std::env::args().skip(1)) else {
-        eprintln!("usage: ogee-sim --seed SEED [--trace]");
+    let Some((seed, mode)) = parse(std::env::args().skip(1)) else {
+        eprintln!("usage: ogee-sim --seed SEED [--trace | --plan]");
         return ExitCode::from(2);
     };
     let bug = match seeded::chosen() {
@@ -26,8 +26,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if is_traced {
-        trace();
+    match mode {
+        Mode::Run => {}
+        Mode::Trace => trace(),
+        Mode::Plan => {
+            println!("{}", simulator::plan_of(seed));
+            return ExitCode::SUCCESS;
+        }
     }
     let report = match std::panic::catch_unwind(|| simulator::run(seed)) {
         Ok(report) => report,
@@ -49,16 +54,27 @@ fn main() -> ExitCode {
 }
 
 #[cfg(ogee_sim)]
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, bool)> {
-    let (mut seed, mut is_traced) = (None, false);
+#[derive(Clone, Copy)]
+enum Mode {
+    Run,
+    /// With all that happens on the standard error.
+    Trace,
+    /// Only says what the seed is about.
+    Plan,
+}
+
+#[cfg(ogee_sim)]
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, Mode)> {
+    let (mut seed, mut mode) = (None, Mode::Run);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--seed" => seed = Some(arguments.next()?.parse().ok()?),
-            "--trace" => is_traced = true,
+            "--trace" => mode = Mode::Trace,
+            "--plan" => mode = Mode::Plan,
             _ => return None,
         }
     }
-    Some((seed?, is_traced))
+    Some((seed?, mode))
 }
 
 /// Logs to the standard error in virtual time. `OGEE_LOG` filters, as for the daemons.

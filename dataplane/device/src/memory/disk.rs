@@ -32,7 +32,7 @@ use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::Notify;
 use ogee_runtime::{Buffer, ReadBuffer, random_u64, sleep};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::ops::Range;
 use std::rc::Rc;
@@ -45,6 +45,8 @@ thread_local! {
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
+/// Blocks that count as written lately.
+const RECENT_MAX: usize = 512;
 /// Shortest and longest time of half a request on a quick disk, in microseconds.
 const HALF_US: Range<u64> = 5..60;
 
@@ -150,6 +152,8 @@ struct State {
     /// Changes that were not reported as done yet.
     under_way: BTreeSet<Moment>,
     bad: BTreeSet<u64>,
+    /// Blocks written lately, oldest first: what is most likely to be in use.
+    recent: VecDeque<u64>,
 }
 
 /// One process's view of a disk.
@@ -301,11 +305,23 @@ impl SimulatedDisk {
         Some(ByteOffset::new(at))
     }
 
-    /// Start of a durable block with data in a region.
+    /// Start of a durable block with data in a region; half of the time one that was written lately, if
+    /// there is any: most of the others hold nothing any more that anybody wants.
     fn pick(&self, region: Range<u64>, dice: &mut Dice) -> Option<u64> {
         let state = self.inner.state.borrow();
         let blocks = region.start.div_ceil(BLOCK)..region.end / BLOCK;
-        let held = state.durable.held(blocks);
+        let mut held = state.durable.held(blocks);
+        if dice.below(2) == 0 {
+            let recent: BTreeSet<u64> = state.recent.iter().copied().collect();
+            let lately: Vec<u64> = held
+                .iter()
+                .copied()
+                .filter(|at| recent.contains(at))
+                .collect();
+            if !lately.is_empty() {
+                held = lately;
+            }
+        }
         (!held.is_empty()).then(|| held[dice.below(held.len())] * BLOCK)
     }
 
@@ -418,7 +434,10 @@ impl DiskUser {
         let last = first + data.len() as u64 / BLOCK;
         for block in first..last {
             state.bad.remove(&block);
+            state.recent.push_back(block);
         }
+        let excess = state.recent.len().saturating_sub(RECENT_MAX);
+        state.recent.drain(..excess);
         // Zeros where nothing ever was, as when a new log is filled.
         if data.iter().all(|byte| *byte == 0)
             && state.visible.held(first..last).is_empty()

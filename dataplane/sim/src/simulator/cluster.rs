@@ -61,7 +61,8 @@ impl Cluster {
     #[must_use]
     pub fn new(plan: Plan, dice: Dice) -> Self {
         let nodes: Vec<Rc<Node>> = (1..=NODES)
-            .map(|n| Node::new(n, plan.group, plan.disk_half_us.clone()))
+            .zip(plan.disks_half_us)
+            .map(|(n, half_us)| Node::new(n, plan.group, half_us))
             .collect();
         let mds = Mds::new(nodes.clone());
         let shop = Rc::new(Shop {

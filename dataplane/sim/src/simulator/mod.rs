@@ -72,11 +72,21 @@ pub struct Report {
     coverage: Coverage,
 }
 
+/// What a seed is about, in a line.
+#[must_use]
+pub fn plan_of(seed: u64) -> String {
+    format!("seed {seed} {:?}", Plan::new(&mut dice_of(seed)))
+}
+
+const fn dice_of(seed: u64) -> Dice {
+    Dice::new(seed ^ 0x0e5e_5eed)
+}
+
 /// Runs a seed to its end.
 #[must_use]
 pub fn run(seed: u64) -> Report {
     ogee_runtime::executor::block_on_seeded(seed, async move {
-        let mut dice = Dice::new(seed ^ 0x0e5e_5eed);
+        let mut dice = dice_of(seed);
         let plan = Plan::new(&mut dice);
         tracing::info!(?plan, "SIM plan");
         let cluster = Cluster::new(plan.clone(), dice.fork());

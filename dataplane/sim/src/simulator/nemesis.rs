@@ -271,8 +271,17 @@ impl Nemesis {
         }
     }
 
+    /// Half of the time one that leads.
     fn some_up(&mut self) -> Option<Rc<Node>> {
         let up = self.cluster.up();
+        let leader = match self.dice.once_in(2) {
+            true => self.some_leader(),
+            false => None,
+        };
+        let leads = |node: &&Rc<Node>| leader.as_ref().is_some_and(|it| it.0 == node.host());
+        if let Some(leader) = up.iter().find(leads) {
+            return Some(leader.clone());
+        }
         (!up.is_empty()).then(|| self.dice.pick(&up).clone())
     }
 
@@ -391,8 +400,16 @@ impl Nemesis {
         nodes.chain(self.cluster.client_hosts()).collect()
     }
 
+    /// One time in three one that leads.
     fn some_node(&mut self) -> HostId {
-        self.dice.pick(self.cluster.nodes()).host()
+        let leader = match self.dice.once_in(3) {
+            true => self.some_leader(),
+            false => None,
+        };
+        match leader {
+            Some((leader, _)) => leader,
+            None => self.dice.pick(self.cluster.nodes()).host(),
+        }
     }
 
     /// Two hosts, at least one of them a node.

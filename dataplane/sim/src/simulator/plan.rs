@@ -82,8 +82,8 @@ pub struct Plan {
     pub pause: Duration,
     /// Whether somebody asks every replica, whoever leads.
     pub probes: bool,
-    /// How long half a request takes a disk, in microseconds.
-    pub disk_half_us: Range<u64>,
+    /// How long half a request takes each node's disk, in microseconds.
+    pub disks_half_us: Vec<Range<u64>>,
     /// Whether somebody fills the stores.
     pub fills: bool,
 }
@@ -124,7 +124,13 @@ impl Plan {
             faults.sort();
             faults.dedup();
         }
-        let disk_half_us = dice.pick(&[5..60, 5..60, 100..1500]).clone();
+        // All are quick, or all slow, or some of each.
+        let slow_odds = *dice.pick(&[1, 2, u64::MAX, u64::MAX]);
+        let pace = |_| match dice.once_in(slow_odds) {
+            true => 100..1500,
+            false => 5..60,
+        };
+        let disks_half_us = (0..NODES).map(pace).collect();
         // One seed in six is a storm: little but power cuts, and many of them.
         if dice.once_in(6) {
             return Self {
@@ -134,7 +140,7 @@ impl Plan {
                 hostile_for: dice.millis(10_000..20_000),
                 pause: dice.millis(60..500),
                 probes: dice.once_in(2),
-                disk_half_us,
+                disks_half_us,
                 fills: false,
             };
         }
@@ -145,7 +151,7 @@ impl Plan {
             hostile_for: dice.millis(5_000..15_000),
             pause: dice.millis(300..3000).min(PAUSE_MAX),
             probes: !dice.once_in(3),
-            disk_half_us,
+            disks_half_us,
             fills: dice.once_in(8),
         }
     }
@@ -164,5 +170,6 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
             dice.millis(8..80)
         },
         large_odds: 4 + dice.below(30),
+        abandon_odds: *dice.pick(&[3, 16, 16]),
     }
 }
