@@ -36,8 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(6);
 /// Rounds of checking and replacing.
 const ROUNDS_MAX: usize = 6;
 const LOOK: Duration = Duration::from_millis(100);
-/// Between two orders to hand over.
-const HANDOVER: Duration = Duration::from_secs(2);
 
 const HEAD: u64 = 1 << 20;
 const PAGES: u64 = 8 << 20;
@@ -136,7 +134,6 @@ async fn mend(
                 "VIOLATION: a damaged block was taken for a good one: {replica} of {id} {what}"
             ));
         }
-        lead_elsewhere(cluster, id, replica).await?;
         replace(cluster, id, replica);
     }
     Err(format!(
@@ -211,29 +208,6 @@ async fn differing(cluster: &Cluster) -> Result<Option<(CopysetId, ReplicaId, St
         }
         Err(Difference::Later(what)) => Err(what),
     }
-}
-
-/// Has another member lead: a leader whose own blocks are damaged cannot copy them to a new replica.
-async fn lead_elsewhere(
-    cluster: &Cluster,
-    id: CopysetId,
-    replica: ReplicaId,
-) -> Result<(), String> {
-    let end = world_time() + GOOD_WITHIN;
-    while cluster.mds().leader(id) == Some(replica) {
-        if world_time() > end {
-            let all = cluster.describe();
-            return Err(format!(
-                "VIOLATION: {replica} of {id} does not hand over\n{all}"
-            ));
-        }
-        let members = cluster.mds().members(id);
-        if let Some(other) = members.into_keys().find(|other| *other != replica) {
-            cluster.mds().transfer(id, other);
-        }
-        sleep(HANDOVER).await;
-    }
-    Ok(())
 }
 
 fn replace(cluster: &Cluster, id: CopysetId, replica: ReplicaId) {
