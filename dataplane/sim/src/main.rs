@@ -15,8 +15,8 @@ fn main() -> ExitCode {
     use ogee_runtime::seeded;
     use ogee_sim::simulator::{self, Verdict};
 
-    let Some((seed, mode)) = parse(std::env::args().skip(1)) else {
-        eprintln!("usage: ogee-sim --seed SEED [--trace | --plan]");
+    let Some((seed, mode, fills)) = parse(std::env::args().skip(1)) else {
+        eprintln!("usage: ogee-sim --seed SEED [--fill] [--trace | --plan]");
         return ExitCode::from(2);
     };
     let bug = match seeded::chosen() {
@@ -30,11 +30,11 @@ fn main() -> ExitCode {
         Mode::Run => {}
         Mode::Trace => trace(),
         Mode::Plan => {
-            println!("{}", simulator::plan_of(seed));
+            println!("{}", simulator::plan_of(seed, fills));
             return ExitCode::SUCCESS;
         }
     }
-    let report = match std::panic::catch_unwind(|| simulator::run(seed)) {
+    let report = match std::panic::catch_unwind(|| simulator::run(seed, fills)) {
         Ok(report) => report,
         Err(_) => {
             // The panic has said what and where.
@@ -64,17 +64,18 @@ enum Mode {
 }
 
 #[cfg(ogee_sim)]
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, Mode)> {
-    let (mut seed, mut mode) = (None, Mode::Run);
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, Mode, bool)> {
+    let (mut seed, mut mode, mut fills) = (None, Mode::Run, false);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--seed" => seed = Some(arguments.next()?.parse().ok()?),
             "--trace" => mode = Mode::Trace,
+            "--fill" => fills = true,
             "--plan" => mode = Mode::Plan,
             _ => return None,
         }
     }
-    Some((seed?, mode))
+    Some((seed?, mode, fills))
 }
 
 /// Logs to the standard error in virtual time. `OGEE_LOG` filters, as for the daemons.

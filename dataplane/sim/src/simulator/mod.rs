@@ -74,20 +74,20 @@ pub struct Report {
 
 /// What a seed is about, in a line.
 #[must_use]
-pub fn plan_of(seed: u64) -> String {
-    format!("seed {seed} {:?}", Plan::new(&mut dice_of(seed)))
+pub fn plan_of(seed: u64, fills: bool) -> String {
+    format!("seed {seed} {:?}", Plan::new(&mut dice_of(seed), fills))
 }
 
 const fn dice_of(seed: u64) -> Dice {
     Dice::new(seed ^ 0x0e5e_5eed)
 }
 
-/// Runs a seed to its end.
+/// Runs a seed to its end; `fills`: with somebody who fills the stores.
 #[must_use]
-pub fn run(seed: u64) -> Report {
+pub fn run(seed: u64, fills: bool) -> Report {
     ogee_runtime::executor::block_on_seeded(seed, async move {
         let mut dice = dice_of(seed);
-        let plan = Plan::new(&mut dice);
+        let plan = Plan::new(&mut dice, fills);
         tracing::info!(?plan, "SIM plan");
         let cluster = Cluster::new(plan.clone(), dice.fork());
         let mut nemesis = Nemesis::new(cluster.clone(), plan, dice);

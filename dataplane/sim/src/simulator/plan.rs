@@ -89,9 +89,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a seed.
+    /// The plan of a seed; somebody may fill its stores, if it is no storm.
     #[must_use]
-    pub fn new(dice: &mut Dice) -> Self {
+    pub fn new(dice: &mut Dice, fills: bool) -> Self {
         let election_min = dice.millis(150..500);
         let group = GroupConfig {
             heartbeat: election_min / 4,
@@ -152,7 +152,7 @@ impl Plan {
             pause: dice.millis(300..3000).min(PAUSE_MAX),
             probes: !dice.once_in(3),
             disks_half_us,
-            fills: dice.once_in(8),
+            fills,
         }
     }
 }
