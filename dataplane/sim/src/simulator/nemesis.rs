@@ -381,6 +381,7 @@ impl Nemesis {
         if let Some(node) = self.some_up() {
             node.stop();
             self.coverage.add(Fault::Sleep, 1);
+            self.attach_soon();
             let slept = self.dice.millis(50..5000);
             let at = world_time() + slept;
             self.undos.push((at, Undo::GoOn(node.host(), slept)));
@@ -469,6 +470,16 @@ impl Nemesis {
                 self.cut(other, *node, Fault::Isolation, until);
             }
         }
+        self.attach_soon();
+    }
+
+    /// Somebody else attaches while a leader is deposed: it asks the metadata server who leads, and
+    /// writes there at once, where a client of before waits for its old leader for seconds.
+    fn attach_soon(&mut self) {
+        for _ in 0..self.dice.below(3) {
+            let seat = self.some_seat();
+            self.later(200..2500, Undo::Attach(seat));
+        }
     }
 
     /// A leader alone with one that only learns.
@@ -534,6 +545,7 @@ impl Nemesis {
         for other in others {
             self.cut(leader, other, Fault::OneWayCut, until);
         }
+        self.attach_soon();
     }
 
     /// All connections of a client to the nodes, or some between nodes.
@@ -648,6 +660,7 @@ impl Nemesis {
         for other in others {
             self.cut(other, leader, Fault::OneWayCut, until);
         }
+        self.attach_soon();
     }
 
     fn limp(&mut self) {
