@@ -671,29 +671,30 @@ mod tests {
     #[test]
     fn who_waits_for_a_write_finds_it_half_done() {
         block_on(async {
-            let disk = SimulatedDisk::create("/midway", LEN);
-            disk.set_pace(1000..2000);
-            let device = open("/midway").await;
-            let writing = device.clone();
-            let write = ogee_runtime::spawn(async move {
-                let done = writing.write_durable(at(2), filled(1)).await;
-                done.expect("write");
-            });
-            disk.write_begins().await;
-            assert!(!write.is_finished());
             let (mut old, mut new) = (0, 0);
-            disk.crash(DiskCrash::Power {
-                seed: 1,
-                garbles: false,
-            });
-            for sector in sectors(&open("/midway").await, 2).await {
-                match sector {
-                    Some(0) => old += 1,
-                    Some(1) => new += 1,
-                    other => panic!("{other:?} was never there"),
+            for seed in 0..20 {
+                let disk = SimulatedDisk::create("/midway", LEN);
+                disk.set_pace(1000..2000);
+                let device = open("/midway").await;
+                let write = ogee_runtime::spawn(async move {
+                    let done = device.write_durable(at(2), filled(1)).await;
+                    done.expect("write");
+                });
+                disk.write_begins().await;
+                assert!(!write.is_finished());
+                disk.crash(DiskCrash::Power {
+                    seed,
+                    garbles: false,
+                });
+                for sector in sectors(&open("/midway").await, 2).await {
+                    match sector {
+                        Some(0) => old += 1,
+                        Some(1) => new += 1,
+                        other => panic!("{other:?} was never there"),
+                    }
                 }
             }
-            assert!(old > 0 && new > 0, "torn: {old} old, {new} new");
+            assert!(old > 20 && new > 20, "torn: {old} old, {new} new");
         });
     }
 
