@@ -478,7 +478,8 @@ impl DiskUser {
             ..
         } = &mut *faults;
         let (start, len) = (request.offset.get(), request.len.get());
-        if !region.is_empty() && !(region.start <= start && start + len <= region.end) {
+        let is_within = region.start <= start && start + len <= region.end;
+        if !region.is_empty() && !is_within {
             return Fate::Done;
         }
         if *lose > 0 {
