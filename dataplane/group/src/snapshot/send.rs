@@ -78,7 +78,7 @@ impl Network {
             ogee_runtime::sleep(FULL_PAUSE_MIN).await;
             return not_now("the follower's store is full");
         }
-        if replica.copies.laggards.is_resting(self.target) {
+        if replica.copies.is_resting(self.target) {
             ogee_runtime::sleep(FULL_PAUSE_MIN).await;
             return not_now("the follower takes entries more slowly than they come");
         }
@@ -132,7 +132,6 @@ impl Network {
             self.confirm_copy(&vote, &snapshot);
         }
         let keeps = catch_up(Rc::downgrade(replica), self.target, until.index, last);
-        let keeps = ogee_runtime::spawn_scoped(keeps);
         replica.copies.completed(self.target, keeps);
         Ok(SnapshotResponse::new(answered))
     }

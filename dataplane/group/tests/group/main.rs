@@ -12,7 +12,6 @@ mod quiet;
 mod redirect;
 mod requests;
 mod room;
-mod slow;
 mod snapshot;
 mod succession;
 mod volumes;
