@@ -132,6 +132,7 @@ impl Network {
             self.confirm_copy(&vote, &snapshot);
         }
         let keeps = catch_up(Rc::downgrade(replica), self.target, until.index, last);
+        let keeps = ogee_runtime::spawn_scoped(keeps);
         replica.copies.completed(self.target, keeps);
         Ok(SnapshotResponse::new(answered))
     }

@@ -30,15 +30,9 @@ pub(super) const PIECES: usize = BLOCKS_PER_CHUNK / COPY_PIECE_BLOCKS;
 pub(crate) struct Copies {
     tracks: RefCell<BTreeMap<ReplicaId, Rc<Track>>>,
     /// Those that got their copy and need the log behind it: who keeps it for them.
-    catching_up: RefCell<BTreeMap<ReplicaId, CatchingUp>>,
+    catching_up: RefCell<BTreeMap<ReplicaId, ScopedTask<()>>>,
     /// Those that did not.
     pub(super) laggards: Laggards,
-}
-
-/// The log's keeping for one target.
-struct CatchingUp {
-    _keeps: ScopedTask<()>,
-    has_ended: Rc<Cell<bool>>,
 }
 
 /// One target's copy, over all its attempts.
@@ -176,26 +170,16 @@ impl Copies {
     }
 
     /// The copy to a target is complete: from here on it catches up, and somebody keeps the log.
-    pub(crate) fn completed(&self, target: ReplicaId, keeps: impl Future<Output = ()> + 'static) {
+    pub(crate) fn completed(&self, target: ReplicaId, keeps: ScopedTask<()>) {
         self.tracks.borrow_mut().remove(&target);
-        let has_ended = Rc::new(Cell::new(false));
-        let ended = has_ended.clone();
-        let keeps = ogee_runtime::spawn_scoped(async move {
-            keeps.await;
-            ended.set(true);
-        });
-        let it = CatchingUp {
-            _keeps: keeps,
-            has_ended,
-        };
-        self.catching_up.borrow_mut().insert(target, it);
+        self.catching_up.borrow_mut().insert(target, keeps);
     }
 
     /// Whether a target is to get no copy for now. One that needs another while the log is still kept
     /// for it after its last has fallen behind again.
     pub(crate) fn is_resting(&self, target: ReplicaId) -> bool {
         let last = self.catching_up.borrow_mut().remove(&target);
-        if last.is_some_and(|last| !last.has_ended.get()) {
+        if last.is_some_and(|last| !last.is_finished()) {
             let pause = self.laggards.note(target);
             tracing::warn!(%target, ?pause, "a replica got its copy and needs another one at once: later");
         }
