@@ -11,7 +11,6 @@ mod members;
 mod quiet;
 mod redirect;
 mod requests;
-mod room;
 mod snapshot;
 mod succession;
 mod volumes;

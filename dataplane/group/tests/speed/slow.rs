@@ -3,6 +3,7 @@
 //!
 //! Three times the log is written; ten times with `OGEE_FULL=1`.
 
+use crate::alone;
 use crate::common::{COPYSET, Cluster, Disk, block_bytes, pause, run_for, until};
 use crate::crowd::{Crowd, Holdup};
 use ogee_group::{Command, CommandHead, CommandKind, ReadRun, command};
@@ -15,18 +16,11 @@ use ogee_proto::wire::Status;
 use ogee_runtime::{JoinHandle, Payload, spawn};
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Blocks of one write: half a MiB.
 const BLOCKS: usize = 128;
 const BLOCK: u64 = 4096;
-
-/// The turn to measure.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn is_full() -> bool {
     std::env::var("OGEE_FULL").as_deref() == Ok("1")
