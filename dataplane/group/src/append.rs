@@ -4,7 +4,8 @@
 //! *Owner*: one group; one task per open stream.
 //! *Invariants*: requests of one stream reach openraft in the order in which they came; entries are
 //! let in only while the log has room, so a full log slows the leader instead of failing, and only if
-//! the store has room for their data, so that all that is in the log can be written back.
+//! the store has room for their data, so that all that is in the log can be written back; but for a
+//! bounded part that nobody else takes (`overdraft`).
 //! *On failure*: a malformed request, a full window or a lost connection ends the stream, and so does
 //! an answer that says that the store is full; the leader opens a new one and probes.
 
@@ -186,7 +187,8 @@ impl Gate {
     /// leader, which gives the stream up.
     async fn let_in(&self, request: &Request) -> bool {
         let entries = request.entries.as_slice();
-        let Some(claims) = self.replica.claim_entries(entries) else {
+        let committed = request.leader_commit.map_or(0, |id| id.index);
+        let Some(claims) = self.replica.claim_entries(entries, committed) else {
             self.is_full.set(true);
             return false;
         };
@@ -236,7 +238,7 @@ impl Group {
     }
 }
 
-fn payload_len(entry: &RaftEntry) -> usize {
+pub(crate) fn payload_len(entry: &RaftEntry) -> usize {
     match &entry.payload {
         EntryPayload::Normal(command) => command.payload.len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 0,

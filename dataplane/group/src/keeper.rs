@@ -17,7 +17,7 @@ use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::{OVERLAY_BLOCKS_START, ROOM_CYCLE_GAP, WRITE_BACK_INFLIGHT};
 use crate::looks::next_look;
-use crate::overlay::DirtyBlock;
+use crate::overlay::{DirtyBlock, OverlayWhat};
 use crate::pacer::Pacer;
 use crate::replica::{Cut, Replica};
 use crate::room::Room;
@@ -260,7 +260,7 @@ impl Inner {
             .iter()
             .filter_map(|group| group.replica().cut())
             .collect();
-        let mut done = Vec::with_capacity(cuts.len());
+        let (mut done, mut freed) = (Vec::with_capacity(cuts.len()), false);
         let cycle = Cycle::new(&cuts, hurry);
         for mut cut in cuts {
             // Removals first: they free what the writes may need, after the next checkpoint.
@@ -276,13 +276,16 @@ impl Inner {
                     // Not fatal: its log is kept, new data is refused, and the next cycle tries
                     // again with what this one's checkpoint frees, or other replicas gave back.
                     tracing::warn!(store = %self.store.id(), %error, "write-back waits");
+                    if error.is_no_space() {
+                        freed |= self.write_back_discards(&cut, &cycle).await?;
+                    }
                     cut.replica.remove_later(&cut.removed);
                 }
                 Err(error) => return Err(error),
             }
         }
         let cuts = done;
-        self.checkpoint(&cuts).await?;
+        self.checkpoint(&cuts, freed).await?;
         for cut in &cuts {
             cut.replica.checkpointed(cut.state.clone());
         }
@@ -305,6 +308,16 @@ impl Inner {
             done?;
         }
         Ok(())
+    }
+
+    /// Writes back what takes no room, where there is none for the rest; whether that was anything.
+    async fn write_back_discards(&self, cut: &Cut, cycle: &Cycle) -> Result<bool, GroupError> {
+        let is_zero = |dirty: &&DirtyBlock| dirty.slot.what == OverlayWhat::Zero;
+        let discards: Vec<DirtyBlock> = cut.dirty.iter().filter(is_zero).copied().collect();
+        for dirty in bursts(&discards) {
+            self.write_back_burst(&cut.replica, dirty, cycle).await?;
+        }
+        Ok(!discards.is_empty())
     }
 
     async fn write_back_burst(
@@ -355,12 +368,15 @@ impl Inner {
         Ok(())
     }
 
-    async fn checkpoint(&self, cuts: &[Cut]) -> Result<(), GroupError> {
-        let Some(first) = cuts.first() else {
+    /// Makes what was written back durable, and the room of what was discarded free.
+    async fn checkpoint(&self, cuts: &[Cut], has_freed: bool) -> Result<(), GroupError> {
+        if cuts.is_empty() && !has_freed {
             return Ok(());
-        };
+        }
         let groups = cuts.iter().map(Cut::saved);
-        let copyset = first.replica.copyset;
+        let copyset = cuts
+            .first()
+            .map_or_else(CopysetId::default, |cut| cut.replica.copyset);
         let saved = self.store.checkpoint(groups.collect()).await;
         saved.map_err(|source| GroupError::Store { copyset, source })?;
         let mut metrics = self.metrics.get();

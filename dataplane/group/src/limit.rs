@@ -52,8 +52,16 @@ pub const FULL_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub const FULL_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A follower's word for its room counts for so many times the longest election timeout.
 pub const ROOM_WORD_TERMS: u32 = 3;
+/// Entries that no majority has room for are taken into the log by a follower that has refused them so
+/// long ago: less than the shortest pause before it is asked again.
+pub const OVERDRAFT_AFTER: Duration = Duration::from_millis(500);
+/// As long as all that is in the log is no more than one part in so many of it.
+pub const OVERDRAFT_LOG_SHARE: u64 = 4;
+/// Writes to new extents that a group's growth remembers, 16 bytes each: a follower that lacks more is
+/// not counted on.
+pub const GROWTH_STEPS_MAX: usize = 1024;
 /// Extents that a follower must have room for, for a full leader to hand over to it.
-pub const HAND_OVER_ROOM_MIN: u32 = 16;
+pub const HAND_OVER_ROOM_MIN: u64 = 16;
 /// A full leader tries to hand over at most this often.
 pub const HAND_OVER_GAP: Duration = Duration::from_secs(5);
 /// A full store's keeper runs at most this often to make room.
@@ -161,6 +169,7 @@ const _: () = assert!(
 );
 const _: () = assert!(MAP_PAGES_RESERVE.is_multiple_of(RESERVE_LAST_SHARE));
 const _: () = assert!(FULL_PAUSE_MAX.as_secs() < COPY_KEPT.as_secs());
+const _: () = assert!(OVERDRAFT_AFTER.as_millis() < FULL_PAUSE_MIN.as_millis());
 const _: () = assert!(4 + 36 * BEATS_MAX <= FRAME_META_MAX);
 const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(COPY_PIECE_BLOCKS));
 const _: () = assert!(

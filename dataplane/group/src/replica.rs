@@ -7,16 +7,19 @@
 //! *On failure*: see [`GroupError`].
 
 use crate::acks::Acks;
+use crate::append::payload_len;
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::command::{CommandHead, CommandKind};
 use crate::decline::Damage;
 use crate::digest::Digests;
 use crate::error::GroupError;
 use crate::followers::Followers;
+use crate::growth::Growth;
 use crate::keeper::KeeperLink;
-use crate::limit::LOG_MARGIN_MAX;
+use crate::limit::{LOG_MARGIN_MAX, OVERDRAFT_LOG_SHARE};
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
+use crate::overdraft::Overdraft;
 use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
 use crate::room::{Claim, Promises, Room};
@@ -61,6 +64,8 @@ pub(crate) struct Replica {
     pub(crate) acks: Rc<Acks>,
     pub(crate) followers: Followers,
     pub(crate) space: Space,
+    growth: Growth,
+    overdraft: Overdraft,
     pub(crate) damage: Damage,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
@@ -177,6 +182,8 @@ impl Replica {
             state.membership = checkpoint.membership.clone();
             state.sessions = checkpoint.sessions.clone();
         }
+        let growth = Growth::default();
+        growth.begin(state.applied.map_or(0, |id| id.index));
         Ok(Rc::new(Self {
             copyset,
             id,
@@ -189,6 +196,8 @@ impl Replica {
             acks: Rc::default(),
             followers: Followers::default(),
             space: Space::default(),
+            growth,
+            overdraft: Overdraft::default(),
             damage: Damage::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
@@ -333,13 +342,38 @@ impl Replica {
         self.promises.room().share(&self.store)
     }
 
-    /// Room for entries that a leader sends, each with its index; `None` if they do not fit. Those
-    /// that are here already count already.
-    pub(crate) fn claim_entries(&self, entries: &[RaftEntry]) -> Option<Vec<(u64, Claim)>> {
+    /// Room for entries that a leader sends, who has committed everything up to `committed`; each with
+    /// its index. `None` if they do not fit, and may wait. Those that are here already count already.
+    pub(crate) fn claim_entries(
+        &self,
+        entries: &[RaftEntry],
+        committed: u64,
+    ) -> Option<Vec<(u64, Claim)>> {
         let news = entries.iter().filter_map(|entry| self.claim_entry(entry));
         let claims: Vec<(u64, Claim)> = news.collect();
-        let fits = claims.is_empty() || self.promises.room().takes(&self.store);
-        fits.then_some(claims)
+        let last = claims.last().map_or(0, |(index, _)| *index);
+        if claims.is_empty() {
+            return Some(claims);
+        }
+        if self.promises.room().takes(&self.store) {
+            self.overdraft.end();
+            return Some(claims);
+        }
+        (self.overdraft.may(last, committed) && self.overdraws(entries)).then_some(claims)
+    }
+
+    /// Whether the log has the room for entries whose data the store has no room for.
+    fn overdraws(&self, entries: &[RaftEntry]) -> bool {
+        let costs = entries
+            .iter()
+            .map(|entry| Log::entry_cost(payload_len(entry)).get());
+        let usage = self.store_log.usage();
+        let used = usage.used.get() + costs.sum::<u64>();
+        let fits = used <= usage.capacity.get() / OVERDRAFT_LOG_SHARE;
+        tracing::warn!(copyset = %self.copyset, fits, log_used = %usage.used,
+            "the store has no room for entries that no majority has room for: \
+             they wait in the log; remove data or add devices");
+        fits
     }
 
     fn claim_entry(&self, entry: &RaftEntry) -> Option<(u64, Claim)> {
@@ -404,9 +438,16 @@ impl Replica {
     /// Entry `index`, a write, has been applied: what it will take of the store is promised, unless
     /// it has taken it already.
     pub(crate) fn promise(&self, index: u64, key: ChunkKey, first: usize, count: usize) {
-        if self.log.placed(LogIndex::new(index)).is_none() {
-            self.promises.promise(&self.store, key, first, count);
-        }
+        let begun = match self.log.placed(LogIndex::new(index)) {
+            None => self.promises.promise(&self.store, key, first, count),
+            Some(_) => Promises::lacks(&self.store, key, first, count).extents,
+        };
+        self.growth.note(index, begun);
+    }
+
+    /// Extents that a follower lacks of what is applied here and took some, as far as it is known.
+    pub(crate) fn lacked_by(&self, follower: u64) -> Option<u64> {
+        self.growth.behind(self.followers.matched(follower)?)
     }
 
     /// Blocks were written back.
@@ -556,7 +597,9 @@ impl Replica {
             }
             state.removed.clear();
         }
-        self.let_through(meta.last_log_id.map_or(0, |id| id.index));
+        let last = meta.last_log_id.map_or(0, |id| id.index);
+        self.let_through(last);
+        self.growth.begin(last);
         self.settle_promises();
         // What other replicas were sent does not lead up to these contents.
         self.copies.forget_all();

@@ -288,14 +288,7 @@ impl Promises {
 
     /// Counts what a write of `count` blocks from `first` would take, until the claim is dropped.
     pub(crate) fn claim(&self, store: &Store, key: ChunkKey, first: usize, count: usize) -> Claim {
-        let (mut amount, mut newest_page) = (Amount::default(), None);
-        for block in extents(first, count) {
-            let lacks = store.lacks(key, block);
-            amount.extents += usize::from(lacks.extent.is_some());
-            let is_new = lacks.map_page.is_some() && lacks.map_page != newest_page;
-            amount.map_pages += usize::from(is_new);
-            newest_page = lacks.map_page;
-        }
+        let amount = Self::lacks(store, key, first, count);
         let (room, claimed) = (self.room(), Rc::clone(&self.claimed));
         room.add(amount);
         claimed.set(claimed.get().plus(amount));
@@ -304,6 +297,19 @@ impl Promises {
             claimed,
             amount,
         }
+    }
+
+    /// What a write of `count` blocks from `first` would take of a store, whatever is promised.
+    pub(crate) fn lacks(store: &Store, key: ChunkKey, first: usize, count: usize) -> Amount {
+        let (mut amount, mut newest_page) = (Amount::default(), None);
+        for block in extents(first, count) {
+            let lacks = store.lacks(key, block);
+            amount.extents += usize::from(lacks.extent.is_some());
+            let is_new = lacks.map_page.is_some() && lacks.map_page != newest_page;
+            amount.map_pages += usize::from(is_new);
+            newest_page = lacks.map_page;
+        }
+        amount
     }
 
     /// What is claimed for requests and entries under way.
@@ -321,9 +327,17 @@ impl Promises {
         self.places.borrow().extents.len()
     }
 
-    /// A write has been applied.
-    pub(crate) fn promise(&self, store: &Store, key: ChunkKey, first: usize, count: usize) {
+    /// A write has been applied. How many extents more are promised.
+    pub(crate) fn promise(
+        &self,
+        store: &Store,
+        key: ChunkKey,
+        first: usize,
+        count: usize,
+    ) -> usize {
+        let before = self.extents();
         self.change(|places| places.note_all(store, key, first, count));
+        self.extents() - before
     }
 
     /// Blocks were written back: what the store allocated for them is promised no longer.

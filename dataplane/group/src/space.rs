@@ -3,8 +3,10 @@
 //! *Place*: followers say it with every answer to an append stream; requests, streams and copies ask.
 //! *Owner*: the replica; single-threaded.
 //! *Invariants*: new data is proposed only while a majority of the voters have room for it and for all
-//! that this group has under way, as far as they have said; what was refused is not in the log, so it
-//! cannot stand in the way of a discard. A follower that has no room gets nothing but heartbeats, so
+//! that this group has under way or that they lack, as far as they have said; what was refused is not in
+//! the log, so it cannot stand in the way of a discard. One that has just refused what it was sent
+//! has room for nothing, whatever it says: others use what is left there. What is let in on a
+//! word that was too old is taken all the same in the end (`overdraft`). A follower that has no room gets nothing but heartbeats, so
 //! the log is purged without it; its word, or a pause, brings it back, by log or by copy.
 //! *On failure*: words get old. Where nobody says that it is full, nobody is refused: whether there is
 //! a quorum at all is not judged here.
@@ -113,28 +115,42 @@ impl Space {
         self.words.borrow().get(&follower).copied()
     }
 
-    /// Whether every follower that ever said anything had room for `need` extents: the usual case.
-    fn is_ample(&self, need: u32) -> bool {
+    /// Whether every follower that ever said anything had room for `need` extents, and for what
+    /// `lacked_by` says that it lacks: the usual case.
+    fn is_ample(&self, need: u64, lacked_by: impl Fn(u64) -> Option<u64>) -> bool {
         let words = self.words.borrow();
-        words.values().all(|word| word.room >= need)
+        let has_room = |(id, word): (&u64, &Word)| {
+            lacked_by(*id).is_some_and(|lacks| u64::from(word.room) >= need + lacks)
+        };
+        self.full.borrow().is_empty() && words.iter().all(has_room)
     }
 
-    fn count(&self, voters: &BTreeSet<u64>, asked: &Asked<'_>, need: u32) -> Count {
-        let words = self.words.borrow();
-        let said = voters.iter().filter_map(|voter| words.get(voter));
+    fn count(&self, voters: &BTreeSet<u64>, asked: &Asked<'_>, need: u64) -> Count {
         let mut count = Count::default();
-        for word in said.filter(|word| asked.is_fresh(word)) {
-            match word.room >= need {
-                true => count.roomy += 1,
-                false => count.full += 1,
+        for voter in voters {
+            match self.has_room(*voter, asked, need) {
+                Some(true) => count.roomy += 1,
+                Some(false) => count.full += 1,
+                None => {}
             }
         }
         count
     }
 
+    /// Whether a follower has room for `need` extents and all that it lacks; `None` if that is not
+    /// known.
+    fn has_room(&self, follower: u64, asked: &Asked<'_>, need: u64) -> Option<bool> {
+        if self.is_full(follower) {
+            return Some(false);
+        }
+        let word = self.word(follower).filter(|word| asked.is_fresh(word))?;
+        let lacks = (asked.lacked_by)(follower)?;
+        Some(u64::from(word.room) >= need + lacks)
+    }
+
     /// Whether a majority has room for `need` extents beside the leader, who `has_room` itself or
     /// not. Without a word of the others it is left open, unless somebody is full.
-    fn quorum_has_room(&self, asked: &Asked<'_>, has_room: bool, need: u32) -> bool {
+    fn quorum_has_room(&self, asked: &Asked<'_>, has_room: bool, need: u64) -> bool {
         let mut halves = asked.members.get_joint_config().iter();
         halves.all(|voters| {
             let mut count = self.count(voters, asked, need);
@@ -147,11 +163,11 @@ impl Space {
     }
 
     /// Voters with room for `need` extents, the roomiest first.
-    fn roomiest(&self, asked: &Asked<'_>, need: u32) -> Vec<u64> {
+    fn roomiest(&self, asked: &Asked<'_>, need: u64) -> Vec<u64> {
         let words = self.words.borrow();
-        let roomy = words.iter().filter(|(id, word)| {
+        let roomy = words.iter().filter(|(id, _)| {
             let is_voter = asked.members.voter_ids().any(|voter| voter == **id);
-            is_voter && **id != asked.me && word.room >= need && asked.is_fresh(word)
+            is_voter && **id != asked.me && self.has_room(**id, asked, need) == Some(true)
         });
         let mut roomy: Vec<(u32, u64)> = roomy.map(|(id, word)| (word.room, *id)).collect();
         roomy.sort_unstable_by(|a, b| b.cmp(a));
@@ -164,6 +180,8 @@ struct Asked<'a> {
     members: &'a RaftMembership,
     me: u64,
     word_age_max: Duration,
+    /// Extents that a follower lacks of those that applied entries have taken, if it is known.
+    lacked_by: &'a dyn Fn(u64) -> Option<u64>,
 }
 
 impl Asked<'_> {
@@ -177,8 +195,9 @@ impl Group {
     /// own store aside.
     pub(crate) fn quorum_has_room(&self) -> bool {
         let replica = self.replica();
-        let need = u32::try_from(replica.claimed_extents()).unwrap_or(u32::MAX);
-        replica.space.is_ample(need)
+        let need = replica.claimed_extents() as u64;
+        let lacked_by = |follower| replica.lacked_by(follower);
+        replica.space.is_ample(need, lacked_by)
             || self.asked(|asked| replica.space.quorum_has_room(asked, true, need))
     }
 
@@ -210,7 +229,9 @@ impl Group {
     fn asked<T>(&self, of: impl FnOnce(&Asked<'_>) -> T) -> T {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
+        let replica = self.replica();
         let asked = Asked {
+            lacked_by: &|follower| replica.lacked_by(follower),
             members: metrics.membership_config.membership(),
             me: metrics.id,
             word_age_max: self.config().election_max * ROOM_WORD_TERMS,
@@ -244,7 +265,42 @@ mod tests {
             members,
             me: 1,
             word_age_max: Duration::from_millis(100),
+            lacked_by: &|follower| (follower != 9).then_some(0),
         }
+    }
+
+    const fn lacks_none(_: u64) -> Option<u64> {
+        Some(0)
+    }
+
+    #[test]
+    fn a_follower_needs_room_for_what_it_lacks() {
+        run(async {
+            let (space, three) = (Space::default(), members(&[&[1, 2, 3]]));
+            space.note(2, 10);
+            space.note(3, 4);
+            for (lacks, least) in [(Some(0), 10), (Some(7), 3), (Some(11), 0), (None, 0)] {
+                let lacked_by = |follower| if follower == 2 { lacks } else { Some(0) };
+                let asked = Asked {
+                    lacked_by: &lacked_by,
+                    ..asked(&three)
+                };
+                // The third has room for four.
+                let admits = |need| space.quorum_has_room(&asked, true, need);
+                let least = least.max(4);
+                assert!(admits(least) && !admits(least + 1), "{lacks:?}");
+                assert_eq!(
+                    space.is_ample(1, lacked_by),
+                    lacks.is_some_and(|it| it < 10)
+                );
+            }
+            space.note_full(COPYSET, 2);
+            assert!(
+                !space.quorum_has_room(&asked(&three), true, 5),
+                "it refuses"
+            );
+            assert!(!space.is_ample(1, lacks_none));
+        });
     }
 
     #[test]
@@ -252,10 +308,13 @@ mod tests {
         run(async {
             let (space, three) = (Space::default(), members(&[&[1, 2, 3]]));
             let admits = |need| space.quorum_has_room(&asked(&three), true, need);
-            assert!(space.is_ample(9) && admits(9), "nobody has said anything");
+            assert!(
+                space.is_ample(9, lacks_none) && admits(9),
+                "nobody has said anything"
+            );
             space.note(2, 10);
             space.note(3, 4);
-            assert!(space.is_ample(4) && !space.is_ample(5));
+            assert!(space.is_ample(4, lacks_none) && !space.is_ample(5, lacks_none));
             assert!(admits(10), "with the leader two have room");
             assert!(!admits(11));
             assert!(

@@ -5,6 +5,7 @@
 
 use crate::alone;
 use crate::common::{COPYSET, Cluster, Disk, Node, pause, run, until};
+use futures_util::future::{join, join_all};
 use ogee_device::Survivors;
 use ogee_group::CommandKind;
 use ogee_proto::id::{ChunkIndex, ChunkKey, CopysetId, LogIndex, VolumeId};
@@ -23,6 +24,8 @@ const EXTENTS: u32 = 8;
 const PIECE: usize = 256;
 /// Far longer than any write waits for anything but a dead quorum.
 const PROMPT: Duration = Duration::from_secs(2);
+/// Longer than entries wait that no majority has room for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const fn other_key(chunk: u32) -> ChunkKey {
     ChunkKey {
@@ -31,22 +34,21 @@ const fn other_key(chunk: u32) -> ChunkKey {
     }
 }
 
-/// Extents that are neither taken nor reserved.
-fn room(node: &Node) -> u64 {
-    let usage = node.store.usage();
-    let extents = usage.free.get() / EXTENT_SIZE as u64;
-    extents.saturating_sub(reserve(node))
-}
-
 fn reserve(node: &Node) -> u64 {
     node.store.capacity().get() / 16 / EXTENT_SIZE as u64
 }
 
 /// Fills a store with another group's data until so many extents beside the reserve are left.
 async fn fill(node: &Node, left: u64) {
-    let mut at = 0;
-    while room(node) > left {
-        let extents = (room(node) - left).min((PIECE / BLOCKS_PER_EXTENT) as u64);
+    take(node, 0, reserve(node) + left).await;
+}
+
+/// The same, until so many are left of all, from the other group's chunk `chunk` on.
+async fn take(node: &Node, chunk: usize, left: u64) {
+    let free = || node.store.usage().free.get() / EXTENT_SIZE as u64;
+    let mut at = chunk * BLOCKS_PER_CHUNK;
+    while free() > left {
+        let extents = (free() - left).min((PIECE / BLOCKS_PER_EXTENT) as u64);
         let blocks = usize::try_from(extents).expect("few") * BLOCKS_PER_EXTENT;
         let chunk = u32::try_from(at / BLOCKS_PER_CHUNK).expect("few");
         let first = at % BLOCKS_PER_CHUNK;
@@ -248,6 +250,68 @@ fn two_full_followers_refuse_new_data_and_nothing_else() {
             assert!(next < first + 2000, "room for {taken} of 20 discarded");
         }
         write_until_full(&cluster, &disk, next).await;
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        disk.check().await;
+        cluster.end().await;
+    });
+}
+
+/// Others take the room, the reserve with it, between a follower's word and the entries that were let in
+/// on it. What would make room comes behind them in the log.
+#[test]
+fn what_was_let_in_on_an_old_word_does_not_stand_in_the_way_of_discards() {
+    let _turn = alone();
+    run(async {
+        let (cluster, disk, leader, _) = start().await;
+        let followers = cluster.followers().await;
+        for follower in &followers {
+            fill(follower, 40).await;
+        }
+        // They say so.
+        write_all(&cluster, &disk, 0..1).await;
+        followers.iter().for_each(|follower| follower.deafen());
+        for follower in &followers {
+            take(follower, 64, 1).await;
+        }
+        followers.iter().for_each(|follower| follower.reconnect());
+        let mut writes = Vec::new();
+        for extent in 4..10 {
+            let ((chunk, first), tag) = (place(extent), u64::from(extent) + 1);
+            writes.push(disk.next_write(chunk, first, 1, tag));
+            disk.expect(chunk, first, vec![tag]);
+        }
+        let before = leader.group.report().last_log;
+        let written = join_all(writes.iter().map(|write| cluster.mutate(write)));
+        let both = join(written, discard_all(&disk, 0..4));
+        let (written, ()) = ogee_runtime::timeout(PATIENCE, both)
+            .await
+            .expect("both end");
+        assert!(
+            leader.group.report().last_log > before + 6,
+            "they were let in: {written:?}"
+        );
+        assert!(
+            written.iter().all(|status| *status == Status::Ok),
+            "{written:?}"
+        );
+        // There is one extent for the six: the rest waits in the log, and what is discarded makes room.
+        for follower in &followers {
+            until(|| follower.keeper.is_full()).await;
+            assert!(follower.keeper.failure().is_none());
+        }
+        assert_eq!(write(&cluster, &disk, 20).await, Status::NoSpace);
+        disk.check().await;
+        discard_all(&disk, 4..8).await;
+        for follower in &followers {
+            keeps_house(follower).await;
+            clear(follower).await;
+        }
+        cluster.settle().await;
+        while write(&cluster, &disk, 20).await == Status::NoSpace {
+            pause().await;
+        }
+        write_all(&cluster, &disk, 21..30).await;
         cluster.settle().await;
         cluster.agreed_digest().await;
         disk.check().await;
