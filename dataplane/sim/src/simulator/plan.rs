@@ -106,7 +106,9 @@ impl Plan {
             },
             copy_rate: dice
                 .once_in(3)
-                .then(|| ByteLen::new((400 << 10) + dice.below(3 << 20))),
+                .then(|| ByteLen::new((400 << 10) + dice.below(3 << 20)))
+                // Who fills a store goes on to the end, and may write faster than that.
+                .filter(|_| !fills),
             redirect: !dice.once_in(4),
         };
         let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
