@@ -11,6 +11,7 @@ mod args;
 mod commands;
 mod dev;
 mod error;
+mod memory;
 mod output;
 mod settings;
 
@@ -21,12 +22,8 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Payloads of up to 1 MiB come and go at high rates on several threads; the system's allocator keeps
-/// a multiple of them.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    memory::keep_freed();
     let cli = Cli::parse();
     start_logging();
     match run(cli) {
