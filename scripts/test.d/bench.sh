@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `ogee bench` runs every load and reports with fio's keys. No bars: figures are compared in perf/.
+# `ogee bench` runs every load and reports with fio's keys. No bars but instruction counts: figures are
+# compared in perf/.
 set -euo pipefail
 # shellcheck source=scripts/lib/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
@@ -32,7 +33,20 @@ test_bench() {
     copysets_agree
 }
 
+# Instructions per step of the data path, which do not depend on what else the machine does.
+test_cost() {
+    local code=0
+    "$REPO/scripts/cost" >"$TEST_DIR/cost" 2>&1 || code=$?
+    sed 's/^/   /' "$TEST_DIR/cost"
+    case $code in
+    0) ;;
+    77) give_skip "$(tail -n 1 "$TEST_DIR/cost")" ;;
+    *) give_up "a step of the data path costs more than it did: $(grep -E 'too much|FAILED' "$TEST_DIR/cost" | head -n 3)" ;;
+    esac
+}
+
 need_packages jq
 build_release
 begin_group bench
 run_test bench 90 test_bench
+run_test cost 500 test_cost
