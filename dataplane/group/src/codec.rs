@@ -367,6 +367,7 @@ pub(crate) fn get_vote_request(meta: &[u8]) -> Result<(VoteRequest<TypeConfig>, 
         last_log_id: get_log_id(&mut from)?,
         leadership_transfer,
     };
+    from.finish("vote request")?;
     Ok((request, pre_vote))
 }
 
@@ -382,6 +383,7 @@ pub(crate) fn get_transfer(meta: &[u8]) -> Result<TransferLeaderRequest<TypeConf
     let leader = get_vote(&mut from)?;
     let last = get_log_id(&mut from)?;
     let to = from.u64("transfer target")?;
+    from.finish("transfer")?;
     Ok(TransferLeaderRequest::new(leader, to, last))
 }
 
@@ -395,9 +397,7 @@ pub(crate) fn get_vote_response(meta: &[u8]) -> Result<VoteResponse<TypeConfig>,
     let mut from = Reader::new(meta);
     let vote = get_vote(&mut from)?;
     let last_log_id = get_log_id(&mut from)?;
-    Ok(VoteResponse::new(
-        vote,
-        last_log_id,
-        from.u8("vote granted")? != 0,
-    ))
+    let is_granted = from.u8("vote granted")? != 0;
+    from.finish("vote response")?;
+    Ok(VoteResponse::new(vote, last_log_id, is_granted))
 }

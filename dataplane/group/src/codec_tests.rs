@@ -290,6 +290,8 @@ proptest! {
         let mut out = Vec::new();
         put_vote_request(&mut out, &request, pre_vote);
         prop_assert_eq!(get_vote_request(&out), Ok((request, pre_vote)));
+        out.push(0);
+        prop_assert!(get_vote_request(&out).is_err(), "there is more");
 
         let transfer = TransferLeaderRequest::<TypeConfig>::new(vote, target, last);
         out.clear();

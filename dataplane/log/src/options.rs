@@ -46,6 +46,15 @@ impl LogOptions {
             pressure_percent: PRESSURE_PERCENT_DEFAULT,
         }
     }
+
+    /// Whether a log can be made in a region of this length.
+    ///
+    /// # Errors
+    /// `Bounds`, with what is allowed.
+    pub fn check_len(&self, len: ByteLen) -> Result<(), LogError> {
+        let start = ByteOffset::ZERO;
+        Geometry::new(LogRegion { start, len }, self.segment_len).map(drop)
+    }
 }
 
 /// Region and segment length, checked, with what follows from them.

@@ -104,7 +104,11 @@ impl Network {
             track,
             vote,
         };
-        tracing::info!(copyset = %replica.copyset, target = %self.target, upto = %snapshot.meta,
+        // Where nobody takes it, there are several a second.
+        if attempt.number == 1 {
+            tracing::info!(copyset = %replica.copyset, target = %self.target, "sending a copy");
+        }
+        tracing::debug!(copyset = %replica.copyset, target = %self.target, upto = %snapshot.meta,
             attempt = attempt.number, is_last = last.is_some(), "sending a snapshot");
         let Some(until) = attempt.contents(&snapshot, last.is_some()).await? else {
             // Everything behind the snapshot is there by log: openraft goes on by log.

@@ -80,6 +80,12 @@ async fn open_or_format(
 
 async fn format(device: &Device, config: &StoreConfig, cluster: Uuid) -> Result<(), ShardError> {
     let store = StoreId::new(fresh_uuid());
+    // Before anything is written: with another length the device can be made after all.
+    let fits = log_options(store, config.log_len).check_len(config.log_len);
+    fits.map_err(|source| ShardError::Log {
+        path: config.path.clone(),
+        source,
+    })?;
     tracing::info!(device = device.name(), %store, "formatting");
     let params = StoreParams {
         store,
@@ -114,19 +120,23 @@ fn check_cluster(path: &Path, store: &Store, ours: Option<Uuid>) -> Result<(), S
     }
 }
 
-async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Result<Log, ShardError> {
-    let (start, len) = store.log_region();
+fn log_options(store: StoreId, len: ByteLen) -> LogOptions {
     let cache_len = ByteLen::new((len.get() / 2).min(LOG_CACHE_BYTES_MAX));
     // Little, so that simulated logs are read, too.
     #[cfg(ogee_sim)]
     let cache_len = ByteLen::new(cache_len.get().min(192 << 10));
-    let options = LogOptions {
+    LogOptions {
         cache_len,
         // Short segments, so that simulated logs are small and go round often.
         #[cfg(ogee_sim)]
         segment_len: ByteLen::new(1 << 20),
-        ..LogOptions::new(store.id())
-    };
+        ..LogOptions::new(store)
+    }
+}
+
+async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Result<Log, ShardError> {
+    let (start, len) = store.log_region();
+    let options = log_options(store.id(), len);
     let region = LogRegion { start, len };
     let failed = |source| ShardError::Log {
         path: config.path.clone(),
@@ -146,5 +156,30 @@ async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Resul
             Log::open(device, region, options).await.map_err(failed)
         }
         opened => opened.map_err(failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_too_small_is_refused_before_the_device_is_written_to() {
+        ogee_runtime::executor::block_on(async {
+            let folder = tempfile::tempdir().expect("there is room");
+            let config = |log_len: u64| StoreConfig {
+                path: folder.path().join("store"),
+                create: Some(ByteLen::new(256 << 20)),
+                log_len: ByteLen::new(log_len),
+                shard: 0,
+            };
+            let cluster = Some(Uuid::from_bytes([1; 16]));
+            let refused = OpenStore::open(&config(8 << 20), cluster).await.err();
+            let said = refused.expect("8 MiB are no log").to_string();
+            assert!(said.contains("region length of"), "{said}");
+            assert!(said.contains("store"), "{said}");
+            let opened = OpenStore::open(&config(64 << 20), cluster).await;
+            assert!(opened.is_ok(), "another length will do: {:?}", opened.err());
+        });
     }
 }
