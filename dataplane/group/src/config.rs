@@ -13,7 +13,8 @@ pub struct GroupConfig {
     pub election_min: Duration,
     /// See `election_min`.
     pub election_max: Duration,
-    /// An `AppendEntries` that only carries a commit index waits this long for company.
+    /// An `AppendEntries` that only carries a commit index waits this long for company: longer than
+    /// a lone client takes between two writes to one group.
     pub commit_hold: Duration,
     /// Whether leaders serve reads without asking a majority while their lease lasts. Off where a
     /// host can be stopped without its clock (a paused virtual machine).
@@ -33,7 +34,7 @@ impl Default for GroupConfig {
             heartbeat: Duration::from_millis(150),
             election_min: Duration::from_millis(500),
             election_max: Duration::from_millis(1000),
-            commit_hold: Duration::from_millis(3),
+            commit_hold: Duration::from_millis(25),
             lease_reads: true,
             quiet_after: Duration::from_secs(5),
             copy_rate: None,
