@@ -179,6 +179,9 @@ impl SnapshotRecord {
     }
 
     pub(super) fn into_parts(self) -> Result<(SnapshotMeta, State), LedgerError> {
+        if let Some(what) = self.state.contradiction() {
+            return Err(LedgerError::State { what });
+        }
         let membership_id = self.membership_id.map(LogId::from);
         let meta = SnapshotMeta {
             last_log_id: self.last.map(LogId::from),

@@ -40,6 +40,8 @@ mod election;
 mod entries;
 mod error;
 mod followers;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod group;
 mod keeper;
 mod lease;

@@ -60,6 +60,8 @@
 //! next attempt, on a newer checkpoint, sends only what has changed since.
 
 mod budget;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod receive;
 mod send;
 mod track;
