@@ -49,3 +49,12 @@ wait_for() {
         sleep 0.1
     done
 }
+
+# The children of a process and theirs.
+descendants() {
+    local child
+    for child in $(ps -o pid= --ppid "$1"); do
+        echo "$child"
+        descendants "$child"
+    done
+}

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const READY: Duration = Duration::from_secs(120);
 /// Bound on a graceful end.
 const GRACE: Duration = Duration::from_secs(20);
+/// Bound on a killed process's threads ending: one may wait for its disk.
+const DYING: Duration = Duration::from_secs(30);
 /// How often things are looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -39,6 +41,7 @@ pub(super) fn spawn(layout: &Layout, name: &str) -> Result<Option<Child>, CliErr
     if running(layout, name).is_some() {
         return Ok(None);
     }
+    await_death(layout, name)?;
     // A leftover of a process that was killed would count as ready.
     let _ = std::fs::remove_file(layout.ready(name));
     let failed = |error: std::io::Error| {
@@ -107,10 +110,51 @@ fn not_ready(what: &str, log: &Path) -> CliError {
     )
 }
 
+/// Waits until a process that was killed holds nothing any more. What it has open, its ports and its
+/// devices' locks too, goes with the last of its threads, some time after its memory and command line.
+fn await_death(layout: &Layout, name: &str) -> Result<(), CliError> {
+    let Some(pid) = recorded_pid(layout, name) else {
+        return Ok(());
+    };
+    let deadline = Instant::now() + DYING;
+    while is_dying(pid) {
+        if Instant::now() > deadline {
+            let what = format!("{name} was killed, but has not ended in {DYING:?} (pid {pid})");
+            let cause =
+                "one of its threads waits in the kernel, as for a disk that does not answer";
+            let remedy = "look at /proc/PID/task/*/stack, and start it again when it is gone";
+            return Err(CliError::new("OGEE-3305", &what, cause, remedy));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Has lost its memory, but not yet its last thread. A zombie that nobody reaps holds nothing.
+fn is_dying(pid: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return false;
+    };
+    let field = |name: &str| {
+        let mut lines = status.lines();
+        lines.find_map(|line| line.strip_prefix(name).map(str::trim))
+    };
+    // One that has memory is another process; so is a kernel thread, which never had any.
+    if field("VmSize:").is_some() || field("PPid:") == Some("2") {
+        return false;
+    }
+    let is_zombie = field("State:").is_some_and(|state| state.starts_with('Z'));
+    !(is_zombie && field("Threads:") == Some("1"))
+}
+
+fn recorded_pid(layout: &Layout, name: &str) -> Option<i32> {
+    let text = std::fs::read_to_string(layout.pid(name)).ok()?;
+    text.trim().parse().ok()
+}
+
 /// The pid of a process, if it runs and is this cluster's.
 pub(super) fn running(layout: &Layout, name: &str) -> Option<Pid> {
-    let text = std::fs::read_to_string(layout.pid(name)).ok()?;
-    let pid: i32 = text.trim().parse().ok()?;
+    let pid = recorded_pid(layout, name)?;
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let conf = layout.conf(name);
     let ours = command
@@ -157,5 +201,55 @@ fn signal(name: &str, pid: Pid, signal: Signal) -> Result<(), CliError> {
             let remedy = "run ogee dev down as the user who ran ogee dev up";
             Err(CliError::io(&doing, &std::io::Error::from(error), remedy))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its first thread is a zombie while another one still holds the port.
+    const LEAVES_A_THREAD: &str = "
+import ctypes, socket, threading, time
+held = socket.socket()
+held.bind(('127.0.0.1', 0))
+print(held.getsockname()[1], flush=True)
+threading.Thread(target=time.sleep, args=(1,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+";
+
+    #[test]
+    fn a_process_is_dying_until_its_last_thread_is_gone() {
+        let python = Command::new("python3")
+            .args(["-c", LEAVES_A_THREAD])
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = python.expect("python3 runs");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        let mut port = String::new();
+        let mut output = std::io::BufReader::new(child.stdout.take().expect("it is piped"));
+        std::io::BufRead::read_line(&mut output, &mut port).expect("a line");
+        let address = format!("127.0.0.1:{}", port.trim());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut was_dying = false;
+        while is_dying(pid) || !was_dying {
+            assert!(
+                Instant::now() < deadline,
+                "{}",
+                std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap()
+            );
+            was_dying |= is_dying(pid);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Nobody has reaped it, and what it held is free.
+        std::net::TcpListener::bind(address).expect("the port is free");
+        assert!(!is_dying(pid));
+        child.wait().expect("it is ours");
+    }
+
+    #[test]
+    fn what_runs_or_never_was_is_not_dying() {
+        assert!(!is_dying(i32::try_from(std::process::id()).unwrap()));
+        assert!(!is_dying(1 << 30));
     }
 }
