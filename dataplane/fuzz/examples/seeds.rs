@@ -80,7 +80,7 @@ fn golden_headers() {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let header = from_hex(&lines.collect::<String>());
         // As it is, in pieces.
-        put("frames", name, &[&[1], &[40; 8], &header[..]].concat());
+        put("frames", name, &[&[1][..], &[40; 8], &header].concat());
     }
 }
 
@@ -90,7 +90,7 @@ fn message(name: &str, kind: u8, payload: &[u8], meta: &[u8]) {
     put(
         "group_messages",
         name,
-        &[&[kind], &len[..], payload, meta].concat(),
+        &[&[kind][..], &len, payload, meta].concat(),
     );
 }
 
@@ -113,13 +113,13 @@ fn golden_messages() {
                 message(&file, 1, &[], meta);
             }
             "vote request" | "vote response" | "transfer" => message(&file, 2, &[], meta),
-            "command head" => message(&file, 4, &[], &[&[1], &meta[..]].concat()),
+            "command head" => message(&file, 4, &[], &[&[1][..], meta].concat()),
             "checkpoint" => {
                 message(&file, 5, &[], meta);
                 // Behind its header a membership with its log id, and then without.
                 message("stored-membership", 3, &[], &meta[16..]);
                 message("membership", 3, &[], &meta[33..]);
-                message("membership-head", 4, &[], &[&[2], &meta[33..]].concat());
+                message("membership-head", 4, &[], &[&[2][..], &meta[33..]].concat());
             }
             "beats" | "beats refused" => message(&file, 7, &[], meta),
             _ => message(&file, 8, &[], meta),
@@ -196,7 +196,7 @@ fn store_pages() {
         put(
             "store_pages",
             "superblock",
-            &[&[0], &page(0).await[..]].concat(),
+            &[&[0][..], &page(0).await].concat(),
         );
         let (start, len) = store.log_region();
         let start = start.get() + len.get();
@@ -213,9 +213,9 @@ fn store_pages() {
             put(
                 "store_pages",
                 &format!("kind-{kind}"),
-                &[&[kind], &page[..]].concat(),
+                &[&[kind][..], &page].concat(),
             );
-            put("store_pages", "header", &[&[5], &page[..64]].concat());
+            put("store_pages", "header", &[&[5][..], &page[..64]].concat());
         }
     });
 }
@@ -230,7 +230,7 @@ fn nbd() {
     };
     let option = |code: u8, data: &[u8]| {
         let len = u32::try_from(data.len()).expect("short").to_be_bytes();
-        [b"IHAVEOPT", &[0, 0, 0, code], &len, data].concat()
+        [&b"IHAVEOPT"[..], &[0, 0, 0, code], &len, data].concat()
     };
     let all: Vec<u8> = (0..8).flat_map(|kind| request(kind, 16, 0)).collect();
     let write = [
@@ -241,14 +241,14 @@ fn nbd() {
     ]
     .concat();
     // Two bytes choose kind and seed: after a whole negotiation, and before one.
-    put("nbd", "requests", &[&[14, 1], &all[..]].concat());
-    put("nbd", "write", &[&[14, 2], &write[..]].concat());
+    put("nbd", "requests", &[&[14, 1][..], &all].concat());
+    put("nbd", "write", &[&[14, 2][..], &write].concat());
     let options: Vec<u8> = (1..11).flat_map(|code| option(code, &[0; 6])).collect();
-    put("nbd", "options", &[&[2, 3], &options[..]].concat());
+    put("nbd", "options", &[&[2, 3][..], &options].concat());
     put(
         "nbd",
         "export-name",
-        &[&[2, 4], &option(1, b"disk")[..], &write].concat(),
+        &[&[2, 4][..], &option(1, b"disk"), &write].concat(),
     );
     put("nbd", "greeting", &[0, 5, 0, 0, 0, 3]);
 }
@@ -260,7 +260,7 @@ fn mds_records() {
         put(
             "mds_records",
             &format!("{kind}-{number:02}"),
-            &[&[kind], text.as_bytes()].concat(),
+            &[&[kind][..], text.as_bytes()].concat(),
         );
     };
     let (id, vote) = (

@@ -331,7 +331,8 @@ impl World {
         let allowed: Vec<Range<usize>> = self.histories.iter().map(allowed).collect();
         let (old, mut new) = (image(&old).await, image(&new).await);
         tear(script, &old, &mut new);
-        let (device, mut said) = (device_of(&new).await, None);
+        let device = device_of(&new).await;
+        let mut said: Option<Vec<GroupState>> = None;
         for _ in 0..2 {
             let log = open(&device).await.expect("a power cut is no damage");
             for (id, allowed) in allowed.iter().enumerate() {
@@ -391,17 +392,15 @@ impl World {
         let batches = pages_with(&image, &BATCH_MAGIC);
         let heads = pages_with(&image, &SEGMENT_MAGIC);
         for _ in 0..1 + script.below(6) {
-            match script.below(3) {
-                0 if !heads.is_empty() => {
-                    forge_segment(script, &mut image, heads[script_place(script, &heads)]);
-                }
-                1 if !batches.is_empty() => {
-                    forge_record(script, &mut image, batches[script_place(script, &batches)]);
-                }
-                _ if !batches.is_empty() => {
-                    forge_batch(script, &mut image, batches[script_place(script, &batches)]);
-                }
-                _ => {}
+            let what = script.below(3);
+            let places = if what == 0 { &heads } else { &batches };
+            let Some(page) = places.get(script.place(places.len())) else {
+                continue;
+            };
+            match what {
+                0 => forge_segment(script, &mut image, *page),
+                1 => forge_record(script, &mut image, *page),
+                _ => forge_batch(script, &mut image, *page),
             }
         }
         if let Some(log) = open_thrice(&device_of(&image).await, true).await {
@@ -611,10 +610,6 @@ fn put32(area: &mut [u8], at: usize, value: u32) {
 fn sequence(image: &[u8], page: usize) -> u64 {
     let at = page * PAGE + 48;
     u64::from_le_bytes(image[at..at + 8].try_into().expect("eight bytes"))
-}
-
-fn script_place(script: &mut Script<'_>, of: &[usize]) -> usize {
-    script.place(of.len())
 }
 
 /// Overwrites a few bytes of `area` from `from` on with what the script says.

@@ -113,7 +113,7 @@ async fn requests(disk: &MemoryDisk, how: u8, script: &mut Script<'_>) {
 }
 
 /// What follows from the answer.
-fn check(disk: &MemoryDisk, model: &mut Vec<u8>, request: &Request, answer: &Answer) {
+fn check(disk: &MemoryDisk, model: &mut [u8], request: &Request, answer: &Answer) {
     let found = disk.image(ByteOffset::ZERO, ByteLen::from_usize(SIZE));
     let range = request.range();
     if answer.errno != 0 {

@@ -130,7 +130,7 @@ impl Touched {
     fn note(&mut self, position: usize) {
         let part = (0..4).find(|part| Layout::part(*part).contains(&position));
         match part {
-            Some(0) => drop(self.superblocks.insert(position)),
+            Some(0) => self.superblocks.extend([position]),
             Some(1) => self.areas[0] = true,
             Some(2) => self.areas[1] = true,
             _ => self.data = true,
