@@ -216,7 +216,7 @@ async fn a_removed_volume_is_freed_on_every_chunkserver() {
         .into_inner();
     let refused = fault(client.remove(named("db")).await);
     assert_eq!(refused.code(), "OGEE-2004");
-    assert!(refused.cause().contains("vm2") && refused.remedy().contains("detach db --force"));
+    assert!(refused.cause().contains("vm2") && refused.remedy().contains("volume detach db"));
     let (name, force) = ("db".into(), false);
     let detach = DetachRequest {
         name,

@@ -78,8 +78,8 @@ pub enum PerfError {
         /// What stood there.
         found: Found,
     },
-    /// Requests did not end within a minute after the run was over.
-    #[error("requests are still under way {0:?} after the end of the run")]
+    /// After the run was over no request ended for a minute, though some are under way.
+    #[error("requests are still under way after the end of the run, and none has ended for {0:?}")]
     Stuck(Duration),
 }
 

@@ -48,6 +48,8 @@ struct Run<T> {
     ends_at: Option<Instant>,
     bytes_left: Cell<u64>,
     stopped: Cell<bool>,
+    /// When a request last ended.
+    last_ended: Cell<Instant>,
     generation: Cell<u64>,
     pacer: Option<Pacer>,
     memory: Option<Memory>,
@@ -134,9 +136,10 @@ async fn drive<T: Target>(
         if let Ok(outcome) = timeout(PROGRESS_PERIOD, &mut all).await {
             return outcome.map(|()| now());
         }
-        let late = run
-            .ends_at
-            .map_or(Duration::ZERO, |end| now().saturating_duration_since(end));
+        // A server that is overloaded may take long for all of them, and still be at work.
+        let late = run.ends_at.map_or(Duration::ZERO, |end| {
+            now().saturating_duration_since(end.max(run.last_ended.get()))
+        });
         if late > STRAGGLER_WAIT {
             return Err(PerfError::Stuck(late));
         }
@@ -171,6 +174,7 @@ impl<T: Target> Run<T> {
             ends_at,
             bytes_left: Cell::new(bytes_left),
             stopped: Cell::new(false),
+            last_ended: Cell::new(started),
             generation: Cell::new(0),
             pacer: workload.rate.map(|rate| Pacer::new(rate, started)),
             memory: workload.verify.then(|| Memory::new(plan.places)),
@@ -206,6 +210,7 @@ impl<T: Target> Run<T> {
     }
 
     fn record(&self, tally: &RefCell<Tally>, started: Instant) {
+        self.last_ended.set(now());
         if started >= self.counts_from {
             let took = now().saturating_duration_since(started);
             tally.borrow_mut().record(self.plan.block.get(), took);

@@ -33,7 +33,7 @@ fn assert_golden(header: &FrameHeader, hex: &str) {
 #[test]
 fn ping() {
     let header = FrameHeader::new(FrameKind::Ping, RequestId::new(1));
-    assert_golden(&header, include_str!("golden/header-v2-ping.hex"));
+    assert_golden(&header, include_str!("golden/header-v3-ping.hex"));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn write_with_every_field_set() {
         payload_len: 8192,
         body_crc: crc32c(&body),
     };
-    assert_golden(&header, include_str!("golden/header-v2-write.hex"));
+    assert_golden(&header, include_str!("golden/header-v3-write.hex"));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn reply_with_a_leader_hint() {
     request.length = 8192;
     let mut reply = FrameHeader::reply(&request, Status::NotLeader);
     reply.stream = 42;
-    assert_golden(&reply, include_str!("golden/header-v2-reply.hex"));
+    assert_golden(&reply, include_str!("golden/header-v3-reply.hex"));
 }
 
 /// The numbers on the wire are for ever: a value may be added, none may move.

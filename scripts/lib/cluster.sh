@@ -17,6 +17,7 @@ SKIPPED=77
 
 # ---- results ----------------------------------------------------------------------------------
 
+# The results hold a line each.
 pass() {
     echo "PASS $1"
     echo "$1" >>"$RESULTS/passed"
@@ -24,12 +25,12 @@ pass() {
 
 fail() {
     echo "FAIL $1: $2"
-    echo "$1: $2" >>"$RESULTS/failed"
+    echo "$1: ${2//$'\n'/; }" >>"$RESULTS/failed"
 }
 
 skip() {
     echo "SKIP $1: $2"
-    echo "$1: $2" >>"$RESULTS/skipped"
+    echo "$1: ${2//$'\n'/; }" >>"$RESULTS/skipped"
 }
 
 # ci_or_full CI FULL   the value for this run

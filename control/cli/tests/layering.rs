@@ -48,6 +48,21 @@ const LAYERS: &[(&str, &[&str])] = &[
         "dataplane/frontend",
         &["ogee-proto", "ogee-runtime", "ogee-client"],
     ),
+    (
+        "dataplane/sim",
+        &[
+            "ogee-proto",
+            "ogee-runtime",
+            "ogee-device",
+            "ogee-transport",
+            "ogee-store",
+            "ogee-log",
+            "ogee-group",
+            "ogee-shard",
+            "ogee-client",
+            "ogee-frontend",
+        ],
+    ),
     ("control", &["ogee-proto"]),
     ("perf", &["ogee-proto", "ogee-runtime", "ogee-client"]),
 ];

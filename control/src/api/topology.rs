@@ -20,7 +20,7 @@ use super::info::{Scene, count};
 use super::volumes::DEFAULT_POOL;
 use crate::health::{self, Severity};
 use crate::limit::{COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ZONE_POLL};
-use crate::liveness::{ReplicaState, StoreState, StoreUsage};
+use crate::liveness::{StoreState, StoreUsage};
 use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{
@@ -202,7 +202,7 @@ fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, Ap
     let beside = known.members().filter(|r| r.chunkserver == server);
     let serves = |r: &Replica| {
         let status = scene.liveness.replica(scene.now, server, r.id);
-        status.is_some_and(|s| matches!(s.state, ReplicaState::Ok | ReplicaState::Installing))
+        status.is_some_and(|s| s.state.serves())
     };
     match beside.into_iter().find(|r| serves(r)) {
         Some(other) => Err(ApiError::replica_there(to, copyset, other.id)),

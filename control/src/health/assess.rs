@@ -136,7 +136,7 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
     [offline, failed, full]
 }
 
-const fn replica_conditions() -> [Condition; 2] {
+const fn replica_conditions() -> [Condition; 3] {
     let damaged = Condition::new(
         "OGEE-1009",
         Severity::Warn,
@@ -149,7 +149,14 @@ const fn replica_conditions() -> [Condition; 2] {
         "copysets have a replica that is being copied or replaced",
         "wait; ogee copyset show COPYSET shows how far it is",
     );
-    [damaged, changing]
+    let outrun = Condition::new(
+        "OGEE-1012",
+        Severity::Warn,
+        "copysets have a replica that does not catch up with their writers, by copy or after it",
+        "look at the device and the network of its chunkserver (ogee copyset show COPYSET), raise \
+         raft.copy_rate, or let the writers slow down; the copy goes on and needs no restart",
+    );
+    [damaged, changing, outrun]
 }
 
 fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<Condition> {
@@ -184,7 +191,7 @@ fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<C
         "its device was replaced or wiped: ogee copyset show COPYSET, then ogee copyset replace \
          COPYSET --replica ID --to CHUNKSERVER",
     );
-    let [mut damaged, mut changing] = replica_conditions();
+    let [mut damaged, mut changing, mut outrun] = replica_conditions();
     let online = |id: ChunkserverId| liveness.is_online(now, id);
     for (id, copyset) in state.copysets() {
         let name = || id.to_string();
@@ -208,9 +215,13 @@ fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<C
         } else if copyset.change.is_some() || has_replica_in(copyset, liveness, now, &BUSY) {
             changing.add(name);
         }
+        // Beside any of those: it says why they last.
+        if has_replica_in(copyset, liveness, now, &[ReplicaState::Outrun]) {
+            outrun.add(name);
+        }
     }
     vec![
-        no_quorum, degraded, no_leader, forming, missing, damaged, changing,
+        no_quorum, degraded, no_leader, forming, missing, damaged, changing, outrun,
     ]
 }
 

@@ -65,6 +65,8 @@ pub(crate) enum ReplicaState {
     Ok,
     /// Takes part; its contents are being copied.
     Installing,
+    /// Leads, and sends a copy that gains nothing on the writers.
+    Outrun,
     /// Has stopped.
     Failed,
     /// Is there and out of its group until its log is whole again.
@@ -74,11 +76,17 @@ pub(crate) enum ReplicaState {
 }
 
 impl ReplicaState {
+    /// Whether it takes part in its group.
+    pub(crate) const fn serves(self) -> bool {
+        matches!(self, Self::Ok | Self::Installing | Self::Outrun)
+    }
+
     /// As it is written on the wire.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Installing => "installing",
+            Self::Outrun => "outrun",
             Self::Failed => "failed",
             Self::Repairing => "repairing",
             Self::Damaged => "damaged",
@@ -90,6 +98,7 @@ impl ReplicaState {
         match text {
             "ok" | "" => Self::Ok,
             "installing" => Self::Installing,
+            "outrun" => Self::Outrun,
             "repairing" => Self::Repairing,
             "damaged" => Self::Damaged,
             _ => Self::Failed,

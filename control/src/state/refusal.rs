@@ -268,7 +268,7 @@ impl Refusal {
             Self::VolumeExists { name } => format!("ogee volume show {name}, or another name"),
             Self::NoVolume { .. } => "ogee volume list".into(),
             Self::VolumeAttached { name, .. } => {
-                format!("stop its user; if that host is gone: ogee volume detach {name} --force")
+                format!("stop its user; if that host is gone: ogee volume detach {name}")
             }
             Self::Shrink { .. } => "make a smaller volume and copy the data".into(),
             Self::BadStripe { .. } => "leave the stripe options out for the default".into(),

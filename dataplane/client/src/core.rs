@@ -23,8 +23,8 @@ use ogee_proto::id::{ChunkKey, ClientId, ReplicaId, Sequence};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::channel::{Gate, watch};
-use ogee_runtime::{Payload, random_u64, sleep};
-use ogee_transport::{CallError, Frame};
+use ogee_runtime::{Payload, random_u64, seeded_bug, sleep};
+use ogee_transport::{CallError, Frame, TransportError};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -192,8 +192,16 @@ impl Core {
         let mut header = call.header;
         if let Some(sequence) = call.sequence {
             header.watermark = self.session.watermark();
+            if seeded_bug!("watermark-too-early") {
+                header.watermark = Sequence::new(header.sequence.get() - 1);
+            }
             sequence.expose();
         }
+        let is_wrong = seeded_bug!("retry-with-new-sequence") && call.sequence.is_some();
+        let fresh = is_wrong.then(|| self.session.try_begin()).flatten();
+        header.sequence = fresh
+            .as_ref()
+            .map_or(header.sequence, SequenceGuard::sequence);
         call.slot.waits_for(Waiting::Reply(target.id));
         let frame = Frame::with_payload(header, call.payload.clone());
         let caller = self.routes.caller(endpoint);
@@ -316,6 +324,10 @@ impl Ask {
 fn cause_of(error: &CallError) -> Cause {
     match error {
         CallError::Unreachable { .. } => Cause::Unreachable,
+        CallError::Disconnected {
+            cause: TransportError::PeerSilent { .. },
+            ..
+        } => Cause::Silent,
         CallError::Disconnected { .. } => Cause::Disconnected,
         CallError::Timeout { .. } => Cause::Timeout,
         CallError::TooLong { .. } => unreachable!("invariant: split bounds every part: {error}"),

@@ -31,8 +31,19 @@ pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_millis(200);
 /// First pause of a request.
 pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(1);
-/// Longest pause of a request: bounds what a healed cluster waits for us.
+/// Longest pause of a request, and between attempts to connect: bounds what a healed cluster waits
+/// for us.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Longest pause of a request at first: while an election may be all that it waits for, half a second
+/// would be a good part of the whole wait.
+pub(crate) const BACKOFF_SOON_MAX: Duration = Duration::from_millis(80);
+/// Pauses that are not longer than that: some 2 s of them.
+pub(crate) const BACKOFF_SOON: u32 = 40;
+/// How often a connection is looked at and, where it is silent, a ping is due: twice as often as
+/// the servers', so that the silence of a dead one is noticed sooner after [`SILENT_AFTER`].
+pub(crate) const PING_AFTER: Duration = Duration::from_millis(250);
+/// Silence of a peer after which its copysets are looked for elsewhere.
+pub(crate) const SILENT_AFTER: Duration = ogee_transport::SILENT_AFTER;
 /// "Busy" answers of one replica that a request takes before it looks elsewhere.
 pub(crate) const PATIENCE: u32 = 8;
 
@@ -66,5 +77,7 @@ pub(crate) const MDS_BACKOFF_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(INFLIGHT_PARTS_MAX as u64 <= SESSION_WINDOW_MAX);
 const _: () = assert!(PARTS_PER_REQUEST_MAX * REQUEST_PAYLOAD_MAX <= INFLIGHT_BYTES_MAX);
 const _: () = assert!(PROBES_MAX < INFLIGHT_PARTS_MAX);
-const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_MAX.as_nanos());
+const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_SOON_MAX.as_nanos());
+const _: () = assert!(BACKOFF_SOON_MAX.as_nanos() < BACKOFF_MAX.as_nanos());
+const _: () = assert!(PING_AFTER.as_nanos() <= ogee_transport::PING_AFTER.as_nanos());
 const _: () = assert!(BACKOFF_MAX.as_nanos() < ATTEMPT_TIMEOUT.as_nanos());

@@ -6,7 +6,7 @@
 //! is harmless and giving up early is not. Between two pauses each replica is tried at most once.
 //! *On failure*: only outcomes that no retry can change end a request.
 
-use crate::limit::{BACKOFF_MAX, BACKOFF_MIN, PATIENCE, ROUND_MAX};
+use crate::limit::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_SOON, BACKOFF_SOON_MAX, PATIENCE, ROUND_MAX};
 use ogee_proto::id::ReplicaId;
 use ogee_proto::wire::Status;
 use std::fmt;
@@ -21,6 +21,9 @@ pub(crate) enum Cause {
     Unreachable,
     /// The connection broke; the outcome is unknown.
     Disconnected,
+    /// Nothing at all came from the replica any more; the outcome is unknown. It may be stopped or
+    /// cut off, and a new connection to it would tell no sooner.
+    Silent,
     /// No answer in time; the outcome is unknown.
     Timeout,
 }
@@ -50,7 +53,9 @@ impl Cause {
         match self {
             Self::Status(Status::Ok) => Step::Done,
             Self::Status(Status::NotLeader) => Step::Redirect,
-            Self::Status(Status::NoCopyset) | Self::Unreachable | Self::Timeout => Step::Elsewhere,
+            Self::Status(Status::NoCopyset) | Self::Unreachable | Self::Silent | Self::Timeout => {
+                Step::Elsewhere
+            }
             Self::Status(Status::Retry | Status::Unknown | Status::Io) | Self::Disconnected => {
                 Step::Again
             }
@@ -66,7 +71,7 @@ impl Cause {
     pub(crate) const fn doubts_map(self) -> bool {
         matches!(
             self,
-            Self::Status(Status::NoCopyset) | Self::Unreachable | Self::Timeout
+            Self::Status(Status::NoCopyset) | Self::Unreachable | Self::Silent | Self::Timeout
         )
     }
 }
@@ -77,6 +82,7 @@ impl fmt::Display for Cause {
             Self::Status(status) => status.text(),
             Self::Unreachable => "no connection",
             Self::Disconnected => "connection lost",
+            Self::Silent => "silence",
             Self::Timeout => "no answer in time",
         })
     }
@@ -126,10 +132,16 @@ impl Retries {
     }
 }
 
-/// Between half of and the whole of `BACKOFF_MIN · 2^pauses`, at most `BACKOFF_MAX`.
+/// Between half of and the whole of `BACKOFF_MIN · 2^pauses`, at most `BACKOFF_SOON_MAX` for the first
+/// `BACKOFF_SOON` pauses and `BACKOFF_MAX` after them.
 fn backoff(pauses: u32, random: u64) -> Duration {
     let factor = 1u32.checked_shl(pauses).unwrap_or(u32::MAX);
-    let ceiling = BACKOFF_MIN.saturating_mul(factor).min(BACKOFF_MAX);
+    let max = if pauses < BACKOFF_SOON {
+        BACKOFF_SOON_MAX
+    } else {
+        BACKOFF_MAX
+    };
+    let ceiling = BACKOFF_MIN.saturating_mul(factor).min(max);
     let half = ceiling / 2;
     let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
     half + Duration::from_nanos(random % spread)
@@ -155,8 +167,9 @@ mod tests {
             Status::Corrupt,
         ];
         assert_eq!(ends, expected);
-        for cause in [Cause::Unreachable, Cause::Disconnected, Cause::Timeout] {
-            assert!(matches!(cause.step(), Step::Elsewhere | Step::Again));
+        assert_eq!(Cause::Disconnected.step(), Step::Again);
+        for cause in [Cause::Unreachable, Cause::Silent, Cause::Timeout] {
+            assert_eq!(cause.step(), Step::Elsewhere);
         }
     }
 
@@ -204,6 +217,7 @@ mod tests {
             let pause = backoff(pauses, random);
             prop_assert!(pause >= BACKOFF_MIN / 2 && pause <= BACKOFF_MAX);
             prop_assert!(backoff(pauses + 2, 0) >= backoff(pauses, 0));
+            prop_assert!(pauses >= BACKOFF_SOON || pause <= BACKOFF_SOON_MAX);
         }
     }
 }

@@ -8,11 +8,11 @@
 
 use crate::attachment::Attachment;
 use crate::copyset::Copyset;
-use crate::limit::{ATTEMPT_TIMEOUT, BACKOFF_MAX, CONNECT_WAIT};
+use crate::limit::{ATTEMPT_TIMEOUT, BACKOFF_MAX, CONNECT_WAIT, PING_AFTER, SILENT_AFTER};
 use crate::map::VolumeMap;
 use ogee_proto::id::{ChunkIndex, CopysetId};
 use ogee_runtime::channel::Notify;
-use ogee_transport::{Caller, CallerOptions, Endpoint, Hello, Role};
+use ogee_transport::{Caller, CallerOptions, ConnectionOptions, Endpoint, Hello, Keepalive, Role};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -119,6 +119,10 @@ impl Routes {
 
 fn caller_options() -> CallerOptions {
     CallerOptions {
+        connection: ConnectionOptions {
+            keepalive: Keepalive::new(PING_AFTER, SILENT_AFTER),
+            ..ConnectionOptions::default()
+        },
         call_timeout: ATTEMPT_TIMEOUT,
         connect_wait: CONNECT_WAIT,
         backoff_max: BACKOFF_MAX,

@@ -12,7 +12,7 @@ use ogee_proto::limit::SESSION_WINDOW_MAX;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameKind, Status};
 use ogee_runtime::executor::block_on;
-use ogee_runtime::{Payload, sleep, spawn, spawn_scoped, timeout};
+use ogee_runtime::{Payload, now, sleep, spawn, spawn_scoped, timeout};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -272,6 +272,31 @@ fn a_dead_leader_is_left_for_its_successor() {
         cluster.lead(Some(0));
         volume.write(at(CHUNK), payload(3)).await.unwrap();
         cluster.assert_exactly_once(3);
+    });
+}
+
+/// A stopped leader's kernel still accepts connections, so its silence must not lead back to it.
+#[test]
+fn a_silent_leader_is_left_for_its_successor_at_once() {
+    block_on(async {
+        let (cluster, control) = plain(1);
+        cluster.stop(0).await;
+        cluster.start_taciturn(0);
+        let volume = control.open().await;
+        volume.write(at(0), payload(1)).await.unwrap();
+        cluster.mute(0);
+        let start = now();
+        let write = spawn({
+            let volume = volume.clone();
+            async move { volume.write(at(0), payload(2)).await }
+        });
+        until("the write to be held", || cluster.held() == 1).await;
+        cluster.lead(Some(2));
+        write.await.unwrap().unwrap();
+        let waited = now() - start;
+        assert!(waited < Duration::from_secs(3), "{waited:?}");
+        assert_eq!(read(&volume, 0, 4096).await, pattern(2, 4096));
+        cluster.assert_exactly_once(2);
     });
 }
 

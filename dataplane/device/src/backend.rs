@@ -2,6 +2,8 @@
 
 use crate::error::DeviceError;
 use crate::fault::FaultDevice;
+#[cfg(ogee_sim)]
+use crate::memory::DiskUser;
 use crate::memory::MemoryDevice;
 use crate::request::Request;
 use crate::uring::UringDevice;
@@ -13,6 +15,8 @@ pub(crate) enum Backend {
     Uring(UringDevice),
     Memory(Rc<MemoryDevice>),
     Fault(FaultDevice),
+    #[cfg(ogee_sim)]
+    Simulated(DiskUser),
 }
 
 impl Backend {
@@ -21,6 +25,8 @@ impl Backend {
             Self::Uring(uring) => uring.read(request).await,
             Self::Memory(memory) => Ok(memory.read(request).await),
             Self::Fault(fault) => fault.read(request).await,
+            #[cfg(ogee_sim)]
+            Self::Simulated(disk) => disk.read(request).await,
         }
     }
 
@@ -36,6 +42,8 @@ impl Backend {
                 Ok(())
             }
             Self::Fault(fault) => fault.write(request, data).await,
+            #[cfg(ogee_sim)]
+            Self::Simulated(disk) => disk.write(request, data, false).await,
         }
     }
 
@@ -51,6 +59,8 @@ impl Backend {
                 Ok(())
             }
             Self::Fault(fault) => fault.write_durable(request, data).await,
+            #[cfg(ogee_sim)]
+            Self::Simulated(disk) => disk.write(request, data, true).await,
         }
     }
 
@@ -62,6 +72,8 @@ impl Backend {
                 Ok(())
             }
             Self::Fault(fault) => fault.flush(request).await,
+            #[cfg(ogee_sim)]
+            Self::Simulated(disk) => disk.flush(request).await,
         }
     }
 
@@ -73,6 +85,8 @@ impl Backend {
                 Ok(())
             }
             Self::Fault(fault) => fault.discard(request).await,
+            #[cfg(ogee_sim)]
+            Self::Simulated(disk) => disk.discard(request).await,
         }
     }
 }

@@ -44,6 +44,12 @@ impl Device {
     /// When nothing usable stands at the path, it is mounted, or someone else has claimed it.
     pub async fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<Self, DeviceError> {
         let path = path.as_ref();
+        #[cfg(ogee_sim)]
+        if let Some(disk) = crate::memory::SimulatedDisk::at(&path.to_string_lossy()) {
+            let (len, user) = (disk.len(), disk.user());
+            let name = path.to_string_lossy().into();
+            return Ok(Self::with_backend(name, len, Backend::Simulated(user)));
+        }
         let (uring, len) = UringDevice::open(path, options).await?;
         Ok(Self::with_backend(
             path.to_string_lossy().into(),

@@ -40,6 +40,8 @@ pub use counters::DeviceCounters;
 pub use device::Device;
 pub use error::DeviceError;
 pub use fault::{Failure, FaultControl, FaultCounts, FaultPlan, FaultRule, RuleId};
+#[cfg(ogee_sim)]
+pub use memory::{DiskCounts, DiskCrash, DiskFaults, SimulatedDisk};
 pub use memory::{MemoryControl, Survivors};
 pub use operation::{Operation, Operations};
 pub use target::OpenOptions;

@@ -66,6 +66,12 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// What is asked.
+    #[cfg(ogee_sim)]
+    pub(crate) const fn operation(&self) -> Operation {
+        self.operation
+    }
+
     /// The error for what the system said about this request.
     pub(crate) fn failed(&self, source: io::Error) -> DeviceError {
         let device = Arc::clone(self.device);

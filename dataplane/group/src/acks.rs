@@ -8,7 +8,7 @@
 //! *On failure*: nothing is noted; reads then wait or are refused.
 
 use crate::types::RaftStoredMembership;
-use ogee_runtime::Instant;
+use ogee_runtime::{Instant, seeded_bug};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -70,6 +70,10 @@ impl Acks {
             _ => None,
         };
         let mut times: Vec<Instant> = voters.iter().filter_map(sent).collect();
+        if seeded_bug!("learner-counted") {
+            let learners = newest.keys().filter(|id| !voters.contains(id));
+            times.extend(learners.filter_map(sent));
+        }
         times.sort_unstable_by(|a, b| b.cmp(a));
         times.get(voters.len() / 2).copied()
     }

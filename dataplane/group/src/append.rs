@@ -3,22 +3,26 @@
 //! *Place*: frames come from the shard's service in order; answers go back in order.
 //! *Owner*: one group; one task per open stream.
 //! *Invariants*: requests of one stream reach openraft in the order in which they came; entries are
-//! let in only while the log has room, so a full log slows the leader instead of failing.
-//! *On failure*: a malformed request, a full window or a lost connection ends the stream; the
-//! leader opens a new one and probes.
+//! let in only while the log has room, so a full log slows the leader instead of failing, and only if
+//! the store has room for their data, so that all that is in the log can be written back.
+//! *On failure*: a malformed request, a full window or a lost connection ends the stream, and so does
+//! an answer that says that the store is full; the leader opens a new one and probes.
 
-use crate::codec::{get_append, put_append_result};
+use crate::codec::{Word, get_append, put_append_result};
 use crate::group::Group;
 use crate::limit::APPEND_REPLIES_MAX;
+use crate::replica::Replica;
+use crate::room::Claim;
 use crate::types::{RaftEntry, TypeConfig};
 use futures_util::StreamExt;
+use futures_util::future::{Either, ready, select};
 use ogee_log::Reservation;
 use ogee_proto::wire::{FrameHeader, Status};
 use ogee_runtime::channel::mpsc;
 use ogee_transport::{Frame, Peer, PeerId};
 use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::rc::Rc;
@@ -118,38 +122,93 @@ impl Group {
         header: FrameHeader,
         requests: mpsc::Receiver<Request>,
     ) {
-        // A request that waits for room is bounded by the leader, which gives the stream up.
-        let promised: Rc<RefCell<VecDeque<Option<Reservation>>>> = Rc::default();
-        let (gate, promises) = (self.replica().clone(), promised.clone());
+        let gate = Rc::new(Gate::new(self.replica().clone()));
+        let keeper = gate.clone();
         let gated = requests.then(move |request| {
-            let (gate, promises) = (gate.clone(), promises.clone());
-            async move {
-                let room = match request.entries.as_slice() {
-                    [] => None,
-                    entries => gate.reserve_log(entries.iter().map(payload_len)).await,
-                };
-                promises.borrow_mut().push_back(room);
-                request
-            }
+            let gate = gate.clone();
+            async move { gate.let_in(&request).await.then_some(request) }
         });
+        // Ends with the first request that is refused; what was let in before is answered first.
+        let gated = gated.scan((), |(), request| ready(request));
         let mut results = pin!(self.raft().stream_append(gated));
         let mut closed = pin!(peer.closed());
         loop {
-            let next = results.next();
-            match futures_util::future::select(next, &mut closed).await {
-                futures_util::future::Either::Left((Some(Ok(result)), _)) => {
-                    drop(promised.borrow_mut().pop_front());
+            match select(results.next(), &mut closed).await {
+                Either::Left((Some(Ok(result)), _)) => {
+                    keeper.answered(result.is_ok());
                     let reply = self.append_reply(&header, &result);
                     if peer.reply_wait(reply).await.is_err() {
                         return;
                     }
                 }
-                futures_util::future::Either::Left((Some(Err(_stopped)), _)) => {
+                Either::Left((Some(Err(_stopped)), _)) => {
                     answer(peer, Frame::new(stream_reply(&header, Status::Io)));
+                    return;
+                }
+                Either::Left((None, _)) if keeper.is_full.get() => {
+                    answer(peer, Frame::new(stream_reply(&header, Status::NoSpace)));
                     return;
                 }
                 _ => return,
             }
+        }
+    }
+}
+
+/// Where the requests of one stream wait for room, and what was promised to those let in.
+struct Gate {
+    replica: Rc<Replica>,
+    /// In the order of the requests without an answer.
+    passed: RefCell<VecDeque<Pass>>,
+    /// The store had no room for a request.
+    is_full: Cell<bool>,
+}
+
+/// What a request was promised.
+#[derive(Default)]
+struct Pass {
+    /// Room in the log, until the entries are in it.
+    _log: Option<Reservation>,
+    /// Room in the store, until they are applied.
+    claims: Vec<(u64, Claim)>,
+}
+
+impl Gate {
+    fn new(replica: Rc<Replica>) -> Self {
+        Self {
+            replica,
+            passed: RefCell::default(),
+            is_full: Cell::new(false),
+        }
+    }
+
+    /// Whether the store has room for a request. One that waits for room in the log is bounded by the
+    /// leader, which gives the stream up.
+    async fn let_in(&self, request: &Request) -> bool {
+        let entries = request.entries.as_slice();
+        let Some(claims) = self.replica.claim_entries(entries) else {
+            self.is_full.set(true);
+            return false;
+        };
+        let log = match entries {
+            [] => None,
+            entries => {
+                let lens = entries.iter().map(payload_len);
+                self.replica.reserve_log(lens).await
+            }
+        };
+        self.passed
+            .borrow_mut()
+            .push_back(Pass { _log: log, claims });
+        true
+    }
+
+    /// The oldest request was answered: its entries are in the log, or will never be.
+    fn answered(&self, is_ok: bool) {
+        let pass = self.passed.borrow_mut().pop_front();
+        let Pass { claims, .. } = pass.unwrap_or_default();
+        if is_ok {
+            self.replica.let_in(claims);
         }
     }
 }
@@ -166,7 +225,11 @@ impl Group {
             self.wake();
         }
         let mut meta = Vec::with_capacity(32);
-        put_append_result(&mut meta, result, self.config().promised());
+        let word = Word {
+            promised: self.config().promised(),
+            room: self.replica().room_share(),
+        };
+        put_append_result(&mut meta, result, word);
         let mut frame = Frame::new(stream_reply(request, Status::Ok));
         frame.meta = meta.into();
         frame

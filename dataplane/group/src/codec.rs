@@ -283,13 +283,23 @@ fn get_append_entry(
     entry_from(id, kind, head, payload)
 }
 
-/// `promised`: for how long the follower refuses its vote to others, in whole milliseconds.
+/// What a follower says of itself with every answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Word {
+    /// For how long it refuses its vote to others, in whole milliseconds.
+    pub(crate) promised: Duration,
+    /// Extents of new data that its store has room for.
+    pub(crate) room: u32,
+}
+
 pub(crate) fn put_append_result(
     out: &mut Vec<u8>,
     result: &StreamAppendResult<TypeConfig>,
-    promised: Duration,
+    word: Word,
 ) {
-    Writer::new(out).u32(u32::try_from(promised.as_millis()).unwrap_or(u32::MAX));
+    Writer::new(out)
+        .u32(u32::try_from(word.promised.as_millis()).unwrap_or(u32::MAX))
+        .u32(word.room);
     match result {
         Ok(matched) => {
             Writer::new(out).u8(0);
@@ -306,12 +316,15 @@ pub(crate) fn put_append_result(
     }
 }
 
-/// The result, and the follower's promise.
+/// The result, and the follower's word.
 pub(crate) fn get_append_result(
     meta: &[u8],
-) -> Result<(StreamAppendResult<TypeConfig>, Duration), WireError> {
+) -> Result<(StreamAppendResult<TypeConfig>, Word), WireError> {
     let mut from = Reader::new(meta);
-    let promised = Duration::from_millis(from.u32("promised")?.into());
+    let word = Word {
+        promised: Duration::from_millis(from.u32("promised")?.into()),
+        room: from.u32("room")?,
+    };
     let result = match from.u8("append result")? {
         0 => Ok(get_log_id(&mut from)?),
         1 => {
@@ -327,7 +340,7 @@ pub(crate) fn get_append_result(
         }
     };
     from.finish("append result")?;
-    Ok((result, promised))
+    Ok((result, word))
 }
 
 pub(crate) fn put_vote_request(

@@ -1,7 +1,7 @@
 //! Messages survive their encoding, and bytes that are no message are refused without a panic.
 
 use crate::codec::{
-    entry_from, entry_head, get_append, get_append_result, get_log_id, get_membership,
+    Word, entry_from, entry_head, get_append, get_append_result, get_log_id, get_membership,
     get_snapshot_meta, get_stored_membership, get_transfer, get_vote, get_vote_request,
     get_vote_response, put_append, put_append_result, put_log_id, put_membership,
     put_snapshot_meta, put_stored_membership, put_transfer, put_vote, put_vote_request,
@@ -259,16 +259,20 @@ proptest! {
         conflict in log_id(),
         vote in vote(),
         promised_ms in any::<u32>(),
+        room in any::<u32>(),
     ) {
-        let promised = Duration::from_millis(promised_ms.into());
+        let word = Word {
+            promised: Duration::from_millis(promised_ms.into()),
+            room,
+        };
         for result in [
             Ok(id),
             Err(StreamAppendError::Conflict(conflict)),
             Err(StreamAppendError::HigherVote(vote)),
         ] {
             let mut out = Vec::new();
-            put_append_result(&mut out, &result, promised);
-            prop_assert_eq!(get_append_result(&out), Ok((result, promised)));
+            put_append_result(&mut out, &result, word);
+            prop_assert_eq!(get_append_result(&out), Ok((result, word)));
         }
     }
 

@@ -23,23 +23,37 @@ struct Matched {
 /// The followers of one group.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
+    /// Of those that are not shunned.
     matched: RefCell<BTreeMap<u64, Matched>>,
+    /// Never forgotten while the term lasts: neither is it by openraft, which ends the group when one
+    /// lacks what it has said it has.
+    confirmed: RefCell<BTreeMap<u64, Matched>>,
     shunned: RefCell<BTreeMap<u64, Instant>>,
 }
 
 impl Followers {
     /// A follower has everything up to `index`, as it told us who lead in `term`.
     pub(crate) fn note(&self, follower: u64, term: u64, index: u64) {
-        self.matched
-            .borrow_mut()
-            .insert(follower, Matched { term, index });
+        let matched = Matched { term, index };
+        self.matched.borrow_mut().insert(follower, matched);
+        self.confirm(follower, term, index);
+    }
+
+    /// openraft has been told, by an answer to a stream or to a copy, that a follower has everything up
+    /// to `index`.
+    pub(crate) fn confirm(&self, follower: u64, term: u64, index: u64) {
+        let mut confirmed = self.confirmed.borrow_mut();
+        let known = confirmed.entry(follower).or_insert(Matched { term, index });
+        if (known.term, known.index) < (term, index) {
+            *known = Matched { term, index };
+        }
     }
 
     /// Whether a follower lacks what it has said it has: entry `conflict`, in this very term. Its device
     /// has lost what it had reported as durable.
     pub(crate) fn has_lost(&self, follower: u64, term: u64, conflict: u64) -> bool {
-        let matched = self.matched.borrow().get(&follower).copied();
-        matched.is_some_and(|matched| matched.term == term && conflict <= matched.index)
+        let confirmed = self.confirmed.borrow().get(&follower).copied();
+        confirmed.is_some_and(|said| said.term == term && conflict <= said.index)
     }
 
     /// From now on, for a while, a follower gets no stream.
@@ -56,7 +70,8 @@ impl Followers {
         shunned.contains_key(&follower)
     }
 
-    fn matched(&self, follower: u64) -> Option<u64> {
+    /// The newest entry that a follower is known to have.
+    pub(crate) fn matched(&self, follower: u64) -> Option<u64> {
         let matched = self.matched.borrow().get(&follower).copied();
         matched.map(|matched| matched.index)
     }
@@ -98,6 +113,12 @@ mod tests {
             "another leader knows nothing of it"
         );
         assert!(!followers.has_lost(2, 3, 9));
+        // What it says in answer to an older request, or while it is shunned, takes nothing back.
+        followers.note(1, 3, 8);
+        followers.shun(1);
+        assert!(followers.has_lost(1, 3, 10));
+        followers.confirm(1, 4, 2);
+        assert!(!followers.has_lost(1, 3, 10) && followers.has_lost(1, 4, 2));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use crate::beat::{Beat, Standing, put_beats, put_refused};
 use crate::checkpoint::CheckpointState;
 use crate::codec::{
-    put_append, put_append_result, put_transfer, put_vote_request, put_vote_response,
+    Word, put_append, put_append_result, put_transfer, put_vote_request, put_vote_response,
 };
 use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
 use crate::entries;
@@ -111,7 +111,10 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
         leadership_transfer: true,
     };
     let replica = ReplicaId::new(0xa1);
-    let second = Duration::from_secs(1);
+    let word = Word {
+        promised: Duration::from_secs(1),
+        room: 0x0102,
+    };
     let beat = Beat {
         copyset: CopysetId::new(0x77),
         to: replica,
@@ -132,15 +135,15 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("append", encoded(|out| put_append(out, &append))),
         (
             "append matched",
-            encoded(|out| put_append_result(out, &Ok(Some(id)), second)),
+            encoded(|out| put_append_result(out, &Ok(Some(id)), word)),
         ),
         (
             "append conflict",
-            encoded(|out| put_append_result(out, &conflict, second)),
+            encoded(|out| put_append_result(out, &conflict, word)),
         ),
         (
             "append higher vote",
-            encoded(|out| put_append_result(out, &higher, second)),
+            encoded(|out| put_append_result(out, &higher, word)),
         ),
         (
             "vote request",

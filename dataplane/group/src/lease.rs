@@ -16,7 +16,7 @@ use crate::acks::Acks;
 use crate::machine::Machine;
 use crate::types::TypeConfig;
 use ogee_log::Vote;
-use ogee_runtime::Instant;
+use ogee_runtime::{Instant, seeded_bug};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Raft, ServerState};
 use std::cell::Cell;
@@ -66,7 +66,10 @@ impl Lease {
         let metrics = metrics.borrow_watched();
         let term = metrics.current_term;
         let leads = metrics.state == ServerState::Leader && metrics.running_state.is_ok();
-        if !leads || self.confirmed.get() != Some(term) || self.is_handed_over(term) {
+        let is_confirmed =
+            self.confirmed.get() == Some(term) || seeded_bug!("lease-before-first-round");
+        let is_leaving = self.is_handed_over(term) && !seeded_bug!("lease-through-handover");
+        if !leads || !is_confirmed || is_leaving {
             return false;
         }
         let now = ogee_runtime::now();
@@ -75,8 +78,12 @@ impl Lease {
         let sent = self
             .acks
             .majority_since(self.me, term, promised, membership);
+        let length = match seeded_bug!("lease-too-long") {
+            false => promised * 4 / 5,
+            true => promised * 2,
+        };
         sent.is_some_and(|sent| {
-            now < sent + promised * 4 / 5 && self.since.get().is_none_or(|since| sent > since)
+            now < sent + length && self.since.get().is_none_or(|since| sent > since)
         })
     }
 
@@ -116,6 +123,9 @@ impl Lease {
     }
 
     fn look_for_suspension(&self, now: Instant) {
+        if seeded_bug!("lease-across-suspend") {
+            return;
+        }
         let suspended = ogee_runtime::suspended_time();
         if suspended > self.suspended.get() + SUSPEND_SLACK {
             tracing::warn!(for_ = ?(suspended - self.suspended.get()), "this host was suspended");
@@ -138,6 +148,7 @@ impl Abstention {
     /// promise, and it makes that leader's vote durable first.
     pub(crate) fn begin(vote: Option<Vote>, promised: Duration) -> Self {
         let promised_any = vote.is_some_and(|vote| vote.committed);
+        let promised_any = promised_any && !seeded_bug!("restarted-follower-votes");
         Self {
             ends: promised_any.then(|| ogee_runtime::now() + promised),
         }

@@ -24,6 +24,7 @@
 //! | `mend`, `entries` | a damaged log, made whole by the other replicas |
 //! | `metrics` | time per stage |
 //! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
+//! | `succession` | a leader whose process is gone is not waited for |
 //! | `looks` | when periodic tasks look |
 //! | `peers` | where the other replicas are |
 
@@ -64,7 +65,9 @@ mod room;
 mod rt;
 mod session;
 mod snapshot;
+mod space;
 mod state;
+mod succession;
 mod types;
 mod watch;
 

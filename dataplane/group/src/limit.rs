@@ -2,7 +2,7 @@
 
 use ogee_proto::limit::{
     BLOCK_SIZE, BLOCKS_PER_CHUNK, EXTENT_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX,
-    SESSION_WINDOW_MAX,
+    REQUEST_PAYLOAD_MAX, SESSION_WINDOW_MAX,
 };
 use std::time::Duration;
 
@@ -39,6 +39,23 @@ pub const OVERLAY_BLOCKS_START: usize = 1 << 18;
 pub const STORE_RESERVE_MAX: u64 = 64 << 20;
 /// Map pages that must be free beside those that are promised, for the same reason.
 pub const MAP_PAGES_RESERVE: usize = 16;
+/// One part in so many of both reserves is left to write-back when followers and copies have used the
+/// rest.
+pub const RESERVE_LAST_SHARE: usize = 4;
+/// Extents that a group must be let in for the largest request to pass, however it lies: below that its
+/// store counts as full.
+pub const ROOM_SHARE_MIN: usize = REQUEST_PAYLOAD_MAX / EXTENT_SIZE + 1;
+/// A follower whose store had no room for what it was sent is tried again after this time, and after
+/// twice as long each time that it still has none,
+pub const FULL_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// up to this. At once, though never within the shortest pause, when it says that it has more room.
+pub const FULL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A follower's word for its room counts for so many times the longest election timeout.
+pub const ROOM_WORD_TERMS: u32 = 3;
+/// Extents that a follower must have room for, for a full leader to hand over to it.
+pub const HAND_OVER_ROOM_MIN: u32 = 16;
+/// A full leader tries to hand over at most this often.
+pub const HAND_OVER_GAP: Duration = Duration::from_secs(5);
 /// A full store's keeper runs at most this often to make room.
 pub const ROOM_CYCLE_GAP: Duration = Duration::from_secs(1);
 /// Payload from which on a write goes to extents of its own, in bytes: the unit of allocation.
@@ -51,6 +68,8 @@ pub const WRITE_BACK_INFLIGHT: usize = 4;
 pub const PACE_RATE_MIN: u64 = 4 << 20;
 /// Longest that pacing holds one write up.
 pub const PACE_WAIT_MAX: Duration = Duration::from_millis(250);
+/// The same below a limit that a copy sets: writers have to keep to it. Below a client's patience.
+pub const LIMIT_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Tries of a read that races with write-back or a purge before it is given up.
 pub const READ_TRIES: usize = 8;
 /// Sequences that one session may have applied above its watermark.
@@ -77,9 +96,10 @@ pub const COPY_PIECE_BYTES: usize = COPY_PIECE_BLOCKS * BLOCK_SIZE;
 pub const COPY_KEYS_MAX: usize = 4096;
 /// Chunks that a copy may have: no store maps more.
 pub const COPY_CHUNKS_MAX: usize = 1 << 22;
-/// Steps of one copy without an answer while nobody else wants anything: 1 MiB.
+/// Steps of one copy without an answer while nobody else wants anything, or when it has to hurry:
+/// 1 MiB.
 pub const COPY_WINDOW: usize = 8;
-/// The same while clients or leaders do.
+/// The same while clients or leaders do, until it is known what the copy needs.
 pub const COPY_WINDOW_BUSY: usize = 2;
 /// An answer that takes longer means that the way is slow: one step at a time then.
 pub const COPY_SLOW: Duration = Duration::from_millis(100);
@@ -87,21 +107,68 @@ pub const COPY_SLOW: Duration = Duration::from_millis(100);
 pub const COPIES_MAX: usize = 2;
 /// Blocks between two that are wanted are read and sent along if there are fewer: cheaper than
 /// another request to the device.
-pub const COPY_GAP_BLOCKS: u32 = 8;
+pub const COPY_GAP_BLOCKS: u32 = 2;
 /// What a broken-off copy has brought is remembered for so long, by both ends.
 pub const COPY_KEPT: Duration = Duration::from_secs(120);
+/// How often a copy compares what it sends with what writers change.
+pub const COPY_LOOK: Duration = Duration::from_secs(1);
+/// A copy that does not send as many blocks for ten that writers change takes more of the machine.
+pub const COPY_GAIN_LOW: u64 = 15;
+/// One that sends more gives some of it back.
+pub const COPY_GAIN_HIGH: u64 = 40;
+/// Looks in a row at which a copy that takes all that it may gains nothing, before writers give way.
+pub const COPY_OUTRUN_LOOKS: u32 = 5;
+/// What writers keep then, in percent of what they had.
+pub const COPY_WRITERS_PERCENT: u64 = 75;
+/// Looks in a row after which it is reported if that did not help either.
+pub const COPY_REPORT_LOOKS: u32 = 30;
+/// The end of a copy may begin when the rest takes no more of the log, in parts of it, while it is sent.
+pub const LAST_PASS_SHARE: u64 = 5;
+/// Nor longer than this.
+pub const LAST_PASS_SEND_MAX: Duration = Duration::from_secs(5);
+/// At the end of a copy, this much of the log is there for what is written meanwhile, in percent. The
+/// margin below which no log is kept lies above it.
+pub const LAST_PASS_PERCENT: u64 = 70;
+/// Writers get that room at a rate at which what is left lasts so long: the less, the slower.
+pub const LAST_PASS_HORIZON: Duration = Duration::from_secs(4);
+/// Writers are held back for the end of one copy no longer than this.
+pub const LAST_PASS_MAX: Duration = Duration::from_secs(20);
+/// How soon openraft must ask for the copy again once its end is prepared; it backs off for 200 ms.
+pub const LAST_PASS_PICKUP: Duration = Duration::from_secs(3);
+/// Least time between two passes while the end of a copy is being prepared.
+pub const PASS_GAP: Duration = Duration::from_millis(100);
 /// A replica that got its copy has the log kept for so long to catch up.
 pub const CATCH_UP_KEPT: Duration = Duration::from_secs(60);
+/// It has caught up when it lacks one part in so many of the log.
+pub const CAUGHT_UP_SHARE: u64 = 16;
+/// How often it is looked how far it is.
+pub const CATCH_UP_LOOK: Duration = Duration::from_millis(50);
+/// While it makes no progress for so long, or comes no nearer, writers are not held back for it.
+pub const CATCH_UP_STUCK: Duration = Duration::from_secs(3);
+/// Times in a row that it takes entries and comes no nearer before the log goes without it.
+pub const CATCH_UP_LOSSES: u32 = 2;
+/// A replica that fell behind again so gets its next copy after this time, and after twice as long
+/// each time that it happens again,
+pub const COPY_AGAIN_MIN: Duration = Duration::from_secs(10);
+/// up to this.
+pub const COPY_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 const _: () = assert!(
     APPEND_WINDOW <= 64,
     "openraft's follower buffers 64 requests"
 );
+const _: () = assert!(MAP_PAGES_RESERVE.is_multiple_of(RESERVE_LAST_SHARE));
+const _: () = assert!(FULL_PAUSE_MAX.as_secs() < COPY_KEPT.as_secs());
 const _: () = assert!(4 + 36 * BEATS_MAX <= FRAME_META_MAX);
 const _: () = assert!(BLOCKS_PER_CHUNK.is_multiple_of(COPY_PIECE_BLOCKS));
 const _: () = assert!(
     COPY_PIECE_BLOCKS == 32,
     "a u32 says which blocks of a piece there are"
+);
+const _: () = assert!(LAST_PASS_PERCENT < 75, "a quarter of the log is its margin");
+const _: () = assert!(
+    CAUGHT_UP_SHARE > BEHIND_SHARE,
+    "or it would be left to another copy"
 );
 const _: () = assert!(COPY_PIECE_BYTES <= REPLICATION_PAYLOAD_MAX);
 const _: () = assert!(COPY_KEYS_MAX * 12 <= COPY_PIECE_BYTES);

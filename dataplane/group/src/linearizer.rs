@@ -8,6 +8,7 @@ use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::types::TypeConfig;
 use ogee_runtime::channel::oneshot;
+use ogee_runtime::seeded_bug;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
 use std::cell::{Cell, RefCell};
@@ -54,7 +55,8 @@ impl Linearizer {
     /// Without a lease, waits until a round that starts after this call has confirmed leadership,
     /// and everything committed before it has been applied.
     pub(crate) async fn check(self: &Rc<Self>, raft: &Raft<TypeConfig, Machine>) -> Answer {
-        if self.lease.holds(raft) {
+        let believes = seeded_bug!("read-without-round") && raft.is_leader();
+        if believes || self.lease.holds(raft) {
             return Ok(());
         }
         loop {
@@ -106,8 +108,11 @@ impl Linearizer {
     }
 
     async fn round(&self, raft: &Raft<TypeConfig, Machine>) {
-        let batch = std::mem::take(&mut *self.waiting.borrow_mut());
+        let mut batch = std::mem::take(&mut *self.waiting.borrow_mut());
         let answer = self.confirm(raft).await;
+        if seeded_bug!("round-answers-late-reads") {
+            batch.append(&mut self.waiting.borrow_mut());
+        }
         for waiter in batch {
             // A waiter that gave up is none of our business.
             let _ = waiter.send(answer);

@@ -13,16 +13,16 @@ use crate::limit::{APPEND_BYTES_MAX, APPEND_ENTRIES_MAX};
 use crate::metrics::GroupMetrics;
 use crate::replica::Replica;
 use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig, from_raft, to_raft, to_raft_vote};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, Stream, stream};
 use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
 use ogee_proto::unit::ByteOffset;
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::rc::Rc;
 
 /// A group's log as openraft sees it.
@@ -32,6 +32,9 @@ pub(crate) struct LogStore {
     /// Whose store large writes go to; `None` keeps them in the log.
     replica: Option<Rc<Replica>>,
     metrics: Rc<GroupMetrics>,
+    /// For openraft's suite, which also reads for apply what was never appended.
+    #[cfg(test)]
+    answers_short: bool,
 }
 
 impl LogStore {
@@ -44,7 +47,26 @@ impl LogStore {
             log,
             replica,
             metrics,
+            #[cfg(test)]
+            answers_short: false,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn that_answers_short(mut self) -> Self {
+        self.answers_short = true;
+        self
+    }
+
+    #[cfg(test)]
+    const fn answers_short(&self) -> bool {
+        self.answers_short
+    }
+
+    #[cfg(not(test))]
+    const fn answers_short(&self) -> bool {
+        let _ = self;
+        false
     }
 
     /// Extents for the payload; none if it goes into the log.
@@ -64,6 +86,31 @@ impl LogStore {
         let entries = self.log.peek(range, max_bytes);
         entries.into_iter().map(to_raft_entry).collect()
     }
+}
+
+/// A range as its first index and the one behind its last.
+fn ends_of(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(at) => *at,
+        Bound::Excluded(at) => at.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(at) => at.saturating_add(1),
+        Bound::Excluded(at) => *at,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+/// The entries, if they are all of a range.
+fn whole(entries: Vec<RaftEntry>, range: Range<u64>) -> Result<Vec<RaftEntry>, io::Error> {
+    let indexes = entries.iter().map(|entry| entry.log_id.index);
+    if indexes.eq(range.clone()) {
+        return Ok(entries);
+    }
+    let text = format!("the log has {} of the entries {range:?}", entries.len());
+    Err(io::Error::new(io::ErrorKind::NotFound, text))
 }
 
 /// A log record as openraft's entry.
@@ -110,17 +157,26 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(at) => *at,
-            Bound::Excluded(at) => at.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(at) => at.saturating_add(1),
-            Bound::Excluded(at) => *at,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = ends_of(&range);
         self.peek(start, end, usize::MAX)
+    }
+
+    /// For apply: all of the range is there, or it is an error. A log that has failed lacks what it did
+    /// not take, and openraft counts as applied whatever a shorter answer leaves out.
+    async fn entries_stream<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<RaftEntry, io::Error>> + OptionalSend {
+        let (start, end) = ends_of(&range);
+        let found = self.peek(start, end, usize::MAX);
+        let found = match self.answers_short() {
+            true => found,
+            false => found.and_then(|entries| whole(entries, start..end)),
+        };
+        stream::iter(match found {
+            Ok(entries) => entries.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
@@ -192,6 +248,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             (logged, self.redirect(&entry))
         });
         let entries = entries.collect();
+        if seeded_bug!("ack-before-flush") {
+            callback.io_completed(Ok(()));
+            self.log.append_placed(entries, drop);
+            return Ok(());
+        }
         let (metrics, started) = (self.metrics.clone(), ogee_runtime::now());
         let done = move |result: Result<(), _>| {
             metrics.log.observe(ogee_runtime::now() - started);
@@ -212,7 +273,42 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, upto: RaftLogId) -> Result<(), io::Error> {
         // Not waited for, which would hold up openraft's core: it follows a durable checkpoint, and
         // alone it may get lost. A refusal comes at once.
-        let done = self.log.purge(from_raft(&upto)).now_or_never();
+        let mut upto = from_raft(&upto);
+        if seeded_bug!("purge-one-too-far") {
+            upto.index = LogIndex::new(upto.index.get() + 1);
+        }
+        let done = self.log.purge(upto).now_or_never();
         done.unwrap_or(Ok(())).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LogStore;
+    use crate::fixture::{Lone, run};
+    use futures_util::StreamExt;
+    use openraft::storage::RaftLogReader;
+    use std::ops::Range;
+
+    /// How many entries of a range are handed out for apply, and how many errors.
+    async fn read(store: &mut LogStore, range: Range<u64>) -> (usize, usize) {
+        let found: Vec<_> = store.entries_stream(range).await.collect().await;
+        let good = found.iter().filter(|entry| entry.is_ok()).count();
+        (good, found.len() - good)
+    }
+
+    #[test]
+    fn what_is_to_be_applied_is_all_there_or_an_error() {
+        run(async {
+            let lone = Lone::start().await;
+            let replica = lone.group.replica();
+            let mut store = LogStore::new(replica.log.clone(), None, replica.metrics.clone());
+            let last = lone.group.report().last_log;
+            assert!(last > 0);
+            let all = usize::try_from(last).expect("few entries");
+            assert_eq!(read(&mut store, 1..last + 1).await, (all, 0));
+            assert_eq!(read(&mut store, 1..last + 2).await, (0, 1));
+            assert_eq!(read(&mut store, last + 1..last + 2).await, (0, 1));
+        });
     }
 }

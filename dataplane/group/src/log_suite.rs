@@ -54,7 +54,7 @@ async fn medium() -> (TempDir, Device) {
 }
 
 fn store_of(log: &Log) -> LogStore {
-    LogStore::new(log.group(COPYSET), None, Rc::new(GroupMetrics::default()))
+    LogStore::new(log.group(COPYSET), None, Rc::new(GroupMetrics::default())).that_answers_short()
 }
 
 struct OnFile;

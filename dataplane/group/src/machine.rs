@@ -63,6 +63,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     self.replica.promise(index, key, first, count);
                 }
             }
+            self.replica.let_through(index);
             if let Some(responder) = responder {
                 responder.send(applied);
             }

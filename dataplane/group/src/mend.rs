@@ -162,6 +162,7 @@ impl Mender {
             last_log: state.last.map_or(0, |last| last.index.get()),
             is_running: false,
             is_quiet: false,
+            is_outrun: false,
             is_installing: false,
         }
     }

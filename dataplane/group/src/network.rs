@@ -27,7 +27,7 @@ use futures_util::{Stream, StreamExt, stream};
 use ogee_proto::id::{ClientId, Epoch, LogIndex, ReplicaId, RequestId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
-use ogee_runtime::{Instant, Payload, ScopedTask};
+use ogee_runtime::{Instant, Payload, ScopedTask, seeded_bug};
 use ogee_transport::{CallError, Caller, Endpoint, Frame, StreamReceiver, StreamSender};
 use openraft::alias::SnapshotOf;
 use openraft::base::{BoxFuture, BoxStream};
@@ -47,6 +47,10 @@ use std::time::Duration;
 
 /// A follower that answers nothing for so long loses its stream.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// A stream that cannot even begin is refused after so long. openraft backs off before each request of
+/// a stream, and never before a stream: refused at once, it would ask again at once, and spin.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
 /// Makes the clients of one group.
 pub(crate) struct NetworkFactory {
@@ -104,6 +108,14 @@ impl Network {
     pub(crate) fn caller(&self) -> RpcResult<Caller> {
         let caller = self.peers.caller(self.target, &self.endpoint);
         caller.ok_or_else(|| self.nowhere())
+    }
+
+    /// The way for a stream of entries, unless the follower is to have none.
+    fn streaming_caller(&self) -> RpcResult<Caller> {
+        if self.replica.followers.is_shunned(self.target.get()) {
+            return lost("the follower is too far behind: it catches up by snapshot");
+        }
+        self.caller()
     }
 
     /// A connection of its own for a copy: heartbeats and entries do not queue behind its pieces.
@@ -192,15 +204,19 @@ impl RaftNetworkV2<TypeConfig> for Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            if self.replica.followers.is_shunned(self.target.get()) {
-                return lost("the follower is too far behind: it catches up by snapshot");
-            }
-            let caller = self.caller()?;
+            let caller = match self.streaming_caller() {
+                Ok(caller) => caller,
+                Err(refused) => {
+                    ogee_runtime::sleep(REFUSED_PAUSE).await;
+                    return Err(refused);
+                }
+            };
             let opened = caller.open_stream(APPEND_REPLIES_MAX).await;
             let (sender, receiver) = opened.map_err(|error| unreachable(&error))?;
             let window = Rc::new(Window::default());
             let pump = Pump {
                 replica: self.replica.clone(),
+                target: self.target,
                 header: self.header(FrameKind::AppendEntries),
                 sender,
                 window: window.clone(),
@@ -411,6 +427,7 @@ impl Window {
 /// Sends the requests of one stream.
 struct Pump {
     replica: Rc<Replica>,
+    target: ReplicaId,
     header: FrameHeader,
     sender: StreamSender,
     window: Rc<Window>,
@@ -428,6 +445,11 @@ impl Pump {
         let mut outcome = Sending::Done;
         while let Some(request) = self.next(&mut input, is_first).await {
             is_first = false;
+            // Heartbeats go on: with them it says when there is room.
+            if !request.entries.is_empty() && self.replica.space.is_full(self.target.get()) {
+                outcome = Sending::Failed;
+                break;
+            }
             // The permit comes back with the answer.
             let permit = self.window.semaphore.acquire(1).await;
             self.window.sent(permit, request.vote.leader_id.term);
@@ -506,7 +528,8 @@ struct Answers {
 async fn watch_progress(replica: Rc<Replica>, target: ReplicaId, window: Rc<Window>) {
     loop {
         let begun = window.begun.notified();
-        if replica.is_far_behind(target) {
+        // A full one is known to be, and gets no entries that would have to be kept for it.
+        if replica.is_far_behind(target) && !replica.space.is_full(target.get()) {
             tracing::warn!(copyset = %replica.copyset, %target, "a follower is too far behind");
             replica.followers.shun(target.get());
             window.end(Sending::Failed);
@@ -551,8 +574,14 @@ impl Answers {
     fn answered(&mut self, frame: Frame) -> RpcResult<StreamAppendResult<TypeConfig>> {
         let sent = self.window.unanswered.borrow_mut().pop_front();
         self.window.changed.notify_all();
+        let (copyset, target) = (self.replica.copyset, self.target.get());
+        if frame.header.status == Status::NoSpace {
+            self.replica.space.note_full(copyset, target);
+        }
         let frame = accepted(frame)?;
-        let (result, promised) = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
+        let (result, word) = get_append_result(&frame.meta).map_err(|error| garbled(&error))?;
+        let promised = word.promised;
+        self.replica.space.note(target, word.room);
         if self.theirs.replace(promised) != Some(promised) {
             self.peers
                 .heard_promise(&self.endpoint, self.ours, promised);
@@ -563,9 +592,12 @@ impl Answers {
                 .metrics
                 .replicate
                 .observe(ogee_runtime::now() - sent.at);
-            let (target, term) = (self.target.get(), sent.term);
+            let term = sent.term;
             match &result {
-                Ok(Some(matched)) => replica.followers.note(target, term, matched.index),
+                Ok(Some(matched)) => {
+                    replica.followers.note(target, term, matched.index);
+                    replica.space.note_matched(copyset, target, matched.index);
+                }
                 Err(StreamAppendError::Conflict(at))
                     if replica.followers.has_lost(target, term, at.index) =>
                 {
@@ -576,10 +608,13 @@ impl Answers {
             if matches!(result, Ok(_) | Err(StreamAppendError::Conflict(_))) {
                 let ack = Ack {
                     term: sent.term,
-                    sent: sent.at,
+                    sent: match seeded_bug!("lease-from-reply") {
+                        false => sent.at,
+                        true => ogee_runtime::now(),
+                    },
                     promised,
                 };
-                replica.acks.note(self.target.get(), ack);
+                replica.acks.note(target, ack);
             }
         }
         Ok(result)
@@ -610,9 +645,14 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
-    use super::{ANSWER_WAIT, Sending, Window, watch_progress};
+    use super::{ANSWER_WAIT, NetworkFactory, REFUSED_PAUSE, Sending, Window, watch_progress};
+    use crate::config::GroupConfig;
     use crate::fixture::{Lone, run};
+    use crate::snapshot::CopyBudget;
+    use crate::types::ReplicaNode;
+    use futures_util::stream;
     use ogee_proto::id::ReplicaId;
+    use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
     use std::rc::Rc;
     use std::time::Duration;
 
@@ -632,6 +672,30 @@ mod tests {
             window.sent(window.semaphore.acquire(1).await, 1);
             assert_eq!(window.ended().await, Sending::Failed);
             assert!(ogee_runtime::now() - sent >= ANSWER_WAIT);
+        });
+    }
+
+    /// openraft asks again at once.
+    #[test]
+    fn a_stream_that_cannot_begin_is_refused_after_a_pause() {
+        run(async {
+            let lone = Lone::open().await;
+            let (peers, replica) = (lone.group.peers().clone(), lone.group.replica().clone());
+            let copies = Rc::new(CopyBudget::new(None));
+            let config = GroupConfig::default();
+            let mut factory = NetworkFactory::new(peers, replica.clone(), copies, config);
+            let nowhere = ReplicaNode::default();
+            let mut network = factory.new_client(9, &nowhere).await;
+            for is_shunned in [false, true] {
+                if is_shunned {
+                    replica.followers.shun(9);
+                }
+                let asked = ogee_runtime::now();
+                let option = RPCOption::new(Duration::from_secs(1));
+                let refused = network.stream_append(stream::pending(), option).await;
+                assert!(refused.is_err(), "shunned: {is_shunned}");
+                assert!(ogee_runtime::now() - asked >= REFUSED_PAUSE);
+            }
         });
     }
 }

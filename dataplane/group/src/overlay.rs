@@ -9,6 +9,7 @@
 use ogee_proto::id::{ChunkKey, VolumeId};
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::BlockIndex;
+use ogee_runtime::seeded_bug;
 use std::collections::BTreeMap;
 
 /// Where the newest contents of a block are.
@@ -146,7 +147,8 @@ impl Overlay {
         let Some(chunk) = self.chunks.get_mut(&dirty.key) else {
             return;
         };
-        if chunk.get(&dirty.block) == Some(&dirty.slot) {
+        let is_any = seeded_bug!("write-back-drops-newer") && chunk.contains_key(&dirty.block);
+        if is_any || chunk.get(&dirty.block) == Some(&dirty.slot) {
             chunk.remove(&dirty.block);
             self.blocks -= 1;
         }

@@ -1,29 +1,67 @@
-//! How fast new writes enter the log while a write-back cycle is under way.
+//! How fast new writes enter the log while a write-back cycle or the end of a copy needs its room.
 //!
-//! *Place*: the keeper sets the rate, the leader's groups pass their writes through.
+//! *Place*: the keeper sets the rate, copies set limits, the leader's groups pass their writes
+//! through; the lowest counts.
 //! *Owner*: one per store, shared by its groups; single-threaded.
-//! *Invariants*: without a rate nobody waits; nobody waits longer than [`PACE_WAIT_MAX`].
+//! *Invariants*: without a rate nobody waits; nobody waits longer than [`PACE_WAIT_MAX`], or
+//! [`LIMIT_WAIT_MAX`] below a limit; a limit ends with its owner.
 //! *On failure*: none. A log that fills all the same stops its writers, see `Replica::reserve_log`.
 //!
 //! A cycle frees its part of the log only at its end. Writers that outrun it would find the log full
 //! and stand still for the rest of the cycle: seconds, at full load. Spread over the cycle, the room
 //! that is left lets every write wait a little instead.
 
-use crate::limit::{PACE_RATE_MIN, PACE_WAIT_MAX};
+use crate::limit::{LIMIT_WAIT_MAX, PACE_RATE_MIN, PACE_WAIT_MAX};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::Instant;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Bytes per second that may enter a store's log.
 #[derive(Debug, Default)]
 pub(crate) struct Pacer {
     rate: Cell<Option<u64>>,
+    /// What copies let writers have, by the limits' numbers.
+    limits: RefCell<BTreeMap<u64, u64>>,
+    next_limit: Cell<u64>,
     /// When the last write let in has been paid for.
     paid: Cell<Option<Instant>>,
 }
 
+/// A bound on writers for as long as it lives.
+pub(crate) struct Limit {
+    pacer: Rc<Pacer>,
+    number: u64,
+}
+
+impl Limit {
+    /// From now on, so many bytes per second.
+    pub(crate) fn set(&self, rate: u64) {
+        let rate = rate.max(PACE_RATE_MIN);
+        self.pacer.limits.borrow_mut().insert(self.number, rate);
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        self.pacer.limits.borrow_mut().remove(&self.number);
+        self.pacer.forget_if_free();
+    }
+}
+
 impl Pacer {
+    /// A bound of its owner's own, which is none until it is set.
+    pub(crate) fn limit(self: &Rc<Self>) -> Limit {
+        let number = self.next_limit.get();
+        self.next_limit.set(number + 1);
+        Limit {
+            pacer: self.clone(),
+            number,
+        }
+    }
+
     /// From now on, `room` may be used up within `time`.
     pub(crate) fn spread(&self, room: ByteLen, time: Duration) {
         let nanos = time.as_nanos().max(1);
@@ -32,20 +70,42 @@ impl Pacer {
         self.rate.set(Some(rate.max(PACE_RATE_MIN)));
     }
 
-    /// From now on nobody waits.
+    /// From now on nobody waits for a cycle.
     pub(crate) fn release(&self) {
         self.rate.set(None);
-        self.paid.set(None);
+        self.forget_if_free();
+    }
+
+    fn forget_if_free(&self) {
+        if self.rate.get().is_none() && !self.is_limited() {
+            self.paid.set(None);
+        }
+    }
+
+    /// Whether any copy bounds the writers now.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.limits.borrow().is_empty()
+    }
+
+    /// The rate that counts, and how long one write may have to wait for it.
+    fn bound(&self) -> Option<(u64, Duration)> {
+        let limit = self.limits.borrow().values().min().copied();
+        match (self.rate.get(), limit) {
+            (rate, Some(limit)) if rate.is_none_or(|rate| limit < rate) => {
+                Some((limit, LIMIT_WAIT_MAX))
+            }
+            (rate, _) => rate.map(|rate| (rate, PACE_WAIT_MAX)),
+        }
     }
 
     /// Waits for the turn of a write that takes `cost` of the log.
     pub(crate) async fn pass(&self, cost: ByteLen) {
-        let Some(rate) = self.rate.get() else {
+        let Some((rate, wait_max)) = self.bound() else {
             return;
         };
         let now = ogee_runtime::now();
         let turn = self.paid.get().map_or(now, |paid| paid.max(now));
-        let turn = turn.min(now + PACE_WAIT_MAX);
+        let turn = turn.min(now + wait_max);
         self.paid.set(Some(turn + price(cost, rate)));
         if turn > now {
             ogee_runtime::sleep_until(turn).await;
@@ -64,6 +124,7 @@ mod tests {
     use crate::fixture::run;
     use crate::limit::PACE_WAIT_MAX;
     use ogee_proto::unit::ByteLen;
+    use std::rc::Rc;
     use std::time::Duration;
 
     const MIB: u64 = 1 << 20;
@@ -98,6 +159,28 @@ mod tests {
             let took = passing(&pacer, 3).await;
             assert!(took >= PACE_WAIT_MAX, "{took:?}");
             assert!(took < 10 * PACE_WAIT_MAX, "{took:?}");
+        });
+    }
+
+    #[test]
+    fn the_lowest_bound_counts_and_a_limit_ends_with_its_owner() {
+        run(async {
+            let pacer = Rc::new(Pacer::default());
+            pacer.spread(ByteLen::new(1000 * MIB), Duration::from_secs(1));
+            let (low, high) = (pacer.limit(), pacer.limit());
+            assert!(!pacer.is_limited(), "none is set");
+            low.set(50 * MIB);
+            high.set(800 * MIB);
+            let limited = passing(&pacer, 31).await;
+            assert!(limited >= Duration::from_millis(600), "{limited:?}");
+            // The end of a cycle does not end it.
+            pacer.release();
+            assert!(passing(&pacer, 11).await >= Duration::from_millis(200));
+            drop(low);
+            let less = passing(&pacer, 31).await;
+            assert!(less < limited / 2, "{less:?}, below {limited:?}");
+            drop(high);
+            assert!(!pacer.is_limited());
         });
     }
 }

@@ -20,6 +20,7 @@
 use crate::beat::Standing;
 use crate::config::GroupConfig;
 use crate::group::Group;
+use ogee_runtime::seeded_bug;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use std::cell::Cell;
@@ -218,7 +219,7 @@ impl Group {
             return;
         };
         let missed = missed + 1;
-        if missed < patience {
+        if missed < patience || seeded_bug!("quiet-follower-waits") {
             self.rest(Phase::Follows {
                 standing,
                 missed,

@@ -13,7 +13,7 @@ use crate::replica::Replica;
 use ogee_proto::id::{ChunkKey, LogIndex};
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::BlockIndex;
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 use ogee_store::{BlockRead, StoreError};
 use std::ops::Range;
 
@@ -174,6 +174,9 @@ fn plan(overlay: &Overlay, key: ChunkKey, first: BlockIndex, count: usize) -> Ve
     let mut next = first.as_usize();
     let end = next + count;
     for (block, slot) in overlay.range(key, first, count) {
+        if seeded_bug!("discard-not-seen") && slot.what == OverlayWhat::Zero {
+            continue;
+        }
         push_stored(&mut pieces, next, block.as_usize());
         push_slot(&mut pieces, slot);
         next = block.as_usize() + 1;

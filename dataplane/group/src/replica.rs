@@ -8,10 +8,11 @@
 
 use crate::acks::Acks;
 use crate::checkpoint::{CheckpointState, Saved};
-use crate::command::CommandHead;
+use crate::command::{CommandHead, CommandKind};
 use crate::digest::Digests;
 use crate::error::GroupError;
 use crate::followers::Followers;
+use crate::keeper::KeeperLink;
 use crate::limit::LOG_MARGIN_MAX;
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
@@ -19,15 +20,19 @@ use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
 use crate::room::{Claim, Promises, Room};
 use crate::snapshot::Copies;
+use crate::space::Space;
 use crate::state::State;
-use crate::types::{RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
+use crate::types::{RaftEntry, RaftSnapshotMeta, TypeConfig, from_raft, to_raft};
 use ogee_log::{GroupLog, Log, LogUsage, Reservation};
 use ogee_proto::id::{ChunkKey, CopysetId, LogId, LogIndex, ReplicaId, VolumeId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::Notify;
+use ogee_runtime::seeded_bug;
 use ogee_store::{GroupCheckpoint, Store};
+use openraft::EntryPayload;
 use openraft::alias::SnapshotOf;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// What one write-back cycle does for one group.
@@ -54,18 +59,24 @@ pub(crate) struct Replica {
     pub(crate) metrics: Rc<GroupMetrics>,
     pub(crate) acks: Rc<Acks>,
     pub(crate) followers: Followers,
+    pub(crate) space: Space,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
-    keeps: Cell<u32>,
+    /// What copies need of the log, by number.
+    keeps: RefCell<BTreeMap<u64, Keep>>,
+    next_keep: Cell<u64>,
     /// The blocks are as of some moments up to this entry; see `snapshot`.
     fuzzy_until: Cell<Option<LogId>>,
     pub(crate) copies: Copies,
     cutting: Cell<bool>,
     cut_ended: Notify,
+    keeper: RefCell<KeeperLink>,
     pacer: RefCell<Rc<Pacer>>,
     /// A payload of the log is rotten, and no other replica has it any more.
     pub(crate) beyond_repair: Cell<bool>,
     promises: Promises,
+    /// What entries take that were let in from a leader and are not applied.
+    let_in: RefCell<BTreeMap<u64, Claim>>,
 }
 
 impl Cut {
@@ -99,14 +110,30 @@ impl Drop for Hold {
     }
 }
 
-/// While it lives, the log behind the last checkpoint is kept, unless the log runs full.
+/// Log that a copy needs: all behind an entry, as long as it is no longer than this.
+#[derive(Clone, Copy)]
+struct Keep {
+    behind: u64,
+    len_max: ByteLen,
+}
+
+/// While it lives, the log behind an entry is kept, unless the log runs full.
 pub(crate) struct KeptLog {
     replica: Rc<Replica>,
+    number: u64,
+    behind: u64,
+}
+
+impl KeptLog {
+    /// The entry behind which it is kept.
+    pub(crate) const fn behind(&self) -> u64 {
+        self.behind
+    }
 }
 
 impl Drop for KeptLog {
     fn drop(&mut self) {
-        self.replica.keeps.set(self.replica.keeps.get() - 1);
+        self.replica.keeps.borrow_mut().remove(&self.number);
     }
 }
 
@@ -159,15 +186,19 @@ impl Replica {
             metrics,
             acks: Rc::default(),
             followers: Followers::default(),
+            space: Space::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
-            keeps: Cell::new(0),
+            keeps: RefCell::default(),
+            next_keep: Cell::new(0),
             fuzzy_until: Cell::new(saved.fuzzy_until),
             copies: Copies::default(),
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
+            keeper: RefCell::default(),
             pacer: RefCell::default(),
             promises: Promises::default(),
+            let_in: RefCell::default(),
             beyond_repair: Cell::new(false),
         }))
     }
@@ -196,27 +227,66 @@ impl Replica {
         self.holds.get() > 0
     }
 
-    /// Keeps the log for a replica that is being copied to, so that it can go on from the copy.
-    pub(crate) fn keep_log(self: &Rc<Self>) -> KeptLog {
-        self.keeps.set(self.keeps.get() + 1);
+    /// Keeps the log behind an entry for a replica that is being copied to, so that it can go on from
+    /// the copy. When it becomes longer than `len_max` it may go.
+    pub(crate) fn keep_log(self: &Rc<Self>, behind: u64, len_max: ByteLen) -> KeptLog {
+        let number = self.next_keep.get();
+        self.next_keep.set(number + 1);
+        let keep = Keep { behind, len_max };
+        self.keeps.borrow_mut().insert(number, keep);
         KeptLog {
             replica: self.clone(),
+            number,
+            behind,
         }
     }
 
-    /// Whether the log behind the last checkpoint should be kept for now.
-    pub(crate) fn is_log_kept(&self) -> bool {
-        self.is_held() || (self.keeps.get() > 0 && self.log_has_room())
+    /// The entry behind which copies need the log, as long as there is room. Where the log is gone
+    /// already, nothing is left to keep.
+    fn kept_behind(&self) -> Option<u64> {
+        let keeps = self.keeps.borrow();
+        let needed = keeps.values().filter(|keep| {
+            self.has_log_behind(keep.behind)
+                && self.log.live_len_from(LogIndex::new(keep.behind + 1)) <= keep.len_max
+        });
+        let needed = needed.map(|keep| keep.behind).min();
+        needed.filter(|_| self.log_has_room())
     }
 
-    /// The store's keeper paces this group's writers from now on.
-    pub(crate) fn paced_by(&self, pacer: Rc<Pacer>) {
+    /// Whether the log is kept for now for longer than write-back needs it.
+    pub(crate) fn is_log_kept(&self) -> bool {
+        self.is_held() || self.kept_behind().is_some()
+    }
+
+    /// The entry up to which the log may go now, of those up to a checkpoint's.
+    pub(crate) fn may_purge(&self, checkpoint: u64) -> Option<u64> {
+        let kept = self.kept_behind().unwrap_or(checkpoint);
+        (!self.is_held()).then_some(kept.min(checkpoint))
+    }
+
+    /// Whether everything after entry `index` is in the log.
+    pub(crate) fn has_log_behind(&self, index: u64) -> bool {
+        let purged = self.log.state().purged;
+        purged.is_none_or(|purged| purged.index.get() <= index)
+    }
+
+    /// This keeper writes the group back from now on, and paces its writers.
+    pub(crate) fn kept_by(&self, keeper: KeeperLink, pacer: Rc<Pacer>) {
+        *self.keeper.borrow_mut() = keeper;
         *self.pacer.borrow_mut() = pacer;
+    }
+
+    pub(crate) fn keeper(&self) -> KeeperLink {
+        self.keeper.borrow().clone()
+    }
+
+    pub(crate) fn pacer(&self) -> Rc<Pacer> {
+        self.pacer.borrow().clone()
     }
 
     /// Waits for the turn of a write with this payload, while write-back needs the time.
     pub(crate) async fn pace(&self, payload_len: usize) {
-        let pacer = self.pacer.borrow().clone();
+        let pacer = self.pacer();
         pacer.pass(Log::entry_cost(payload_len)).await;
     }
 
@@ -248,6 +318,76 @@ impl Replica {
         let claim = self.promises.claim(&self.store, head.key, first, count);
         let fits = claim.is_empty() || self.promises.room().has_space(&self.store);
         fits.then_some(claim)
+    }
+
+    /// What this group's requests under way would take, in extents.
+    pub(crate) fn claimed_extents(&self) -> usize {
+        self.promises.claimed().extents
+    }
+
+    /// What new data of this group the store has room for, in extents.
+    pub(crate) fn room_share(&self) -> u32 {
+        self.promises.room().share(&self.store)
+    }
+
+    /// Room for entries that a leader sends, each with its index; `None` if they do not fit. Those
+    /// that are here already count already.
+    pub(crate) fn claim_entries(&self, entries: &[RaftEntry]) -> Option<Vec<(u64, Claim)>> {
+        let news = entries.iter().filter_map(|entry| self.claim_entry(entry));
+        let claims: Vec<(u64, Claim)> = news.collect();
+        let fits = claims.is_empty() || self.promises.room().takes(&self.store);
+        fits.then_some(claims)
+    }
+
+    fn claim_entry(&self, entry: &RaftEntry) -> Option<(u64, Claim)> {
+        let EntryPayload::Normal(command) = &entry.payload else {
+            return None;
+        };
+        let (head, id) = (&command.head, from_raft(&entry.log_id));
+        if head.kind != CommandKind::Write
+            || !head.is_in_range()
+            || self.log.entry_id(id.index) == Some(id)
+        {
+            return None;
+        }
+        let (first, count) = (head.first_block(), head.block_count());
+        let claim = self.promises.claim(&self.store, head.key, first, count);
+        (!claim.is_empty()).then_some((entry.log_id.index, claim))
+    }
+
+    /// Entries have been let into the log: what they take is claimed until they are applied. In the
+    /// place of others, which are in the log no more.
+    pub(crate) fn let_in(&self, claims: Vec<(u64, Claim)>) {
+        let Some((first, _)) = claims.first() else {
+            return;
+        };
+        let applied = self.state.borrow().applied.map_or(0, |id| id.index);
+        let mut let_in = self.let_in.borrow_mut();
+        drop(let_in.split_off(first));
+        let_in.extend(claims.into_iter().filter(|(index, _)| *index > applied));
+    }
+
+    /// Entries up to `index` are applied, or their effects came with a copy.
+    pub(crate) fn let_through(&self, index: u64) {
+        let mut let_in = self.let_in.borrow_mut();
+        while let_in
+            .first_key_value()
+            .is_some_and(|(first, _)| *first <= index)
+        {
+            let_in.pop_first();
+        }
+    }
+
+    /// Extents of a copy of this group, at most: what it maps, and what applied writes will take.
+    pub(crate) fn copy_extents(&self) -> usize {
+        self.store.extents_of(self.copyset) + self.promises.extents()
+    }
+
+    /// Extents that a copy may take of the store beside those that the group has: its own promises
+    /// end with it.
+    pub(crate) fn copy_room(&self) -> usize {
+        let room = self.promises.room();
+        room.left_without(&self.store, self.promises.own())
     }
 
     /// Extents for a large write; none if it had better go into the log, as when what is free is
@@ -299,7 +439,7 @@ impl Replica {
 
     /// The state as of now, to be made durable; `None` if that is what the root says already.
     pub(crate) fn cut(self: &Rc<Self>) -> Option<Cut> {
-        if self.is_held() {
+        if self.is_held() && !seeded_bug!("write-back-ignores-hold") {
             return None;
         }
         let mut state = self.state.borrow_mut();
@@ -312,10 +452,13 @@ impl Replica {
         if saved == Some(applied) {
             return None;
         }
+        let missed = u64::from(seeded_bug!("checkpoint-misses-last-entry"));
         assert!(!self.cutting.replace(true), "one cycle at a time");
         Some(Cut {
             replica: self.clone(),
-            dirty: state.overlay.dirty(applied.index.get()),
+            dirty: state
+                .overlay
+                .dirty(applied.index.get().saturating_sub(missed)),
             removed: std::mem::take(&mut state.removed),
             state: CheckpointState {
                 applied,
@@ -341,6 +484,14 @@ impl Replica {
         checkpoint.as_ref().map(|checkpoint| checkpoint.applied)
     }
 
+    /// Whether everything up to entry `upto`, which is committed, is in this replica's checkpoint or
+    /// log, durably: an entry that is there has all those before it as well.
+    pub(crate) fn has_durably(&self, upto: LogId) -> bool {
+        let is_logged = self.log.entry_id(upto.index) == Some(upto)
+            && self.log.durable_state().last >= Some(upto);
+        !self.is_fuzzy() && (is_logged || self.checkpointed_to() >= Some(upto))
+    }
+
     /// The last durable checkpoint as openraft's snapshot.
     pub(crate) fn current_snapshot(
         &self,
@@ -364,7 +515,7 @@ impl Replica {
 
     /// Takes note, durably, that blocks as of moments up to `until` are about to come.
     pub(crate) async fn mark_fuzzy(&self, until: LogId) -> Result<(), GroupError> {
-        if self.fuzzy_until.get() >= Some(until) {
+        if self.fuzzy_until.get() >= Some(until) || seeded_bug!("copy-mark-forgotten") {
             return Ok(());
         }
         let before = self.fuzzy_until.replace(Some(until));
@@ -397,13 +548,17 @@ impl Replica {
             state.applied = meta.last_log_id;
             state.membership = meta.last_membership.clone();
             state.sessions = new.sessions.clone();
-            state.overlay.clear();
+            if !seeded_bug!("install-keeps-overlay") {
+                state.overlay.clear();
+            }
             state.removed.clear();
         }
+        self.let_through(meta.last_log_id.map_or(0, |id| id.index));
         self.settle_promises();
         // What other replicas were sent does not lead up to these contents.
         self.copies.forget_all();
-        self.fuzzy_until.set(fuzzy_until);
+        self.fuzzy_until
+            .set(fuzzy_until.filter(|_| !seeded_bug!("copy-mark-forgotten")));
         self.save(Some(&new)).await?;
         self.checkpointed(new);
         Ok(())

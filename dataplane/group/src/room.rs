@@ -3,16 +3,21 @@
 //!
 //! *Place*: apply promises, the keeper settles, admission asks whether new data still fits.
 //! *Owner*: [`Room`] per store, [`Promises`] per group; one shard.
-//! *Invariants*: data is acknowledged only while every promise of the store, those of requests under
-//! way included, fits what is free beside a reserve. So write-back of what was acknowledged finds
-//! its room, the log can always be emptied, and discards and removals go on when the store is full.
+//! *Invariants*: entries are let into the log only while every promise of the store, those of requests
+//! and entries under way included, fits what is free. So write-back of what was let in finds its room,
+//! the log can always be emptied, and no group waits for another one's data. A leader proposes new data
+//! only while its own store and a quorum's (`space`) have room beside a reserve; a follower takes what
+//! was proposed until three quarters of that reserve are gone. What a leader admitted on word that was
+//! a moment old finds its place there, so that discards and removals, which come behind it in the log,
+//! go on when the stores are full.
 //! *On failure*: what does not fit is refused before the log has it.
 
-use crate::limit::{MAP_PAGES_RESERVE, STORE_RESERVE_MAX};
+use crate::limit::{MAP_PAGES_RESERVE, RESERVE_LAST_SHARE, ROOM_SHARE_MIN, STORE_RESERVE_MAX};
 use crate::overlay::Overlay;
 use ogee_proto::id::ChunkKey;
 use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
-use ogee_proto::unit::BlockIndex;
+use ogee_proto::unit::{BlockIndex, ByteLen};
+use ogee_runtime::seeded_bug;
 use ogee_store::{Store, StoreUsage};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -25,14 +30,64 @@ pub(crate) struct Amount {
     pub(crate) map_pages: usize,
 }
 
+impl Amount {
+    const fn plus(self, more: Self) -> Self {
+        Self {
+            extents: self.extents + more.extents,
+            map_pages: self.map_pages + more.map_pages,
+        }
+    }
+
+    const fn less(self, less: Self) -> Self {
+        Self {
+            extents: self.extents - less.extents,
+            map_pages: self.map_pages - less.map_pages,
+        }
+    }
+}
+
 /// The promises of all groups of one store.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     promised: Cell<Amount>,
     /// New data has been refused since this was asked last.
     refused: Cell<bool>,
-    /// Whether new data was refused the last time.
+    /// There was no room for new data, and has not been much since.
     full: Cell<bool>,
+    /// Groups that share it.
+    groups: Cell<usize>,
+}
+
+/// How much of the reserve is left alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reserve {
+    /// All of it: for what a leader lets in.
+    Whole,
+    /// A quarter: for what another leader has let in, and for copies.
+    Last,
+}
+
+impl Reserve {
+    fn extents(self, usage: &StoreUsage) -> usize {
+        let reserve = (usage.capacity.get() / 16).min(STORE_RESERVE_MAX);
+        let whole = extents_in(ByteLen::new(reserve));
+        match self {
+            Self::Whole => whole,
+            Self::Last => whole / RESERVE_LAST_SHARE,
+        }
+    }
+
+    const fn map_pages(self) -> usize {
+        match self {
+            Self::Whole => MAP_PAGES_RESERVE,
+            Self::Last => MAP_PAGES_RESERVE / RESERVE_LAST_SHARE,
+        }
+    }
+}
+
+/// How many extents so many bytes are.
+pub(crate) fn extents_in(bytes: ByteLen) -> usize {
+    usize::try_from(bytes.get() / EXTENT_SIZE as u64).unwrap_or(usize::MAX)
 }
 
 impl Room {
@@ -42,23 +97,54 @@ impl Room {
         self.promised.get()
     }
 
-    /// Whether new data may be let in: thin volumes can promise more than there is.
+    /// Whether new data may be let in by a leader: thin volumes can promise more than there is.
     pub(crate) fn has_space(&self, store: &Store) -> bool {
-        let (usage, promised) = (store.usage(), self.promised.get());
-        let fits = self.fits(&usage);
-        if self.full.replace(!fits) == fits {
-            let (store, free) = (store.id(), usage.free);
-            if fits {
-                tracing::info!(%store, %free, "the store has room again");
-            } else {
-                tracing::warn!(%store, %free, promised = promised.extents, pages_free = usage.map_pages_free,
-                    "the store is full: new data waits until volumes or parts of them are removed");
-            }
-        }
+        self.note(store) > 0
+    }
+
+    /// Whether new data that another leader has let in may be taken, its claim included.
+    pub(crate) fn takes(&self, store: &Store) -> bool {
+        let fits = self.fits(&store.usage(), Reserve::Last);
         if !fits {
-            self.refused.set(true);
+            self.note(store);
         }
         fits
+    }
+
+    /// Extents of new data that one of the groups may be let in, as their leaders are told: each gets
+    /// its share, so that all of them together are not let in more than there is.
+    pub(crate) fn share(&self, store: &Store) -> u32 {
+        u32::try_from(self.share_of(self.note(store))).unwrap_or(u32::MAX)
+    }
+
+    fn share_of(&self, left: usize) -> usize {
+        left / self.groups.get().max(1)
+    }
+
+    /// Whether a group's share of what is left may be too small for a single request.
+    fn is_short(&self, left: usize) -> bool {
+        self.share_of(left) < ROOM_SHARE_MIN
+    }
+
+    /// Takes note of how much room there is, has the keeper make some if there is too little, and
+    /// returns it. It is said again only when there is so much that a few requests do not change it.
+    fn note(&self, store: &Store) -> usize {
+        let usage = store.usage();
+        let left = self.left(&usage, Reserve::Whole);
+        let (id, free, promised) = (store.id(), usage.free, self.promised.get());
+        if self.is_short(left) {
+            self.refused.set(true);
+            if !self.full.replace(true) {
+                tracing::warn!(store = %id, %free, promised = promised.extents, pages_free = usage.map_pages_free,
+                    "the store is full: new data waits until volumes or parts of them are removed");
+            }
+        } else if left > Reserve::Last.extents(&usage)
+            && !self.is_short(left / 2)
+            && self.full.replace(false)
+        {
+            tracing::info!(store = %id, %free, "the store has room again");
+        }
+        left
     }
 
     /// Whether `count` extents more can be taken, for data on its way, without taking what is promised.
@@ -67,17 +153,40 @@ impl Room {
         store.usage().free.get() > extents * EXTENT_SIZE as u64
     }
 
-    /// Whether new data has been refused, and would be now.
-    pub(crate) fn is_full(&self, store: &Store) -> bool {
-        self.full.get() && !self.fits(&store.usage())
+    /// Extents that a group may take which gives up what was promised to itself, `own`: all but the
+    /// last of the reserve, and what is promised to others.
+    pub(crate) fn left_without(&self, store: &Store, own: Amount) -> usize {
+        let usage = store.usage();
+        let others = self.promised.get().extents.saturating_sub(own.extents);
+        extents_in(usage.free).saturating_sub(others + Reserve::Last.extents(&usage))
     }
 
-    fn fits(&self, usage: &StoreUsage) -> bool {
-        let promised = self.promised.get();
-        let reserve = (usage.capacity.get() / 16).min(STORE_RESERVE_MAX);
-        let needed = promised.extents as u64 * EXTENT_SIZE as u64 + reserve;
-        usage.free.get() > needed
-            && usage.map_pages_free as usize > promised.map_pages + MAP_PAGES_RESERVE
+    /// Whether the store has no room for new data, as of the last time and now.
+    pub(crate) fn is_full(&self, store: &Store) -> bool {
+        self.full.get() && self.is_short(self.left(&store.usage(), Reserve::Whole))
+    }
+
+    /// What is promised and must be left over.
+    fn counted(&self) -> Amount {
+        match seeded_bug!("admitted-without-counting") {
+            false => self.promised.get(),
+            true => Amount::default(),
+        }
+    }
+
+    /// Extents that can be promised, as long as each needs at most one map page.
+    fn left(&self, usage: &StoreUsage, reserve: Reserve) -> usize {
+        let promised = self.counted();
+        let extents = extents_in(usage.free);
+        let map_pages = usage.map_pages_free as usize;
+        let extents = extents.saturating_sub(promised.extents + reserve.extents(usage));
+        extents.min(map_pages.saturating_sub(promised.map_pages + reserve.map_pages()))
+    }
+
+    fn fits(&self, usage: &StoreUsage, reserve: Reserve) -> bool {
+        let promised = self.counted();
+        extents_in(usage.free) >= promised.extents + reserve.extents(usage)
+            && usage.map_pages_free as usize >= promised.map_pages + reserve.map_pages()
     }
 
     /// Whether new data has been refused since the last call.
@@ -86,25 +195,25 @@ impl Room {
     }
 
     fn add(&self, more: Amount) {
-        let sum = self.promised.get();
-        self.promised.set(Amount {
-            extents: sum.extents + more.extents,
-            map_pages: sum.map_pages + more.map_pages,
-        });
+        self.promised.set(self.promised.get().plus(more));
+    }
+
+    /// One group less, with its promises.
+    fn leave(&self, amount: Amount) {
+        self.take(amount);
+        self.groups.set(self.groups.get().saturating_sub(1));
     }
 
     fn take(&self, less: Amount) {
-        let sum = self.promised.get();
-        self.promised.set(Amount {
-            extents: sum.extents - less.extents,
-            map_pages: sum.map_pages - less.map_pages,
-        });
+        self.promised.set(self.promised.get().less(less));
     }
 }
 
-/// A request under way: what it would take.
+/// A request or an entry under way: what it would take.
 pub(crate) struct Claim {
     room: Rc<Room>,
+    /// What its group has under way.
+    claimed: Rc<Cell<Amount>>,
     amount: Amount,
 }
 
@@ -118,6 +227,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.room.take(self.amount);
+        self.claimed.set(self.claimed.get().less(self.amount));
     }
 }
 
@@ -126,6 +236,8 @@ impl Drop for Claim {
 pub(crate) struct Promises {
     room: RefCell<Rc<Room>>,
     places: RefCell<Places>,
+    /// Of requests and entries under way.
+    claimed: Rc<Cell<Amount>>,
 }
 
 /// What a set of blocks lacks in the store: positions of extents and map pages in their chunks.
@@ -165,7 +277,8 @@ impl Promises {
     pub(crate) fn join(&self, room: Rc<Room>) {
         let amount = self.places.borrow().amount();
         room.add(amount);
-        self.room.replace(room).take(amount);
+        room.groups.set(room.groups.get() + 1);
+        self.room.replace(room).leave(amount);
     }
 
     /// The store's account.
@@ -183,9 +296,29 @@ impl Promises {
             amount.map_pages += usize::from(is_new);
             newest_page = lacks.map_page;
         }
-        let room = self.room();
+        let (room, claimed) = (self.room(), Rc::clone(&self.claimed));
         room.add(amount);
-        Claim { room, amount }
+        claimed.set(claimed.get().plus(amount));
+        Claim {
+            room,
+            claimed,
+            amount,
+        }
+    }
+
+    /// What is claimed for requests and entries under way.
+    pub(crate) fn claimed(&self) -> Amount {
+        self.claimed.get()
+    }
+
+    /// What applied writes were promised, and those under way claim.
+    pub(crate) fn own(&self) -> Amount {
+        self.places.borrow().amount().plus(self.claimed.get())
+    }
+
+    /// Extents promised to applied writes.
+    pub(crate) fn extents(&self) -> usize {
+        self.places.borrow().extents.len()
     }
 
     /// A write has been applied.
@@ -241,7 +374,7 @@ impl Promises {
 impl Drop for Promises {
     fn drop(&mut self) {
         let amount = self.places.borrow().amount();
-        self.room.borrow().take(amount);
+        self.room.borrow().leave(amount);
     }
 }
 

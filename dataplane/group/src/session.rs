@@ -15,6 +15,7 @@ use crate::command::CommandHead;
 use crate::limit::{SESSION_APPLIED_MAX, SESSIONS_REMOVED_MAX};
 use ogee_proto::id::{ClientId, Epoch, Incarnation, Sequence, VolumeId};
 use ogee_proto::wire::{Reader, Status, WireError, Writer};
+use ogee_runtime::seeded_bug;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What apply should do with a mutating command.
@@ -59,7 +60,7 @@ impl Sessions {
         if asked < sealed || (asked == sealed && session.client != head.client) {
             return Status::Fenced;
         }
-        if asked > sealed {
+        if asked > sealed || seeded_bug!("seal-clears-session") {
             *session = Session {
                 epoch: head.epoch,
                 incarnation: head.incarnation,
@@ -75,7 +76,9 @@ impl Sessions {
         let Some(session) = self.volumes.get_mut(&head.key.volume) else {
             return Admission::Refused(Status::NotSealed);
         };
-        if let Err(status) = session.check_writer(head) {
+        if let Err(status) = session.check_writer(head)
+            && !seeded_bug!("epoch-checked-on-leader-only")
+        {
             return Admission::Refused(status);
         }
         session.admit(head)
@@ -167,6 +170,9 @@ impl Sessions {
             for _ in 0..from.u32("session applied count")? {
                 session.applied.insert(from.u64("session applied")?);
             }
+            if seeded_bug!("dedupe-lost-on-restart") {
+                session.applied.clear();
+            }
             volumes.insert(volume, session);
         }
         Ok(Self { volumes })
@@ -197,9 +203,12 @@ impl Session {
             return Admission::Refused(Status::BadRequest);
         }
         if head.sequence <= self.watermark {
+            if seeded_bug!("stale-retry-applied") {
+                return Admission::Apply;
+            }
             return Admission::Refused(Status::Stale);
         }
-        if self.applied.contains(&sequence) {
+        if self.applied.contains(&sequence) && !seeded_bug!("duplicate-applied") {
             return Admission::Duplicate;
         }
         if sequence - head.watermark.get().max(self.watermark.get()) > SESSION_APPLIED_MAX {

@@ -225,7 +225,10 @@ impl Watched {
     /// The standing to beat for, if any.
     fn look(&mut self, group: &Group, config: &GroupConfig) -> Option<Standing> {
         match group.phase() {
-            Phase::Awake => return self.offer(group, config),
+            Phase::Awake => {
+                group.look_after_leader();
+                return self.offer(group, config);
+            }
             Phase::Leads(standing) if group.leads_in(standing.term) => {
                 self.idle = 0;
                 return Some(standing);

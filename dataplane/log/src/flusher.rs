@@ -17,9 +17,9 @@ use crate::queue::Done;
 use crate::reader;
 use crate::state::{Batch, Plan};
 use futures_util::future::{join, join_all};
-use ogee_device::DeviceError;
+use ogee_device::{Device, DeviceError};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::{Buffer, Instant, Sleep, now, sleep_until};
+use ogee_runtime::{Buffer, Instant, Sleep, now, seeded_bug, sleep_until};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -98,17 +98,33 @@ type Write = (ByteOffset, Buffer);
 /// They are waited for even if one has failed: none may land when its extent is somebody else's.
 async fn write_round(
     core: &Core,
-    (offset, buffer): Write,
+    batch: Write,
     placed: Vec<Write>,
 ) -> Result<(), (ByteOffset, DeviceError)> {
-    let batch = core.device.write_durable(offset, buffer);
-    let placed = placed.into_iter().map(|(at, buffer)| async move {
-        let written = core.data().write_durable(at, buffer).await;
-        written.map_err(|error| (at, error))
+    let batch = put(&core.device, batch, seeded_bug!("log-write-not-durable"));
+    let placed = placed.into_iter().map(|write| {
+        put(
+            core.data(),
+            write,
+            seeded_bug!("placed-payload-not-durable"),
+        )
     });
     let (batch, placed) = join(batch, join_all(placed)).await;
-    batch.map_err(|error| (offset, error))?;
+    batch?;
     placed.into_iter().collect()
+}
+
+/// Writes durably, but for a seeded bug.
+async fn put(
+    device: &Device,
+    (at, buffer): Write,
+    forgets: bool,
+) -> Result<(), (ByteOffset, DeviceError)> {
+    let written = match forgets {
+        false => device.write_durable(at, buffer).await,
+        true => device.write(at, buffer).await,
+    };
+    written.map_err(|error| (at, error))
 }
 
 async fn begin(core: &Core, head: &SegmentHead, buffer: Buffer) {

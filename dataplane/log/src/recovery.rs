@@ -20,6 +20,7 @@ use crate::state::{Previous, State};
 use ogee_device::Device;
 use ogee_proto::id::{CopysetId, StoreId};
 use ogee_proto::unit::ByteLen;
+use ogee_runtime::seeded_bug;
 
 /// The log as the medium tells it, at the end of its newest segment. `groups` are known to exist.
 pub(crate) async fn recover(
@@ -216,6 +217,9 @@ impl Walk<'_> {
     ) -> Result<Option<(FoundBatch, Contents)>, LogError> {
         let mut from = cursor.at;
         while let Some(batch) = reader.batch_from(from, cursor.end, segment).await? {
+            if seeded_bug!("truncate-at-first-bad-batch") && batch.at != cursor.at {
+                return Ok(None);
+            }
             from = batch.at + PAGE;
             if batch.head.place.sequence < cursor.expected {
                 continue;
@@ -270,6 +274,11 @@ impl Walk<'_> {
         batch: &FoundBatch,
         contents: &Contents,
     ) -> Result<bool, LogError> {
+        if seeded_bug!("truncate-at-first-bad-batch") {
+            return reader
+                .verify_payloads(self.data, batch, &contents.records)
+                .await;
+        }
         let sequence = batch.head.place.sequence;
         let is_later = |later: &FoundBatch| {
             let place = &later.head.place;
@@ -278,7 +287,8 @@ impl Walk<'_> {
         };
         let next_at = batch.at + batch.head.len();
         // Mostly the next batch follows at once: what lies outside of the log need not be read.
-        if sequence <= cursor.proven
+        if seeded_bug!("torn-payload-counts")
+            || sequence <= cursor.proven
             || reader
                 .batch_at(next_at)
                 .await?
@@ -322,7 +332,7 @@ impl Walk<'_> {
             Some(_) => cursor.end.is_some_and(|end| end != cursor.at),
             None => cursor.expected <= cursor.proven,
         };
-        if is_cut {
+        if is_cut && !seeded_bug!("truncate-at-first-bad-batch") {
             tracing::error!(
                 store = %self.store, segment = segment.sequence, at = cursor.at,
                 expected = cursor.expected, "the rest of a segment of the log is lost"

@@ -8,6 +8,7 @@
 use crate::limit::{COMPACTION_LIVE_DIVISOR, RESERVED_SEGMENTS};
 use crate::options::Geometry;
 use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::seeded_bug;
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +161,8 @@ impl Segments {
 
     fn free_if_dead(&mut self, slot: usize) {
         let this = &mut self.slots[slot];
-        if this.holds == Holds::Sealed && this.live_entries == 0 {
+        let dead_at = u64::from(seeded_bug!("segment-reused-early"));
+        if this.holds == Holds::Sealed && this.live_entries <= dead_at {
             this.holds = Holds::Nothing;
             self.free += 1;
         }

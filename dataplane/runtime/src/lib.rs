@@ -25,9 +25,12 @@ pub mod executor;
 pub mod file;
 pub mod limit;
 pub mod net;
+pub mod seeded;
 
 pub use buffer::{Buffer, Payload, ReadBuffer};
 pub use engine::random_u64;
+#[cfg(ogee_sim)]
+pub use engine::sim;
 pub use task::{Cancelled, JoinHandle, ScopedTask, spawn, spawn_scoped, yield_now};
 pub use time::{Elapsed, Instant, Sleep, Timeout, now, sleep, sleep_until, suspended_time};
 pub use time::{timeout, timeout_at};

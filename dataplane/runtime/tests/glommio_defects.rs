@@ -182,6 +182,56 @@ fn executor_paused_before_its_first_task_does_not_forget_it() {
 /// Without the workaround about one pause in twenty is fatal.
 const PAUSES: usize = 150;
 
+/// The same for an executor that has just begun or is about to end.
+#[test]
+fn executor_paused_while_it_begins_or_ends_does_not_sleep_for_ever() {
+    if is_child() {
+        return (0..LIVES).for_each(|_| block_on(yield_now()));
+    }
+    let program = std::env::current_exe().unwrap();
+    let name = "executor_paused_while_it_begins_or_ends_does_not_sleep_for_ever";
+    let mut pauses = 0;
+    while pauses < PAUSES_OF_LIVES {
+        let mut child = child(&program, name).spawn().unwrap();
+        let pid = libc::pid_t::try_from(child.id()).unwrap();
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            signal(pid, libc::SIGSTOP);
+            std::thread::park_timeout(PREEMPT_INTERVAL + Duration::from_millis(5));
+            signal(pid, libc::SIGCONT);
+            pauses += 1;
+            // Nothing may disturb it now: another signal would wake it.
+            let before = worked(pid);
+            let is_alive = (0..2000).any(|_| {
+                std::thread::park_timeout(Duration::from_millis(1));
+                child.try_wait().unwrap().is_some() || worked(pid) >= before + ENOUGH
+            });
+            if !is_alive {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("an executor slept for ever, after {pauses} pauses");
+            }
+        };
+        assert!(status.success());
+    }
+}
+
+/// Without the workaround about one pause in 200 is fatal.
+const PAUSES_OF_LIVES: usize = 600;
+
+/// Executors of one child: each that is dropped leaks a descriptor.
+const LIVES: usize = 200;
+
+/// Time that the threads of a process have run, as far as they are still there.
+fn worked(pid: libc::pid_t) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let tasks = tasks.into_iter().flatten().flatten();
+    let times = tasks.map(|task| ran(&task.path()).unwrap_or_default());
+    times.sum()
+}
+
 /// Name of the child's executor, and so of its thread.
 const SHARD: &str = "watched";
 
@@ -211,17 +261,22 @@ fn shard_thread(pid: libc::pid_t) -> PathBuf {
 
 /// Whether the thread does some work before patience ends.
 fn makes_progress(thread: &Path) -> bool {
-    const ENOUGH: Duration = Duration::from_millis(1);
-    let worked = || {
-        let times = std::fs::read_to_string(thread.join("schedstat")).expect("schedstat");
-        let nanos = times.split(' ').next().expect("a first field").parse();
-        Duration::from_nanos(nanos.expect("a number"))
-    };
+    let worked = || ran(thread).expect("schedstat");
     let before = worked();
     (0..2000).any(|_| {
         std::thread::park_timeout(Duration::from_millis(1));
         worked() - before >= ENOUGH
     })
+}
+
+/// Work that shows a thread to be alive.
+const ENOUGH: Duration = Duration::from_millis(1);
+
+/// Time that a thread has run; none if it is gone.
+fn ran(thread: &Path) -> Option<Duration> {
+    let times = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+    let nanos = times.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
 }
 
 fn signal(pid: libc::pid_t, number: libc::c_int) {

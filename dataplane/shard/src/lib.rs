@@ -18,3 +18,12 @@ mod shard;
 pub use chunkserver::{Chunkserver, StopHandle};
 pub use config::{ChunkserverConfig, StoreConfig};
 pub use error::ShardError;
+
+/// One shard without its process, for the deterministic simulator, which gives the orders itself.
+#[cfg(ogee_sim)]
+pub mod simulated {
+    pub use crate::order::{
+        ChangeMembers, ReplicaStatus, ShardEvent, ShardOrder, ShardReport, StoreStatus,
+    };
+    pub use crate::shard::{ShardSetup, run};
+}

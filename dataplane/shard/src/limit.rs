@@ -4,14 +4,19 @@ use ogee_proto::limit::REQUEST_PAYLOAD_MAX;
 use std::time::Duration;
 
 /// Payload bytes of requests that one shard works on at a time; more wait for their turn.
-pub const ADMITTED_BYTES_MAX: usize = 64 << 20;
-/// Payload bytes of requests that wait for their turn. More is answered with Throttled.
-pub const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Payload bytes of one copyset's requests, worked on and waiting: one that has no quorum leaves the
-/// others half of the shard.
+///
+/// Enough to keep a device of 300 MB/s busy that takes 50 ms for a round; no more, since what is being
+/// worked on is served in the order in which it came: a small request waits for all of it.
+pub const ADMITTED_BYTES_MAX: usize = 16 << 20;
+/// Payload bytes of one copyset's requests that are worked on: one that has no quorum leaves the others
+/// half of the shard.
 pub const ADMITTED_COPYSET_MAX: usize = ADMITTED_BYTES_MAX / 2;
-/// Bytes that a connection starts in one turn when others wait: the largest request.
-pub const ADMITTED_TURN: usize = REQUEST_PAYLOAD_MAX;
+/// Payload bytes of requests that wait for their turn. More is answered with Throttled.
+pub const WAITING_BYTES_MAX: usize = 112 << 20;
+/// Payload bytes of one copyset's requests, worked on and waiting.
+pub const COPYSET_BYTES_MAX: usize = (ADMITTED_BYTES_MAX + WAITING_BYTES_MAX) / 4;
+/// Payload bytes of peers' requests that one shard works on at a time.
+pub const RAFT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that a request counts even if it carries less: bounds the number of requests.
 pub const ADMITTED_BYTES_MIN: usize = 4096;
 /// Orders that may wait for a shard.
@@ -25,4 +30,6 @@ pub const STOP_WAIT: Duration = Duration::from_secs(5);
 /// Payload cache of one store's log: half the log, at most this.
 pub const LOG_CACHE_BYTES_MAX: u64 = 256 << 20;
 
-const _: () = assert!(ADMITTED_COPYSET_MAX >= 16 * REQUEST_PAYLOAD_MAX);
+const _: () = assert!(COPYSET_BYTES_MAX >= 16 * REQUEST_PAYLOAD_MAX);
+const _: () = assert!(ADMITTED_COPYSET_MAX >= 8 * REQUEST_PAYLOAD_MAX);
+const _: () = assert!(ADMITTED_COPYSET_MAX <= COPYSET_BYTES_MAX);

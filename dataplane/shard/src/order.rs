@@ -9,12 +9,16 @@ use std::collections::BTreeMap;
 
 /// From the control thread to a shard. All are idempotent.
 #[derive(Debug)]
-pub(crate) enum ShardOrder {
+pub enum ShardOrder {
     /// Make a replica; with members, also the group.
     CreateReplica {
+        /// Of which copyset.
         copyset: CopysetId,
+        /// The replica's own id.
         replica: ReplicaId,
+        /// Where.
         store: StoreId,
+        /// The members of a group that this replica is to make.
         bootstrap: Option<BTreeMap<ReplicaId, ReplicaNode>>,
         /// Deleted first, if the store holds it and it cannot be opened.
         replaces: Option<ReplicaId>,
@@ -23,16 +27,25 @@ pub(crate) enum ShardOrder {
     ChangeMembers(ChangeMembers),
     /// Delete a replica that is no member any more.
     RemoveReplica {
+        /// Of which copyset.
         copyset: CopysetId,
+        /// Exactly this one.
         replica: ReplicaId,
     },
     /// Where replicas are now.
     Learn(Vec<(ReplicaId, Endpoint)>),
     /// Hand leadership over, if this shard leads.
-    Transfer { copyset: CopysetId, to: ReplicaId },
+    Transfer {
+        /// Of which copyset.
+        copyset: CopysetId,
+        /// To which of its replicas.
+        to: ReplicaId,
+    },
     /// Give a removed volume's chunks back.
     RemoveVolume {
+        /// Which.
         volume: VolumeId,
+        /// Where it had chunks.
         copysets: Vec<CopysetId>,
     },
     /// Say how things stand.
@@ -43,19 +56,23 @@ pub(crate) enum ShardOrder {
 
 /// See [`ShardOrder::ChangeMembers`].
 #[derive(Clone, Debug)]
-pub(crate) struct ChangeMembers {
-    pub(crate) copyset: CopysetId,
-    pub(crate) members: BTreeMap<ReplicaId, ReplicaNode>,
-    pub(crate) term: Term,
+pub struct ChangeMembers {
+    /// Of which copyset.
+    pub copyset: CopysetId,
+    /// The voters that are wanted, and where they are.
+    pub members: BTreeMap<ReplicaId, ReplicaNode>,
+    /// The leader's term, as the MDS knows it.
+    pub term: Term,
     /// Of the configuration that is wanted: an order of an earlier one is void.
-    pub(crate) conf_epoch: u64,
+    pub conf_epoch: u64,
 }
 
 /// From a shard to the control thread.
 #[derive(Debug)]
-pub(crate) enum ShardEvent {
+pub enum ShardEvent {
     /// The shard serves (or why it does not).
     Started {
+        /// Its stores.
         outcome: Result<Vec<StoreStatus>, ShardError>,
     },
     /// How things stand.

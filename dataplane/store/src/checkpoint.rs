@@ -22,7 +22,7 @@ use crate::store::Inner;
 use crate::tree::Tree;
 use ogee_device::{Device, DeviceError};
 use ogee_proto::unit::ByteOffset;
-use ogee_runtime::Buffer;
+use ogee_runtime::{Buffer, seeded_bug};
 use std::rc::Rc;
 
 /// What is on the device, as the writer of the next checkpoint needs to know it.
@@ -78,7 +78,9 @@ impl Image {
         put_tables(&mut self.tree, &mut writer, &mut replaced).await?;
         put_roots(&mut self.tree, &mut writer, &mut replaced).await?;
         let pages = writer.finish().await?;
-        inner.device.flush().await?;
+        if !seeded_bug!("checkpoint-without-flush") {
+            inner.device.flush().await?;
+        }
         let superblock = Superblock {
             store: inner.store,
             cluster: inner.cluster,
@@ -122,9 +124,11 @@ pub async fn write_superblock(
     let mut buffer = Buffer::zeroed(PAGE_SIZE);
     let (pages, _) = buffer.as_chunks_mut::<PAGE_SIZE>();
     superblock.encode(&mut pages[0]);
-    device
-        .write_durable(ByteOffset::new(SUPERBLOCK_AT[copy]), buffer)
-        .await
+    let at = ByteOffset::new(SUPERBLOCK_AT[copy]);
+    if seeded_bug!("superblock-not-durable") {
+        return device.write(at, buffer).await;
+    }
+    device.write_durable(at, buffer).await
 }
 
 async fn put_leaves(

@@ -114,6 +114,11 @@ impl Chunk {
             .filter_map(|(part, leaf)| Some((part, leaf.as_ref()?)))
     }
 
+    /// How many extents it maps.
+    pub fn extents(&self) -> usize {
+        self.leaves().map(|(_, leaf)| leaf.extents().count()).sum()
+    }
+
     /// The present blocks.
     pub fn allocated(&self) -> BlockBitmap {
         let mut blocks = BlockBitmap::empty();

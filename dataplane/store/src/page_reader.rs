@@ -11,7 +11,7 @@ use crate::limit::{PAGE_READS_IN_FLIGHT_MAX, PAGE_SIZE, PAGES_PER_TRANSFER};
 use futures_util::stream::{self, StreamExt};
 use ogee_device::{Device, DeviceError};
 use ogee_proto::unit::ByteLen;
-use ogee_runtime::{Buffer, ReadBuffer};
+use ogee_runtime::{Buffer, ReadBuffer, seeded_bug};
 use std::cell::RefCell;
 
 /// A page that a parent refers to.
@@ -117,6 +117,9 @@ impl<'a> PageReader<'a> {
                 Err(error) => error,
             },
         };
+        if seeded_bug!("page-mirror-not-read") {
+            return Err(first);
+        }
         tracing::warn!(device = self.device.name(), error = %first, "metadata page is bad; using its copy");
         let found = self.checked(wanted, MIRROR).await.map_err(|second| {
             tracing::error!(device = self.device.name(), error = %second, "the copy is bad, too");

@@ -19,7 +19,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use ogee_proto::id::{ChunkKey, CopysetId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK, BLOCKS_PER_EXTENT};
 use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 
 /// A run of blocks with one source.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -142,7 +142,7 @@ impl Inner {
         let read = self.device.read(offset, len).await;
         let bytes = read.map_err(|error| Miss::Error(error.into()))?;
         for ((block, data), crc) in blocks_from(first).zip(bytes.chunks(BLOCK_SIZE)).zip(&crcs) {
-            if salt.block_crc(block, data) != *crc {
+            if salt.block_crc(block, data) != *crc && !seeded_bug!("checksum-not-verified") {
                 return Err(Miss::Mismatch(block));
             }
         }

@@ -24,7 +24,7 @@ use ogee_proto::checksum::crc32c_append_block;
 use ogee_proto::id::{ChunkKey, CopysetId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 
@@ -53,6 +53,11 @@ impl Adoption {
         let mut salted = self.crcs;
         for (crc, block) in salted.iter_mut().zip(self.first.as_usize()..) {
             let block = BlockIndex::new(block).expect("invariant: an extent lies in its chunk");
+            let block = if seeded_bug!("wrong-salt") {
+                self.first
+            } else {
+                block
+            };
             *crc = crc32c_append_block(salt.of_block(block), *crc);
         }
         salted
@@ -222,6 +227,9 @@ impl State {
 
     /// No record names the extent any more.
     pub fn unpin(&mut self, extent: ExtentId) {
+        if seeded_bug!("pins-forgotten-at-restart") && !self.pins.contains(extent) {
+            return;
+        }
         if self.pins.remove(extent) {
             self.extents.release(extent.index());
         }
@@ -236,6 +244,9 @@ impl State {
 
     fn pinned_under(&self, changes: &[WriteBack]) -> Moves {
         let mut moves = Moves::default();
+        if seeded_bug!("pinned-extent-overwritten") {
+            return moves;
+        }
         for change in changes {
             let is_data = matches!(change.what, BlockChange::Data(_));
             let chunk = self.chunks.get(&change.key).filter(|_| is_data);

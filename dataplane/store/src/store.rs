@@ -296,6 +296,14 @@ impl Store {
         self.inner.state.borrow().chunks_of(copyset)
     }
 
+    /// Extents that the chunks of a copyset map.
+    #[must_use]
+    pub fn extents_of(&self, copyset: CopysetId) -> usize {
+        let state = self.inner.state.borrow();
+        let chunks = state.chunks_of(copyset).into_iter();
+        chunks.map(|key| state.chunks[&key].extents()).sum()
+    }
+
     /// The blocks of a chunk that are present.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ogee_proto::checksum::{crc32c, crc32c_append};
 use ogee_proto::limit::FRAME_HEADER_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind, WireError};
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 use std::io;
 
 /// Frames from bytes.
@@ -245,8 +245,8 @@ fn detached(part: Bytes) -> Bytes {
     if part.is_empty() { Bytes::new() } else { part }
 }
 
-const fn check_body(header: &FrameHeader, found: u32) -> Result<(), WireError> {
-    if found == header.body_crc {
+fn check_body(header: &FrameHeader, found: u32) -> Result<(), WireError> {
+    if found == header.body_crc || seeded_bug!("body-crc-not-checked") {
         return Ok(());
     }
     Err(WireError::BodyCrc {

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// "OGEF", little endian.
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"OGEF");
 /// Version of the frame layout and of every body behind it.
-pub const WIRE_VERSION: u16 = 2;
+pub const WIRE_VERSION: u16 = 3;
 
 /// The header as it stands on the wire: 128 bytes, little endian, no padding.
 ///

@@ -8,7 +8,9 @@ use ogee_proto::layout::StripeLayout;
 use ogee_proto::unit::ByteLen;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::{Payload, sleep, spawn};
-use ogee_transport::{Endpoint, Frame, Hello, Listener, Peer, Role, Service};
+use ogee_transport::{
+    Endpoint, Frame, Hello, Keepalive, Listener, Peer, Role, Service, ServiceOptions,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -52,6 +54,8 @@ struct Inner {
     /// Followers name the leader.
     hints: Cell<bool>,
     frames: RefCell<BTreeMap<u8, u32>>,
+    /// Holds all that it is asked.
+    mute: Cell<Option<usize>>,
 }
 
 impl Cluster {
@@ -67,6 +71,7 @@ impl Cluster {
             done: RefCell::default(),
             hints: Cell::new(true),
             frames: RefCell::default(),
+            mute: Cell::new(None),
         };
         let cluster = Self {
             inner: Rc::new(inner),
@@ -77,6 +82,19 @@ impl Cluster {
 
     /// Starts a node's service.
     pub fn start(&self, node: usize) {
+        self.start_with(node, ServiceOptions::default());
+    }
+
+    /// Starts a node that answers and never says anything else: it counts as silent, as a stopped
+    /// process does, while it holds what it is asked.
+    pub fn start_taciturn(&self, node: usize) {
+        let mut options = ServiceOptions::default();
+        options.connection.keepalive =
+            Keepalive::new(Duration::from_secs(100), Duration::from_secs(300));
+        self.start_with(node, options);
+    }
+
+    fn start_with(&self, node: usize, options: ServiceOptions) {
         let listener = Listener::bind(&endpoint(node)).unwrap();
         let hello = Hello::new(Role::Chunkserver, node as u64, "node").with_credits(4096);
         let inner = Rc::downgrade(&self.inner);
@@ -85,7 +103,8 @@ impl Cluster {
                 Cluster { inner }.serve(node, peer, frame);
             }
         });
-        self.inner.services.borrow_mut()[node] = Some(Service::serve(listener, hello, handler));
+        self.inner.services.borrow_mut()[node] =
+            Some(Service::serve_with(listener, hello, options, handler));
     }
 
     /// Ends a node's service and all its connections.
@@ -115,6 +134,11 @@ impl Cluster {
             .borrow_mut()
             .values_mut()
             .for_each(|group| group.leader = node);
+    }
+
+    /// Makes `node` hold every request from now on.
+    pub fn mute(&self, node: usize) {
+        self.inner.mute.set(Some(node));
     }
 
     /// Requests held.
@@ -213,7 +237,11 @@ impl Cluster {
             .borrow_mut()
             .entry(frame.header.kind.encode())
             .or_default() += 1;
-        let fault = (self.inner.plan.borrow_mut())(&frame.header);
+        let fault = if self.inner.mute.get() == Some(node) {
+            Fault::Hold
+        } else {
+            (self.inner.plan.borrow_mut())(&frame.header)
+        };
         match fault {
             Fault::None => self.answer(node, &peer, &frame),
             Fault::LoseReply => {

@@ -1,6 +1,6 @@
 //! The backend: one image that reads see, one that a crash leaves, and what lies between.
 
-use super::history::History;
+use super::history::{History, Survivor};
 use super::image::Image;
 use crate::request::Request;
 use ogee_proto::unit::ByteLen;
@@ -82,10 +82,12 @@ impl MemoryDevice {
     }
 
     /// A device that holds what a crash at this moment leaves; see [`History::crash`].
-    pub(super) fn crashed(&self, choose: impl FnMut(usize) -> usize) -> Self {
+    pub(super) fn crashed(&self, mut choose: impl FnMut(usize) -> usize) -> Self {
         let state = self.state.borrow();
         let mut survived = state.durable.clone();
-        state.history.crash(&mut survived, choose);
+        state.history.crash(&mut survived, |versions| {
+            Survivor::Version(choose(versions))
+        });
         let durable = survived.clone();
         let state = State {
             visible: survived,

@@ -13,6 +13,15 @@ const ZEROS: &[u8; CRASH_SECTOR] = &[0; CRASH_SECTOR];
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Moment(u64);
 
+/// What becomes of a sector in a crash.
+pub(super) enum Survivor {
+    /// The durable version (0) or one of those since.
+    Version(usize),
+    /// None of them.
+    #[cfg(ogee_sim)]
+    Garbage(Box<[u8; CRASH_SECTOR]>),
+}
+
 /// One version of one sector.
 #[derive(Debug)]
 struct Version {
@@ -64,7 +73,7 @@ impl History {
 
     /// Makes durable, in `image`, what was submitted to the whole device up to `until`.
     pub(super) fn settle_all(&mut self, until: Moment, image: &mut Image) {
-        self.settle_sectors(0..u64::MAX, until, image);
+        self.settle_if(0..u64::MAX, |moment| moment <= until, image);
     }
 
     /// Makes durable, in `image`, what was submitted to a range up to `until`.
@@ -75,18 +84,29 @@ impl History {
         until: Moment,
         image: &mut Image,
     ) {
-        self.settle_sectors(sectors(offset, len), until, image);
+        self.settle_if(sectors(offset, len), |moment| moment <= until, image);
     }
 
-    /// What a crash leaves: for each sector the durable version (0) or the version (1 to the number
-    /// given) that `choose` picks.
-    pub(super) fn crash(&self, image: &mut Image, mut choose: impl FnMut(usize) -> usize) {
+    /// What a crash leaves: for each sector what `choose` picks, given the number of versions since
+    /// the durable one.
+    pub(super) fn crash(&self, image: &mut Image, mut choose: impl FnMut(usize) -> Survivor) {
         for (sector, versions) in &self.sectors {
-            let choice = choose(versions.len());
-            if let Some(version) = choice.checked_sub(1).and_then(|at| versions.get(at)) {
-                image.write_sector(*sector, version.bytes());
+            match choose(versions.len()) {
+                Survivor::Version(choice) => {
+                    if let Some(version) = choice.checked_sub(1).and_then(|at| versions.get(at)) {
+                        image.write_sector(*sector, version.bytes());
+                    }
+                }
+                #[cfg(ogee_sim)]
+                Survivor::Garbage(bytes) => image.write_sector(*sector, &bytes),
             }
         }
+    }
+
+    /// Whether a crash could change anything of a range.
+    #[cfg(ogee_sim)]
+    pub(super) fn touches(&self, offset: ByteOffset, len: ByteLen) -> bool {
+        self.sectors.range(sectors(offset, len)).next().is_some()
     }
 
     fn record_each(
@@ -107,10 +127,17 @@ impl History {
         self.now
     }
 
-    fn settle_sectors(&mut self, range: Range<u64>, until: Moment, image: &mut Image) {
+    /// Makes durable the newest version of each sector that is due, in place of all before it.
+    pub(super) fn settle_if(
+        &mut self,
+        range: Range<u64>,
+        is_due: impl Fn(Moment) -> bool,
+        image: &mut Image,
+    ) {
         let mut settled = Vec::new();
         for (sector, versions) in self.sectors.range_mut(range) {
-            let old = versions.partition_point(|version| version.moment <= until);
+            let newest = versions.iter().rposition(|version| is_due(version.moment));
+            let old = newest.map_or(0, |newest| newest + 1);
             if let Some(newest) = old.checked_sub(1).and_then(|at| versions.get(at)) {
                 image.write_sector(*sector, newest.bytes());
             }

@@ -57,6 +57,21 @@ impl Image {
         }
     }
 
+    /// Blocks of a range that were ever written.
+    #[cfg(ogee_sim)]
+    pub(super) fn held(&self, blocks: std::ops::Range<u64>) -> Vec<u64> {
+        self.blocks
+            .range(blocks)
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// Flips bits of one byte of a block.
+    #[cfg(ogee_sim)]
+    pub(super) fn flip(&mut self, number: u64, byte: usize, mask: u8) {
+        Rc::make_mut(self.block(number))[byte] ^= mask;
+    }
+
     fn block(&mut self, number: u64) -> &mut Rc<[u8; BLOCK_SIZE]> {
         self.blocks
             .entry(number)

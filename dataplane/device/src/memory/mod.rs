@@ -9,12 +9,18 @@
 
 mod backend;
 mod control;
+#[cfg(ogee_sim)]
+mod disk;
 mod history;
 mod image;
 mod random;
 
 pub(crate) use backend::MemoryDevice;
 pub use control::{MemoryControl, Survivors};
+#[cfg(ogee_sim)]
+pub(crate) use disk::DiskUser;
+#[cfg(ogee_sim)]
+pub use disk::{DiskCounts, DiskCrash, DiskFaults, SimulatedDisk};
 
 #[cfg(test)]
 mod model;

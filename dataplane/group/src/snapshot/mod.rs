@@ -9,7 +9,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `send` | the leader's side |
+//! | `flow` | its steps under way |
 //! | `track` | what the target has got already |
+//! | `gain` | whether the copy gains on the writers, and what it takes for that |
+//! | `last_pass` | the end of a copy, for which the log is kept |
 //! | `receive` | the follower's side |
 //! | `wire` | the steps as frames |
 //! | `budget` | what copies may take from clients |
@@ -22,12 +25,32 @@
 //! when the last block was read, gives the contents as of E: a block that was written in (D, E] gets
 //! its last write again, and one that was not is as of D wherever it was read.
 //!
-//! An attempt that breaks off and goes on against a newer checkpoint D' may skip a block only if it
-//! did not change between when it was read and D'. The leader takes a block off its list of good
-//! ones in the very step in which it applies a change (`track`), and D' is not after what it has applied when
-//! the attempt begins, so what is still good then has not changed up to D'. The target must still be
-//! as the copy left it: a token, new with every copy that it begins from nothing, says so. After an
-//! installation nothing is good: replay may put an older write over a newer block for a while.
+//! An attempt on a checkpoint D may skip a block that was read before it began only if that did not
+//! change between then and D. The leader takes a block off its list of good ones in the very step in
+//! which it applies a change (`track`), and D is not after what it has applied when the attempt begins, so
+//! what is still good then has not changed up to D. Each block is on its way once at a time: a pass
+//! ends when all of it was answered, an attempt when nothing of an earlier one is under way at the
+//! target. The target must still be as the copy left it: a token, new with every copy that it begins from
+//! nothing, says so. After an installation nothing is good: replay may put an older write over a
+//! newer block for a while.
+//!
+//! # Why it ends
+//!
+//! What an attempt sends first is whatever the target lacks as it begins. If the log behind its
+//! checkpoint D is still there by then, and no more than a share of the log, the target installs. Else
+//! the attempt goes on in passes, which need no log, until the rest is small; then it has a checkpoint
+//! made, behind which the log is kept (`last_pass`), and ends: openraft asks again, with that checkpoint or a
+//! newer one, and this attempt's first pass is short. The rest becomes small because `gain` sees to it that
+//! more is sent than is changed, or reports that it cannot.
+//!
+//! # When nothing is copied
+//!
+//! A leader may know less of a follower than is there: an answer is lost with its stream, and what
+//! comes after the last one that arrived is purged. All that openraft can offer then is a snapshot. If the
+//! follower has the snapshot's last entry, durably, it has everything before it, too (log matching), and
+//! that entry is committed: no answer about it counts towards anything. So it answers the first step by
+//! `Stale`, and the leader goes on by log from there. Not while it is fuzzy: then only a copy, or replay
+//! past the mark, makes it whole.
 //!
 //! # What a broken-off copy leaves
 //!
@@ -52,16 +75,18 @@
 //! # How it gives way
 //!
 //! A copy has a connection of its own, so that heartbeats and entries do not queue behind pieces. At
-//! most [`COPY_WINDOW`](crate::limit::COPY_WINDOW) pieces of 128 KiB are on their way, two while
-//! clients or leaders want anything of the sender's shard, one while answers are slow; a rate may be
-//! set on top. Chunks and runs of blocks without data cost a few bytes.
-//!
-//! When the log behind D is gone by the end, because writers were faster, nothing is installed: the
-//! next attempt, on a newer checkpoint, sends only what has changed since.
+//! most [`COPY_WINDOW`](crate::limit::COPY_WINDOW) pieces of 128 KiB are on their way; while clients or leaders
+//! want anything of the sender's shard one or two, and more only if the copy would not gain on the
+//! writers otherwise. A rate may be set on top. Chunks and runs of
+//! blocks without data cost a few bytes.
 
 mod budget;
+mod flow;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod gain;
+mod laggards;
+mod last_pass;
 mod receive;
 mod send;
 mod track;

@@ -10,8 +10,8 @@
 //! next one, until the leader is deposed, the sender stays away, or this process ends.
 
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_ZEROS, get_blocks,
-    get_end, get_keys, get_state_range, get_zeros, put_token,
+    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
+    get_blocks, get_end, get_keys, get_state_range, get_zeros, put_token,
 };
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::codec::put_vote;
@@ -19,15 +19,18 @@ use crate::group::Group;
 use crate::limit::COPY_KEPT;
 use crate::machine::SnapshotState;
 use crate::replica::Hold;
+use crate::room::extents_in;
 use crate::types::{RaftLogId, RaftVote, from_raft, to_raft_vote};
 use bytes::Bytes;
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{ChunkKey, LogId};
+use ogee_proto::unit::ByteLen;
 use ogee_proto::wire::{FrameHeader, Status, WireError};
 use ogee_runtime::Instant;
 use ogee_runtime::channel::{Mutex, Notify};
-use ogee_store::{BlockChange, StoreError, WriteBack};
+use ogee_store::{BlockChange, Store, StoreError, WriteBack};
 use ogee_transport::Frame;
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::Snapshot;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -183,7 +186,12 @@ impl Group {
     async fn begin_snapshot(&self, frame: &Frame) -> Result<Bytes, Status> {
         let begin = Begin::decode(&frame.meta).map_err(|error| self.malformed(&error))?;
         let _turn = self.incoming().turn.lock().await;
+        if self.has_all_of(&begin).await {
+            tracing::info!(copyset = %self.copyset(), upto = %begin.meta, "all of a snapshot is here already");
+            return Err(Status::Stale);
+        }
         self.check_wanted(&begin)?;
+        self.check_fits(&begin)?;
         let (id, number) = (frame.header.stream, frame.header.watermark.get());
         let known = self.incoming().take();
         // From here on no step is let in, until this copy counts.
@@ -221,6 +229,26 @@ impl Group {
         Ok(put_token(token))
     }
 
+    /// Whether what a snapshot stands for is in this replica's log or behind its checkpoint, durably. Its
+    /// leader may not know, when the answer that said so was lost with its stream and the log was
+    /// purged since: it can ask no more, but offer a copy. A refusal would leave it in the dark for as
+    /// long as it makes no newer checkpoint.
+    async fn has_all_of(&self, begin: &Begin) -> bool {
+        let upto = begin.meta.last_log_id;
+        if !upto.is_some_and(|upto| self.replica().has_durably(from_raft(&upto))) {
+            return false;
+        }
+        // The leader takes the answer for a word about leader and log as well: openraft has it.
+        let probe = AppendEntriesRequest {
+            vote: begin.vote,
+            prev_log_id: upto,
+            entries: Vec::new(),
+            leader_commit: None,
+        };
+        let answer = self.raft().append_entries(probe).await;
+        answer.is_ok_and(|answer| answer.is_success())
+    }
+
     /// A copy of a deposed leader, or of less than is here, may not overwrite anything.
     fn check_wanted(&self, begin: &Begin) -> Result<(), Status> {
         let deposed = self
@@ -233,6 +261,22 @@ impl Group {
             return Err(Status::Retry);
         }
         Ok(())
+    }
+
+    /// A copy that has no room leaves a mixture, where there was an old replica: it had better not
+    /// begin.
+    fn check_fits(&self, begin: &Begin) -> Result<(), Status> {
+        let replica = self.replica();
+        let own = replica.store.extents_of(replica.copyset);
+        let left = replica.copy_room();
+        // What others have given up and the next checkpoint frees.
+        let pending = extents_in(replica.store.usage().pending);
+        if begin.extents <= own + left + pending {
+            return Ok(());
+        }
+        tracing::warn!(copyset = %self.copyset(), needs = begin.extents, own, left,
+            "refused a snapshot: the store has no room for it");
+        Err(Status::NoSpace)
     }
 
     fn current_vote(&self) -> Option<RaftVote> {
@@ -285,8 +329,19 @@ impl Group {
                 });
                 self.write(key, zeros.collect()).await
             }
+            // So that the end, for which writers may be held back, finds little to make durable.
+            STEP_SYNC => self.save_incoming().await,
             _ => Err(Status::BadRequest),
         }
+    }
+
+    /// Makes what has come durable, under the mark; extents that it has freed are free then.
+    async fn save_incoming(&self) -> Result<(), Status> {
+        let saved = self.replica().save_again().await;
+        saved.map_err(|error| {
+            tracing::error!(copyset = %self.copyset(), %error, "snapshot could not be stored");
+            Status::Io
+        })
     }
 
     fn take_state(&self, work: &Work, frame: &Frame) -> Result<(), Status> {
@@ -332,11 +387,7 @@ impl Group {
             let removed = replica.store.remove_chunk(replica.copyset, key).await;
             removed.map_err(|error| self.not_stored(&error))?;
         }
-        let freed = replica.save_again().await;
-        freed.map_err(|error| {
-            tracing::error!(copyset = %self.copyset(), %error, "snapshot could not be stored");
-            Status::Io
-        })
+        self.save_incoming().await
     }
 
     /// Writes blocks of a chunk; zeros over nothing are nothing.
@@ -351,8 +402,26 @@ impl Group {
         if changes.is_empty() {
             return Ok(());
         }
+        self.make_room(&changes).await?;
         let written = replica.store.write_back(replica.copyset, changes).await;
         written.map_err(|error| self.not_stored(&error))
+    }
+
+    /// What is promised to other groups is theirs. Extents that the copy has freed are its own again
+    /// after a checkpoint.
+    async fn make_room(&self, changes: &[WriteBack]) -> Result<(), Status> {
+        let replica = self.replica();
+        let needed = new_extents(&replica.store, changes);
+        if needed <= replica.copy_room() {
+            return Ok(());
+        }
+        if replica.store.usage().pending > ByteLen::new(0) {
+            self.save_incoming().await?;
+        }
+        match needed <= replica.copy_room() {
+            true => Ok(()),
+            false => Err(Status::NoSpace),
+        }
     }
 
     async fn end_snapshot(&self, frame: &Frame) -> Result<Bytes, Status> {
@@ -410,6 +479,15 @@ impl Group {
             _ => Status::Io,
         }
     }
+}
+
+/// Extents that the store would take to write these blocks of one chunk.
+fn new_extents(store: &Store, changes: &[WriteBack]) -> usize {
+    let data = changes
+        .iter()
+        .filter(|change| matches!(change.what, BlockChange::Data(_)));
+    let lacking = data.filter_map(|change| store.lacks(change.key, change.block).extent);
+    lacking.collect::<BTreeSet<_>>().len()
 }
 
 fn decode_state(attempt: &Attempt) -> Result<CheckpointState, WireError> {

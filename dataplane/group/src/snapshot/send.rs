@@ -6,14 +6,17 @@
 //! block that the target lacks is read at or after the moment at which the attempt began.
 //! *On failure*: the attempt ends; what the target acknowledged stays good for the next one.
 
-use super::track::{Track, Wanted, What};
+use super::flow::{Flow, Step};
+use super::last_pass::{Brake, LastPass, catch_up, is_little};
+use super::track::{PIECES, Track, Wanted, What, batches, len_of};
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_ZEROS, get_token,
-    put_blocks, put_end, put_keys, put_state_at, put_zeros,
+    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
+    get_token, put_blocks, put_end, put_keys, put_state_at, put_zeros,
 };
 use crate::codec::get_vote;
 use crate::limit::{
-    COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, COPY_SLOW, COPY_WINDOW, COPY_WINDOW_BUSY,
+    COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, FULL_PAUSE_MIN, LAST_PASS_PICKUP,
+    LAST_PASS_SHARE, PASS_GAP,
 };
 use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
@@ -21,21 +24,20 @@ use crate::read::ReadRun;
 use crate::replica::Replica;
 use crate::types::{RaftLogId, RaftVote, TypeConfig};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::future::{Either, LocalBoxFuture, select};
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::{Either, join_all, select};
 use ogee_proto::checksum::crc32c;
-use ogee_proto::id::{ChunkKey, Sequence};
+use ogee_proto::id::{ChunkKey, LogIndex, Sequence};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
-use ogee_proto::unit::BlockIndex;
-use ogee_proto::wire::{FrameKind, Reader, WireError};
-use ogee_runtime::Payload;
+use ogee_proto::unit::{BlockIndex, ByteLen};
+use ogee_proto::wire::{FrameKind, Reader, Status, WireError};
+use ogee_runtime::channel::Permit;
+use ogee_runtime::{Payload, seeded_bug};
 use ogee_transport::{CallError, Caller, Frame};
 use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -44,10 +46,10 @@ use std::time::Duration;
 /// Longest that the target may take to begin, which waits for its write-back, or to end.
 const STEP_LONG: Duration = Duration::from_secs(30);
 
-/// Attempts after which a copy is installed even if the log behind it is about to be purged.
-const ROUNDS_MAX: u64 = 8;
+/// What of a chunk to send.
+type Claim = fn(&Track, ChunkKey, &[u32; PIECES]) -> Vec<Wanted>;
 
-type StreamingResult<T> = Result<T, StreamingError<TypeConfig>>;
+pub(super) type StreamingResult<T> = Result<T, StreamingError<TypeConfig>>;
 
 impl Network {
     /// Streams the group to the target, then lets it install.
@@ -67,19 +69,34 @@ impl Network {
     async fn copy(
         &self,
         vote: RaftVote,
-        snapshot: SnapshotOf<TypeConfig, SnapshotState>,
+        mut snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
-        let _turn = self.copies.turn().await;
         let replica = &self.replica;
+        let track = replica.copies.track(self.target);
+        let ending = track.take_ending();
+        if replica.space.is_full(self.target.get()) {
+            ogee_runtime::sleep(FULL_PAUSE_MIN).await;
+            return not_now("the follower's store is full");
+        }
+        if replica.copies.laggards.is_resting(self.target) {
+            ogee_runtime::sleep(FULL_PAUSE_MIN).await;
+            return not_now("the follower takes entries more slowly than they come");
+        }
+        if seeded_bug!("copy-with-newer-sessions") {
+            snapshot.snapshot.state.sessions = replica.state.borrow().sessions.clone();
+        }
+        let (turn, last) = match ending {
+            Some((turn, last)) => (turn, Some(last)),
+            None => (self.copies.turn().await, None),
+        };
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }
-        let log = replica.keep_log();
         let upto = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        let log = replica.keep_log(upto, replica.log_to_spare());
         if !replica.has_log_behind(upto) {
             return not_now("the log behind the snapshot is gone: a newer one is needed");
         }
-        let track = replica.copies.track(self.target);
         let attempt = Attempt {
             network: self,
             caller: self.copy_caller()?,
@@ -88,18 +105,44 @@ impl Network {
             vote,
         };
         tracing::info!(copyset = %replica.copyset, target = %self.target, upto = %snapshot.meta,
-            attempt = attempt.number, "sending a snapshot");
-        let until = attempt.contents(&snapshot).await?;
-        let is_late = attempt.number >= ROUNDS_MAX;
-        if !replica.has_log_behind(upto) || !(is_late || replica.log_has_room()) {
-            // Rather another round, of what has changed meanwhile: shorter, on a newer checkpoint.
-            return not_now("the log behind the snapshot is gone");
+            attempt = attempt.number, is_last = last.is_some(), "sending a snapshot");
+        let Some(until) = attempt.contents(&snapshot, last.is_some()).await? else {
+            // Everything behind the snapshot is there by log: openraft goes on by log.
+            self.confirm_copy(&vote, &snapshot);
+            return Ok(SnapshotResponse::new(vote));
+        };
+        if !replica.is_log_enough(upto, last.is_some()) {
+            // The log behind this snapshot will not last: a newer one, for what is left by then.
+            if last.is_some() {
+                tracing::warn!(copyset = %replica.copyset, target = %self.target,
+                    "the log had no room for the end of a copy: another try");
+            }
+            drop((log, last));
+            attempt.approach(turn).await?;
+            return not_now("what is left is little: the next attempt is the last");
         }
+        let last = last.unwrap_or_else(|| LastPass {
+            brake: Brake::begin(replica, None),
+            log,
+        });
         let reply = attempt.step(STEP_END, put_end(&until), Payload::empty());
         let reply = reply.await?;
-        let vote = get_vote(&mut Reader::new(&reply.meta)).map_err(|error| wire(&error))?;
-        replica.copies.completed(self.target, until.index, log);
-        Ok(SnapshotResponse::new(vote))
+        let answered = get_vote(&mut Reader::new(&reply.meta)).map_err(|error| wire(&error))?;
+        if answered == vote {
+            self.confirm_copy(&vote, &snapshot);
+        }
+        let keeps = catch_up(Rc::downgrade(replica), self.target, until.index, last);
+        let keeps = ogee_runtime::spawn_scoped(keeps);
+        replica.copies.completed(self.target, keeps);
+        Ok(SnapshotResponse::new(answered))
+    }
+
+    /// openraft counts what a copy was of as matched.
+    fn confirm_copy(&self, vote: &RaftVote, snapshot: &SnapshotOf<TypeConfig, SnapshotState>) {
+        if let Some(upto) = snapshot.meta.last_log_id {
+            let (target, term) = (self.target.get(), vote.leader_id.term);
+            self.replica.followers.confirm(target, term, upto.index);
+        }
     }
 }
 
@@ -114,16 +157,19 @@ struct Attempt<'a> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
+        self.track.gain.pause();
         self.track.end_attempt(self.number);
     }
 }
 
 impl Attempt<'_> {
-    /// Sends everything; the entry up to which it may be newer than the snapshot.
+    /// Sends everything that the target lacks now; the entry up to which it may be newer than the
+    /// snapshot. `None` if the target has all that the snapshot stands for.
     async fn contents(
         &self,
         snapshot: &SnapshotOf<TypeConfig, SnapshotState>,
-    ) -> StreamingResult<RaftLogId> {
+        hurries: bool,
+    ) -> StreamingResult<Option<RaftLogId>> {
         let replica = &self.network.replica;
         let state = Payload::from(snapshot.snapshot.state.encode(replica.id, None));
         let keys = replica.chunks();
@@ -133,15 +179,15 @@ impl Attempt<'_> {
             state_len: state.len(),
             state_crc: crc32c(&state),
             chunks: keys.len(),
+            extents: replica.copy_extents(),
             token: self.track.token(),
         };
-        let reply = self
-            .step(STEP_BEGIN, begin.encode(), Payload::empty())
-            .await?;
-        let token = get_token(&reply.meta).map_err(|error| wire(&error))?;
+        let Some(token) = self.begin(&begin).await? else {
+            return Ok(None);
+        };
         self.check_current()?;
         self.track.begun(token, &keys);
-        let mut flow = Flow::new(self.network);
+        let mut flow = Flow::new(self.network, &self.track, hurries);
         for at in (0..state.len()).step_by(COPY_PIECE_BYTES) {
             let part = state.slice(at..state.len().min(at + COPY_PIECE_BYTES));
             let len = part.len();
@@ -154,16 +200,128 @@ impl Attempt<'_> {
             flow.add(keys.len(), self.send(STEP_CHUNKS, Vec::new(), keys))
                 .await?;
         }
-        for key in keys {
-            self.check_current()?;
-            let present = replica.present(key).map_err(failed)?;
-            for wanted in self.track.claim(key, &present) {
-                flow.add(wanted.len(), Box::pin(self.send_wanted(wanted)))
-                    .await?;
+        self.pass(&keys, flow).await?;
+        self.applied().map(Some)
+    }
+
+    /// The target's token; `None` if it has everything already.
+    async fn begin(&self, begin: &Begin) -> StreamingResult<Option<u64>> {
+        let frame = self.frame(STEP_BEGIN, begin.encode(), Payload::empty());
+        let reply = self.caller.call_within(frame, STEP_LONG).await;
+        if let Ok(reply) = &reply
+            && reply.header.status == Status::Stale
+        {
+            return Ok(None);
+        }
+        let reply = self.answered(reply)?;
+        get_token(&reply.meta)
+            .map(Some)
+            .map_err(|error| wire(&error))
+    }
+
+    /// Sends once what the target lacks of each chunk, and waits until it has it: a block is on its
+    /// way only once at a time. What is not here any more goes first: the rest may need its space.
+    async fn pass<'a>(
+        &'a self,
+        keys: &BTreeSet<ChunkKey>,
+        mut flow: Flow<'a>,
+    ) -> StreamingResult<()> {
+        let claims: [Claim; 2] = [Track::claim_absent, Track::claim];
+        for claim in claims {
+            for key in keys.iter().filter(|key| self.track.lacks_of(**key)) {
+                self.claim(*key, claim, &mut flow).await?;
+            }
+            flow.settle().await?;
+        }
+        Ok(())
+    }
+
+    async fn claim<'a>(
+        &'a self,
+        key: ChunkKey,
+        claim: Claim,
+        flow: &mut Flow<'a>,
+    ) -> StreamingResult<()> {
+        self.check_current()?;
+        self.applied()?;
+        let present = self.network.replica.present(key).map_err(failed)?;
+        for batch in batches(claim(&self.track, key, &present)) {
+            flow.add(len_of(&batch), Box::pin(self.send_batch(batch)))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what changed meanwhile, again and again, until it is so little that the log can be kept
+    /// for it, and prepares that.
+    async fn approach(&self, turn: Permit) -> StreamingResult<()> {
+        loop {
+            let keys = self.network.replica.chunks();
+            let capacity = self.network.replica.log_usage().capacity.get();
+            if is_little(self.track.lacks(&keys), self.track.gain.speed(), capacity) {
+                break;
+            }
+            let flow = Flow::new(self.network, &self.track, false);
+            self.pass(&keys, flow).await?;
+        }
+        self.track.gain.pause();
+        let last = self.prepare_beside_passes().await?;
+        // Else it would be kept for an attempt that has begun already.
+        self.check_current()?;
+        self.track.prepared((turn, last));
+        self.expect_pickup();
+        Ok(())
+    }
+
+    /// While the end is prepared, what changes is sent on.
+    async fn prepare_beside_passes(&self) -> StreamingResult<LastPass> {
+        let mut prepared = pin!(self.prepare());
+        loop {
+            let pass = pin!(async {
+                let flow = Flow::new(self.network, &self.track, true);
+                self.pass(&self.network.replica.chunks(), flow).await
+            });
+            match select(prepared.as_mut(), pass).await {
+                Either::Left((last, pass)) => {
+                    pass.await?;
+                    return last;
+                }
+                Either::Right((sent, _)) => sent?,
+            }
+            let gap = pin!(ogee_runtime::sleep(PASS_GAP));
+            if let Either::Left((last, _)) = select(prepared.as_mut(), gap).await {
+                return last;
             }
         }
-        flow.finish().await?;
-        self.applied()
+    }
+
+    /// Waits for the store's turn, then has a checkpoint made behind which the log is kept.
+    async fn prepare(&self) -> StreamingResult<LastPass> {
+        let replica = &self.network.replica;
+        let keeper = replica.keeper();
+        let Some(turn) = keeper.last_pass().await else {
+            return not_now("nobody keeps this store any more");
+        };
+        self.step(STEP_SYNC, Vec::new(), Payload::empty()).await?;
+        let brake = Brake::begin(replica, Some(turn));
+        if !keeper.checkpoint_now().await {
+            return not_now("no checkpoint can be made");
+        }
+        let upto = replica.checkpointed_to().unwrap_or_default().index;
+        let log = replica.keep_log(upto.get(), ByteLen::new(u64::MAX));
+        Ok(LastPass { brake, log })
+    }
+
+    /// openraft asks again after its pause. If it does not, because somebody else leads, nobody is held
+    /// back for nothing.
+    fn expect_pickup(&self) {
+        let (track, number) = (Rc::downgrade(&self.track), self.number);
+        drop(ogee_runtime::spawn(async move {
+            ogee_runtime::sleep(LAST_PASS_PICKUP).await;
+            if let Some(track) = track.upgrade().filter(|it| it.is_current(number)) {
+                track.take_ending();
+            }
+        }));
     }
 
     /// Two attempts at a time would take each other's word for what was sent.
@@ -178,46 +336,64 @@ impl Attempt<'_> {
         Box::pin(async move { self.step(step, meta, payload).await.map(drop) })
     }
 
-    async fn send_wanted(&self, wanted: Wanted) -> StreamingResult<()> {
-        match wanted.what {
+    /// Sends some pieces of a chunk, or a run of zeros.
+    async fn send_batch(&self, batch: Vec<Wanted>) -> StreamingResult<()> {
+        let Some(first) = batch.first() else {
+            return Ok(());
+        };
+        let mut frame = match first.what {
             What::Zeros(count) => {
-                let meta = put_zeros(wanted.first, count);
-                let mut frame = self.frame(STEP_ZEROS, meta, Payload::empty());
-                frame.header.key = wanted.key;
-                self.call(frame).await?;
+                let meta = put_zeros(first.first, count);
+                self.frame(STEP_ZEROS, meta, Payload::empty())
             }
-            What::Blocks(mask) => {
-                let (present, payload) = self.read(&wanted, mask).await?;
-                let meta = put_blocks(wanted.first, mask, present);
-                let mut frame = self.frame(STEP_BLOCKS, meta, payload);
-                frame.header.key = wanted.key;
-                self.call(frame).await?;
+            What::Blocks(_) => {
+                let (meta, payload) = self.read(&batch).await?;
+                self.frame(STEP_BLOCKS, meta, payload)
             }
+        };
+        frame.header.key = first.key;
+        self.call(frame).await?;
+        for wanted in &batch {
+            self.track.taken(self.number, wanted);
         }
-        self.track.taken(self.number, &wanted);
         Ok(())
     }
 
-    /// The blocks of a mask as they are now: which are present, and those.
-    async fn read(&self, wanted: &Wanted, mask: u32) -> StreamingResult<(u32, Payload)> {
+    /// The blocks of some pieces as they are now: which there are, and those.
+    async fn read(&self, batch: &[Wanted]) -> StreamingResult<(Vec<u8>, Payload)> {
         let replica = &self.network.replica;
-        let (mut present, mut parts) = (0, Vec::new());
-        for (at, count) in runs(mask) {
-            let first = BlockIndex::new(usize::from(wanted.first) + at);
-            let first = first.expect("invariant: pieces divide a chunk");
-            let read = replica.read_blocks(wanted.key, first, count).await;
-            let mut at = at;
+        let reads = batch.iter().flat_map(|wanted| {
+            let What::Blocks(mask) = wanted.what else {
+                return Vec::new();
+            };
+            let read = |(at, count)| async move {
+                let first = BlockIndex::new(usize::from(wanted.first) + at);
+                let first = first.expect("invariant: pieces divide a chunk");
+                let read = replica.read_blocks(wanted.key, first, count).await;
+                (wanted.first, at, read)
+            };
+            runs(mask).into_iter().map(read).collect()
+        });
+        let (mut present, mut parts) = (BTreeMap::<u16, u32>::new(), Vec::new());
+        for (piece, mut at, read) in join_all(reads).await {
             for run in read.map_err(failed)? {
                 let blocks = run.len() / BLOCK_SIZE;
                 if let ReadRun::Data(bytes) = run {
-                    present |= mask_of(at, blocks);
+                    *present.entry(piece).or_default() |= mask_of(at, blocks);
                     parts.push(bytes);
                 }
                 at += blocks;
             }
         }
         self.applied()?;
-        Ok((present, self.network.joined(parts)))
+        let mut meta = Vec::new();
+        for wanted in batch {
+            if let What::Blocks(mask) = wanted.what {
+                let present = present.get(&wanted.first).copied().unwrap_or(0);
+                put_blocks(&mut meta, wanted.first, mask, present);
+            }
+        }
+        Ok((meta, self.network.joined(parts)))
     }
 
     /// What has been applied here, as long as that is certain to be of this vote's time.
@@ -250,83 +426,41 @@ impl Attempt<'_> {
     async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {
         let frame = self.frame(step, meta, payload);
         let reply = match step {
-            STEP_BEGIN | STEP_END => self.caller.call_within(frame, STEP_LONG).await,
+            STEP_END | STEP_SYNC => self.caller.call_within(frame, STEP_LONG).await,
             _ => self.caller.call(frame).await,
         };
-        Self::answered(reply)
+        self.answered(reply)
     }
 
     async fn call(&self, frame: Frame) -> StreamingResult<Frame> {
-        Self::answered(self.caller.call(frame).await)
+        self.answered(self.caller.call(frame).await)
     }
 
-    fn answered(reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
+    fn answered(&self, reply: Result<Frame, CallError>) -> StreamingResult<Frame> {
         let reply =
             reply.map_err(|error| StreamingError::Unreachable(Unreachable::from_string(error)))?;
+        if reply.header.status == Status::NoSpace {
+            let (replica, target) = (&self.network.replica, self.network.target.get());
+            replica.space.note_full(replica.copyset, target);
+        }
         accepted(reply).map_err(StreamingError::from)
     }
 }
 
-type Step<'a> = LocalBoxFuture<'a, StreamingResult<()>>;
-
-/// The steps under way: as many as the way and everybody else's I/O allow.
-struct Flow<'a> {
-    network: &'a Network,
-    running: FuturesUnordered<LocalBoxFuture<'a, (Duration, StreamingResult<()>)>>,
-    window: usize,
-    /// Requests of others as of the last step.
-    seen: u64,
-}
-
-impl<'a> Flow<'a> {
-    fn new(network: &'a Network) -> Self {
-        Self {
-            network,
-            running: FuturesUnordered::new(),
-            window: COPY_WINDOW_BUSY,
-            seen: network.replica.metrics.foreground.get(),
-        }
-    }
-
-    /// Starts a step when there is room for it.
-    async fn add(&mut self, len: usize, step: Step<'a>) -> StreamingResult<()> {
-        self.network.copies.pass(len).await;
-        let foreground = self.network.replica.metrics.foreground.get();
-        let is_busy = foreground != std::mem::replace(&mut self.seen, foreground);
-        if is_busy {
-            self.window = self.window.min(COPY_WINDOW_BUSY);
-        }
-        while self.running.len() >= self.window {
-            self.reap().await?;
-        }
-        self.running.push(Box::pin(async move {
-            let started = ogee_runtime::now();
-            let done = step.await;
-            (ogee_runtime::now() - started, done)
-        }));
-        Ok(())
-    }
-
-    async fn reap(&mut self) -> StreamingResult<()> {
-        let Some((took, done)) = self.running.next().await else {
-            return Ok(());
-        };
-        self.window = match took > COPY_SLOW {
-            true => 1,
-            false => COPY_WINDOW.min(self.window + 1),
-        };
-        done
-    }
-
-    async fn finish(mut self) -> StreamingResult<()> {
-        while !self.running.is_empty() {
-            self.reap().await?;
-        }
-        Ok(())
-    }
-}
-
 impl Replica {
+    /// Whether the log will do for a target that is given a whole copy as of entry `upto` now: all
+    /// that it must catch up with is there and is kept, and is not so much that it runs out of room.
+    fn is_log_enough(&self, upto: u64, is_last: bool) -> bool {
+        let behind = self.log.live_len_from(LogIndex::new(upto + 1));
+        let is_short = behind <= self.log_to_spare();
+        self.has_log_behind(upto) && self.log_has_room() && (is_last || is_short)
+    }
+
+    /// What a copy may take of the log without anybody being held back for it.
+    fn log_to_spare(&self) -> ByteLen {
+        ByteLen::new(self.log_usage().capacity.get() / LAST_PASS_SHARE)
+    }
+
     /// Every chunk with contents, stored or in the log.
     fn chunks(&self) -> BTreeSet<ChunkKey> {
         let stored = self.store.chunks(self.copyset);
@@ -356,12 +490,6 @@ impl Replica {
             }
         }
         Ok(masks)
-    }
-
-    /// Whether everything after entry `index` is in the log.
-    fn has_log_behind(&self, index: u64) -> bool {
-        let purged = self.log.state().purged;
-        purged.is_none_or(|purged| purged.index.get() <= index)
     }
 }
 

@@ -1,6 +1,7 @@
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_END, STEP_STATE, STEP_ZEROS, get_blocks, get_end,
-    get_keys, get_state_range, get_token, get_zeros, put_blocks, put_end, put_state_at, put_zeros,
+    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS, get_blocks,
+    get_end, get_keys, get_state_range, get_token, get_zeros, put_blocks, put_end, put_state_at,
+    put_zeros,
 };
 use crate::checkpoint::CheckpointState;
 use crate::checkpoint::Saved;
@@ -35,6 +36,7 @@ fn begin_again(vote: &RaftVote, attempt: u64, token: u64) -> Frame {
         state_len: bytes.len(),
         state_crc: crc32c(&bytes),
         chunks: 0,
+        extents: 0,
         token,
     };
     step(STEP_BEGIN, attempt, begin.encode(), Payload::empty())
@@ -59,15 +61,17 @@ const KEY: ChunkKey = ChunkKey {
     chunk: ChunkIndex::new(1),
 };
 
+fn piece(first: u16, covered: u32, present: u32) -> Vec<u8> {
+    let mut meta = Vec::new();
+    put_blocks(&mut meta, first, covered, present);
+    meta
+}
+
 /// One block of a piece.
 fn block(attempt: u64, number: u16) -> Frame {
     let payload = Payload::from(vec![7; BLOCK_SIZE]);
-    step(
-        STEP_BLOCKS,
-        attempt,
-        put_blocks(0, 1 << number, 1 << number),
-        payload,
-    )
+    let meta = piece(0, 1 << number, 1 << number);
+    step(STEP_BLOCKS, attempt, meta, payload)
 }
 
 /// Or the replica's log would fill up for good: a held group is never written back.
@@ -185,25 +189,59 @@ fn zeros_over_nothing_cost_nothing_and_an_incomplete_copy_is_not_installed() {
 #[test]
 fn a_piece_that_contradicts_itself_is_refused() {
     let two = || Payload::from(vec![1; 2 * BLOCK_SIZE]);
-    let piece =
-        |covered, present, payload| step(STEP_BLOCKS, 1, put_blocks(64, covered, present), payload);
-    let taken = get_blocks(&piece(0b1011, 0b0011, two())).expect("fine");
+    let blocks =
+        |covered, present, payload| step(STEP_BLOCKS, 1, piece(64, covered, present), payload);
+    let taken = get_blocks(&blocks(0b1011, 0b0011, two())).expect("fine");
     assert_eq!(taken.len(), 3);
     assert!(
-        get_blocks(&piece(0b1011, 0b0100, two())).is_err(),
+        get_blocks(&blocks(0b1011, 0b0100, two())).is_err(),
         "not covered"
     );
     assert!(
-        get_blocks(&piece(0b1011, 0b1011, two())).is_err(),
+        get_blocks(&blocks(0b1011, 0b1011, two())).is_err(),
         "too little"
     );
     assert!(
-        get_blocks(&piece(0b1011, 0b0001, two())).is_err(),
+        get_blocks(&blocks(0b1011, 0b0001, two())).is_err(),
         "too much"
     );
-    let mut outside = piece(1, 0, Payload::empty());
-    outside.meta = put_blocks(4095, 1, 0).into();
+    let mut outside = blocks(1, 0, Payload::empty());
+    outside.meta = piece(4095, 1, 0).into();
     assert!(get_blocks(&outside).is_err());
+}
+
+#[test]
+fn several_pieces_share_a_step_and_its_bound() {
+    let meta = [piece(0, 0b1, 0b1), piece(4000, 0b110, 0b100)].concat();
+    let payload = Payload::from([vec![1; BLOCK_SIZE], vec![2; BLOCK_SIZE]].concat());
+    let taken = get_blocks(&step(STEP_BLOCKS, 1, meta, payload)).expect("fine");
+    let blocks: Vec<usize> = taken.iter().map(|it| it.block.as_usize()).collect();
+    assert_eq!(blocks, [0, 4001, 4002]);
+    let whole = [piece(0, u32::MAX, 0), piece(32, 0, 0)].concat();
+    let whole = step(STEP_BLOCKS, 1, whole, Payload::empty());
+    assert_eq!(get_blocks(&whole).expect("fine").len(), 32);
+    let more = [piece(0, u32::MAX, 0), piece(32, 1, 0)].concat();
+    let more = step(STEP_BLOCKS, 1, more, Payload::empty());
+    assert!(get_blocks(&more).is_err());
+}
+
+#[test]
+fn what_has_come_is_durable_after_a_sync_under_the_mark() {
+    run(async {
+        let lone = Lone::open().await;
+        let (group, leader) = (&lone.group, RaftVote::new_committed(5, 2));
+        let status = async |frame: Frame| group.on_snapshot(frame).await.header.status;
+        let sync = |attempt| step(STEP_SYNC, attempt, Vec::new(), Payload::empty());
+        assert_eq!(status(sync(1)).await, Status::Retry, "nothing has begun");
+        assert_eq!(status(begin(&leader)).await, Status::Ok);
+        assert_eq!(status(block(1, 4)).await, Status::Ok);
+        let store = &group.replica().store;
+        let before = store.counters().checkpoints;
+        assert_eq!(status(sync(1)).await, Status::Ok);
+        assert_eq!(store.counters().checkpoints, before + 1);
+        assert_eq!(saved(&lone).fuzzy_until, Some(LogId::new(6, 0)));
+        assert_eq!(status(sync(2)).await, Status::Retry, "of no attempt");
+    });
 }
 
 proptest! {

@@ -7,34 +7,32 @@
 //! block. Marks of pieces that were never acknowledged are taken off when their attempt ends.
 //! *On failure*: a copy that knows less sends more.
 
+use super::gain::Gain;
+use super::laggards::Laggards;
+use super::last_pass::LastPass;
 use crate::command::CommandKind;
 use crate::limit::{COPY_GAP_BLOCKS, COPY_KEPT, COPY_PIECE_BLOCKS};
-use crate::replica::KeptLog;
 use crate::types::RaftEntry;
 use ogee_proto::id::{ChunkKey, ReplicaId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
-use ogee_runtime::Instant;
+use ogee_runtime::channel::Permit;
+use ogee_runtime::{Instant, ScopedTask, seeded_bug};
 use openraft::EntryPayload;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Pieces of a chunk.
-const PIECES: usize = BLOCKS_PER_CHUNK / COPY_PIECE_BLOCKS;
+pub(super) const PIECES: usize = BLOCKS_PER_CHUNK / COPY_PIECE_BLOCKS;
 
 /// Every copy that this replica sends or might go on with.
 #[derive(Default)]
 pub(crate) struct Copies {
     tracks: RefCell<BTreeMap<ReplicaId, Rc<Track>>>,
-    catching_up: RefCell<BTreeMap<ReplicaId, CatchingUp>>,
-}
-
-/// A replica that got its copy and needs the log behind it.
-struct CatchingUp {
-    /// Index up to which its blocks are as of later moments than its state.
-    until: u64,
-    deadline: Instant,
-    _log: KeptLog,
+    /// Those that got their copy and need the log behind it: who keeps it for them.
+    catching_up: RefCell<BTreeMap<ReplicaId, ScopedTask<()>>>,
+    /// Those that did not.
+    pub(super) laggards: Laggards,
 }
 
 /// One target's copy, over all its attempts.
@@ -49,6 +47,25 @@ pub(crate) struct Track {
     /// Sent or about to be, not acknowledged.
     unsure: RefCell<BTreeMap<(ChunkKey, u16), Wanted>>,
     used: Cell<Instant>,
+    counts: Cell<Counts>,
+    /// How much of the machine the copy takes.
+    pub(super) gain: Gain,
+    /// The next attempt is to be the last: all that it needs.
+    ending: RefCell<Option<Ending>>,
+}
+
+/// What an attempt prepared for the next one: the shard's turn, and the end.
+pub(super) type Ending = (Permit, LastPass);
+
+/// Blocks so far.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Counts {
+    /// That the target has taken.
+    pub(super) sent: u64,
+    /// That were changed here.
+    pub(super) changed: u64,
+    /// Of those that the target had.
+    pub(super) spoiled: u64,
 }
 
 /// A piece of a chunk to be sent.
@@ -61,13 +78,43 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Bytes that may have to be sent.
-    pub(crate) const fn len(&self) -> usize {
+    /// Blocks that may have to be sent.
+    pub(crate) const fn blocks(&self) -> usize {
         match self.what {
-            What::Blocks(mask) => mask.count_ones() as usize * BLOCK_SIZE,
+            What::Blocks(mask) => mask.count_ones() as usize,
             What::Zeros(_) => 0,
         }
     }
+}
+
+/// Bytes of some pieces that may have to be sent.
+pub(super) fn len_of(pieces: &[Wanted]) -> usize {
+    pieces.iter().map(Wanted::blocks).sum::<usize>() * BLOCK_SIZE
+}
+
+/// Pieces of one chunk, put together as one step sends them: so many blocks at most, or one run of
+/// zeros.
+pub(super) fn batches(wanted: Vec<Wanted>) -> Vec<Vec<Wanted>> {
+    let mut batches: Vec<Vec<Wanted>> = Vec::new();
+    let mut room = 0;
+    for piece in wanted {
+        let blocks = piece.blocks();
+        match batches.last_mut() {
+            Some(batch) if 0 < blocks && blocks <= room => {
+                room -= blocks;
+                batch.push(piece);
+            }
+            _ => {
+                room = if blocks == 0 {
+                    0
+                } else {
+                    COPY_PIECE_BLOCKS - blocks
+                };
+                batches.push(vec![piece]);
+            }
+        }
+    }
+    batches
 }
 
 /// What of it.
@@ -83,7 +130,7 @@ impl Copies {
     /// An entry is about to be applied: what it changes is not good any more.
     pub(crate) fn note(&self, entry: &RaftEntry) {
         let tracks = self.tracks.borrow();
-        if tracks.is_empty() {
+        if tracks.is_empty() || seeded_bug!("copy-skips-changed") {
             return;
         }
         let EntryPayload::Normal(command) = &entry.payload else {
@@ -114,28 +161,24 @@ impl Copies {
                 good: RefCell::default(),
                 unsure: RefCell::default(),
                 used: Cell::new(now),
+                counts: Cell::default(),
+                gain: Gain::default(),
+                ending: RefCell::default(),
             })
         });
         track.clone()
     }
 
-    /// The copy to a target is complete: from here on it needs the log, for a while.
-    pub(crate) fn completed(&self, target: ReplicaId, until: u64, log: KeptLog) {
+    /// The copy to a target is complete: from here on it catches up, and somebody keeps the log.
+    pub(crate) fn completed(&self, target: ReplicaId, keeps: ScopedTask<()>) {
         self.tracks.borrow_mut().remove(&target);
-        let catching_up = CatchingUp {
-            until,
-            deadline: ogee_runtime::now() + crate::limit::CATCH_UP_KEPT,
-            _log: log,
-        };
-        self.catching_up.borrow_mut().insert(target, catching_up);
+        self.catching_up.borrow_mut().insert(target, keeps);
     }
 
-    /// Lets the log go that was kept for targets which have caught up by now or never will.
-    pub(crate) fn release_caught_up(&self, matched: impl Fn(ReplicaId) -> Option<u64>) {
-        let now = ogee_runtime::now();
-        self.catching_up
-            .borrow_mut()
-            .retain(|target, it| now < it.deadline && matched(*target) < Some(it.until));
+    /// Whether any copy gains nothing on the writers, or its target does not after it.
+    pub(crate) fn is_outrun(&self) -> bool {
+        let tracks = self.tracks.borrow();
+        self.laggards.are_there() || tracks.values().any(|track| track.gain.is_outrun())
     }
 
     /// The contents are about to change by other means than apply.
@@ -163,6 +206,37 @@ impl Track {
         self.token.get()
     }
 
+    /// Keeps what the next attempt needs to be the last.
+    pub(super) fn prepared(&self, ending: Ending) {
+        self.ending.replace(Some(ending));
+    }
+
+    /// What the attempt before has prepared.
+    pub(super) fn take_ending(&self) -> Option<Ending> {
+        self.ending.take()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    /// Whether the target lacks anything of a chunk.
+    pub(crate) fn lacks_of(&self, key: ChunkKey) -> bool {
+        let good = self.good.borrow();
+        let good = good.get(&key);
+        good.is_none_or(|good| good.iter().any(|good| *good != u32::MAX))
+    }
+
+    /// How many blocks of these chunks the target lacks.
+    pub(crate) fn lacks(&self, keys: &BTreeSet<ChunkKey>) -> u64 {
+        let good = self.good.borrow();
+        let lacks = keys.iter().map(|key| {
+            let good = good.get(key).map_or([0; PIECES].iter(), |good| good.iter());
+            good.map(|good| u64::from(good.count_zeros())).sum::<u64>()
+        });
+        lacks.sum()
+    }
+
     /// The target has begun; another token than before means that it has nothing of this copy. Only
     /// chunks of `keys` matter from here on: it drops all others.
     pub(crate) fn begun(&self, token: u64, keys: &BTreeSet<ChunkKey>) {
@@ -176,11 +250,25 @@ impl Track {
     /// What the target still needs of a chunk; it counts as good from here on. `present`: a mask
     /// per piece of the blocks that hold data now.
     pub(crate) fn claim(&self, key: ChunkKey, present: &[u32; PIECES]) -> Vec<Wanted> {
+        self.claim_where(key, present, |_| true)
+    }
+
+    /// The same of pieces without data only.
+    pub(crate) fn claim_absent(&self, key: ChunkKey, present: &[u32; PIECES]) -> Vec<Wanted> {
+        self.claim_where(key, present, |present| present == 0)
+    }
+
+    fn claim_where(
+        &self,
+        key: ChunkKey,
+        present: &[u32; PIECES],
+        is_meant: impl Fn(u32) -> bool,
+    ) -> Vec<Wanted> {
         let mut good = self.good.borrow_mut();
         let good = good.entry(key).or_insert_with(|| Box::new([0; PIECES]));
         let mut wanted: Vec<Wanted> = Vec::new();
         for (piece, (good, present)) in good.iter_mut().zip(present).enumerate() {
-            if *good == u32::MAX {
+            if *good == u32::MAX || !is_meant(*present) {
                 continue;
             }
             let first = first_block(piece);
@@ -211,6 +299,9 @@ impl Track {
         if self.is_current(attempt) {
             self.unsure.borrow_mut().remove(&(wanted.key, wanted.first));
             self.used.set(ogee_runtime::now());
+            let mut counts = self.counts.get();
+            counts.sent += wanted.blocks() as u64;
+            self.counts.set(counts);
         }
     }
 
@@ -223,7 +314,9 @@ impl Track {
         for wanted in unsure.into_values() {
             let first = usize::from(wanted.first);
             match wanted.what {
-                What::Zeros(count) => self.changed(wanted.key, first, usize::from(count)),
+                What::Zeros(count) => {
+                    self.spoil(wanted.key, first, usize::from(count));
+                }
                 What::Blocks(mask) => {
                     let mut good = self.good.borrow_mut();
                     if let Some(good) = good.get_mut(&wanted.key) {
@@ -235,13 +328,29 @@ impl Track {
     }
 
     fn changed(&self, key: ChunkKey, first: usize, count: usize) {
+        let spoiled = self.spoil(key, first, count);
+        let mut counts = self.counts.get();
+        counts.changed += count as u64;
+        counts.spoiled += spoiled;
+        self.counts.set(counts);
+    }
+
+    /// Blocks are not good any more; how many were.
+    fn spoil(&self, key: ChunkKey, first: usize, count: usize) -> u64 {
         let mut good = self.good.borrow_mut();
         let Some(good) = good.get_mut(&key) else {
-            return;
+            return 0;
         };
+        let mut spoiled = 0;
         for block in first..first + count {
-            good[block / COPY_PIECE_BLOCKS] &= !(1 << (block % COPY_PIECE_BLOCKS));
+            let (word, bit) = (
+                &mut good[block / COPY_PIECE_BLOCKS],
+                block % COPY_PIECE_BLOCKS,
+            );
+            spoiled += u64::from(*word >> bit & 1);
+            *word &= !(1 << bit);
         }
+        spoiled
     }
 }
 
@@ -271,7 +380,8 @@ fn bridged(mask: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{PIECES, Track, Wanted, What, bridged, first_block};
+    use super::{Counts, PIECES, Track, Wanted, What, batches, bridged, first_block};
+    use crate::snapshot::gain::Gain;
     use ogee_proto::id::{ChunkIndex, ChunkKey, VolumeId};
     use ogee_proto::limit::BLOCKS_PER_CHUNK;
     use proptest::collection::vec;
@@ -294,15 +404,66 @@ mod tests {
             good: RefCell::default(),
             unsure: RefCell::default(),
             used: Cell::new(ogee_runtime::now()),
+            counts: Cell::default(),
+            gain: Gain::default(),
+            ending: RefCell::default(),
         }
     }
 
     #[test]
     fn only_short_gaps_are_filled() {
-        assert_eq!(bridged(0b1001), 0b1111);
-        assert_eq!(bridged(1 | 1 << 8), 0x1ff);
-        assert_eq!(bridged(1 | 1 << 9), 1 | 1 << 9);
+        assert_eq!(bridged(0b101), 0b111);
+        assert_eq!(bridged(0b1001), 0b1001);
+        assert_eq!(bridged(0b1011_0001), 0b1111_0001);
         assert_eq!(bridged(0), 0);
+    }
+
+    #[test]
+    fn what_lies_apart_travels_together_as_far_as_it_fits() {
+        let piece = |number, what| Wanted {
+            key: key(0),
+            first: first_block(number),
+            what,
+        };
+        let blocks = |number, mask| piece(number, What::Blocks(mask));
+        let pieces = vec![
+            blocks(0, 0b1),
+            blocks(3, 0xff),
+            blocks(4, 0x7f_ffff),
+            blocks(5, 0b1),
+            piece(6, What::Zeros(64)),
+            blocks(8, u32::MAX),
+            blocks(9, 0b11),
+        ];
+        let lens: Vec<usize> = batches(pieces.clone()).iter().map(Vec::len).collect();
+        assert_eq!(lens, [3, 1, 1, 1, 1], "32 blocks, then no more");
+        assert_eq!(batches(pieces.clone()).concat(), pieces);
+    }
+
+    #[test]
+    fn what_the_target_lacks_is_counted_by_what_happens() {
+        ogee_runtime::executor::block_on(async {
+            let track = track();
+            let keys = BTreeSet::from([key(0)]);
+            let attempt = track.begin();
+            track.begun(7, &keys);
+            assert_eq!(track.lacks(&keys), BLOCKS_PER_CHUNK as u64);
+            for wanted in track.claim(key(0), &[u32::MAX; PIECES]) {
+                track.taken(attempt, &wanted);
+            }
+            assert!(!track.lacks_of(key(0)));
+            track.changed(key(0), 30, 4);
+            track.changed(key(0), 31, 1);
+            track.changed(key(1), 0, 1);
+            assert_eq!(track.lacks(&keys), 4);
+            assert!(track.lacks_of(key(0)) && track.lacks_of(key(1)));
+            let counts = Counts {
+                sent: BLOCKS_PER_CHUNK as u64,
+                changed: 6,
+                spoiled: 4,
+            };
+            assert_eq!(track.counts(), counts);
+        });
     }
 
     /// Two ends of a copy: the version of each block, zero for absent ones.
@@ -376,6 +537,8 @@ mod tests {
         vec(step, 1..40)
     }
 
+    type Claim = fn(&Track, ChunkKey, &[u32; PIECES]) -> Vec<Wanted>;
+
     /// Runs an attempt; true if it came to its end.
     fn attempt(
         ends: &mut Ends,
@@ -392,10 +555,15 @@ mod tests {
                 .collect::<BTreeSet<_>>(),
         );
         let (mut sent, mut writes) = (0, writes.iter());
-        for chunk in 0..CHUNKS {
+        // First what is absent, then all.
+        let passes: [Claim; 2] = [Track::claim_absent, Track::claim];
+        for (claim, chunk) in passes
+            .into_iter()
+            .flat_map(|claim| (0..CHUNKS).map(move |chunk| (claim, chunk)))
+        {
             let number_of = u32::try_from(chunk).expect("few");
             let present = ends.present(chunk);
-            for wanted in ends.track.claim(key(number_of), &present) {
+            for wanted in claim(&ends.track, key(number_of), &present) {
                 if let What::Blocks(_) = wanted.what
                     && let Some((at, count, zero)) = writes.next()
                 {

@@ -5,15 +5,16 @@
 //!
 //! | step | chunk in the header | meta | payload |
 //! |---|---|---|---|
-//! | 1 begin | | vote, snapshot meta, state length `u32`, state CRC32C `u32`, chunks `u32`, token `u64` | |
+//! | 1 begin | | vote, snapshot meta, state length `u32`, state CRC32C `u32`, chunks `u32`, extents `u32`, token `u64` | |
 //! | 2 state | | at `u32` | that part of the state |
 //! | 3 chunks | | | volume `u64`, chunk `u32` of each |
-//! | 4 blocks | yes | first `u16`, covered mask `u32`, present mask `u32` | the present blocks |
+//! | 4 blocks | yes | of each piece: first `u16`, covered mask `u32`, present mask `u32` | the present blocks |
 //! | 5 zeros | yes | first `u16`, count `u16` | |
 //! | 6 end | | log id up to which the blocks may be | |
+//! | 7 sync | | | |
 //!
-//! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats; that of
-//! end the vote.
+//! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats, or
+//! `Stale` when all that the snapshot stands for is there already; that of end the vote.
 
 use crate::codec::{get_log_id, get_snapshot_meta, get_vote, put_log_id};
 use crate::codec::{put_snapshot_meta, put_vote};
@@ -35,6 +36,7 @@ pub(super) const STEP_CHUNKS: u64 = 3;
 pub(super) const STEP_BLOCKS: u64 = 4;
 pub(super) const STEP_ZEROS: u64 = 5;
 pub(super) const STEP_END: u64 = 6;
+pub(super) const STEP_SYNC: u64 = 7;
 
 /// Bytes that name a chunk.
 const KEY_LEN: usize = 12;
@@ -47,6 +49,8 @@ pub(super) struct Begin {
     pub(super) state_len: usize,
     pub(super) state_crc: u32,
     pub(super) chunks: usize,
+    /// That the whole copy takes, at most.
+    pub(super) extents: usize,
     /// As the target answered the attempt before; zero at first.
     pub(super) token: u64,
 }
@@ -61,6 +65,7 @@ impl Begin {
             .u32(count(self.state_len))
             .u32(self.state_crc)
             .u32(count(self.chunks))
+            .u32(count(self.extents))
             .u64(self.token);
         out
     }
@@ -88,6 +93,7 @@ impl Begin {
             state_len,
             state_crc: from.u32("snapshot state crc")?,
             chunks: from.u32("snapshot chunks")? as usize,
+            extents: from.u32("snapshot extents")? as usize,
             token: from.u64("snapshot token")?,
         };
         if begin.chunks > COPY_CHUNKS_MAX {
@@ -145,10 +151,9 @@ pub(super) fn get_keys(frame: &Frame) -> Result<Vec<ChunkKey>, WireError> {
     Ok(keys)
 }
 
-pub(super) fn put_blocks(first: u16, covered: u32, present: u32) -> Vec<u8> {
-    let mut meta = Vec::with_capacity(10);
-    Writer::new(&mut meta).u16(first).u32(covered).u32(present);
-    meta
+/// Adds a piece.
+pub(super) fn put_blocks(meta: &mut Vec<u8>, first: u16, covered: u32, present: u32) {
+    Writer::new(meta).u16(first).u32(covered).u32(present);
 }
 
 pub(super) fn put_zeros(first: u16, count: u16) -> Vec<u8> {
@@ -157,43 +162,76 @@ pub(super) fn put_zeros(first: u16, count: u16) -> Vec<u8> {
     meta
 }
 
-/// The blocks of a piece, absent ones as zeros.
+/// The blocks of some pieces of a chunk, absent ones as zeros; no more than one whole piece has.
 pub(super) fn get_blocks(frame: &Frame) -> Result<Vec<WriteBack>, WireError> {
     let mut from = Reader::new(&frame.meta);
-    let first = from.u16("piece first block")?;
-    let covered = from.u32("piece covered")?;
-    let present = from.u32("piece present")?;
-    from.finish("piece")?;
-    let key = frame.header.key;
-    let count = u16::try_from(COPY_PIECE_BLOCKS).expect("invariant: a small constant");
     let mut rest = frame.payload.clone();
     let mut changes = Vec::with_capacity(COPY_PIECE_BLOCKS);
-    for (number, block) in blocks(first, count)?.enumerate() {
-        let is_present = present >> number & 1 == 1;
-        if covered >> number & 1 == 0 {
-            if is_present {
-                return Err(wrong_mask(present));
-            }
-            continue;
-        }
-        let what = if is_present {
-            if rest.len() < BLOCK_SIZE {
-                return Err(WireError::Truncated {
-                    field: "piece payload",
-                });
-            }
-            let data = rest.slice(0..BLOCK_SIZE);
-            rest = rest.slice(BLOCK_SIZE..rest.len());
-            BlockChange::Data(data)
-        } else {
-            BlockChange::Zero
+    while from.remaining() > 0 {
+        let piece = Piece {
+            first: from.u16("piece first block")?,
+            covered: from.u32("piece covered")?,
+            present: from.u32("piece present")?,
         };
-        changes.push(WriteBack { key, block, what });
+        piece.take(frame.header.key, &mut rest, &mut changes)?;
+        if changes.len() > COPY_PIECE_BLOCKS {
+            return Err(WireError::Length {
+                field: "pieces",
+                value: changes.len(),
+                limit: COPY_PIECE_BLOCKS,
+            });
+        }
     }
     if !rest.is_empty() {
-        return Err(wrong_mask(present));
+        return Err(WireError::Length {
+            field: "piece payload",
+            value: frame.payload.len(),
+            limit: frame.payload.len() - rest.len(),
+        });
     }
     Ok(changes)
+}
+
+struct Piece {
+    first: u16,
+    covered: u32,
+    present: u32,
+}
+
+impl Piece {
+    fn take(
+        &self,
+        key: ChunkKey,
+        rest: &mut Payload,
+        changes: &mut Vec<WriteBack>,
+    ) -> Result<(), WireError> {
+        if self.present & !self.covered != 0 {
+            return Err(wrong_mask(self.present));
+        }
+        let count = u16::try_from(COPY_PIECE_BLOCKS).expect("invariant: a small constant");
+        for (number, block) in blocks(self.first, count)?.enumerate() {
+            if self.covered >> number & 1 == 0 {
+                continue;
+            }
+            let what = match self.present >> number & 1 {
+                0 => BlockChange::Zero,
+                _ => BlockChange::Data(next_block(rest)?),
+            };
+            changes.push(WriteBack { key, block, what });
+        }
+        Ok(())
+    }
+}
+
+fn next_block(rest: &mut Payload) -> Result<Payload, WireError> {
+    if rest.len() < BLOCK_SIZE {
+        return Err(WireError::Truncated {
+            field: "piece payload",
+        });
+    }
+    let data = rest.slice(0..BLOCK_SIZE);
+    *rest = rest.slice(BLOCK_SIZE..rest.len());
+    Ok(data)
 }
 
 fn wrong_mask(present: u32) -> WireError {

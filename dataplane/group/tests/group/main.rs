@@ -11,6 +11,8 @@ mod members;
 mod quiet;
 mod redirect;
 mod requests;
+mod room;
 mod slow;
 mod snapshot;
+mod succession;
 mod volumes;

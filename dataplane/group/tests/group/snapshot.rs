@@ -3,10 +3,12 @@
 use crate::common::{COPYSET, Cluster, Disk, Node, QUICK, pause, run, until};
 use ogee_device::Survivors;
 use ogee_group::{CommandKind, GroupConfig};
+use ogee_log::Entry;
 use ogee_proto::id::{LogIndex, ReplicaId};
 use ogee_proto::unit::ByteLen;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Chunks of half a MiB each that the slow copies below bring.
 const CHUNKS: u32 = 40;
@@ -91,6 +93,58 @@ fn a_replica_that_missed_a_purge_catches_up_by_a_copy() {
         disk.check().await;
         cluster.agreed_digest().await;
     });
+}
+
+/// The leader knows less of a follower than is there: the answer was lost with the stream, the log was
+/// purged since. The follower has applied it already, or has yet to hear that it is committed.
+#[test]
+fn a_replica_that_has_all_of_a_snapshot_goes_on_by_log() {
+    for has_applied in [true, false] {
+        run(async {
+            let cluster = Cluster::of_three().await;
+            let disk = Disk::attach(&cluster, 1, 1).await;
+            disk.write(0, 0, 16, 1000).await;
+            cluster.settle().await;
+            let away = cluster.followers().await[0].clone();
+            let (replica, last) = (away.replica, away.group.report().last_log);
+            drop(away);
+            let medium = cluster.stop(replica).await;
+            let leader = cluster.leader().await;
+            disk.write(0, 8, 4, 2000).await;
+            disk.write(0, 30, 4, 3000).await;
+            let missed = LogIndex::new(last + 1)..LogIndex::new(u64::MAX);
+            let missed = leader.log.group(COPYSET).entries(missed, usize::MAX).await;
+            let missed = missed.expect("not purged");
+            purge_past(&cluster, last + 1).await;
+
+            append_to(&medium, missed, has_applied).await;
+            let sent = leader.copies.bytes_sent();
+            let node = cluster.restart(medium).await;
+            disk.write(0, 60, 4, 4000).await;
+            cluster.agreed_digest().await;
+            assert_eq!(leader.copies.bytes_sent(), sent, "by log");
+            assert!(!node.group.report().is_installing);
+            cluster.transfer_to(replica).await;
+            disk.check().await;
+            cluster.end().await;
+        });
+    }
+}
+
+/// Gives a replica that does not run more entries, and has it know that they are committed if so.
+async fn append_to(medium: &crate::common::Medium, entries: Vec<Entry>, are_committed: bool) {
+    let (_store, log) = medium.open().await;
+    let group = log.group(COPYSET);
+    let newest = entries.last().expect("some").id;
+    let durable = Rc::new(Cell::new(false));
+    let done = durable.clone();
+    group.append(entries, move |written| done.set(written.is_ok()));
+    if are_committed {
+        group.save_committed(newest);
+    }
+    until(|| durable.get()).await;
+    log.close().await.expect("the log closes");
+    assert_eq!(group.last(), Some(newest));
 }
 
 /// While the copy runs, writes go on, and the one who receives it loses power again and again.
@@ -372,7 +426,7 @@ fn writers_keep_their_speed_beside_a_copy() {
         until_sent(&leader, sent, 1).await;
         let during = speed(&|| !node.group.report().is_installing).await;
         cluster.settle().await;
-        let end = ogee_runtime::now() + std::time::Duration::from_secs(2);
+        let end = ogee_runtime::now() + Duration::from_secs(2);
         let after = speed(&|| ogee_runtime::now() > end).await;
         stop.set(true);
         let mut disks = vec![disk];
@@ -389,5 +443,65 @@ fn writers_keep_their_speed_beside_a_copy() {
             during.0 * 3.0 > after.0,
             "{during:?} beside a copy, {after:?} without"
         );
+    });
+}
+
+/// A log that the writers below fill in less time than a copy takes.
+const SMALL_LOG: ByteLen = ByteLen::new(20 << 20);
+
+/// Writers at full speed change what has been copied, and fill the log over and over meanwhile. The
+/// copy ends while they go on, and they never stand still for it.
+#[test]
+fn a_copy_comes_to_its_end_although_writers_outrun_the_log() {
+    run(async {
+        let cluster = Cluster::with_log(QUICK, SMALL_LOG).await;
+        let (disk, replica, medium) = with_one_behind(&cluster).await;
+        let (stop, written) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0u64)));
+        let mut writers = Vec::new();
+        for lane in 0..8u64 {
+            let (cluster, end, count) = (cluster.clone(), stop.clone(), written.clone());
+            writers.push(ogee_runtime::spawn(async move {
+                let disk = Disk::attach(&cluster, 100 + lane, 1).await;
+                let mut dice = crate::common::Dice::new(lane);
+                while !end.get() {
+                    let (chunk, first) = (dice.below(2), dice.below(32) * 4);
+                    let chunk = u32::try_from(chunk).expect("few");
+                    disk.write(chunk, first, 4, count.get() * 10).await;
+                    count.set(count.get() + 1);
+                }
+                disk
+            }));
+        }
+        until(|| written.get() > 500).await;
+        let leader = cluster.leader().await;
+        let (sent, wrote) = (leader.copies.bytes_sent(), written.get());
+        let node = cluster.restart(medium).await;
+        until_sent(&leader, sent, 1).await;
+        let began = ogee_runtime::now();
+        let (mut longest, mut last) = (Duration::ZERO, (ogee_runtime::now(), written.get()));
+        while node.group.report().is_installing {
+            pause().await;
+            if written.get() > last.1 {
+                longest = longest.max(ogee_runtime::now() - last.0);
+                last = (ogee_runtime::now(), written.get());
+            }
+        }
+        let (lived, took) = (written.get() - wrote, ogee_runtime::now() - began);
+        stop.set(true);
+        let mut disks = vec![disk];
+        for writer in writers {
+            disks.push(writer.await.expect("it ends"));
+        }
+        // Each write takes five blocks of the log: it was filled more than once, so it was not kept
+        // from the beginning.
+        println!("{lived} writes beside the copy in {took:?}, the longest pause {longest:?}");
+        assert!(lived * 5 * 4096 > SMALL_LOG.get(), "{lived} writes");
+        assert!(longest < Duration::from_secs(3), "{longest:?}");
+        cluster.settle().await;
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        for disk in disks {
+            disk.check().await;
+        }
     });
 }

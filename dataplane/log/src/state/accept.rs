@@ -15,7 +15,7 @@ use crate::queue::{Done, Queued, entry_cost};
 use crate::record::{EntryRecord, Record};
 use ogee_proto::id::{CopysetId, LogId};
 use ogee_proto::unit::ByteLen;
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, seeded_bug};
 
 impl State {
     /// Whether `entries` may be appended.
@@ -127,7 +127,8 @@ impl State {
     /// Accepts a vote.
     pub(crate) fn save_vote(&mut self, group: CopysetId, vote: Vote, done: Done) {
         self.touch(group).facts.vote(vote);
-        self.control(group, Some(Record::Vote(vote)), Some(done));
+        let record = Some(Record::Vote(vote)).filter(|_| !seeded_bug!("vote-not-persisted"));
+        self.control(group, record, Some(done));
     }
 
     /// Accepts a committed id; it goes with the next batch.

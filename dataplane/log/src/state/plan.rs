@@ -17,7 +17,7 @@ use crate::repeat::Repeat;
 use crate::segments::Segments;
 use ogee_proto::id::CopysetId;
 use ogee_proto::unit::ByteOffset;
-use ogee_runtime::{Buffer, Payload};
+use ogee_runtime::{Buffer, Payload, seeded_bug};
 
 /// What the flusher does next.
 pub(crate) enum Plan {
@@ -186,7 +186,8 @@ impl State {
                 return false;
             };
             let record = Some(Record::Committed(committed));
-            if group.queued > 0 || !draft.takes(record.as_ref()) {
+            let is_early = group.queued > 0 && !seeded_bug!("commit-ahead-of-entry");
+            if is_early || !draft.takes(record.as_ref()) {
                 return true;
             }
             let payload = Payload::empty();

@@ -8,18 +8,18 @@ mod glommio;
 pub use self::glommio::random_u64;
 #[cfg(not(ogee_sim))]
 pub(crate) use self::glommio::{
-    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Socket, Timer, now, spawn,
-    suspended_time, yield_now,
+    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Scope, Socket, Timer,
+    current_scope, now, spawn, suspended_time, yield_now,
 };
 
 #[cfg(ogee_sim)]
-mod sim;
+pub mod sim;
 #[cfg(ogee_sim)]
 pub use self::sim::block_on_seeded;
 #[cfg(ogee_sim)]
 pub use self::sim::random_u64;
 #[cfg(ogee_sim)]
 pub(crate) use self::sim::{
-    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Socket, Timer, now, spawn,
-    suspended_time, yield_now,
+    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Scope, Socket, Timer,
+    current_scope, now, spawn, suspended_time, yield_now,
 };

@@ -8,6 +8,8 @@ mod waker;
 pub(crate) use cell::run_root;
 pub use handle::{Cancelled, JoinHandle, ScopedTask};
 pub(crate) use table::cancel_all;
+#[cfg(ogee_sim)]
+pub(crate) use table::cancel_scope;
 
 use std::future::Future;
 

@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
+use crate::engine::{Scope, current_scope};
 use crate::limit::TASKS_MAX;
 
 /// What the table can do with a task.
@@ -25,9 +26,19 @@ pub(super) trait Abort {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot(usize);
 
+/// A live task.
+struct Entry {
+    task: Weak<dyn Abort>,
+    #[cfg_attr(
+        not(ogee_sim),
+        expect(dead_code, reason = "only hosts of the simulator die alone")
+    )]
+    scope: Scope,
+}
+
 #[derive(Default)]
 struct TaskTable {
-    tasks: Vec<Option<Weak<dyn Abort>>>,
+    tasks: Vec<Option<Entry>>,
     free: Vec<usize>,
 }
 
@@ -37,16 +48,20 @@ thread_local! {
 
 /// Lists a task that starts.
 pub(super) fn enter(task: Weak<dyn Abort>) -> Slot {
+    let entry = Entry {
+        task,
+        scope: current_scope(),
+    };
     TABLE.with_borrow_mut(|table| {
         if let Some(index) = table.free.pop() {
-            table.tasks[index] = Some(task);
+            table.tasks[index] = Some(entry);
             return Slot(index);
         }
         assert!(
             table.tasks.len() < TASKS_MAX,
             "more than {TASKS_MAX} tasks on one executor"
         );
-        table.tasks.push(Some(task));
+        table.tasks.push(Some(entry));
         Slot(table.tasks.len() - 1)
     })
 }
@@ -70,5 +85,21 @@ pub(crate) fn cancel_all() {
 }
 
 fn any_live() -> Option<Rc<dyn Abort>> {
-    TABLE.with_borrow(|table| table.tasks.iter().flatten().find_map(Weak::upgrade))
+    find_live(|_| true)
+}
+
+/// Cancels every live task of one scope, in the order of the table, including those that a destructor
+/// starts meanwhile.
+#[cfg(ogee_sim)]
+pub(crate) fn cancel_scope(scope: Scope) {
+    while let Some(task) = find_live(|entry| entry.scope == scope) {
+        task.abort();
+    }
+}
+
+fn find_live(is_wanted: impl Fn(&Entry) -> bool) -> Option<Rc<dyn Abort>> {
+    TABLE.with_borrow(|table| {
+        let wanted = table.tasks.iter().flatten().filter(|it| is_wanted(it));
+        wanted.map(|entry| &entry.task).find_map(Weak::upgrade)
+    })
 }

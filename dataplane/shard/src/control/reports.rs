@@ -32,10 +32,12 @@ pub(super) fn replicas(reports: &[ShardReport]) -> Vec<ReplicaReport> {
         .collect()
 }
 
-/// `installing`, or what the shard says.
+/// `installing`, `outrun`, or what the shard says.
 const fn state(status: &ReplicaStatus) -> &'static str {
-    match (status.group.is_running, status.group.is_installing) {
-        (true, true) => "installing",
+    let group = &status.group;
+    match (group.is_running, group.is_installing, group.is_outrun) {
+        (true, true, _) => "installing",
+        (true, _, true) => "outrun",
         _ => status.state,
     }
 }

@@ -19,19 +19,27 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// What a shard is started with.
-pub(crate) struct ShardSetup {
-    pub(crate) number: u16,
-    pub(crate) chunkserver: String,
-    pub(crate) listen: SocketAddr,
-    pub(crate) stores: Vec<StoreConfig>,
-    pub(crate) cluster: Option<Uuid>,
-    pub(crate) group: GroupConfig,
-    pub(crate) orders: bridge::Receiver<ShardOrder>,
-    pub(crate) events: bridge::Sender<ShardEvent>,
+pub struct ShardSetup {
+    /// Its number in the process.
+    pub number: u16,
+    /// Name of the chunkserver.
+    pub chunkserver: String,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What it owns.
+    pub stores: Vec<StoreConfig>,
+    /// The cluster, if it is known.
+    pub cluster: Option<Uuid>,
+    /// Raft times.
+    pub group: GroupConfig,
+    /// What it is told.
+    pub orders: bridge::Receiver<ShardOrder>,
+    /// What it tells.
+    pub events: bridge::Sender<ShardEvent>,
 }
 
 /// The shard's main task.
-pub(crate) async fn run(setup: ShardSetup) {
+pub async fn run(setup: ShardSetup) {
     let events = setup.events.clone();
     match open(&setup).await {
         Err(error) => {

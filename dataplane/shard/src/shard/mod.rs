@@ -15,9 +15,9 @@ mod report;
 mod request;
 mod stores;
 
-pub(crate) use life::{ShardSetup, run};
+pub use life::{ShardSetup, run};
 
-use crate::limit::ADMITTED_BYTES_MAX;
+use crate::limit::RAFT_BYTES_MAX;
 use admission::Admission;
 use hosted::{Broken, Damaged, Hosted};
 use members::Changes;
@@ -68,7 +68,7 @@ impl Shard {
             metrics: Rc::default(),
             copies: Rc::new(CopyBudget::new(config.copy_rate)),
             admission: Admission::new(),
-            raft_admission: Semaphore::new(ADMITTED_BYTES_MAX),
+            raft_admission: Semaphore::new(RAFT_BYTES_MAX),
             throttled: Cell::new(0),
             broken: RefCell::default(),
             changes: Changes::default(),

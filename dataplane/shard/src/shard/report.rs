@@ -75,6 +75,7 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
             last_log: 0,
             is_running: false,
             is_installing: false,
+            is_outrun: false,
             is_quiet: false,
         },
         store: broken.store,
@@ -128,13 +129,19 @@ fn metrics(shard: &Shard) -> ShardMetrics {
     }
 }
 
+/// A counter's name, its help, and its value.
+type Counter = (&'static str, &'static str, u64);
+
+fn counters(shard: &Shard) -> Vec<Counter> {
+    let mut counters = store_counters(&shard.stores);
+    counters.extend(traffic_counters(shard));
+    counters
+}
+
 /// Device bytes over appended bytes is this host's write amplification; log, redirected, written back
 /// and metadata say where they went.
-fn counters(shard: &Shard) -> Vec<(&'static str, &'static str, u64)> {
-    let (stages, transport) = (&shard.metrics, ogee_transport::metrics());
-    let sum = |value: fn(&OpenStore) -> u64| shard.stores.iter().map(value).sum::<u64>();
-    let log_copied = sum(|open| open.log.counters().bytes_copied);
-    let copied = log_copied + stages.bytes_copied.get() + transport.bytes_copied;
+fn store_counters(stores: &[OpenStore]) -> Vec<Counter> {
+    let sum = |value: fn(&OpenStore) -> u64| stores.iter().map(value).sum::<u64>();
     vec![
         (
             "device_written_bytes",
@@ -145,16 +152,6 @@ fn counters(shard: &Shard) -> Vec<(&'static str, &'static str, u64)> {
             "device_read_bytes",
             "Bytes read from devices",
             sum(|open| open.device.counters().read_bytes),
-        ),
-        (
-            "client_written_bytes",
-            "Bytes of writes proposed here for clients",
-            stages.bytes_proposed.get(),
-        ),
-        (
-            "appended_bytes",
-            "Payload bytes of entries appended here, led or followed",
-            stages.bytes_appended.get(),
         ),
         (
             "log_written_bytes",
@@ -172,14 +169,38 @@ fn counters(shard: &Shard) -> Vec<(&'static str, &'static str, u64)> {
             sum(|open| open.store.counters().data_bytes_written),
         ),
         (
-            "replica_copy_bytes",
-            "Bytes of blocks sent to replicas that are copied whole",
-            shard.copies.bytes_sent(),
-        ),
-        (
             "metadata_pages_written",
             "Pages of 4 KiB written by checkpoints",
             sum(|open| open.store.counters().pages_written),
+        ),
+        (
+            "checksum_errors",
+            "Blocks read from devices that failed their checksum",
+            sum(|open| open.store.counters().checksum_errors),
+        ),
+    ]
+}
+
+fn traffic_counters(shard: &Shard) -> [Counter; 7] {
+    let (stages, transport) = (&shard.metrics, ogee_transport::metrics());
+    let logs = shard.stores.iter().map(|open| open.log.counters());
+    let log_copied: u64 = logs.map(|log| log.bytes_copied).sum();
+    let copied = log_copied + stages.bytes_copied.get() + transport.bytes_copied;
+    [
+        (
+            "client_written_bytes",
+            "Bytes of writes proposed here for clients",
+            stages.bytes_proposed.get(),
+        ),
+        (
+            "appended_bytes",
+            "Payload bytes of entries appended here, led or followed",
+            stages.bytes_appended.get(),
+        ),
+        (
+            "replica_copy_bytes",
+            "Bytes of blocks sent to replicas that are copied whole",
+            shard.copies.bytes_sent(),
         ),
         ("copied_bytes", "Bytes copied in memory", copied),
         (

@@ -79,7 +79,7 @@ async fn open_or_format(
 }
 
 async fn format(device: &Device, config: &StoreConfig, cluster: Uuid) -> Result<(), ShardError> {
-    let store = StoreId::new(Uuid::new_v4());
+    let store = StoreId::new(fresh_uuid());
     tracing::info!(device = device.name(), %store, "formatting");
     let params = StoreParams {
         store,
@@ -92,6 +92,13 @@ async fn format(device: &Device, config: &StoreConfig, cluster: Uuid) -> Result<
         path: config.path.clone(),
         source,
     })
+}
+
+/// Random bits from the runtime, which the simulator seeds.
+fn fresh_uuid() -> Uuid {
+    let (high, low) = (ogee_runtime::random_u64(), ogee_runtime::random_u64());
+    let bytes = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 fn check_cluster(path: &Path, store: &Store, ours: Option<Uuid>) -> Result<(), ShardError> {
@@ -112,6 +119,9 @@ async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Resul
     let cache_len = ByteLen::new((len.get() / 2).min(LOG_CACHE_BYTES_MAX));
     let options = LogOptions {
         cache_len,
+        // Short segments, so that simulated logs are small and go round often.
+        #[cfg(ogee_sim)]
+        segment_len: ByteLen::new(1 << 20),
         ..LogOptions::new(store.id())
     };
     let region = LogRegion { start, len };

@@ -5,7 +5,7 @@ use super::expiry;
 use super::session::Session;
 use crate::connection::{Connection, connect_with};
 use crate::endpoint::Endpoint;
-use crate::error::{CallError, TransportError};
+use crate::error::{CallError, Doing, TransportError};
 use crate::hello::Hello;
 use crate::metrics::count;
 use crate::options::CallerOptions;
@@ -14,6 +14,7 @@ use ogee_runtime::channel::Notify;
 use ogee_runtime::{Instant, now, sleep, spawn, timeout_at};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -59,6 +60,19 @@ impl Shared {
             .as_ref()
             .filter(|session| session.sender().cause().is_none())
             .cloned()
+    }
+
+    /// Whether there is no connection and the last attempt found nobody listening.
+    pub(super) fn is_refused(&self) -> bool {
+        let refused = matches!(
+            &*self.last_error.borrow(),
+            Some(TransportError::Io {
+                doing: Doing::Connect,
+                kind: ErrorKind::ConnectionRefused,
+                ..
+            })
+        );
+        refused && self.session().is_none()
     }
 
     /// The current connection, or the next one before `deadline`.

@@ -80,6 +80,13 @@ impl Caller {
             .map(|session| session.peer().clone())
     }
 
+    /// Whether nobody listens at the endpoint: the last attempt to connect was refused. The process
+    /// that served there is gone, or was a moment ago; one that is only silent refuses nothing.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.handle.shared.is_refused()
+    }
+
     /// Sends a request and waits for its reply, within the default time. The caller sets every
     /// field of the header but `request_id`, lengths and checksum. Dropping the future gives the
     /// call up: its credit comes back with the late reply.

@@ -1,7 +1,7 @@
 //! Some nodes, and a client that finds the leader.
 
 use super::net::Net;
-use super::node::{COPYSET, Medium, Node, QUICK};
+use super::node::{COPYSET, LOG_LEN, Medium, Node, QUICK};
 use super::{pause, until};
 use ogee_device::Survivors;
 use ogee_group::command;
@@ -11,6 +11,7 @@ use ogee_group::{
 use ogee_proto::id::{
     ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
 };
+use ogee_proto::unit::ByteLen;
 use ogee_proto::wire::{FrameKind, Status};
 use ogee_runtime::Payload;
 use std::cell::{Cell, RefCell};
@@ -48,6 +49,7 @@ pub fn describe_all() -> String {
 
 /// A group's nodes.
 pub struct Cluster {
+    log_len: ByteLen,
     net: Rc<Net>,
     nodes: RefCell<BTreeMap<ReplicaId, Rc<Node>>>,
     digests: Cell<u64>,
@@ -61,7 +63,13 @@ impl Cluster {
 
     /// Three nodes that are a group with these times.
     pub async fn with_times(config: GroupConfig) -> Rc<Self> {
+        Self::with_log(config, LOG_LEN).await
+    }
+
+    /// The same, with logs of this length.
+    pub async fn with_log(config: GroupConfig, log_len: ByteLen) -> Rc<Self> {
         let cluster = Rc::new(Self {
+            log_len,
             net: Rc::new(Net::new(config)),
             nodes: RefCell::default(),
             digests: Cell::new(0),
@@ -92,7 +100,8 @@ impl Cluster {
 
     /// Starts a node with an empty store.
     pub async fn add(&self, replica: ReplicaId) -> Rc<Node> {
-        self.restart(Medium::format(replica).await).await
+        let medium = Medium::format(replica, self.log_len).await;
+        self.restart(medium).await
     }
 
     /// Starts a node from its medium.

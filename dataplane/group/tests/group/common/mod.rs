@@ -1,12 +1,14 @@
 //! What these tests share.
 
 mod cluster;
+mod crowd;
 mod disk;
 mod net;
 mod node;
 
 pub use cluster::{Cluster, describe_all};
-pub use disk::Disk;
+pub use crowd::{Crowd, Holdup};
+pub use disk::{Disk, block_bytes};
 pub use node::{COPYSET, Medium, Node, QUICK};
 
 use std::future::Future;
@@ -20,8 +22,12 @@ pub fn run(body: impl Future<Output = ()>) {
     run_for(TEST_TIME, body);
 }
 
-/// Runs a test's body, which must end within `time`.
+/// Runs a test's body, which must end within `time`. `RUST_LOG=ogee_group=info` shows what happens.
 pub fn run_for(time: Duration, body: impl Future<Output = ()>) {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let shown = tracing_subscriber::fmt().with_env_filter(filter);
+    // One test of several has done it.
+    let _ = shown.with_test_writer().try_init();
     ogee_runtime::executor::block_on(async {
         if ogee_runtime::timeout(time, body).await.is_err() {
             panic!("the test does not end: {}", describe_all());

@@ -18,8 +18,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub const COPYSET: CopysetId = CopysetId::new(7);
-const DEVICE_LEN: ByteLen = ByteLen::new(256 << 20);
-const LOG_LEN: ByteLen = ByteLen::new(48 << 20);
+pub(super) const DEVICE_LEN: ByteLen = ByteLen::new(256 << 20);
+pub const LOG_LEN: ByteLen = ByteLen::new(48 << 20);
 /// Times that let a test end soon.
 pub const QUICK: GroupConfig = GroupConfig {
     heartbeat: Duration::from_millis(30),
@@ -57,14 +57,14 @@ pub struct Node {
 
 impl Medium {
     /// A new device with an empty store that knows its replica.
-    pub async fn format(replica: ReplicaId) -> Self {
+    pub async fn format(replica: ReplicaId, log_len: ByteLen) -> Self {
         let (device, control) = Device::memory_with_control(DEVICE_LEN);
         let mut store = [0x50; 16];
         store[..8].copy_from_slice(&replica.get().to_le_bytes());
         let params = StoreParams {
             store: StoreId::from_bytes(store),
             cluster: Uuid::from_bytes([0xc1; 16]),
-            log_len: LOG_LEN,
+            log_len,
             force: false,
         };
         Store::format(&device, params).await.expect("format");
@@ -113,7 +113,7 @@ impl Medium {
     }
 }
 
-fn log_of(store: &Store) -> (LogRegion, LogOptions) {
+pub(super) fn log_of(store: &Store) -> (LogRegion, LogOptions) {
     let (start, len) = store.log_region();
     let options = LogOptions {
         segment_len: ByteLen::new(2 << 20),
@@ -253,7 +253,7 @@ impl Node {
     }
 }
 
-fn caller_options() -> CallerOptions {
+pub(super) fn caller_options() -> CallerOptions {
     CallerOptions {
         call_timeout: Duration::from_secs(2),
         connect_wait: Duration::from_millis(100),
@@ -306,7 +306,7 @@ fn serve_damaged(mender: &Rc<Mender>, hello: Hello, (net, run): (Rc<Net>, Run)) 
 }
 
 /// As a shard does it, for one group.
-fn route(group: &Group, peer: Peer, frame: Frame) {
+pub(super) fn route(group: &Group, peer: Peer, frame: Frame) {
     if frame.header.epoch.get() != group.replica_id().get() {
         return reply(&peer, refusal(&frame.header, Status::NoCopyset));
     }
@@ -329,11 +329,11 @@ fn route(group: &Group, peer: Peer, frame: Frame) {
     }
 }
 
-fn refusal(header: &FrameHeader, status: Status) -> Frame {
+pub(super) fn refusal(header: &FrameHeader, status: Status) -> Frame {
     Frame::new(FrameHeader::reply(header, status))
 }
 
-fn reply(peer: &Peer, frame: Frame) {
+pub(super) fn reply(peer: &Peer, frame: Frame) {
     // The asker may be gone.
     let _ = peer.reply(frame);
 }

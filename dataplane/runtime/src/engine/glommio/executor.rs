@@ -3,8 +3,8 @@
 //! **Place.** Under `crate::executor`, which owns the thread. **Owner.** The thread that made it.
 //!
 //! **Invariants.** Memory locked by registration stays within `limit::MEMLOCK_BUDGET`. The first
-//! sleep, always late, is spent before the main future starts. No sleep is longer than
-//! `limit::SENTRY_INTERVAL`. When the main future is done all
+//! sleep, always late, is spent before the main future starts. No sleep is much longer than
+//! `limit::SENTRY_INTERVAL`, from the first turn to the last one. When the main future is done all
 //! tasks are cancelled and the rings run once more, so that files and sockets are closed.
 //!
 //! **Failure.** A machine that cannot run io_uring is an error that says why; the engine itself
@@ -13,12 +13,14 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use ::glommio::{LocalExecutor, LocalExecutorBuilder};
 
 use super::error::into_io;
+use super::nudge::Nudge;
 use super::{sys, timer};
 use crate::executor::Placement;
 use crate::limit::{PREEMPT_INTERVAL, REGISTERED_MEMORY, RING_DEPTH, SENTRIES, SENTRY_INTERVAL};
@@ -82,17 +84,44 @@ impl Executor {
     /// Runs `main` to its end, then ends all tasks that it left.
     pub(crate) fn run<F: Future>(&self, main: F) -> F::Output {
         let _running = Running::enter();
-        self.local.run(async {
-            timer::Timer::new(timer::now() + WARM_UP).await;
+        let nudge = Nudge::begin();
+        self.local.run(async move {
+            // From here on there are timers.
+            drop(nudge);
             post_sentries();
+            watched(timer::Timer::new(timer::now() + WARM_UP)).await;
             let output = task::run_root(main).await;
-            task::cancel_all();
-            for _ in 0..SHUTDOWN_TURNS {
-                timer::yield_now().await;
-            }
+            watched(wind_down()).await;
             output
         })
     }
+}
+
+/// Ends all tasks, the sentries among them, and lets the rings close what they held.
+async fn wind_down() {
+    task::cancel_all();
+    for _ in 0..SHUTDOWN_TURNS {
+        timer::yield_now().await;
+    }
+}
+
+/// Runs `future` where no sentries are posted: before they have started, or after they were ended.
+/// Timers of the task itself take their place.
+async fn watched<F: Future>(future: F) -> F::Output {
+    let start = timer::now();
+    let at = |number| timer::Timer::new(start + SENTRY_INTERVAL * number);
+    let mut timers: Vec<_> = (1..=SENTRIES).map(at).collect();
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        for timer in &mut timers {
+            // A new timer is pending at its first poll, which registers it.
+            while Pin::new(&mut *timer).poll(cx).is_ready() {
+                *timer = timer::Timer::new(timer::now() + SENTRY_INTERVAL * SENTRIES);
+            }
+        }
+        future.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Keeps the executor from sleeping for long.

@@ -2,8 +2,8 @@
 //!
 //! **Place.** Under `crate::executor`. **Owner.** The thread that runs it.
 //!
-//! **Invariants.** One task runs at a time, to its next await; which one is drawn by seed. When the
-//! main future is done all tasks are cancelled.
+//! **Invariants.** One task runs at a time, to its next await; which one is drawn by seed. It runs as
+//! the host that spawned it. When the main future is done all tasks are cancelled.
 //!
 //! **Failure.** A panic inside names the seed on its way out.
 
@@ -16,9 +16,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::host::HostId;
 use super::world::{self, Entered, Requeue, TaskId, World};
 use crate::executor::Placement;
-use crate::task;
+use crate::task::{self, JoinHandle};
 
 /// Environment variable with the seed of worlds that are not given one.
 const SEED_VARIABLE: &str = "OGEE_SIM_SEED";
@@ -28,9 +29,15 @@ const MAIN: TaskId = 0;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
+/// A task of a host; nothing is left of it while it is polled and after its end.
+struct Slot {
+    host: HostId,
+    body: Option<(Task, Waker)>,
+}
+
 thread_local! {
-    /// Futures by number; `None` while polled and after the end.
-    static TASKS: RefCell<Vec<Option<(Task, Waker)>>> = const { RefCell::new(Vec::new()) };
+    /// By number.
+    static TASKS: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What the public builder asks for; a simulated shard has no processor to bind or spin.
@@ -54,16 +61,31 @@ pub fn block_on_seeded<F: Future>(seed: u64, future: F) -> F::Output {
     Executor { seed }.run(future)
 }
 
+/// Starts a task of a host; everything that it spawns is of that host, too.
+pub fn spawn_on<F>(host: HostId, future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let world = world::current();
+    let caller = world.enter_host(host);
+    let handle = task::spawn(future);
+    world.enter_host(caller);
+    handle
+}
+
 /// Starts a task.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
-    let ready = Arc::clone(&world::current().ready);
+    let world = world::current();
+    let (ready, host) = (Arc::clone(&world.ready), world.host());
     TASKS.with_borrow_mut(|tasks| {
         let number = tasks.len();
         let waker = Waker::from(Arc::new(Requeue {
             task: number,
             ready: Arc::clone(&ready),
         }));
-        tasks.push(Some((Box::pin(future), waker)));
+        let body = Some((Box::pin(future) as Task, waker));
+        tasks.push(Slot { host, body });
         ready.push(number);
     });
 }
@@ -89,7 +111,10 @@ impl Executor {
         let _entered = Entered::new(Rc::clone(&world));
         let _named = NameSeedOnPanic(self.seed);
         // Number zero, so that spawned tasks start at one.
-        TASKS.set(vec![None]);
+        TASKS.set(vec![Slot {
+            host: HostId::WORLD,
+            body: None,
+        }]);
         let output = drive(&world, main);
         task::cancel_all();
         // Also drops the drivers of the cancelled tasks, which own nothing any more.
@@ -110,29 +135,37 @@ fn drive<F: Future>(world: &Rc<World>, main: F) -> F::Output {
         match world.ready.draw(|count| world.below(count)) {
             None => world.advance(),
             Some(MAIN) => {
+                world.polled(MAIN);
                 let polled = main.as_mut().poll(&mut Context::from_waker(&waker));
                 if let Poll::Ready(output) = polled {
                     return output;
                 }
             }
-            Some(number) => poll_task(number),
+            Some(number) => poll_task(world, number),
         }
     }
 }
 
-fn poll_task(number: TaskId) {
-    let taken = TASKS.with_borrow_mut(|tasks| tasks.get_mut(number).and_then(Option::take));
+fn poll_task(world: &World, number: TaskId) {
+    let host = TASKS.with_borrow(|tasks| tasks[number].host);
+    if world.park_if_stopped(host, number) {
+        return;
+    }
+    let taken = TASKS.with_borrow_mut(|tasks| tasks[number].body.take());
     // A late waker of a task that has ended.
     let Some((mut future, waker)) = taken else {
         return;
     };
+    world.polled(number);
+    let caller = world.enter_host(host);
     if future
         .as_mut()
         .poll(&mut Context::from_waker(&waker))
         .is_pending()
     {
-        TASKS.with_borrow_mut(|tasks| tasks[number] = Some((future, waker)));
+        TASKS.with_borrow_mut(|tasks| tasks[number].body = Some((future, waker)));
     }
+    world.enter_host(caller);
 }
 
 struct NameSeedOnPanic(u64);

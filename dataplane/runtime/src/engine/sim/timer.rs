@@ -2,8 +2,9 @@
 //!
 //! **Place.** Under `time` and `task::yield_now`. **Owner.** The world.
 //!
-//! **Invariants.** The first poll is always pending, as on the real engine. Outside of an executor
-//! the clock stands at the epoch. **Failure.** None.
+//! **Invariants.** The first poll is always pending, as on the real engine. Deadlines are of the
+//! clock of the host that the task runs on. Outside of an executor the clock stands at the epoch.
+//! **Failure.** None.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,14 +16,14 @@ use super::world::{self, TimerKey, World};
 use crate::limit::YIELD_INTERVAL;
 use crate::time::Instant;
 
-/// The current virtual time.
+/// What the clock of the task's host shows.
 pub(crate) fn now() -> Instant {
-    world::try_current().map_or_else(world::epoch, |world| world.now())
+    world::try_current().map_or_else(world::epoch, |world| world.host_now())
 }
 
-/// A virtual host is never suspended.
-pub(crate) const fn suspended_time() -> Duration {
-    Duration::ZERO
+/// For how long the task's host has slept, by the simulation's orders.
+pub(crate) fn suspended_time() -> Duration {
+    world::try_current().map_or(Duration::ZERO, |world| world.host_suspended())
 }
 
 /// Lets everything run that can, and a microsecond pass: a loop of yields cannot stop the clock.
@@ -60,12 +61,17 @@ impl Future for Timer {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let world = world::current();
         match &self.registered {
-            None => {
-                let key = world.add_timer(self.at, cx.waker().clone());
+            Some(_) if world.host_now() >= self.at => return Poll::Ready(()),
+            Some((_, key)) if key.0 > world.now() => world.renew_timer(*key, cx.waker().clone()),
+            // Also one that fired too early, because its host's clock was slowed down meanwhile.
+            late_or_new => {
+                if let Some((_, key)) = late_or_new {
+                    world.remove_timer(*key);
+                }
+                let at = world.when(self.at);
+                let key = world.add_timer(at, cx.waker().clone());
                 self.registered = Some((Rc::downgrade(&world), key));
             }
-            Some(_) if world.now() >= self.at => return Poll::Ready(()),
-            Some((_, key)) => world.renew_timer(*key, cx.waker().clone()),
         }
         Poll::Pending
     }

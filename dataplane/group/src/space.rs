@@ -1,0 +1,321 @@
+//! What a leader knows of the room in its followers' stores, and what follows from it.
+//!
+//! *Place*: followers say it with every answer to an append stream; requests, streams and copies ask.
+//! *Owner*: the replica; single-threaded.
+//! *Invariants*: new data is proposed only while a majority of the voters have room for it and for all
+//! that this group has under way, as far as they have said; what was refused is not in the log, so it
+//! cannot stand in the way of a discard. A follower that has no room gets nothing but heartbeats, so
+//! the log is purged without it; its word, or a pause, brings it back, by log or by copy.
+//! *On failure*: words get old. Where nobody says that it is full, nobody is refused: whether there is
+//! a quorum at all is not judged here.
+//!
+//! A full follower cannot be elected while it lacks committed entries. One that lacks none may be: it
+//! serves reads and discards, refuses new data as any full leader does, and hands over to a follower
+//! that has room if with that one a majority has.
+
+use crate::group::Group;
+use crate::limit::{
+    FULL_PAUSE_MAX, FULL_PAUSE_MIN, HAND_OVER_GAP, HAND_OVER_ROOM_MIN, ROOM_WORD_TERMS,
+};
+use crate::types::RaftMembership;
+use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_runtime::Instant;
+use openraft::async_runtime::WatchReceiver;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// The followers' room.
+#[derive(Debug, Default)]
+pub(crate) struct Space {
+    words: RefCell<BTreeMap<u64, Word>>,
+    full: RefCell<BTreeMap<u64, Full>>,
+    /// When leadership was last to be handed over for want of room.
+    handed_over: Cell<Option<Instant>>,
+}
+
+/// What a follower has said last.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    room: u32,
+    at: Instant,
+}
+
+/// A follower that has refused what it was sent.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    since: Instant,
+    pause: Duration,
+    /// What it had said before.
+    room: u32,
+    /// Where it stood, once it has said so.
+    matched: Option<u64>,
+}
+
+/// Who of some voters has room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Count {
+    roomy: usize,
+    full: usize,
+}
+
+impl Space {
+    /// A follower has room for so many extents.
+    pub(crate) fn note(&self, follower: u64, room: u32) {
+        let at = ogee_runtime::now();
+        self.words.borrow_mut().insert(follower, Word { room, at });
+    }
+
+    /// A follower has everything up to `index`: if that is more than it had, it is full no longer.
+    pub(crate) fn note_matched(&self, copyset: CopysetId, follower: u64, index: u64) {
+        let mut full = self.full.borrow_mut();
+        let Some(it) = full.get_mut(&follower) else {
+            return;
+        };
+        if *it.matched.get_or_insert(index) < index {
+            full.remove(&follower);
+            tracing::info!(%copyset, replica = follower, "a follower whose store was full goes on");
+        }
+    }
+
+    /// A follower had no room for what it was sent.
+    pub(crate) fn note_full(&self, copyset: CopysetId, follower: u64) {
+        let now = ogee_runtime::now();
+        let room = self.word(follower).map_or(0, |word| word.room);
+        let mut full = self.full.borrow_mut();
+        let before = full.get(&follower).copied();
+        if before.is_none() {
+            tracing::warn!(%copyset, replica = follower, "a follower's store is full: it is left behind");
+        }
+        let it = Full {
+            since: now,
+            pause: before.map_or(FULL_PAUSE_MIN, |it| (it.pause * 2).min(FULL_PAUSE_MAX)),
+            room,
+            matched: before.and_then(|it| it.matched),
+        };
+        full.insert(follower, it);
+    }
+
+    /// Whether a follower is to get neither entries nor a copy for now.
+    pub(crate) fn is_full(&self, follower: u64) -> bool {
+        let full = self.full.borrow().get(&follower).copied();
+        full.is_some_and(|full| {
+            let word = self.word(follower);
+            let has_more = word.is_some_and(|word| word.room > full.room);
+            let pause = if has_more { FULL_PAUSE_MIN } else { full.pause };
+            ogee_runtime::now() < full.since + pause
+        })
+    }
+
+    /// What `follower` has said last, ever.
+    fn word(&self, follower: u64) -> Option<Word> {
+        self.words.borrow().get(&follower).copied()
+    }
+
+    /// Whether every follower that ever said anything had room for `need` extents: the usual case.
+    fn is_ample(&self, need: u32) -> bool {
+        let words = self.words.borrow();
+        words.values().all(|word| word.room >= need)
+    }
+
+    fn count(&self, voters: &BTreeSet<u64>, asked: &Asked<'_>, need: u32) -> Count {
+        let words = self.words.borrow();
+        let said = voters.iter().filter_map(|voter| words.get(voter));
+        let mut count = Count::default();
+        for word in said.filter(|word| asked.is_fresh(word)) {
+            match word.room >= need {
+                true => count.roomy += 1,
+                false => count.full += 1,
+            }
+        }
+        count
+    }
+
+    /// Whether a majority has room for `need` extents beside the leader, who `has_room` itself or
+    /// not. Without a word of the others it is left open, unless somebody is full.
+    fn quorum_has_room(&self, asked: &Asked<'_>, has_room: bool, need: u32) -> bool {
+        let mut halves = asked.members.get_joint_config().iter();
+        halves.all(|voters| {
+            let mut count = self.count(voters, asked, need);
+            if voters.contains(&asked.me) {
+                count.roomy += usize::from(has_room);
+                count.full += usize::from(!has_room);
+            }
+            count.roomy > voters.len() / 2 || count.full == 0
+        })
+    }
+
+    /// Voters with room for `need` extents, the roomiest first.
+    fn roomiest(&self, asked: &Asked<'_>, need: u32) -> Vec<u64> {
+        let words = self.words.borrow();
+        let roomy = words.iter().filter(|(id, word)| {
+            let is_voter = asked.members.voter_ids().any(|voter| voter == **id);
+            is_voter && **id != asked.me && word.room >= need && asked.is_fresh(word)
+        });
+        let mut roomy: Vec<(u32, u64)> = roomy.map(|(id, word)| (word.room, *id)).collect();
+        roomy.sort_unstable_by(|a, b| b.cmp(a));
+        roomy.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Whether a handover may be tried now; counts as one.
+    fn may_hand_over(&self) -> bool {
+        let now = ogee_runtime::now();
+        let may = self
+            .handed_over
+            .get()
+            .is_none_or(|last| now >= last + HAND_OVER_GAP);
+        if may {
+            self.handed_over.set(Some(now));
+        }
+        may
+    }
+}
+
+/// Of whom it is asked, by whom, and for how long words count.
+struct Asked<'a> {
+    members: &'a RaftMembership,
+    me: u64,
+    word_age_max: Duration,
+}
+
+impl Asked<'_> {
+    fn is_fresh(&self, word: &Word) -> bool {
+        ogee_runtime::now() <= word.at + self.word_age_max
+    }
+}
+
+impl Group {
+    /// Whether a majority of the voters have room for what this group has under way, this leader's
+    /// own store aside.
+    pub(crate) fn quorum_has_room(&self) -> bool {
+        let replica = self.replica();
+        let need = u32::try_from(replica.claimed_extents()).unwrap_or(u32::MAX);
+        replica.space.is_ample(need)
+            || self.asked(|asked| replica.space.quorum_has_room(asked, true, need))
+    }
+
+    /// Lets a follower with room lead in the place of this replica, whose own store is full, if new
+    /// data can be written then.
+    pub(crate) fn hand_over_for_room(&self) {
+        let space = &self.replica().space;
+        let roomier = self.asked(|asked| {
+            let can_write = space.quorum_has_room(asked, false, HAND_OVER_ROOM_MIN);
+            let roomiest = can_write.then(|| space.roomiest(asked, HAND_OVER_ROOM_MIN));
+            roomiest.unwrap_or_default()
+        });
+        let mut roomier = roomier.into_iter().map(ReplicaId::new);
+        let Some(to) = roomier.find(|to| self.is_caught_up(*to)) else {
+            return;
+        };
+        if !space.may_hand_over() {
+            return;
+        }
+        tracing::info!(copyset = %self.copyset(), %to, "this store is full: handing over to one with room");
+        let group = self.clone();
+        drop(ogee_runtime::spawn(async move {
+            if let Err(error) = group.transfer_leader(to).await {
+                tracing::warn!(copyset = %group.copyset(), %error, "no handover");
+            }
+        }));
+    }
+
+    fn asked<T>(&self, of: impl FnOnce(&Asked<'_>) -> T) -> T {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let asked = Asked {
+            members: metrics.membership_config.membership(),
+            me: metrics.id,
+            word_age_max: self.config().election_max * ROOM_WORD_TERMS,
+        };
+        of(&asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, Space};
+    use crate::fixture::{COPYSET, run};
+    use crate::limit::FULL_PAUSE_MIN;
+    use crate::types::{RaftMembership, ReplicaNode};
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Duration;
+
+    fn members(configs: &[&[u64]]) -> RaftMembership {
+        let configs: Vec<BTreeSet<u64>> = configs
+            .iter()
+            .map(|voters| voters.iter().copied().collect())
+            .collect();
+        let nodes = configs.iter().flatten();
+        let nodes: BTreeMap<u64, ReplicaNode> =
+            nodes.map(|id| (*id, ReplicaNode::default())).collect();
+        RaftMembership::new(configs, nodes).expect("all have a node")
+    }
+
+    fn asked(members: &RaftMembership) -> Asked<'_> {
+        Asked {
+            members,
+            me: 1,
+            word_age_max: Duration::from_millis(100),
+        }
+    }
+
+    #[test]
+    fn new_data_needs_room_on_a_majority() {
+        run(async {
+            let (space, three) = (Space::default(), members(&[&[1, 2, 3]]));
+            let admits = |need| space.quorum_has_room(&asked(&three), true, need);
+            assert!(space.is_ample(9) && admits(9), "nobody has said anything");
+            space.note(2, 10);
+            space.note(3, 4);
+            assert!(space.is_ample(4) && !space.is_ample(5));
+            assert!(admits(10), "with the leader two have room");
+            assert!(!admits(11));
+            assert!(
+                !space.quorum_has_room(&asked(&three), false, 5),
+                "the leader is full"
+            );
+            assert!(space.quorum_has_room(&asked(&three), false, 4));
+            assert_eq!(space.roomiest(&asked(&three), 4), [2, 3]);
+            assert_eq!(space.roomiest(&asked(&three), 5), [2]);
+            let joint = members(&[&[1, 2, 3], &[1, 3, 4]]);
+            assert!(
+                !space.quorum_has_room(&asked(&joint), true, 5),
+                "4 is unknown, 3 is full"
+            );
+            space.note(4, 5);
+            assert!(space.quorum_has_room(&asked(&joint), true, 5));
+            // Words get old: one that says nothing is not counted on when another one is full.
+            ogee_runtime::sleep(Duration::from_millis(150)).await;
+            assert!(admits(11), "nobody is known to be full");
+            space.note(3, 4);
+            assert!(!admits(5), "3 is, and 2 has said nothing lately");
+        });
+    }
+
+    #[test]
+    fn a_full_follower_is_tried_again_when_it_has_more_and_now_and_then() {
+        run(async {
+            let space = Space::default();
+            assert!(!space.is_full(2));
+            space.note(2, 0);
+            space.note_full(COPYSET, 2);
+            space.note_full(COPYSET, 2);
+            assert!(space.is_full(2) && !space.is_full(3));
+            let soon = FULL_PAUSE_MIN + FULL_PAUSE_MIN / 10;
+            ogee_runtime::sleep(soon).await;
+            assert!(space.is_full(2), "the second time it waits for longer");
+            space.note(2, 1);
+            assert!(!space.is_full(2), "it has more than it had");
+            space.note(2, 0);
+            assert!(space.is_full(2));
+            ogee_runtime::sleep(soon).await;
+            assert!(!space.is_full(2));
+            space.note_full(COPYSET, 2);
+            space.note_matched(COPYSET, 2, 7);
+            space.note_matched(COPYSET, 2, 7);
+            assert!(space.is_full(2), "it stands where it stood");
+            space.note_matched(COPYSET, 2, 8);
+            assert!(!space.is_full(2));
+        });
+    }
+}

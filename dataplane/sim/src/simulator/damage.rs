@@ -1,0 +1,238 @@
+//! Damage to disks, one disk at a time, and its repair.
+//!
+//! *Place*: called by the nemesis, which does nothing else meanwhile; clients work on. *Owner*: the main
+//! task.
+//!
+//! # Budget
+//!
+//! Of three copies at most one is damaged, and the others are within reach until it is whole again. Less
+//! strict would be wrong: a log whose last acknowledged write was lost looks like one that ends there,
+//! and nothing on that disk can tell; with one more copy away the entry would have no witness. So an
+//! episode begins when all replicas are good, and ends when all are good again, verified block by block.
+//!
+//! *Invariants*: a replica that says of itself that it is beyond repair, or is found to differ, is
+//! replaced under a new id, as an operator would. *On failure*: what is not whole in time is a violation.
+
+use super::cluster::Cluster;
+use super::coverage::Fault;
+use super::dice::Dice;
+use super::judgement::{self, Difference};
+use super::node::{DEVICE_LEN, LOG_LEN, Node, NodeState};
+use ogee_device::DiskFaults;
+use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_runtime::sim::{Death, HostId, world_time};
+use ogee_runtime::sleep;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a cluster without enemies may take to be good.
+const GOOD_WITHIN: Duration = Duration::from_secs(60);
+/// How long the damage may take to be done: it needs writes.
+const HIT_WITHIN: Duration = Duration::from_secs(4);
+/// How long an operator watches a bad replica.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Rounds of checking and replacing.
+const ROUNDS_MAX: usize = 6;
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two orders to hand over.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+const HEAD: u64 = 1 << 20;
+const PAGES: u64 = 8 << 20;
+
+/// What lies where on a device.
+fn region(fault: Fault, dice: &mut Dice) -> Range<u64> {
+    let log = HEAD..HEAD + LOG_LEN.get();
+    let pages = log.end..log.end + PAGES;
+    let data = pages.end..DEVICE_LEN.get();
+    match fault {
+        Fault::LogRot => log,
+        Fault::DataRot => data,
+        Fault::MetaRot => dice.pick(&[0..HEAD, pages]).clone(),
+        _ => dice.pick(&[log.clone(), log, data, pages]).clone(),
+    }
+}
+
+/// One episode. Whether the damage was done.
+///
+/// # Errors
+/// When the cluster is not good before, or not good again afterwards.
+pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<bool, String> {
+    let good = || judgement::is_good(cluster);
+    cluster
+        .until(GOOD_WITHIN, "replicas are good before damage", good)
+        .await?;
+    let node = dice.pick(cluster.nodes()).clone();
+    tracing::info!(host = node.host().get(), ?fault, "SIM damage");
+    let is_done = inflict(&node, fault, dice).await;
+    sleep(dice.millis(0..600)).await;
+    node.disk()
+        .with_faults(|faults| *faults = DiskFaults::default());
+    let death = match dice.once_in(2) {
+        true => Death::Power,
+        false => Death::Process,
+    };
+    node.kill(death, dice);
+    if fault == Fault::DiskLoss {
+        node.replace_disk();
+        cluster.mds().forget_disk(node.host());
+    }
+    sleep(dice.millis(1..500)).await;
+    node.start();
+    mend(cluster, (fault, &node), dice).await?;
+    Ok(is_done)
+}
+
+async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
+    let (disk, region) = (node.disk(), region(fault, dice));
+    let before = disk.counts();
+    match fault {
+        Fault::LogRot | Fault::DataRot | Fault::MetaRot => {
+            return disk.rot(region, dice.next()).is_some();
+        }
+        Fault::BadBlock => return disk.spoil(region, dice.next()).is_some(),
+        Fault::DiskLoss => return true,
+        Fault::LostWrite => disk.with_faults(|faults| {
+            (faults.lose, faults.region) = (1, region);
+        }),
+        Fault::MisdirectedWrite => disk.with_faults(|faults| {
+            (faults.misdirect, faults.region) = (1, region);
+        }),
+        Fault::WriteError => disk.with_faults(|faults| faults.fail_writes = 1),
+        _ => disk.with_faults(|faults| faults.refuse_writes = 1),
+    }
+    let end = world_time() + HIT_WITHIN;
+    while disk.counts() == before && world_time() < end {
+        sleep(LOOK).await;
+    }
+    disk.counts() != before
+}
+
+/// Makes every replica good again, as an operator would.
+async fn mend(
+    cluster: &Cluster,
+    damaged: (Fault, &Rc<Node>),
+    dice: &mut Dice,
+) -> Result<(), String> {
+    for _ in 0..ROUNDS_MAX {
+        wait_for_good(cluster, damaged, dice).await?;
+        let Some((id, replica, what)) = differing(cluster).await? else {
+            return Ok(());
+        };
+        if damaged.0.is_of_one_block() && what.starts_with("differs") {
+            return Err(format!(
+                "VIOLATION: a damaged block was taken for a good one: {replica} of {id} {what}"
+            ));
+        }
+        lead_elsewhere(cluster, id, replica).await?;
+        replace(cluster, id, replica);
+    }
+    Err(format!(
+        "VIOLATION: not whole after {ROUNDS_MAX} rounds\n{}",
+        cluster.describe()
+    ))
+}
+
+/// Waits, and replaces what stays bad.
+async fn wait_for_good(
+    cluster: &Cluster,
+    (fault, node): (Fault, &Rc<Node>),
+    dice: &mut Dice,
+) -> Result<(), String> {
+    let end = world_time() + GOOD_WITHIN;
+    let mut bad_since: BTreeMap<(CopysetId, ReplicaId), Duration> = BTreeMap::new();
+    while !judgement::is_good(cluster) {
+        if world_time() > end {
+            return Err(format!(
+                "VIOLATION: not good within {GOOD_WITHIN:?} after damage\n{}",
+                cluster.describe()
+            ));
+        }
+        if let Some(refusal) = node.refusal().filter(|_| node.state() == NodeState::Up) {
+            if fault.is_of_one_block() {
+                return Err(format!("VIOLATION: one bad block costs a store: {refusal}"));
+            }
+            tracing::info!(
+                host = node.host().get(),
+                refusal,
+                "SIM the operator gives the disk up"
+            );
+            node.kill(Death::Process, dice);
+            node.replace_disk();
+            cluster.mds().forget_disk(node.host());
+            node.start();
+        }
+        for (id, replica) in bad(cluster) {
+            let since = *bad_since.entry((id, replica)).or_insert(world_time());
+            if world_time() > since + PATIENCE {
+                replace(cluster, id, replica);
+                bad_since.remove(&(id, replica));
+            }
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Members that are not served.
+fn bad(cluster: &Cluster) -> Vec<(CopysetId, ReplicaId)> {
+    let mds = cluster.mds();
+    let mut bad = Vec::new();
+    for id in mds.copyset_ids() {
+        for (replica, host) in mds.members(id) {
+            let status = mds.status(id, replica, host);
+            if status.is_none_or(|status| status.state != "ok") {
+                bad.push((id, replica));
+            }
+        }
+    }
+    bad
+}
+
+/// A member whose contents are damaged, or differ from the leader's.
+async fn differing(cluster: &Cluster) -> Result<Option<(CopysetId, ReplicaId, String)>, String> {
+    match judgement::compare_apart(cluster).await {
+        Ok(()) => Ok(None),
+        Err(Difference::Of(id, replica, what)) => {
+            tracing::info!(%id, %replica, what, "SIM the operator finds damage");
+            Ok(Some((id, replica, what)))
+        }
+        Err(Difference::Later(what)) => Err(what),
+    }
+}
+
+/// Has another member lead: a leader whose own blocks are damaged cannot copy them to a new replica.
+async fn lead_elsewhere(
+    cluster: &Cluster,
+    id: CopysetId,
+    replica: ReplicaId,
+) -> Result<(), String> {
+    let end = world_time() + GOOD_WITHIN;
+    while cluster.mds().leader(id) == Some(replica) {
+        if world_time() > end {
+            let all = cluster.describe();
+            return Err(format!(
+                "VIOLATION: {replica} of {id} does not hand over\n{all}"
+            ));
+        }
+        let members = cluster.mds().members(id);
+        if let Some(other) = members.into_keys().find(|other| *other != replica) {
+            cluster.mds().transfer(id, other);
+        }
+        sleep(HANDOVER).await;
+    }
+    Ok(())
+}
+
+fn replace(cluster: &Cluster, id: CopysetId, replica: ReplicaId) {
+    let members = cluster.mds().members(id);
+    let is_free = |host: &HostId| !members.values().any(|at| at == host);
+    let hosts = cluster.nodes().iter().map(|node| node.host());
+    for host in hosts.filter(is_free) {
+        if cluster.mds().replace(id, replica, host) {
+            return;
+        }
+    }
+}

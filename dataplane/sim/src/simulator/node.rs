@@ -1,0 +1,286 @@
+//! A chunkserver: a simulated host with a disk, and the production shard on it.
+//!
+//! *Place*: started, stopped and killed by the simulation; obeys the simulated MDS. *Owner*: the
+//! simulation; the shard's tasks belong to the host. *Invariants*: at most one process runs on a host.
+//! *On failure*: a shard that does not start says why, and its host waits to be started again.
+
+use super::dice::Dice;
+use ogee_device::{DiskCounts, DiskCrash, SimulatedDisk};
+use ogee_group::GroupConfig;
+use ogee_proto::id::StoreId;
+use ogee_proto::unit::ByteLen;
+use ogee_runtime::sim::{self, Death, HostId};
+use ogee_runtime::{JoinHandle, bridge, spawn};
+use ogee_shard::StoreConfig;
+use ogee_shard::simulated::{ShardEvent, ShardOrder, ShardReport, ShardSetup, run};
+use ogee_transport::Endpoint;
+use std::cell::{Cell, RefCell};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The cluster of every simulation.
+pub const CLUSTER: Uuid = Uuid::from_bytes([0x51; 16]);
+/// Where chunkservers listen.
+const PORT: u16 = 7000;
+/// A device: head, log, two page areas, and 320 extents.
+pub const DEVICE_LEN: ByteLen = ByteLen::new(42 << 20);
+/// Its log: few segments, so that it goes round.
+pub const LOG_LEN: ByteLen = ByteLen::new(12 << 20);
+/// Orders that may wait for a shard.
+const ORDERS_MAX: usize = 256;
+
+/// How a host stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// A process runs.
+    Up,
+    /// A process runs, but is never scheduled.
+    Stopped,
+    /// No process runs.
+    Down,
+}
+
+/// A host for a chunkserver.
+pub struct Node {
+    host: HostId,
+    config: GroupConfig,
+    disk: RefCell<SimulatedDisk>,
+    state: Cell<NodeState>,
+    process: RefCell<Option<Process>>,
+    store: Cell<Option<StoreId>>,
+    report: RefCell<Option<Rc<ShardReport>>>,
+    /// Why the last process did not start.
+    refusal: RefCell<Option<String>>,
+    /// Processes so far.
+    starts: Cell<u64>,
+    /// Of the disks that were replaced.
+    past: Cell<DiskCounts>,
+}
+
+struct Process {
+    orders: bridge::Sender<ShardOrder>,
+    main: JoinHandle<()>,
+    _events: JoinHandle<()>,
+}
+
+impl Node {
+    /// A host with an empty disk; nothing runs.
+    #[must_use]
+    pub fn new(number: u32, config: GroupConfig) -> Rc<Self> {
+        let host = HostId::new(number);
+        Rc::new(Self {
+            host,
+            config,
+            disk: RefCell::new(SimulatedDisk::create(&path(host), DEVICE_LEN)),
+            state: Cell::new(NodeState::Down),
+            process: RefCell::default(),
+            store: Cell::default(),
+            report: RefCell::default(),
+            refusal: RefCell::default(),
+            starts: Cell::default(),
+            past: Cell::default(),
+        })
+    }
+
+    /// Which host.
+    #[must_use]
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        self.state.get()
+    }
+
+    /// Its disk.
+    #[must_use]
+    pub fn disk(&self) -> SimulatedDisk {
+        self.disk.borrow().clone()
+    }
+
+    /// What its disks have done to it.
+    #[must_use]
+    pub fn disk_counts(&self) -> DiskCounts {
+        self.past.get().plus(self.disk().counts())
+    }
+
+    /// Its store, once a process has opened it.
+    #[must_use]
+    pub fn store(&self) -> Option<StoreId> {
+        self.store.get()
+    }
+
+    /// Why the last process did not start, if so.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal.borrow().clone()
+    }
+
+    /// The last report of the process that runs.
+    #[must_use]
+    pub fn report(&self) -> Option<Rc<ShardReport>> {
+        self.report.borrow().clone()
+    }
+
+    /// Where its shard listens.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Tcp(address(self.host))
+    }
+
+    /// Starts a process.
+    pub fn start(self: &Rc<Self>) {
+        if self.state.get() != NodeState::Down {
+            return;
+        }
+        tracing::info!(host = self.host.get(), "SIM start");
+        sim::power_up(self.host);
+        self.starts.set(self.starts.get() + 1);
+        self.refusal.take();
+        let (orders, obeyed) = bridge::channel(ORDERS_MAX);
+        let (told, events) = bridge::channel(16);
+        let setup = ShardSetup {
+            number: 0,
+            chunkserver: format!("cs{}", self.host.get()),
+            listen: address(self.host),
+            stores: vec![StoreConfig {
+                path: path(self.host).into(),
+                create: None,
+                log_len: LOG_LEN,
+                shard: 0,
+            }],
+            cluster: Some(CLUSTER),
+            group: self.config,
+            orders: obeyed,
+            events: told,
+        };
+        let main = sim::spawn_on(self.host, run(setup));
+        let listening = Rc::clone(self);
+        let start = self.starts.get();
+        let events = spawn(async move { listening.listen(start, events).await });
+        self.process.replace(Some(Process {
+            orders,
+            main,
+            _events: events,
+        }));
+        self.state.set(NodeState::Up);
+    }
+
+    async fn listen(&self, start: u64, mut events: bridge::Receiver<ShardEvent>) {
+        while let Some(event) = events.recv().await {
+            if self.starts.get() != start {
+                return;
+            }
+            match event {
+                ShardEvent::Started {
+                    outcome: Ok(stores),
+                } => {
+                    self.store.set(stores.first().map(|store| store.store));
+                }
+                ShardEvent::Started {
+                    outcome: Err(error),
+                } => {
+                    tracing::error!(host = self.host.get(), %error, "SIM does not start");
+                    let causes: Vec<String> = causes(&error).collect();
+                    self.refusal.replace(Some(causes.join(": ")));
+                }
+                ShardEvent::Report(report) => {
+                    self.report.replace(Some(Rc::new(*report)));
+                }
+            }
+        }
+    }
+
+    /// Gives an order, if a process can take it.
+    pub fn order(&self, order: ShardOrder) {
+        if let Some(process) = &*self.process.borrow() {
+            // A queue that is full is that of a stopped process: the order comes again.
+            let _ = process.orders.try_send(order);
+        }
+    }
+
+    /// The process or the whole machine dies, now.
+    pub fn kill(&self, death: Death, dice: &mut Dice) {
+        if self.state.get() == NodeState::Down {
+            return;
+        }
+        let seed = dice.next();
+        let crash = match death {
+            Death::Power => DiskCrash::Power {
+                seed,
+                garbles: dice.once_in(2),
+            },
+            Death::Process => DiskCrash::Process { seed },
+        };
+        tracing::info!(host = self.host.get(), ?crash, "SIM kill");
+        // First the disk: what the dying tasks' destructors do must not reach it.
+        self.disk.borrow().crash(crash);
+        sim::kill(self.host, death);
+        self.process.take();
+        self.report.take();
+        self.state.set(NodeState::Down);
+    }
+
+    /// The process is never scheduled from now on.
+    pub fn stop(&self) {
+        if self.state.get() == NodeState::Up {
+            tracing::info!(host = self.host.get(), "SIM stop");
+            sim::stop(self.host);
+            self.state.set(NodeState::Stopped);
+        }
+    }
+
+    /// It is scheduled again; its clock stood for `slept`.
+    pub fn go_on(&self, slept: Duration) {
+        if self.state.get() == NodeState::Stopped {
+            tracing::info!(host = self.host.get(), ?slept, "SIM go on");
+            sim::go_on(self.host, slept);
+            self.state.set(NodeState::Up);
+        }
+    }
+
+    /// Ends the process in an orderly way.
+    pub async fn end(&self) {
+        self.order(ShardOrder::Stop);
+        let process = self.process.take();
+        if let Some(process) = process {
+            // It was killed meanwhile, or has ended: both are an end.
+            let _ = process.main.await;
+        }
+        if self.state.get() == NodeState::Up {
+            self.kill(Death::Process, &mut Dice::new(self.starts.get()));
+        }
+    }
+
+    /// Puts an empty disk in place of the old one. Nothing may run.
+    pub fn replace_disk(&self) {
+        assert_eq!(self.state.get(), NodeState::Down, "a disk in use");
+        tracing::info!(host = self.host.get(), "SIM new disk");
+        self.past.set(self.disk_counts());
+        let disk = SimulatedDisk::create(&path(self.host), DEVICE_LEN);
+        self.disk.replace(disk);
+        self.store.set(None);
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> impl Iterator<Item = String> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error.to_string())
+    })
+}
+
+fn path(host: HostId) -> String {
+    format!("/simulated/{}", host.get())
+}
+
+fn address(host: HostId) -> SocketAddr {
+    let [_, _, high, low] = host.get().to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(10, 0, high, low), PORT))
+}

@@ -1,0 +1,155 @@
+//! What a seed is about: the shape of its cluster, its load, and the faults that it gets.
+//!
+//! *Place*: made first; everything else follows it. *Owner*: plain data. *Invariants*: each seed enables
+//! some kinds of faults and not others, because faults hide each other: a cluster that is always cut
+//! finds no bug that needs long peace. Every kind that is enabled is required to happen.
+//! *On failure*: none.
+
+use super::coverage::Fault;
+use super::dice::Dice;
+use super::workload::Usage;
+use ogee_group::GroupConfig;
+use ogee_proto::id::CopysetId;
+use std::time::Duration;
+
+/// Copysets of every simulation.
+pub const COPYSETS: [CopysetId; 2] = [CopysetId::new(1), CopysetId::new(2)];
+/// Chunkservers: three for each copyset, and one more.
+pub const NODES: u32 = 4;
+
+/// Longest of the longest pauses between two strikes.
+pub const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Faults that a seed may have, besides power cuts.
+const OPTIONAL: &[Fault] = &[
+    Fault::PowerCutAll,
+    Fault::Kill,
+    Fault::Restart,
+    Fault::Stop,
+    Fault::Sleep,
+    Fault::Drift,
+    Fault::OneWayCut,
+    Fault::Isolation,
+    Fault::Clog,
+    Fault::Break,
+    Fault::ClientKill,
+    Fault::ClientRevival,
+    Fault::Reattach,
+    Fault::Takeover,
+    Fault::Replace,
+    Fault::Transfer,
+    Fault::MdsOut,
+    Fault::Limp,
+];
+
+/// Faults of frames: one seed in four has some.
+const OF_FRAMES: &[Fault] = &[
+    Fault::FrameDrop,
+    Fault::FrameDuplicate,
+    Fault::FrameReorder,
+    Fault::FrameReplay,
+    Fault::FrameCorrupt,
+    Fault::CompletionLoss,
+];
+
+/// Damage to disks: one seed in three has one or two kinds, since each takes long to mend.
+const OF_DISKS: &[Fault] = &[
+    Fault::LogRot,
+    Fault::DataRot,
+    Fault::MetaRot,
+    Fault::LostWrite,
+    Fault::MisdirectedWrite,
+    Fault::BadBlock,
+    Fault::WriteError,
+    Fault::NoSpace,
+    Fault::DiskLoss,
+];
+
+/// What a seed is about.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Raft times.
+    pub group: GroupConfig,
+    /// Volumes and how they are used.
+    pub usages: Vec<Usage>,
+    /// Kinds of faults that the nemesis orders.
+    pub faults: Vec<Fault>,
+    /// How long it does.
+    pub hostile_for: Duration,
+    /// Its longest pause between two orders.
+    pub pause: Duration,
+    /// Whether somebody asks every replica, whoever leads.
+    pub probes: bool,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn new(dice: &mut Dice) -> Self {
+        let election_min = dice.millis(150..500);
+        let group = GroupConfig {
+            heartbeat: election_min / 4,
+            election_min,
+            election_max: election_min * 2,
+            commit_hold: dice.millis(0..3),
+            lease_reads: !dice.once_in(4),
+            quiet_after: if dice.once_in(2) {
+                dice.millis(200..1500)
+            } else {
+                Duration::ZERO
+            },
+            copy_rate: None,
+            redirect: !dice.once_in(4),
+        };
+        let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
+        let usages = (1..=volumes).map(|volume| usage(volume, dice)).collect();
+        let mut faults: Vec<Fault> = OPTIONAL.to_vec();
+        let odds = 2 + dice.below(3);
+        faults.retain(|_| dice.once_in(odds));
+        faults.push(Fault::PowerCut);
+        if dice.once_in(4) {
+            faults.extend(OF_FRAMES.iter().filter(|_| dice.once_in(2)));
+        }
+        if dice.once_in(3) {
+            faults.push(*dice.pick(OF_DISKS));
+            faults.push(*dice.pick(OF_DISKS));
+            faults.sort();
+            faults.dedup();
+        }
+        // One seed in six is a storm: little but power cuts, and many of them.
+        if dice.once_in(6) {
+            return Self {
+                group,
+                usages,
+                faults: vec![Fault::PowerCut, Fault::PowerCutAll, Fault::Kill],
+                hostile_for: dice.millis(10_000..20_000),
+                pause: dice.millis(60..500),
+                probes: dice.once_in(2),
+            };
+        }
+        Self {
+            group,
+            usages,
+            faults,
+            hostile_for: dice.millis(5_000..15_000),
+            pause: dice.millis(300..3000).min(PAUSE_MAX),
+            probes: dice.once_in(2),
+        }
+    }
+}
+
+fn usage(volume: u32, dice: &mut Dice) -> Usage {
+    Usage {
+        volume,
+        chunks: 2,
+        copysets: COPYSETS.to_vec(),
+        hot: *dice.pick(&[2, 8, 32, 64]),
+        workers: 2 + u32::try_from(dice.below(6)).expect("a small number"),
+        pause: if dice.once_in(10) {
+            dice.millis(500..4000)
+        } else {
+            dice.millis(8..80)
+        },
+        large_odds: 4 + dice.below(30),
+    }
+}

@@ -1,0 +1,84 @@
+//! Readers that believe nobody: they ask every replica for the hot blocks, whoever leads.
+//!
+//! *Place*: beside the clients, whose library believes in one leader at a time and would never ask a
+//! deposed one. *Owner*: one host, which the nemesis leaves alone: a replica that is cut off from all
+//! others still hears it. *Invariants*: what is answered is a read like any other, and judged so.
+//! *On failure*: no answer in time is given up, and the next question asked; a stopped process finds
+//! them all when it goes on.
+
+use super::cluster::Cluster;
+use super::dice::Dice;
+use super::workload::{Usage, value_of};
+use ogee_proto::id::{ChunkIndex, ChunkKey, Epoch, RequestId, VolumeId};
+use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use ogee_proto::wire::{FrameHeader, FrameKind, Status};
+use ogee_runtime::sim::{self, HostId};
+use ogee_runtime::sleep;
+use ogee_transport::{Caller, Frame, Hello, Role};
+use std::time::Duration;
+
+/// Where all of them run.
+const PROBERS: HostId = HostId::new(91);
+/// So many ask each chunkserver.
+const LANES: u32 = 2;
+/// How long each waits for an answer.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// Newer than every attachment: it reads, and fences nobody.
+const EPOCH: Epoch = Epoch::new(u64::MAX - 1);
+
+/// Starts asking, until nobody begins anything any more.
+pub fn start(cluster: &Cluster, dice: &mut Dice) {
+    for node in cluster.nodes() {
+        for seat in cluster.seats() {
+            for _ in 0..LANES {
+                let prober = Prober {
+                    cluster: cluster.clone(),
+                    usage: seat.usage.clone(),
+                    caller: Caller::new(node.endpoint(), Hello::new(Role::Client, 0, "prober")),
+                    dice: dice.fork(),
+                };
+                drop(sim::spawn_on(PROBERS, prober.run()));
+            }
+        }
+    }
+}
+
+struct Prober {
+    cluster: Cluster,
+    usage: Usage,
+    caller: Caller,
+    dice: Dice,
+}
+
+impl Prober {
+    async fn run(mut self) {
+        while !self.cluster.shop().is_closing.get() {
+            sleep(self.dice.millis(5..80)).await;
+            let chunk = self.dice.below(u64::from(self.usage.chunks));
+            let within = self.dice.below(self.usage.hot);
+            self.ask(chunk * BLOCKS_PER_CHUNK as u64 + within).await;
+        }
+    }
+
+    async fn ask(&self, block: u64) {
+        let (recorder, place) = (&self.cluster.shop().recorder, self.usage.place(block));
+        let small = |number: u64| u32::try_from(number).expect("small");
+        let mut header = FrameHeader::new(FrameKind::Read, RequestId::new(0));
+        header.copyset = place.copyset;
+        header.key = ChunkKey {
+            volume: VolumeId::new(u64::from(self.usage.volume)),
+            chunk: ChunkIndex::new(small(block / BLOCKS_PER_CHUNK as u64)),
+        };
+        header.offset = small(block % BLOCKS_PER_CHUNK as u64 * BLOCK_SIZE as u64);
+        header.length = small(BLOCK_SIZE as u64);
+        header.epoch = EPOCH;
+        let id = recorder.begin(PROBERS.get(), EPOCH.get(), place, None);
+        let answer = self.caller.call_within(Frame::new(header), PATIENCE).await;
+        if let Ok(frame) = answer
+            && frame.header.status == Status::Ok
+        {
+            let value = value_of(&frame.payload, self.usage.volume, block);
+            recorder.end(id, Some(value));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+# shellcheck shell=bash
+# A cluster whose nodes have a network namespace each, and what is done to it. Sourced after
+# cluster.sh by scripts/chaos and scripts/test.d/chaos.sh. Not run.
+#
+# mds1, cs1 to cs3 and the client hang on a bridge in a namespace of its own, by veth pairs. Nothing of
+# this host's own network is touched, and two runs do not meet: the names carry the shell's pid.
+# Packets are dropped on the bridge: their senders are told nothing.
+
+NODES=(cs1 cs2 cs3)
+NET_PREFIX=ogee-chaos-$$
+declare -A ADDRESS=([client]=10.77.0.1 [mds1]=10.77.0.2 [cs1]=10.77.0.11 [cs2]=10.77.0.12 [cs3]=10.77.0.13)
+
+# ---- namespaces --------------------------------------------------------------------------------
+
+net_up() {
+    local name
+    need_root
+    ip netns add "$NET_PREFIX-net" 2>/dev/null || give_skip "no network namespaces here"
+    defer net_down
+    ip -n "$NET_PREFIX-net" link add br0 type bridge
+    ip -n "$NET_PREFIX-net" link set br0 up
+    for name in "${!ADDRESS[@]}"; do
+        ip netns add "$NET_PREFIX-$name"
+        ip -n "$NET_PREFIX-$name" link set lo up
+        ip -n "$NET_PREFIX-$name" link add eth0 type veth peer name "$name" netns "$NET_PREFIX-net"
+        ip -n "$NET_PREFIX-net" link set dev "$name" master br0 up
+        ip -n "$NET_PREFIX-$name" addr add "${ADDRESS[$name]}/24" dev eth0
+        ip -n "$NET_PREFIX-$name" link set eth0 up
+    done
+    in_net net nft -f - <<'EOF' || give_skip "no nftables on bridges here"
+table bridge chaos {
+    chain forward {
+        type filter hook forward priority 0; policy accept;
+    }
+}
+EOF
+}
+
+net_down() {
+    local name
+    for name in "${!ADDRESS[@]}" net; do
+        [ ! -e "/run/netns/$NET_PREFIX-$name" ] || ip netns del "$NET_PREFIX-$name"
+    done
+}
+
+# in_net NODE COMMAND...
+in_net() {
+    nsenter --net="/run/netns/$NET_PREFIX-$1" "${@:2}"
+}
+
+# drop MATCH...   packets that match; `from NODE` and `to NODE` are what they pass
+drop() {
+    local rule=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+        from) rule+=(iifname "$2") ;;
+        to) rule+=(oifname "$2") ;;
+        one_in) rule+=(numgen random mod "$2" 0) ;;
+        esac
+        shift 2
+    done
+    in_net net nft add rule bridge chaos forward "${rule[@]}" counter drop
+}
+
+# Nothing is dropped any more.
+drop_none() {
+    [ ! -e "/run/netns/$NET_PREFIX-net" ] || in_net net nft flush chain bridge chaos forward
+}
+
+# Packets that the rule that has dropped fewest has dropped.
+dropped_min() {
+    in_net net nft -j list chain bridge chaos forward |
+        jq '[.nftables[] | .rule? | select(. != null) | [.expr[] | .counter? | select(. != null) | .packets] | add] | min // 0'
+}
+
+# ---- the cluster -------------------------------------------------------------------------------
+
+# chaos_up COPYSETS STORE_SIZE LOG_SIZE   a cluster in namespaces; $OGEE speaks from the client's
+chaos_up() {
+    local name start=$SECONDS
+    DIR=$TEST_DIR/cluster
+    NODE_OGEE=$OGEE
+    mkdir -p "$DIR"/{conf,data,logs,pids}
+    net_up
+    printf '#!/bin/sh\nexec nsenter --net=%s %s "$@"\n' "/run/netns/$NET_PREFIX-client" "$NODE_OGEE" >"$TEST_DIR/ogee"
+    chmod 755 "$TEST_DIR/ogee"
+    OGEE=$TEST_DIR/ogee
+    for name in "${NODES[@]}"; do
+        [ -d "$DIR/data/$name" ] || mkdir "$DIR/data/$name"
+        cat >"$DIR/conf/$name.toml" <<EOF
+name = "$name"
+zone = "zone-$name"
+server = "host-$name"
+listen = ["${ADDRESS[$name]}:7000"]
+mds = ["${ADDRESS[mds1]}:7000"]
+metrics = "${ADDRESS[$name]}:9000"
+
+[[device]]
+path = "$DIR/data/$name/0.store"
+create = "$2"
+log_size = "$3"
+EOF
+    done
+    cat >"$DIR/conf/mds1.toml" <<EOF
+data_dir = "$DIR/data/mds1"
+listen = "${ADDRESS[mds1]}:7000"
+metrics = "${ADDRESS[mds1]}:9000"
+cluster = "chaos"
+EOF
+    echo "export OGEE_MDS=${ADDRESS[mds1]}:7000" >"$DIR/ogee.env"
+    use_cluster "$DIR"
+    defer cluster_down
+    for name in mds1 "${NODES[@]}"; do node_start "$name"; done
+    # All run already: what is left to do is the pool, and to wait for health.
+    "$OGEE" dev up --dir "$DIR" --copysets "$1" >"$TEST_DIR/up.log" 2>&1 || give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+    echo "   cluster up in $((SECONDS - start)) s, five namespaces"
+}
+
+node_start() {
+    in_net "$1" "$NODE_OGEE" dev start "$1" --dir "$DIR" >>"$TEST_DIR/start.log" 2>&1 ||
+        give_up "dev start $1: $(tail -n 3 "$TEST_DIR/start.log")"
+}
+
+metrics_of() {
+    in_net client curl -sS --fail --max-time 5 "http://${ADDRESS[$1]}:9000/metrics"
+}
+
+# disk_for NODE SIZE   a file system of its own on a loop device, for the node's store
+disk_for() {
+    local at=$DIR/data/$1 loop
+    [ -c /dev/loop-control ] || give_skip "no loop devices"
+    mkdir -p "$at"
+    truncate -s "$2" "$TEST_DIR/$1.img"
+    loop=$(losetup -f --show --direct-io=on "$TEST_DIR/$1.img") || give_skip "no loop device can be made"
+    defer losetup -d "$loop"
+    echo "$loop" >"$TEST_DIR/$1.loop"
+    mkfs.ext4 -q -F -m 0 "$loop"
+    mount "$loop" "$at"
+    defer umount -l "$at"
+}
+
+# shellcheck disable=SC2034 # for nemesis.sh
+# random_below N   $PICK; not a substitution, whose subshell would not move the sequence on
+random_below() {
+    PICK=$((RANDOM % $1))
+}
+
+# ---- load --------------------------------------------------------------------------------------
+
+# load_start VOLUME KEY=NUMBER...   scripts' history_load in the client's namespace: $LOAD
+load_start() {
+    CONTROL=$TEST_DIR/control
+    : >"$CONTROL"
+    # Not by a function, whose subshell's pid would not be the load's.
+    nsenter --net="/run/netns/$NET_PREFIX-client" "$HISTORY_LOAD" "$OGEE_MDS" "$1" "$TEST_DIR/history" "$CONTROL" \
+        seed="$SEED" "${@:2}" >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    LOAD=$!
+    defer end_process "$LOAD"
+    sleep 1
+    load_lives
+}
+
+load_lives() {
+    process_alive "$LOAD" || give_up "the load ended: $(cut -c1-400 "$TEST_DIR/load.json") $(tail -n 3 "$TEST_DIR/load.log" | cut -c1-600)"
+}
+
+# load_mark NAME   what follows is reported under this name
+load_mark() {
+    echo "mark $1" >>"$CONTROL"
+}
+
+# load_stop [SECONDS]   ends the load and judges what it saw
+load_stop() {
+    echo stop >>"$CONTROL"
+    wait_for "${1:-120}" process_gone "$LOAD" || give_up "the load does not end: $(tail -n 3 "$TEST_DIR/load.log")"
+    wait "$LOAD" || give_up "the load: $(jq -c '{failure, wrong, corrupt}' "$TEST_DIR/load.json") $(tail -n 3 "$TEST_DIR/load.log" | cut -c1-600)"
+    "$OGEE_HISTORY" "$TEST_DIR/history" >"$TEST_DIR/verdict" 2>&1 || {
+        [ "$KEEP" = 1 ] || cp "$TEST_DIR/history" "${TMPDIR:-/tmp}/ogee-history.$SEED"
+        give_up "not linearizable (history kept in ${TMPDIR:-/tmp}/ogee-history.$SEED): $(head -n 8 "$TEST_DIR/verdict")"
+    }
+    echo "   linearizable: $(cat "$TEST_DIR/verdict"), $(jq -c '{abandoned, corrupt, wrong}' "$TEST_DIR/load.json")"
+}
+
+# ---- the group ---------------------------------------------------------------------------------
+
+# What is needed is installed, built and copied to where no build replaces it.
+chaos_begin() {
+    local target=${CARGO_TARGET_DIR:-$REPO/target}/release
+    need_packages nftables iproute2 util-linux e2fsprogs jq curl libnbd-bin python3-libnbd
+    build_release
+    [ "${OGEE_SKIP_BUILD:-0}" = 1 ] ||
+        (cd "$REPO" && cargo build --release --quiet -p ogee-sim --bin ogee-history --example history_load)
+    begin_group chaos
+    install -m 755 "$target/ogee-history" "$target/examples/history_load" "$WORK"
+    OGEE_HISTORY=$WORK/ogee-history
+    HISTORY_LOAD=$WORK/history_load
+}

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Seeded bugs: finds the first seed that shows each, or replays those that were recorded.
+
+    scripts/sim record [--seeds N] [--seed S] [--jobs J] [--only NAME,NAME]   rewrites both tables
+    scripts/sim bugs [--seeds N] [--jobs J] [--only NAME,NAME]                replays dataplane/sim/bugs.txt
+
+A bug is found by a seed when the simulator ends with a violation with it, and well without it. Called by
+scripts/sim, which has built the simulator and names it in SIM.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+TABLE = REPO / "dataplane/sim/bugs.txt"
+DOCUMENT = REPO / "docs/reliability.md"
+SOURCE = REPO / "dataplane/runtime/src/seeded.rs"
+BEGIN, END = "<!-- found: written by scripts/sim record -->", "<!-- end -->"
+TIMEOUT = int(os.environ.get("OGEE_SIM_TIMEOUT", "300"))
+
+# What the simulator exits with; a run that never ends is stopped and counts as a violation.
+GOOD, VIOLATION, INCOMPLETE = 0, 1, 3
+
+# The first that a report matches, by what it says.
+KINDS = [
+    ("hangs", r"^TIMEOUT"),
+    ("wrong bytes", r"torn or foreign|neither zeros nor a value"),
+    ("early flush", r"a flush ended before"),
+    ("fenced write", r"fenced attachment took effect"),
+    ("diverged", r"VIOLATION: .* differs: "),
+    ("damaged", r"VIOLATION: .* is damaged$|one bad block costs"),
+    ("refused", r"a client was told|a last read failed"),
+    ("lost or stale", r"VIOLATION: block .*(: stale|: not atomic|was the last|: from nowhere|: )"),
+    ("stuck", r"not within|not good within|takes more than|is not digested|cannot attach|not whole after"),
+    ("panic", r"panicked at"),
+]
+
+
+def run(seed, bug=""):
+    """Exit code and output of one simulation."""
+    env = {**os.environ, "OGEE_SIM_BUG": bug}
+    try:
+        done = subprocess.run(
+            [os.environ["SIM"], "--seed", str(seed)], env=env, timeout=TIMEOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return VIOLATION, "TIMEOUT"
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def kind_of(output):
+    for kind, pattern in KINDS:
+        if re.search(pattern, output, re.MULTILINE):
+            return kind
+    return "violation"
+
+
+def reason_of(output):
+    lines = [line for line in output.splitlines() if "VIOLATION" in line or "panicked" in line]
+    return (lines or output.splitlines() or [""])[-1][:160]
+
+
+class Healthy:
+    """Which seeds end well without any bug; each is run once."""
+
+    def __init__(self, pool):
+        self.pool, self.runs = pool, {}
+
+    def ask(self, seed):
+        if seed not in self.runs:
+            self.runs[seed] = self.pool.submit(run, seed)
+        return self.runs[seed]
+
+    def ends_well(self, seed):
+        return self.ask(seed).result()[0] in (GOOD, INCOMPLETE)
+
+
+def record(options, pool, names):
+    healthy, rows = Healthy(pool), read_table()
+    for name in names:
+        rows[name] = find(options, pool, healthy, name)
+        print(name, *rows[name], flush=True)
+        write_table(rows)
+        write_document(rows)
+    missed = [name for name in all_bugs() if rows.get(name, ["-"])[0] == "-"]
+    print(f"{len(all_bugs()) - len(missed)} of {len(all_bugs())} are found; not: {' '.join(missed) or 'none'}")
+    return 0
+
+
+def find(options, pool, healthy, name):
+    """Seed, how many were tried, and what was seen."""
+    last = options.seed + options.seeds
+    for first in range(options.seed, last, options.jobs):
+        seeds = range(first, min(first + options.jobs, last))
+        # One that fails by itself shows nothing of a bug.
+        runs = [(seed, pool.submit(run, seed, name)) for seed in seeds if healthy.ends_well(seed)]
+        for seed, done in runs:
+            status, output = done.result()
+            if status not in (GOOD, INCOMPLETE):
+                print(f"  {name} {seed}: {reason_of(output)}", flush=True)
+                return [str(seed), str(seed - options.seed + 1), kind_of(output)]
+    return ["-", str(options.seeds), "not found"]
+
+
+def replay(options, pool, names):
+    """Replays each record. Seeds shift when the simulator changes: a bug that its seed does not show any
+    more is looked for anew, and only one that is not found within the budget fails."""
+    healthy, failed, moved = Healthy(pool), 0, []
+    rows = {name: row for name, row in read_table().items() if name in names and row[0] != "-"}
+    runs = {name: pool.submit(run, int(row[0]), name) for name, row in rows.items()}
+    for name, (seed, _, _) in rows.items():
+        status, output = runs[name].result()
+        word = f"found ({kind_of(output)})"
+        if status in (GOOD, INCOMPLETE) or not healthy.ends_well(int(seed)):
+            moved.append(name)
+            found, tried, kind = find(options, pool, healthy, name)
+            word = f"found ({kind}), but by seed {found}" if found != "-" else f"NOT FOUND in {tried} seeds"
+            failed += found == "-"
+        print(f"{name} {seed}: {word}", flush=True)
+    if moved:
+        print(f"the simulator has changed: record anew (scripts/sim record) {' '.join(moved)}")
+    print(f"{len(rows) - failed} passed, {failed} failed")
+    return failed > 0
+
+
+def all_bugs():
+    text = SOURCE.read_text()
+    return re.findall(r'^    "([a-z0-9-]+)",$', text[: text.index("];")], re.MULTILINE)
+
+
+def read_table():
+    rows = {}
+    for line in TABLE.read_text().splitlines() if TABLE.exists() else []:
+        if line and not line.startswith("#"):
+            name, seed, tried, kind = line.split(None, 3)
+            rows[name] = [seed, tried, kind]
+    return rows
+
+
+def write_table(rows):
+    lines = ["# Written by scripts/sim record, replayed by scripts/sim bugs: bug, first seed that shows it,",
+             "# after so many, and what is seen."]
+    lines += [" ".join([name, *rows[name]]) for name in all_bugs() if name in rows]
+    TABLE.write_text("\n".join(lines) + "\n")
+
+
+def write_document(rows):
+    text = DOCUMENT.read_text()
+    found = ["| bug | found after | by seed | seen as |", "|---|---|---|---|"]
+    for name in all_bugs():
+        if name in rows:
+            seed, tried, kind = rows[name]
+            after = f"not in {tried}" if seed == "-" else tried
+            found.append(f"| `{name}` | {after} | {seed} | {kind} |")
+    before, rest = text.split(BEGIN)
+    DOCUMENT.write_text(before + "\n".join([BEGIN, "", *found, "", END]) + rest.split(END)[1])
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/sim")
+    parser.add_argument("what", choices=["record", "bugs"])
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    names = all_bugs()
+    if options.only:
+        names = [name for name in names if name in options.only.split(",")]
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        return (record if options.what == "record" else replay)(options, pool, names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

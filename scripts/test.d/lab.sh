@@ -1,0 +1,412 @@
+#!/usr/bin/env bash
+# The lab itself, and power cuts in it. docs/reliability.md says what each test proves.
+#   ONLY="power_killed" KEEP=1 SEED=7 scripts/test lab
+set -euo pipefail
+# shellcheck source=scripts/lib/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+# shellcheck source=scripts/lib/cluster.sh
+. "$REPO/scripts/lib/cluster.sh"
+cd "$REPO"
+
+LAB=$REPO/scripts/lab
+POWER_CUT_PY=$REPO/scripts/lib/power_cut.py
+# The dev cluster's stores; small, so that the log comes round and blocks are written back within seconds.
+STORES="cs1 cs2 cs3"
+STORE_SIZE=192MiB
+LOG_SIZE=48MiB
+VOLUME_SIZE=64MiB
+# Stamps of one guest's writer; the next one's are all larger.
+STAMPS=1000000000
+
+# ---- the lab ----------------------------------------------------------------------------------
+
+# lab_ends STATUS OPTION...   a run of the lab ends so; its output in $TEST_DIR/lab.log
+lab_ends() {
+    local want=$1 got=0
+    shift
+    "$LAB" run "$@" >"$TEST_DIR/lab.log" 2>&1 || got=$?
+    [ "$got" = "$want" ] || give_up "the lab ended with $got instead of $want: $(tail -n 5 "$TEST_DIR/lab.log")"
+}
+
+# Each way in which a run can end, and that nothing is left of it.
+test_lab_ends() {
+    local pid start=$SECONDS
+    lab_ends 0 --results "$TEST_DIR/results" -- sh -c 'uname -r; echo "it'\''s here" >/results/file'
+    grep -qxF "$("$LAB" kernel)" "$TEST_DIR/lab.log" || give_up "another kernel ran: $(cat "$TEST_DIR/lab.log")"
+    grep -qx "it's here" "$TEST_DIR/results/file" || give_up "no file came back"
+    echo "   a guest in $((SECONDS - start)) s"
+    lab_ends 200 -- sh -c 'exit 200'
+    lab_ends 125 -- sh -c 'echo c >/proc/sysrq-trigger; sleep 60'
+    lab_ends 124 --timeout 20 --pids "$TEST_DIR/pids" -- sleep 600
+    pid=$(cat "$TEST_DIR/pids")
+    process_gone "$pid" || give_up "QEMU outlives a run that took too long"
+    lab_ends 126 --modules no_such_module -- true
+
+    # Killed from outside: the guest, and then the lab itself.
+    lab_start --timeout 120 -- sleep 600
+    kill -9 "$GUEST_PID"
+    lab_end 137
+    lab_start --timeout 120 -- sleep 600
+    kill -9 "$LAB_PID"
+    wait_for 10 process_gone "$GUEST_PID" || give_up "QEMU outlives the lab"
+}
+
+# lab_start OPTION...   a run in the background: $LAB_PID, and $GUEST_PID of its QEMU
+lab_start() {
+    rm -f "$TEST_DIR/pids"
+    # One that is killed leaves its folder behind: where it is removed.
+    TMPDIR=$TEST_DIR "$LAB" run --pids "$TEST_DIR/pids" "$@" >"$TEST_DIR/lab.log" 2>&1 &
+    LAB_PID=$!
+    defer lab_kill "$LAB_PID"
+    wait_for 180 started_or_ended || give_up "no guest in 180 s: $(tail -n 5 "$TEST_DIR/lab.log")"
+    [ -s "$TEST_DIR/pids" ] || give_up "no guest: $(tail -n 5 "$TEST_DIR/lab.log")"
+    GUEST_PID=$(cat "$TEST_DIR/pids")
+}
+
+started_or_ended() {
+    [ -s "$TEST_DIR/pids" ] || process_gone "$LAB_PID"
+}
+
+lab_kill() {
+    kill "$1" 2>/dev/null || return 0
+    wait_for 15 process_gone "$1" || kill -9 "$1" 2>/dev/null || true
+}
+
+# lab_end STATUS   the run in the background ends so
+lab_end() {
+    local got=0
+    wait_for "${2:-30}" process_gone "$LAB_PID" || give_up "the lab does not end: $(tail -n 5 "$TEST_DIR/lab.log")"
+    wait "$LAB_PID" || got=$?
+    [ "$got" = "$1" ] || give_up "the lab ended with $got instead of $1: $(tail -n 8 "$TEST_DIR/lab.log")"
+}
+
+# Two guests on one wire: packets, and a stream.
+test_lab_two_guests() {
+    # shellcheck disable=SC2016 # the guests' variables
+    lab_ends 0 --guests 2 --memory 256M --results "$TEST_DIR/results" -- sh -c '
+        until ping -c 1 -W 1 "$LAB_PEER"; do :; done
+        if [ "$LAB_GUEST" = 1 ]; then
+            mkdir /tmp/www && seq 1 100000 >/tmp/www/stream
+            httpd -p 7000 -h /tmp/www
+            until [ -e /results/fetched ]; do sleep 0.2; done
+        else
+            until wget -q -O /results/stream "http://$LAB_PEER:7000/stream"; do sleep 0.2; done
+            : >/results/fetched
+        fi'
+    cmp <(seq 1 100000) "$TEST_DIR/results/stream" || give_up "the stream is not what was sent"
+    grep -q '^\[1\] .* 0% packet loss' "$TEST_DIR/lab.log" || give_up "no ping: $(tail -n 5 "$TEST_DIR/lab.log")"
+}
+
+# rxe on both: a verbs connection between them, and a sum over what it carried.
+test_lab_rdma() {
+    # shellcheck disable=SC2016 # the guests' variables
+    lab_ends 0 --guests 2 --memory 256M --rdma -- sh -c '
+        /usr/bin/rdma link
+        ibv_devices | grep rxe0 || exit 1
+        ibv_devinfo -d rxe0 | grep PORT_ACTIVE || exit 1
+        if [ "$LAB_GUEST" = 1 ]; then
+            rping -s -a "$LAB_ADDRESS" -C 10 -v -V
+        else
+            until rping -c -a "$LAB_PEER" -C 10 -v -V; do sleep 0.5; done
+        fi'
+    grep -q '\[2\] ping data: rdma-ping-9: ' "$TEST_DIR/lab.log" || give_up "no tenth ping: $(tail -n 5 "$TEST_DIR/lab.log")"
+    grep '\[1\] link' "$TEST_DIR/lab.log" | sed 's/^/   /'
+}
+
+# Virtual time counts instructions: the same work costs the same.
+test_lab_icount() {
+    local at first last
+    for at in 1 2; do
+        # shellcheck disable=SC2016 # the guest's variables
+        lab_ends 0 --icount --timeout 200 --memory 256M --results "$TEST_DIR/results" -- sh -c '
+            now() { awk "/^now at/ { print \$3 }" /proc/timer_list; }
+            before=$(now)
+            seq 1 4000 | while read -r n; do echo $((n * n)); done | md5sum
+            echo "$before $(now)" >>/results/cost'
+    done
+    first=$(awk 'NR == 1 { print ($2 - $1) / 1e9 }' "$TEST_DIR/results/cost") last=$(awk 'NR == 2 { print ($2 - $1) / 1e9 }' "$TEST_DIR/results/cost")
+    echo "   the same work twice: $first s and $last s of virtual time"
+    awk -v a="$first" -v b="$last" 'BEGIN { exit !(a > 0.1 && a - b < 0.01 * a && b - a < 0.01 * a) }' || give_up "costs do not repeat: $first s and $last s"
+}
+
+# ---- power: the disks --------------------------------------------------------------------------
+
+# What makes every other test here mean something: flushed and forced writes always survive, the others
+# are seen kept, lost and torn.
+test_lossy_disk() {
+    local seed out=$TEST_DIR/out kept=0 lost=0 torn=0
+    RUN=$TEST_DIR/run BASE=$TEST_DIR/base
+    mkdir -p "$RUN/disks" "$BASE"
+    truncate -s 1M "$BASE/a.img"
+    record_start a
+    echo "0 16 1" | socat -u - "UNIX-CONNECT:$RUN/disks/acks.sock"
+    # The client crashes: closing would flush.
+    sh -c '"$@"; true' -- qemu-io -f raw -t none -c 'write -P 1 0 64k' -c flush -c 'write -P 2 64k 64k' \
+        -c 'write -f -P 3 128k 64k' -c abort "nbd+unix:///?socket=$RUN/disks/a.sock" >"$TEST_DIR/qemu-io.log" 2>&1
+    record_stop
+    for ((seed = 1; seed <= 40; seed++)); do
+        "$PYTHON" "$POWER_CUT_PY" cut --dir "$RUN/disks" --base "$BASE" --out "$out" --seed "$seed" --last >"$TEST_DIR/cut.json"
+        [ "$(pattern 0)$(pattern 2)" = 13 ] || give_up "seed $seed: what was flushed or forced is $(pattern 0) and $(pattern 2)"
+        case $(pattern 1) in
+        2) kept=$((kept + 1)) ;;
+        0) lost=$((lost + 1)) ;;
+        *) torn=$((torn + 1)) ;;
+        esac
+    done
+    echo "   of 40 unflushed writes $kept were kept, $lost lost, $torn torn"
+    [ $((kept * lost * torn)) -gt 0 ] || give_up "unflushed writes: $kept kept, $lost lost, $torn torn"
+}
+
+# pattern AT   the bytes that the 64 KiB there consist of
+pattern() {
+    dd if="$TEST_DIR/out/a.img" bs=64k skip="$1" count=1 status=none | od -An -v -tu1 -w1 | sort -un | tr -d ' \n'
+}
+
+# record_start NAME...   images of $BASE as recorded disks, $RUN/disks/NAME.sock
+record_start() {
+    local name disks=()
+    for name in "$@"; do
+        cp --sparse=always --reflink=auto "$BASE/$name.img" "$RUN/disks/$name.now"
+        disks+=(--disk "$name=$RUN/disks/$name.now")
+    done
+    "$PYTHON" "$POWER_CUT_PY" serve --dir "$RUN/disks" "${disks[@]}" >"$TEST_DIR/serve.log" 2>&1 &
+    RECORDER=$!
+    defer end_process "$RECORDER"
+    wait_for 20 test -e "$RUN/disks/ready" || give_up "no disks: $(tail -n 3 "$TEST_DIR/serve.log")"
+}
+
+record_stop() {
+    local status=0
+    kill "$RECORDER"
+    wait_for 60 process_gone "$RECORDER" || give_up "the disks do not end"
+    wait "$RECORDER" || status=$?
+    [ "$status" = 0 ] || give_up "the disks ended with $status: $(tail -n 3 "$TEST_DIR/serve.log")"
+    [ ! -s "$TEST_DIR/serve.log" ] || give_up "the disks failed: $(tail -n 3 "$TEST_DIR/serve.log")"
+}
+
+# ---- power: the cluster and its disks ----------------------------------------------------------
+
+# A cluster with a volume, as images: $BASE/{cs1,cs2,cs3,mds}.img; its configuration serves guests too.
+power_base() {
+    BASE=$TEST_DIR/base CUTS=0
+    cluster_up --store-size "$STORE_SIZE" --log-size "$LOG_SIZE"
+    create_volume disk --size "$VOLUME_SIZE"
+    "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/down.log" 2>&1
+    mkdir "$BASE"
+    local name
+    for name in $STORES; do mv "$DIR/data/$name-0.store" "$BASE/$name.img"; done
+    mkdir "$TEST_DIR/tree"
+    mv "$DIR/data/mds1" "$TEST_DIR/tree/mds1"
+    mke2fs -q -t ext4 -d "$TEST_DIR/tree" "$BASE/mds.img" 64M >"$TEST_DIR/mke2fs.log" 2>&1
+}
+
+# guest_folder   $RESULTS_HERE: the configuration as the guest wants it, and what must be read back
+guest_folder() {
+    RESULTS_HERE=$RUN/results
+    mkdir -p "$RESULTS_HERE/conf"
+    local name file
+    sed -e 's|^data_dir = .*|data_dir = "/data/mds1"|' "$DIR/conf/mds1.toml" >"$RESULTS_HERE/conf/mds1.toml"
+    echo 'offline_ms = 10000' >>"$RESULTS_HERE/conf/mds1.toml"
+    for name in $STORES; do
+        file=$RESULTS_HERE/conf/$name.toml
+        sed -e "s|^path = .*|path = \"/dev/lab/$name\"|" -e '/^create = /d' "$DIR/conf/$name.toml" >"$file"
+        # An emulated processor is ten times slower.
+        printf '\n[raft]\nheartbeat_ms = 600\nelection_min_ms = 3000\nelection_max_ms = 5000\n' >>"$file"
+    done
+    [ ! -e "$BASE/acks" ] || cp "$BASE/acks" "$RESULTS_HERE/acks"
+}
+
+# power_guest MODE FIRST SECONDS OPTION...   a guest with the cluster and a writer, in the background
+power_guest() {
+    lab_start --copy "$OGEE:/usr/bin/ogee" --copy "$POWER_CUT:/usr/bin/power_cut" --copy "$REPO/scripts/lib/lab_power.sh:/root/lab_power.sh" \
+        --tools dmsetup --modules "ext4 dm_log_writes dm_flakey" --memory 1536M --cpus 2 --timeout 400 --results "$RESULTS_HERE" \
+        "${@:4}" -- sh /root/lab_power.sh "$1" "$2" "$3"
+}
+
+# one_device   the disks of $BASE as parts of one image, $RUN/one.img; $RUN/results/layout says where
+one_device() {
+    local name start=0 length
+    LAYOUT=()
+    for name in $STORES mds; do
+        length=$(stat -c %s "$BASE/$name.img")
+        dd if="$BASE/$name.img" of="$RUN/one.img" bs=1M seek=$((start / 1048576)) conv=sparse,notrunc status=none
+        echo "$name $start $length" >>"$RESULTS_HERE/layout"
+        LAYOUT+=(--layout "$name=$start:$length")
+        start=$((start + length))
+    done
+    truncate -s "$start" "$RUN/one.img"
+}
+
+# ---- power: judging a cut ----------------------------------------------------------------------
+
+# recover_cut OUT ACKS [WRONG]   a cluster on the images of OUT, on this host: it comes up, every
+# acknowledged write is there, whole, and stays, and the replicas agree. With WRONG: something is missing.
+recover_cut() {
+    local name status=0
+    for name in $STORES; do mv "$1/$name.img" "$DIR/data/$name-0.store"; done
+    # Replays the file system's journal, as mounting it does.
+    e2fsck -fy "$1/mds.img" >"$TEST_DIR/fsck.log" 2>&1 || [ $? = 1 ] || give_up "$1: the metadata server's file system: $(tail -n 3 "$TEST_DIR/fsck.log")"
+    rm -rf "$DIR/data/mds1" "$DIR"/logs/*.log
+    debugfs -R "rdump /mds1 $DIR/data" "$1/mds.img" >"$TEST_DIR/debugfs.log" 2>&1
+    "$OGEE" dev up --dir "$DIR" >"$TEST_DIR/up.log" 2>&1 || give_up "$1: dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+    "$POWER_CUT" verify "$OGEE_MDS" disk "$2" "$1/found" >"$1/verify.json" 2>"$TEST_DIR/verify.log" || status=$?
+    if [ -n "${3:-}" ]; then
+        { [ "$status" = 1 ] && jq -e '.wrong > 0' "$1/verify.json" >/dev/null; } || give_up "$1: what disks forgot was not missed: $(cat "$1/verify.json")"
+    else
+        [ "$status" = 0 ] || give_up "$1: $(cat "$1/verify.json") $(head -n 4 "$TEST_DIR/verify.log")"
+        jq -e '.written > 0' "$1/verify.json" >/dev/null || give_up "$1: nothing was read"
+        copysets_agree >/dev/null
+        ! grep -h 'damage' "$DIR"/logs/*.log >"$TEST_DIR/damage.log" || give_up "$1: a power cut is no damage: $(head -n 2 "$TEST_DIR/damage.log")"
+        # What was read once stays.
+        "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/down.log" 2>&1
+        "$OGEE" dev up --dir "$DIR" >"$TEST_DIR/up.log" 2>&1 || give_up "$1: dev up again: $(tail -n 3 "$TEST_DIR/up.log")"
+        "$POWER_CUT" verify "$OGEE_MDS" disk "$1/found" "$1/again" exact >"$1/again.json" 2>"$TEST_DIR/verify.log" ||
+            give_up "$1: read again: $(cat "$1/again.json") $(head -n 4 "$TEST_DIR/verify.log")"
+        CUTS=$((CUTS + 1))
+    fi
+    "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/down.log" 2>&1
+    for name in $STORES; do rm -f "$DIR/data/$name-0.store"; done
+}
+
+# cut_and_recover NAME SEED OLD_ACKS OPTION...   a cut of the run in $RUN (options of power_cut.py);
+# OLD_ACKS counted before it began
+cut_and_recover() {
+    local out=$RUN/cut-$1
+    mkdir -p "$out"
+    "$PYTHON" "$POWER_CUT_PY" cut --base "$BASE" --out "$out" --seed "$2" "${@:4}" >"$out/cut.json" 2>"$TEST_DIR/cut.log" || give_up "cut $1: $(tail -n 1 "$TEST_DIR/cut.log")"
+    cat "$3" "$out/acks" >"$out/due"
+    echo "   cut $1: $(jq -c '[.event, .of, .acked, (.disks | map_values("\(.waiting) \(.kept)"))]' "$out/cut.json")"
+    case $1 in
+    lie*) recover_cut "$out" "$out/due" wrong ;;
+    *) recover_cut "$out" "$out/due" ;;
+    esac
+    rm -f "$out"/*.img
+}
+
+# ---- power: three ways -------------------------------------------------------------------------
+
+# The guest is killed, and with it goes what its disks had not been told to keep; the next one starts
+# on what is left, reads it back and writes on. The log of each run is cut at further points, also while
+# the cluster recovered. At last a control: disks that forget what they said was durable are found out.
+test_power_killed() {
+    local kills cuts round at seed name sockets
+    kills=$(ci_or_full 3 9) cuts=$(ci_or_full 1 4)
+    power_base
+    for ((round = 1; round <= kills; round++)); do
+        RUN=$TEST_DIR/run-$round seed=$((SEED + round * 100))
+        mkdir -p "$RUN/disks"
+        guest_folder
+        # shellcheck disable=SC2086 # one word a store
+        record_start $STORES mds
+        sockets=()
+        for name in $STORES mds; do sockets+=(--disk "nbd+unix:///?socket=$RUN/disks/$name.sock"); done
+        power_guest record $((round * STAMPS)) 300 "${sockets[@]}" --port "acks=$RUN/disks/acks.sock"
+        wait_for 300 writes_or_ended || give_up "round $round: no write was acknowledged: $(tail -n 8 "$TEST_DIR/lab.log")"
+        process_alive "$LAB_PID" || give_up "round $round: the guest ended: $(tail -n 8 "$TEST_DIR/lab.log")"
+        sleep_ms $((2000 + (seed * 7919) % 8000))
+        kill -9 "$GUEST_PID"
+        lab_end 137
+        record_stop
+        : >"$RUN/old"
+        if [ -e "$BASE/acks" ]; then
+            [ -e "$RESULTS_HERE/recovered" ] || give_up "round $round: the guest did not read back what the last cut left"
+            CUTS=$((CUTS + 1))
+            cp "$RESULTS_HERE/found" "$RUN/old"
+            cut_and_recover "$round-early" "$seed" "$BASE/acks" --dir "$RUN/disks" --early
+        fi
+        for ((at = 1; at <= cuts; at++)); do
+            cut_and_recover "$round-$at" $((seed + at)) "$RUN/old" --dir "$RUN/disks"
+        done
+        if [ "$round" = "$kills" ]; then
+            # The very end, here; a guest recovered the others.
+            cut_and_recover "$round-end" $((seed + 50)) "$RUN/old" --dir "$RUN/disks" --last
+            cut_and_recover lie "$seed" "$RUN/old" --dir "$RUN/disks" --last --lie
+        else
+            next_base "$seed"
+        fi
+        rm -rf "$RUN/disks"
+    done
+    echo "   $kills guests killed, $CUTS cuts: no acknowledged write lost"
+}
+
+writes_or_ended() {
+    [ -e "$RUN/disks/acking" ] || process_gone "$LAB_PID"
+}
+
+# next_base SEED   what the kill left is what the next guest starts on
+next_base() {
+    local new=$RUN/next
+    "$PYTHON" "$POWER_CUT_PY" cut --dir "$RUN/disks" --base "$BASE" --out "$new" --seed "$1" --last >"$RUN/next.json"
+    echo "   killed: $(jq -c '[.event, .of, .acked, (.disks | map_values("\(.waiting) \(.kept)"))]' "$RUN/next.json")"
+    cat "$RUN/old" "$new/acks" >"$new/due"
+    mv "$new/due" "$new/acks"
+    rm -rf "$BASE"
+    mv "$new" "$BASE"
+}
+
+# One device under all disks, recorded by the guest's own kernel, replayed to random points.
+test_power_log_writes() {
+    local cuts at
+    cuts=15
+    power_base
+    RUN=$TEST_DIR/run
+    mkdir "$RUN"
+    guest_folder
+    one_device
+    truncate -s 8G "$RUN/log.img"
+    power_guest log-writes "$STAMPS" 40 --disk "$RUN/one.img" --disk "$RUN/log.img,cache=unsafe"
+    lab_end 0 400
+    grep -q '"writes": [1-9]' "$TEST_DIR/lab.log" || give_up "nothing was written: $(tail -n 5 "$TEST_DIR/lab.log")"
+    : >"$RUN/old"
+    for ((at = 1; at <= cuts; at++)); do
+        cut_and_recover "$at" $((SEED + at)) "$RUN/old" --log-writes "$RUN/log.img" "${LAYOUT[@]}" --acks "$RESULTS_HERE/acks.written"
+    done
+    echo "   $CUTS cuts: no acknowledged write lost"
+}
+
+# The device goes on to answer, and drops what it is told; then the guest is killed.
+test_power_flakey() {
+    local rounds round name start length
+    rounds=$(ci_or_full 1 3)
+    power_base
+    for ((round = 1; round <= rounds; round++)); do
+        RUN=$TEST_DIR/run-$round
+        mkdir "$RUN"
+        guest_folder
+        one_device
+        power_guest flakey "$STAMPS" 24 --disk "$RUN/one.img"
+        wait_for 300 test -e "$RESULTS_HERE/dropping" || give_up "nothing was dropped: $(tail -n 8 "$TEST_DIR/lab.log")"
+        sleep 2
+        kill -9 "$GUEST_PID"
+        lab_end 137
+        [ -s "$RESULTS_HERE/acks.written" ] || give_up "nothing was acknowledged"
+        mkdir "$RUN/cut"
+        while read -r name start length; do
+            dd if="$RUN/one.img" of="$RUN/cut/$name.img" bs=1M skip=$((start / 1048576)) count=$((length / 1048576)) conv=sparse status=none
+            truncate -s "$length" "$RUN/cut/$name.img"
+        done <"$RESULTS_HERE/layout"
+        recover_cut "$RUN/cut" "$RESULTS_HERE/acks.written"
+        echo "   $(wc -l <"$RESULTS_HERE/acks.written") acknowledged before the device dropped writes: $(cat "$RUN/cut/verify.json")"
+        rm -f "$RUN"/*.img
+    done
+}
+
+# ---- the group ---------------------------------------------------------------------------------
+
+need_packages qemu-system-x86 busybox-static cpio kmod binutils dmsetup e2fsprogs qemu-utils socat jq python3
+build_release
+POWER_CUT=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/power_cut
+[ "${OGEE_SKIP_BUILD:-0}" = 1 ] || cargo build --release --quiet -p ogee-client --example power_cut
+begin_group lab
+install -m 755 "$POWER_CUT" "$WORK/power_cut"
+POWER_CUT=$WORK/power_cut
+
+run_test lab_ends 300 test_lab_ends
+run_test lab_two_guests 150 test_lab_two_guests
+run_test lab_rdma 150 test_lab_rdma
+# The gate has no time for these two.
+[ "$FULL" = 0 ] || run_test lab_icount 400 test_lab_icount
+run_test lossy_disk 60 test_lossy_disk
+run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
+[ "$FULL" = 0 ] || run_test power_log_writes 1800 test_power_log_writes
+run_test power_flakey "$(ci_or_full 400 1200)" test_power_flakey
