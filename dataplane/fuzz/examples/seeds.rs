@@ -75,7 +75,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 
 fn golden_headers() {
     for name in ["ping", "reply", "write"] {
-        let path = root().join(format!("../../proto/tests/golden/header-v2-{name}.hex"));
+        let path = root().join(format!("../../proto/tests/golden/header-v3-{name}.hex"));
         let text = fs::read_to_string(path).expect("a golden file");
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let header = from_hex(&lines.collect::<String>());
@@ -137,6 +137,7 @@ fn copy_steps() {
         &100_u32.to_le_bytes()[..],
         &[9; 4],
         &3_u32.to_le_bytes(),
+        &5_u32.to_le_bytes(),
         &[0; 8],
     ]
     .concat();
@@ -146,6 +147,8 @@ fn copy_steps() {
     message("copy-chunks", 6, &[1; 24], &[]);
     let masks = [&[8, 0][..], &7_u32.to_le_bytes(), &2_u32.to_le_bytes()].concat();
     message("copy-blocks", 6, &[3; PAGE], &masks);
+    message("copy-pieces", 6, &[3; 2 * PAGE], &masks.repeat(2));
+    message("copy-token", 6, &[], &[6; 8]);
     message("copy-zeros", 6, &[], &[8, 0, 100, 0]);
     message("copy-end", 6, &[], &log_id);
     let entry = [
