@@ -116,6 +116,8 @@ impl SegmentHead {
             && header.segment.get() > 0
             && header.first_batch.get() > 0
             && numbers.iter().all(|number| number.get() <= SEQUENCE_MAX)
+            // What is live lies in a segment before this one, or there is nothing.
+            && header.oldest_live.get() <= header.segment.get()
             && header.groups.get() as usize <= GROUPS_MAX;
         if in_bounds {
             Ok(header)
@@ -330,10 +332,12 @@ mod tests {
             change(&mut head);
             SegmentHead::parse(&head.encode(), 3, STORE)
         };
-        let absurd: [fn(&mut SegmentHead); 6] = [
+        let absurd: [fn(&mut SegmentHead); 8] = [
             |head| head.sequence = u64::MAX,
             |head| head.epoch = u64::MAX,
             |head| head.first_batch = u64::MAX,
+            |head| head.oldest_live = u64::MAX,
+            |head| head.oldest_live = head.sequence + 1,
             |head| head.groups[2].1.last = Some(LogId::new(1, u64::MAX)),
             |head| head.groups[2].1.committed = Some(LogId::new(1, u64::MAX)),
             |head| head.groups[2].1.purged = Some(LogId::new(1, u64::MAX)),
@@ -342,6 +346,7 @@ mod tests {
             assert_eq!(numbers(change), Err(HeadFault::Invalid), "number {number}");
         }
         assert!(numbers(|_| ()).is_ok());
+        assert!(numbers(|head| head.oldest_live = head.sequence).is_ok());
     }
 
     #[test]
