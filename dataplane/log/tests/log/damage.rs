@@ -251,6 +251,27 @@ fn a_lost_segment_header_is_told_by_its_batches() {
     });
 }
 
+/// The first opening knows where the segment's batches begin from the segment before it; later ones
+/// do not, since nothing in that is live.
+#[test]
+fn a_lost_batch_behind_a_lost_segment_header_is_named_after_every_open() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        let writer = group(&log, 1);
+        append(&writer, entries(1, 0..3, 1)).await.expect("append");
+        append(&writer, entries(1, 3..4, 1)).await.expect("append");
+        log.close().await.expect("close");
+        let batches = batches_of_use(&device).await;
+        let heads = pages_with(&device, SEGMENT_MAGIC).await;
+        assert_eq!(heads.len(), 4, "two copies, of formatting and of opening");
+        let ours = heads.iter().rev().take(2).chain(&batches[..1]);
+        for at in ours {
+            patch(&device, at + 40, |data| data[0] ^= 0x10).await;
+        }
+        assert_repairable(&device, &entries(1, 0..4, 1), &[0, 1, 2]).await;
+    });
+}
+
 #[test]
 fn no_header_at_all_is_no_log() {
     block_on(async {
