@@ -1,9 +1,10 @@
 """Damages blocks of a volume in a chunkserver's store, behind its back, and reads them through NBD.
 
     fill  --uri URI --blocks N              every block gets its number and a stamp; whole extents
-    flip  --uri URI --store FILE --blocks N --count C --seed S --used FILE
+    flip  --uri URI --store FILE --blocks N --count C --seed S --used FILE --lead COMMAND
                                             flips one bit in each of C blocks of the store, reads each
-                                            through the volume, then writes it anew
+                                            through the volume, then writes it anew; COMMAND, for bash,
+                                            has the chunkserver of the store lead again
 
 A block is found in the store by its contents, in the region that the superblock names for extents
 (dataplane/store/src/format.rs): never in the log or in metadata. Every read must give the right bytes
@@ -17,6 +18,7 @@ import mmap
 import os
 import random
 import struct
+import subprocess
 import sys
 import time
 
@@ -100,6 +102,16 @@ def read_back(handle, block):
         return None
 
 
+def read_damaged(args, handle, block):
+    """What is read of a damaged block, and whether another replica served it first: a leader that finds
+    damage hands over, now and then, and is to lead again, so that each damage is met."""
+    data = read_back(handle, block)
+    if data != content(block, args.stamp):
+        return data, False
+    subprocess.run(["bash", "-c", args.lead], check=True, stdout=subprocess.DEVNULL)
+    return read_back(handle, block), True
+
+
 def flip(args, handle):
     chance = random.Random(args.seed)
     used = {}
@@ -115,10 +127,11 @@ def flip(args, handle):
     for block in victims:
         for at in places[block]:
             store.flip(at, chance.randrange(BLOCK * 8))
-    counts = {"flipped": len(victims), "refused": 0, "right": 0, "wrong": 0}
+    counts = {"flipped": len(victims), "refused": 0, "right": 0, "wrong": 0, "handed_over": 0}
     first_wrong = None
     for block in victims:
-        data = read_back(handle, block)
+        data, is_elsewhere = read_damaged(args, handle, block)
+        counts["handed_over"] += is_elsewhere
         kind = "refused" if data is None else "right" if data == content(block, args.stamp) else "wrong"
         counts[kind] += 1
         if kind == "wrong" and first_wrong is None:
@@ -145,6 +158,7 @@ def main():
     parser.add_argument("--count", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--used")
+    parser.add_argument("--lead", default="true")
     args = parser.parse_args()
     handle = nbd.NBD()
     handle.connect_uri(args.uri)

@@ -137,7 +137,8 @@ seen_full() {
     wait_for 40 log_says "$1" 'found no space' && echo "its store found no space"
 }
 log_says() {
-    tail -c "+$LOG_FROM" "$DIR/logs/$1.log" | grep -q "$2"
+    # Not a pipe: what ends before tail has said all would count as a failure.
+    grep -q "$2" < <(tail -c "+$LOG_FROM" "$DIR/logs/$1.log")
 }
 # A store whose writes failed stays out until its process starts anew: that is an operator's step.
 heal_full() {
@@ -274,26 +275,29 @@ chaos_gap() {
 
 # chaos_flips COUNT   bits flipped in stores under load: never returned, each one noticed
 chaos_flips() {
-    local batch=100 blocks=4096 rounds round node before copyset total=0 refused=0 right=0
+    local batch=100 blocks=4096 rounds round node before copysets copyset total=0 refused=0 right=0 handed_over=0
     rounds=$((($1 + batch - 1) / batch))
     chaos_up 8 3GiB 128MiB
     create_volume disk --size 512MiB
     create_volume victim --size 64MiB
     RANDOM=$SEED
     export_start victim
+    export -f leads lead_all
+    export OGEE
     exec_flip fill --blocks "$blocks" >/dev/null || give_up "fill"
     wait_for 60 all_written_back || give_up "blocks stay in the log"
     load_start disk tasks=8 pause_us=4000
     for ((round = 1; round <= rounds; round++)); do
         random_below ${#NODES[@]}
         node=${NODES[PICK]}
-        for copyset in $("$OGEE" volume locate victim -o json | jq -r '[.chunks[].copyset] | unique[]'); do
+        copysets=$("$OGEE" volume locate victim -o json | jq -r '[.chunks[].copyset] | unique[]')
+        for copyset in $copysets; do
             wait_for 20 leads "$copyset" "$node" || give_up "$node does not take over copyset $copyset"
         done
         sleep 1.5
         before=$(checksum_errors "$node")
         exec_flip flip --store "$DIR/data/$node/0.store" --blocks "$blocks" --count "$batch" --seed "$((SEED + round))" \
-            --used "$TEST_DIR/used" >"$TEST_DIR/flips.json" 2>"$TEST_DIR/flips.log" ||
+            --used "$TEST_DIR/used" --lead "lead_all $node ${copysets//$'\n'/ }" >"$TEST_DIR/flips.json" 2>"$TEST_DIR/flips.log" ||
             give_up "round $round on $node: $(cat "$TEST_DIR/flips.json" "$TEST_DIR/flips.log")"
         # Daemons publish their counters once a second.
         wait_for 10 has_counted "$node" $((before + batch)) ||
@@ -301,10 +305,11 @@ chaos_flips() {
         total=$((total + $(jq .flipped "$TEST_DIR/flips.json")))
         refused=$((refused + $(jq .refused "$TEST_DIR/flips.json")))
         right=$((right + $(jq .right "$TEST_DIR/flips.json")))
+        handed_over=$((handed_over + $(jq .handed_over "$TEST_DIR/flips.json")))
         load_lives
     done
     load_stop
-    echo "   $total bits flipped in leaders' stores: 0 returned, $total noticed ($refused refused, $right served right all the same)"
+    echo "   $total bits flipped in leaders' stores: 0 returned, $total noticed ($refused refused, $right served right all the same; $handed_over times by another replica, to which the leader had handed over)"
     [ "$total" -ge "$1" ] || give_up "only $total flips"
     copysets_agree
 }
@@ -326,6 +331,17 @@ leads() {
     "$OGEE" copyset transfer-leader "$1" --to "$2" || true
     sleep 0.5
     return 1
+}
+
+# lead_all NODE COPYSET...   for a shell of its own
+lead_all() {
+    local node=$1 copyset try
+    for copyset in "${@:2}"; do
+        for ((try = 0; ; try++)); do
+            leads "$copyset" "$node" && break
+            [ "$try" -lt 40 ] || return 1
+        done
+    done
 }
 
 has_counted() {

@@ -4,12 +4,14 @@
     scripts/sim record [--seeds N] [--seed S] [--jobs J] [--only NAME,NAME]   rewrites both tables
     scripts/sim bugs [--seeds N] [--jobs J] [--only NAME,NAME]                replays dataplane/sim/bugs.txt
 
-A bug is found by a seed when the simulator ends with a violation with it, and well without it. Called by
-scripts/sim, which has built the simulator and names it in SIM.
+A bug is found by a seed when the simulator ends with a violation with it, and well without it. Seeds whose
+plan lacks what a bug needs (NEEDS) are passed over: N counts those that are tried. Called by scripts/sim,
+which has built the simulator and names it in SIM.
 """
 
 import argparse
 import concurrent.futures
+import itertools
 import os
 import pathlib
 import re
@@ -66,6 +68,65 @@ def reason_of(output):
     return (lines or output.splitlines() or [""])[-1][:160]
 
 
+# What must stand in a seed's plan, or one of several.
+LEASE, PROBES = "lease_reads: true", "probes: true"
+COPIES = ("Replace", "DiskLoss")
+NEEDS = {
+    "torn-payload-counts": ["PowerCutAll"],
+    "damaged-replica-opens": ["LogRot"],
+    "log-payload-not-verified": ["LogRot"],
+    "page-mirror-not-read": ["MetaRot"],
+    "checksum-not-verified": ["DataRot"],
+    "pinned-extent-overwritten": ["redirect: true", ("Kill", "PowerCutAll")],
+    "adopted-before-durable": ["redirect: true", ("100..1500", "Limp")],
+    "dedupe-lost-on-restart": [("FrameReplay", "CompletionLoss")],
+    "stale-retry-applied": ["FrameReplay"],
+    "epoch-checked-on-leader-only": [("Takeover", "ClientRevival", "Isolation")],
+    "seal-clears-session": ["FrameReplay"],
+    "lease-across-suspend": [LEASE, PROBES, "Sleep"],
+    "lease-too-long": [LEASE, PROBES, "Isolation"],
+    "lease-from-reply": [LEASE, PROBES, "Clog"],
+    "lease-before-first-round": [LEASE, PROBES],
+    "lease-through-handover": [LEASE, PROBES, "Transfer"],
+    "restarted-follower-votes": [LEASE, PROBES, "Isolation"],
+    "learner-counted": [LEASE, PROBES, "Replace"],
+    "round-answers-late-reads": ["lease_reads: false", PROBES, "Clog"],
+    "discarded-answered-ok": ["Isolation"],
+    "write-back-ignores-hold": [COPIES],
+    "copy-mark-forgotten": [COPIES],
+    "copy-skips-changed": [COPIES],
+    "copy-with-newer-sessions": [COPIES],
+    "body-crc-not-checked": ["FrameCorrupt"],
+    "abandoned-not-waited-for": ["FrameReplay", "abandon_odds: 3"],
+}
+
+
+def suits(plan, name):
+    """Whether a seed of this plan can find the bug."""
+    words = [need if isinstance(need, tuple) else (need,) for need in NEEDS.get(name, [])]
+    return all(any(word in plan for word in need) for need in words)
+
+
+class Plans:
+    """What seeds are about, asked once each."""
+
+    def __init__(self):
+        self.known = {}
+
+    def of(self, seed):
+        if seed not in self.known:
+            asked = [os.environ["SIM"], "--seed", str(seed), "--plan"]
+            self.known[seed] = subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout.decode()
+        return self.known[seed]
+
+    def suitable(self, name, first):
+        """So many seeds as are wanted; a plan with what a bug needs is never rare."""
+        return (seed for seed in itertools.count(first) if suits(self.of(seed), name))
+
+
+PLANS = Plans()
+
+
 class Healthy:
     """Which seeds end well without any bug; each is run once."""
 
@@ -95,16 +156,16 @@ def record(options, pool, names):
 
 def find(options, pool, healthy, name):
     """Seed, how many were tried, and what was seen."""
-    last = options.seed + options.seeds
-    for first in range(options.seed, last, options.jobs):
-        seeds = range(first, min(first + options.jobs, last))
+    all_seeds = list(itertools.islice(PLANS.suitable(name, options.seed), options.seeds))
+    for first in range(0, len(all_seeds), options.jobs):
+        seeds = all_seeds[first : first + options.jobs]
         # One that fails by itself shows nothing of a bug.
         runs = [(seed, pool.submit(run, seed, name)) for seed in seeds if healthy.ends_well(seed)]
         for seed, done in runs:
             status, output = done.result()
             if status not in (GOOD, INCOMPLETE):
                 print(f"  {name} {seed}: {reason_of(output)}", flush=True)
-                return [str(seed), str(seed - options.seed + 1), kind_of(output)]
+                return [str(seed), str(all_seeds.index(seed) + 1), kind_of(output)]
     return ["-", str(options.seeds), "not found"]
 
 
@@ -145,7 +206,7 @@ def read_table():
 
 def write_table(rows):
     lines = ["# Written by scripts/sim record, replayed by scripts/sim bugs: bug, first seed that shows it,",
-             "# after so many, and what is seen."]
+             "# after so many whose plan has what it needs, and what is seen."]
     lines += [" ".join([name, *rows[name]]) for name in all_bugs() if name in rows]
     TABLE.write_text("\n".join(lines) + "\n")
 
@@ -171,6 +232,8 @@ def main():
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     names = all_bugs()
+    if strange := sorted(set(NEEDS) - set(names)):
+        parser.error(f"NEEDS names what is no seeded bug: {' '.join(strange)}")
     if options.only:
         names = [name for name in names if name in options.only.split(",")]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:

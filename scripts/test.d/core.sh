@@ -559,18 +559,13 @@ begin_group core
 install -m 755 "$STALE_READS" "$WORK/reader"
 STALE_READS=$WORK/reader
 
-# Judged on a quiet machine, hence not by the gate: the full run has them, and ONLY.
-run_quiet() {
-    [ -n "${ONLY:-}" ] || [ "$FULL" = 1 ] || return 0
-    run_test "$@"
-}
 
 run_test stale_reads "$(ci_or_full 240 2400)" test_stale_reads
 run_test fencing "$(ci_or_full 180 1200)" test_fencing
 run_test full_device 360 test_full_device
 run_test full_follower 480 test_full_follower
-run_quiet overload "$(ci_or_full 180 300)" test_overload
+run_test overload "$(ci_or_full 180 300)" test_overload
 run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
-run_quiet copy "$(ci_or_full 600 3600)" test_copy
+run_test copy "$(ci_or_full 600 3600)" test_copy

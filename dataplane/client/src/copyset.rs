@@ -9,9 +9,11 @@
 use crate::belief::Belief;
 use crate::limit::PROBES_MAX;
 use crate::map::{CopysetView, ReplicaView};
+use crate::window::Window;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_runtime::channel::{Mutex, MutexGuard, Permit, Semaphore};
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 /// One copyset of a volume.
 pub(crate) struct Copyset {
@@ -20,6 +22,7 @@ pub(crate) struct Copyset {
     sealed: Cell<bool>,
     seal_turn: Mutex<()>,
     probes: Semaphore,
+    pub(crate) window: Rc<Window>,
 }
 
 impl Copyset {
@@ -31,6 +34,7 @@ impl Copyset {
             sealed: Cell::new(false),
             seal_turn: Mutex::new(()),
             probes: Semaphore::new(PROBES_MAX),
+            window: Window::new(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::retry::{Cause, Retries, Step};
 use crate::routes::Routes;
 use crate::session::{SequenceGuard, Session};
 use crate::split::Part;
+use crate::window::Room;
 use ogee_proto::id::{ChunkKey, ClientId, ReplicaId, Sequence};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
@@ -67,7 +68,7 @@ impl Core {
     /// Runs a part to its end.
     pub(crate) async fn run(&self, ask: Ask) -> Result<Frame, ClientError> {
         let copyset = self.routes.copyset(ask.part.chunk);
-        let moved = ask.bytes_moved();
+        let moved = bytes_moved(ask.kind, ask.part.len);
         let slot = self
             .inflight
             .acquire(ask.kind, ask.part, &copyset, moved)
@@ -150,13 +151,15 @@ impl Core {
     /// Sends until the outcome is final.
     async fn drive(&self, call: &Call<'_>) -> Result<Frame, ClientError> {
         let mut retries = Retries::default();
+        let mut room = None;
         loop {
             self.life.check_alive()?;
-            let (from, outcome) = self.attempt(call, &mut retries).await;
+            let (from, outcome) = self.attempt(call, &mut retries, &mut room).await;
             let cause = match &outcome {
                 Ok(frame) => Cause::Status(frame.header.status),
                 Err(cause) => *cause,
             };
+            settle(cause, &mut room);
             match (cause.step(), outcome) {
                 (Step::Done, Ok(frame)) => {
                     call.copyset.confirm(from);
@@ -181,7 +184,17 @@ impl Core {
         &self,
         call: &Call<'_>,
         retries: &mut Retries,
+        room: &mut Option<Room>,
     ) -> (ReplicaId, Result<Frame, Cause>) {
+        call.slot.waits_for(Waiting::Room);
+        let found = match room.take() {
+            Some(room) => room.again().await,
+            None => {
+                let bytes = bytes_moved(call.header.kind, call.header.length);
+                call.copyset.window.enter(bytes).await
+            }
+        };
+        let room = room.insert(found);
         call.slot.waits_for(Waiting::Probe);
         let _turn = call.copyset.turn().await;
         let target = call.copyset.target();
@@ -189,6 +202,7 @@ impl Core {
         let Some(endpoint) = &target.endpoint else {
             return (target.id, Err(Cause::Unreachable));
         };
+        room.sent();
         let mut header = call.header;
         if let Some(sequence) = call.sequence {
             header.watermark = self.session.watermark();
@@ -204,11 +218,8 @@ impl Core {
             .map_or(header.sequence, SequenceGuard::sequence);
         call.slot.waits_for(Waiting::Reply(target.id));
         let frame = Frame::with_payload(header, call.payload.clone());
-        let caller = self.routes.caller(endpoint);
-        (
-            target.id,
-            caller.call(frame).await.map_err(|error| cause_of(&error)),
-        )
+        let outcome = self.routes.caller(endpoint).call(frame).await;
+        (target.id, outcome.map_err(|error| cause_of(&error)))
     }
 
     /// Corrects what we believe of the copyset.
@@ -259,7 +270,11 @@ impl Core {
         }
         self.metrics.pause();
         call.slot.waits_for(Waiting::Pause(from, cause));
-        sleep(retries.next_pause(random_u64())).await;
+        let pause = match cause {
+            Cause::Status(Status::Throttled) => retries.refused_pause(random_u64()),
+            _ => retries.next_pause(random_u64()),
+        };
+        sleep(pause).await;
         Ok(())
     }
 
@@ -311,13 +326,36 @@ impl Ask {
             FrameKind::Write | FrameKind::Discard | FrameKind::WriteZeroes
         )
     }
+}
 
-    /// Payload bytes on the wire, in either direction.
-    const fn bytes_moved(&self) -> usize {
-        match self.kind {
-            FrameKind::Read | FrameKind::Write => self.part.len as usize,
-            _ => 0,
+/// Payload bytes on the wire, in either direction.
+const fn bytes_moved(kind: FrameKind, len: u32) -> usize {
+    match kind {
+        FrameKind::Read | FrameKind::Write => len as usize,
+        _ => 0,
+    }
+}
+
+/// What became of an attempt says how much more may be on its way. One that was refused keeps its room
+/// while it pauses.
+fn settle(cause: Cause, room: &mut Option<Room>) {
+    match cause {
+        Cause::Status(Status::Throttled) => {
+            if let Some(room) = room {
+                room.refused();
+            }
         }
+        Cause::Timeout => {
+            if let Some(room) = room.take() {
+                room.refused();
+            }
+        }
+        Cause::Status(Status::Ok) => {
+            if let Some(room) = room.take() {
+                room.served();
+            }
+        }
+        _ => drop(room.take()),
     }
 }
 

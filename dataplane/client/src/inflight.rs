@@ -27,6 +27,8 @@ pub(crate) enum Waiting {
     Sequence,
     /// A turn to probe a copyset without a known leader.
     Probe,
+    /// Room on the way to a copyset that has refused some.
+    Room,
     /// The answer of a replica.
     Reply(ReplicaId),
     /// The end of a pause after an answer that did not help.
@@ -169,6 +171,7 @@ impl fmt::Display for Waiting {
             Self::Seal => f.write_str("the copyset to take our seal"),
             Self::Sequence => f.write_str("older writes of this volume to finish"),
             Self::Probe => f.write_str("the copyset's leader to be found"),
+            Self::Room => f.write_str("room on the way to an overloaded copyset"),
             Self::Reply(replica) => write!(f, "an answer of {replica}"),
             Self::Pause(replica, cause) => write!(f, "the next try: {replica} said: {cause}"),
         }

@@ -19,6 +19,7 @@
 //! | `seals` | fences earlier attachments off when a volume is opened |
 //! | `session`, `barrier`, `ledger` | sequence numbers and watermark; what a flush waits for |
 //! | `inflight`, `watchdog` | slots by count and bytes; who waits too long, and for what |
+//! | `window` | how much may be on its way to a copyset that has refused some |
 //! | `control`, `mds` | the control plane as this crate needs it, and over gRPC |
 //! | `refresh` | keeps the map young in the background |
 
@@ -44,6 +45,7 @@ mod session;
 mod split;
 mod volume;
 mod watchdog;
+mod window;
 
 pub use control::{AttachSpec, Control, ControlFuture, Grant};
 pub use error::ClientError;

@@ -10,6 +10,17 @@ use std::time::Duration;
 pub const INFLIGHT_PARTS_MAX: usize = 1024;
 /// Payload bytes of those parts, both directions: 64 requests of the largest size.
 pub const INFLIGHT_BYTES_MAX: usize = 64 << 20;
+/// Bytes that may be on their way to a copyset that refuses requests, at the least: the largest one.
+pub(crate) const WINDOW_MIN: usize = REQUEST_PAYLOAD_MAX;
+/// What is added to that for each such amount that is answered: little, since an attempt to have more
+/// that is refused costs the shard as much as one that is served.
+pub(crate) const WINDOW_STEP: usize = REQUEST_PAYLOAD_MAX / 8;
+/// First pause of a request that an overloaded shard has refused.
+pub(crate) const REFUSED_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause of such a request.
+pub(crate) const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Bytes that a request counts there even if it carries less, as it does at the shard.
+pub(crate) const WINDOW_COST_MIN: usize = 4096;
 /// Parts of one user request that run at a time; a larger request feeds the next as one ends.
 ///
 /// Half of the byte limit, so that one huge request never starves the others.
@@ -76,8 +87,10 @@ pub(crate) const MDS_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 const _: () = assert!(INFLIGHT_PARTS_MAX as u64 <= SESSION_WINDOW_MAX);
 const _: () = assert!(PARTS_PER_REQUEST_MAX * REQUEST_PAYLOAD_MAX <= INFLIGHT_BYTES_MAX);
+const _: () = assert!(WINDOW_MIN <= INFLIGHT_BYTES_MAX);
 const _: () = assert!(PROBES_MAX < INFLIGHT_PARTS_MAX);
 const _: () = assert!(BACKOFF_MIN.as_nanos() < BACKOFF_SOON_MAX.as_nanos());
 const _: () = assert!(BACKOFF_SOON_MAX.as_nanos() < BACKOFF_MAX.as_nanos());
 const _: () = assert!(PING_AFTER.as_nanos() <= ogee_transport::PING_AFTER.as_nanos());
+const _: () = assert!(REFUSED_PAUSE_MAX.as_nanos() < ATTEMPT_TIMEOUT.as_nanos());
 const _: () = assert!(BACKOFF_MAX.as_nanos() < ATTEMPT_TIMEOUT.as_nanos());

@@ -6,7 +6,10 @@
 //! is harmless and giving up early is not. Between two pauses each replica is tried at most once.
 //! *On failure*: only outcomes that no retry can change end a request.
 
-use crate::limit::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_SOON, BACKOFF_SOON_MAX, PATIENCE, ROUND_MAX};
+use crate::limit::{
+    BACKOFF_MAX, BACKOFF_MIN, BACKOFF_SOON, BACKOFF_SOON_MAX, PATIENCE, REFUSED_PAUSE_MAX,
+    REFUSED_PAUSE_MIN, ROUND_MAX,
+};
 use ogee_proto::id::ReplicaId;
 use ogee_proto::wire::Status;
 use std::fmt;
@@ -95,6 +98,7 @@ pub(crate) struct Retries {
     sealed: bool,
     busy: u32,
     pauses: u32,
+    refusals: u32,
 }
 
 impl Retries {
@@ -124,24 +128,43 @@ impl Retries {
 
     /// Length of the next pause; a new round starts after it.
     pub(crate) fn next_pause(&mut self, random: u64) -> Duration {
-        self.tried = [None; ROUND_MAX];
-        self.sealed = false;
+        self.begin_round();
         let pause = backoff(self.pauses, random);
         self.pauses = self.pauses.saturating_add(1);
         pause
+    }
+
+    /// The same after an overloaded shard's refusal: between half of and the whole of
+    /// `REFUSED_PAUSE_MIN · 2^refusals`, at most `REFUSED_PAUSE_MAX`. Each try costs it a payload.
+    pub(crate) fn refused_pause(&mut self, random: u64) -> Duration {
+        self.begin_round();
+        let ceiling = doubled(REFUSED_PAUSE_MIN, self.refusals).min(REFUSED_PAUSE_MAX);
+        self.refusals = self.refusals.saturating_add(1);
+        jittered(ceiling, random)
+    }
+
+    const fn begin_round(&mut self) {
+        self.tried = [None; ROUND_MAX];
+        self.sealed = false;
     }
 }
 
 /// Between half of and the whole of `BACKOFF_MIN · 2^pauses`, at most `BACKOFF_SOON_MAX` for the first
 /// `BACKOFF_SOON` pauses and `BACKOFF_MAX` after them.
 fn backoff(pauses: u32, random: u64) -> Duration {
-    let factor = 1u32.checked_shl(pauses).unwrap_or(u32::MAX);
     let max = if pauses < BACKOFF_SOON {
         BACKOFF_SOON_MAX
     } else {
         BACKOFF_MAX
     };
-    let ceiling = BACKOFF_MIN.saturating_mul(factor).min(max);
+    jittered(doubled(BACKOFF_MIN, pauses).min(max), random)
+}
+
+fn doubled(least: Duration, times: u32) -> Duration {
+    least.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX))
+}
+
+fn jittered(ceiling: Duration, random: u64) -> Duration {
     let half = ceiling / 2;
     let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
     half + Duration::from_nanos(random % spread)
@@ -218,6 +241,10 @@ mod tests {
             prop_assert!(pause >= BACKOFF_MIN / 2 && pause <= BACKOFF_MAX);
             prop_assert!(backoff(pauses + 2, 0) >= backoff(pauses, 0));
             prop_assert!(pauses >= BACKOFF_SOON || pause <= BACKOFF_SOON_MAX);
+            let mut retries = Retries { refusals: pauses, ..Retries::default() };
+            let refused = retries.refused_pause(random);
+            prop_assert!(refused >= REFUSED_PAUSE_MIN / 2 && refused <= REFUSED_PAUSE_MAX);
+            prop_assert!(pauses < 7 || refused >= REFUSED_PAUSE_MAX / 2);
         }
     }
 }

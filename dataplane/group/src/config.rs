@@ -48,10 +48,12 @@ impl Default for GroupConfig {
 pub struct GroupConfigError(Box<str>);
 
 impl GroupConfig {
-    /// For how long a follower that heard a leader refuses its vote to others: openraft's lease.
+    /// For how long a follower that heard a leader refuses its vote to others: openraft's lease. In whole
+    /// milliseconds, as openraft keeps it and as it is said to the leader, who would not count less.
     #[must_use]
     pub const fn promised(&self) -> Duration {
-        self.election_max
+        let millis = self.election_max.subsec_millis();
+        Duration::new(self.election_max.as_secs(), millis * 1_000_000)
     }
 
     /// openraft's configuration.
@@ -85,5 +87,28 @@ impl GroupConfig {
         checked
             .map(Arc::new)
             .map_err(|error| GroupConfigError(error.to_string().into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GroupConfig;
+    use crate::codec::{Word, get_append_result, put_append_result};
+    use std::time::Duration;
+
+    /// A leader counts nobody who promises less than it asks for: what is rounded on the way would
+    /// leave it without a lease for ever.
+    #[test]
+    fn a_promise_is_heard_as_it_was_made() {
+        let election_max = Duration::from_micros(805_310);
+        let config = GroupConfig {
+            election_max,
+            ..GroupConfig::default()
+        };
+        let (promised, mut said) = (config.promised(), Vec::new());
+        put_append_result(&mut said, &Ok(None), Word { promised, room: 0 });
+        let (_, heard) = get_append_result(&said).unwrap();
+        assert_eq!(heard.promised, promised);
+        assert!(promised <= election_max);
     }
 }

@@ -45,8 +45,18 @@ const HURRY_PERCENT: u64 = 35;
 const PACED_PERCENT: u64 = 75;
 /// A cycle starts after this time if anything was written: bounds the replay after a restart.
 const IDLE_CYCLE: Duration = Duration::from_secs(30);
+
 /// How often the fill is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// [`IDLE_CYCLE`]; in the simulator, whose runs are short, less, and another time for each process.
+fn idle_cycle() -> Duration {
+    if cfg!(ogee_sim) {
+        let doublings = ogee_runtime::random_u64() % 7;
+        return Duration::from_millis(125 << doublings);
+    }
+    IDLE_CYCLE
+}
 
 /// What the keeper has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -186,6 +196,7 @@ impl StoreKeeper {
 impl Inner {
     async fn run(&self) {
         let (mut idle, mut since_end) = (Duration::ZERO, Duration::ZERO);
+        let idle_max = idle_cycle();
         while !self.has_ended() {
             let woken = self.wake.notified();
             if self.asked.borrow().is_empty()
@@ -198,7 +209,7 @@ impl Inner {
             }
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
             let wanted = since_end >= ROOM_CYCLE_GAP && self.room.take_refused();
-            let due = self.is_due() || wanted || idle >= IDLE_CYCLE;
+            let due = self.is_due() || wanted || idle >= idle_max;
             if asked.is_empty() && !due {
                 continue;
             }

@@ -25,6 +25,7 @@
 //! | `metrics` | time per stage |
 //! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
 //! | `succession` | a leader whose process is gone is not waited for |
+//! | `decline` | a leader with damaged blocks lets another one lead |
 //! | `looks` | when periodic tasks look |
 //! | `peers` | where the other replicas are |
 
@@ -36,6 +37,7 @@ mod checkpoint;
 mod codec;
 mod command;
 mod config;
+mod decline;
 mod digest;
 mod election;
 mod entries;

@@ -105,6 +105,8 @@ pub const COPY_WINDOW_BUSY: usize = 2;
 pub const COPY_SLOW: Duration = Duration::from_millis(100);
 /// Copies that one shard sends at a time; with [`COPY_WINDOW`] this bounds their memory.
 pub const COPIES_MAX: usize = 2;
+/// A leader hands over for damage of its own no more often than this.
+pub const DECLINE_GAP: Duration = Duration::from_secs(30);
 /// Blocks between two that are wanted are read and sent along if there are fewer: cheaper than
 /// another request to the device.
 pub const COPY_GAP_BLOCKS: u32 = 2;

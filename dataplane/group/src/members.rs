@@ -5,26 +5,33 @@
 //! *Invariants*: a new replica learns first and becomes a voter only when it lacks next to nothing,
 //! so that it never counts in a quorum for what it does not have; only committed configurations are
 //! told to anybody; nothing is deleted of a replica but by [`Group::remove`].
-//! *On failure*: every step may be asked for again, of this leader or of the next.
+//! *On failure*: every step may be asked for again, of this leader or of the next; none waits for ever
+//! for a quorum that this replica has lost, perhaps because it is no member any more.
 
 use crate::error::GroupError;
 use crate::group::{Group, Outcome};
 use crate::limit::PROMOTE_LAG_MAX;
 use crate::replica::Replica;
-use crate::types::ReplicaNode;
+use crate::types::{ReplicaNode, TypeConfig};
 use ogee_log::Log;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::wire::Status;
 use ogee_store::Store;
 use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ServerState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long one call waits for new replicas to catch up. Copying a replica may take much longer.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// How long each step waits to be committed. A leader that was replaced meanwhile, and that nobody
+/// talks to any more, never learns what became of what it proposed.
+const COMMIT_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
+
+type Refusal = RaftError<TypeConfig, ClientWriteError<TypeConfig>>;
 
 impl Group {
     /// Makes `members` the group's voters, one safe step at a time; new ones learn first, and others
@@ -32,7 +39,7 @@ impl Group {
     ///
     /// # Errors
     /// The outcome: who leads instead, that the change was refused, or `Retry` while a new replica
-    /// has not caught up or another change is under way.
+    /// has not caught up, another change is under way, or no quorum answers.
     pub async fn change_members(
         &self,
         members: BTreeMap<ReplicaId, ReplicaNode>,
@@ -50,13 +57,13 @@ impl Group {
         let stray: BTreeSet<u64> = stray.copied().collect();
         if !stray.is_empty() {
             let removal = ChangeMembers::RemoveNodes(stray);
-            let removed = self.raft().change_membership(removal, false).await;
-            removed.map_err(|error| self.refused(error).outcome())?;
+            self.committed(self.raft().change_membership(removal, false))
+                .await?;
         }
         for (id, node) in &members {
             if !known.contains(&id.get()) {
-                let added = self.raft().add_learner(id.get(), node.clone(), false).await;
-                added.map_err(|error| self.refused(error).outcome())?;
+                self.committed(self.raft().add_learner(id.get(), node.clone(), false))
+                    .await?;
             }
         }
         for id in members.keys().filter(|id| !is_voter(id.get())) {
@@ -64,10 +71,21 @@ impl Group {
             let caught_up = ogee_runtime::timeout(CATCH_UP_WAIT, caught_up).await;
             caught_up.unwrap_or(Err(Outcome::of(Status::Retry)))?;
         }
-        let changed = self.raft().change_membership(wanted, false).await;
-        changed
-            .map(drop)
-            .map_err(|error| self.refused(error).outcome())
+        self.committed(self.raft().change_membership(wanted, false))
+            .await
+    }
+
+    /// Waits for one step, in bounded time. What becomes of it later is seen in the configuration.
+    async fn committed<T>(
+        &self,
+        step: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<(), Outcome> {
+        match ogee_runtime::timeout(COMMIT_WAIT, step).await {
+            Ok(done) => done
+                .map(drop)
+                .map_err(|error| self.refused(error).outcome()),
+            Err(_) => Err(Outcome::of(Status::Retry)),
+        }
     }
 
     /// The newest configuration, committed or not: its one or two sets of voters, and all members.

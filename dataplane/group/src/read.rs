@@ -75,11 +75,14 @@ impl Replica {
         }
         let copyset = self.copyset;
         Err(match corrupt {
-            Some(block) => GroupError::Corrupt {
-                copyset,
-                key,
-                block,
-            },
+            Some(block) => {
+                self.damage.note();
+                GroupError::Corrupt {
+                    copyset,
+                    key,
+                    block,
+                }
+            }
             None => GroupError::Race { copyset, key },
         })
     }

@@ -9,6 +9,7 @@
 use crate::acks::Acks;
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::command::{CommandHead, CommandKind};
+use crate::decline::Damage;
 use crate::digest::Digests;
 use crate::error::GroupError;
 use crate::followers::Followers;
@@ -60,6 +61,7 @@ pub(crate) struct Replica {
     pub(crate) acks: Rc<Acks>,
     pub(crate) followers: Followers,
     pub(crate) space: Space,
+    pub(crate) damage: Damage,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
     /// What copies need of the log, by number.
@@ -187,6 +189,7 @@ impl Replica {
             acks: Rc::default(),
             followers: Followers::default(),
             space: Space::default(),
+            damage: Damage::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
             keeps: RefCell::default(),

@@ -227,6 +227,7 @@ impl Watched {
         match group.phase() {
             Phase::Awake => {
                 group.look_after_leader();
+                group.look_after_damage();
                 return self.offer(group, config);
             }
             Phase::Leads(standing) if group.leads_in(standing.term) => {

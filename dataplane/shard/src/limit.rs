@@ -13,6 +13,9 @@ pub const ADMITTED_BYTES_MAX: usize = 16 << 20;
 pub const ADMITTED_COPYSET_MAX: usize = ADMITTED_BYTES_MAX / 2;
 /// Payload bytes of requests that wait for their turn. More is answered with Throttled.
 pub const WAITING_BYTES_MAX: usize = 112 << 20;
+/// A connection whose oldest request to a copyset has waited for so long may have no more of them wait:
+/// well before its client gives up on the answer, and sends it all again.
+pub const WAITING_TIME_MAX: Duration = Duration::from_secs(1);
 /// Payload bytes of one copyset's requests, worked on and waiting.
 pub const COPYSET_BYTES_MAX: usize = (ADMITTED_BYTES_MAX + WAITING_BYTES_MAX) / 4;
 /// Payload bytes of peers' requests that one shard works on at a time.

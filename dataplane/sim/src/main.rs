@@ -15,8 +15,8 @@ fn main() -> ExitCode {
     use ogee_runtime::seeded;
     use ogee_sim::simulator::{self, Verdict};
 
-    let Some((seed, is_traced)) = parse(std::env::args().skip(1)) else {
-        eprintln!("usage: ogee-sim --seed SEED [--trace]");
+    let Some((seed, mode, fills)) = parse(std::env::args().skip(1)) else {
+        eprintln!("usage: ogee-sim --seed SEED [--fill] [--trace | --plan]");
         return ExitCode::from(2);
     };
     let bug = match seeded::chosen() {
@@ -26,10 +26,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if is_traced {
-        trace();
+    match mode {
+        Mode::Run => {}
+        Mode::Trace => trace(),
+        Mode::Plan => {
+            println!("{}", simulator::plan_of(seed, fills));
+            return ExitCode::SUCCESS;
+        }
     }
-    let report = match std::panic::catch_unwind(|| simulator::run(seed)) {
+    let report = match std::panic::catch_unwind(|| simulator::run(seed, fills)) {
         Ok(report) => report,
         Err(_) => {
             // The panic has said what and where.
@@ -49,16 +54,28 @@ fn main() -> ExitCode {
 }
 
 #[cfg(ogee_sim)]
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, bool)> {
-    let (mut seed, mut is_traced) = (None, false);
+#[derive(Clone, Copy)]
+enum Mode {
+    Run,
+    /// With all that happens on the standard error.
+    Trace,
+    /// Only says what the seed is about.
+    Plan,
+}
+
+#[cfg(ogee_sim)]
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<(u64, Mode, bool)> {
+    let (mut seed, mut mode, mut fills) = (None, Mode::Run, false);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--seed" => seed = Some(arguments.next()?.parse().ok()?),
-            "--trace" => is_traced = true,
+            "--trace" => mode = Mode::Trace,
+            "--fill" => fills = true,
+            "--plan" => mode = Mode::Plan,
             _ => return None,
         }
     }
-    Some((seed?, is_traced))
+    Some((seed?, mode, fills))
 }
 
 /// Logs to the standard error in virtual time. `OGEE_LOG` filters, as for the daemons.

@@ -29,9 +29,10 @@ use crate::operation::Operation;
 use crate::request::Request;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::channel::Notify;
 use ogee_runtime::{Buffer, ReadBuffer, random_u64, sleep};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::ops::Range;
 use std::rc::Rc;
@@ -44,7 +45,9 @@ thread_local! {
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// Shortest and longest time of half a request on a healthy disk, in microseconds.
+/// Blocks that count as written lately.
+const RECENT_MAX: usize = 512;
+/// Shortest and longest time of half a request on a quick disk, in microseconds.
 const HALF_US: Range<u64> = 5..60;
 
 /// How a process that used a disk has ended.
@@ -135,6 +138,10 @@ struct Inner {
     counts: Cell<DiskCounts>,
     /// Which process uses it: grows with each crash.
     user: Cell<u64>,
+    /// How long half a request takes, in microseconds.
+    half_us: RefCell<Range<u64>>,
+    /// A write has begun.
+    begun: Notify,
 }
 
 #[derive(Default)]
@@ -145,6 +152,8 @@ struct State {
     /// Changes that were not reported as done yet.
     under_way: BTreeSet<Moment>,
     bad: BTreeSet<u64>,
+    /// Blocks written lately, oldest first: what is most likely to be in use.
+    recent: VecDeque<u64>,
 }
 
 /// One process's view of a disk.
@@ -164,10 +173,26 @@ impl SimulatedDisk {
                 faults: RefCell::default(),
                 counts: Cell::default(),
                 user: Cell::new(0),
+                half_us: RefCell::new(HALF_US),
+                begun: Notify::new(),
             }),
         };
         DISKS.with_borrow_mut(|disks| disks.insert(path.to_owned(), disk.clone()));
         disk
+    }
+
+    /// Has half a request take so long, in microseconds.
+    ///
+    /// # Panics
+    /// If the range is empty.
+    pub fn set_pace(&self, half_us: Range<u64>) {
+        assert!(!half_us.is_empty(), "a request takes some time");
+        self.inner.half_us.replace(half_us);
+    }
+
+    /// Waits until a write has begun that is not done yet: the moment at which a crash tears most.
+    pub async fn write_begins(&self) {
+        self.inner.begun.notified().await;
     }
 
     /// The disk at a path.
@@ -280,11 +305,23 @@ impl SimulatedDisk {
         Some(ByteOffset::new(at))
     }
 
-    /// Start of a durable block with data in a region.
+    /// Start of a durable block with data in a region; half of the time one that was written lately, if
+    /// there is any: most of the others hold nothing any more that anybody wants.
     fn pick(&self, region: Range<u64>, dice: &mut Dice) -> Option<u64> {
         let state = self.inner.state.borrow();
         let blocks = region.start.div_ceil(BLOCK)..region.end / BLOCK;
-        let held = state.durable.held(blocks);
+        let mut held = state.durable.held(blocks);
+        if dice.below(2) == 0 {
+            let recent: BTreeSet<u64> = state.recent.iter().copied().collect();
+            let lately: Vec<u64> = held
+                .iter()
+                .copied()
+                .filter(|at| recent.contains(at))
+                .collect();
+            if !lately.is_empty() {
+                held = lately;
+            }
+        }
         (!held.is_empty()).then(|| held[dice.below(held.len())] * BLOCK)
     }
 
@@ -397,7 +434,10 @@ impl DiskUser {
         let last = first + data.len() as u64 / BLOCK;
         for block in first..last {
             state.bad.remove(&block);
+            state.recent.push_back(block);
         }
+        let excess = state.recent.len().saturating_sub(RECENT_MAX);
+        state.recent.drain(..excess);
         // Zeros where nothing ever was, as when a new log is filled.
         if data.iter().all(|byte| *byte == 0)
             && state.visible.held(first..last).is_empty()
@@ -411,6 +451,7 @@ impl DiskUser {
         state.visible.write(offset, data);
         let moment = state.history.record(offset, &Rc::from(&**data));
         state.under_way.insert(moment);
+        self.disk.inner.begun.notify_all();
         Some(moment)
     }
 
@@ -437,7 +478,8 @@ impl DiskUser {
             ..
         } = &mut *faults;
         let (start, len) = (request.offset.get(), request.len.get());
-        if !region.is_empty() && !(region.start <= start && start + len <= region.end) {
+        let is_within = region.start <= start && start + len <= region.end;
+        if !region.is_empty() && !is_within {
             return Fate::Done;
         }
         if *lose > 0 {
@@ -467,8 +509,9 @@ impl DiskUser {
 
     /// Half a request. For a process that is dead it never ends.
     async fn take_time(&self) {
+        let half_us = self.disk.inner.half_us.borrow().clone();
         let mut time =
-            Duration::from_micros(HALF_US.start + random_u64() % (HALF_US.end - HALF_US.start));
+            Duration::from_micros(half_us.start + random_u64() % (half_us.end - half_us.start));
         let limp = self.disk.inner.faults.borrow().limp;
         if !limp.is_zero() {
             self.disk.count(|counts| counts.limped += 1);
@@ -623,6 +666,36 @@ mod tests {
             let rotten = sectors(&device, 5).await;
             let whole = rotten.iter().filter(|it| **it == Some(2));
             assert_eq!(whole.count(), 7, "one bit of one sector");
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_write_finds_it_half_done() {
+        block_on(async {
+            let (mut old, mut new) = (0, 0);
+            for seed in 0..20 {
+                let disk = SimulatedDisk::create("/midway", LEN);
+                disk.set_pace(1000..2000);
+                let device = open("/midway").await;
+                let write = ogee_runtime::spawn(async move {
+                    let done = device.write_durable(at(2), filled(1)).await;
+                    done.expect("write");
+                });
+                disk.write_begins().await;
+                assert!(!write.is_finished());
+                disk.crash(DiskCrash::Power {
+                    seed,
+                    garbles: false,
+                });
+                for sector in sectors(&open("/midway").await, 2).await {
+                    match sector {
+                        Some(0) => old += 1,
+                        Some(1) => new += 1,
+                        other => panic!("{other:?} was never there"),
+                    }
+                }
+            }
+            assert!(old > 20 && new > 20, "torn: {old} old, {new} new");
         });
     }
 

@@ -4,13 +4,14 @@
 //! `OGEE_FULL=1` tries 2,000 damages instead of 200; `OGEE_SEED` repeats a run.
 
 use crate::common::{
-    COPYSET, Cluster, Dice, Disk, Medium, Node, describe_all, pause, run_for, until,
+    COPYSET, Cluster, Dice, Disk, Medium, Node, block_bytes, describe_all, pause, run_for, until,
 };
 use ogee_device::Device;
-use ogee_group::GroupError;
+use ogee_group::{CommandKind, GroupError};
 use ogee_log::format::{BATCH_MAGIC, SEGMENT_MAGIC};
 use ogee_proto::id::{LogIndex, ReplicaId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_proto::wire::Status;
 use ogee_runtime::Buffer;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -416,4 +417,54 @@ fn a_payload_that_rots_is_replaced_while_the_group_runs() {
         cluster.agreed_digest().await;
         cluster.end().await;
     });
+}
+
+/// A leader whose own block is damaged does not tell its clients so while another replica has it whole.
+#[test]
+fn a_leader_with_a_damaged_block_lets_another_one_lead() {
+    run_for(Duration::from_secs(120), async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 8, 100).await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let victim = cluster.followers().await[0].replica;
+        let medium = cluster.stop(victim).await;
+        let hurt = spoil_stored(&medium, &block_bytes(103)).await;
+        assert!(hurt > 0, "the block is in the store");
+        let node = cluster.restart(medium).await;
+        cluster.transfer_to(victim).await;
+        let head = disk.head(CommandKind::Write, 0, 0, 8);
+        let read = cluster.read(&head).await;
+        let whole: Vec<u8> = (100..108).flat_map(block_bytes).collect();
+        assert_eq!(read, Ok(whole));
+        assert_ne!(cluster.leader().await.replica, victim);
+        disk.check().await;
+
+        // It leads again, and its damage is not told of twice: then it is said what is the matter.
+        cluster.transfer_to(victim).await;
+        let again = node.group.read(&head).await;
+        assert_eq!(again.err().map(|it| it.status), Some(Status::Corrupt));
+        cluster.end().await;
+    });
+}
+
+/// Flips a bit of every block behind the log that holds these bytes.
+async fn spoil_stored(medium: &Medium, bytes: &[u8]) -> usize {
+    let (start, len) = medium.log_region().await;
+    let (device, mut hurt) = (medium.device(), 0);
+    let mut at = start.get() + len.get();
+    while at < device.len().get() {
+        let place = ByteOffset::new(at);
+        let read = device.read(place, ByteLen::from_usize(PAGE)).await;
+        let read = read.expect("read");
+        if *read == *bytes {
+            let mut data = Buffer::copy_from(&read);
+            data[99] ^= 4;
+            device.write_durable(place, data).await.expect("write");
+            hurt += 1;
+        }
+        at += PAGE as u64;
+    }
+    hurt
 }

@@ -338,3 +338,33 @@ fn another_replica_may_join_in_place_of_one_that_never_came() {
         disk.check().await;
     });
 }
+
+/// A leader that has lost its quorum, and that was replaced itself meanwhile, never learns what became of
+/// the change that it proposed: whoever ordered it must not wait for that, since the next order may be
+/// to delete this very replica.
+#[test]
+fn a_change_without_a_quorum_ends_unknown_and_the_replica_can_be_deleted() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 1).await;
+        let leader = cluster.leader().await;
+        let other = cluster.followers().await[0].replica;
+        let wanted = [leader.replica, other, ReplicaId::new(4)];
+        leader.cut_off();
+        let members = wanted.iter().map(|id| (*id, cluster.member(*id)));
+        let changed = leader.group.change_members(members.collect()).await;
+        let outcome = changed.expect_err("nobody has agreed");
+        assert!(
+            matches!(outcome.status, Status::Retry | Status::NotLeader),
+            "{outcome:?}"
+        );
+        let id = (COPYSET, leader.replica);
+        leader.keeper.remove(COPYSET);
+        let running = Some(leader.group.clone());
+        let removed = Group::remove(&leader.store, &leader.log, id, running).await;
+        removed.expect("it is deleted");
+        let found = Group::find(&leader.store, COPYSET).expect("a store that answers");
+        assert_eq!(found, None);
+    });
+}

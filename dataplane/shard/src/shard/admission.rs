@@ -13,12 +13,15 @@
 //! order in which it was started, by pacing, log and replication, so there is no more of it than keeps
 //! those busy. A connection may have a quarter of the room left waiting, and half of what is
 //! left of a copyset's share (the dynamic threshold of Choudhury and Hahne, 1998): the greedy leave room
-//! for newcomers.
+//! for newcomers. Nor may it add to what has waited for [`WAITING_TIME_MAX`]: what is answered after its client
+//! has given up is work for nothing, twice.
 
 use crate::limit::{
     ADMITTED_BYTES_MAX, ADMITTED_COPYSET_MAX, COPYSET_BYTES_MAX, WAITING_BYTES_MAX,
+    WAITING_TIME_MAX,
 };
 use ogee_proto::id::CopysetId;
+use ogee_runtime::Instant;
 use ogee_transport::PeerId;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -67,6 +70,7 @@ struct Request<K: Ord + Copy> {
     from: K,
     copyset: CopysetId,
     cost: usize,
+    arrived: Instant,
     start: Start<K>,
 }
 
@@ -119,6 +123,7 @@ impl<K: Ord + Copy> Admission<K> {
             from,
             copyset,
             cost,
+            arrived: ogee_runtime::now(),
             start: Box::new(start),
         };
         self.inner.borrow_mut().wait(request)?;
@@ -198,7 +203,7 @@ impl<K: Ord + Copy> Inner<K> {
         let own = self.lines.get(&from).map_or(0, |line| line.waiting);
         let left = WAITING_BYTES_MAX - self.waiting;
         let share = if own == 0 { left } else { left / 4 };
-        if own + cost > share {
+        if own + cost > share || self.is_slow(&request) {
             return Err(Throttled);
         }
         self.join(from, request.copyset, cost);
@@ -211,6 +216,14 @@ impl<K: Ord + Copy> Inner<K> {
         line.waiting += cost;
         line.requests.push_back(request);
         Ok(())
+    }
+
+    /// Whether an earlier request of the same connection to the same copyset waits for long already.
+    fn is_slow(&self, request: &Request<K>) -> bool {
+        let line = self.lines.get(&request.from);
+        let mut waiting = line.into_iter().flat_map(|line| &line.requests);
+        let oldest = waiting.find(|before| before.copyset == request.copyset);
+        oldest.is_some_and(|oldest| request.arrived > oldest.arrived + WAITING_TIME_MAX)
     }
 
     /// A connection has something waiting again: it neither catches up on what it did not ask for nor
@@ -364,6 +377,29 @@ mod tests {
         assert!(started.submit(&admission, 100, 9999, MIB));
         assert!(started.submit(&admission, 101, 9999, MIB));
         assert!(admission.waiting() <= WAITING_BYTES_MAX);
+    }
+
+    #[test]
+    fn nothing_is_added_to_what_has_waited_for_long() {
+        ogee_runtime::executor::block_on(async {
+            let (admission, started) = (Admission::new(), Started::default());
+            // Eight of one copyset are worked on, and eight of another.
+            for copyset in [1, 2] {
+                for _ in 0..8 {
+                    assert!(started.submit(&admission, 1, copyset, MIB));
+                }
+            }
+            assert!(started.submit(&admission, 1, 1, MIB), "it may wait");
+            ogee_runtime::sleep(WAITING_TIME_MAX + WAITING_TIME_MAX / 10).await;
+            assert!(!started.submit(&admission, 1, 1, MIB));
+            assert!(started.submit(&admission, 1, 2, MIB), "another copyset");
+            assert!(
+                started.submit(&admission, 2, 1, MIB),
+                "another connection, which has none waiting"
+            );
+            started.finish_all(1);
+            assert!(started.submit(&admission, 1, 1, MIB), "it was served");
+        });
     }
 
     #[test]

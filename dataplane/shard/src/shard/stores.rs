@@ -117,6 +117,9 @@ fn check_cluster(path: &Path, store: &Store, ours: Option<Uuid>) -> Result<(), S
 async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Result<Log, ShardError> {
     let (start, len) = store.log_region();
     let cache_len = ByteLen::new((len.get() / 2).min(LOG_CACHE_BYTES_MAX));
+    // Little, so that simulated logs are read, too.
+    #[cfg(ogee_sim)]
+    let cache_len = ByteLen::new(cache_len.get().min(192 << 10));
     let options = LogOptions {
         cache_len,
         // Short segments, so that simulated logs are small and go round often.

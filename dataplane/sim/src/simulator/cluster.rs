@@ -6,6 +6,7 @@
 //! said with how everything stands.
 
 use super::dice::Dice;
+use super::filler;
 use super::mds::Mds;
 use super::node::{Node, NodeState};
 use super::plan::{COPYSETS, NODES, Plan};
@@ -13,7 +14,7 @@ use super::prober;
 use super::recorder::Recorder;
 use super::workload::{Attachment, Shop, Usage};
 use ogee_runtime::sim::{HostId, world_time};
-use ogee_runtime::{sleep, spawn};
+use ogee_runtime::{JoinHandle, sleep, spawn};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::rc::Rc;
@@ -45,6 +46,8 @@ pub struct Cluster {
 
 struct Inner {
     probes: bool,
+    fills: bool,
+    filler: RefCell<Option<JoinHandle<()>>>,
     nodes: Vec<Rc<Node>>,
     mds: Rc<Mds>,
     shop: Rc<Shop>,
@@ -57,7 +60,10 @@ impl Cluster {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(plan: Plan, dice: Dice) -> Self {
-        let nodes: Vec<Rc<Node>> = (1..=NODES).map(|n| Node::new(n, plan.group)).collect();
+        let nodes: Vec<Rc<Node>> = (1..=NODES)
+            .zip(plan.disks_half_us)
+            .map(|(n, half_us)| Node::new(n, plan.group, half_us))
+            .collect();
         let mds = Mds::new(nodes.clone());
         let shop = Rc::new(Shop {
             mds: mds.clone(),
@@ -82,6 +88,8 @@ impl Cluster {
                 seats,
                 dice: RefCell::new(dice),
                 probes: plan.probes,
+                fills: plan.fills,
+                filler: RefCell::default(),
                 digests: Cell::new(1 << 40),
             }),
         }
@@ -137,6 +145,9 @@ impl Cluster {
             self.mds()
                 .add_volume(usage.volume, usage.chunks, &usage.copysets);
         }
+        if self.inner.fills {
+            filler::add_volume(self.mds());
+        }
         self.nodes().iter().for_each(Node::start);
         drop(spawn(self.mds().clone().run()));
         let mds = self.mds();
@@ -148,7 +159,18 @@ impl Cluster {
         if self.inner.probes {
             prober::start(self, &mut self.inner.dice.borrow_mut());
         }
+        if self.inner.fills {
+            let dice = self.inner.dice.borrow_mut().fork();
+            self.inner.filler.replace(Some(filler::start(self, dice)));
+        }
         Ok(())
+    }
+
+    /// Whether nobody fills the stores any more.
+    #[must_use]
+    pub fn has_filled(&self) -> bool {
+        let filler = self.inner.filler.borrow();
+        filler.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Makes a new attachment the volume's user; the one before is among the earlier ones now.

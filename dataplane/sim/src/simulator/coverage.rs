@@ -85,7 +85,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it damages one block, of what the disk has twice or other disks have as well.
+    /// Whether it damages some blocks, each of which the disk has once more, or other disks have as well.
     #[must_use]
     pub const fn is_of_one_block(self) -> bool {
         matches!(

@@ -36,8 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(6);
 /// Rounds of checking and replacing.
 const ROUNDS_MAX: usize = 6;
 const LOOK: Duration = Duration::from_millis(100);
-/// Between two orders to hand over.
-const HANDOVER: Duration = Duration::from_secs(2);
 
 const HEAD: u64 = 1 << 20;
 const PAGES: u64 = 8 << 20;
@@ -46,11 +44,14 @@ const PAGES: u64 = 8 << 20;
 fn region(fault: Fault, dice: &mut Dice) -> Range<u64> {
     let log = HEAD..HEAD + LOG_LEN.get();
     let pages = log.end..log.end + PAGES;
+    let (area_a, area_b) = (log.end..log.end + PAGES / 2, log.end + PAGES / 2..pages.end);
     let data = pages.end..DEVICE_LEN.get();
     match fault {
         Fault::LogRot => log,
         Fault::DataRot => data,
-        Fault::MetaRot => dice.pick(&[0..HEAD, pages]).clone(),
+        Fault::MetaRot => dice
+            .pick(&[0..HEAD, area_a.clone(), area_a, area_b])
+            .clone(),
         _ => dice.pick(&[log.clone(), log, data, pages]).clone(),
     }
 }
@@ -90,7 +91,14 @@ async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
     let before = disk.counts();
     match fault {
         Fault::LogRot | Fault::DataRot | Fault::MetaRot => {
-            return disk.rot(region, dice.next()).is_some();
+            // What a store has in one place only is hit once.
+            let times = match (fault, region.start) {
+                (_, 0) => 1,
+                (Fault::LogRot, _) => *dice.pick(&[1, 4]),
+                _ => *dice.pick(&[1, 4, 32]),
+            };
+            let hits = (0..times).filter(|_| disk.rot(region.clone(), dice.next()).is_some());
+            return hits.count() > 0;
         }
         Fault::BadBlock => return disk.spoil(region, dice.next()).is_some(),
         Fault::DiskLoss => return true,
@@ -126,7 +134,6 @@ async fn mend(
                 "VIOLATION: a damaged block was taken for a good one: {replica} of {id} {what}"
             ));
         }
-        lead_elsewhere(cluster, id, replica).await?;
         replace(cluster, id, replica);
     }
     Err(format!(
@@ -201,29 +208,6 @@ async fn differing(cluster: &Cluster) -> Result<Option<(CopysetId, ReplicaId, St
         }
         Err(Difference::Later(what)) => Err(what),
     }
-}
-
-/// Has another member lead: a leader whose own blocks are damaged cannot copy them to a new replica.
-async fn lead_elsewhere(
-    cluster: &Cluster,
-    id: CopysetId,
-    replica: ReplicaId,
-) -> Result<(), String> {
-    let end = world_time() + GOOD_WITHIN;
-    while cluster.mds().leader(id) == Some(replica) {
-        if world_time() > end {
-            let all = cluster.describe();
-            return Err(format!(
-                "VIOLATION: {replica} of {id} does not hand over\n{all}"
-            ));
-        }
-        let members = cluster.mds().members(id);
-        if let Some(other) = members.into_keys().find(|other| *other != replica) {
-            cluster.mds().transfer(id, other);
-        }
-        sleep(HANDOVER).await;
-    }
-    Ok(())
 }
 
 fn replace(cluster: &Cluster, id: CopysetId, replica: ReplicaId) {

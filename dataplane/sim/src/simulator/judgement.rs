@@ -49,9 +49,11 @@ pub async fn judge(cluster: &Cluster) -> Result<(), String> {
     hosts.dedup();
     let all_ended = || {
         let ended = |it: &super::workload::Attachment| it.has_ended();
-        cluster.seats().iter().all(|seat| {
-            seat.current.borrow().iter().all(ended) && seat.earlier.borrow().iter().all(ended)
-        })
+        let seats = cluster.seats();
+        cluster.has_filled()
+            && seats.iter().all(|seat| {
+                seat.current.borrow().iter().all(ended) && seat.earlier.borrow().iter().all(ended)
+            })
     };
     cluster
         .until(ANSWERED_WITHIN, "every client has its answers", all_ended)

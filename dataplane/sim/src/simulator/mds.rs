@@ -129,6 +129,24 @@ impl Mds {
         self.changes_done.get()
     }
 
+    /// A leader and the newcomer that it is to take in, of a copyset whose members change.
+    #[must_use]
+    pub fn newcomer(&self) -> Option<(HostId, HostId)> {
+        let copysets = self.copysets.borrow();
+        copysets.values().find_map(|copyset| {
+            let (leader, _) = copyset.leader?;
+            Some((*copyset.replicas.get(&leader)?, copyset.change?.host))
+        })
+    }
+
+    /// Where the leader of a copyset is, and its other members.
+    #[must_use]
+    pub fn leader_and_others(&self, id: CopysetId) -> Option<(HostId, Vec<HostId>)> {
+        let (leader, mut others) = (self.leader(id)?, self.members(id));
+        let host = others.remove(&leader)?;
+        Some((host, others.into_values().collect()))
+    }
+
     /// Every copyset.
     #[must_use]
     pub fn copyset_ids(&self) -> Vec<CopysetId> {

@@ -17,7 +17,7 @@
 //! | `cluster` | everything that runs |
 //! | `node` | a chunkserver: the production shard on a simulated host and disk |
 //! | `mds` | attachments, maps, orders |
-//! | `workload`, `scratch`, `prober`, `recorder` | clients, and what they saw |
+//! | `workload`, `scratch`, `prober`, `filler`, `recorder` | clients, and what they saw |
 //! | `nemesis`, `wire`, `damage` | faults of machines and links, of frames, of disks |
 //! | `coverage` | which faults really happened |
 //! | `judgement` | convergence, equality, history |
@@ -26,6 +26,7 @@ mod cluster;
 mod coverage;
 mod damage;
 mod dice;
+mod filler;
 mod judgement;
 mod mds;
 mod nemesis;
@@ -71,12 +72,22 @@ pub struct Report {
     coverage: Coverage,
 }
 
-/// Runs a seed to its end.
+/// What a seed is about, in a line.
 #[must_use]
-pub fn run(seed: u64) -> Report {
+pub fn plan_of(seed: u64, fills: bool) -> String {
+    format!("seed {seed} {:?}", Plan::new(&mut dice_of(seed), fills))
+}
+
+const fn dice_of(seed: u64) -> Dice {
+    Dice::new(seed ^ 0x0e5e_5eed)
+}
+
+/// Runs a seed to its end; `fills`: with somebody who fills the stores.
+#[must_use]
+pub fn run(seed: u64, fills: bool) -> Report {
     ogee_runtime::executor::block_on_seeded(seed, async move {
-        let mut dice = Dice::new(seed ^ 0x0e5e_5eed);
-        let plan = Plan::new(&mut dice);
+        let mut dice = dice_of(seed);
+        let plan = Plan::new(&mut dice, fills);
         tracing::info!(?plan, "SIM plan");
         let cluster = Cluster::new(plan.clone(), dice.fork());
         let mut nemesis = Nemesis::new(cluster.clone(), plan, dice);

@@ -26,6 +26,8 @@ const EXTRA_STRIKES_MAX: u32 = 60;
 const HASTE: u32 = 4;
 /// Slowest and fastest clock: together within what leases allow for.
 const RATES: std::ops::Range<u64> = 920_000..1_080_000;
+/// How long the power waits for a write that it can interrupt.
+const WRITE_WITHIN: Duration = Duration::from_millis(200);
 
 /// What ends a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,23 +212,23 @@ impl Nemesis {
     async fn strike(&mut self, fault: Fault) -> Result<(), String> {
         tracing::info!(?fault, "SIM strike");
         match fault {
-            Fault::PowerCut => self.cut_power(),
-            Fault::PowerCutAll => self.cut_power_everywhere(),
-            Fault::Kill => self.kill_one(Death::Process, Fault::Kill),
+            Fault::PowerCut => self.cut_power().await,
+            Fault::PowerCutAll => self.cut_power_everywhere().await,
+            Fault::Kill => self.kill_one().await,
             Fault::Restart => self.restart().await,
             Fault::Stop => self.stop(),
             Fault::Sleep => self.put_to_sleep(),
             Fault::Drift => self.drift(),
             Fault::OneWayCut => self.cut_one_way(),
             Fault::Isolation => self.isolate(),
-            Fault::Clog => self.clog(),
+            Fault::Clog => self.clog().await,
             Fault::Break => self.break_some(),
             Fault::ClientKill => self.kill_client(),
             Fault::ClientRevival => self.revive_client(),
             Fault::Reattach => self.reattach(),
             Fault::Takeover => self.take_over(),
-            Fault::Replace => self.replace(),
-            Fault::Transfer => self.transfer(),
+            Fault::Replace => self.replace().await,
+            Fault::Transfer => self.transfer().await,
             Fault::MdsOut => {
                 self.cluster.mds().set_out_of_reach(true);
                 self.coverage.add(fault, 1);
@@ -251,9 +253,12 @@ impl Nemesis {
     /// For a while frames between a host and the nodes suffer: a client's, mostly.
     fn disturb_frames(&mut self, fault: Fault) {
         let clients = self.cluster.client_hosts();
-        let one = match clients.is_empty() || self.dice.once_in(4) {
-            true => self.some_node(),
-            false => *self.dice.pick(&clients),
+        let one = match self.dice.below(4) {
+            0 => self.some_node(),
+            // One that has just come: it seals, and its first requests have no watermark yet.
+            1 => self.newcomer().unwrap_or_else(|| self.some_node()),
+            _ if clients.is_empty() => self.some_node(),
+            _ => *self.dice.pick(&clients),
         };
         let until = world_time() + self.dice.millis(300..3000);
         for other in self.cluster.nodes().to_vec() {
@@ -266,24 +271,57 @@ impl Nemesis {
         }
     }
 
+    /// Half of the time one that leads.
     fn some_up(&mut self) -> Option<Rc<Node>> {
         let up = self.cluster.up();
+        let leader = match self.dice.once_in(2) {
+            true => self.some_leader(),
+            false => None,
+        };
+        let leads = |node: &&Rc<Node>| leader.as_ref().is_some_and(|it| it.0 == node.host());
+        if let Some(leader) = up.iter().find(leads) {
+            return Some(leader.clone());
+        }
         (!up.is_empty()).then(|| self.dice.pick(&up).clone())
     }
 
-    fn kill_one(&mut self, death: Death, fault: Fault) {
+    /// A client that takes a volume over now.
+    fn newcomer(&mut self) -> Option<HostId> {
+        let at = self.some_seat();
+        let cluster = self.cluster.clone();
+        let seat = &cluster.seats()[at];
+        has_live(seat)?;
+        cluster.attach(seat);
+        has_live(seat)
+    }
+
+    /// Half of the time, waits for a moment at which a disk is in the middle of a write: there are few
+    /// of them, and they are those in which most can go wrong.
+    async fn await_a_write(&mut self, node: &Node) {
+        if self.dice.once_in(2) {
+            return;
+        }
+        let disk = node.disk();
+        // In vain if the node has nothing to write: then any moment is as good.
+        let _ = ogee_runtime::timeout(WRITE_WITHIN, disk.write_begins()).await;
+        sleep(Duration::from_micros(self.dice.below(60))).await;
+    }
+
+    async fn kill_one(&mut self) {
         if let Some(node) = self.some_up() {
-            node.kill(death, &mut self.dice);
-            self.coverage.add(fault, 1);
+            self.await_a_write(&node).await;
+            node.kill(Death::Process, &mut self.dice);
+            self.coverage.add(Fault::Kill, 1);
             self.later(10..2000, Undo::Start(node.host()));
         }
     }
 
     /// Once, or again while it recovers.
-    fn cut_power(&mut self) {
+    async fn cut_power(&mut self) {
         let Some(node) = self.some_up() else {
             return;
         };
+        self.await_a_write(&node).await;
         node.kill(Death::Power, &mut self.dice);
         self.coverage.add(Fault::PowerCut, 1);
         let mut at = world_time() + self.dice.millis(10..1500);
@@ -296,7 +334,10 @@ impl Nemesis {
         self.undos.push((at, Undo::Start(node.host())));
     }
 
-    fn cut_power_everywhere(&mut self) {
+    async fn cut_power_everywhere(&mut self) {
+        if let Some(node) = self.some_up() {
+            self.await_a_write(&node).await;
+        }
         for node in self.cluster.nodes().to_vec() {
             if node.state() == NodeState::Stopped {
                 node.go_on(Duration::ZERO);
@@ -340,6 +381,7 @@ impl Nemesis {
         if let Some(node) = self.some_up() {
             node.stop();
             self.coverage.add(Fault::Sleep, 1);
+            self.attach_soon();
             let slept = self.dice.millis(50..5000);
             let at = world_time() + slept;
             self.undos.push((at, Undo::GoOn(node.host(), slept)));
@@ -359,8 +401,16 @@ impl Nemesis {
         nodes.chain(self.cluster.client_hosts()).collect()
     }
 
+    /// One time in three one that leads.
     fn some_node(&mut self) -> HostId {
-        self.dice.pick(self.cluster.nodes()).host()
+        let leader = match self.dice.once_in(3) {
+            true => self.some_leader(),
+            false => None,
+        };
+        match leader {
+            Some((leader, _)) => leader,
+            None => self.dice.pick(self.cluster.nodes()).host(),
+        }
     }
 
     /// Two hosts, at least one of them a node.
@@ -391,18 +441,86 @@ impl Nemesis {
         self.cut(from, to, Fault::OneWayCut, until);
     }
 
+    /// One or two nodes on one side, everybody else on the other; clients may reach both.
     fn isolate(&mut self) {
-        let node = self.some_node();
-        let until = world_time() + self.dice.millis(100..4000);
-        for other in self.hosts().into_iter().filter(|host| *host != node) {
-            self.cut(node, other, Fault::Isolation, until);
-            self.cut(other, node, Fault::Isolation, until);
+        match self.dice.below(6) {
+            0 => self.depose(),
+            1 => {
+                let (one, other) = (self.some_node(), self.some_node());
+                self.part(&[one, other]);
+            }
+            2 if self.cluster.mds().newcomer().is_some() => self.part_with_newcomer(),
+            _ => {
+                let node = self.some_node();
+                self.part(&[node]);
+            }
         }
     }
 
-    fn clog(&mut self) {
+    fn part(&mut self, inside: &[HostId]) {
+        let until = world_time() + self.dice.millis(100..4000);
+        let nodes = self.cluster.nodes().iter().map(|node| node.host());
+        let others: Vec<HostId> = match self.dice.once_in(2) {
+            true => nodes.collect(),
+            false => self.hosts(),
+        };
+        for other in others.into_iter().filter(|host| !inside.contains(host)) {
+            for node in inside {
+                self.cut(*node, other, Fault::Isolation, until);
+                self.cut(other, *node, Fault::Isolation, until);
+            }
+        }
+        self.attach_soon();
+    }
+
+    /// Somebody else attaches while a leader is deposed: it asks the metadata server who leads, and
+    /// writes there at once, where a client of before waits for its old leader for seconds.
+    fn attach_soon(&mut self) {
+        for _ in 0..self.dice.below(3) {
+            let seat = self.some_seat();
+            self.later(200..2500, Undo::Attach(seat));
+        }
+    }
+
+    /// A leader alone with one that only learns.
+    fn part_with_newcomer(&mut self) {
+        if let Some((leader, newcomer)) = self.cluster.mds().newcomer() {
+            self.part(&[leader, newcomer]);
+        }
+    }
+
+    /// A leader is alone, and both of its followers start anew, as quickly as they can.
+    fn depose(&mut self) {
+        let Some((leader, others)) = self.some_leader() else {
+            return;
+        };
+        self.part(&[leader]);
+        for host in others {
+            let node = self.cluster.node(host).clone();
+            if node.state() == NodeState::Up {
+                node.kill(Death::Process, &mut self.dice);
+                self.later(1..60, Undo::Start(host));
+            }
+        }
+    }
+
+    /// The leader of some copyset and the others.
+    fn some_leader(&mut self) -> Option<(HostId, Vec<HostId>)> {
+        let mds = self.cluster.mds().clone();
+        mds.leader_and_others(*self.dice.pick(&mds.copyset_ids()))
+    }
+
+    async fn clog(&mut self) {
+        if self.dice.once_in(3) {
+            return self.delay_answers().await;
+        }
         let (from, to) = self.some_link();
         let delay = self.dice.millis(10..600);
+        self.slow_down(from, to, delay);
+        self.later(300..4000, Undo::Link(from, to));
+    }
+
+    fn slow_down(&mut self, from: HostId, to: HostId, delay: Duration) {
         let link = Link {
             delay_min: delay / 4,
             delay_max: delay,
@@ -410,7 +528,24 @@ impl Nemesis {
         };
         sim::set_link(from, to, link);
         self.coverage.add(Fault::Clog, 1);
-        self.later(300..4000, Undo::Link(from, to));
+    }
+
+    /// What a leader is answered takes long, and while it is on its way the others hear no more of it.
+    async fn delay_answers(&mut self) {
+        let Some((leader, others)) = self.some_leader() else {
+            return;
+        };
+        let delay = self.dice.millis(300..1600);
+        for other in &others {
+            self.slow_down(*other, leader, delay);
+            self.later(1500..4000, Undo::Link(*other, leader));
+        }
+        sleep(self.dice.millis(1..500)).await;
+        let until = world_time() + self.dice.millis(1000..3000);
+        for other in others {
+            self.cut(leader, other, Fault::OneWayCut, until);
+        }
+        self.attach_soon();
     }
 
     /// All connections of a client to the nodes, or some between nodes.
@@ -489,17 +624,21 @@ impl Nemesis {
         (id, replica, host)
     }
 
-    fn replace(&mut self) {
+    async fn replace(&mut self) {
         let (id, old, _) = self.some_member();
         let mds = self.cluster.mds().clone();
         let members = mds.members(id);
         let is_free = |host: &HostId| !members.values().any(|at| at == host);
         let hosts = self.cluster.nodes().iter().map(|node| node.host());
         let free: Vec<HostId> = hosts.filter(is_free).collect();
-        mds.replace(id, old, *self.dice.pick(&free));
+        let is_begun = mds.replace(id, old, *self.dice.pick(&free));
+        if is_begun && self.dice.once_in(3) {
+            sleep(self.dice.millis(50..900)).await;
+            self.part_with_newcomer();
+        }
     }
 
-    fn transfer(&mut self) {
+    async fn transfer(&mut self) {
         let mds = self.cluster.mds().clone();
         let id = *self.dice.pick(&mds.copyset_ids());
         let Some(leader) = mds.leader(id) else {
@@ -509,6 +648,19 @@ impl Nemesis {
         let others: Vec<ReplicaId> = others.collect();
         mds.transfer(id, *self.dice.pick(&others));
         self.coverage.add(Fault::Transfer, 1);
+        if self.dice.once_in(2) {
+            return;
+        }
+        // The old leader has handed over, and hears of nothing that comes after.
+        let Some((leader, others)) = mds.leader_and_others(id) else {
+            return;
+        };
+        sleep(Duration::from_micros(self.dice.below(3000))).await;
+        let until = world_time() + self.dice.millis(300..3000);
+        for other in others {
+            self.cut(other, leader, Fault::OneWayCut, until);
+        }
+        self.attach_soon();
     }
 
     fn limp(&mut self) {

@@ -16,6 +16,7 @@ use ogee_shard::simulated::{ShardEvent, ShardOrder, ShardReport, ShardSetup, run
 use ogee_transport::Endpoint;
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -46,6 +47,7 @@ pub enum NodeState {
 pub struct Node {
     host: HostId,
     config: GroupConfig,
+    half_us: Range<u64>,
     disk: RefCell<SimulatedDisk>,
     state: Cell<NodeState>,
     process: RefCell<Option<Process>>,
@@ -68,12 +70,13 @@ struct Process {
 impl Node {
     /// A host with an empty disk; nothing runs.
     #[must_use]
-    pub fn new(number: u32, config: GroupConfig) -> Rc<Self> {
+    pub fn new(number: u32, config: GroupConfig, half_us: Range<u64>) -> Rc<Self> {
         let host = HostId::new(number);
         Rc::new(Self {
             host,
             config,
-            disk: RefCell::new(SimulatedDisk::create(&path(host), DEVICE_LEN)),
+            disk: RefCell::new(new_disk(host, &half_us)),
+            half_us,
             state: Cell::new(NodeState::Down),
             process: RefCell::default(),
             store: Cell::default(),
@@ -261,10 +264,15 @@ impl Node {
         assert_eq!(self.state.get(), NodeState::Down, "a disk in use");
         tracing::info!(host = self.host.get(), "SIM new disk");
         self.past.set(self.disk_counts());
-        let disk = SimulatedDisk::create(&path(self.host), DEVICE_LEN);
-        self.disk.replace(disk);
+        self.disk.replace(new_disk(self.host, &self.half_us));
         self.store.set(None);
     }
+}
+
+fn new_disk(host: HostId, half_us: &Range<u64>) -> SimulatedDisk {
+    let disk = SimulatedDisk::create(&path(host), DEVICE_LEN);
+    disk.set_pace(half_us.clone());
+    disk
 }
 
 fn causes(error: &dyn std::error::Error) -> impl Iterator<Item = String> {

@@ -10,6 +10,8 @@ use super::dice::Dice;
 use super::workload::Usage;
 use ogee_group::GroupConfig;
 use ogee_proto::id::CopysetId;
+use ogee_proto::unit::ByteLen;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Copysets of every simulation.
@@ -80,12 +82,16 @@ pub struct Plan {
     pub pause: Duration,
     /// Whether somebody asks every replica, whoever leads.
     pub probes: bool,
+    /// How long half a request takes each node's disk, in microseconds.
+    pub disks_half_us: Vec<Range<u64>>,
+    /// Whether somebody fills the stores.
+    pub fills: bool,
 }
 
 impl Plan {
-    /// The plan of a seed.
+    /// The plan of a seed; somebody may fill its stores, if it is no storm.
     #[must_use]
-    pub fn new(dice: &mut Dice) -> Self {
+    pub fn new(dice: &mut Dice, fills: bool) -> Self {
         let election_min = dice.millis(150..500);
         let group = GroupConfig {
             heartbeat: election_min / 4,
@@ -98,7 +104,9 @@ impl Plan {
             } else {
                 Duration::ZERO
             },
-            copy_rate: None,
+            copy_rate: dice
+                .once_in(3)
+                .then(|| ByteLen::new((400 << 10) + dice.below(3 << 20))),
             redirect: !dice.once_in(4),
         };
         let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
@@ -116,6 +124,13 @@ impl Plan {
             faults.sort();
             faults.dedup();
         }
+        // All are quick, or all slow, or some of each.
+        let slow_odds = *dice.pick(&[1, 2, u64::MAX, u64::MAX]);
+        let pace = |_| match dice.once_in(slow_odds) {
+            true => 100..1500,
+            false => 5..60,
+        };
+        let disks_half_us = (0..NODES).map(pace).collect();
         // One seed in six is a storm: little but power cuts, and many of them.
         if dice.once_in(6) {
             return Self {
@@ -125,6 +140,8 @@ impl Plan {
                 hostile_for: dice.millis(10_000..20_000),
                 pause: dice.millis(60..500),
                 probes: dice.once_in(2),
+                disks_half_us,
+                fills: false,
             };
         }
         Self {
@@ -133,7 +150,9 @@ impl Plan {
             faults,
             hostile_for: dice.millis(5_000..15_000),
             pause: dice.millis(300..3000).min(PAUSE_MAX),
-            probes: dice.once_in(2),
+            probes: !dice.once_in(3),
+            disks_half_us,
+            fills,
         }
     }
 }
@@ -143,7 +162,7 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         volume,
         chunks: 2,
         copysets: COPYSETS.to_vec(),
-        hot: *dice.pick(&[2, 8, 32, 64]),
+        hot: *dice.pick(&[2, 8, 32, 64, 256]),
         workers: 2 + u32::try_from(dice.below(6)).expect("a small number"),
         pause: if dice.once_in(10) {
             dice.millis(500..4000)
@@ -151,5 +170,6 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
             dice.millis(8..80)
         },
         large_odds: 4 + dice.below(30),
+        abandon_odds: *dice.pick(&[3, 16, 16]),
     }
 }

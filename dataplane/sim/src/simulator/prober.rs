@@ -31,7 +31,9 @@ pub fn start(cluster: &Cluster, dice: &mut Dice) {
     for node in cluster.nodes() {
         for seat in cluster.seats() {
             for _ in 0..LANES {
+                let pause_max = *dice.pick(&[10, 80]);
                 let prober = Prober {
+                    pause_max,
                     cluster: cluster.clone(),
                     usage: seat.usage.clone(),
                     caller: Caller::new(node.endpoint(), Hello::new(Role::Client, 0, "prober")),
@@ -48,12 +50,14 @@ struct Prober {
     usage: Usage,
     caller: Caller,
     dice: Dice,
+    /// Longest pause between two questions, in milliseconds.
+    pause_max: u64,
 }
 
 impl Prober {
     async fn run(mut self) {
         while !self.cluster.shop().is_closing.get() {
-            sleep(self.dice.millis(5..80)).await;
+            sleep(self.dice.millis(2..self.pause_max)).await;
             let chunk = self.dice.below(u64::from(self.usage.chunks));
             let within = self.dice.below(self.usage.hot);
             self.ask(chunk * BLOCKS_PER_CHUNK as u64 + within).await;

@@ -47,6 +47,8 @@ pub struct Usage {
     pub pause: Duration,
     /// One request in so many is as large as they get.
     pub large_odds: u64,
+    /// One write in so many is given up by its user.
+    pub abandon_odds: u64,
 }
 
 /// What all clients share.
@@ -188,13 +190,13 @@ impl Client {
         let first = chunk * BLOCKS_PER_CHUNK as u64 + first;
         self.shop.under_way.set(self.shop.under_way.get() + 1);
         let outcome = if dice.once_in(2) {
-            match dice.below(16) {
-                0 => self.flush_behind_a_write(volume, first, count).await,
-                1 => {
-                    self.abandon_a_write(volume, (first, count), dice.millis(1..400))
-                        .await
-                }
-                _ => self.write(volume, first, count).await,
+            if dice.once_in(16) {
+                self.flush_behind_a_write(volume, first, count).await
+            } else if dice.once_in(usage.abandon_odds) {
+                self.abandon_a_write(volume, (first, count), dice.millis(1..400))
+                    .await
+            } else {
+                self.write(volume, first, count).await
             }
         } else {
             self.read(volume, first, count).await

@@ -7,6 +7,7 @@ use ogee_device::Survivors;
 use ogee_group::command;
 use ogee_group::{
     Command, CommandHead, CommandKind, GroupConfig, GroupDigest, GroupError, Outcome, ReadRun,
+    ReplicaNode,
 };
 use ogee_proto::id::{
     ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
@@ -262,6 +263,11 @@ impl Cluster {
     pub async fn remove_volume(&self, volume: VolumeId) {
         let removal = administrative(CommandKind::RemoveVolume, volume, 0);
         assert_eq!(self.mutate(&removal).await, Status::Ok);
+    }
+
+    /// A replica as a configuration names it.
+    pub fn member(&self, replica: ReplicaId) -> ReplicaNode {
+        self.net.member(replica)
     }
 
     /// Makes these the voters.

@@ -1,0 +1,143 @@
+//! A user of a thin volume that is larger than the stores: it writes until they are full, and gives up
+//! a part of what it holds, again and again.
+//!
+//! *Place*: beside the clients, whose writes have to wait meanwhile. *Owner*: one host, which the nemesis
+//! leaves alone, and one volume of its own. *Invariants*: one request at a time; what was answered last
+//! is what a read finds; of a write that was given up, either. A full store takes discards: they end.
+//! *On failure*: a read that finds anything else ends the run by a panic.
+
+use super::cluster::Cluster;
+use super::dice::Dice;
+use super::mds::{Mds, volume_name};
+use super::plan::COPYSETS;
+use super::workload::{Shop, fill, offset_of, value_of};
+use ogee_client::{ClientError, Control, OpenOptions, Volume};
+use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENTS_PER_CHUNK};
+use ogee_proto::unit::ByteLen;
+use ogee_runtime::sim::{self, HostId};
+use ogee_runtime::{JoinHandle, Payload, sleep, timeout};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Where it runs.
+const FILLER: HostId = HostId::new(92);
+/// Its volume.
+const VOLUME: u32 = 9;
+/// Twice as much as a store has.
+const CHUNKS: u32 = 6;
+/// A write that takes longer waits for room, or for somebody to lead.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// Longest pause between two requests, in milliseconds.
+const PAUSE: u64 = 15;
+/// Between two tries to attach.
+const ATTACH_PAUSE: Duration = Duration::from_millis(300);
+
+/// Makes its volume known.
+pub fn add_volume(mds: &Mds) {
+    mds.add_volume(VOLUME, CHUNKS, &COPYSETS);
+}
+
+/// Starts filling, until nobody begins anything any more; then it gives up all that it holds.
+pub fn start(cluster: &Cluster, dice: Dice) -> JoinHandle<()> {
+    let filler = Filler {
+        shop: cluster.shop().clone(),
+        dice,
+        holds: BTreeMap::new(),
+    };
+    sim::spawn_on(FILLER, filler.run())
+}
+
+struct Filler {
+    shop: Rc<Shop>,
+    dice: Dice,
+    /// First block of each extent it has written, and the value of that block; none if it was not told.
+    holds: BTreeMap<u64, Option<u64>>,
+}
+
+impl Filler {
+    async fn run(mut self) {
+        let Some(volume) = self.attach().await else {
+            return;
+        };
+        while !self.shop.is_closing.get() {
+            sleep(self.dice.millis(1..PAUSE)).await;
+            match self.dice.below(8) {
+                0 => self.read(&volume).await,
+                _ => self.write(&volume).await,
+            }
+        }
+        self.give_up(&volume, 1).await;
+        // The metadata server may be away: nobody attaches after this one.
+        let _ = volume.close().await;
+    }
+
+    async fn attach(&self) -> Option<Volume> {
+        while !self.shop.is_closing.get() {
+            let control: Rc<dyn Control> = self.shop.mds.clone();
+            let options = OpenOptions {
+                host: FILLER.get().to_string(),
+                ..OpenOptions::default()
+            };
+            match Volume::open_with(control, &volume_name(VOLUME), options).await {
+                Ok(volume) => return Some(volume),
+                Err(error) => tracing::info!(%error, "SIM cannot attach"),
+            }
+            sleep(ATTACH_PAUSE).await;
+        }
+        None
+    }
+
+    /// One block of an extent, or all of it: each takes an extent of the stores.
+    async fn write(&mut self, volume: &Volume) {
+        let extents = u64::from(CHUNKS) * EXTENTS_PER_CHUNK as u64;
+        let first = self.dice.below(extents) * BLOCKS_PER_EXTENT as u64;
+        let count = *self.dice.pick(&[1, BLOCKS_PER_EXTENT as u64]);
+        let (mut data, value) = (Vec::new(), self.shop.recorder.fresh_value());
+        for block in first..first + count {
+            fill(&mut data, VOLUME, block, value);
+        }
+        let write = volume.write(offset_of(first), Payload::from(data));
+        if let Ok(done) = timeout(PATIENCE, write).await {
+            assert!(done.is_ok(), "VIOLATION: a client was told: {done:?}");
+            self.holds.insert(first, Some(value));
+            return;
+        }
+        tracing::info!(held = self.holds.len(), "SIM the filler finds no room");
+        self.holds.insert(first, None);
+        self.give_up(volume, 2).await;
+    }
+
+    /// Discards one extent in so many.
+    async fn give_up(&mut self, volume: &Volume, odds: u64) {
+        let len = ByteLen::new((BLOCKS_PER_EXTENT * BLOCK_SIZE) as u64);
+        let held: Vec<u64> = self.holds.keys().copied().collect();
+        for first in held {
+            if self.dice.once_in(odds) {
+                let done = volume.discard(offset_of(first), len).await;
+                assert!(done.is_ok(), "VIOLATION: a client was told: {done:?}");
+                self.holds.remove(&first);
+            }
+        }
+    }
+
+    async fn read(&mut self, volume: &Volume) {
+        let held: Vec<(u64, Option<u64>)> = self.holds.iter().map(|(at, it)| (*at, *it)).collect();
+        if held.is_empty() {
+            return;
+        }
+        let (block, holds) = *self.dice.pick(&held);
+        let mut data = vec![0; BLOCK_SIZE];
+        match volume.read_into(offset_of(block), &mut data).await {
+            Ok(()) => {}
+            Err(ClientError::Corrupt { .. }) => return,
+            Err(error) => panic!("VIOLATION: a client was told: {error}"),
+        }
+        let found = value_of(&data, VOLUME, block);
+        let is_known = holds.is_none_or(|holds| holds == found);
+        assert!(
+            is_known,
+            "VIOLATION: block {block} of volume {VOLUME} holds {found}, and {holds:?} was the last"
+        );
+    }
+}
