@@ -104,15 +104,18 @@ fault_slow() {
     defer slow_end
     echo "$(disk_number "$1") $SLOW_IOPS" >"$SLOW_GROUP/blkio.throttle.write_iops_device"
     echo "$VICTIM_PID" >"$SLOW_GROUP/cgroup.procs"
+    # What was under way passes unhindered.
+    sleep_ms 500
     SLOW_FROM=$(slow_writes "$1") SLOW_SINCE=$EPOCHREALTIME
 }
-# It wrote as much as it was let, and no more (give or take a half: what is under way, split writes).
+# It wrote as much as it was let, and no more: give or take a half (split writes), and two seconds' worth that
+# may be let through at once. Without the throttle it would be many hundreds a second.
 seen_slow() {
     local done_ms writes
     done_ms=$(((${EPOCHREALTIME/./} - ${SLOW_SINCE/./}) / 1000))
     writes=$(($(slow_writes "$1") - SLOW_FROM))
     echo "$writes writes in $done_ms ms"
-    [ $((writes * 2000)) -ge $((SLOW_IOPS * done_ms)) ] && [ $((writes * 2000)) -le $((3 * SLOW_IOPS * done_ms)) ]
+    [ $((writes * 2000)) -ge $((SLOW_IOPS * done_ms)) ] && [ $((writes * 2000)) -le $((3 * SLOW_IOPS * done_ms + 4000 * SLOW_IOPS)) ]
 }
 heal_slow() {
     echo "$(disk_number "$1") 0" >"$SLOW_GROUP/blkio.throttle.write_iops_device"

@@ -148,11 +148,10 @@ test_full_device() {
     local load
     cluster_up --store-size 768MiB --log-size 128MiB
     create_volume first --size 512MiB
-    # The small one has room for either of them, not for both.
-    create_volume second --size 384MiB
+    create_volume second --size 512MiB
     bench_json first fill --rw write --bs 256KiB --iodepth 8 --io-size 400MiB --verify
     export_start second
-    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 98304 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    (exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --blocks 131072 --depth 16) >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
     load=$!
     defer end_process "$load"
     wait_for 120 is_stuck || give_up "no store became full: $(store_space)"
@@ -558,7 +557,6 @@ STALE_READS=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/stale_reads
 begin_group core
 install -m 755 "$STALE_READS" "$WORK/reader"
 STALE_READS=$WORK/reader
-
 
 run_test stale_reads "$(ci_or_full 240 2400)" test_stale_reads
 run_test fencing "$(ci_or_full 180 1200)" test_fencing

@@ -339,23 +339,15 @@ const fn bytes_moved(kind: FrameKind, len: u32) -> usize {
 /// What became of an attempt says how much more may be on its way. One that was refused keeps its room
 /// while it pauses.
 fn settle(cause: Cause, room: &mut Option<Room>) {
-    match cause {
-        Cause::Status(Status::Throttled) => {
-            if let Some(room) = room {
-                room.refused();
-            }
+    if let Some(room) = room {
+        match cause {
+            Cause::Status(Status::Throttled) | Cause::Timeout => room.refused(),
+            Cause::Status(Status::Ok) => room.served(),
+            _ => {}
         }
-        Cause::Timeout => {
-            if let Some(room) = room.take() {
-                room.refused();
-            }
-        }
-        Cause::Status(Status::Ok) => {
-            if let Some(room) = room.take() {
-                room.served();
-            }
-        }
-        _ => drop(room.take()),
+    }
+    if cause != Cause::Status(Status::Throttled) {
+        room.take();
     }
 }
 

@@ -117,13 +117,14 @@ impl Inner {
     }
 
     fn next_in(&mut self) -> Option<Waker> {
-        let (size, used) = (self.size, self.used);
-        let next = self.waiting.values_mut().find(|waiter| !waiter.is_let_in)?;
-        if used > 0 && used + next.cost > size {
+        let mut waiting = self.waiting.iter().filter(|(_, it)| !it.is_let_in);
+        let (number, cost) = waiting.next().map(|(number, it)| (*number, it.cost))?;
+        if !self.has_room(cost) {
             return None;
         }
+        let next = self.waiting.get_mut(&number)?;
         next.is_let_in = true;
-        self.used += next.cost;
+        self.used += cost;
         Some(next.waker.clone())
     }
 

@@ -9,8 +9,8 @@
 
 use crate::group::Group;
 use crate::limit::DECLINE_GAP;
+use crate::seldom::Seldom;
 use ogee_proto::id::ReplicaId;
-use ogee_runtime::Instant;
 use openraft::async_runtime::WatchReceiver;
 use std::cell::Cell;
 
@@ -18,26 +18,13 @@ use std::cell::Cell;
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
     found: Cell<bool>,
-    declined: Cell<Option<Instant>>,
+    declined: Seldom,
 }
 
 impl Damage {
     /// A read has found a block whose checksum does not match.
     pub(crate) fn note(&self) {
         self.found.set(true);
-    }
-
-    /// Whether to decline now; counts as having done so.
-    fn may_decline(&self) -> bool {
-        let now = ogee_runtime::now();
-        let may = self
-            .declined
-            .get()
-            .is_none_or(|last| now >= last + DECLINE_GAP);
-        if may {
-            self.declined.set(Some(now));
-        }
-        may
     }
 }
 
@@ -56,7 +43,10 @@ impl Group {
         if self.is_leaving() {
             return true;
         }
-        let Some(to) = self.successor().filter(|_| damage.may_decline()) else {
+        let Some(to) = self
+            .successor()
+            .filter(|_| damage.declined.may(DECLINE_GAP))
+        else {
             return false;
         };
         tracing::warn!(copyset = %self.copyset(), %to,

@@ -45,7 +45,6 @@ const HURRY_PERCENT: u64 = 35;
 const PACED_PERCENT: u64 = 75;
 /// A cycle starts after this time if anything was written: bounds the replay after a restart.
 const IDLE_CYCLE: Duration = Duration::from_secs(30);
-
 /// How often the fill is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -26,6 +26,7 @@
 //! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
 //! | `succession` | a leader whose process is gone is not waited for |
 //! | `decline` | a leader with damaged blocks lets another one lead |
+//! | `seldom` | what a leader tries again only after a while |
 //! | `looks` | when periodic tasks look |
 //! | `peers` | where the other replicas are |
 
@@ -65,6 +66,7 @@ mod read;
 mod replica;
 mod room;
 mod rt;
+mod seldom;
 mod session;
 mod snapshot;
 mod space;

@@ -17,11 +17,12 @@ use crate::group::Group;
 use crate::limit::{
     FULL_PAUSE_MAX, FULL_PAUSE_MIN, HAND_OVER_GAP, HAND_OVER_ROOM_MIN, ROOM_WORD_TERMS,
 };
+use crate::seldom::Seldom;
 use crate::types::RaftMembership;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_runtime::Instant;
 use openraft::async_runtime::WatchReceiver;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub(crate) struct Space {
     words: RefCell<BTreeMap<u64, Word>>,
     full: RefCell<BTreeMap<u64, Full>>,
     /// When leadership was last to be handed over for want of room.
-    handed_over: Cell<Option<Instant>>,
+    handed_over: Seldom,
 }
 
 /// What a follower has said last.
@@ -156,19 +157,6 @@ impl Space {
         roomy.sort_unstable_by(|a, b| b.cmp(a));
         roomy.into_iter().map(|(_, id)| id).collect()
     }
-
-    /// Whether a handover may be tried now; counts as one.
-    fn may_hand_over(&self) -> bool {
-        let now = ogee_runtime::now();
-        let may = self
-            .handed_over
-            .get()
-            .is_none_or(|last| now >= last + HAND_OVER_GAP);
-        if may {
-            self.handed_over.set(Some(now));
-        }
-        may
-    }
 }
 
 /// Of whom it is asked, by whom, and for how long words count.
@@ -207,7 +195,7 @@ impl Group {
         let Some(to) = roomier.find(|to| self.is_caught_up(*to)) else {
             return;
         };
-        if !space.may_hand_over() {
+        if !space.handed_over.may(HAND_OVER_GAP) {
             return;
         }
         tracing::info!(copyset = %self.copyset(), %to, "this store is full: handing over to one with room");

@@ -11,7 +11,7 @@
 use crate::limit::{COPY_AGAIN_MAX, COPY_AGAIN_MIN, COPY_KEPT};
 use ogee_proto::id::ReplicaId;
 use ogee_runtime::Instant;
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ struct Laggard {
 impl Laggards {
     /// A target got its copy and has fallen behind; how long it gets no other.
     pub(super) fn note(&self, target: ReplicaId) -> Duration {
-        let before = self.get(target);
+        let before = self.known().get(&target).copied();
         let pause = before.map_or(COPY_AGAIN_MIN, |it| (it.pause * 2).min(COPY_AGAIN_MAX));
         let since = ogee_runtime::now();
         self.0.borrow_mut().insert(target, Laggard { since, pause });
@@ -40,19 +40,19 @@ impl Laggards {
 
     /// Whether a target is to get no copy for now.
     pub(super) fn is_resting(&self, target: ReplicaId) -> bool {
-        let it = self.get(target);
+        let it = self.known().get(&target).copied();
         it.is_some_and(|it| ogee_runtime::now() < it.since + it.pause)
     }
 
     pub(super) fn are_there(&self) -> bool {
-        let all: Vec<_> = self.0.borrow().keys().copied().collect();
-        all.into_iter().any(|target| self.get(target).is_some())
+        !self.known().is_empty()
     }
 
-    fn get(&self, target: ReplicaId) -> Option<Laggard> {
+    /// Those that were heard of lately.
+    fn known(&self) -> RefMut<'_, BTreeMap<ReplicaId, Laggard>> {
         let mut all = self.0.borrow_mut();
         all.retain(|_, it| ogee_runtime::now() < it.since + it.pause + COPY_KEPT);
-        all.get(&target).copied()
+        all
     }
 }
 

@@ -78,7 +78,7 @@ impl Network {
             ogee_runtime::sleep(FULL_PAUSE_MIN).await;
             return not_now("the follower's store is full");
         }
-        if replica.copies.laggards.is_resting(self.target) {
+        if replica.copies.is_resting(self.target) {
             ogee_runtime::sleep(FULL_PAUSE_MIN).await;
             return not_now("the follower takes entries more slowly than they come");
         }

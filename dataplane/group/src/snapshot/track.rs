@@ -175,6 +175,17 @@ impl Copies {
         self.catching_up.borrow_mut().insert(target, keeps);
     }
 
+    /// Whether a target is to get no copy for now. One that needs another while the log is still kept
+    /// for it after its last has fallen behind again.
+    pub(crate) fn is_resting(&self, target: ReplicaId) -> bool {
+        let last = self.catching_up.borrow_mut().remove(&target);
+        if last.is_some_and(|last| !last.is_finished()) {
+            let pause = self.laggards.note(target);
+            tracing::warn!(%target, ?pause, "a replica got its copy and needs another one at once: later");
+        }
+        self.laggards.is_resting(target)
+    }
+
     /// Whether any copy gains nothing on the writers, or its target does not after it.
     pub(crate) fn is_outrun(&self) -> bool {
         let tracks = self.tracks.borrow();

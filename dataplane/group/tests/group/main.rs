@@ -11,8 +11,6 @@ mod members;
 mod quiet;
 mod redirect;
 mod requests;
-mod room;
-mod slow;
 mod snapshot;
 mod succession;
 mod volumes;

@@ -1,13 +1,11 @@
 //! What these tests share.
 
 mod cluster;
-mod crowd;
 mod disk;
-mod net;
-mod node;
+pub mod net;
+pub mod node;
 
 pub use cluster::{Cluster, describe_all};
-pub use crowd::{Crowd, Holdup};
 pub use disk::{Disk, block_bytes};
 pub use node::{COPYSET, Medium, Node, QUICK};
 

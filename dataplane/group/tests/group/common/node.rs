@@ -18,7 +18,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub const COPYSET: CopysetId = CopysetId::new(7);
-pub(super) const DEVICE_LEN: ByteLen = ByteLen::new(256 << 20);
+pub const DEVICE_LEN: ByteLen = ByteLen::new(256 << 20);
 pub const LOG_LEN: ByteLen = ByteLen::new(48 << 20);
 /// Times that let a test end soon.
 pub const QUICK: GroupConfig = GroupConfig {
@@ -113,7 +113,7 @@ impl Medium {
     }
 }
 
-pub(super) fn log_of(store: &Store) -> (LogRegion, LogOptions) {
+pub fn log_of(store: &Store) -> (LogRegion, LogOptions) {
     let (start, len) = store.log_region();
     let options = LogOptions {
         segment_len: ByteLen::new(2 << 20),
@@ -253,7 +253,7 @@ impl Node {
     }
 }
 
-pub(super) fn caller_options() -> CallerOptions {
+pub fn caller_options() -> CallerOptions {
     CallerOptions {
         call_timeout: Duration::from_secs(2),
         connect_wait: Duration::from_millis(100),
@@ -306,7 +306,7 @@ fn serve_damaged(mender: &Rc<Mender>, hello: Hello, (net, run): (Rc<Net>, Run)) 
 }
 
 /// As a shard does it, for one group.
-pub(super) fn route(group: &Group, peer: Peer, frame: Frame) {
+pub fn route(group: &Group, peer: Peer, frame: Frame) {
     if frame.header.epoch.get() != group.replica_id().get() {
         return reply(&peer, refusal(&frame.header, Status::NoCopyset));
     }
@@ -329,11 +329,11 @@ pub(super) fn route(group: &Group, peer: Peer, frame: Frame) {
     }
 }
 
-pub(super) fn refusal(header: &FrameHeader, status: Status) -> Frame {
+pub fn refusal(header: &FrameHeader, status: Status) -> Frame {
     Frame::new(FrameHeader::reply(header, status))
 }
 
-pub(super) fn reply(peer: &Peer, frame: Frame) {
+pub fn reply(peer: &Peer, frame: Frame) {
     // The asker may be gone.
     let _ = peer.reply(frame);
 }

@@ -3,7 +3,9 @@
 //!
 //! Three times the log is written; ten times with `OGEE_FULL=1`.
 
-use crate::common::{COPYSET, Cluster, Crowd, Disk, Holdup, block_bytes, pause, run_for, until};
+use crate::alone;
+use crate::common::{COPYSET, Cluster, Disk, block_bytes, pause, run_for, until};
+use crate::crowd::{Crowd, Holdup};
 use ogee_group::{Command, CommandHead, CommandKind, ReadRun, command};
 use ogee_log::GroupLog;
 use ogee_proto::checksum::crc32c;
@@ -30,6 +32,7 @@ fn times() -> u64 {
 
 #[test]
 fn a_silent_follower_does_not_hold_up_the_purge() {
+    let _turn = alone();
     run_for(Duration::from_secs(60 * times()), async {
         let cluster = Cluster::of_three().await;
         let disk = Disk::attach(&cluster, 1, 1).await;
@@ -215,6 +218,7 @@ async fn speeds(crowd: &Rc<Crowd>, load: &Load, capacity: u64) -> (f64, f64) {
 
 #[test]
 fn groups_keep_their_speed_beside_others_that_are_held_up() {
+    let _turn = alone();
     run_for(Duration::from_secs(240 * times()), async {
         let groups = [STOPPED, LIMPING, UNOPENED, OTHERS[0], OTHERS[1]];
         let (crowd, load) = (Rc::new(Crowd::of(&groups).await), Rc::new(Load::default()));

@@ -1,9 +1,11 @@
 //! Three stores with several groups each, as shards have them. What reaches a replica of a group can be
 //! held up, and a replica can be left unopened, while the store's other groups go on.
 
-use super::net::Net;
-use super::node::{DEVICE_LEN, LOG_LEN, QUICK, caller_options, log_of, refusal, reply, route};
-use super::pause;
+use crate::common::net::Net;
+use crate::common::node::{
+    DEVICE_LEN, LOG_LEN, QUICK, caller_options, log_of, refusal, reply, route,
+};
+use crate::common::pause;
 use ogee_device::Device;
 use ogee_group::{
     Command, CopyBudget, Group, GroupMetrics, GroupParams, PeerBook, StoreKeeper, Watch,

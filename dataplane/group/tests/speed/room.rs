@@ -3,6 +3,7 @@
 //! What fills them is another group's: chunks of its own in the same store, put there and taken away
 //! beside the group that is looked at.
 
+use crate::alone;
 use crate::common::{COPYSET, Cluster, Disk, Node, pause, run, until};
 use ogee_device::Survivors;
 use ogee_group::CommandKind;
@@ -144,6 +145,7 @@ async fn start() -> (Rc<Cluster>, Disk, Rc<Node>, Rc<Node>) {
 
 #[test]
 fn a_full_follower_is_left_behind_and_catches_up_by_log() {
+    let _turn = alone();
     run(async {
         let (cluster, disk, leader, full) = start().await;
         let replica = full.replica;
@@ -175,6 +177,7 @@ fn a_full_follower_is_left_behind_and_catches_up_by_log() {
 
 #[test]
 fn a_full_follower_whose_log_is_gone_gets_a_copy_when_one_fits() {
+    let _turn = alone();
     run(async {
         let (cluster, disk, leader, full) = start().await;
         fill(&full, 40).await;
@@ -207,6 +210,7 @@ fn a_full_follower_whose_log_is_gone_gets_a_copy_when_one_fits() {
 
 #[test]
 fn two_full_followers_refuse_new_data_and_nothing_else() {
+    let _turn = alone();
     run(async {
         let (cluster, disk, leader, _) = start().await;
         let followers = cluster.followers().await;
@@ -253,6 +257,7 @@ fn two_full_followers_refuse_new_data_and_nothing_else() {
 
 #[test]
 fn a_full_leader_hands_over_to_a_replica_with_room() {
+    let _turn = alone();
     run(async {
         let (cluster, disk, leader, _) = start().await;
         fill(&leader, 20).await;
