@@ -386,6 +386,42 @@ fn a_damaged_replica_stays_out_until_it_is_whole() {
     });
 }
 
+/// A replica is made in the log of an earlier one of its group, and what the log loses has the removal of
+/// that one in it: it still says what the earlier one had purged. The new one's checkpoint is older, and
+/// the entries between were acknowledged: without them it counts for nothing.
+#[test]
+fn a_log_that_begins_behind_the_checkpoint_is_not_followed() {
+    run_for(Duration::from_secs(120), async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 100).await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        for write in 1..6 {
+            disk.write(0, 8 * write, 4, 100 * (1 + write as u64)).await;
+        }
+        cluster.settle().await;
+        let victim = cluster.followers().await[0].replica;
+        let medium = cluster.stop(victim).await;
+        let (store, log) = medium.open().await;
+        let covered = store.group(COPYSET).expect("a checkpoint").applied;
+        let beyond = LogIndex::new(covered.index.get() + 2);
+        let group = log.group(COPYSET);
+        let upto = group.entry_id(beyond).expect("it is in the log");
+        group.purge(upto).await.expect("purge");
+        // The newest that the new one has said.
+        group.save_committed(covered);
+        log.close().await.expect("close");
+        let error = cluster.try_restart(medium).await.err();
+        assert!(
+            matches!(error, Some(GroupError::Damaged { .. })),
+            "{error:?}"
+        );
+        disk.check().await;
+        cluster.end().await;
+    });
+}
+
 /// A payload that rots while its group runs is fetched again: reads and write-back go on.
 #[test]
 fn a_payload_that_rots_is_replaced_while_the_group_runs() {
