@@ -18,7 +18,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 const PAGE: usize = 4096;
-/// Where a batch's first record begins, and the kind of an entry there.
+/// Where a batch says how many records it has, where the first one begins, and the kind of an entry
+/// there.
+const RECORDS: usize = 76;
 const RECORD: usize = 96;
 const ENTRY: u8 = 1;
 const ROUNDS: usize = 200;
@@ -116,8 +118,12 @@ impl Map {
         }
         found.sort_unstable();
         let batches: Vec<u64> = found.into_iter().map(|(_, at)| at).collect();
-        let kind = |at: &u64| image[usize::try_from(at - start).expect("small") + RECORD];
-        let entries = batches.iter().copied().filter(|at| kind(at) == ENTRY);
+        // A closing batch has repeats alone, which begin with a kind as well.
+        let is_entry = |at: &u64| {
+            let page = &image[usize::try_from(at - start).expect("small")..];
+            page[RECORDS] > 0 && page[RECORD] == ENTRY
+        };
+        let entries = batches.iter().copied().filter(is_entry);
         Self {
             heads: heads.remove(&segment).unwrap_or_default(),
             entries: entries.collect(),
