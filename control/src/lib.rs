@@ -25,6 +25,8 @@
 mod api;
 mod config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod limit;
 mod liveness;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// Lowest first.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "limit",
     "state",
     "placement",
     "raft",
+    "fuzzing",
     "liveness",
     "scheduler",
     "health",

@@ -179,6 +179,9 @@ impl SnapshotRecord {
     }
 
     pub(super) fn into_parts(self) -> Result<(SnapshotMeta, State), LedgerError> {
+        if let Some(what) = self.state.contradiction() {
+            return Err(LedgerError::State { what });
+        }
         let membership_id = self.membership_id.map(LogId::from);
         let meta = SnapshotMeta {
             last_log_id: self.last.map(LogId::from),
@@ -323,5 +326,85 @@ impl From<&SnapshotResponse<Group>> for InstallReply {
 impl From<InstallReply> for SnapshotResponse<Group> {
     fn from(reply: InstallReply) -> Self {
         Self::new(reply.vote.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SnapshotRecord, decode};
+    use crate::raft::error::LedgerError;
+    use crate::raft::types::SnapshotMeta;
+    use crate::state::{Command, State};
+    use serde_json::{Value, json};
+
+    /// With one volume.
+    fn state() -> State {
+        let store = |number: u64| format!("00000000-0000-0000-0000-00000000000{number}");
+        let server = |number: u64| {
+            json!({
+                "do": "RegisterChunkserver", "name": format!("s{number}"), "zone": format!("z{number}"),
+                "server": format!("s{number}"), "endpoints": ["h:1"], "version": "1",
+                "stores": [{
+                    "id": store(number), "shard": 0, "path": "/d", "capacity": 1_u64 << 30,
+                    "log_capacity": 1 << 20,
+                }],
+            })
+        };
+        let commands = [
+            server(1),
+            server(2),
+            server(3),
+            json!({"do": "CreatePool", "name": "p", "replicas": 3}),
+            json!({
+                "do": "CreateCopysets", "pool": 1, "existing": 0,
+                "placements": [[store(1), store(2), store(3)]],
+            }),
+            json!({"do": "ConfirmReplicas", "created": [], "formed": [1]}),
+            json!({
+                "do": "CreateVolume", "name": "v", "pool": "p", "size": 64 << 20,
+                "stripe": {"unit": 65536, "count": 4}, "replicas": 0, "owner": "o",
+                "created_unix_ms": 5,
+            }),
+        ];
+        let mut state = State::default();
+        for command in commands {
+            let command: Command = serde_json::from_value(command).unwrap();
+            state.apply(&command).unwrap();
+        }
+        state
+    }
+
+    fn read(record: &Value) -> Result<State, LedgerError> {
+        let bytes = serde_json::to_vec(record).unwrap();
+        let record: SnapshotRecord = decode("snapshot", &bytes)?;
+        Ok(record.into_parts()?.1)
+    }
+
+    /// It would end a metadata server in the middle of a later command: it is refused when it is read.
+    #[test]
+    fn a_snapshot_that_contradicts_itself_is_refused() {
+        let state = state();
+        let meta = SnapshotMeta::default();
+        let whole = serde_json::to_value(SnapshotRecord::new(&meta, &state)).unwrap();
+        assert!(read(&whole).unwrap() == state);
+        let changes = [
+            ("/issued/volume", json!(u64::MAX)),
+            ("/issued/copyset", json!(u32::MAX)),
+            ("/copysets/1/chunks", json!(u64::MAX)),
+            ("/copysets/1/conf_epoch", json!(u64::MAX)),
+            ("/volumes/1/epoch", json!(u64::MAX)),
+            ("/volumes/1/segments", json!([])),
+            ("/volumes/1/segments/0/first_chunk", json!(1)),
+            ("/volumes/1/segments/0/copysets", json!([])),
+            ("/volumes/1/stripe/unit", json!(3)),
+            ("/volumes/1/stripe/count", json!(0)),
+        ];
+        for (place, value) in changes {
+            let mut record = whole.clone();
+            let found = record["state"].pointer_mut(place);
+            *found.unwrap_or_else(|| panic!("no {place}")) = value;
+            let refused = read(&record).map(drop).map_err(|error| error.code());
+            assert_eq!(refused, Err("OGEE-2109"), "{place}");
+        }
     }
 }

@@ -38,6 +38,12 @@ pub enum LedgerError {
     /// A membership names a voter that it does not describe.
     #[error("a stored membership is inconsistent")]
     Membership,
+    /// A snapshot's metadata cannot be relied on.
+    #[error("a snapshot is inconsistent: {what}")]
+    State {
+        /// What is wrong with it.
+        what: &'static str,
+    },
 }
 
 impl LedgerError {
@@ -48,7 +54,9 @@ impl LedgerError {
             Self::Locked => "OGEE-2103",
             Self::UnknownFormat { .. } => "OGEE-2104",
             Self::OtherMember { .. } => "OGEE-2105",
-            Self::Database(_) | Self::Record { .. } | Self::Membership => "OGEE-2109",
+            Self::Database(_) | Self::Record { .. } | Self::Membership | Self::State { .. } => {
+                "OGEE-2109"
+            }
         }
     }
 
@@ -59,7 +67,7 @@ impl LedgerError {
             Self::Locked => "stop the other metadata server, or use another data directory".into(),
             Self::UnknownFormat { .. } => "the version that wrote it".into(),
             Self::OtherMember { found, .. } => format!("start it as member {found}"),
-            Self::Database(_) | Self::Record { .. } | Self::Membership => {
+            Self::Database(_) | Self::Record { .. } | Self::Membership | Self::State { .. } => {
                 "check the disk; with other members up, an empty data directory is filled by them"
                     .into()
             }

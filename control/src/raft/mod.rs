@@ -11,6 +11,8 @@
 mod client;
 mod codec;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod ledger;
 mod log_store;
 mod machine;

@@ -9,6 +9,7 @@
 //! [`Refusal`].
 
 mod apply;
+mod check;
 mod command;
 mod map;
 mod model;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ogee_proto::id::{
     ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
 };
-use ogee_proto::layout::StripeLayout;
+use ogee_proto::layout::{LayoutError, StripeLayout};
 use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -189,8 +189,9 @@ pub struct Volume {
     pub created_unix_ms: u64,
 }
 
-/// Stripe layout in serialisable form.
+/// Stripe layout in serialisable form; only a valid one is read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "StripeFields")]
 pub struct Stripe {
     /// Bytes.
     pub unit: u32,
@@ -207,6 +208,21 @@ impl Stripe {
     pub fn layout(self) -> StripeLayout {
         StripeLayout::new(u64::from(self.unit), u64::from(self.count))
             .expect("invariant: a stored stripe came from a valid layout")
+    }
+}
+
+/// As it is stored.
+#[derive(Deserialize)]
+struct StripeFields {
+    unit: u32,
+    count: u32,
+}
+
+impl TryFrom<StripeFields> for Stripe {
+    type Error = LayoutError;
+
+    fn try_from(fields: StripeFields) -> Result<Self, LayoutError> {
+        StripeLayout::new(fields.unit.into(), fields.count.into()).map(Self::from)
     }
 }
 

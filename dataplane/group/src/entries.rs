@@ -162,6 +162,41 @@ fn get_entry(
     Ok(LinkedEntry { entry, chain })
 }
 
+/// For fuzzing: see [`crate::fuzzing`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing {
+    use super::{get_found, get_request, put_entry, put_request};
+    use crate::codec::put_log_id;
+    use crate::fuzzing::stands_still;
+    use crate::types::to_raft;
+    use ogee_proto::wire::Writer;
+    use ogee_transport::Frame;
+
+    /// Takes a frame for a request, and for an answer.
+    pub(crate) fn messages(frame: &Frame) {
+        stands_still(&frame.meta, get_request, |range| {
+            let mut out = Vec::new();
+            put_request(&mut out, range);
+            out
+        });
+        let found = |meta: &[u8]| {
+            let mut frame = frame.clone();
+            frame.meta = meta.to_vec().into();
+            get_found(&frame)
+        };
+        stands_still(&frame.meta, found, |found| {
+            let mut out = Vec::new();
+            put_log_id(&mut out, found.purged.map(to_raft).as_ref());
+            put_log_id(&mut out, found.last.map(to_raft).as_ref());
+            Writer::new(&mut out).u32(u32::try_from(found.entries.len()).expect("bounded"));
+            for one in &found.entries {
+                put_entry(&mut out, &one.entry, one.chain);
+            }
+            out
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Found, get_entry, get_found, get_request, put_entry, put_request};

@@ -190,13 +190,8 @@ impl Group {
         }
         let replica = Replica::load(copyset, log, store, metrics)?;
         let id = replica.id;
-        if let Some(damage) = replica.log.damage().filter(|damage| damage.is_blocking) {
-            return Err(GroupError::Damaged {
-                copyset,
-                replica: id,
-                lost: damage.to_string().into(),
-                reason: "it must be repaired first",
-            });
+        if let Some(damage) = replica.damage_at_open() {
+            return Err(damage);
         }
         let mender = ogee_runtime::spawn_scoped(replica.clone().keep_mended(peers.clone()));
         let book = peers.clone();

@@ -44,6 +44,8 @@ mod election;
 mod entries;
 mod error;
 mod followers;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod group;
 mod growth;
 mod keeper;

@@ -4,7 +4,8 @@
 //! turns out rotten. *Owner*: one task of the group's shard. *Invariants*: a damaged replica neither
 //! votes nor acknowledges nor serves, since Raft does not run; what it lost is put back only where
 //! its own medium names exactly that entry. What the store's checkpoint covers is not needed. A vote
-//! that may be lost is never made up for: such a replica ends as *needs replacing*.
+//! that may be lost is never made up for, nor is a log that begins behind the checkpoint: such a
+//! replica ends as *needs replacing*.
 //! *On failure*: peers that are away are asked again, for ever, with pauses; others go on meanwhile.
 
 use crate::codec::{ENTRY_MEMBERSHIP, get_membership};
@@ -62,12 +63,8 @@ impl Mender {
     /// [`GroupError`] when the replica's state cannot be loaded.
     pub fn find(params: &GroupParams) -> Result<Option<Self>, GroupError> {
         let (log, store) = (params.log.clone(), params.store.clone());
-        let damage = log.group(params.copyset).damage();
-        if !damage.is_some_and(|damage| damage.is_blocking) {
-            return Ok(None);
-        }
         let replica = Replica::load(params.copyset, log, store, params.metrics.clone())?;
-        Ok(Some(Self {
+        Ok(replica.damage_at_open().map(|_| Self {
             replica,
             peers: params.peers.clone(),
             state: Cell::new(MendState::Repairing),
@@ -93,14 +90,14 @@ impl Mender {
     /// when the log has stopped.
     pub async fn run(&self) -> Result<(), GroupError> {
         let copyset = self.copyset();
-        if let Some(damage) = self.replica.log.damage() {
+        if let Some(damage) = self.replica.damage_at_open() {
             tracing::error!(
-                %copyset, replica = %self.replica.id, lost = %damage,
-                "the replica's log is damaged: it stays out of its group until other replicas \
-                 have given it what is lost"
+                %copyset, replica = %self.replica.id, %damage,
+                "the replica stays out of its group until other replicas have given it what is lost"
             );
         }
         let repair = async {
+            self.replica.check_start()?;
             self.replica.purge_to_checkpoint().await?;
             self.replica.mend(&self.peers).await
         };
@@ -180,6 +177,37 @@ impl Mender {
 }
 
 impl Replica {
+    /// Why the group cannot be opened as it is, if so.
+    pub(crate) fn damage_at_open(&self) -> Option<GroupError> {
+        let damage = self.log.damage().filter(|damage| damage.is_blocking);
+        let damage = damage.map(|damage| self.damaged(&damage, "it must be repaired first"));
+        self.check_start().err().or(damage)
+    }
+
+    /// The log must go on from what the checkpoint covers.
+    ///
+    /// A purge follows a durable checkpoint, so one beyond it is not this replica's. It was made by an
+    /// earlier replica of the group, in whose place this one was created in the same log; of the
+    /// removal, and of all that this one wrote up to some record, nothing is left, and the log cannot
+    /// tell (`ogee_log::format`, *Damage*). The entries between are lost, although they may have been
+    /// acknowledged, and nothing names them.
+    fn check_start(&self) -> Result<(), GroupError> {
+        let (purged, covered) = (self.log.state().purged, self.checkpointed_to());
+        match (purged, covered) {
+            (None, _) => Ok(()),
+            (Some(purged), Some(covered)) if purged.index <= covered.index => Ok(()),
+            (Some(purged), _) => {
+                let covered =
+                    covered.map_or("nothing".into(), |covered| format!("all up to {covered}"));
+                let lost = format!("what comes up to {purged}: the checkpoint covers {covered}");
+                Err(self.has_lost(
+                    lost.into(),
+                    "nothing names what other replicas could give back",
+                ))
+            }
+        }
+    }
+
     /// Puts back what is lost, until nothing is.
     pub(crate) async fn mend(&self, peers: &PeerBook) -> Result<(), GroupError> {
         let mut pause = MEND_PAUSE_MIN;
@@ -358,10 +386,14 @@ impl Replica {
     }
 
     fn damaged(&self, damage: &Damage, reason: &'static str) -> GroupError {
+        self.has_lost(damage.to_string().into(), reason)
+    }
+
+    const fn has_lost(&self, lost: Box<str>, reason: &'static str) -> GroupError {
         GroupError::Damaged {
             copyset: self.copyset,
             replica: self.id,
-            lost: damage.to_string().into(),
+            lost,
             reason,
         }
     }

@@ -8,7 +8,7 @@ use crate::format::{
     BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, HeadFault, RECORD_ALIGN, REPEAT_LEN, VERSION,
     check_magic, crc_of,
 };
-use crate::limit::{HEADER_AREA_MAX, PAGE, page_number, page_up};
+use crate::limit::{HEADER_AREA_MAX, PAGE, SEGMENT_LEN_MAX, SEQUENCE_MAX, page_number, page_up};
 use crate::record::{Decoded, Record};
 use crate::repeat::Repeat;
 use ogee_proto::id::{CopysetId, StoreId};
@@ -161,9 +161,14 @@ impl BatchHead {
         }
         let used = header.header_len.get() as usize;
         let repeats = header.repeats.get() as usize;
+        let numbers = [header.segment, header.epoch, header.sequence];
+        let parts = [header.page, header.header_pages, header.payload_pages];
+        let end: u64 = parts.iter().map(|pages| u64::from(pages.get())).sum();
         if header.header_pages.get() as usize * PAGE != area.len()
             || !(BATCH_HEADER_LEN..=area.len()).contains(&used)
             || repeats > (used - BATCH_HEADER_LEN) / REPEAT_LEN
+            || numbers.iter().any(|number| number.get() > SEQUENCE_MAX)
+            || end > (SEGMENT_LEN_MAX / PAGE) as u64
         {
             return Err(HeadFault::Invalid);
         }
@@ -321,6 +326,21 @@ mod tests {
             let mut area = encoded.buffer[..2 * PAGE].to_vec();
             area[at] ^= 1;
             assert!(BatchHead::parse(&area, STORE).is_err(), "byte {at}");
+        }
+    }
+
+    /// Checksums cannot be relied on alone: numbers that nothing ever counts to are refused, so that
+    /// those who add to them need not care.
+    #[test]
+    fn absurd_numbers_are_refused_whatever_the_checksum_says() {
+        // Segment, epoch, sequence; then page, and pages of the payload area.
+        for (at, width) in [(32, 8), (40, 8), (48, 8), (64, 4), (72, 4)] {
+            let mut area = encoded().buffer[..2 * PAGE].to_vec();
+            area[at..at + width].fill(0xff);
+            let crc = crate::format::crc_of(&area);
+            area[12..16].copy_from_slice(&crc.to_le_bytes());
+            let parsed = BatchHead::parse(&area, STORE);
+            assert_eq!(parsed.err(), Some(HeadFault::Invalid), "field at {at}");
         }
     }
 

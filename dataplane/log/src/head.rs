@@ -11,7 +11,7 @@ use crate::format::{
     FLAG_VOTE_LOST, HeadFault, SEGMENT_HEADER_LEN, SEGMENT_MAGIC, SegmentHeader, TABLE_RECORD_LEN,
     TableRecord, VERSION, check_magic, crc_of,
 };
-use crate::limit::{GROUPS_MAX, PAGE, SCAN_WINDOW, page_up};
+use crate::limit::{GROUPS_MAX, PAGE, SCAN_WINDOW, SEQUENCE_MAX, page_up};
 use crate::options::Geometry;
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogId, StoreId};
@@ -111,9 +111,13 @@ impl SegmentHead {
         if found != store {
             return Err(HeadFault::Foreign(found));
         }
+        let numbers = [header.segment, header.epoch, header.first_batch];
         let in_bounds = header.slot.get() as usize == slot
             && header.segment.get() > 0
             && header.first_batch.get() > 0
+            && numbers.iter().all(|number| number.get() <= SEQUENCE_MAX)
+            // What is live lies in a segment before this one, or there is nothing.
+            && header.oldest_live.get() <= header.segment.get()
             && header.groups.get() as usize <= GROUPS_MAX;
         if in_bounds {
             Ok(header)
@@ -233,7 +237,10 @@ fn facts_of(record: &TableRecord) -> Option<(CopysetId, Facts)> {
         end_lost: flags & FLAG_END_LOST != 0,
     };
     let last = facts.last.map_or(0, |last| last.index.get());
-    let sane = last < u64::MAX && facts.first <= last.saturating_add(1);
+    let mut ids = [facts.last, facts.committed, facts.purged].into_iter();
+    // There is always a next index.
+    let sane = ids.all(|id| id.is_none_or(|id| id.index.get() < u64::MAX))
+        && facts.first <= last.saturating_add(1);
     sane.then_some((CopysetId::new(record.group.get()), facts))
 }
 
@@ -315,6 +322,31 @@ mod tests {
             pages.iter().for_each(|page| area[page * PAGE + 20] ^= 1);
             assert_eq!(SegmentHead::parse(&area, 3, STORE), Err(HeadFault::Invalid));
         }
+    }
+
+    /// As for batches: numbers that nothing ever counts to.
+    #[test]
+    fn absurd_numbers_are_refused_whatever_the_checksums_say() {
+        let numbers = |change: fn(&mut SegmentHead)| {
+            let mut head = head(3);
+            change(&mut head);
+            SegmentHead::parse(&head.encode(), 3, STORE)
+        };
+        let absurd: [fn(&mut SegmentHead); 8] = [
+            |head| head.sequence = u64::MAX,
+            |head| head.epoch = u64::MAX,
+            |head| head.first_batch = u64::MAX,
+            |head| head.oldest_live = u64::MAX,
+            |head| head.oldest_live = head.sequence + 1,
+            |head| head.groups[2].1.last = Some(LogId::new(1, u64::MAX)),
+            |head| head.groups[2].1.committed = Some(LogId::new(1, u64::MAX)),
+            |head| head.groups[2].1.purged = Some(LogId::new(1, u64::MAX)),
+        ];
+        for (number, change) in absurd.into_iter().enumerate() {
+            assert_eq!(numbers(change), Err(HeadFault::Invalid), "number {number}");
+        }
+        assert!(numbers(|_| ()).is_ok());
+        assert!(numbers(|head| head.oldest_live = head.sequence).is_ok());
     }
 
     #[test]

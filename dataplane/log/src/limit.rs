@@ -17,6 +17,10 @@ pub const SEGMENT_LEN_MIN: usize = 64 << 10;
 /// scans one whole segment after a torn tail.
 pub const SEGMENT_LEN_MAX: usize = 1 << 30;
 
+/// Sequences and epochs grow by one: a medium that says more than this does not tell the truth, and
+/// what is below never reaches the end of its range.
+pub const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// Inline `head` of one entry, in bytes: a batch's header page always has room for one.
 pub const HEAD_LEN_MAX: usize = 2 << 10;
 /// Payload of one entry, and of one batch of several entries, in bytes.

@@ -113,9 +113,17 @@ impl Placed {
         let (places, crcs) = area.split_at_checked(payload_len / EXTENT_SIZE * 8)?;
         let (places, _) = places.as_chunks::<8>();
         let (crcs, _) = crcs.as_chunks::<4>();
-        let places = places.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        let places: Vec<ByteOffset> = (places.iter())
+            .map(|bytes| ByteOffset::new(u64::from_le_bytes(*bytes)))
+            .collect();
+        // Where it lies on the device is checked when it is read; that it has an end, here.
+        let extent = ByteLen::from_usize(EXTENT_SIZE);
+        let has_end = |place: &ByteOffset| place.checked_add(extent).is_some();
+        if !places.iter().all(has_end) {
+            return None;
+        }
         Some(Rc::new(Self {
-            places: places.map(ByteOffset::new).collect(),
+            places,
             crcs: crcs
                 .iter()
                 .map(|bytes| u32::from_le_bytes(*bytes))
@@ -311,6 +319,23 @@ mod tests {
         assert!(Placed::decode(&area, payload.len() - EXTENT_SIZE).is_none());
         assert!(Placed::decode(&area[..area.len() - 1], payload.len()).is_none());
         assert!(Placed::decode(&[], 0).is_none());
+    }
+
+    /// Nothing but a checksum stands between the medium and the sum of an address and a length.
+    #[test]
+    fn an_extent_that_would_end_beyond_all_addresses_is_refused() {
+        let (payload, given) = (bytes(), Rc::default());
+        let mut area = vec![0; side_len(payload.len())];
+        placed(&payload, &given).encode(&mut area);
+        let highest = u64::MAX - EXTENT_SIZE as u64;
+        area[8..16].copy_from_slice(&highest.to_le_bytes());
+        let decoded = Placed::decode(&area, payload.len()).unwrap();
+        block_on(async {
+            let device = Device::memory(ByteLen::new(2 * MIB));
+            assert!(!decoded.is_sound(&device).await);
+        });
+        area[8..16].copy_from_slice(&(highest + 1).to_le_bytes());
+        assert!(Placed::decode(&area, payload.len()).is_none());
     }
 
     #[test]

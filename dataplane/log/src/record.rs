@@ -9,6 +9,7 @@ use crate::format::{
     FLAG_LAST, FLAG_PLACED, FLAG_VOTE_COMMITTED, RECORD_HEADER_LEN, RecordHeader, RecordKind,
     identity_of, record_len,
 };
+use crate::limit::{HEAD_LEN_MAX, PAYLOAD_LEN_MAX};
 use crate::placed::{Placed, side_len};
 use bytes::Bytes;
 use ogee_proto::id::{CopysetId, LogId};
@@ -319,7 +320,8 @@ fn id_header(kind: RecordKind, id: Option<LogId>, group: CopysetId) -> RecordHea
 fn entry_of(header: &RecordHeader, head: &[u8], side: &[u8]) -> Option<EntryRecord> {
     let payload_len = header.payload_len.get();
     let is_itself = header.identity.get() == identity_of(header, head);
-    if !is_itself || !(payload_len as usize).is_multiple_of(BLOCK_SIZE) {
+    let is_small = payload_len as usize <= PAYLOAD_LEN_MAX && head.len() <= HEAD_LEN_MAX;
+    if !is_itself || !is_small || !(payload_len as usize).is_multiple_of(BLOCK_SIZE) {
         return None;
     }
     let placed = match header.is_placed() {

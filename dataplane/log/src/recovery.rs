@@ -201,7 +201,11 @@ impl Walk<'_> {
                 // Nor is the segment before it there: what its header said is unknown.
                 self.replay.lose();
                 let first = reader.batch_from(cursor.at, None, segment).await?;
-                cursor.expected = first.map_or(0, |first| first.head.place.sequence);
+                // If one stood before it here, that one is lost, and this one repeats it.
+                cursor.expected = first.map_or(0, |first| {
+                    let place = &first.head.place;
+                    place.sequence - u64::from(place.sequence > 0 && place.previous_offset > 0)
+                });
             }
         }
         cursor.proven = cursor.expected.saturating_sub(1);

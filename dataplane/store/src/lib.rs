@@ -37,6 +37,8 @@ mod error;
 mod foreign;
 mod format;
 mod free_map;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod geometry;
 mod group_state;
 mod leaf;

@@ -43,6 +43,8 @@ mod decoder;
 mod endpoint;
 mod error;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handshake;
 mod hello;
 mod keepalive;

@@ -82,6 +82,8 @@
 
 mod budget;
 mod flow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod gain;
 mod laggards;
 mod last_pass;

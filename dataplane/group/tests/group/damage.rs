@@ -18,7 +18,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 const PAGE: usize = 4096;
-/// Where a batch's first record begins, and the kind of an entry there.
+/// Where a batch says how many records it has, where the first one begins, and the kind of an entry
+/// there.
+const RECORDS: usize = 76;
 const RECORD: usize = 96;
 const ENTRY: u8 = 1;
 const ROUNDS: usize = 200;
@@ -116,8 +118,12 @@ impl Map {
         }
         found.sort_unstable();
         let batches: Vec<u64> = found.into_iter().map(|(_, at)| at).collect();
-        let kind = |at: &u64| image[usize::try_from(at - start).expect("small") + RECORD];
-        let entries = batches.iter().copied().filter(|at| kind(at) == ENTRY);
+        // A closing batch has repeats alone, which begin with a kind as well.
+        let is_entry = |at: &u64| {
+            let page = &image[usize::try_from(at - start).expect("small")..];
+            page[RECORDS] > 0 && page[RECORD] == ENTRY
+        };
+        let entries = batches.iter().copied().filter(is_entry);
         Self {
             heads: heads.remove(&segment).unwrap_or_default(),
             entries: entries.collect(),
@@ -382,6 +388,42 @@ fn a_damaged_replica_stays_out_until_it_is_whole() {
         disk.check().await;
         cluster.restart(second).await;
         cluster.agreed_digest().await;
+        cluster.end().await;
+    });
+}
+
+/// A replica is made in the log of an earlier one of its group, and what the log loses has the removal of
+/// that one in it: it still says what the earlier one had purged. The new one's checkpoint is older, and
+/// the entries between were acknowledged: without them it counts for nothing.
+#[test]
+fn a_log_that_begins_behind_the_checkpoint_is_not_followed() {
+    run_for(Duration::from_secs(120), async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 100).await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        for write in 1..6 {
+            disk.write(0, 8 * write, 4, 100 * (1 + write as u64)).await;
+        }
+        cluster.settle().await;
+        let victim = cluster.followers().await[0].replica;
+        let medium = cluster.stop(victim).await;
+        let (store, log) = medium.open().await;
+        let covered = store.group(COPYSET).expect("a checkpoint").applied;
+        let beyond = LogIndex::new(covered.index.get() + 2);
+        let group = log.group(COPYSET);
+        let upto = group.entry_id(beyond).expect("it is in the log");
+        group.purge(upto).await.expect("purge");
+        // The newest that the new one has said.
+        group.save_committed(covered);
+        log.close().await.expect("close");
+        let error = cluster.try_restart(medium).await.err();
+        assert!(
+            matches!(error, Some(GroupError::Damaged { .. })),
+            "{error:?}"
+        );
+        disk.check().await;
         cluster.end().await;
     });
 }

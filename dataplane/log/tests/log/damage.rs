@@ -8,6 +8,7 @@ use ogee_device::{Device, FaultPlan, FaultRule};
 use ogee_log::format::{BATCH_MAGIC, SEGMENT_MAGIC, VERSION};
 use ogee_log::{Entry, Log, LogError};
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
 use ogee_runtime::sleep;
 use std::time::Duration;
@@ -165,6 +166,64 @@ fn what_nothing_repeats_costs_every_group_its_vote() {
     });
 }
 
+/// The log cannot tell, and `format` says so: the group's user compares with its checkpoint.
+#[test]
+fn a_lost_removal_leaves_the_purge_from_before_it() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        let writer = group(&log, 1);
+        append(&writer, entries(1, 0..6, 0)).await.expect("append");
+        let before = LogId::new(1, 2);
+        writer.purge(before).await.expect("purge");
+        log.close().await.expect("close");
+        let log = open(&device, SEGMENTS).await;
+        let writer = group(&log, 1);
+        log.remove_group(CopysetId::new(1)).await.expect("remove");
+        for indexes in [0..3, 3..6] {
+            append(&writer, entries(1, indexes, 0))
+                .await
+                .expect("again");
+        }
+        writer.save_vote(vote(7)).await.expect("vote");
+        append(&writer, entries(1, 6..7, 0)).await.expect("append");
+        assert_eq!(writer.state().purged, None);
+        log.close().await.expect("close");
+        // All from the removal to the vote, which repeats the last of them.
+        let (mut lost_count, mut is_lost) = (0, false);
+        for at in pages_with(&device, BATCH_MAGIC).await {
+            is_lost = match first_kind(&device, at).await {
+                Some(REMOVAL) => true,
+                Some(VOTE) => false,
+                _ => is_lost,
+            };
+            if is_lost {
+                lost_count += 1;
+                patch(&device, at, |data| data[..PAGE].fill(0)).await;
+            }
+        }
+        assert!(lost_count >= 3, "{lost_count}");
+        let log = open(&device, SEGMENTS).await;
+        let one = group(&log, 1);
+        let damage = one.damage().unwrap_or_default();
+        assert!(damage.is_repairable(), "{damage}");
+        // The entries of before are those of now, so they may be there.
+        assert!(lost(&one).iter().all(|(index, _)| *index > 2), "{damage}");
+        assert_eq!(one.state().purged, Some(before));
+        assert_eq!(one.state().last, Some(LogId::new(1, 6)));
+    });
+}
+
+/// Kinds of records.
+const VOTE: u8 = 2;
+const REMOVAL: u8 = 6;
+
+/// The kind of a batch's first record, if it has any.
+async fn first_kind(device: &Device, at: u64) -> Option<u8> {
+    let (start, len) = (ByteOffset::new(at), ByteLen::from_usize(PAGE));
+    let page = device.read(start, len).await.expect("read");
+    (page[76] > 0).then_some(page[96])
+}
+
 #[test]
 fn the_closing_batch_may_be_lost() {
     block_on(async {
@@ -248,6 +307,27 @@ fn a_lost_segment_header_is_told_by_its_batches() {
             patch(&copy, *at, |data| data[..PAGE].fill(0)).await;
             assert_repairable(&copy, &entries(1, 0..5, 1), &[index]).await;
         }
+    });
+}
+
+/// The first opening knows where the segment's batches begin from the segment before it; later ones
+/// do not, since nothing in that is live.
+#[test]
+fn a_lost_batch_behind_a_lost_segment_header_is_named_after_every_open() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        let writer = group(&log, 1);
+        append(&writer, entries(1, 0..3, 1)).await.expect("append");
+        append(&writer, entries(1, 3..4, 1)).await.expect("append");
+        log.close().await.expect("close");
+        let batches = batches_of_use(&device).await;
+        let heads = pages_with(&device, SEGMENT_MAGIC).await;
+        assert_eq!(heads.len(), 4, "two copies, of formatting and of opening");
+        let ours = heads.iter().rev().take(2).chain(&batches[..1]);
+        for at in ours {
+            patch(&device, at + 40, |data| data[0] ^= 0x10).await;
+        }
+        assert_repairable(&device, &entries(1, 0..4, 1), &[0, 1, 2]).await;
     });
 }
 

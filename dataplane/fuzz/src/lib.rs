@@ -1,0 +1,36 @@
+//! What the fuzz targets do with their input, one module each, and the tools they share.
+//!
+//! *Place*: beside the data plane, above all of it and the metadata server; nothing imports it.
+//! *Owner*: one process per target; libFuzzer calls `run` again and again on one thread.
+//! *Invariants*: a run depends on its input only: executors are the deterministic ones
+//! (`--cfg ogee_sim`), seeded from the input. Every count taken from an input is bounded.
+//! *On failure*: a panic, which libFuzzer turns into a file under `artifacts/`.
+//!
+//! | module | input | must hold |
+//! |---|---|---|
+//! | [`frames`] | bytes of a peer, in any pieces | no panic; pieces do not matter; what is decoded encodes to the same bytes |
+//! | [`group_messages`] | bytes of each message between replicas | no panic; decoded and encoded again it stands still |
+//! | [`log_recovery`] | calls of a log, and damage to its medium | what was durable is found, or said to be lost |
+//! | [`store_open`] | calls of a store, and damage to its medium | no byte is returned that was not written there |
+//! | [`store_pages`] | bytes of each kind of metadata page | no panic; what is decoded encodes to what it was |
+//! | [`nbd`] | bytes, or requests, of an NBD client | no panic, no hang; the disk is what the answers said |
+//! | [`mds_records`] | bytes of each record of a metadata server | no panic, nor of what is asked of a state so decoded |
+//! | [`mds_commands`] | commands | a refusal changes nothing; ids and epochs grow; maps stand still |
+
+#[cfg(not(ogee_sim))]
+compile_error!("build with RUSTFLAGS=\"--cfg ogee_sim\", as scripts/fuzz does");
+
+mod damage;
+mod script;
+
+pub mod frames;
+pub mod group_messages;
+pub mod log_recovery;
+#[cfg(feature = "mds")]
+pub mod mds_commands;
+#[cfg(feature = "mds")]
+pub mod mds_records;
+#[cfg(feature = "nbd")]
+pub mod nbd;
+pub mod store_open;
+pub mod store_pages;

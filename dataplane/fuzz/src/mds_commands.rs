@@ -1,0 +1,299 @@
+//! Commands to the metadata, in a small world of names and ids.
+//!
+//! After each: a refusal has changed nothing; no id was issued twice; epochs grow; a chunk stays in
+//! its copyset; the indexes and counts agree with what they are derived from. At the end the state
+//! survives a snapshot.
+
+use crate::script::Script;
+use ogee_control::fuzzing;
+use ogee_control::state::{
+    Attach, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool,
+    CreateVolume, Detach, InitCluster, RegisterChunkserver, RemoveVolume, ReplaceReplica, Reply,
+    ResizeVolume, State, StoreSpec, Stripe,
+};
+use ogee_proto::id::{
+    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
+};
+use ogee_proto::name::Name;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+const COMMANDS_MAX: usize = 64;
+/// Chunks of a volume whose places are followed.
+const CHUNKS_SEEN: u32 = 64;
+
+/// One input.
+pub fn run(input: &[u8]) {
+    let mut script = Script::new(input);
+    let mut world = World::new(script.flag());
+    for _ in 0..COMMANDS_MAX {
+        if script.is_over() {
+            break;
+        }
+        let command = command(&mut script);
+        world.apply(&command);
+    }
+    fuzzing::snapshot_survives(&world.state);
+}
+
+#[derive(Default)]
+struct World {
+    state: State,
+    issued: BTreeSet<(&'static str, u64)>,
+    epochs: BTreeMap<VolumeId, Epoch>,
+    places: BTreeMap<(VolumeId, u32), CopysetId>,
+}
+
+impl World {
+    /// With servers, a pool and copysets that have a leader, or empty.
+    fn new(is_ready: bool) -> Self {
+        let mut world = Self::default();
+        if is_ready {
+            for number in 0..4 {
+                world.apply(&register(number, number, 2));
+            }
+            let pool = Command::CreatePool(CreatePool {
+                name: name(0),
+                replicas: 3,
+            });
+            world.apply(&pool);
+            let placements = (0..4).map(|at| (at..at + 3).map(|n| store(n % 4, 0)).collect());
+            let copysets = CreateCopysets {
+                pool: PoolId::new(1),
+                existing: 0,
+                placements: placements.collect(),
+            };
+            world.apply(&Command::CreateCopysets(copysets));
+            let formed = (1..=4).map(CopysetId::new).collect();
+            let created = Vec::new();
+            world.apply(&Command::ConfirmReplicas(ConfirmReplicas {
+                created,
+                formed,
+            }));
+        }
+        world
+    }
+
+    fn apply(&mut self, command: &Command) {
+        let before = self.state.clone();
+        match self.state.apply(command) {
+            Err(refusal) => {
+                assert!(!refusal.to_string().is_empty());
+                assert!(
+                    self.state == before,
+                    "{command:?} was refused and changed something"
+                );
+            }
+            Ok(reply) => self.note(command, &before, &reply),
+        }
+        self.check();
+    }
+
+    /// What was issued is new.
+    fn note(&mut self, command: &Command, before: &State, reply: &Reply) {
+        let mut issue = |of, id| assert!(self.issued.insert((of, id)), "{of} {id} again");
+        match reply {
+            Reply::Volume(id) if !before.volumes().contains_key(id) => issue("volume", id.get()),
+            Reply::Chunkserver(id) if !before.chunkservers().contains_key(id) => {
+                issue("chunkserver", id.get().into());
+            }
+            Reply::Pool(id) if !before.pools().contains_key(id) => issue("pool", id.get().into()),
+            Reply::Copysets(ids) => ids.iter().for_each(|id| issue("copyset", id.get().into())),
+            Reply::Attached { client, .. } => issue("client", client.get()),
+            _ => {}
+        }
+        let known: BTreeSet<ReplicaId> = replicas(before);
+        for replica in replicas(&self.state).difference(&known) {
+            let is_new = self.issued.insert(("replica", replica.get()));
+            assert!(is_new, "{replica} again, by {command:?}");
+        }
+    }
+
+    fn check(&mut self) {
+        let state = &self.state;
+        let mut carried: BTreeMap<CopysetId, u64> = BTreeMap::new();
+        let mut names = 0;
+        for (id, volume) in state.volumes_after("") {
+            names += 1;
+            assert_eq!(
+                state.volume(volume.name.as_str()).map(|found| found.0),
+                Ok(id)
+            );
+        }
+        assert_eq!(names, state.volumes().len(), "names and volumes");
+        let mut counts_all = true;
+        for (id, volume) in state.volumes() {
+            let epoch = self.epochs.entry(*id).or_default();
+            assert!(volume.epoch >= *epoch, "the epoch of {id} went back");
+            *epoch = volume.epoch;
+            counts_all &= volume.chunks <= CHUNKS_SEEN;
+            for chunk in 0..volume.chunks.min(CHUNKS_SEEN) {
+                let copyset = volume.copyset_of(ChunkIndex::new(chunk));
+                let copyset = copyset.unwrap_or_else(|| panic!("chunk {chunk} of {id} is nowhere"));
+                *carried.entry(copyset).or_default() += 1;
+                let place = self.places.entry((*id, chunk)).or_insert(copyset);
+                assert_eq!(*place, copyset, "chunk {chunk} of {id} moved");
+            }
+            assert_eq!(volume.copyset_of(ChunkIndex::new(volume.chunks)), None);
+        }
+        for (id, copyset) in state.copysets() {
+            let chunks = carried.get(id).copied().unwrap_or(0);
+            assert!(!counts_all || copyset.chunks == chunks, "chunks of {id}");
+            for replica in copyset.placed() {
+                let mut hosted = state.hosted(replica.chunkserver);
+                assert!(
+                    hosted.any(|hosted| hosted == *id),
+                    "{id} is hosted by {replica:?}"
+                );
+            }
+            let ids: BTreeSet<ReplicaId> = copyset.placed().map(|replica| replica.id).collect();
+            assert_eq!(ids.len(), copyset.placed().count(), "replicas of {id}");
+            assert_eq!(copyset.wanted_voters().len(), copyset.replicas.len());
+        }
+        for server in state.chunkservers().keys() {
+            for id in state.hosted(*server) {
+                let copyset = &state.copysets()[&id];
+                let is_there = copyset
+                    .placed()
+                    .any(|replica| replica.chunkserver == *server);
+                assert!(is_there, "{server} is said to host {id}");
+            }
+        }
+    }
+}
+
+fn replicas(state: &State) -> BTreeSet<ReplicaId> {
+    let copysets = state.copysets().values();
+    copysets
+        .flat_map(|copyset| copyset.placed().map(|replica| replica.id))
+        .collect()
+}
+
+fn name(number: u8) -> Name {
+    format!("n{number}").parse().expect("a name")
+}
+
+fn store(server: u8, number: u8) -> StoreId {
+    let mut bytes = [0x11; 16];
+    (bytes[0], bytes[1]) = (server, number);
+    StoreId::from_bytes(bytes)
+}
+
+fn register(server: u8, zone: u8, stores: u8) -> Command {
+    let spec = |number| StoreSpec {
+        id: store(server, number),
+        shard: 0,
+        path: "/dev/one".into(),
+        capacity: 1 << 40,
+        log_capacity: 1 << 30,
+    };
+    Command::RegisterChunkserver(RegisterChunkserver {
+        name: name(server),
+        zone: name(zone),
+        server: name(server),
+        endpoints: vec!["10.0.0.1:7000".into()],
+        stores: (0..stores).map(spec).collect(),
+        version: "1".into(),
+    })
+}
+
+/// A number that is mostly small.
+fn small(script: &mut Script<'_>) -> u32 {
+    match script.byte() {
+        255 => script.u32(),
+        byte => u32::from(byte) % 9,
+    }
+}
+
+fn size(script: &mut Script<'_>) -> u64 {
+    match script.below(4) {
+        0 => script.u64(),
+        1 => u64::from(script.byte()) << 36,
+        _ => u64::from(script.u16() % 1000) << 20,
+    }
+}
+
+fn command(script: &mut Script<'_>) -> Command {
+    match script.below(16) {
+        0 => Command::InitCluster(InitCluster {
+            id: Uuid::from_bytes([script.byte(); 16]),
+            name: name(script.byte()),
+        }),
+        1 => register(script.byte() % 6, script.byte() % 6, script.byte() % 4),
+        2 => Command::CreatePool(CreatePool {
+            name: name(script.byte() % 3),
+            replicas: script.byte() % 6,
+        }),
+        3 => Command::CreateCopysets(copysets(script)),
+        4 => Command::ConfirmReplicas(ConfirmReplicas {
+            created: pairs(script),
+            formed: pairs(script).into_iter().map(|pair| pair.0).collect(),
+        }),
+        5 | 6 => Command::CreateVolume(volume(script)),
+        7 => Command::ResizeVolume(ResizeVolume {
+            name: name(script.byte() % 4),
+            size: size(script),
+        }),
+        8 => Command::RemoveVolume(RemoveVolume {
+            name: name(script.byte() % 4),
+        }),
+        9 => Command::Attach(Attach {
+            name: name(script.byte() % 4),
+            host: "host".repeat(script.below(80)),
+            read_only: script.flag(),
+        }),
+        10 => Command::Detach(Detach {
+            name: name(script.byte() % 4),
+            client: ClientId::new(small(script).into()),
+            epoch: Epoch::new(small(script).into()),
+            force: script.flag(),
+        }),
+        11 => Command::ConfirmRemoval(ConfirmRemoval {
+            chunkserver: ChunkserverId::new(small(script)),
+            volumes: (0..script.below(4))
+                .map(|_| VolumeId::new(small(script).into()))
+                .collect(),
+        }),
+        12 | 13 => Command::ReplaceReplica(ReplaceReplica {
+            copyset: CopysetId::new(small(script)),
+            replica: ReplicaId::new(u64::from(script.byte() % 24)),
+            store: store(script.byte() % 6, script.byte() % 4),
+        }),
+        _ => Command::ConfirmChanges(ConfirmChanges {
+            changed: pairs(script),
+            removed: pairs(script),
+        }),
+    }
+}
+
+fn pairs(script: &mut Script<'_>) -> Vec<(CopysetId, ReplicaId)> {
+    let pair = |script: &mut Script<'_>| {
+        let copyset = CopysetId::new(small(script));
+        (copyset, ReplicaId::new(u64::from(script.byte() % 24)))
+    };
+    (0..script.below(4)).map(|_| pair(script)).collect()
+}
+
+fn copysets(script: &mut Script<'_>) -> CreateCopysets {
+    let place = |script: &mut Script<'_>| store(script.byte() % 6, script.byte() % 4);
+    let placement = |script: &mut Script<'_>| (0..script.below(6)).map(|_| place(script)).collect();
+    CreateCopysets {
+        pool: PoolId::new(small(script)),
+        existing: small(script),
+        placements: (0..script.below(5)).map(|_| placement(script)).collect(),
+    }
+}
+
+fn volume(script: &mut Script<'_>) -> CreateVolume {
+    let stripes = [(16 << 20, 1), (4096, 1), (64 << 10, 8), (1 << 20, 256)];
+    let (unit, count) = stripes[script.below(4)];
+    CreateVolume {
+        name: name(script.byte() % 4),
+        pool: name(script.byte() % 3),
+        size: size(script),
+        stripe: Stripe { unit, count },
+        replicas: u32::from(script.byte() % 5),
+        owner: "owner".into(),
+        created_unix_ms: script.u64(),
+    }
+}
