@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The simulator: seeds replay exactly, the regression seeds are good, and so are fresh ones.
+# The simulator: seeds replay exactly, the regression seeds are good, and so are fresh ones. And the inputs
+# that fuzzing has kept, each once.
 #
 # OGEE_SIM_SECONDS bounds the fresh seeds of the slice (wall time, default 300); the full run takes
 # OGEE_SIM_SEEDS of them (default 2000) however long that is. OGEE_SIM_FIRST is the first fresh seed: by
@@ -17,6 +18,13 @@ say "building the simulator"
 scripts/sim --seeds 1 --seed 1 --quiet
 export OGEE_SKIP_BUILD=1
 sim=${CARGO_TARGET_DIR:-$REPO/target}/sim/sim/ogee-sim
+
+say "the inputs that fuzzing has kept"
+if "${sim%/*}/ogee-fuzz-replay" dataplane/fuzz/corpus >"$RESULTS/replay"; then
+    sed 's/^/fuzz: /' "$RESULTS/replay" | tee -a "$RESULTS/passed"
+else
+    echo "fuzz: a kept input fails: its name and the panic are above" >>"$RESULTS/failed"
+fi
 
 say "a seed is the same alone, again, and among others ($replays seeds)"
 runs=$(mktemp -d "${TMPDIR:-/tmp}/ogee-sim-replay.XXXXXX")
