@@ -27,7 +27,10 @@
 
 mod address;
 mod arrivals;
+mod chart;
+mod compare;
 mod cpu;
+mod csv;
 mod distribution;
 mod error;
 mod figure;
@@ -35,6 +38,7 @@ mod lane;
 mod limit;
 mod nbd;
 mod pacer;
+mod page;
 mod report;
 mod run;
 mod rw;
@@ -48,6 +52,7 @@ mod verify;
 mod workload;
 
 pub use arrivals::{Arrivals, Process, ProcessError};
+pub use compare::{Comparison, Metric, Row, Verdict};
 pub use cpu::{CpuError, CpuMeter, CpuReport, ProcessCpu};
 pub use distribution::{Distribution, DistributionError};
 pub use error::{Found, PerfError, WorkloadError};

@@ -4,7 +4,8 @@
 //! *Owner*: the lane.
 //! *Invariants*: no two writes of a run carry the same bytes, so neither deduplication nor
 //! compression below can flatter the figures; what a block must hold follows from its number and
-//! the write's number alone. A buffer that is free again is stamped in place: no allocation.
+//! the write's number alone. A buffer that is free again is stamped in place: nothing is copied, and only
+//! the reference count of its payload is allocated.
 //! *On failure*: if a late copy of the last write is still held below, the buffer is copied once.
 //!
 //! | at | size | field |

@@ -137,9 +137,13 @@ fn every_kind_does_what_was_asked_and_no_more() {
             ("randrw:70", 40..95),
         ] {
             let disk = Disk::new(Duration::from_micros(50));
-            let report = run(&[disk.clone()], &workload(rw, 100), &mut |_: &Sample| {})
-                .await
-                .unwrap();
+            let report = run(
+                std::slice::from_ref(&disk),
+                &workload(rw, 100),
+                &mut |_: &Sample| {},
+            )
+            .await
+            .unwrap();
             let (read, write) = (report.read.total_ios, report.write.total_ios);
             assert_eq!(read + write, 100, "{rw}");
             assert!(reads.contains(&read), "{rw}: {read} reads");
@@ -161,7 +165,7 @@ fn sequential_jobs_share_the_range_out() {
         let disk = Disk::new(Duration::ZERO);
         let whole = SIZE as u64 / 8192;
         run(
-            &[disk.clone()],
+            std::slice::from_ref(&disk),
             &workload("write", whole),
             &mut |_: &Sample| {},
         )
@@ -185,7 +189,7 @@ fn a_verifying_run_passes_on_an_honest_disk() {
                 verify: true,
                 ..workload(rw, 2000)
             };
-            let report = run(&[disk.clone()], &load, &mut |_: &Sample| {})
+            let report = run(std::slice::from_ref(&disk), &load, &mut |_: &Sample| {})
                 .await
                 .unwrap();
             assert_eq!(
@@ -208,7 +212,7 @@ fn a_verifying_run_finds_a_lost_write() {
             jobs: 1,
             ..workload("write", 100)
         };
-        let error = run(&[disk.clone()], &load, &mut |_: &Sample| {})
+        let error = run(std::slice::from_ref(&disk), &load, &mut |_: &Sample| {})
             .await
             .unwrap_err();
         let PerfError::Mismatch { found, offset, .. } = error else {
@@ -224,7 +228,7 @@ fn the_first_error_ends_the_run() {
         let disk = Disk::new(Duration::ZERO);
         disk.inner.fails_after.set(50);
         let error = run(
-            &[disk.clone()],
+            std::slice::from_ref(&disk),
             &workload("randread", 100_000),
             &mut |_: &Sample| {},
         )
@@ -252,12 +256,16 @@ fn a_rate_is_kept_and_time_ends_a_run() {
             rate: NonZeroU32::new(100),
             ..workload("randread", 0)
         };
-        let report = run(&[disk.clone()], &load, &mut |sample: &Sample| {
-            told += 1;
-            // Short ones are no rate.
-            let fits = sample.span_ms < 500 || sample.read.iops <= 150.0;
-            assert!(fits && sample.write.ios == 0, "{sample:?}");
-        })
+        let report = run(
+            std::slice::from_ref(&disk),
+            &load,
+            &mut |sample: &Sample| {
+                told += 1;
+                // Short ones are no rate.
+                let fits = sample.span_ms < 500 || sample.read.iops <= 150.0;
+                assert!(fits && sample.write.ios == 0, "{sample:?}");
+            },
+        )
         .await
         .unwrap();
         // Never more than asked; how much less is a matter of the machine.
@@ -279,7 +287,7 @@ fn the_same_seed_asks_for_the_same() {
                 iodepth: 1,
                 ..workload("randread", 50)
             };
-            run(&[disk.clone()], &load, &mut |_: &Sample| {})
+            run(std::slice::from_ref(&disk), &load, &mut |_: &Sample| {})
                 .await
                 .unwrap();
             disk.inner.offsets.borrow().clone()
