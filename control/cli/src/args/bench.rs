@@ -1,7 +1,7 @@
 //! The command line of `ogee bench`.
 
 use super::size;
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use ogee_perf::{Distribution, Process, Rw, Sizes};
 use ogee_proto::unit::ByteLen;
 use std::num::NonZeroU32;
@@ -16,18 +16,35 @@ Targets:
   nbd://IP:PORT/EXPORT               the same over TCP
 
 Examples:
-  ogee bench vol1 --rw randrw --rwmixread 70 --bs 16k --iodepth 32
+  ogee bench vol1 --rw randrw --rwmixread 70 --bs 16k --iodepth 32 --html run.html
   ogee bench vol1 --scenario database -o json > a.json
   ogee bench vol1 --arrival-rate 2000 --rate-process poisson --iodepth 256
-  ogee bench vol{1..16} --scenario many-volumes --dev-dir DIR";
+  ogee bench vol{1..16} --scenario many-volumes --dev-dir DIR
+  ogee bench compare a.json b.json
+  ogee bench ab --a-target vol1 --b-target raw:/tmp/file --rounds 5 -- --rw randread --iodepth 32";
 
 #[derive(Args, Debug)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = TARGETS
 )]
 pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<BenchCommand>,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchCommand {
+    /// Compare two runs: ratios of IOPS, p50 and p99, and a verdict on each.
+    Compare(CompareArgs),
+    /// Run two targets or two binaries in turn and compare them round by round.
+    Ab(AbArgs),
+    /// Make a page or CSV of a run's JSON.
+    Report(ReportArgs),
+    /// List the named scenarios.
+    Scenarios,
 }
 
 #[derive(Args, Debug)]
@@ -106,6 +123,12 @@ pub(crate) struct LoadArgs {
     /// Write the report as JSON here as well.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write the seconds of the run as CSV here.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Write the report as a page here: one file, for any browser.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Overwrite a raw: target without asking.
     #[arg(long)]
     pub(crate) yes: bool,
@@ -118,4 +141,73 @@ pub(crate) enum SyncMode {
     None,
     /// When they return.
     Dsync,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    /// JSON of the run to compare with, of ogee bench or fio.
+    pub(crate) a: PathBuf,
+    /// JSON of the run that is judged.
+    pub(crate) b: PathBuf,
+    /// Differences up to so many percent are noise.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) noise: f64,
+    /// Exit code 1 if anything is worse.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AbArgs {
+    /// Target of A, as for ogee bench.
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) a_target: String,
+    /// Target of B; that of A if not given.
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) b_target: Option<String>,
+    /// Binary that loads A; this one if not given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) a_binary: Option<PathBuf>,
+    /// Binary that loads B; this one if not given.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) b_binary: Option<PathBuf>,
+    /// Metadata servers of A, instead of --mds.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) a_mds: Option<String>,
+    /// Metadata servers of B, instead of --mds.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) b_mds: Option<String>,
+    /// Shell command before each turn of A, such as starting a cluster of another build.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) a_setup: Option<String>,
+    /// Shell command before each turn of B.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) b_setup: Option<String>,
+    /// Turns of each.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    pub(crate) rounds: u32,
+    /// Differences up to so many percent are noise, even if every round agrees.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) noise: f64,
+    /// Keep the JSON of every turn in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// Exit code 1 if anything is worse.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// The load: flags of ogee bench, the same for both.
+    #[arg(last = true, value_name = "FLAGS")]
+    pub(crate) flags: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// JSON of ogee bench.
+    pub(crate) file: PathBuf,
+    /// Where the page goes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Where the CSV goes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
 }

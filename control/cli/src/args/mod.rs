@@ -2,7 +2,9 @@
 
 mod bench;
 
-pub(crate) use bench::{BenchArgs, LoadArgs, SyncMode};
+pub(crate) use bench::{
+    AbArgs, BenchArgs, BenchCommand, CompareArgs, LoadArgs, ReportArgs, SyncMode,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ogee_proto::size::parse_size;
@@ -89,7 +91,7 @@ pub(crate) enum Command {
     /// Health of the cluster. Exit code 3 when it is not OK.
     Status,
     /// Load volumes, devices or NBD exports; report latencies with fio's keys; compare reports.
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Run a metadata server in the foreground.
     Mds(DaemonArgs),
     /// Run a chunkserver in the foreground.

@@ -5,9 +5,10 @@ use super::targets::{close_all, open_all};
 use super::watch::Watcher;
 use crate::args::{Format, LoadArgs};
 use crate::error::{CliError, Exit, chain};
-use crate::output::line;
+use crate::output::{line, print};
 use crate::settings::wrong;
 use ogee_perf::{Report, ScenarioError, Spec, Workload};
+use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ pub(super) fn run(mds: &[String], args: &LoadArgs, format: Format) -> Result<Exi
     let name = args.targets.join(",");
     let workload = spec.workload(name).map_err(|error| bad_scenario(&error))?;
     let events = Events::new(args, spec.event)?;
-    let mut watcher = Watcher::new(args, events);
+    let mut watcher = Watcher::new(args, events)?;
     let load = load(mds, args, &workload, &mut watcher);
     let outcome = ogee_runtime::executor::block_on(load);
     let mut report = match outcome {
@@ -102,6 +103,23 @@ fn spec(args: &LoadArgs) -> Result<Spec, CliError> {
     Ok(spec)
 }
 
+/// Lists the named scenarios.
+pub(super) fn scenarios(format: Format) -> Result<ExitCode, CliError> {
+    let named = Spec::named().map_err(|error| bad_scenario(&error))?;
+    let about = |spec: &Spec| spec.about.clone().unwrap_or_default();
+    let prepare = |spec: &Spec| spec.prepare.clone().unwrap_or_default();
+    let json: Vec<_> = named
+        .iter()
+        .map(|(name, spec)| json!({"name": name, "about": about(spec), "prepare": prepare(spec)}))
+        .collect();
+    let rows = named
+        .iter()
+        .map(|(name, spec)| vec![(*name).to_owned(), about(spec)])
+        .collect();
+    print(format, &json!(json), &["scenario", "what it is"], rows);
+    Ok(ExitCode::SUCCESS)
+}
+
 fn bad_scenario(error: &ScenarioError) -> CliError {
     let remedy = "ogee bench scenarios lists the named ones; a file has the same keys as they";
     let fault = wrong("cannot use the scenario", &chain(error), remedy);
@@ -114,6 +132,12 @@ fn bad_scenario(error: &ScenarioError) -> CliError {
 fn write_files(args: &LoadArgs, report: &Report) -> Result<(), CliError> {
     if let Some(path) = &args.json {
         write(path, &format!("{:#}\n", report.to_json()))?;
+    }
+    if let Some(path) = &args.csv {
+        write(path, &report.to_csv())?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &report.to_html())?;
     }
     Ok(())
 }

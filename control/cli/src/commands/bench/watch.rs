@@ -3,7 +3,7 @@
 use super::events::Events;
 use crate::args::LoadArgs;
 use crate::dev;
-use crate::error::CliError;
+use crate::error::{CliError, Exit};
 use crate::settings::wrong;
 use ogee_perf::{CpuError, CpuMeter, Report, Sample, SideSample, Watch, human_count, human_ns};
 use std::fmt::Write as _;
@@ -25,8 +25,9 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(args: &LoadArgs, events: Events) -> Self {
-        Self {
+    /// Checks that there is something to follow, before anything is loaded.
+    pub(super) fn new(args: &LoadArgs, events: Events) -> Result<Self, CliError> {
+        let watcher = Self {
             is_terminal: std::io::stderr().is_terminal(),
             seconds: 0,
             pids: args.cpu_pids.clone(),
@@ -34,6 +35,18 @@ impl Watcher {
             meter: CpuMeter::default(),
             missing: None,
             events,
+        };
+        let servers = watcher.servers();
+        CpuMeter::default()
+            .begin(&servers)
+            .map_err(|missing| untold(&missing))?;
+        match &args.dev_dir {
+            Some(dir) if servers.len() == args.cpu_pids.len() => {
+                let cause = format!("no process of a cluster in {} runs", dir.display());
+                let remedy = "give the --dir of ogee dev up";
+                Err(wrong("cannot tell CPU times", &cause, remedy).with_exit(Exit::NotFound))
+            }
+            _ => Ok(watcher),
         }
     }
 
@@ -41,8 +54,7 @@ impl Watcher {
     pub(super) fn finish(self, report: &mut Report) -> Result<(), CliError> {
         self.events.finish()?;
         if let Some(missing) = self.missing {
-            let remedy = "a pid stands in DIR/pids/NAME.pid of a dev cluster";
-            return Err(wrong("cannot tell CPU times", &missing.to_string(), remedy));
+            return Err(untold(&missing));
         }
         report.cpu = Some(self.meter.report(report.total_ios()));
         Ok(())
@@ -72,6 +84,11 @@ impl Watcher {
             eprintln!("{text}");
         }
     }
+}
+
+fn untold(missing: &CpuError) -> CliError {
+    let remedy = "a pid stands in DIR/pids/NAME.pid of a dev cluster";
+    wrong("cannot tell CPU times", &missing.to_string(), remedy)
 }
 
 fn side_text(side: &SideSample) -> String {
