@@ -13,6 +13,9 @@ use std::path::PathBuf;
 /// Seconds between lines when stderr is no terminal.
 const LINE_PERIOD_S: u64 = 10;
 
+/// Shorter ones are not shown.
+const SECOND_MS_MIN: u64 = 500;
+
 /// Everything that looks at a run.
 pub(super) struct Watcher {
     is_terminal: bool,
@@ -78,8 +81,9 @@ impl Watcher {
             text.push_str("  nothing was answered");
         }
         if self.is_terminal {
-            // One line that is written over; the last one stays.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            // One line that is written over; the last one stays. What does not fit is cut off: a
+            // second row would not be written over.
+            let _ = write!(std::io::stderr(), "\r\x1b[K\x1b[?7l{text}\x1b[?7h");
         } else if self.seconds.is_multiple_of(LINE_PERIOD_S) {
             eprintln!("{text}");
         }
@@ -116,9 +120,12 @@ impl Watch for Watcher {
     }
 
     fn second(&mut self, sample: &Sample) {
-        self.seconds += 1;
         self.meter.look(&self.servers());
-        self.show(sample);
+        // The rest behind the last whole second is no second.
+        if sample.span_ms >= SECOND_MS_MIN {
+            self.seconds += 1;
+            self.show(sample);
+        }
     }
 
     fn ended(&mut self) {
