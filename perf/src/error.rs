@@ -3,29 +3,45 @@
 //! *Place*: the result of `run`. *Owner*: none. *Invariants*: names the first cause.
 //! *On failure*: the command line prints it.
 
-use ogee_client::ClientError;
+use crate::sizes::SizesError;
+use crate::target::TargetError;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use std::time::Duration;
 
 /// Why a workload cannot be run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WorkloadError {
-    /// The request size is out of range.
-    #[error("request size {0} must be a multiple of 4096 bytes, at most 16 MiB")]
-    Block(ByteLen),
+    /// A request size is out of range.
+    #[error(transparent)]
+    Sizes(#[from] SizesError),
     /// Too many or no requests at a time.
-    #[error("{jobs} jobs of depth {iodepth} must make 1 to 4096 requests at a time")]
+    #[error(
+        "{jobs} jobs of depth {iodepth} on {targets} target(s) must make 1 to 4096 requests at a time"
+    )]
     Lanes {
         /// As asked.
         jobs: usize,
         /// As asked.
         iodepth: usize,
+        /// As given.
+        targets: usize,
     },
+    /// Nothing to load.
+    #[error("no target is given")]
+    NoTarget,
+    /// What was written where is remembered request by request.
+    #[error("a verifying run needs one request size: give bs instead of bssplit")]
+    VerifySizes,
+    /// Two things would set the pace.
+    #[error("an open loop (arrival_rate) sets the pace itself: leave rate and rate_iops out")]
+    TwoPaces,
     /// The buffers would take too much memory.
     #[error("the buffers would take {0}: lower the request size or the depth")]
     Buffers(ByteLen),
     /// The range does not lie in the volume, or holds not even one request per lane.
-    #[error("the range of {len} at {start} does not fit: the volume has {size}")]
+    #[error(
+        "the range of {len} at {start} does not fit: the target has {size}, and a request must fit in"
+    )]
     Range {
         /// Its start.
         start: ByteOffset,
@@ -35,7 +51,7 @@ pub enum WorkloadError {
         size: ByteLen,
     },
     /// The range has fewer places than requests at a time.
-    #[error("a range of {places} requests is too small for {lanes} at a time")]
+    #[error("a range of {places} requests is too small for {lanes} at a time: lower the depth")]
     Crowded {
         /// Places of one request each.
         places: u64,
@@ -59,14 +75,14 @@ pub enum PerfError {
     /// The workload cannot be run.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
-    /// The volume answered with an error.
+    /// The target answered with an error.
     #[error("the request at {offset} failed")]
     Request {
         /// Where it went.
         offset: ByteOffset,
         /// The answer.
         #[source]
-        cause: ClientError,
+        cause: TargetError,
     },
     /// A read brought something else than was written.
     #[error("block at {offset} holds {found}, not write {expected} of this run")]

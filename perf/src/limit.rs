@@ -20,6 +20,8 @@ pub(crate) const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 pub(crate) const LATENCY_DIGITS: u8 = 3;
 /// How often progress is told.
 pub(crate) const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
+/// How long an open-loop run goes on past its end to send what was due before it.
+pub(crate) const DRAIN_WAIT: Duration = Duration::from_secs(10);
 /// How long a run waits, once its time is over, for the next of its last requests to end.
 pub(crate) const STRAGGLER_WAIT: Duration = Duration::from_secs(60);
 /// Bytes at the front of each block that say where and when it was written.

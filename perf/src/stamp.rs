@@ -4,7 +4,8 @@
 //! *Owner*: the lane.
 //! *Invariants*: no two writes of a run carry the same bytes, so neither deduplication nor
 //! compression below can flatter the figures; what a block must hold follows from its number and
-//! the write's number alone. A buffer that is free again is stamped in place: no allocation.
+//! the write's number alone. A buffer that is free again is stamped in place: nothing is copied, and only
+//! the reference count of its payload is allocated.
 //! *On failure*: if a late copy of the last write is still held below, the buffer is copied once.
 //!
 //! | at | size | field |
@@ -100,18 +101,19 @@ impl Stamper {
 }
 
 impl StampedBuffer {
-    /// The payload of write `generation` whose first block is `block`.
-    pub(crate) fn stamp(&mut self, block: u64, generation: u64) -> Payload {
+    /// The payload of write `generation`: `len` bytes whose first block is `block`.
+    pub(crate) fn stamp(&mut self, block: u64, generation: u64, len: ByteLen) -> Payload {
+        let len = len.as_usize();
         let bytes = std::mem::take(&mut self.bytes);
         let mut bytes = bytes
             .try_into_mut()
             .unwrap_or_else(|held| BytesMut::from(&held[..]));
-        for (number, memory) in (block..).zip(bytes.chunks_exact_mut(BLOCK_SIZE)) {
+        for (number, memory) in (block..).zip(bytes[..len].chunks_exact_mut(BLOCK_SIZE)) {
             let stamp = self.stamper.stamp(number, generation);
             memory.split_at_mut(STAMP_LEN).0.copy_from_slice(&stamp);
         }
         self.bytes = bytes.freeze();
-        Payload::from(self.bytes.clone())
+        Payload::from(self.bytes.slice(..len))
     }
 }
 
@@ -127,10 +129,28 @@ fn field(stamp: &[u8], index: usize) -> u64 {
 mod tests {
     use super::*;
 
+    const BLOCK: ByteLen = ByteLen::from_usize(BLOCK_SIZE);
+
+    #[test]
+    fn a_short_write_uses_the_front_of_the_buffer() {
+        let stamper = Stamper::new(5);
+        let mut buffer = stamper.buffer(ByteLen::new(16384));
+        let long = buffer.stamp(8, 1, ByteLen::new(16384));
+        let memory = long.as_ptr();
+        drop(long);
+        let short = buffer.stamp(3, 2, ByteLen::new(8192));
+        assert_eq!((short.len(), short.as_ptr()), (8192, memory));
+        let (first, second) = short.split_at(BLOCK_SIZE);
+        assert_eq!(stamper.check(first, 3, 2), Ok(()));
+        assert_eq!(stamper.check(second, 4, 2), Ok(()));
+    }
+
     #[test]
     fn what_was_stamped_checks() {
         let stamper = Stamper::new(5);
-        let payload = stamper.buffer(ByteLen::new(8192)).stamp(100, 7);
+        let payload = stamper
+            .buffer(ByteLen::new(8192))
+            .stamp(100, 7, ByteLen::new(8192));
         let (first, second) = payload.split_at(4096);
         assert_eq!(stamper.check(first, 100, 7), Ok(()));
         assert_eq!(stamper.check(second, 101, 7), Ok(()));
@@ -139,7 +159,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let stamper = Stamper::new(5);
-        let mut block = stamper.buffer(ByteLen::new(4096)).stamp(100, 7).to_vec();
+        let mut block = stamper.buffer(BLOCK).stamp(100, 7, BLOCK).to_vec();
         let older = Found::Stamp {
             block: 100,
             generation: 7,
@@ -160,13 +180,13 @@ mod tests {
     #[test]
     fn a_free_buffer_is_used_again_and_a_held_one_is_left_alone() {
         let mut buffer = Stamper::new(5).buffer(ByteLen::new(4096));
-        let first = buffer.stamp(1, 1);
+        let first = buffer.stamp(1, 1, BLOCK);
         let memory = first.as_ptr();
         drop(first);
-        let second = buffer.stamp(2, 2);
+        let second = buffer.stamp(2, 2, BLOCK);
         assert_eq!(second.as_ptr(), memory);
         let kept = second.to_vec();
-        let third = buffer.stamp(3, 3);
+        let third = buffer.stamp(3, 3, BLOCK);
         assert_eq!(&*second, &kept[..], "a late copy keeps its bytes");
         assert_ne!(&*third, &kept[..]);
     }

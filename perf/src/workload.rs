@@ -1,41 +1,20 @@
 //! What to do to a volume.
 //!
-//! *Place*: from the command line into `run`, by way of [`Plan`].
+//! *Place*: from the command line or a scenario into `run`, by way of [`Plan`].
 //! *Owner*: none; plain values.
 //! *Invariants*: a plan that exists fits the volume and every limit.
 //! *On failure*: [`WorkloadError`] names what does not fit.
 
+use crate::arrivals::Arrivals;
+use crate::distribution::Distribution;
 use crate::error::WorkloadError;
-use crate::limit::{BUFFERS_MAX, LANES_MAX, REQUEST_MAX, VERIFY_SLOTS_MAX};
+use crate::limit::{BUFFERS_MAX, LANES_MAX, VERIFY_SLOTS_MAX};
+use crate::rw::Rw;
+use crate::sizes::Sizes;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use std::fmt;
-use std::num::NonZeroU32;
-use std::str::FromStr;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
-
-/// Which requests, in which order. The names are fio's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Rw {
-    /// Reads, front to back.
-    Read,
-    /// Writes, front to back.
-    Write,
-    /// Reads at random places.
-    RandRead,
-    /// Writes at random places.
-    RandWrite,
-    /// Reads and writes at random places.
-    RandRw {
-        /// Share of reads.
-        read_percent: u8,
-    },
-}
-
-/// Not one of fio's names that we know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is none of read, write, randread, randwrite, randrw, randrw:PERCENT")]
-pub struct RwParseError(Box<str>);
 
 /// When a run is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,18 +25,20 @@ pub enum Stop {
     Bytes(ByteLen),
 }
 
-/// Load on one volume.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Load on one volume or several.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Workload {
     /// Stands in the report as `jobname`.
     pub name: String,
     /// Which requests.
     pub rw: Rw,
     /// Bytes of each.
-    pub block: ByteLen,
+    pub sizes: Sizes,
+    /// Which places random requests go to.
+    pub distribution: Distribution,
     /// Requests at a time of each job.
     pub iodepth: usize,
-    /// Jobs; sequential ones share the range out among them.
+    /// Jobs on each target; sequential ones share the range out among them.
     pub jobs: usize,
     /// When it is over.
     pub stop: Stop,
@@ -65,6 +46,11 @@ pub struct Workload {
     pub ramp: Duration,
     /// Requests per second of all jobs together, at most.
     pub rate: Option<NonZeroU32>,
+    /// Bytes per second of all jobs together, at most.
+    pub rate_bytes: Option<NonZeroU64>,
+    /// Open loop: requests are due at these times, whether or not earlier ones have been answered,
+    /// and their latency counts from there.
+    pub arrivals: Option<Arrivals>,
     /// Where the range starts.
     pub start: ByteOffset,
     /// How long it is; none: to the end of the volume.
@@ -80,10 +66,12 @@ pub struct Workload {
 pub(crate) struct Plan {
     /// Where the range starts.
     pub(crate) start: ByteOffset,
-    /// Bytes of a request.
-    pub(crate) block: ByteLen,
-    /// Places of one request each.
+    /// Bytes that every size and offset is a multiple of.
+    pub(crate) unit: ByteLen,
+    /// Units in the range.
     pub(crate) places: u64,
+    /// Bytes of the largest request.
+    pub(crate) largest: ByteLen,
 }
 
 impl Default for Workload {
@@ -92,12 +80,15 @@ impl Default for Workload {
         Self {
             name: "ogee-bench".to_owned(),
             rw: Rw::RandRead,
-            block: ByteLen::from_usize(BLOCK_SIZE),
+            sizes: Sizes::one(ByteLen::from_usize(BLOCK_SIZE)),
+            distribution: Distribution::Uniform,
             iodepth: 1,
             jobs: 1,
             stop: Stop::Runtime(Duration::from_secs(10)),
             ramp: Duration::ZERO,
             rate: None,
+            rate_bytes: None,
+            arrivals: None,
             start: ByteOffset::ZERO,
             span: None,
             seed: 1,
@@ -107,12 +98,13 @@ impl Default for Workload {
 }
 
 impl Workload {
-    /// Fits the workload to a volume of `size`.
-    pub(crate) fn plan(&self, size: ByteLen) -> Result<Plan, WorkloadError> {
-        self.check_shape()?;
+    /// Fits the workload to a volume of `size`, one of `targets`.
+    pub(crate) fn plan(&self, size: ByteLen, targets: usize) -> Result<Plan, WorkloadError> {
+        self.check_shape(targets)?;
+        let (unit, largest) = (self.sizes.unit(), self.sizes.largest());
         let rest = ByteLen::new(size.get().saturating_sub(self.start.get()));
         let len = self.span.unwrap_or(rest);
-        let fits = self.start.is_multiple_of(BLOCK_SIZE) && len <= rest && len >= self.block;
+        let fits = self.start.is_multiple_of(BLOCK_SIZE) && len <= rest && len >= largest;
         if !fits {
             return Err(WorkloadError::Range {
                 start: self.start,
@@ -120,39 +112,50 @@ impl Workload {
                 size,
             });
         }
-        let (places, lanes) = (len.get() / self.block.get(), self.lanes() as u64);
-        if places < lanes {
-            return Err(WorkloadError::Crowded { places, lanes });
+        // Sequential jobs walk shares of their own, each with room for one request.
+        let (requests, lanes) = (len.get() / largest.get(), self.lanes() as u64);
+        if requests < lanes {
+            return Err(WorkloadError::Crowded {
+                places: requests,
+                lanes,
+            });
         }
+        let places = len.get() / unit.get();
         if self.verify && places > VERIFY_SLOTS_MAX {
             return Err(WorkloadError::VerifyPlaces { places });
         }
         Ok(Plan {
             start: self.start,
-            block: self.block,
+            unit,
             places,
+            largest,
         })
     }
 
-    /// Requests at a time.
+    /// Requests at a time on one target.
     pub(crate) const fn lanes(&self) -> usize {
         self.jobs.saturating_mul(self.iodepth)
     }
 
-    fn check_shape(&self) -> Result<(), WorkloadError> {
-        let block = self.block.as_usize();
-        if block == 0 || block > REQUEST_MAX || !block.is_multiple_of(BLOCK_SIZE) {
-            return Err(WorkloadError::Block(self.block));
-        }
-        if !(1..=LANES_MAX).contains(&self.lanes()) {
+    fn check_shape(&self, targets: usize) -> Result<(), WorkloadError> {
+        self.sizes.check()?;
+        let lanes = self.lanes().saturating_mul(targets);
+        if !(1..=LANES_MAX).contains(&lanes) {
             return Err(WorkloadError::Lanes {
                 jobs: self.jobs,
                 iodepth: self.iodepth,
+                targets,
             });
         }
-        let buffers = self.lanes().saturating_mul(block);
+        let buffers = lanes.saturating_mul(self.sizes.largest().as_usize());
         if buffers > BUFFERS_MAX {
             return Err(WorkloadError::Buffers(ByteLen::from_usize(buffers)));
+        }
+        if self.verify && self.sizes.single().is_none() {
+            return Err(WorkloadError::VerifySizes);
+        }
+        if self.arrivals.is_some() && (self.rate.is_some() || self.rate_bytes.is_some()) {
+            return Err(WorkloadError::TwoPaces);
         }
         match self.rw.read_percent() {
             percent if percent > 100 => Err(WorkloadError::ReadPercent(percent)),
@@ -161,109 +164,36 @@ impl Workload {
     }
 }
 
-impl Rw {
-    /// Whether places are drawn at random.
-    pub(crate) const fn is_random(self) -> bool {
-        matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw { .. })
-    }
-
-    /// Share of reads.
-    pub(crate) const fn read_percent(self) -> u8 {
-        match self {
-            Self::Read | Self::RandRead => 100,
-            Self::Write | Self::RandWrite => 0,
-            Self::RandRw { read_percent } => read_percent,
-        }
-    }
-}
-
-impl fmt::Display for Rw {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read => f.write_str("read"),
-            Self::Write => f.write_str("write"),
-            Self::RandRead => f.write_str("randread"),
-            Self::RandWrite => f.write_str("randwrite"),
-            Self::RandRw { read_percent } => write!(f, "randrw:{read_percent}"),
-        }
-    }
-}
-
-impl FromStr for Rw {
-    type Err = RwParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mix = |percent: &str| percent.parse().ok().filter(|percent| *percent <= 100);
-        let parsed = match text.split_once(':') {
-            None => match text {
-                "read" => Some(Self::Read),
-                "write" => Some(Self::Write),
-                "randread" => Some(Self::RandRead),
-                "randwrite" => Some(Self::RandWrite),
-                "randrw" => Some(Self::RandRw { read_percent: 50 }),
-                _ => None,
-            },
-            Some(("randrw", percent)) => {
-                mix(percent).map(|read_percent| Self::RandRw { read_percent })
-            }
-            Some(_) => None,
-        };
-        parsed.ok_or_else(|| RwParseError(text.into()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arrivals::Process;
 
     const SIZE: ByteLen = ByteLen::new(64 << 20);
 
     fn refused(change: impl FnOnce(&mut Workload)) -> WorkloadError {
         let mut workload = Workload::default();
         change(&mut workload);
-        workload.plan(SIZE).unwrap_err()
-    }
-
-    #[test]
-    fn names_and_back() {
-        for text in [
-            "read",
-            "write",
-            "randread",
-            "randwrite",
-            "randrw:50",
-            "randrw:0",
-        ] {
-            assert_eq!(text.parse::<Rw>().unwrap().to_string(), text);
-        }
-        assert_eq!("randrw".parse(), Ok(Rw::RandRw { read_percent: 50 }));
-        for text in ["", "trim", "randrw:101", "randrw:", "read:50"] {
-            assert!(text.parse::<Rw>().is_err(), "{text}");
-        }
+        workload.plan(SIZE, 1).unwrap_err()
     }
 
     #[test]
     fn the_whole_volume_is_the_default_range() {
-        let plan = Workload::default().plan(SIZE).unwrap();
+        let plan = Workload::default().plan(SIZE, 1).unwrap();
         assert_eq!(plan.places, SIZE.get() / 4096);
         let ranged = Workload {
             start: ByteOffset::new(1 << 20),
             span: Some(ByteLen::new(1 << 20)),
             ..Workload::default()
         };
-        assert_eq!(ranged.plan(SIZE).unwrap().places, 256);
+        assert_eq!(ranged.plan(SIZE, 1).unwrap().places, 256);
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        assert!(matches!(
-            refused(|w| w.block = ByteLen::new(5000)),
-            WorkloadError::Block(_)
-        ));
-        assert!(matches!(
-            refused(|w| w.block = ByteLen::ZERO),
-            WorkloadError::Block(_)
-        ));
+        let sized = |size| refused(|w| w.sizes = Sizes::one(ByteLen::new(size)));
+        assert!(matches!(sized(5000), WorkloadError::Sizes(_)));
+        assert!(matches!(sized(0), WorkloadError::Sizes(_)));
         assert!(matches!(
             refused(|w| w.iodepth = 0),
             WorkloadError::Lanes { .. }
@@ -272,8 +202,17 @@ mod tests {
             refused(|w| w.jobs = 5000),
             WorkloadError::Lanes { .. }
         ));
+        let many = Workload {
+            iodepth: 64,
+            ..Workload::default()
+        };
+        assert!(many.plan(SIZE, 64).is_ok());
+        assert!(matches!(
+            many.plan(SIZE, 65),
+            Err(WorkloadError::Lanes { targets: 65, .. })
+        ));
         let big = refused(|w| {
-            w.block = ByteLen::new(16 << 20);
+            w.sizes = Sizes::one(ByteLen::new(16 << 20));
             w.iodepth = 512;
         });
         assert!(matches!(big, WorkloadError::Buffers(_)));
@@ -292,5 +231,23 @@ mod tests {
         );
         let mix = refused(|w| w.rw = Rw::RandRw { read_percent: 101 });
         assert_eq!(mix, WorkloadError::ReadPercent(101));
+    }
+
+    #[test]
+    fn what_excludes_each_other_is_refused() {
+        let verify = refused(|w| {
+            w.verify = true;
+            w.sizes = "4k/50:8k/50".parse().unwrap();
+        });
+        assert_eq!(verify, WorkloadError::VerifySizes);
+        let paces = refused(|w| {
+            let rate = NonZeroU32::MIN;
+            w.rate = Some(rate);
+            w.arrivals = Some(Arrivals {
+                rate,
+                process: Process::Linear,
+            });
+        });
+        assert_eq!(paces, WorkloadError::TwoPaces);
     }
 }

@@ -45,8 +45,43 @@ test_cost() {
     esac
 }
 
+# The other kinds of target, open loop, outputs and comparison.
+test_harness() {
+    cluster_up
+    create_volume load --size 256MiB
+    local dir=$TEST_DIR raw=$TEST_DIR/raw.img socket=$TEST_DIR/load.sock
+    bench() { "$OGEE" bench "$@" 2>>"$dir/bench.log" || give_up "bench $*: $(tail -n 3 "$dir/bench.log")"; }
+    if "$OGEE" bench load --bssplit 4k/80:16k/20 --verify --runtime 1 >/dev/null 2>"$dir/refused.log"; then
+        give_up "verify of mixed sizes was not refused"
+    fi
+    bench load --rw rw --bssplit 4k/80:16k/20 --random-distribution zipf:1.1 --rate 20m --runtime 1 >/dev/null
+    bench load --arrival-rate 300 --rate-process poisson --iodepth 32 --rw randrw --runtime 3 --verify \
+        --dev-dir "$DIR" --json "$dir/open.json" --csv "$dir/open.csv" --html "$dir/open.html" >/dev/null
+    jq -e '.jobs[0] | .series | length >= 3' "$dir/open.json" >/dev/null || give_up "no series"
+    jq -e '.jobs[0].cpu | .server_us_per_io > 0 and (.processes | length) == 4' "$dir/open.json" >/dev/null ||
+        give_up "no CPU of the servers: $(jq -c '.jobs[0].cpu' "$dir/open.json")"
+    grep -q '</html>' "$dir/open.html" || give_up "no page"
+    [ "$(wc -l <"$dir/open.csv")" -ge 4 ] || give_up "no CSV"
+    truncate -s 64M "$raw"
+    if "$OGEE" bench "raw:$raw" --rw write --runtime 1 >/dev/null 2>&1; then
+        give_up "a raw target was overwritten without --yes"
+    fi
+    bench "raw:$raw" --rw randrw --bs 16k --iodepth 8 --runtime 1 --verify --sync dsync --yes >/dev/null
+    "$OGEE" export nbd load --socket "$socket" >"$dir/nbd.log" 2>&1 &
+    local export=$!
+    defer kill "$export"
+    for _ in $(seq 100); do [ -S "$socket" ] || sleep 0.1; done
+    bench "nbd+unix:///load?socket=$socket" --rw randrw --bs 64k --iodepth 16 --runtime 2 --verify --json "$dir/nbd.json" >/dev/null
+    kill "$export"
+    wait "$export" || true
+    bench load --scenario 4k-randread-qd1 --runtime 1 --ramp-time 0 --json "$dir/a.json" >/dev/null
+    bench compare "$dir/a.json" "$dir/a.json" --check | grep -q 'within noise' || give_up "a run differs from itself"
+    bench ab --a-target load --b-target "raw:$raw" --rounds 3 -- --rw randread --runtime 1 | grep -q 'min..max' || give_up "no rounds"
+}
+
 need_packages jq
 build_release
 begin_group bench
 run_test bench 90 test_bench
 run_test cost 500 test_cost
+run_test harness 120 test_harness

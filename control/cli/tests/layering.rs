@@ -64,7 +64,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["ogee-proto"]),
-    ("perf", &["ogee-proto", "ogee-runtime", "ogee-client"]),
+    (
+        "perf",
+        &["ogee-proto", "ogee-runtime", "ogee-device", "ogee-client"],
+    ),
 ];
 
 /// Crates that only some packages may name in their sources.

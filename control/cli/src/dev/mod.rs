@@ -13,6 +13,7 @@ mod up;
 use crate::args::{DevCommand, Format};
 use crate::error::CliError;
 use layout::Layout;
+use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) fn run(what: DevCommand, _format: Format) -> Result<ExitCode, CliError> {
@@ -22,4 +23,28 @@ pub(crate) fn run(what: DevCommand, _format: Format) -> Result<ExitCode, CliErro
         DevCommand::Start { name, dir } => process::start(&Layout::open(&dir)?, &name)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The processes of a cluster that run now. None of a directory that is no cluster's.
+pub(crate) fn processes(dir: &Path) -> Vec<(u32, String)> {
+    let Ok(layout) = Layout::open(dir) else {
+        return Vec::new();
+    };
+    let names = layout.names().into_iter();
+    names
+        .filter_map(|name| {
+            let pid = process::running(&layout, &name)?;
+            Some((u32::try_from(pid.as_raw()).ok()?, name))
+        })
+        .collect()
+}
+
+/// Kills a process of a cluster.
+pub(crate) fn kill(dir: &Path, name: &str) -> Result<(), CliError> {
+    process::kill_one(&Layout::open(dir)?, name)
+}
+
+/// Starts a process of a cluster; returns when it is ready.
+pub(crate) fn start(dir: &Path, name: &str) -> Result<(), CliError> {
+    process::start(&Layout::open(dir)?, name)
 }

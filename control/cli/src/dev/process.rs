@@ -192,6 +192,14 @@ pub(super) fn down(layout: &Layout) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Kills a process without warning; one that does not run is left alone.
+pub(super) fn kill_one(layout: &Layout, name: &str) -> Result<(), CliError> {
+    match running(layout, name) {
+        Some(pid) => signal(name, pid, Signal::SIGKILL),
+        None => Ok(()),
+    }
+}
+
 fn signal(name: &str, pid: Pid, signal: Signal) -> Result<(), CliError> {
     match kill(pid, signal) {
         // It ended by itself in between.

@@ -1,10 +1,15 @@
 //! The command line.
 
+mod bench;
+
+pub(crate) use bench::{
+    AbArgs, BenchArgs, BenchCommand, CompareArgs, LoadArgs, ReportArgs, SyncMode,
+};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 /// Ogee: replicated block storage.
@@ -85,8 +90,8 @@ pub(crate) enum Command {
     },
     /// Health of the cluster. Exit code 3 when it is not OK.
     Status,
-    /// Load a volume and report latencies with fio's keys.
-    Bench(BenchArgs),
+    /// Load volumes, devices or NBD exports; report latencies with fio's keys; compare reports.
+    Bench(Box<BenchArgs>),
     /// Run a metadata server in the foreground.
     Mds(DaemonArgs),
     /// Run a chunkserver in the foreground.
@@ -275,48 +280,6 @@ pub(crate) enum CopysetCommand {
         #[arg(long)]
         to: String,
     },
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct BenchArgs {
-    /// The volume. What it holds is overwritten by writes.
-    pub(crate) name: String,
-    /// read, write, randread, randwrite or randrw.
-    #[arg(long, default_value = "randread")]
-    pub(crate) rw: String,
-    /// Block size.
-    #[arg(long, default_value = "4k", value_parser = size)]
-    pub(crate) bs: ByteLen,
-    /// Requests in flight.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) iodepth: u32,
-    /// Jobs of that many requests each.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) numjobs: u32,
-    /// Seconds to run.
-    #[arg(long, default_value_t = 10, conflicts_with = "io_size")]
-    pub(crate) runtime: u64,
-    /// Bytes to read and write in all, instead of a time.
-    #[arg(long, value_parser = size)]
-    pub(crate) io_size: Option<ByteLen>,
-    /// Seconds at the front that do not count.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) ramp_time: u64,
-    /// Requests per second at most, of all jobs together.
-    #[arg(long)]
-    pub(crate) rate_iops: Option<NonZeroU32>,
-    /// Check every read against what this run wrote, and read all of it back at the end.
-    #[arg(long)]
-    pub(crate) verify: bool,
-    /// Part of the volume to use; all of it if not given.
-    #[arg(long, value_parser = size)]
-    pub(crate) size: Option<ByteLen>,
-    /// Share of reads with randrw, in percent.
-    #[arg(long, default_value_t = 70, value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub(crate) rwmixread: u8,
-    /// Seed of the address sequence.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
 }
 
 #[derive(Args, Debug)]

@@ -1,0 +1,170 @@
+//! What stands behind the names of targets.
+
+use crate::args::{LoadArgs, SyncMode};
+use crate::commands::ask::config;
+use crate::error::{CliError, chain};
+use crate::settings::wrong;
+use ogee_client::{MdsHandle, OpenOptions, Volume};
+use ogee_device::Device;
+use ogee_perf::{AnyTarget, NbdAddress, NbdClient};
+use std::path::PathBuf;
+
+/// A target as it is named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Name {
+    Volume(String),
+    Raw(PathBuf),
+    Nbd(NbdAddress),
+}
+
+/// Opens every target; a raw one is written only with `--yes`.
+pub(super) async fn open_all(
+    mds: &[String],
+    args: &LoadArgs,
+    writes: bool,
+) -> Result<Vec<AnyTarget>, CliError> {
+    let mut targets = Vec::with_capacity(args.targets.len());
+    for text in &args.targets {
+        let name = parse(text)?;
+        if let Name::Raw(path) = &name
+            && writes
+            && !args.yes
+        {
+            let what = format!("writes would overwrite {}", path.display());
+            let remedy = "give --yes if nothing on it is needed, or only read: --rw randread";
+            return Err(wrong(&what, "a raw target has no owner to ask", remedy));
+        }
+        targets.push(open_one(mds, name, args.sync, writes).await?);
+    }
+    Ok(targets)
+}
+
+/// Gives every volume back.
+pub(super) async fn close_all(targets: Vec<AnyTarget>) -> Result<(), CliError> {
+    for target in targets {
+        if let AnyTarget::Volume(volume) = target {
+            let closed = volume.close().await;
+            closed.map_err(|error| failed("cannot detach a volume", &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> CliError {
+    CliError::new(
+        "OGEE-3402",
+        what,
+        &chain(error),
+        "ogee volume show names its state",
+    )
+}
+
+fn parse(text: &str) -> Result<Name, CliError> {
+    if let Some(path) = text.strip_prefix("raw:") {
+        return Ok(Name::Raw(path.into()));
+    }
+    if text.starts_with("nbd") && text.contains("://") {
+        let address = text.parse().map_err(|error: ogee_perf::NbdError| {
+            let remedy = "ogee export nbd NAME --socket PATH serves one";
+            wrong("cannot use the target", &error.to_string(), remedy)
+        })?;
+        return Ok(Name::Nbd(address));
+    }
+    let name = text.strip_prefix("volume:").unwrap_or(text);
+    if name.is_empty() || name.contains([':', '/']) {
+        let cause = format!("\"{text}\" is no name of a volume, and no other target we know");
+        let remedy = "write NAME, raw:PATH, nbd+unix:///EXPORT?socket=PATH or nbd://IP:PORT/EXPORT";
+        return Err(wrong("cannot use the target", &cause, remedy));
+    }
+    Ok(Name::Volume(name.to_owned()))
+}
+
+async fn open_one(
+    mds: &[String],
+    name: Name,
+    sync: SyncMode,
+    writes: bool,
+) -> Result<AnyTarget, CliError> {
+    let is_durable = sync == SyncMode::Dsync;
+    match name {
+        // Also to read: a load takes the volume, so that nobody else disturbs the figures.
+        Name::Volume(name) => Ok(AnyTarget::Volume(open(mds, &name, false).await?)),
+        Name::Raw(path) => {
+            let opened = Device::open(&path, ogee_device::OpenOptions::default()).await;
+            let device = opened.map_err(|error| {
+                let what = format!("cannot open {}", path.display());
+                let remedy = "truncate -s 4G FILE makes one; a read of its holes costs nothing";
+                CliError::new("OGEE-3403", &what, &chain(&error), remedy)
+            })?;
+            Ok(AnyTarget::Raw { device, is_durable })
+        }
+        Name::Nbd(address) => {
+            let connected = NbdClient::connect(&address, is_durable && writes).await;
+            let client = connected.map_err(|error| {
+                let what = format!("cannot use the NBD export {}", address.export);
+                let remedy = "ogee export nbd NAME --socket PATH serves one";
+                CliError::new("OGEE-3404", &what, &chain(&error), remedy)
+            })?;
+            Ok(AnyTarget::Nbd(client))
+        }
+    }
+}
+
+/// Attaches a volume for a frontend or a load.
+pub(in crate::commands) async fn open(
+    mds: &[String],
+    name: &str,
+    read_only: bool,
+) -> Result<Volume, CliError> {
+    let doing = format!("cannot attach volume {name}");
+    let handle =
+        MdsHandle::start(config(mds)).map_err(|error| CliError::control(&doing, &error))?;
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    let host = host.unwrap_or_else(|| String::from("unknown"));
+    let options = OpenOptions {
+        read_only,
+        host,
+        io_timeout: None,
+    };
+    Volume::open(handle, name, options)
+        .await
+        .map_err(|error| match &error {
+            ogee_client::ClientError::Control(control) => CliError::control(&doing, control),
+            other => failed(&doing, other),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_what_it_is() {
+        let volume = |name: &str| Name::Volume(name.into());
+        assert_eq!(parse("vol1").unwrap(), volume("vol1"));
+        assert_eq!(parse("volume:compare").unwrap(), volume("compare"));
+        assert_eq!(parse("raw:/dev/x").unwrap(), Name::Raw("/dev/x".into()));
+        assert!(matches!(
+            parse("nbd+unix:///v?socket=/tmp/s"),
+            Ok(Name::Nbd(_))
+        ));
+        assert!(matches!(parse("nbd://127.0.0.1:10809/v"), Ok(Name::Nbd(_))));
+        // A volume may be called so.
+        assert_eq!(parse("nbd").unwrap(), volume("nbd"));
+    }
+
+    #[test]
+    fn what_is_no_target_is_named_with_the_forms() {
+        for text in ["", "volume:", "/dev/sda", "iscsi:x", "nbd://somewhere/v"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains("try:"), "{error}");
+        }
+        let error = parse("/dev/sda").unwrap_err().to_string();
+        assert!(
+            error.contains("\"/dev/sda\"") && error.contains("raw:PATH"),
+            "{error}"
+        );
+    }
+}
