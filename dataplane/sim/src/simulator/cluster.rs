@@ -7,6 +7,7 @@
 
 use super::dice::Dice;
 use super::filler;
+use super::inspector;
 use super::mds::Mds;
 use super::node::{Node, NodeState};
 use super::plan::{COPYSETS, NODES, Plan};
@@ -46,6 +47,7 @@ pub struct Cluster {
 
 struct Inner {
     probes: bool,
+    inspects: bool,
     fills: bool,
     filler: RefCell<Option<JoinHandle<()>>>,
     nodes: Vec<Rc<Node>>,
@@ -60,9 +62,10 @@ impl Cluster {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(plan: Plan, dice: Dice) -> Self {
+        let is_sound = plan.is_sound();
         let nodes: Vec<Rc<Node>> = (1..=NODES)
             .zip(plan.disks_half_us)
-            .map(|(n, half_us)| Node::new(n, plan.group, half_us))
+            .map(|(n, half_us)| Node::new(n, plan.group, half_us, is_sound))
             .collect();
         let mds = Mds::new(nodes.clone());
         let shop = Rc::new(Shop {
@@ -88,6 +91,7 @@ impl Cluster {
                 seats,
                 dice: RefCell::new(dice),
                 probes: plan.probes,
+                inspects: plan.inspects,
                 fills: plan.fills,
                 filler: RefCell::default(),
                 digests: Cell::new(1 << 40),
@@ -158,6 +162,9 @@ impl Cluster {
         }
         if self.inner.probes {
             prober::start(self, &mut self.inner.dice.borrow_mut());
+        }
+        if self.inner.inspects {
+            inspector::start(self, &mut self.inner.dice.borrow_mut());
         }
         if self.inner.fills {
             let dice = self.inner.dice.borrow_mut().fork();

@@ -171,6 +171,9 @@ async fn wait_for_good(
             cluster.mds().forget_disk(node.host());
             node.start();
         }
+        if fault == Fault::LogRot {
+            check_kept_out(cluster)?;
+        }
         for (id, replica) in bad(cluster) {
             let since = *bad_since.entry((id, replica)).or_insert(world_time());
             if world_time() > since + PATIENCE {
@@ -179,6 +182,26 @@ async fn wait_for_good(
             }
         }
         sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// A replica that knows that its log has lost something stays out of its group and says what it has; it
+/// does not begin and break down.
+fn check_kept_out(cluster: &Cluster) -> Result<(), String> {
+    let mds = cluster.mds();
+    for id in mds.copyset_ids() {
+        for (replica, host) in mds.members(id) {
+            let status = mds.status(id, replica, host);
+            if let Some(status) = status.filter(|status| status.state == "damaged")
+                && (status.group.term.get(), status.group.last_log) == (0, 0)
+            {
+                return Err(format!(
+                    "VIOLATION: {replica} of {id} is out of service, and nobody repairs its log\n{}",
+                    cluster.describe()
+                ));
+            }
+        }
     }
     Ok(())
 }

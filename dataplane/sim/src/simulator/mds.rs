@@ -129,14 +129,21 @@ impl Mds {
         self.changes_done.get()
     }
 
-    /// A leader and the newcomer that it is to take in, of a copyset whose members change.
+    /// A copyset whose members change, its leader and the newcomer that it is to take in.
     #[must_use]
-    pub fn newcomer(&self) -> Option<(HostId, HostId)> {
+    pub fn newcomer(&self) -> Option<(CopysetId, HostId, HostId)> {
         let copysets = self.copysets.borrow();
-        copysets.values().find_map(|copyset| {
+        copysets.iter().find_map(|(id, copyset)| {
             let (leader, _) = copyset.leader?;
-            Some((*copyset.replicas.get(&leader)?, copyset.change?.host))
+            Some((*id, *copyset.replicas.get(&leader)?, copyset.change?.host))
         })
+    }
+
+    /// Who is coming into a copyset.
+    #[must_use]
+    pub fn newcomer_of(&self, id: CopysetId) -> Option<(ReplicaId, HostId)> {
+        let change = self.copysets.borrow()[&id].change?;
+        Some((change.new, change.host))
     }
 
     /// Where the leader of a copyset is, and its other members.

@@ -29,6 +29,8 @@ const PORT: u16 = 7000;
 pub const DEVICE_LEN: ByteLen = ByteLen::new(42 << 20);
 /// Its log: few segments, so that it goes round.
 pub const LOG_LEN: ByteLen = ByteLen::new(12 << 20);
+/// Counters of what was read and was not as it had been written.
+const ROTTEN: [&str; 2] = ["checksum_errors", "log_payloads_lost"];
 /// Orders that may wait for a shard.
 const ORDERS_MAX: usize = 256;
 
@@ -48,6 +50,8 @@ pub struct Node {
     host: HostId,
     config: GroupConfig,
     half_us: Range<u64>,
+    /// Its disks keep what they have made durable.
+    is_sound: bool,
     disk: RefCell<SimulatedDisk>,
     state: Cell<NodeState>,
     process: RefCell<Option<Process>>,
@@ -70,13 +74,14 @@ struct Process {
 impl Node {
     /// A host with an empty disk; nothing runs.
     #[must_use]
-    pub fn new(number: u32, config: GroupConfig, half_us: Range<u64>) -> Rc<Self> {
+    pub fn new(number: u32, config: GroupConfig, half_us: Range<u64>, is_sound: bool) -> Rc<Self> {
         let host = HostId::new(number);
         Rc::new(Self {
             host,
             config,
             disk: RefCell::new(new_disk(host, &half_us)),
             half_us,
+            is_sound,
             state: Cell::new(NodeState::Down),
             process: RefCell::default(),
             store: Cell::default(),
@@ -192,6 +197,12 @@ impl Node {
                     self.refusal.replace(Some(causes.join(": ")));
                 }
                 ShardEvent::Report(report) => {
+                    if let Some(what) = damage_in(&report).filter(|_| self.is_sound) {
+                        panic!(
+                            "VIOLATION: host {} speaks of damage, and its disk is good: {what}",
+                            self.host.get()
+                        );
+                    }
                     self.report.replace(Some(Rc::new(*report)));
                 }
             }
@@ -267,6 +278,22 @@ impl Node {
         self.disk.replace(new_disk(self.host, &self.half_us));
         self.store.set(None);
     }
+}
+
+/// What a process has found damaged.
+fn damage_in(report: &ShardReport) -> Option<String> {
+    let is_bad = |state| matches!(state, "repairing" | "damaged");
+    if let Some(bad) = report.replicas.iter().find(|it| is_bad(it.state)) {
+        return Some(format!("{bad:?}"));
+    }
+    if let Some(failed) = report.stores.iter().find(|store| store.state == "failed") {
+        return Some(format!("{failed:?}"));
+    }
+    let counters = report.metrics.counters.iter();
+    let mut rotten = counters.filter(|(name, _, count)| ROTTEN.contains(name) && *count > 0);
+    rotten
+        .next()
+        .map(|(name, _, count)| format!("{name} {count}"))
 }
 
 fn new_disk(host: HostId, half_us: &Range<u64>) -> SimulatedDisk {

@@ -82,6 +82,8 @@ pub struct Plan {
     pub pause: Duration,
     /// Whether somebody asks every replica, whoever leads.
     pub probes: bool,
+    /// Whether somebody compares replicas all the time.
+    pub inspects: bool,
     /// How long half a request takes each node's disk, in microseconds.
     pub disks_half_us: Vec<Range<u64>>,
     /// Whether somebody fills the stores.
@@ -140,10 +142,12 @@ impl Plan {
                 hostile_for: dice.millis(10_000..20_000),
                 pause: dice.millis(60..500),
                 probes: dice.once_in(2),
+                inspects: dice.once_in(2),
                 disks_half_us,
                 fills: false,
             };
         }
+        let is_sound = !faults.iter().any(|fault| OF_DISKS.contains(fault));
         Self {
             group,
             usages,
@@ -151,9 +155,18 @@ impl Plan {
             hostile_for: dice.millis(5_000..15_000),
             pause: dice.millis(300..3000).min(PAUSE_MAX),
             probes: !dice.once_in(3),
+            inspects: is_sound && dice.once_in(2),
             disks_half_us,
             fills,
         }
+    }
+}
+
+impl Plan {
+    /// Whether no disk ever loses or changes what it has made durable.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        !self.faults.iter().any(|fault| OF_DISKS.contains(fault))
     }
 }
 
@@ -171,5 +184,6 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         },
         large_odds: 4 + dice.below(30),
         abandon_odds: *dice.pick(&[3, 16, 16]),
+        is_divided: dice.once_in(2),
     }
 }

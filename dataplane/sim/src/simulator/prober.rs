@@ -58,10 +58,22 @@ impl Prober {
     async fn run(mut self) {
         while !self.cluster.shop().is_closing.get() {
             sleep(self.dice.millis(2..self.pause_max)).await;
-            let chunk = self.dice.below(u64::from(self.usage.chunks));
-            let within = self.dice.below(self.usage.hot);
-            self.ask(chunk * BLOCKS_PER_CHUNK as u64 + within).await;
+            let block = self.some_block();
+            self.ask(block).await;
         }
+    }
+
+    /// Half of the time one that was written lately: who is behind is behind there.
+    fn some_block(&mut self) -> u64 {
+        let recent = match self.dice.once_in(2) {
+            true => self.cluster.shop().recorder.recent_write(&mut self.dice),
+            false => None,
+        };
+        if let Some(place) = recent.filter(|place| place.volume == self.usage.volume) {
+            return place.block;
+        }
+        let chunk = self.dice.below(u64::from(self.usage.chunks));
+        chunk * BLOCKS_PER_CHUNK as u64 + self.dice.below(self.usage.hot)
     }
 
     async fn ask(&self, block: u64) {

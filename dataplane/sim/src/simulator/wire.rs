@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// One frame in so many suffers on a link with such a fault.
 const ODDS: u64 = 5;
+/// There are few seals.
+const SEAL_ODDS: u64 = 2;
 
 /// What happens to frames.
 pub struct Wire {
@@ -96,7 +98,11 @@ impl Inner {
     ) {
         let fault = self.faults.get(&(route.from, route.to)).copied();
         let fault = fault.filter(|fault| header.is_some_and(|header| can_suffer(*fault, header)));
-        let Some(fault) = fault.filter(|_| self.dice.once_in(ODDS)) else {
+        let odds = match header.map(|header| header.kind) {
+            Some(FrameKind::Seal) => SEAL_ODDS,
+            _ => ODDS,
+        };
+        let Some(fault) = fault.filter(|_| self.dice.once_in(odds)) else {
             return chunks.push(in_order(frame));
         };
         self.coverage.add(fault, 1);
@@ -116,7 +122,10 @@ impl Inner {
                 chunks.push(late(100..3000, &mut self.dice, frame));
             }
             Fault::FrameCorrupt => chunks.push(in_order(self.corrupt(frame))),
-            _ => chunks.push(late(1..50, &mut self.dice, frame)),
+            _ => {
+                let range = self.dice.pick(&[1..50, 1..600]).clone();
+                chunks.push(late(range, &mut self.dice, frame));
+            }
         }
         // Who has missed something learns of it, and so does the other, each in its time.
         if fault == Fault::FrameCorrupt {
