@@ -70,16 +70,18 @@ def reason_of(output):
 
 # What must stand in a seed's plan, or one of several.
 LEASE, PROBES = "lease_reads: true", "probes: true"
-INSPECTED, LARGE = "inspects: true", "redirect: true"
+INSPECTED, LARGE, SLOW = "inspects: true", "redirect: true", ("100..1500", "Limp")
+# As many blocks as a write may have that has its place outside of the log; and many that stay as they are.
+EXTENTS, MANY = ("hot: 32", "hot: 64", "hot: 256"), ("hot: 64", "hot: 256")
 NEEDS = {
     "torn-payload-counts": [INSPECTED],
     "damaged-replica-opens": ["LogRot"],
     "log-payload-not-verified": ["LogRot"],
     "page-mirror-not-read": ["MetaRot"],
     "checksum-not-verified": ["DataRot"],
-    "pinned-extent-overwritten": [LARGE, INSPECTED],
-    "adopted-before-durable": [LARGE, INSPECTED, ("100..1500", "Limp")],
-    "dedupe-lost-on-restart": ["FrameReplay", INSPECTED],
+    "pinned-extent-overwritten": [LARGE, INSPECTED, EXTENTS],
+    "adopted-before-durable": [LARGE, "large_odds: 2,", INSPECTED, EXTENTS, SLOW],
+    "dedupe-lost-on-restart": ["FrameReplay", "is_divided: true", INSPECTED],
     "stale-retry-applied": ["FrameReplay"],
     "epoch-checked-on-leader-only": [("Takeover", "ClientRevival", "Isolation")],
     "seal-clears-session": ["FrameReplay", "is_divided: true"],
@@ -92,10 +94,10 @@ NEEDS = {
     "learner-counted": [LEASE, PROBES, "Replace"],
     "round-answers-late-reads": ["lease_reads: false", PROBES, "Transfer"],
     "discarded-answered-ok": ["Isolation"],
-    "write-back-ignores-hold": [INSPECTED],
+    "write-back-ignores-hold": [INSPECTED, MANY, SLOW],
     "copy-mark-forgotten": ["Replace", INSPECTED],
     "copy-skips-changed": ["Replace", INSPECTED],
-    "copy-with-newer-sessions": ["Replace", INSPECTED],
+    "copy-with-newer-sessions": ["Replace", INSPECTED, MANY],
     "body-crc-not-checked": ["FrameCorrupt"],
     "abandoned-not-waited-for": ["FrameReorder", "abandon_odds: 3"],
 }

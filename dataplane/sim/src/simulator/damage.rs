@@ -67,14 +67,21 @@ pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<
         .await?;
     let node = dice.pick(cluster.nodes()).clone();
     tracing::info!(host = node.host().get(), ?fault, "SIM damage");
-    let is_done = inflict(&node, fault, dice).await;
-    sleep(dice.millis(0..600)).await;
-    node.disk()
-        .with_faults(|faults| *faults = DiskFaults::default());
     let death = match dice.once_in(2) {
         true => Death::Power,
         false => Death::Process,
     };
+    // While nobody looks, half of the time: what is hit then is what recovery finds.
+    let is_asleep = fault.is_of_one_block() && dice.once_in(2);
+    if is_asleep {
+        node.kill(death, dice);
+    }
+    let is_done = inflict(&node, fault, dice).await;
+    if !is_asleep {
+        sleep(dice.millis(0..600)).await;
+    }
+    node.disk()
+        .with_faults(|faults| *faults = DiskFaults::default());
     node.kill(death, dice);
     if fault == Fault::DiskLoss {
         node.replace_disk();
@@ -94,7 +101,7 @@ async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
             // What a store has in one place only is hit once.
             let times = match (fault, region.start) {
                 (_, 0) => 1,
-                (Fault::LogRot, _) => *dice.pick(&[1, 4]),
+                (Fault::LogRot, _) => *dice.pick(&[1, 4, 8]),
                 _ => *dice.pick(&[1, 4, 32]),
             };
             let hits = (0..times).filter(|_| disk.rot(region.clone(), dice.next()).is_some());

@@ -16,16 +16,20 @@ use std::time::Duration;
 
 /// Where it runs.
 const INSPECTOR: HostId = HostId::new(94);
-/// How long a replica may take to answer: the next question is as good.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a replica may take to answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Questions at a time for each copyset: one replica may be away, another slow.
+const LANES: u32 = 2;
 /// Longest pauses between two questions, in milliseconds: of groups whose members change, and of others.
 const PAUSES: (u64, u64) = (100, 800);
 
 /// Starts inspecting, until nobody begins anything any more.
 pub fn start(cluster: &Cluster, dice: &mut Dice) {
     for id in cluster.mds().copyset_ids() {
-        let (cluster, dice) = (cluster.clone(), dice.fork());
-        drop(sim::spawn_on(INSPECTOR, inspect(cluster, id, dice)));
+        for _ in 0..LANES {
+            let (cluster, dice) = (cluster.clone(), dice.fork());
+            drop(sim::spawn_on(INSPECTOR, inspect(cluster, id, dice)));
+        }
     }
 }
 

@@ -261,7 +261,13 @@ impl Nemesis {
             _ if clients.is_empty() => self.some_node(),
             _ => *self.dice.pick(&clients),
         };
-        let until = world_time() + self.dice.millis(300..3000);
+        let is_client = !self.cluster.nodes().iter().any(|node| node.host() == one);
+        let is_held = is_client && !self.dice.once_in(4);
+        let until = world_time()
+            + match is_held {
+                true => self.dice.millis(1000..4000),
+                false => self.dice.millis(300..3000),
+            };
         for other in self.cluster.nodes().to_vec() {
             for (from, to) in [(one, other.host()), (other.host(), one)] {
                 if let Some(wire) = &self.wire {
@@ -270,14 +276,13 @@ impl Nemesis {
                 self.undos.push((until, Undo::Frames(from, to)));
             }
         }
-        let is_client = !self.cluster.nodes().iter().any(|node| node.host() == one);
-        if is_client && self.dice.once_in(2) {
+        if is_held {
             self.hold_back(one, until);
         }
     }
 
     /// A client does not reach the leader of one copyset: its watermark stays where it is, while what it
-    /// writes to the other takes effect. Half of the time a replica of that one starts anew meanwhile.
+    /// writes to the other takes effect. Mostly a replica of that one starts anew meanwhile.
     fn hold_back(&mut self, client: HostId, until: Duration) {
         let (mds, mut ids) = (self.cluster.mds().clone(), self.cluster.mds().copyset_ids());
         self.dice.shuffle(&mut ids);
@@ -290,7 +295,7 @@ impl Nemesis {
             return;
         }
         self.cut(client, *cut_off, Fault::OneWayCut, until);
-        if self.dice.once_in(2) {
+        if !self.dice.once_in(3) {
             let host = *self.dice.pick(others);
             let mut at = world_time() + self.dice.millis(200..1500);
             self.undos.push((at, Undo::CutAgain(host)));
@@ -546,7 +551,8 @@ impl Nemesis {
     /// A leader alone with one that only learns.
     fn part_with_newcomer(&mut self) {
         if let Some((id, leader, newcomer)) = self.cluster.mds().newcomer() {
-            let until = self.until_succeeded();
+            // It takes a while until the newcomer hears of its leader.
+            let until = self.until_succeeded() + self.dice.millis(300..1000);
             self.part(&[leader, newcomer], until);
             if let Some((_, others)) = self.cluster.mds().leader_and_others(id) {
                 self.pioneer(id, &others, until);
@@ -708,7 +714,8 @@ impl Nemesis {
         let free: Vec<HostId> = hosts.filter(is_free).collect();
         let is_begun = mds.replace(id, old, *self.dice.pick(&free));
         if is_begun && self.dice.once_in(2) {
-            sleep(self.dice.millis(50..1200)).await;
+            // Before its leader is told, or while it learns.
+            sleep(self.dice.millis(0..700)).await;
             self.part_with_newcomer();
         }
     }
@@ -758,7 +765,10 @@ impl Nemesis {
     }
 
     fn limp(&mut self) {
-        let node = self.dice.pick(self.cluster.nodes()).clone();
+        // One that leads and is slow commits by what the others have.
+        let Some(node) = self.some_up() else {
+            return;
+        };
         let limp = self.dice.millis(20..2000);
         node.disk().with_faults(|faults| faults.limp = limp);
         self.later(300..4000, Undo::Limp(node.host()));

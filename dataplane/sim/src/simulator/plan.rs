@@ -182,7 +182,11 @@ fn usage(volume: u32, dice: &mut Dice) -> Usage {
         } else {
             dice.millis(8..80)
         },
-        large_odds: 4 + dice.below(30),
+        // Of some volumes, half of what is written and read is as large as it gets.
+        large_odds: match dice.below(30) {
+            0..6 => 2,
+            odds => odds,
+        },
         abandon_odds: *dice.pick(&[3, 16, 16]),
         is_divided: dice.once_in(2),
     }
