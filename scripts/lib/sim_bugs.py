@@ -74,13 +74,12 @@ INSPECTED, LARGE, SLOW = "inspects: true", "redirect: true", ("100..1500", "Limp
 # As many blocks as a write may have that has its place outside of the log; and many that stay as they are.
 EXTENTS, MANY = ("hot: 32", "hot: 64", "hot: 256"), ("hot: 64", "hot: 256")
 NEEDS = {
-    "torn-payload-counts": [INSPECTED],
-    "damaged-replica-opens": ["LogRot"],
+        "damaged-replica-opens": ["LogRot"],
     "log-payload-not-verified": ["LogRot"],
     "page-mirror-not-read": ["MetaRot"],
     "checksum-not-verified": ["DataRot"],
     "pinned-extent-overwritten": [LARGE, INSPECTED, EXTENTS],
-    "adopted-before-durable": [LARGE, "large_odds: 2,", INSPECTED, EXTENTS, SLOW],
+    "adopted-before-durable": [LARGE, "large_odds: 2,", EXTENTS, SLOW],
     "dedupe-lost-on-restart": ["FrameReplay", "is_divided: true", INSPECTED],
     "stale-retry-applied": ["FrameReplay"],
     "epoch-checked-on-leader-only": [("Takeover", "ClientRevival", "Isolation")],

@@ -62,10 +62,10 @@ impl Cluster {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(plan: Plan, dice: Dice) -> Self {
-        let is_sound = plan.is_sound();
+        let sound = plan.sound();
         let nodes: Vec<Rc<Node>> = (1..=NODES)
             .zip(plan.disks_half_us)
-            .map(|(n, half_us)| Node::new(n, plan.group, half_us, is_sound))
+            .map(|(n, half_us)| Node::new(n, plan.group, half_us, sound))
             .collect();
         let mds = Mds::new(nodes.clone());
         let shop = Rc::new(Shop {

@@ -232,7 +232,7 @@ fn bad(cluster: &Cluster) -> Vec<(CopysetId, ReplicaId)> {
 async fn differing(cluster: &Cluster) -> Result<Option<(CopysetId, ReplicaId, String)>, String> {
     match judgement::compare_apart(cluster).await {
         Ok(()) => Ok(None),
-        Err(Difference::Of(id, replica, what)) => {
+        Err(Difference::Damaged(id, replica, what) | Difference::Differs(id, replica, what)) => {
             tracing::info!(%id, %replica, what, "SIM the operator finds damage");
             Ok(Some((id, replica, what)))
         }

@@ -71,7 +71,7 @@ pub async fn judge(cluster: &Cluster) -> Result<(), String> {
         .await
         .map_err(|difference| match difference {
             Difference::Later(what) => what,
-            Difference::Of(id, replica, what) => {
+            Difference::Damaged(id, replica, what) | Difference::Differs(id, replica, what) => {
                 format!(
                     "VIOLATION: {replica} of {id} {what}\n{}",
                     cluster.describe()
@@ -185,8 +185,10 @@ async fn read_volumes(cluster: &Cluster) -> Result<(), String> {
 pub enum Difference {
     /// Not now: nobody answers, or not in time.
     Later(String),
-    /// This one is damaged, or differs from its leader.
-    Of(CopysetId, ReplicaId, String),
+    /// This one is damaged.
+    Damaged(CopysetId, ReplicaId, String),
+    /// This one differs from another.
+    Differs(CopysetId, ReplicaId, String),
 }
 
 /// Has every replica of every copyset digest its contents as of one entry, from a host of its own.
@@ -205,7 +207,7 @@ async fn compare(cluster: &Cluster) -> Result<(), Difference> {
         for _ in 0..DIGEST_TRIES {
             trouble = compare_copyset(cluster, id, DIGEST_WITHIN).await.err();
             match &trouble {
-                None | Some(Difference::Of(..)) => break,
+                None | Some(Difference::Damaged(..) | Difference::Differs(..)) => break,
                 Some(Difference::Later(_)) => sleep(DIGEST_PAUSE).await,
             }
         }
@@ -217,7 +219,7 @@ async fn compare(cluster: &Cluster) -> Result<(), Difference> {
                     "{id} is not digested: {what}\n{all}"
                 )));
             }
-            Some(of) => return Err(of),
+            Some(known) => return Err(known),
         }
     }
     Ok(())
@@ -247,11 +249,11 @@ pub async fn compare_copyset(
         let found = collect(cluster, (id, *replica), *host, digest, within);
         async { (*replica, found.await) }
     });
-    let (mut answers, mut trouble) = (Vec::new(), None);
+    let (mut answers, mut trouble, mut is_damaged) = (Vec::new(), None, None);
     for (at, (replica, found)) in join_all(asked).await.into_iter().enumerate() {
         match found {
             Ok(frame) => answers.push((replica, frame.meta)),
-            Err(of @ Difference::Of(..)) => return Err(of),
+            Err(damaged @ Difference::Damaged(..)) => is_damaged = Some(damaged),
             // Who is coming may not be there yet.
             Err(later) if at < is_all => trouble = Some(later),
             Err(_) => {}
@@ -261,9 +263,9 @@ pub async fn compare_copyset(
         && let Some((replica, found)) = answers.iter().find(|(_, found)| found != expected)
     {
         let what = format!("differs: {found:?} and {expected:?}");
-        return Err(Difference::Of(id, *replica, what));
+        return Err(Difference::Differs(id, *replica, what));
     }
-    trouble.map_or(Ok(()), Err)
+    is_damaged.or(trouble).map_or(Ok(()), Err)
 }
 
 async fn collect(
@@ -276,7 +278,7 @@ async fn collect(
     let frame = ask(cluster, id, host, (digest, 1), within).await?;
     match frame.header.status {
         Status::Ok => Ok(frame),
-        Status::Corrupt => Err(Difference::Of(id, replica, "is damaged".into())),
+        Status::Corrupt => Err(Difference::Damaged(id, replica, "is damaged".into())),
         status => Err(Difference::Later(format!("{replica}: {status:?}"))),
     }
 }

@@ -29,8 +29,6 @@ const PORT: u16 = 7000;
 pub const DEVICE_LEN: ByteLen = ByteLen::new(42 << 20);
 /// Its log: few segments, so that it goes round.
 pub const LOG_LEN: ByteLen = ByteLen::new(12 << 20);
-/// Counters of what was read and was not as it had been written.
-const ROTTEN: [&str; 2] = ["checksum_errors", "log_payloads_lost"];
 /// Orders that may wait for a shard.
 const ORDERS_MAX: usize = 256;
 
@@ -50,8 +48,8 @@ pub struct Node {
     host: HostId,
     config: GroupConfig,
     half_us: Range<u64>,
-    /// Its disks keep what they have made durable.
-    is_sound: bool,
+    /// Counters that stay zero; none if its disk may be damaged.
+    sound: Option<&'static [&'static str]>,
     disk: RefCell<SimulatedDisk>,
     state: Cell<NodeState>,
     process: RefCell<Option<Process>>,
@@ -74,14 +72,19 @@ struct Process {
 impl Node {
     /// A host with an empty disk; nothing runs.
     #[must_use]
-    pub fn new(number: u32, config: GroupConfig, half_us: Range<u64>, is_sound: bool) -> Rc<Self> {
+    pub fn new(
+        number: u32,
+        config: GroupConfig,
+        half_us: Range<u64>,
+        sound: Option<&'static [&'static str]>,
+    ) -> Rc<Self> {
         let host = HostId::new(number);
         Rc::new(Self {
             host,
             config,
             disk: RefCell::new(new_disk(host, &half_us)),
             half_us,
-            is_sound,
+            sound,
             state: Cell::new(NodeState::Down),
             process: RefCell::default(),
             store: Cell::default(),
@@ -197,7 +200,7 @@ impl Node {
                     self.refusal.replace(Some(causes.join(": ")));
                 }
                 ShardEvent::Report(report) => {
-                    if let Some(what) = damage_in(&report).filter(|_| self.is_sound) {
+                    if let Some(what) = self.sound.and_then(|zero| damage_in(&report, zero)) {
                         panic!(
                             "VIOLATION: host {} speaks of damage, and its disk is good: {what}",
                             self.host.get()
@@ -281,7 +284,7 @@ impl Node {
 }
 
 /// What a process has found damaged.
-fn damage_in(report: &ShardReport) -> Option<String> {
+fn damage_in(report: &ShardReport, stay_zero: &[&str]) -> Option<String> {
     let is_bad = |state| matches!(state, "repairing" | "damaged");
     if let Some(bad) = report.replicas.iter().find(|it| is_bad(it.state)) {
         return Some(format!("{bad:?}"));
@@ -290,7 +293,7 @@ fn damage_in(report: &ShardReport) -> Option<String> {
         return Some(format!("{failed:?}"));
     }
     let counters = report.metrics.counters.iter();
-    let mut rotten = counters.filter(|(name, _, count)| ROTTEN.contains(name) && *count > 0);
+    let mut rotten = counters.filter(|(name, _, count)| stay_zero.contains(name) && *count > 0);
     rotten
         .next()
         .map(|(name, _, count)| format!("{name} {count}"))
