@@ -17,6 +17,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 TABLE = REPO / "dataplane/sim/bugs.txt"
@@ -108,45 +109,45 @@ def suits(plan, name):
     return all(any(word in plan for word in need) for need in words)
 
 
-class Plans:
-    """What seeds are about, asked once each."""
+class Once:
+    """Asks something of each seed once, however many threads want to know it."""
 
-    def __init__(self):
-        self.known = {}
+    def __init__(self, question):
+        self.question, self.lock, self.known = question, threading.Lock(), {}
 
     def of(self, seed):
-        if seed not in self.known:
-            asked = [os.environ["SIM"], "--seed", str(seed), "--plan"]
-            self.known[seed] = subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout.decode()
-        return self.known[seed]
-
-    def suitable(self, name, first):
-        """So many seeds as are wanted; a plan with what a bug needs is never rare."""
-        return (seed for seed in itertools.count(first) if suits(self.of(seed), name))
-
-
-PLANS = Plans()
+        with self.lock:
+            is_new = seed not in self.known
+            answer = self.known.setdefault(seed, concurrent.futures.Future())
+        if is_new:
+            try:
+                answer.set_result(self.question(seed))
+            except Exception as error:  # for all who wait for it
+                answer.set_exception(error)
+        return answer.result()
 
 
-class Healthy:
-    """Which seeds end well without any bug; each is run once."""
+def plan_of(seed):
+    asked = [os.environ["SIM"], "--seed", str(seed), "--plan"]
+    return subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout.decode()
 
-    def __init__(self, pool):
-        self.pool, self.runs = pool, {}
 
-    def ask(self, seed):
-        if seed not in self.runs:
-            self.runs[seed] = self.pool.submit(run, seed)
-        return self.runs[seed]
+PLANS = Once(plan_of)
+# Which seeds end well without any bug.
+HEALTHY = Once(lambda seed: run(seed)[0] in (GOOD, INCOMPLETE))
 
-    def ends_well(self, seed):
-        return self.ask(seed).result()[0] in (GOOD, INCOMPLETE)
+
+def suitable(name, first):
+    """So many seeds as are wanted; a plan with what a bug needs is never rare."""
+    return (seed for seed in itertools.count(first) if suits(PLANS.of(seed), name))
 
 
 def record(options, pool, names):
-    healthy, rows = Healthy(pool), read_table()
-    for name in names:
-        rows[name] = find(options, pool, healthy, name)
+    rows = read_table()
+    finds = {pool.submit(find, options, name): name for name in names}
+    for found in concurrent.futures.as_completed(finds):
+        name = finds[found]
+        rows[name] = found.result()
         print(name, *rows[name], flush=True)
         write_table(rows)
         write_document(rows)
@@ -155,40 +156,42 @@ def record(options, pool, names):
     return 0
 
 
-def find(options, pool, healthy, name):
+def find(options, name):
     """Seed, how many were tried, and what was seen."""
-    all_seeds = list(itertools.islice(PLANS.suitable(name, options.seed), options.seeds))
-    for first in range(0, len(all_seeds), options.jobs):
-        seeds = all_seeds[first : first + options.jobs]
-        runs = [(seed, pool.submit(run, seed, name)) for seed in seeds]
-        for seed, done in runs:
-            status, output = done.result()
-            # One that fails by itself shows nothing of a bug.
-            if status not in (GOOD, INCOMPLETE) and healthy.ends_well(seed):
-                print(f"  {name} {seed}: {reason_of(output)}", flush=True)
-                return [str(seed), str(all_seeds.index(seed) + 1), kind_of(output)]
+    for tried, seed in enumerate(itertools.islice(suitable(name, options.seed), options.seeds), 1):
+        status, output = run(seed, name)
+        # One that fails by itself shows nothing of a bug.
+        if status not in (GOOD, INCOMPLETE) and HEALTHY.of(seed):
+            print(f"  {name} {seed}: {reason_of(output)}", flush=True)
+            return [str(seed), str(tried), kind_of(output)]
     return ["-", str(options.seeds), "not found"]
 
 
 def replay(options, pool, names):
     """Replays each record. Seeds shift when the simulator changes: a bug that its seed does not show any
     more is looked for anew, and only one that is not found within the budget fails."""
-    healthy, failed, moved = Healthy(pool), 0, []
     rows = {name: row for name, row in read_table().items() if name in names and row[0] != "-"}
-    runs = {name: pool.submit(run, int(row[0]), name) for name, row in rows.items()}
-    for name, (seed, _, _) in rows.items():
-        status, output = runs[name].result()
-        word = f"found ({kind_of(output)})"
-        if status in (GOOD, INCOMPLETE) or not healthy.ends_well(int(seed)):
-            moved.append(name)
-            found, tried, kind = find(options, pool, healthy, name)
-            word = f"found ({kind}), but by seed {found}" if found != "-" else f"NOT FOUND in {tried} seeds"
-            failed += found == "-"
+    asked = {pool.submit(replay_one, options, name, row[0]): (name, row[0]) for name, row in rows.items()}
+    moved, failed = [], 0
+    for done in concurrent.futures.as_completed(asked):
+        (name, seed), (found, tried, kind) = asked[done], done.result()
+        word = f"found ({kind})" if found == seed else f"found ({kind}), but by seed {found}"
+        if found == "-":
+            word = f"NOT FOUND in {tried} seeds"
+        moved += [name] * (found != seed)
+        failed += found == "-"
         print(f"{name} {seed}: {word}", flush=True)
     if moved:
-        print(f"the simulator has changed: record anew (scripts/sim record) {' '.join(moved)}")
+        print(f"the simulator has changed: record anew (scripts/sim record) {' '.join(sorted(moved))}")
     print(f"{len(rows) - failed} passed, {failed} failed")
     return failed > 0
+
+
+def replay_one(options, name, seed):
+    status, output = run(seed, name)
+    if status not in (GOOD, INCOMPLETE) and HEALTHY.of(int(seed)):
+        return [seed, "1", kind_of(output)]
+    return find(options, name)
 
 
 def all_bugs():
