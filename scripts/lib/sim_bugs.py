@@ -74,13 +74,18 @@ LEASE, PROBES = "lease_reads: true", "probes: true"
 INSPECTED, LARGE, SLOW = "inspects: true", "redirect: true", ("100..1500", "Limp")
 # As many blocks as a write may have that has its place outside of the log; and many that stay as they are.
 EXTENTS, MANY = ("hot: 32", "hot: 64", "hot: 256"), ("hot: 64", "hot: 256")
+STORM = "faults: [PowerCut, PowerCutAll, Kill]"
+# Told by what is said of damage, in seeds without any.
+SOUND = ["torn-payload-counts", "pinned-extent-overwritten", "adopted-before-durable"]
+OF_DISKS = ["LogRot", "DataRot", "MetaRot", "LostWrite", "MisdirectedWrite", "BadBlock", "WriteError", "NoSpace", "DiskLoss"]
 NEEDS = {
+    "torn-payload-counts": [STORM],
         "damaged-replica-opens": ["LogRot"],
     "log-payload-not-verified": ["LogRot"],
     "page-mirror-not-read": ["MetaRot"],
     "checksum-not-verified": ["DataRot"],
-    "pinned-extent-overwritten": [LARGE, INSPECTED, EXTENTS],
-    "adopted-before-durable": [LARGE, "large_odds: 2,", EXTENTS, SLOW],
+    "pinned-extent-overwritten": [LARGE, "large_odds: 2,", EXTENTS],
+    "adopted-before-durable": [LARGE, "large_odds: 2,", "inspects: false", EXTENTS, SLOW],
     "dedupe-lost-on-restart": ["FrameReplay", "is_divided: true", INSPECTED],
     "stale-retry-applied": ["FrameReplay"],
     "epoch-checked-on-leader-only": [("Takeover", "ClientRevival", "Isolation")],
@@ -99,14 +104,15 @@ NEEDS = {
     "copy-skips-changed": ["Replace", INSPECTED],
     "copy-with-newer-sessions": ["Replace", INSPECTED, MANY],
     "body-crc-not-checked": ["FrameCorrupt"],
-    "abandoned-not-waited-for": ["FrameReorder", "abandon_odds: 3"],
+    "abandoned-not-waited-for": ["FrameReorder", "abandon_odds: 3", "is_divided: true"],
 }
 
 
 def suits(plan, name):
     """Whether a seed of this plan can find the bug."""
     words = [need if isinstance(need, tuple) else (need,) for need in NEEDS.get(name, [])]
-    return all(any(word in plan for word in need) for need in words)
+    return all(any(word in plan for word in need) for need in words) and (
+        name not in SOUND or not any(fault in plan for fault in OF_DISKS))
 
 
 class Once:

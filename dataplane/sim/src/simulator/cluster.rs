@@ -198,6 +198,14 @@ impl Cluster {
         HostId::new(CLIENT_HOSTS + seat.usage.volume * 1000 + turn)
     }
 
+    /// How the volume is used whose client runs on a host.
+    #[must_use]
+    pub fn usage_of(&self, client: HostId) -> Option<&Usage> {
+        let volume = client.get().checked_sub(CLIENT_HOSTS)? / 1000;
+        let seat = self.seats().iter().find(|seat| seat.usage.volume == volume);
+        seat.map(|seat| &seat.usage)
+    }
+
     /// Hosts on which a volume's clients run, or ran.
     #[must_use]
     pub fn client_hosts(&self) -> Vec<HostId> {

@@ -129,16 +129,6 @@ impl Mds {
         self.changes_done.get()
     }
 
-    /// A copyset whose members change, its leader and the newcomer that it is to take in.
-    #[must_use]
-    pub fn newcomer(&self) -> Option<(CopysetId, HostId, HostId)> {
-        let copysets = self.copysets.borrow();
-        copysets.iter().find_map(|(id, copyset)| {
-            let (leader, _) = copyset.leader?;
-            Some((*id, *copyset.replicas.get(&leader)?, copyset.change?.host))
-        })
-    }
-
     /// Who is coming into a copyset.
     #[must_use]
     pub fn newcomer_of(&self, id: CopysetId) -> Option<(ReplicaId, HostId)> {

@@ -261,8 +261,9 @@ impl Nemesis {
             _ if clients.is_empty() => self.some_node(),
             _ => *self.dice.pick(&clients),
         };
-        let is_client = !self.cluster.nodes().iter().any(|node| node.host() == one);
-        let is_held = is_client && !self.dice.once_in(4);
+        // Where workers are not divided, all of them would soon wait for what is held back.
+        let usage = self.cluster.usage_of(one);
+        let is_held = usage.is_some_and(|usage| usage.is_divided) && !self.dice.once_in(4);
         let until = world_time()
             + match is_held {
                 true => self.dice.millis(1000..4000),
@@ -478,13 +479,19 @@ impl Nemesis {
     /// One or two nodes on one side, everybody else on the other; clients may reach both.
     fn isolate(&mut self) {
         let until = world_time() + self.dice.millis(100..4000);
+        let mds = self.cluster.mds().clone();
+        let mut changing = mds.copyset_ids();
+        changing.retain(|id| mds.newcomer_of(*id).is_some());
         match self.dice.below(8) {
             0 => self.depose(),
             1 => {
                 let (one, other) = (self.some_node(), self.some_node());
                 self.part(&[one, other], until);
             }
-            2 | 3 if self.cluster.mds().newcomer().is_some() => self.part_with_newcomer(),
+            2 | 3 if !changing.is_empty() => {
+                let id = *self.dice.pick(&changing);
+                self.part_with_newcomer(id);
+            }
             4 | 5 => self.cut_off_leader(),
             _ => {
                 let node = self.some_node();
@@ -549,14 +556,15 @@ impl Nemesis {
     }
 
     /// A leader alone with one that only learns.
-    fn part_with_newcomer(&mut self) {
-        if let Some((id, leader, newcomer)) = self.cluster.mds().newcomer() {
+    fn part_with_newcomer(&mut self, id: CopysetId) {
+        let mds = self.cluster.mds().clone();
+        if let Some((_, newcomer)) = mds.newcomer_of(id)
+            && let Some((leader, others)) = mds.leader_and_others(id)
+        {
             // It takes a while until the newcomer hears of its leader.
             let until = self.until_succeeded() + self.dice.millis(300..1000);
             self.part(&[leader, newcomer], until);
-            if let Some((_, others)) = self.cluster.mds().leader_and_others(id) {
-                self.pioneer(id, &others, until);
-            }
+            self.pioneer(id, &others, until);
         }
     }
 
@@ -713,10 +721,10 @@ impl Nemesis {
         let hosts = self.cluster.nodes().iter().map(|node| node.host());
         let free: Vec<HostId> = hosts.filter(is_free).collect();
         let is_begun = mds.replace(id, old, *self.dice.pick(&free));
-        if is_begun && self.dice.once_in(2) {
+        if is_begun && !self.dice.once_in(3) {
             // Before its leader is told, or while it learns.
             sleep(self.dice.millis(0..700)).await;
-            self.part_with_newcomer();
+            self.part_with_newcomer(id);
         }
     }
 

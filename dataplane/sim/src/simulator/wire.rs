@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// One frame in so many suffers on a link with such a fault.
 const ODDS: u64 = 5;
+/// And where they come late.
+const OFTEN: u64 = 3;
 /// There are few seals.
 const SEAL_ODDS: u64 = 2;
 
@@ -100,6 +102,7 @@ impl Inner {
         let fault = fault.filter(|fault| header.is_some_and(|header| can_suffer(*fault, header)));
         let odds = match header.map(|header| header.kind) {
             Some(FrameKind::Seal) => SEAL_ODDS,
+            _ if matches!(fault, Some(Fault::FrameReplay | Fault::FrameReorder)) => OFTEN,
             _ => ODDS,
         };
         let Some(fault) = fault.filter(|_| self.dice.once_in(odds)) else {
@@ -132,7 +135,11 @@ impl Inner {
             // Nobody but the one who looks at it knows.
             return;
         }
-        let (one, other) = (self.dice.millis(0..1500), self.dice.millis(0..3000));
+        let (one, mut other) = (self.dice.millis(0..1500), self.dice.millis(0..3000));
+        if fault == Fault::FrameReplay {
+            // Who gets it has not noticed yet that the sender has gone elsewhere.
+            other += Duration::from_millis(1000);
+        }
         if fault != Fault::FrameReorder {
             sim::break_connections((route.from, one), (route.to, other));
         }
