@@ -236,7 +236,7 @@ impl Nemesis {
                 self.later(200..4000, Undo::Reach);
             }
             Fault::Limp => self.limp(),
-            _ if fault.is_of_frames() => self.disturb_frames(fault),
+            _ if fault.is_of_frames() => self.disturb_frames(fault).await,
             _ => self.damage(fault).await?,
         }
         Ok(())
@@ -252,7 +252,7 @@ impl Nemesis {
     }
 
     /// For a while frames between a host and the nodes suffer: a client's, mostly.
-    fn disturb_frames(&mut self, fault: Fault) {
+    async fn disturb_frames(&mut self, fault: Fault) {
         let clients = self.cluster.client_hosts();
         let one = match self.dice.below(4) {
             0 => self.some_node(),
@@ -278,6 +278,8 @@ impl Nemesis {
             }
         }
         if is_held {
+            // One that has just come has to seal first: it waits for that.
+            sleep(self.dice.millis(10..150)).await;
             self.hold_back(one, until);
         }
     }
