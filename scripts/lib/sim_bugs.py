@@ -85,7 +85,7 @@ NEEDS = {
     "page-mirror-not-read": ["MetaRot"],
     "checksum-not-verified": ["DataRot"],
     "pinned-extent-overwritten": [LARGE, "large_odds: 2,", EXTENTS],
-    "adopted-before-durable": [LARGE, "large_odds: 2,", "inspects: false", EXTENTS, SLOW],
+    "adopted-before-durable": [LARGE, "large_odds: 2,", "inspects: false", EXTENTS, "Limp"],
     "dedupe-lost-on-restart": ["FrameReplay", "is_divided: true", INSPECTED],
     "stale-retry-applied": ["FrameReplay"],
     "epoch-checked-on-leader-only": [("Takeover", "ClientRevival", "Isolation")],
