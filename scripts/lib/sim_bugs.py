@@ -17,6 +17,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import threading
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 TABLE = REPO / "dataplane/sim/bugs.txt"
@@ -35,7 +36,7 @@ KINDS = [
     ("early flush", r"a flush ended before"),
     ("fenced write", r"fenced attachment took effect"),
     ("diverged", r"VIOLATION: .* differs: "),
-    ("damaged", r"VIOLATION: .* is damaged$|one bad block costs"),
+    ("damaged", r"VIOLATION: .* is damaged$|one bad block costs|speaks of damage|nobody repairs"),
     ("refused", r"a client was told|a last read failed"),
     ("lost or stale", r"VIOLATION: block .*(: stale|: not atomic|was the last|: from nowhere|: )"),
     ("stuck", r"not within|not good within|takes more than|is not digested|cannot attach|not whole after"),
@@ -70,19 +71,27 @@ def reason_of(output):
 
 # What must stand in a seed's plan, or one of several.
 LEASE, PROBES = "lease_reads: true", "probes: true"
-COPIES = ("Replace", "DiskLoss")
+INSPECTED, LARGE, SLOW = "inspects: true", "redirect: true", ("100..1500", "Limp")
+# As many blocks as a write may have that has its place outside of the log; and many that stay as they are.
+EXTENTS, MANY = ("hot: 32", "hot: 64", "hot: 256"), ("hot: 64", "hot: 256")
+STORM = "faults: [PowerCut, PowerCutAll, Kill]"
+# Told by what is said of damage, in seeds without any.
+SOUND = ["torn-payload-counts", "pinned-extent-overwritten", "adopted-before-durable"]
+OF_DISKS = ["LogRot", "DataRot", "MetaRot", "LostWrite", "MisdirectedWrite", "BadBlock", "WriteError", "NoSpace", "DiskLoss"]
 NEEDS = {
-    "torn-payload-counts": ["PowerCutAll"],
-    "damaged-replica-opens": ["LogRot"],
+    "torn-payload-counts": [STORM],
+        "damaged-replica-opens": ["LogRot"],
     "log-payload-not-verified": ["LogRot"],
     "page-mirror-not-read": ["MetaRot"],
     "checksum-not-verified": ["DataRot"],
-    "pinned-extent-overwritten": ["redirect: true", ("Kill", "PowerCutAll")],
-    "adopted-before-durable": ["redirect: true", ("100..1500", "Limp")],
-    "dedupe-lost-on-restart": [("FrameReplay", "CompletionLoss")],
+    "pinned-extent-overwritten": [LARGE, "large_odds: 2,", EXTENTS],
+    "adopted-before-durable": [LARGE, "large_odds: 2,", "inspects: false", EXTENTS, "Limp"],
+    "dedupe-lost-on-restart": ["FrameReplay", "is_divided: true", INSPECTED],
+    "duplicate-applied": [("FrameReplay", "FrameDuplicate", "CompletionLoss")],
     "stale-retry-applied": ["FrameReplay"],
+    "retry-with-new-sequence": [("FrameReplay", "CompletionLoss", "FrameDrop")],
     "epoch-checked-on-leader-only": [("Takeover", "ClientRevival", "Isolation")],
-    "seal-clears-session": ["FrameReplay"],
+    "seal-clears-session": ["FrameReplay", "is_divided: true"],
     "lease-across-suspend": [LEASE, PROBES, "Sleep"],
     "lease-too-long": [LEASE, PROBES, "Isolation"],
     "lease-from-reply": [LEASE, PROBES, "Clog"],
@@ -90,62 +99,63 @@ NEEDS = {
     "lease-through-handover": [LEASE, PROBES, "Transfer"],
     "restarted-follower-votes": [LEASE, PROBES, "Isolation"],
     "learner-counted": [LEASE, PROBES, "Replace"],
-    "round-answers-late-reads": ["lease_reads: false", PROBES, "Clog"],
+    "round-answers-late-reads": ["lease_reads: false", PROBES, "Transfer"],
     "discarded-answered-ok": ["Isolation"],
-    "write-back-ignores-hold": [COPIES],
-    "copy-mark-forgotten": [COPIES],
-    "copy-skips-changed": [COPIES],
-    "copy-with-newer-sessions": [COPIES],
+    "write-back-ignores-hold": [INSPECTED, MANY, SLOW],
+    "copy-mark-forgotten": ["Replace", INSPECTED],
+    "copy-skips-changed": ["Replace", INSPECTED],
+    "copy-with-newer-sessions": ["Replace", INSPECTED, MANY],
     "body-crc-not-checked": ["FrameCorrupt"],
-    "abandoned-not-waited-for": ["FrameReplay", "abandon_odds: 3"],
+    "abandoned-not-waited-for": ["FrameReorder", "abandon_odds: 3", "is_divided: true"],
 }
 
 
 def suits(plan, name):
     """Whether a seed of this plan can find the bug."""
     words = [need if isinstance(need, tuple) else (need,) for need in NEEDS.get(name, [])]
-    return all(any(word in plan for word in need) for need in words)
+    return all(any(word in plan for word in need) for need in words) and (
+        name not in SOUND or not any(fault in plan for fault in OF_DISKS))
 
 
-class Plans:
-    """What seeds are about, asked once each."""
+class Once:
+    """Asks something of each seed once, however many threads want to know it."""
 
-    def __init__(self):
-        self.known = {}
+    def __init__(self, question):
+        self.question, self.lock, self.known = question, threading.Lock(), {}
 
     def of(self, seed):
-        if seed not in self.known:
-            asked = [os.environ["SIM"], "--seed", str(seed), "--plan"]
-            self.known[seed] = subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout.decode()
-        return self.known[seed]
-
-    def suitable(self, name, first):
-        """So many seeds as are wanted; a plan with what a bug needs is never rare."""
-        return (seed for seed in itertools.count(first) if suits(self.of(seed), name))
-
-
-PLANS = Plans()
+        with self.lock:
+            is_new = seed not in self.known
+            answer = self.known.setdefault(seed, concurrent.futures.Future())
+        if is_new:
+            try:
+                answer.set_result(self.question(seed))
+            except Exception as error:  # for all who wait for it
+                answer.set_exception(error)
+        return answer.result()
 
 
-class Healthy:
-    """Which seeds end well without any bug; each is run once."""
+def plan_of(seed):
+    asked = [os.environ["SIM"], "--seed", str(seed), "--plan"]
+    return subprocess.run(asked, stdout=subprocess.PIPE, check=True).stdout.decode()
 
-    def __init__(self, pool):
-        self.pool, self.runs = pool, {}
 
-    def ask(self, seed):
-        if seed not in self.runs:
-            self.runs[seed] = self.pool.submit(run, seed)
-        return self.runs[seed]
+PLANS = Once(plan_of)
+# Which seeds end well without any bug.
+HEALTHY = Once(lambda seed: run(seed)[0] in (GOOD, INCOMPLETE))
 
-    def ends_well(self, seed):
-        return self.ask(seed).result()[0] in (GOOD, INCOMPLETE)
+
+def suitable(name, first):
+    """So many seeds as are wanted; a plan with what a bug needs is never rare."""
+    return (seed for seed in itertools.count(first) if suits(PLANS.of(seed), name))
 
 
 def record(options, pool, names):
-    healthy, rows = Healthy(pool), read_table()
-    for name in names:
-        rows[name] = find(options, pool, healthy, name)
+    rows = read_table()
+    finds = {pool.submit(find, options, name): name for name in names}
+    for found in concurrent.futures.as_completed(finds):
+        name = finds[found]
+        rows[name] = found.result()
         print(name, *rows[name], flush=True)
         write_table(rows)
         write_document(rows)
@@ -154,40 +164,42 @@ def record(options, pool, names):
     return 0
 
 
-def find(options, pool, healthy, name):
+def find(options, name):
     """Seed, how many were tried, and what was seen."""
-    all_seeds = list(itertools.islice(PLANS.suitable(name, options.seed), options.seeds))
-    for first in range(0, len(all_seeds), options.jobs):
-        seeds = all_seeds[first : first + options.jobs]
+    for tried, seed in enumerate(itertools.islice(suitable(name, options.seed), options.seeds), 1):
+        status, output = run(seed, name)
         # One that fails by itself shows nothing of a bug.
-        runs = [(seed, pool.submit(run, seed, name)) for seed in seeds if healthy.ends_well(seed)]
-        for seed, done in runs:
-            status, output = done.result()
-            if status not in (GOOD, INCOMPLETE):
-                print(f"  {name} {seed}: {reason_of(output)}", flush=True)
-                return [str(seed), str(all_seeds.index(seed) + 1), kind_of(output)]
+        if status not in (GOOD, INCOMPLETE) and HEALTHY.of(seed):
+            print(f"  {name} {seed}: {reason_of(output)}", flush=True)
+            return [str(seed), str(tried), kind_of(output)]
     return ["-", str(options.seeds), "not found"]
 
 
 def replay(options, pool, names):
     """Replays each record. Seeds shift when the simulator changes: a bug that its seed does not show any
     more is looked for anew, and only one that is not found within the budget fails."""
-    healthy, failed, moved = Healthy(pool), 0, []
     rows = {name: row for name, row in read_table().items() if name in names and row[0] != "-"}
-    runs = {name: pool.submit(run, int(row[0]), name) for name, row in rows.items()}
-    for name, (seed, _, _) in rows.items():
-        status, output = runs[name].result()
-        word = f"found ({kind_of(output)})"
-        if status in (GOOD, INCOMPLETE) or not healthy.ends_well(int(seed)):
-            moved.append(name)
-            found, tried, kind = find(options, pool, healthy, name)
-            word = f"found ({kind}), but by seed {found}" if found != "-" else f"NOT FOUND in {tried} seeds"
-            failed += found == "-"
+    asked = {pool.submit(replay_one, options, name, row[0]): (name, row[0]) for name, row in rows.items()}
+    moved, failed = [], 0
+    for done in concurrent.futures.as_completed(asked):
+        (name, seed), (found, tried, kind) = asked[done], done.result()
+        word = f"found ({kind})" if found == seed else f"found ({kind}), but by seed {found}"
+        if found == "-":
+            word = f"NOT FOUND in {tried} seeds"
+        moved += [name] * (found != seed)
+        failed += found == "-"
         print(f"{name} {seed}: {word}", flush=True)
     if moved:
-        print(f"the simulator has changed: record anew (scripts/sim record) {' '.join(moved)}")
+        print(f"the simulator has changed: record anew (scripts/sim record) {' '.join(sorted(moved))}")
     print(f"{len(rows) - failed} passed, {failed} failed")
     return failed > 0
+
+
+def replay_one(options, name, seed):
+    status, output = run(seed, name)
+    if status not in (GOOD, INCOMPLETE) and HEALTHY.of(int(seed)):
+        return [seed, "1", kind_of(output)]
+    return find(options, name)
 
 
 def all_bugs():

@@ -99,10 +99,15 @@ impl Replica {
             overlay: state.overlay.clone(),
             applied,
         };
-        let replica = self.clone();
+        let (replica, copies_begun) = (self.clone(), self.copies_begun());
         drop(ogee_runtime::spawn(async move {
-            let outcome = replica.digest(&job).await;
+            let mut outcome = replica.digest(&job).await;
             drop(job);
+            if replica.copies_begun() != copies_begun {
+                // Some of the blocks are as of other moments.
+                let copyset = replica.copyset;
+                outcome = Err(GroupError::Installing { copyset });
+            }
             replica
                 .digests
                 .finish(id, outcome.map(Rc::new).map_err(Rc::new));
@@ -222,4 +227,27 @@ struct Job {
 fn block_crc(bytes: &[u8]) -> Option<u32> {
     let zeros = bytes.iter().all(|byte| *byte == 0);
     (!zeros).then(|| crc32c(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::error::GroupError;
+    use crate::fixture::{Lone, run};
+    use ogee_proto::id::LogId;
+
+    #[test]
+    fn a_digest_under_which_a_copy_begins_is_none() {
+        run(async {
+            let lone = Lone::start().await;
+            let replica = lone.group.replica();
+            replica.start_digest(7);
+            assert!(replica.digests.wait(7).await.is_ok());
+            replica.start_digest(8);
+            let marked = replica.mark_fuzzy(LogId::new(1, 0)).await;
+            marked.expect("a mark that is passed already");
+            let outcome = replica.digests.wait(8).await;
+            let error = outcome.expect_err("a mixture");
+            assert!(matches!(*error, GroupError::Installing { .. }));
+        });
+    }
 }

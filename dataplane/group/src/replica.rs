@@ -74,6 +74,8 @@ pub(crate) struct Replica {
     next_keep: Cell<u64>,
     /// The blocks are as of some moments up to this entry; see `snapshot`.
     fuzzy_until: Cell<Option<LogId>>,
+    /// Copies, and attempts at one, that have begun to come in.
+    copies_begun: Cell<u64>,
     pub(crate) copies: Copies,
     cutting: Cell<bool>,
     cut_ended: Notify,
@@ -204,6 +206,7 @@ impl Replica {
             keeps: RefCell::default(),
             next_keep: Cell::new(0),
             fuzzy_until: Cell::new(saved.fuzzy_until),
+            copies_begun: Cell::new(0),
             copies: Copies::default(),
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
@@ -553,12 +556,18 @@ impl Replica {
             .is_some()
     }
 
+    /// Has changed when blocks of a copy may have come since.
+    pub(crate) fn copies_begun(&self) -> u64 {
+        self.copies_begun.get()
+    }
+
     fn fuzzy_until_after(&self, applied: LogId) -> Option<LogId> {
         self.fuzzy_until.get().filter(|until| applied < *until)
     }
 
     /// Takes note, durably, that blocks as of moments up to `until` are about to come.
     pub(crate) async fn mark_fuzzy(&self, until: LogId) -> Result<(), GroupError> {
+        self.copies_begun.set(self.copies_begun.get() + 1);
         if self.fuzzy_until.get() >= Some(until) || seeded_bug!("copy-mark-forgotten") {
             return Ok(());
         }

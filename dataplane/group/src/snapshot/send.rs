@@ -13,6 +13,7 @@ use super::wire::{
     Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
     get_token, put_blocks, put_end, put_keys, put_state_at, put_zeros,
 };
+use crate::checkpoint::CheckpointState;
 use crate::codec::get_vote;
 use crate::limit::{
     COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, FULL_PAUSE_MIN, LAST_PASS_PICKUP,
@@ -22,7 +23,7 @@ use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
 use crate::read::ReadRun;
 use crate::replica::Replica;
-use crate::types::{RaftLogId, RaftVote, TypeConfig};
+use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote, TypeConfig};
 use bytes::Bytes;
 use futures_util::future::{Either, join_all, select};
 use ogee_proto::checksum::crc32c;
@@ -69,7 +70,7 @@ impl Network {
     async fn copy(
         &self,
         vote: RaftVote,
-        mut snapshot: SnapshotOf<TypeConfig, SnapshotState>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotState>,
     ) -> StreamingResult<SnapshotResponse<TypeConfig>> {
         let replica = &self.replica;
         let track = replica.copies.track(self.target);
@@ -81,9 +82,6 @@ impl Network {
         if replica.copies.is_resting(self.target) {
             ogee_runtime::sleep(FULL_PAUSE_MIN).await;
             return not_now("the follower takes entries more slowly than they come");
-        }
-        if seeded_bug!("copy-with-newer-sessions") {
-            snapshot.snapshot.state.sessions = replica.state.borrow().sessions.clone();
         }
         let (turn, last) = match ending {
             Some((turn, last)) => (turn, Some(last)),
@@ -174,12 +172,38 @@ impl Attempt<'_> {
         snapshot: &SnapshotOf<TypeConfig, SnapshotState>,
         hurries: bool,
     ) -> StreamingResult<Option<RaftLogId>> {
+        let keys = self.network.replica.chunks();
+        let Some(flow) = self
+            .preface(&snapshot.meta, &snapshot.snapshot.state, &keys, hurries)
+            .await?
+        else {
+            return Ok(None);
+        };
+        self.pass(&keys, flow).await?;
+        if seeded_bug!("copy-with-newer-sessions") {
+            let mut newer = snapshot.snapshot.state.clone();
+            newer.sessions = self.network.replica.state.borrow().sessions.clone();
+            let flow = self.preface(&snapshot.meta, &newer, &keys, hurries).await?;
+            if let Some(mut flow) = flow {
+                flow.settle().await?;
+            }
+        }
+        self.applied().map(Some)
+    }
+
+    /// Begins, and sends all but blocks. `None` if the target has everything already.
+    async fn preface<'a>(
+        &'a self,
+        meta: &RaftSnapshotMeta,
+        state: &CheckpointState,
+        keys: &BTreeSet<ChunkKey>,
+        hurries: bool,
+    ) -> StreamingResult<Option<Flow<'a>>> {
         let replica = &self.network.replica;
-        let state = Payload::from(snapshot.snapshot.state.encode(replica.id, None));
-        let keys = replica.chunks();
+        let state = Payload::from(state.encode(replica.id, None));
         let begin = Begin {
             vote: self.vote,
-            meta: snapshot.meta.clone(),
+            meta: meta.clone(),
             state_len: state.len(),
             state_crc: crc32c(&state),
             chunks: keys.len(),
@@ -190,7 +214,7 @@ impl Attempt<'_> {
             return Ok(None);
         };
         self.check_current()?;
-        self.track.begun(token, &keys);
+        self.track.begun(token, keys);
         let mut flow = Flow::new(self.network, &self.track, hurries);
         for at in (0..state.len()).step_by(COPY_PIECE_BYTES) {
             let part = state.slice(at..state.len().min(at + COPY_PIECE_BYTES));
@@ -204,8 +228,7 @@ impl Attempt<'_> {
             flow.add(keys.len(), self.send(STEP_CHUNKS, Vec::new(), keys))
                 .await?;
         }
-        self.pass(&keys, flow).await?;
-        self.applied().map(Some)
+        Ok(Some(flow))
     }
 
     /// The target's token; `None` if it has everything already.

@@ -178,6 +178,11 @@ fn store_counters(stores: &[OpenStore]) -> Vec<Counter> {
             "Blocks read from devices that failed their checksum",
             sum(|open| open.store.counters().checksum_errors),
         ),
+        (
+            "log_payloads_lost",
+            "Payloads read from logs that failed their checksum",
+            sum(|open| open.log.counters().payloads_lost),
+        ),
     ]
 }
 

@@ -7,6 +7,7 @@
 
 use super::dice::Dice;
 use super::filler;
+use super::inspector;
 use super::mds::Mds;
 use super::node::{Node, NodeState};
 use super::plan::{COPYSETS, NODES, Plan};
@@ -46,6 +47,7 @@ pub struct Cluster {
 
 struct Inner {
     probes: bool,
+    inspects: bool,
     fills: bool,
     filler: RefCell<Option<JoinHandle<()>>>,
     nodes: Vec<Rc<Node>>,
@@ -60,9 +62,10 @@ impl Cluster {
     /// Nothing runs yet.
     #[must_use]
     pub fn new(plan: Plan, dice: Dice) -> Self {
+        let sound = plan.sound();
         let nodes: Vec<Rc<Node>> = (1..=NODES)
             .zip(plan.disks_half_us)
-            .map(|(n, half_us)| Node::new(n, plan.group, half_us))
+            .map(|(n, half_us)| Node::new(n, plan.group, half_us, sound))
             .collect();
         let mds = Mds::new(nodes.clone());
         let shop = Rc::new(Shop {
@@ -88,6 +91,7 @@ impl Cluster {
                 seats,
                 dice: RefCell::new(dice),
                 probes: plan.probes,
+                inspects: plan.inspects,
                 fills: plan.fills,
                 filler: RefCell::default(),
                 digests: Cell::new(1 << 40),
@@ -159,6 +163,9 @@ impl Cluster {
         if self.inner.probes {
             prober::start(self, &mut self.inner.dice.borrow_mut());
         }
+        if self.inner.inspects {
+            inspector::start(self, &mut self.inner.dice.borrow_mut());
+        }
         if self.inner.fills {
             let dice = self.inner.dice.borrow_mut().fork();
             self.inner.filler.replace(Some(filler::start(self, dice)));
@@ -189,6 +196,14 @@ impl Cluster {
         let turn = seat.next_host.get();
         seat.next_host.set(turn + 1);
         HostId::new(CLIENT_HOSTS + seat.usage.volume * 1000 + turn)
+    }
+
+    /// How the volume is used whose client runs on a host.
+    #[must_use]
+    pub fn usage_of(&self, client: HostId) -> Option<&Usage> {
+        let volume = client.get().checked_sub(CLIENT_HOSTS)? / 1000;
+        let seat = self.seats().iter().find(|seat| seat.usage.volume == volume);
+        seat.map(|seat| &seat.usage)
     }
 
     /// Hosts on which a volume's clients run, or ran.

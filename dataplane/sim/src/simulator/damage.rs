@@ -67,14 +67,21 @@ pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<
         .await?;
     let node = dice.pick(cluster.nodes()).clone();
     tracing::info!(host = node.host().get(), ?fault, "SIM damage");
-    let is_done = inflict(&node, fault, dice).await;
-    sleep(dice.millis(0..600)).await;
-    node.disk()
-        .with_faults(|faults| *faults = DiskFaults::default());
     let death = match dice.once_in(2) {
         true => Death::Power,
         false => Death::Process,
     };
+    // While nobody looks, half of the time: what is hit then is what recovery finds.
+    let is_asleep = fault.is_of_one_block() && dice.once_in(2);
+    if is_asleep {
+        node.kill(death, dice);
+    }
+    let is_done = inflict(&node, fault, dice).await;
+    if !is_asleep {
+        sleep(dice.millis(0..600)).await;
+    }
+    node.disk()
+        .with_faults(|faults| *faults = DiskFaults::default());
     node.kill(death, dice);
     if fault == Fault::DiskLoss {
         node.replace_disk();
@@ -94,7 +101,7 @@ async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
             // What a store has in one place only is hit once.
             let times = match (fault, region.start) {
                 (_, 0) => 1,
-                (Fault::LogRot, _) => *dice.pick(&[1, 4]),
+                (Fault::LogRot, _) => *dice.pick(&[1, 4, 8]),
                 _ => *dice.pick(&[1, 4, 32]),
             };
             let hits = (0..times).filter(|_| disk.rot(region.clone(), dice.next()).is_some());
@@ -171,6 +178,9 @@ async fn wait_for_good(
             cluster.mds().forget_disk(node.host());
             node.start();
         }
+        if fault == Fault::LogRot {
+            check_kept_out(cluster)?;
+        }
         for (id, replica) in bad(cluster) {
             let since = *bad_since.entry((id, replica)).or_insert(world_time());
             if world_time() > since + PATIENCE {
@@ -179,6 +189,26 @@ async fn wait_for_good(
             }
         }
         sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// A replica that knows that its log has lost something stays out of its group and says what it has; it
+/// does not begin and break down.
+fn check_kept_out(cluster: &Cluster) -> Result<(), String> {
+    let mds = cluster.mds();
+    for id in mds.copyset_ids() {
+        for (replica, host) in mds.members(id) {
+            let status = mds.status(id, replica, host);
+            if let Some(status) = status.filter(|status| status.state == "damaged")
+                && (status.group.term.get(), status.group.last_log) == (0, 0)
+            {
+                return Err(format!(
+                    "VIOLATION: {replica} of {id} is out of service, and nobody repairs its log\n{}",
+                    cluster.describe()
+                ));
+            }
+        }
     }
     Ok(())
 }
@@ -202,7 +232,7 @@ fn bad(cluster: &Cluster) -> Vec<(CopysetId, ReplicaId)> {
 async fn differing(cluster: &Cluster) -> Result<Option<(CopysetId, ReplicaId, String)>, String> {
     match judgement::compare_apart(cluster).await {
         Ok(()) => Ok(None),
-        Err(Difference::Of(id, replica, what)) => {
+        Err(Difference::Damaged(id, replica, what) | Difference::Differs(id, replica, what)) => {
             tracing::info!(%id, %replica, what, "SIM the operator finds damage");
             Ok(Some((id, replica, what)))
         }

@@ -8,6 +8,7 @@ use super::cluster::Cluster;
 use super::dice::Dice;
 use super::mds::volume_name;
 use super::workload::read_all;
+use futures_util::future::join_all;
 use ogee_client::{Control, OpenOptions, Volume};
 use ogee_proto::id::{ChunkKey, ClientId, CopysetId, ReplicaId, RequestId, Sequence, VolumeId};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
@@ -70,7 +71,7 @@ pub async fn judge(cluster: &Cluster) -> Result<(), String> {
         .await
         .map_err(|difference| match difference {
             Difference::Later(what) => what,
-            Difference::Of(id, replica, what) => {
+            Difference::Damaged(id, replica, what) | Difference::Differs(id, replica, what) => {
                 format!(
                     "VIOLATION: {replica} of {id} {what}\n{}",
                     cluster.describe()
@@ -184,8 +185,10 @@ async fn read_volumes(cluster: &Cluster) -> Result<(), String> {
 pub enum Difference {
     /// Not now: nobody answers, or not in time.
     Later(String),
-    /// This one is damaged, or differs from its leader.
-    Of(CopysetId, ReplicaId, String),
+    /// This one is damaged.
+    Damaged(CopysetId, ReplicaId, String),
+    /// This one differs from another.
+    Differs(CopysetId, ReplicaId, String),
 }
 
 /// Has every replica of every copyset digest its contents as of one entry, from a host of its own.
@@ -202,9 +205,9 @@ async fn compare(cluster: &Cluster) -> Result<(), Difference> {
     for id in cluster.mds().copyset_ids() {
         let mut trouble = None;
         for _ in 0..DIGEST_TRIES {
-            trouble = compare_copyset(cluster, id).await.err();
+            trouble = compare_copyset(cluster, id, DIGEST_WITHIN).await.err();
             match &trouble {
-                None | Some(Difference::Of(..)) => break,
+                None | Some(Difference::Damaged(..) | Difference::Differs(..)) => break,
                 Some(Difference::Later(_)) => sleep(DIGEST_PAUSE).await,
             }
         }
@@ -216,31 +219,53 @@ async fn compare(cluster: &Cluster) -> Result<(), Difference> {
                     "{id} is not digested: {what}\n{all}"
                 )));
             }
-            Some(of) => return Err(of),
+            Some(known) => return Err(known),
         }
     }
     Ok(())
 }
 
-async fn compare_copyset(cluster: &Cluster, id: CopysetId) -> Result<(), Difference> {
+/// Has the replicas of a copyset, and one that is coming, digest their contents as of one entry.
+///
+/// # Errors
+/// One that differs, if there is any; else why it is not known of all.
+pub async fn compare_copyset(
+    cluster: &Cluster,
+    id: CopysetId,
+    within: Duration,
+) -> Result<(), Difference> {
     let digest = Sequence::new(cluster.fresh_digest());
-    let members = cluster.mds().members(id);
+    let mut members = cluster.mds().members(id);
     let leader = cluster.mds().leader(id);
     let leader = leader.filter(|leader| members.contains_key(leader));
     let leader = leader.ok_or_else(|| Difference::Later("no leader".into()))?;
-    let begun = ask(cluster, id, members[&leader], (digest, 0)).await?;
+    let begun = ask(cluster, id, members[&leader], (digest, 0), within).await?;
     if begun.header.status != Status::Ok {
         return Err(Difference::Later(format!("{:?}", begun.header.status)));
     }
-    let expected = collect(cluster, (id, leader), members[&leader], digest).await?;
-    for (replica, host) in &members {
-        let found = collect(cluster, (id, *replica), *host, digest).await?;
-        if found.meta != expected.meta {
-            let what = format!("differs: {:?} and {:?}", found.meta, expected.meta);
-            return Err(Difference::Of(id, *replica, what));
+    let is_all = members.len();
+    members.extend(cluster.mds().newcomer_of(id));
+    let asked = members.iter().map(|(replica, host)| {
+        let found = collect(cluster, (id, *replica), *host, digest, within);
+        async { (*replica, found.await) }
+    });
+    let (mut answers, mut trouble, mut is_damaged) = (Vec::new(), None, None);
+    for (at, (replica, found)) in join_all(asked).await.into_iter().enumerate() {
+        match found {
+            Ok(frame) => answers.push((replica, frame.meta)),
+            Err(damaged @ Difference::Damaged(..)) => is_damaged = Some(damaged),
+            // Who is coming may not be there yet.
+            Err(later) if at < is_all => trouble = Some(later),
+            Err(_) => {}
         }
     }
-    Ok(())
+    if let Some((_, expected)) = answers.first()
+        && let Some((replica, found)) = answers.iter().find(|(_, found)| found != expected)
+    {
+        let what = format!("differs: {found:?} and {expected:?}");
+        return Err(Difference::Differs(id, *replica, what));
+    }
+    is_damaged.or(trouble).map_or(Ok(()), Err)
 }
 
 async fn collect(
@@ -248,11 +273,12 @@ async fn collect(
     (id, replica): (CopysetId, ReplicaId),
     host: HostId,
     digest: Sequence,
+    within: Duration,
 ) -> Result<Frame, Difference> {
-    let frame = ask(cluster, id, host, (digest, 1)).await?;
+    let frame = ask(cluster, id, host, (digest, 1), within).await?;
     match frame.header.status {
         Status::Ok => Ok(frame),
-        Status::Corrupt => Err(Difference::Of(id, replica, "is damaged".into())),
+        Status::Corrupt => Err(Difference::Damaged(id, replica, "is damaged".into())),
         status => Err(Difference::Later(format!("{replica}: {status:?}"))),
     }
 }
@@ -262,6 +288,7 @@ async fn ask(
     copyset: CopysetId,
     host: HostId,
     (digest, step): (Sequence, u32),
+    within: Duration,
 ) -> Result<Frame, Difference> {
     let caller = Caller::new(
         cluster.node(host).endpoint(),
@@ -276,6 +303,6 @@ async fn ask(
     header.client = ClientId::new(0);
     header.sequence = digest;
     header.length = step;
-    let asked = caller.call_within(Frame::new(header), DIGEST_WITHIN).await;
+    let asked = caller.call_within(Frame::new(header), within).await;
     asked.map_err(|error| Difference::Later(error.to_string()))
 }

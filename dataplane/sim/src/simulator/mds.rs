@@ -129,14 +129,11 @@ impl Mds {
         self.changes_done.get()
     }
 
-    /// A leader and the newcomer that it is to take in, of a copyset whose members change.
+    /// Who is coming into a copyset.
     #[must_use]
-    pub fn newcomer(&self) -> Option<(HostId, HostId)> {
-        let copysets = self.copysets.borrow();
-        copysets.values().find_map(|copyset| {
-            let (leader, _) = copyset.leader?;
-            Some((*copyset.replicas.get(&leader)?, copyset.change?.host))
-        })
+    pub fn newcomer_of(&self, id: CopysetId) -> Option<(ReplicaId, HostId)> {
+        let change = self.copysets.borrow()[&id].change?;
+        Some((change.new, change.host))
     }
 
     /// Where the leader of a copyset is, and its other members.

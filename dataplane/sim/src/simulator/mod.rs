@@ -17,20 +17,22 @@
 //! | `cluster` | everything that runs |
 //! | `node` | a chunkserver: the production shard on a simulated host and disk |
 //! | `mds` | attachments, maps, orders |
-//! | `workload`, `scratch`, `prober`, `filler`, `recorder` | clients, and what they saw |
+//! | `workload`, `scratch`, `prober`, `pioneer`, `filler`, `recorder` | clients, and what they saw |
 //! | `nemesis`, `wire`, `damage` | faults of machines and links, of frames, of disks |
 //! | `coverage` | which faults really happened |
-//! | `judgement` | convergence, equality, history |
+//! | `judgement`, `inspector` | convergence, equality, history |
 
 mod cluster;
 mod coverage;
 mod damage;
 mod dice;
 mod filler;
+mod inspector;
 mod judgement;
 mod mds;
 mod nemesis;
 mod node;
+mod pioneer;
 mod plan;
 mod prober;
 mod recorder;

@@ -11,6 +11,7 @@ use super::coverage::{Coverage, Fault};
 use super::damage;
 use super::dice::Dice;
 use super::node::{Node, NodeState};
+use super::pioneer;
 use super::plan::{PAUSE_MAX, Plan};
 use super::wire::Wire;
 use ogee_device::DiskCounts;
@@ -235,7 +236,7 @@ impl Nemesis {
                 self.later(200..4000, Undo::Reach);
             }
             Fault::Limp => self.limp(),
-            _ if fault.is_of_frames() => self.disturb_frames(fault),
+            _ if fault.is_of_frames() => self.disturb_frames(fault).await,
             _ => self.damage(fault).await?,
         }
         Ok(())
@@ -251,16 +252,23 @@ impl Nemesis {
     }
 
     /// For a while frames between a host and the nodes suffer: a client's, mostly.
-    fn disturb_frames(&mut self, fault: Fault) {
+    async fn disturb_frames(&mut self, fault: Fault) {
         let clients = self.cluster.client_hosts();
         let one = match self.dice.below(4) {
             0 => self.some_node(),
             // One that has just come: it seals, and its first requests have no watermark yet.
-            1 => self.newcomer().unwrap_or_else(|| self.some_node()),
+            1 | 2 => self.newcomer().unwrap_or_else(|| self.some_node()),
             _ if clients.is_empty() => self.some_node(),
             _ => *self.dice.pick(&clients),
         };
-        let until = world_time() + self.dice.millis(300..3000);
+        // Where workers are not divided, all of them would soon wait for what is held back.
+        let usage = self.cluster.usage_of(one);
+        let is_held = usage.is_some_and(|usage| usage.is_divided) && !self.dice.once_in(4);
+        let until = world_time()
+            + match is_held {
+                true => self.dice.millis(1000..4000),
+                false => self.dice.millis(300..3000),
+            };
         for other in self.cluster.nodes().to_vec() {
             for (from, to) in [(one, other.host()), (other.host(), one)] {
                 if let Some(wire) = &self.wire {
@@ -268,6 +276,34 @@ impl Nemesis {
                 }
                 self.undos.push((until, Undo::Frames(from, to)));
             }
+        }
+        if is_held {
+            // One that has just come has to seal first: it waits for that.
+            sleep(self.dice.millis(10..150)).await;
+            self.hold_back(one, until);
+        }
+    }
+
+    /// A client does not reach the leader of one copyset: its watermark stays where it is, while what it
+    /// writes to the other takes effect. Mostly a replica of that one starts anew meanwhile.
+    fn hold_back(&mut self, client: HostId, until: Duration) {
+        let (mds, mut ids) = (self.cluster.mds().clone(), self.cluster.mds().copyset_ids());
+        self.dice.shuffle(&mut ids);
+        let led = ids.iter().filter_map(|id| mds.leader_and_others(*id));
+        let led: Vec<(HostId, Vec<HostId>)> = led.collect();
+        let [(cut_off, _), (leader, others)] = &led[..] else {
+            return;
+        };
+        if cut_off == leader {
+            return;
+        }
+        self.cut(client, *cut_off, Fault::OneWayCut, until);
+        if !self.dice.once_in(3) {
+            let host = *self.dice.pick(others);
+            let mut at = world_time() + self.dice.millis(200..1500);
+            self.undos.push((at, Undo::CutAgain(host)));
+            at += self.dice.millis(5..200);
+            self.undos.push((at, Undo::Start(host)));
         }
     }
 
@@ -384,6 +420,7 @@ impl Nemesis {
             self.attach_soon();
             let slept = self.dice.millis(50..5000);
             let at = world_time() + slept;
+            self.pioneer_beside(node.host(), at + Duration::from_secs(1));
             self.undos.push((at, Undo::GoOn(node.host(), slept)));
         }
     }
@@ -443,22 +480,60 @@ impl Nemesis {
 
     /// One or two nodes on one side, everybody else on the other; clients may reach both.
     fn isolate(&mut self) {
-        match self.dice.below(6) {
+        let until = world_time() + self.dice.millis(100..4000);
+        let mds = self.cluster.mds().clone();
+        let mut changing = mds.copyset_ids();
+        changing.retain(|id| mds.newcomer_of(*id).is_some());
+        match self.dice.below(8) {
             0 => self.depose(),
             1 => {
                 let (one, other) = (self.some_node(), self.some_node());
-                self.part(&[one, other]);
+                self.part(&[one, other], until);
             }
-            2 if self.cluster.mds().newcomer().is_some() => self.part_with_newcomer(),
+            2 | 3 if !changing.is_empty() => {
+                let id = *self.dice.pick(&changing);
+                self.part_with_newcomer(id);
+            }
+            4 | 5 => self.cut_off_leader(),
             _ => {
                 let node = self.some_node();
-                self.part(&[node]);
+                self.part(&[node], until);
             }
         }
     }
 
-    fn part(&mut self, inside: &[HostId]) {
-        let until = world_time() + self.dice.millis(100..4000);
+    /// Long enough for others to elect another leader, who is written to at once.
+    fn until_succeeded(&mut self) -> Duration {
+        world_time() + self.plan.group.election_max * 2 + self.dice.millis(300..1500)
+    }
+
+    /// A leader is alone until another one leads, and longer.
+    fn cut_off_leader(&mut self) {
+        if let Some((id, leader, others)) = self.some_led() {
+            let until = self.until_succeeded();
+            self.part(&[leader], until);
+            self.pioneer(id, &others, until);
+        }
+    }
+
+    /// Somebody takes a volume over and writes at whoever of these hosts leads.
+    fn pioneer(&mut self, id: CopysetId, hosts: &[HostId], until: Duration) {
+        pioneer::start(&self.cluster, id, hosts, until, self.dice.fork());
+    }
+
+    /// The same if this host leads a copyset, at the others.
+    fn pioneer_beside(&mut self, host: HostId, until: Duration) {
+        let mds = self.cluster.mds().clone();
+        for id in mds.copyset_ids() {
+            if let Some((leader, others)) = mds.leader_and_others(id)
+                && leader == host
+            {
+                self.pioneer(id, &others, until);
+            }
+        }
+    }
+
+    fn part(&mut self, inside: &[HostId], until: Duration) {
         let nodes = self.cluster.nodes().iter().map(|node| node.host());
         let others: Vec<HostId> = match self.dice.once_in(2) {
             true => nodes.collect(),
@@ -483,18 +558,26 @@ impl Nemesis {
     }
 
     /// A leader alone with one that only learns.
-    fn part_with_newcomer(&mut self) {
-        if let Some((leader, newcomer)) = self.cluster.mds().newcomer() {
-            self.part(&[leader, newcomer]);
+    fn part_with_newcomer(&mut self, id: CopysetId) {
+        let mds = self.cluster.mds().clone();
+        if let Some((_, newcomer)) = mds.newcomer_of(id)
+            && let Some((leader, others)) = mds.leader_and_others(id)
+        {
+            // It takes a while until the newcomer hears of its leader.
+            let until = self.until_succeeded() + self.dice.millis(300..1000);
+            self.part(&[leader, newcomer], until);
+            self.pioneer(id, &others, until);
         }
     }
 
     /// A leader is alone, and both of its followers start anew, as quickly as they can.
     fn depose(&mut self) {
-        let Some((leader, others)) = self.some_leader() else {
+        let Some((id, leader, others)) = self.some_led() else {
             return;
         };
-        self.part(&[leader]);
+        let until = self.until_succeeded();
+        self.part(&[leader], until);
+        self.pioneer(id, &others, until);
         for host in others {
             let node = self.cluster.node(host).clone();
             if node.state() == NodeState::Up {
@@ -506,8 +589,15 @@ impl Nemesis {
 
     /// The leader of some copyset and the others.
     fn some_leader(&mut self) -> Option<(HostId, Vec<HostId>)> {
+        self.some_led().map(|(_, leader, others)| (leader, others))
+    }
+
+    /// Some copyset, its leader and the others.
+    fn some_led(&mut self) -> Option<(CopysetId, HostId, Vec<HostId>)> {
         let mds = self.cluster.mds().clone();
-        mds.leader_and_others(*self.dice.pick(&mds.copyset_ids()))
+        let id = *self.dice.pick(&mds.copyset_ids());
+        let (leader, others) = mds.leader_and_others(id)?;
+        Some((id, leader, others))
     }
 
     async fn clog(&mut self) {
@@ -532,7 +622,7 @@ impl Nemesis {
 
     /// What a leader is answered takes long, and while it is on its way the others hear no more of it.
     async fn delay_answers(&mut self) {
-        let Some((leader, others)) = self.some_leader() else {
+        let Some((id, leader, others)) = self.some_led() else {
             return;
         };
         let delay = self.dice.millis(300..1600);
@@ -542,9 +632,10 @@ impl Nemesis {
         }
         sleep(self.dice.millis(1..500)).await;
         let until = world_time() + self.dice.millis(1000..3000);
-        for other in others {
-            self.cut(leader, other, Fault::OneWayCut, until);
+        for other in &others {
+            self.cut(leader, *other, Fault::OneWayCut, until);
         }
+        self.pioneer(id, &others, until);
         self.attach_soon();
     }
 
@@ -632,9 +723,10 @@ impl Nemesis {
         let hosts = self.cluster.nodes().iter().map(|node| node.host());
         let free: Vec<HostId> = hosts.filter(is_free).collect();
         let is_begun = mds.replace(id, old, *self.dice.pick(&free));
-        if is_begun && self.dice.once_in(3) {
-            sleep(self.dice.millis(50..900)).await;
-            self.part_with_newcomer();
+        if is_begun && !self.dice.once_in(3) {
+            // Before its leader is told, or while it learns.
+            sleep(self.dice.millis(0..700)).await;
+            self.part_with_newcomer(id);
         }
     }
 
@@ -646,6 +738,9 @@ impl Nemesis {
         };
         let others = mds.members(id).into_keys().filter(|to| *to != leader);
         let others: Vec<ReplicaId> = others.collect();
+        if self.dice.once_in(2) {
+            self.slow_answers(id).await;
+        }
         mds.transfer(id, *self.dice.pick(&others));
         self.coverage.add(Fault::Transfer, 1);
         if self.dice.once_in(2) {
@@ -663,8 +758,27 @@ impl Nemesis {
         self.attach_soon();
     }
 
+    /// What a leader is told is on its way for long, while the others understand each other: somebody
+    /// else may lead, and be written to, before it learns of it.
+    async fn slow_answers(&mut self, id: CopysetId) {
+        let Some((leader, others)) = self.cluster.mds().leader_and_others(id) else {
+            return;
+        };
+        let delay = self.dice.millis(150..900);
+        for other in &others {
+            self.slow_down(*other, leader, delay);
+            self.later(1000..2500, Undo::Link(*other, leader));
+        }
+        let until = world_time() + self.dice.millis(1000..2500);
+        self.pioneer(id, &others, until);
+        sleep(self.dice.millis(1..80)).await;
+    }
+
     fn limp(&mut self) {
-        let node = self.dice.pick(self.cluster.nodes()).clone();
+        // One that leads and is slow commits by what the others have.
+        let Some(node) = self.some_up() else {
+            return;
+        };
         let limp = self.dice.millis(20..2000);
         node.disk().with_faults(|faults| faults.limp = limp);
         self.later(300..4000, Undo::Limp(node.host()));

@@ -48,6 +48,8 @@ pub struct Node {
     host: HostId,
     config: GroupConfig,
     half_us: Range<u64>,
+    /// Counters that stay zero; none if its disk may be damaged.
+    sound: Option<&'static [&'static str]>,
     disk: RefCell<SimulatedDisk>,
     state: Cell<NodeState>,
     process: RefCell<Option<Process>>,
@@ -70,13 +72,19 @@ struct Process {
 impl Node {
     /// A host with an empty disk; nothing runs.
     #[must_use]
-    pub fn new(number: u32, config: GroupConfig, half_us: Range<u64>) -> Rc<Self> {
+    pub fn new(
+        number: u32,
+        config: GroupConfig,
+        half_us: Range<u64>,
+        sound: Option<&'static [&'static str]>,
+    ) -> Rc<Self> {
         let host = HostId::new(number);
         Rc::new(Self {
             host,
             config,
             disk: RefCell::new(new_disk(host, &half_us)),
             half_us,
+            sound,
             state: Cell::new(NodeState::Down),
             process: RefCell::default(),
             store: Cell::default(),
@@ -192,6 +200,12 @@ impl Node {
                     self.refusal.replace(Some(causes.join(": ")));
                 }
                 ShardEvent::Report(report) => {
+                    if let Some(what) = self.sound.and_then(|zero| damage_in(&report, zero)) {
+                        panic!(
+                            "VIOLATION: host {} speaks of damage, and its disk is good: {what}",
+                            self.host.get()
+                        );
+                    }
                     self.report.replace(Some(Rc::new(*report)));
                 }
             }
@@ -267,6 +281,22 @@ impl Node {
         self.disk.replace(new_disk(self.host, &self.half_us));
         self.store.set(None);
     }
+}
+
+/// What a process has found damaged.
+fn damage_in(report: &ShardReport, stay_zero: &[&str]) -> Option<String> {
+    let is_bad = |state| matches!(state, "repairing" | "damaged");
+    if let Some(bad) = report.replicas.iter().find(|it| is_bad(it.state)) {
+        return Some(format!("{bad:?}"));
+    }
+    if let Some(failed) = report.stores.iter().find(|store| store.state == "failed") {
+        return Some(format!("{failed:?}"));
+    }
+    let counters = report.metrics.counters.iter();
+    let mut rotten = counters.filter(|(name, _, count)| stay_zero.contains(name) && *count > 0);
+    rotten
+        .next()
+        .map(|(name, _, count)| format!("{name} {count}"))
 }
 
 fn new_disk(host: HostId, half_us: &Range<u64>) -> SimulatedDisk {

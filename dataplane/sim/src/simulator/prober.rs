@@ -3,8 +3,8 @@
 //! *Place*: beside the clients, whose library believes in one leader at a time and would never ask a
 //! deposed one. *Owner*: one host, which the nemesis leaves alone: a replica that is cut off from all
 //! others still hears it. *Invariants*: what is answered is a read like any other, and judged so.
-//! *On failure*: no answer in time is given up, and the next question asked; a stopped process finds
-//! them all when it goes on.
+//! *On failure*: no answer in time is given up; others are asked meanwhile, so that there are always some
+//! that come late. A stopped process finds them all when it goes on.
 
 use super::cluster::Cluster;
 use super::dice::Dice;
@@ -13,14 +13,18 @@ use ogee_proto::id::{ChunkIndex, ChunkKey, Epoch, RequestId, VolumeId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::sim::{self, HostId};
-use ogee_runtime::sleep;
+use ogee_runtime::{sleep, spawn};
 use ogee_transport::{Caller, Frame, Hello, Role};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Where all of them run.
 const PROBERS: HostId = HostId::new(91);
 /// So many ask each chunkserver.
 const LANES: u32 = 2;
+/// Questions that each has asked and that are not answered.
+const UNANSWERED_MAX: u32 = 6;
 /// How long each waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// Newer than every attachment: it reads, and fences nobody.
@@ -37,9 +41,10 @@ pub fn start(cluster: &Cluster, dice: &mut Dice) {
                     cluster: cluster.clone(),
                     usage: seat.usage.clone(),
                     caller: Caller::new(node.endpoint(), Hello::new(Role::Client, 0, "prober")),
-                    dice: dice.fork(),
+                    dice: RefCell::new(dice.fork()),
+                    unanswered: Cell::new(0),
                 };
-                drop(sim::spawn_on(PROBERS, prober.run()));
+                drop(sim::spawn_on(PROBERS, Rc::new(prober).run()));
             }
         }
     }
@@ -49,19 +54,40 @@ struct Prober {
     cluster: Cluster,
     usage: Usage,
     caller: Caller,
-    dice: Dice,
+    dice: RefCell<Dice>,
+    unanswered: Cell<u32>,
     /// Longest pause between two questions, in milliseconds.
     pause_max: u64,
 }
 
 impl Prober {
-    async fn run(mut self) {
+    async fn run(self: Rc<Self>) {
         while !self.cluster.shop().is_closing.get() {
-            sleep(self.dice.millis(2..self.pause_max)).await;
-            let chunk = self.dice.below(u64::from(self.usage.chunks));
-            let within = self.dice.below(self.usage.hot);
-            self.ask(chunk * BLOCKS_PER_CHUNK as u64 + within).await;
+            let pause = self.dice.borrow_mut().millis(2..self.pause_max);
+            sleep(pause).await;
+            if self.unanswered.get() < UNANSWERED_MAX {
+                self.unanswered.set(self.unanswered.get() + 1);
+                let (asking, block) = (self.clone(), self.some_block());
+                drop(spawn(async move {
+                    asking.ask(block).await;
+                    asking.unanswered.set(asking.unanswered.get() - 1);
+                }));
+            }
         }
+    }
+
+    /// Half of the time one that was written lately: who is behind is behind there.
+    fn some_block(&self) -> u64 {
+        let dice = &mut *self.dice.borrow_mut();
+        let recent = match dice.once_in(2) {
+            true => self.cluster.shop().recorder.recent_write(dice),
+            false => None,
+        };
+        if let Some(place) = recent.filter(|place| place.volume == self.usage.volume) {
+            return place.block;
+        }
+        let chunk = dice.below(u64::from(self.usage.chunks));
+        chunk * BLOCKS_PER_CHUNK as u64 + dice.below(self.usage.hot)
     }
 
     async fn ask(&self, block: u64) {

@@ -14,10 +14,11 @@
 //!
 //! *On failure*: [`Recorder::judge`] says what was seen that cannot be.
 
+use super::dice::Dice;
 use crate::history::{self, INITIAL, Operation, OperationKind, Summary};
 use ogee_proto::id::CopysetId;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Names an operation under way.
 #[derive(Clone, Copy, Debug)]
@@ -52,10 +53,14 @@ pub struct Recorder {
     sealed: RefCell<BTreeMap<(u32, CopysetId), BTreeMap<u64, u64>>>,
     /// Given up by their clients, and perhaps under way.
     abandoned: RefCell<BTreeSet<usize>>,
+    /// Where the last writes that have ended were, the newest last.
+    recent: RefCell<VecDeque<Place>>,
     events: Cell<u64>,
     values: Cell<u64>,
 }
 
+/// How many of the last writes are remembered.
+const RECENT_MAX: usize = 6;
 /// Blocks of a volume for the judge: no volume has more.
 const VOLUME_BLOCKS: u64 = 1 << 40;
 
@@ -106,8 +111,23 @@ impl Recorder {
             operation.value = value;
         } else {
             let ended = *operation;
+            self.note_recent(records[id.0].place);
             self.end_abandoned(&mut records, &ended, at);
         }
+    }
+
+    fn note_recent(&self, place: Place) {
+        let mut recent = self.recent.borrow_mut();
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(place);
+    }
+
+    /// Where a write has ended lately.
+    pub fn recent_write(&self, dice: &mut Dice) -> Option<Place> {
+        let recent = self.recent.borrow();
+        (!recent.is_empty()).then(|| recent[dice.index(recent.len())])
     }
 
     /// A client waits for the answer no more.

@@ -26,6 +26,10 @@ use std::time::Duration;
 
 /// One frame in so many suffers on a link with such a fault.
 const ODDS: u64 = 5;
+/// And where they come late.
+const OFTEN: u64 = 3;
+/// There are few seals.
+const SEAL_ODDS: u64 = 2;
 
 /// What happens to frames.
 pub struct Wire {
@@ -96,7 +100,12 @@ impl Inner {
     ) {
         let fault = self.faults.get(&(route.from, route.to)).copied();
         let fault = fault.filter(|fault| header.is_some_and(|header| can_suffer(*fault, header)));
-        let Some(fault) = fault.filter(|_| self.dice.once_in(ODDS)) else {
+        let odds = match header.map(|header| header.kind) {
+            Some(FrameKind::Seal) => SEAL_ODDS,
+            _ if matches!(fault, Some(Fault::FrameReplay | Fault::FrameReorder)) => OFTEN,
+            _ => ODDS,
+        };
+        let Some(fault) = fault.filter(|_| self.dice.once_in(odds)) else {
             return chunks.push(in_order(frame));
         };
         self.coverage.add(fault, 1);
@@ -116,14 +125,21 @@ impl Inner {
                 chunks.push(late(100..3000, &mut self.dice, frame));
             }
             Fault::FrameCorrupt => chunks.push(in_order(self.corrupt(frame))),
-            _ => chunks.push(late(1..50, &mut self.dice, frame)),
+            _ => {
+                let range = self.dice.pick(&[1..50, 1..600]).clone();
+                chunks.push(late(range, &mut self.dice, frame));
+            }
         }
         // Who has missed something learns of it, and so does the other, each in its time.
         if fault == Fault::FrameCorrupt {
             // Nobody but the one who looks at it knows.
             return;
         }
-        let (one, other) = (self.dice.millis(0..1500), self.dice.millis(0..3000));
+        let (one, mut other) = (self.dice.millis(0..1500), self.dice.millis(0..3000));
+        if fault == Fault::FrameReplay {
+            // Who gets it has not noticed yet that the sender has gone elsewhere.
+            other += Duration::from_millis(1000);
+        }
         if fault != Fault::FrameReorder {
             sim::break_connections((route.from, one), (route.to, other));
         }

@@ -49,6 +49,8 @@ pub struct Usage {
     pub large_odds: u64,
     /// One write in so many is given up by its user.
     pub abandon_odds: u64,
+    /// Whether each worker stays with one chunk: what holds one up does not hold up the others.
+    pub is_divided: bool,
 }
 
 /// What all clients share.
@@ -124,10 +126,10 @@ impl Client {
             volume.clone(),
         ));
         let workers: Vec<_> = (0..self.usage.workers)
-            .map(|_| {
+            .map(|number| {
                 let (client, volume) = (self.clone(), volume.clone());
                 let dice = self.dice.borrow_mut().fork();
-                spawn(async move { client.work(&volume, dice).await })
+                spawn(async move { client.work(&volume, number, dice).await })
             })
             .collect();
         Scratch::new(self.usage.volume, self.host)
@@ -162,9 +164,9 @@ impl Client {
         None
     }
 
-    async fn work(&self, volume: &Volume, mut dice: Dice) {
+    async fn work(&self, volume: &Volume, number: u32, mut dice: Dice) {
         while !self.is_over() {
-            if self.request(volume, &mut dice).await.is_err() {
+            if self.request(volume, number, &mut dice).await.is_err() {
                 return;
             }
             let pause = self.usage.pause.as_micros().max(1);
@@ -173,7 +175,7 @@ impl Client {
         }
     }
 
-    async fn request(&self, volume: &Volume, dice: &mut Dice) -> Result<(), Over> {
+    async fn request(&self, volume: &Volume, number: u32, dice: &mut Dice) -> Result<(), Over> {
         let usage = &self.usage;
         let extent = BLOCKS_PER_EXTENT as u64;
         let count = match dice.below(usage.large_odds) {
@@ -181,7 +183,10 @@ impl Client {
             1 => 1 + dice.below(usage.hot.min(8)),
             _ => 1,
         };
-        let chunk = dice.below(u64::from(usage.chunks));
+        let chunk = match usage.is_divided {
+            true => u64::from(number % usage.chunks),
+            false => dice.below(u64::from(usage.chunks)),
+        };
         let first = if count == extent {
             dice.below(usage.hot / extent) * extent
         } else {
@@ -193,7 +198,10 @@ impl Client {
             if dice.once_in(16) {
                 self.flush_behind_a_write(volume, first, count).await
             } else if dice.once_in(usage.abandon_odds) {
-                self.abandon_a_write(volume, (first, count), dice.millis(1..400))
+                let patience = dice.pick(&[1..30, 1..400]).clone();
+                let patience = dice.millis(patience);
+                let goes_on = dice.once_in(2);
+                self.abandon_a_write(volume, (first, count), patience, goes_on)
                     .await
             } else {
                 self.write(volume, first, count).await
@@ -229,12 +237,13 @@ impl Client {
         }
     }
 
-    /// The user gives up waiting, and goes on to other things.
+    /// The user gives up waiting, and goes on to other things, or writes something else there.
     async fn abandon_a_write(
         &self,
         volume: &Volume,
         (first, count): (u64, u64),
         after: Duration,
+        goes_on: bool,
     ) -> Result<(), Over> {
         let (records, data) = self.begin_write(volume, first, count);
         let write = volume.write(offset_of(first), Payload::from(data));
@@ -242,7 +251,10 @@ impl Client {
             records
                 .into_iter()
                 .for_each(|id| self.shop.recorder.abandon(id));
-            return Ok(());
+            return match goes_on {
+                true => self.write(volume, first, count).await,
+                false => Ok(()),
+            };
         };
         self.end_write(records, outcome)
     }
@@ -332,6 +344,17 @@ impl Usage {
             block,
             copyset: self.copysets[chunk % self.copysets.len()],
         }
+    }
+
+    /// The first chunk that lives in a copyset.
+    ///
+    /// # Panics
+    /// If none does.
+    #[must_use]
+    pub fn chunk_of(&self, id: CopysetId) -> u32 {
+        let at = self.copysets.iter().position(|copyset| *copyset == id);
+        let at = at.expect("invariant: every volume lives in every copyset");
+        u32::try_from(at).expect("few chunks")
     }
 
     /// Every block that is used.
