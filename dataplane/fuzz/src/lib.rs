@@ -8,14 +8,14 @@
 //!
 //! | module | input | must hold |
 //! |---|---|---|
-//! | [`frames`] | bytes of a peer, in any pieces | no panic; pieces do not matter; what is decoded encodes to the same bytes |
-//! | [`group_messages`] | bytes of each message between replicas | no panic; decoded and encoded again it stands still |
-//! | [`log_recovery`] | calls of a log, and damage to its medium | what was durable is found, or said to be lost |
-//! | [`store_open`] | calls of a store, and damage to its medium | no byte is returned that was not written there |
-//! | [`store_pages`] | bytes of each kind of metadata page | no panic; what is decoded encodes to what it was |
-//! | [`nbd`] | bytes, or requests, of an NBD client | no panic, no hang; the disk is what the answers said |
-//! | [`mds_records`] | bytes of each record of a metadata server | no panic, nor of what is asked of a state so decoded |
-//! | [`mds_commands`] | commands | a refusal changes nothing; ids and epochs grow; maps stand still |
+//! | `frames` | bytes of a peer, in any pieces | no panic; pieces do not matter; what is decoded encodes to the same bytes |
+//! | `group_messages` | bytes of each message between replicas | no panic; decoded and encoded again it stands still |
+//! | `log_recovery` | calls of a log, and damage to its medium | what was durable is found, or said to be lost |
+//! | `store_open` | calls of a store, and damage to its medium | no byte is returned that was not written there |
+//! | `store_pages` | bytes of each kind of metadata page | no panic; what is decoded encodes to what it was |
+//! | `nbd` | bytes, or requests, of an NBD client | no panic, no hang; the disk is what the answers said |
+//! | `mds_records` | bytes of each record of a metadata server | no panic, nor of what is asked of a state so decoded |
+//! | `mds_commands` | commands | a refusal changes nothing; ids and epochs grow; maps stand still |
 
 #![cfg(ogee_sim)]
 
