@@ -6,7 +6,7 @@
 
 use crate::batch::{BatchHead, BatchPlace};
 use crate::error::{DamageReason, GeometryField, LogError};
-use crate::format::HeadFault;
+use crate::format::{HeadFault, is_trace};
 use crate::head::SegmentHead;
 use crate::limit::PAGE;
 use crate::options::{Geometry, LogOptions};
@@ -29,6 +29,8 @@ struct SlotScan {
     head: Result<SegmentHead, HeadFault>,
     /// The newest batch in the first window.
     newest_batch: Option<BatchPlace>,
+    /// Whether anything there bears our store's id, however damaged.
+    is_trace: bool,
 }
 
 /// The segments to replay, oldest first; at least one.
@@ -44,6 +46,9 @@ pub(crate) async fn find(
         scans.push(SlotScan {
             head: SegmentHead::parse(&window, slot, options.store),
             newest_batch: newest_batch(&window, options.store),
+            is_trace: window
+                .chunks_exact(PAGE)
+                .any(|page| is_trace(page, options.store)),
         });
     }
     chain_of(scans, geometry, options.store)
@@ -67,6 +72,7 @@ fn chain_of(
 ) -> Result<Vec<Segment>, LogError> {
     let (mut segments, mut faults) = (Vec::new(), Vec::new());
     let mut newest: Option<SegmentHead> = None;
+    let is_ours = scans.iter().any(|scan| scan.is_trace);
     for (slot, scan) in scans.into_iter().enumerate() {
         let head = scan.head.map_err(|fault| faults.push(fault)).ok();
         if let Some(head) = &head
@@ -79,7 +85,7 @@ fn chain_of(
         segments.extend(segment_of(slot, head, scan.newest_batch));
     }
     let Some(newest) = newest else {
-        return Err(no_head(&faults, geometry, store));
+        return Err(no_head(&faults, is_ours, geometry, store));
     };
     check_geometry(&newest, geometry)?;
     segments.retain(|segment| segment.sequence >= newest.oldest_live);
@@ -123,8 +129,9 @@ fn segment_of(
 }
 
 /// Why no slot holds a segment header of ours. Another version beside headers of this one would be
-/// a flipped bit: a log is of one version.
-fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogError {
+/// a flipped bit: a log is of one version. Where `is_ours` says that something of our log is left, it
+/// was formatted, and what it held is lost.
+fn no_head(faults: &[HeadFault], is_ours: bool, geometry: &Geometry, store: StoreId) -> LogError {
     let start = geometry.region.start;
     let unknown = faults.iter().find_map(|fault| match fault {
         HeadFault::Version(found) => Some(*found),
@@ -136,7 +143,7 @@ fn no_head(faults: &[HeadFault], geometry: &Geometry, store: StoreId) -> LogErro
             ours: crate::format::VERSION,
         };
     }
-    if faults.contains(&HeadFault::Invalid) {
+    if is_ours || faults.contains(&HeadFault::Invalid) {
         return LogError::Damaged {
             store,
             offset: start,

@@ -344,6 +344,53 @@ fn no_header_at_all_is_no_log() {
     });
 }
 
+/// A log that lost all its headers and batches but for a part of one that no checksum vouches for is
+/// lost, and not one that was never formatted.
+#[test]
+fn a_trace_of_a_log_is_no_unformatted_region() {
+    block_on(async {
+        let (device, _) = five_batches().await;
+        let heads = pages_with(&device, SEGMENT_MAGIC).await;
+        let batches = pages_with(&device, BATCH_MAGIC).await;
+        for fill in [0, 0xff] {
+            for left in heads.iter().chain(&batches) {
+                let copy = copy_of(&device).await;
+                for at in heads.iter().chain(&batches) {
+                    if at == left {
+                        patch(&copy, *at, |data| data[..12].fill(fill)).await;
+                    } else {
+                        patch(&copy, *at, |data| data.fill(fill)).await;
+                    }
+                }
+                let error = Log::open(&copy, region(SEGMENTS), options()).await;
+                let error = error.err().expect("refused");
+                assert!(matches!(error, LogError::Damaged { .. }), "{left}: {error}");
+            }
+        }
+        // All of it gone: nothing here tells it from a new region. The store knows its replicas.
+        for at in heads.iter().chain(&batches) {
+            patch(&device, *at, |data| data.fill(0)).await;
+        }
+        let error = Log::open(&device, region(SEGMENTS), options()).await;
+        let error = error.err().expect("refused");
+        assert!(matches!(error, LogError::NotFormatted { .. }), "{error}");
+    });
+}
+
+/// A young log has two segments, so four bad pages take all its headers; the batches are whole.
+#[test]
+fn batches_without_any_header_are_a_lost_log() {
+    block_on(async {
+        let (device, _) = five_batches().await;
+        for at in pages_with(&device, SEGMENT_MAGIC).await {
+            patch(&device, at, |data| data.fill(0)).await;
+        }
+        let error = Log::open(&device, region(SEGMENTS), options()).await;
+        let error = error.err().expect("refused");
+        assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+    });
+}
+
 /// A closed log with `count` batches of one entry of `pages` pages each.
 async fn batches_of(count: u64, pages: usize) -> Device {
     let (device, _, log) = fresh(SEGMENTS).await;
