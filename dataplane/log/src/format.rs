@@ -41,7 +41,8 @@
 //! the identity of the entry before it; of every other record all there is to know (a vote, a log
 //! id). So whatever a batch says stands in two places as soon as the next one is written, the
 //! closing one at the latest, and the loss of one batch loses nothing but bodies of entries, which
-//! peers have. The first batch of a segment repeats the last one of the segment before it.
+//! peers have. The first batch of a segment repeats the last one of the segment before it, also when an
+//! open writes it, if that one is found. One that repeats nothing says nothing of what is not there.
 //!
 //! # Record
 //!

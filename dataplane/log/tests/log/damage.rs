@@ -7,6 +7,7 @@ use crate::support::{
 use ogee_device::{Device, FaultPlan, FaultRule};
 use ogee_log::format::{BATCH_MAGIC, SEGMENT_MAGIC, VERSION};
 use ogee_log::{Entry, Log, LogError};
+use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
@@ -328,6 +329,82 @@ fn a_lost_batch_behind_a_lost_segment_header_is_named_after_every_open() {
             patch(&device, at + 40, |data| data[0] ^= 0x10).await;
         }
         assert_repairable(&device, &entries(1, 0..4, 1), &[0, 1, 2]).await;
+    });
+}
+
+/// A closed log whose last batch of use, a vote, fills its segment: the header of the next one proves
+/// it, and an open then wrote an empty batch behind that. The offsets of the vote, and of that one.
+async fn vote_at_the_end_of_a_segment() -> (Device, u64, u64) {
+    let (device, _, log) = fresh(SEGMENTS).await;
+    let writer = group(&log, 1);
+    for (index, pages) in (0..).zip([3, 3, 3, 0]) {
+        append(&writer, entries(1, index..index + 1, pages))
+            .await
+            .expect("append");
+    }
+    writer.save_vote(vote(7)).await.expect("vote");
+    assert_eq!(log.counters().segments_begun, 0, "the vote fills it");
+    log.close().await.expect("close");
+    open(&device, SEGMENTS).await.close().await.expect("close");
+    let batches = batches_of_use(&device).await;
+    let [.., vote, empty] = batches[..] else {
+        panic!("{batches:?}");
+    };
+    assert_eq!(first_kind(&device, vote).await, Some(VOTE));
+    assert_eq!(first_kind(&device, empty).await, None);
+    assert_eq!((vote - START) / SEGMENT as u64, 1);
+    assert_eq!((empty - START) / SEGMENT as u64, 2);
+    // The tables of the later segments state the vote as well.
+    let heads = pages_with(&device, SEGMENT_MAGIC).await;
+    assert_eq!(heads.len(), 8);
+    for at in &heads[4..] {
+        patch(&device, *at, |data| data[..PAGE].fill(0)).await;
+    }
+    (device, vote, empty)
+}
+
+#[test]
+fn the_batch_of_an_open_repeats_the_segment_before() {
+    block_on(async {
+        let (device, vote_at, _) = vote_at_the_end_of_a_segment().await;
+        patch(&device, vote_at, |data| data[..PAGE].fill(0)).await;
+        for _ in 0..3 {
+            let log = open(&device, SEGMENTS).await;
+            let one = group(&log, 1);
+            assert_eq!(one.damage(), None);
+            assert_eq!(one.state().vote, Some(vote(7)));
+            let found = one.entries(ALL, usize::MAX).await.expect("read");
+            assert_eq!(found.len(), 4);
+            log.close().await.expect("close");
+        }
+    });
+}
+
+/// An open that does not find the segment before, or one of an earlier program, has nothing to repeat.
+#[test]
+fn a_first_batch_that_repeats_nothing_proves_nothing() {
+    block_on(async {
+        let (device, vote_at, empty_at) = vote_at_the_end_of_a_segment().await;
+        patch(&device, empty_at, |data| {
+            let page = &mut data[..PAGE];
+            page[92..96].fill(0);
+            page[96..].fill(0);
+            page[84..88].copy_from_slice(&96u32.to_le_bytes());
+            page[12..16].fill(0);
+            let crc = crc32c(page);
+            page[12..16].copy_from_slice(&crc.to_le_bytes());
+        })
+        .await;
+        let log = open(&copy_of(&device).await, SEGMENTS).await;
+        assert_eq!(group(&log, 1).damage(), None, "nothing of it is lost");
+        assert_eq!(group(&log, 1).state().vote, Some(vote(7)));
+        patch(&device, vote_at, |data| data[..PAGE].fill(0)).await;
+        for _ in 0..3 {
+            let log = open(&device, SEGMENTS).await;
+            let damage = group(&log, 1).damage().expect("damaged");
+            assert!(damage.vote_lost && damage.end_lost, "{damage}");
+            log.close().await.expect("close");
+        }
     });
 }
 
