@@ -19,7 +19,8 @@
 //! | 2+2t .. | batches, back to back |
 //!
 //! A header is valid when one head page and one table match their checksums: no single bad sector
-//! loses it. The table states, for every group, what all segments before this one amount to (vote,
+//! loses it. If the write of one copy got lost, that page may be a valid head of an earlier life of the
+//! slot: the newer one counts. The table states, for every group, what all segments before this one amount to (vote,
 //! committed, purged, first, last). So a segment without live entries is free, whatever votes,
 //! purges and truncations it holds, and **any** free slot may be overwritten: the chain may have
 //! gaps. Recovery proves that a gap lost nothing by finding every entry in `first..=last` of every
