@@ -120,6 +120,7 @@
 //!   durable checkpoint, hence a log that is purged beyond the checkpoint is not to be used.
 //! * *Both copies of a segment's header*: its batches name the segment. What its table said follows
 //!   from the segment before it, or is stated by the one after it.
+//!   Copies of entries in it count as soon as either says that they are live.
 //! * *Both copies of every segment's header*: the whole log is lost, and is said to be. A region counts
 //!   as unformatted only if no page that recovery looks at bears the store's id where headers of
 //!   segments and batches have it. Formatting blanks these pages, then writes one header, whose bytes

@@ -586,6 +586,40 @@ fn a_lost_entry_is_carried_forward_by_its_identity() {
     });
 }
 
+/// Once the segments before one without a header are gone, its copies of entries are all that is left
+/// of these, and only the table of the next one tells that they are live.
+#[test]
+fn copies_behind_a_lost_segment_header_are_found_by_every_open() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        crowd(&log).await;
+        let mut moved = 0;
+        for round in 0..10 {
+            turn(&log, 10 + 3 * round..13 + 3 * round).await;
+            moved += log.counters().entries_moved;
+            let copy = copy_of(&device).await;
+            let heads = pages_with(&copy, SEGMENT_MAGIC).await;
+            for both in heads.chunks(2) {
+                let copy = copy_of(&copy).await;
+                for at in both {
+                    patch(&copy, *at, |data| data[..PAGE].fill(0)).await;
+                }
+                for opened in 0..3 {
+                    let log = open(&copy, SEGMENTS).await;
+                    for quiet in 100..105 {
+                        let quiet = group(&log, quiet);
+                        assert_eq!(quiet.damage(), None, "round {round}, {both:?}, {opened}");
+                        let found = quiet.entries(ALL, usize::MAX).await.expect("read");
+                        assert_entries(&found, &entries(1, 0..1, 1));
+                    }
+                    log.close().await.expect("close");
+                }
+            }
+        }
+        assert!(moved > 0);
+    });
+}
+
 /// A payload that is found rotten when it is copied forward blocks nothing.
 #[test]
 fn a_rotten_payload_does_not_pin_its_segment() {
