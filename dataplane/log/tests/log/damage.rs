@@ -468,6 +468,44 @@ fn batches_without_any_header_are_a_lost_log() {
     });
 }
 
+/// A batch of a newer segment, written to the same place of an older one's slot, or of one that was
+/// never used: the newer segment is where its header is, and the older one loses but that page.
+#[test]
+fn a_misdirected_batch_takes_no_slot() {
+    block_on(async {
+        let device = batches_of(9, 3).await;
+        let whole = entries(1, 0..9, 3);
+        let batches = batches_of_use(&device).await;
+        let slots = SEGMENT as u64;
+        let mut changed = 0;
+        for from in &batches {
+            let (start, len) = (ByteOffset::new(*from), ByteLen::from_usize(PAGE));
+            let page = device.read(start, len).await.expect("read");
+            for slot in 1..SEGMENTS as u64 {
+                let to = START + slot * slots + (from - START) % slots;
+                if to == *from {
+                    continue;
+                }
+                let copy = copy_of(&device).await;
+                patch(&copy, to, |data| data.copy_from_slice(&page)).await;
+                let log = open(&copy, SEGMENTS).await;
+                let one = group(&log, 1);
+                assert_eq!(one.state().last, Some(LogId::new(1, 8)), "{from} to {to}");
+                assert!(one.damage().unwrap_or_default().is_repairable());
+                assert!(lost(&one).len() <= 1, "{from} to {to}: {:?}", lost(&one));
+                while let Err(error) = one.entries(ALL, usize::MAX).await {
+                    assert!(one.damage().is_some(), "{from} to {to}: {error}");
+                    repair(&one, &whole).await.expect("repair");
+                    changed += 1;
+                }
+                let found = one.entries(ALL, usize::MAX).await.expect("read");
+                assert_entries(&found, &whole);
+            }
+        }
+        assert!(changed > 0);
+    });
+}
+
 /// A closed log with `count` batches of one entry of `pages` pages each.
 async fn batches_of(count: u64, pages: usize) -> Device {
     let (device, _, log) = fresh(SEGMENTS).await;
