@@ -19,7 +19,8 @@
 //! | 2+2t .. | batches, back to back |
 //!
 //! A header is valid when one head page and one table match their checksums: no single bad sector
-//! loses it. The table states, for every group, what all segments before this one amount to (vote,
+//! loses it. If the write of one copy got lost, that page may be a valid head of an earlier life of the
+//! slot: the newer one counts. The table states, for every group, what all segments before this one amount to (vote,
 //! committed, purged, first, last). So a segment without live entries is free, whatever votes,
 //! purges and truncations it holds, and **any** free slot may be overwritten: the chain may have
 //! gaps. Recovery proves that a gap lost nothing by finding every entry in `first..=last` of every
@@ -41,7 +42,8 @@
 //! the identity of the entry before it; of every other record all there is to know (a vote, a log
 //! id). So whatever a batch says stands in two places as soon as the next one is written, the
 //! closing one at the latest, and the loss of one batch loses nothing but bodies of entries, which
-//! peers have. The first batch of a segment repeats the last one of the segment before it.
+//! peers have. The first batch of a segment repeats the last one of the segment before it, also when an
+//! open writes it, if that one is found. One that repeats nothing says nothing of what is not there.
 //!
 //! # Record
 //!
@@ -118,6 +120,11 @@
 //!   durable checkpoint, hence a log that is purged beyond the checkpoint is not to be used.
 //! * *Both copies of a segment's header*: its batches name the segment. What its table said follows
 //!   from the segment before it, or is stated by the one after it.
+//!   Copies of entries in it count as soon as either says that they are live.
+//! * *Both copies of every segment's header*: the whole log is lost, and is said to be. A region counts
+//!   as unformatted only if no page that recovery looks at bears the store's id where headers of
+//!   segments and batches have it. Formatting blanks these pages, then writes one header, whose bytes
+//!   but zeros are of one sector; so cut short it leaves no log, or an empty one.
 //!
 //! Entries are chained by their identities and the state names the last one, so an older copy of an
 //! index never passes for the lost one. A missing entry is put back by a `Moved` record, and only
@@ -307,6 +314,10 @@ const _: () = assert!(std::mem::offset_of!(SegmentHeader, crc) == CRC_OFFSET);
 const _: () = assert!(std::mem::offset_of!(BatchHeader, crc) == CRC_OFFSET);
 const _: () = assert!(std::mem::offset_of!(SegmentHeader, version) == 8);
 const _: () = assert!(std::mem::offset_of!(BatchHeader, version) == 8);
+/// Offset of `store` in segment and batch headers.
+const STORE_OFFSET: usize = 16;
+const _: () = assert!(std::mem::offset_of!(SegmentHeader, store) == STORE_OFFSET);
+const _: () = assert!(std::mem::offset_of!(BatchHeader, store) == STORE_OFFSET);
 
 /// Why a page is no head of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,6 +337,13 @@ pub(crate) fn crc_of(area: &[u8]) -> u32 {
     let (before, rest) = area.split_at_checked(CRC_OFFSET).unwrap_or((area, &[]));
     let after = rest.get(size_of::<U32>()..).unwrap_or(&[]);
     crc32c_append(crc32c_append(crc32c(before), &[0; size_of::<U32>()]), after)
+}
+
+/// Whether `page` begins with what is left of a segment or batch header of `store`, whatever else of it
+/// is damaged: nothing but a log of that store ever wrote its id there.
+pub(crate) fn is_trace(page: &[u8], store: StoreId) -> bool {
+    let rest = page.get(STORE_OFFSET..).unwrap_or(&[]);
+    rest.starts_with(&store.to_bytes())
 }
 
 /// Magic and version, which keep their place in every version.

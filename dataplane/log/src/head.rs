@@ -16,6 +16,7 @@ use crate::options::Geometry;
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogId, StoreId};
 use ogee_runtime::Buffer;
+use std::cmp::Reverse;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Recovery parses a header from the first window of a slot.
@@ -89,12 +90,20 @@ impl SegmentHead {
         }
     }
 
-    /// Parses the start of slot `slot`: the first valid copy of each half.
+    /// Parses the start of slot `slot`: the newer of the valid copies of the head page (a copy whose
+    /// write got lost is still of the segment before), and the first valid one of its table.
     pub(crate) fn parse(area: &[u8], slot: usize, store: StoreId) -> Result<Self, HeadFault> {
-        let mut fault = HeadFault::Absent;
+        let (mut fault, mut headers) = (HeadFault::Absent, Vec::new());
         for page in area.chunks_exact(PAGE).take(2) {
             match Self::parse_page(page, slot, store) {
-                Ok(header) => return Self::with_table(&header, area),
+                Ok(header) => headers.push(header),
+                Err(found) => fault = worse(fault, found),
+            }
+        }
+        headers.sort_by_key(|header| Reverse((header.segment.get(), header.epoch.get())));
+        for header in &headers {
+            match Self::with_table(header, area) {
+                Ok(head) => return Ok(head),
                 Err(found) => fault = worse(fault, found),
             }
         }
@@ -310,6 +319,39 @@ mod tests {
                 Ok(&head),
                 "page {bad}"
             );
+        }
+    }
+
+    /// The write of one copy got lost, so the segment before in that slot is still told by it; their
+    /// tables may be the same or not.
+    #[test]
+    fn a_copy_of_before_does_not_hide_the_header() {
+        for groups in [3, 4] {
+            let (mut before, mut now) = (head(3), head(groups));
+            (before.sequence, before.epoch, before.oldest_live) = (4, 2, 4);
+            let (before, area) = (before.encode(), now.encode());
+            for copy in 0..2 {
+                let lost = copy * PAGE..(copy + 1) * PAGE;
+                let mut area = area.to_vec();
+                area[lost.clone()].copy_from_slice(&before[lost]);
+                let found = SegmentHead::parse(&area, 3, STORE);
+                assert_eq!(found.as_ref(), Ok(&now), "copy {copy}, {groups} groups");
+            }
+        }
+    }
+
+    /// A header that was begun and not finished: the one before it in that slot is as good as before.
+    #[test]
+    fn a_header_without_its_table_does_not_hide_the_one_before() {
+        let (mut before, mut now) = (head(3), head(4));
+        (before.sequence, before.epoch, before.oldest_live) = (4, 2, 4);
+        let (area, now) = (before.encode(), now.encode());
+        for copy in 0..2 {
+            let written = copy * PAGE..(copy + 1) * PAGE;
+            let mut area = area.to_vec();
+            area[written.clone()].copy_from_slice(&now[written]);
+            let found = SegmentHead::parse(&area, 3, STORE);
+            assert_eq!(found.as_ref(), Ok(&before), "copy {copy}");
         }
     }
 

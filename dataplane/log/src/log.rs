@@ -94,7 +94,7 @@ impl Log {
     ///
     /// # Errors
     /// `NotFormatted`, `ForeignStore`, `UnknownVersion`, `Geometry`, `Bounds` if this is no log of
-    /// this store; `Damaged` if no segment header is readable.
+    /// this store; `Damaged` if it is, and no segment header is readable.
     pub async fn open(
         device: &Device,
         region: LogRegion,

@@ -41,9 +41,9 @@ pub(crate) async fn recover(
     for (position, segment) in chain.iter().enumerate() {
         let before = position.checked_sub(1).and_then(|before| chain.get(before));
         let follows = before.is_some_and(|before| before.sequence + 1 == segment.sequence);
-        let expected = follows.then_some(end.sequence + 1);
+        let before = follows.then(|| std::mem::take(&mut end));
         let successor = chain.get(position + 1);
-        end = walk.segment(segment, successor, expected).await?;
+        end = walk.segment(segment, successor, before).await?;
     }
     if walk.replay.is_torn() {
         groups.iter().for_each(|group| walk.replay.expect(*group));
@@ -81,6 +81,7 @@ struct Tail {
     sequence: u64,
     /// Its checksum, or the segment header's: what the next batch repeats.
     crc: u32,
+    /// What it said; nothing if that is not known.
     previous: Previous,
 }
 
@@ -105,7 +106,7 @@ struct Cursor {
     proven: u64,
     /// Where batches end, if it is known.
     end: Option<usize>,
-    /// The last batch passed.
+    /// The last batch passed, in this segment or before it.
     previous: Previous,
 }
 
@@ -117,11 +118,14 @@ impl Cursor {
     }
 
     /// Whether `batch`, which does not follow, repeats all that was lost before it.
-    fn is_repeated(&self, batch: &FoundBatch) -> bool {
+    fn is_repeated(&self, batch: &FoundBatch, contents: &Contents) -> bool {
         let place = &batch.head.place;
         match (place.sequence - self.expected, self.previous_crc) {
             // The segment's header is lost, and with it where its first batch begins.
-            (0 | 1, None) => true,
+            (0, None) => true,
+            // The lost one stood in the segment before. If nothing is said of it, it said nothing, or
+            // it was not known to the open that wrote this one.
+            (1, None) => place.previous_offset > 0 || !contents.repeats.is_empty(),
             (1, Some(_)) => place.previous_offset == self.at,
             _ => false,
         }
@@ -141,15 +145,15 @@ impl Cursor {
 
 impl Walk<'_> {
     /// Replays one segment; `successor` is the next one that is left, `None` for the newest;
-    /// `expected` is the sequence of its first batch, if the segment before it told.
+    /// `before` is the end of the segment before it, if that was there.
     async fn segment(
         &mut self,
         segment: &Segment,
         successor: Option<&Segment>,
-        expected: Option<u64>,
+        before: Option<Tail>,
     ) -> Result<Tail, LogError> {
         let mut reader = SegmentReader::new(self.device, self.store, &self.geometry, segment.slot);
-        let mut cursor = self.begin(segment, expected, &mut reader).await?;
+        let mut cursor = self.begin(segment, before, &mut reader).await?;
         if let Some(successor) = successor {
             // Another segment was begun, so all batches of this one are durable.
             cursor.proven = u64::MAX;
@@ -179,25 +183,33 @@ impl Walk<'_> {
     async fn begin(
         &mut self,
         segment: &Segment,
-        expected: Option<u64>,
+        before: Option<Tail>,
         reader: &mut SegmentReader<'_>,
     ) -> Result<Cursor, LogError> {
+        let is_first = before.is_none();
+        let (expected, repeats) = before.map_or((0, Vec::new()), |before| {
+            (before.sequence + 1, before.previous.repeats)
+        });
         let mut cursor = Cursor {
             at: 2 * PAGE,
-            expected: expected.unwrap_or(0),
+            expected,
             previous_crc: None,
             proven: 0,
             end: None,
-            previous: Previous::default(),
+            previous: Previous { offset: 0, repeats },
         };
         if let Some(head) = &segment.head {
             self.replay.begin_segment(head);
+            if cursor.expected != head.first_batch {
+                // The batch before this segment's first is not the one that was found last.
+                cursor.previous = Previous::default();
+            }
             cursor.at = head.len();
             cursor.expected = head.first_batch;
             cursor.previous_crc = Some(head.crc);
         } else {
             tracing::error!(store = %self.store, segment = segment.sequence, "both copies of a segment header of the log are lost");
-            if expected.is_none() {
+            if is_first {
                 // Nor is the segment before it there: what its header said is unknown.
                 self.replay.lose();
                 let first = reader.batch_from(cursor.at, None, segment).await?;
@@ -251,7 +263,7 @@ impl Walk<'_> {
             }
             return;
         }
-        let is_repeated = cursor.is_repeated(batch);
+        let is_repeated = cursor.is_repeated(batch, contents);
         let (expected, found) = (cursor.expected, batch.head.place.sequence);
         if expected < found || !is_repeated {
             tracing::error!(

@@ -28,7 +28,8 @@ pub(crate) struct Replay {
 #[derive(Default)]
 pub(super) struct Replayed {
     pub(super) facts: Facts,
-    /// By index; with holes while segments that held purged or moved entries are gone.
+    /// By index; with holes while segments that held purged or moved entries are gone. While the end
+    /// is lost, with copies of entries beyond it.
     pub(super) entries: BTreeMap<u64, Found>,
 }
 
@@ -105,7 +106,7 @@ impl Replay {
             }
             Record::Moved(record) => {
                 let group = self.group(id);
-                if group.facts.live().contains(&record.id.index.get()) {
+                if group.may_live(record.id.index.get()) {
                     group.place(record, slot, payload_at);
                 }
             }
@@ -175,7 +176,7 @@ impl Replayed {
 
     fn name(&mut self, named: Named, slot: u32) {
         let index = named.id.index.get();
-        if self.facts.live().contains(&index) {
+        if self.may_live(index) {
             let place = EntryPlace::of_hole(slot);
             self.entries.insert(index, Found::Named { named, place });
         }
@@ -189,12 +190,20 @@ impl Replayed {
         }
     }
 
+    /// Whether `index` is live, or could be, since what tells where the log ends may be lost: copies
+    /// of entries count from the next statement on, which says where it ends.
+    fn may_live(&self, index: u64) -> bool {
+        let live = self.facts.live();
+        live.contains(&index) || self.facts.end_lost && index >= live.end
+    }
+
     fn keep_live(&mut self) {
         let live = self.facts.live();
-        while self
-            .entries
-            .last_key_value()
-            .is_some_and(|(index, _)| *index >= live.end)
+        while !self.facts.end_lost
+            && self
+                .entries
+                .last_key_value()
+                .is_some_and(|(index, _)| *index >= live.end)
         {
             self.entries.pop_last();
         }

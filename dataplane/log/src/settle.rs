@@ -34,7 +34,8 @@ struct Piece {
 impl Replayed {
     fn settle(mut self, group: CopysetId) -> Group {
         let live = self.facts.live();
-        let missing = (live.end - live.start).saturating_sub(self.entries.len() as u64);
+        let found = self.entries.range(live.clone()).count();
+        let missing = (live.end - live.start).saturating_sub(found as u64);
         if missing > LOST_ENTRIES_MAX {
             // Nobody could bring them back one by one: the replica is replaced.
             tracing::error!(%group, missing, "too much of the log is lost");
@@ -232,6 +233,44 @@ mod tests {
         apply(&mut replay, Record::Moved(all[0].clone()));
         let (facts, losses) = settle(replay);
         assert_eq!((facts.live(), losses), (3..5, vec![]));
+    }
+
+    /// The oldest segment left has lost its header, so what is live is told by the next one only.
+    #[test]
+    fn copies_count_before_it_is_known_where_the_log_ends() {
+        let all = chained(3..=5);
+        let copies = |replay: &mut Replay| {
+            replay.lose();
+            apply(replay, Record::Moved(all[0].clone()));
+            apply(replay, Record::Hole(all[1].named()));
+            let moved = Record::Moved(all[2].clone());
+            replay.say(Repeat::of(GROUP, &moved), 0);
+        };
+        let named = [(4, all[1].identity), (5, all[2].identity)];
+        let mut replay = Replay::default();
+        copies(&mut replay);
+        begin(&mut replay, 3, &all[2]);
+        let (facts, losses) = settle(replay);
+        assert_eq!((facts.live(), &losses[..]), (3..6, &named[..]));
+        // A purge does not tell the end.
+        let mut replay = Replay::default();
+        copies(&mut replay);
+        apply(&mut replay, Record::Purge(LogId::new(1, 3)));
+        begin(&mut replay, 4, &all[2]);
+        assert_eq!(settle(replay).1, named);
+        // A truncation does; what is appended to it is not what was copied before.
+        let mut replay = Replay::default();
+        copies(&mut replay);
+        let (last, crc) = (Some(all[0].id), all[0].identity);
+        apply(&mut replay, Record::Truncate { last, crc });
+        let newer = entry(2, 4, crc);
+        begin(&mut replay, 3, &newer);
+        assert_eq!(settle(replay).1, [(4, newer.identity)]);
+        // Nothing does: the group has lost its end, and no entry is said to be there.
+        let mut replay = Replay::default();
+        copies(&mut replay);
+        let (facts, losses) = settle(replay);
+        assert!(facts.end_lost && facts.live().is_empty() && losses.is_empty());
     }
 
     #[test]

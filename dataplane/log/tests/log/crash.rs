@@ -7,16 +7,17 @@
 
 use crate::model::ModelGroup;
 use crate::support::{
-    ALL, Dice, PAGE, append, entries, entry, formatted, group, open, pages_with, same, vote,
+    ALL, Dice, PAGE, SEGMENT, append, entries, entry, formatted, group, open, options, pages_with,
+    region, same, vote,
 };
 use ogee_device::{Device, MemoryControl, Survivors};
 use ogee_log::format::BATCH_MAGIC;
-use ogee_log::{Completion, Log};
+use ogee_log::{Completion, Log, LogError};
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
-use ogee_proto::unit::ByteOffset;
+use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
-use ogee_runtime::{spawn, yield_now};
+use ogee_runtime::{Buffer, spawn, yield_now};
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
@@ -373,6 +374,55 @@ fn a_torn_batch_does_not_come_back_when_the_next_segment_is_gone() {
         }
         assert!(torn > 2, "{torn} of the crashes left a whole header area");
     });
+}
+
+/// Formatting is begun again only where no log is found, so what a cut leaves of it must not pass for a
+/// log that lost something.
+#[test]
+fn formatting_that_is_cut_short_leaves_no_log_or_an_empty_one() {
+    block_on(async {
+        let (mut absent, mut empty, mut pauses) = (0, 0, 0);
+        while let Some(crashes) = cut_formatting(pauses).await {
+            pauses += 1;
+            for device in crashes {
+                match Log::open(&device, region(SEGMENTS), options()).await {
+                    Ok(log) => {
+                        assert!(log.groups().is_empty());
+                        empty += 1;
+                    }
+                    Err(LogError::NotFormatted { .. }) => absent += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        assert!(absent > 0 && empty > 0, "{absent} absent, {empty} empty");
+    });
+}
+
+/// What a power cut may leave of a region that is being formatted, so many pauses after it began; `None`
+/// if it is formatted by then.
+async fn cut_formatting(pauses: usize) -> Option<Vec<Device>> {
+    let len = ByteLen::from_usize(SEGMENT * (SEGMENTS + 1));
+    let (device, control) = Device::memory_with_control(len);
+    // Not a region of zeros.
+    let mut noise = Buffer::zeroed(len.as_usize());
+    noise.fill(0xa5);
+    let written = device.write_durable(ByteOffset::ZERO, noise).await;
+    written.expect("write");
+    let is_formatted = Rc::new(Cell::new(false));
+    let done = Rc::clone(&is_formatted);
+    let formatting = spawn(async move {
+        let formatted = Log::format(&device, region(SEGMENTS), options()).await;
+        formatted.expect("format");
+        done.set(true);
+    });
+    for _ in 0..pauses {
+        yield_now().await;
+    }
+    let crashes = (0..8).map(|seed| control.crash(Survivors::Seeded(seed)).0);
+    let crashes = (!is_formatted.get()).then(|| crashes.collect());
+    formatting.abort();
+    crashes
 }
 
 async fn newest_batch_is_torn_in_its_payload(device: &Device) -> bool {

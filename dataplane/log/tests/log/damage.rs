@@ -7,6 +7,7 @@ use crate::support::{
 use ogee_device::{Device, FaultPlan, FaultRule};
 use ogee_log::format::{BATCH_MAGIC, SEGMENT_MAGIC, VERSION};
 use ogee_log::{Entry, Log, LogError};
+use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{CopysetId, LogId, LogIndex};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
@@ -331,6 +332,82 @@ fn a_lost_batch_behind_a_lost_segment_header_is_named_after_every_open() {
     });
 }
 
+/// A closed log whose last batch of use, a vote, fills its segment: the header of the next one proves
+/// it, and an open then wrote an empty batch behind that. The offsets of the vote, and of that one.
+async fn vote_at_the_end_of_a_segment() -> (Device, u64, u64) {
+    let (device, _, log) = fresh(SEGMENTS).await;
+    let writer = group(&log, 1);
+    for (index, pages) in (0..).zip([3, 3, 3, 0]) {
+        append(&writer, entries(1, index..index + 1, pages))
+            .await
+            .expect("append");
+    }
+    writer.save_vote(vote(7)).await.expect("vote");
+    assert_eq!(log.counters().segments_begun, 0, "the vote fills it");
+    log.close().await.expect("close");
+    open(&device, SEGMENTS).await.close().await.expect("close");
+    let batches = batches_of_use(&device).await;
+    let [.., vote, empty] = batches[..] else {
+        panic!("{batches:?}");
+    };
+    assert_eq!(first_kind(&device, vote).await, Some(VOTE));
+    assert_eq!(first_kind(&device, empty).await, None);
+    assert_eq!((vote - START) / SEGMENT as u64, 1);
+    assert_eq!((empty - START) / SEGMENT as u64, 2);
+    // The tables of the later segments state the vote as well.
+    let heads = pages_with(&device, SEGMENT_MAGIC).await;
+    assert_eq!(heads.len(), 8);
+    for at in &heads[4..] {
+        patch(&device, *at, |data| data[..PAGE].fill(0)).await;
+    }
+    (device, vote, empty)
+}
+
+#[test]
+fn the_batch_of_an_open_repeats_the_segment_before() {
+    block_on(async {
+        let (device, vote_at, _) = vote_at_the_end_of_a_segment().await;
+        patch(&device, vote_at, |data| data[..PAGE].fill(0)).await;
+        for _ in 0..3 {
+            let log = open(&device, SEGMENTS).await;
+            let one = group(&log, 1);
+            assert_eq!(one.damage(), None);
+            assert_eq!(one.state().vote, Some(vote(7)));
+            let found = one.entries(ALL, usize::MAX).await.expect("read");
+            assert_eq!(found.len(), 4);
+            log.close().await.expect("close");
+        }
+    });
+}
+
+/// An open that does not find the segment before, or one of an earlier program, has nothing to repeat.
+#[test]
+fn a_first_batch_that_repeats_nothing_proves_nothing() {
+    block_on(async {
+        let (device, vote_at, empty_at) = vote_at_the_end_of_a_segment().await;
+        patch(&device, empty_at, |data| {
+            let page = &mut data[..PAGE];
+            page[92..96].fill(0);
+            page[96..].fill(0);
+            page[84..88].copy_from_slice(&96u32.to_le_bytes());
+            page[12..16].fill(0);
+            let crc = crc32c(page);
+            page[12..16].copy_from_slice(&crc.to_le_bytes());
+        })
+        .await;
+        let log = open(&copy_of(&device).await, SEGMENTS).await;
+        assert_eq!(group(&log, 1).damage(), None, "nothing of it is lost");
+        assert_eq!(group(&log, 1).state().vote, Some(vote(7)));
+        patch(&device, vote_at, |data| data[..PAGE].fill(0)).await;
+        for _ in 0..3 {
+            let log = open(&device, SEGMENTS).await;
+            let damage = group(&log, 1).damage().expect("damaged");
+            assert!(damage.vote_lost && damage.end_lost, "{damage}");
+            log.close().await.expect("close");
+        }
+    });
+}
+
 #[test]
 fn no_header_at_all_is_no_log() {
     block_on(async {
@@ -341,6 +418,91 @@ fn no_header_at_all_is_no_log() {
         let error = Log::open(&device, region(SEGMENTS), options()).await;
         let error = error.err().expect("refused");
         assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+    });
+}
+
+/// A log that lost all its headers and batches but for a part of one that no checksum vouches for is
+/// lost, and not one that was never formatted.
+#[test]
+fn a_trace_of_a_log_is_no_unformatted_region() {
+    block_on(async {
+        let (device, _) = five_batches().await;
+        let heads = pages_with(&device, SEGMENT_MAGIC).await;
+        let batches = pages_with(&device, BATCH_MAGIC).await;
+        for fill in [0, 0xff] {
+            for left in heads.iter().chain(&batches) {
+                let copy = copy_of(&device).await;
+                for at in heads.iter().chain(&batches) {
+                    if at == left {
+                        patch(&copy, *at, |data| data[..12].fill(fill)).await;
+                    } else {
+                        patch(&copy, *at, |data| data.fill(fill)).await;
+                    }
+                }
+                let error = Log::open(&copy, region(SEGMENTS), options()).await;
+                let error = error.err().expect("refused");
+                assert!(matches!(error, LogError::Damaged { .. }), "{left}: {error}");
+            }
+        }
+        // All of it gone: nothing here tells it from a new region. The store knows its replicas.
+        for at in heads.iter().chain(&batches) {
+            patch(&device, *at, |data| data.fill(0)).await;
+        }
+        let error = Log::open(&device, region(SEGMENTS), options()).await;
+        let error = error.err().expect("refused");
+        assert!(matches!(error, LogError::NotFormatted { .. }), "{error}");
+    });
+}
+
+/// A young log has two segments, so four bad pages take all its headers; the batches are whole.
+#[test]
+fn batches_without_any_header_are_a_lost_log() {
+    block_on(async {
+        let (device, _) = five_batches().await;
+        for at in pages_with(&device, SEGMENT_MAGIC).await {
+            patch(&device, at, |data| data.fill(0)).await;
+        }
+        let error = Log::open(&device, region(SEGMENTS), options()).await;
+        let error = error.err().expect("refused");
+        assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+    });
+}
+
+/// A batch of a newer segment, written to the same place of an older one's slot, or of one that was
+/// never used: the newer segment is where its header is, and the older one loses but that page.
+#[test]
+fn a_misdirected_batch_takes_no_slot() {
+    block_on(async {
+        let device = batches_of(9, 3).await;
+        let whole = entries(1, 0..9, 3);
+        let batches = batches_of_use(&device).await;
+        let slots = SEGMENT as u64;
+        let mut changed = 0;
+        for from in &batches {
+            let (start, len) = (ByteOffset::new(*from), ByteLen::from_usize(PAGE));
+            let page = device.read(start, len).await.expect("read");
+            for slot in 1..SEGMENTS as u64 {
+                let to = START + slot * slots + (from - START) % slots;
+                if to == *from {
+                    continue;
+                }
+                let copy = copy_of(&device).await;
+                patch(&copy, to, |data| data.copy_from_slice(&page)).await;
+                let log = open(&copy, SEGMENTS).await;
+                let one = group(&log, 1);
+                assert_eq!(one.state().last, Some(LogId::new(1, 8)), "{from} to {to}");
+                assert!(one.damage().unwrap_or_default().is_repairable());
+                assert!(lost(&one).len() <= 1, "{from} to {to}: {:?}", lost(&one));
+                while let Err(error) = one.entries(ALL, usize::MAX).await {
+                    assert!(one.damage().is_some(), "{from} to {to}: {error}");
+                    repair(&one, &whole).await.expect("repair");
+                    changed += 1;
+                }
+                let found = one.entries(ALL, usize::MAX).await.expect("read");
+                assert_entries(&found, &whole);
+            }
+        }
+        assert!(changed > 0);
     });
 }
 
@@ -459,6 +621,40 @@ fn a_lost_entry_is_carried_forward_by_its_identity() {
         let log = open(&device, SEGMENTS).await;
         let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
         assert_entries(&found, &whole);
+    });
+}
+
+/// Once the segments before one without a header are gone, its copies of entries are all that is left
+/// of these, and only the table of the next one tells that they are live.
+#[test]
+fn copies_behind_a_lost_segment_header_are_found_by_every_open() {
+    block_on(async {
+        let (device, _, log) = fresh(SEGMENTS).await;
+        crowd(&log).await;
+        let mut moved = 0;
+        for round in 0..10 {
+            turn(&log, 10 + 3 * round..13 + 3 * round).await;
+            moved += log.counters().entries_moved;
+            let copy = copy_of(&device).await;
+            let heads = pages_with(&copy, SEGMENT_MAGIC).await;
+            for both in heads.chunks(2) {
+                let copy = copy_of(&copy).await;
+                for at in both {
+                    patch(&copy, *at, |data| data[..PAGE].fill(0)).await;
+                }
+                for opened in 0..3 {
+                    let log = open(&copy, SEGMENTS).await;
+                    for quiet in 100..105 {
+                        let quiet = group(&log, quiet);
+                        assert_eq!(quiet.damage(), None, "round {round}, {both:?}, {opened}");
+                        let found = quiet.entries(ALL, usize::MAX).await.expect("read");
+                        assert_entries(&found, &entries(1, 0..1, 1));
+                    }
+                    log.close().await.expect("close");
+                }
+            }
+        }
+        assert!(moved > 0);
     });
 }
 
