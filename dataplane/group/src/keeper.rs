@@ -17,7 +17,7 @@ use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::{OVERLAY_BLOCKS_START, ROOM_CYCLE_GAP, WRITE_BACK_INFLIGHT};
 use crate::looks::next_look;
-use crate::overlay::{DirtyBlock, OverlayWhat};
+use crate::overlay::DirtyBlock;
 use crate::pacer::Pacer;
 use crate::replica::{Cut, Replica};
 use crate::room::Room;
@@ -260,12 +260,12 @@ impl Inner {
             .iter()
             .filter_map(|group| group.replica().cut())
             .collect();
-        let (mut done, mut freed) = (Vec::with_capacity(cuts.len()), false);
+        let (mut done, mut freed) = (Vec::with_capacity(cuts.len()), None);
         let cycle = Cycle::new(&cuts, hurry);
         for mut cut in cuts {
             // Removals first: they free what the writes may need, after the next checkpoint.
             self.remove_volumes(&cut).await?;
-            match self.write_back(&cut, &cycle).await {
+            match self.write_back(&cut.replica, &cut.dirty, &cycle).await {
                 Ok(()) => {
                     if seeded_bug!("sessions-ahead-of-checkpoint") {
                         cut.state.sessions = cut.replica.state.borrow().sessions.clone();
@@ -277,7 +277,10 @@ impl Inner {
                     // again with what this one's checkpoint frees, or other replicas gave back.
                     tracing::warn!(store = %self.store.id(), %error, "write-back waits");
                     if error.is_no_space() {
-                        freed |= self.write_back_discards(&cut, &cycle).await?;
+                        // What takes no room may make some.
+                        let discards = cut.discards();
+                        self.write_back(&cut.replica, &discards, &cycle).await?;
+                        freed = freed.or((!discards.is_empty()).then_some(cut.replica.copyset));
                     }
                     cut.replica.remove_later(&cut.removed);
                 }
@@ -300,24 +303,19 @@ impl Inner {
         Ok(())
     }
 
-    async fn write_back(&self, cut: &Cut, cycle: &Cycle) -> Result<(), GroupError> {
-        let mut running = stream::iter(bursts(&cut.dirty))
-            .map(|dirty| self.write_back_burst(&cut.replica, dirty, cycle))
+    async fn write_back(
+        &self,
+        replica: &Replica,
+        dirty: &[DirtyBlock],
+        cycle: &Cycle,
+    ) -> Result<(), GroupError> {
+        let mut running = stream::iter(bursts(dirty))
+            .map(|dirty| self.write_back_burst(replica, dirty, cycle))
             .buffer_unordered(WRITE_BACK_INFLIGHT);
         while let Some(done) = running.next().await {
             done?;
         }
         Ok(())
-    }
-
-    /// Writes back what takes no room, where there is none for the rest; whether that was anything.
-    async fn write_back_discards(&self, cut: &Cut, cycle: &Cycle) -> Result<bool, GroupError> {
-        let is_zero = |dirty: &&DirtyBlock| dirty.slot.what == OverlayWhat::Zero;
-        let discards: Vec<DirtyBlock> = cut.dirty.iter().filter(is_zero).copied().collect();
-        for dirty in bursts(&discards) {
-            self.write_back_burst(&cut.replica, dirty, cycle).await?;
-        }
-        Ok(!discards.is_empty())
     }
 
     async fn write_back_burst(
@@ -368,15 +366,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes what was written back durable, and the room of what was discarded free.
-    async fn checkpoint(&self, cuts: &[Cut], has_freed: bool) -> Result<(), GroupError> {
-        if cuts.is_empty() && !has_freed {
+    /// Makes what was written back durable, and free what a group has `freed` that has no cut.
+    async fn checkpoint(&self, cuts: &[Cut], freed: Option<CopysetId>) -> Result<(), GroupError> {
+        let first = cuts.first().map(|cut| cut.replica.copyset);
+        let Some(copyset) = first.or(freed) else {
             return Ok(());
-        }
+        };
         let groups = cuts.iter().map(Cut::saved);
-        let copyset = cuts
-            .first()
-            .map_or_else(CopysetId::default, |cut| cut.replica.copyset);
         let saved = self.store.checkpoint(groups.collect()).await;
         saved.map_err(|source| GroupError::Store { copyset, source })?;
         let mut metrics = self.metrics.get();

@@ -20,7 +20,7 @@ use crate::limit::{LOG_MARGIN_MAX, OVERDRAFT_LOG_SHARE};
 use crate::machine::{SnapshotState, snapshot_of};
 use crate::metrics::GroupMetrics;
 use crate::overdraft::Overdraft;
-use crate::overlay::DirtyBlock;
+use crate::overlay::{DirtyBlock, OverlayWhat};
 use crate::pacer::Pacer;
 use crate::room::{Claim, Promises, Room};
 use crate::snapshot::Copies;
@@ -98,6 +98,17 @@ impl Cut {
             state: self.state.encode(self.replica.id, fuzzy_until).into(),
         }
     }
+
+    /// Of its blocks those that take no room in the store.
+    pub(crate) fn discards(&self) -> Vec<DirtyBlock> {
+        let is_zero = |dirty: &&DirtyBlock| dirty.slot.what == OverlayWhat::Zero;
+        self.dirty.iter().filter(is_zero).copied().collect()
+    }
+}
+
+/// What entries with these payloads take of a log.
+fn log_cost(payload_lens: impl Iterator<Item = usize>) -> ByteLen {
+    ByteLen::new(payload_lens.map(|len| Log::entry_cost(len).get()).sum())
 }
 
 impl Drop for Cut {
@@ -311,8 +322,7 @@ impl Replica {
         &self,
         payload_lens: impl Iterator<Item = usize>,
     ) -> Option<Reservation> {
-        let cost = payload_lens.map(|len| Log::entry_cost(len).get()).sum();
-        self.log.reserve(ByteLen::new(cost)).await.ok()
+        self.log.reserve(log_cost(payload_lens)).await.ok()
     }
 
     /// Length of a live entry's payload.
@@ -367,15 +377,19 @@ impl Replica {
 
     /// Whether the log has the room for entries whose data the store has no room for.
     fn overdraws(&self, entries: &[RaftEntry]) -> bool {
-        let costs = entries
-            .iter()
-            .map(|entry| Log::entry_cost(payload_len(entry)).get());
-        let usage = self.store_log.usage();
-        let used = usage.used.get() + costs.sum::<u64>();
+        let (usage, cost) = (
+            self.store_log.usage(),
+            log_cost(entries.iter().map(payload_len)),
+        );
+        let used = usage.used.get() + cost.get();
         let fits = used <= usage.capacity.get() / OVERDRAFT_LOG_SHARE;
-        tracing::warn!(copyset = %self.copyset, fits, log_used = %usage.used,
-            "the store has no room for entries that no majority has room for: \
-             they wait in the log; remove data or add devices");
+        let what = match fits {
+            true => "they wait in the log",
+            false => "nor has its log: they are refused",
+        };
+        tracing::warn!(copyset = %self.copyset, log_used = %usage.used,
+            "the store has no room for entries that no majority has room for, {what}; \
+             remove data or add devices");
         fits
     }
 

@@ -4,10 +4,10 @@
 //! *Owner*: the replica; single-threaded.
 //! *Invariants*: new data is proposed only while a majority of the voters have room for it and for all
 //! that this group has under way or that they lack, as far as they have said; what was refused is not in
-//! the log, so it cannot stand in the way of a discard. One that has just refused what it was sent
-//! has room for nothing, whatever it says: others use what is left there. What is let in on a
-//! word that was too old is taken all the same in the end (`overdraft`). A follower that has no room gets nothing but heartbeats, so
-//! the log is purged without it; its word, or a pause, brings it back, by log or by copy.
+//! the log, so it cannot stand in the way of a discard. One that has just refused what it was sent has
+//! room for nothing, whatever it says: others use what is left there. What is let in on a word that was
+//! too old is taken all the same in the end (`overdraft`). A follower that has no room gets nothing but
+//! heartbeats, so the log is purged without it; its word, or a pause, brings it back, by log or by copy.
 //! *On failure*: words get old. Where nobody says that it is full, nobody is refused: whether there is
 //! a quorum at all is not judged here.
 //!
@@ -42,6 +42,13 @@ pub(crate) struct Space {
 struct Word {
     room: u32,
     at: Instant,
+}
+
+impl Word {
+    /// Whether that is enough for `need` extents, and for `lacks` that are to come before.
+    fn has_room(&self, need: u64, lacks: u64) -> bool {
+        u64::from(self.room) >= need + lacks
+    }
 }
 
 /// A follower that has refused what it was sent.
@@ -120,7 +127,7 @@ impl Space {
     fn is_ample(&self, need: u64, lacked_by: impl Fn(u64) -> Option<u64>) -> bool {
         let words = self.words.borrow();
         let has_room = |(id, word): (&u64, &Word)| {
-            lacked_by(*id).is_some_and(|lacks| u64::from(word.room) >= need + lacks)
+            lacked_by(*id).is_some_and(|lacks| word.has_room(need, lacks))
         };
         self.full.borrow().is_empty() && words.iter().all(has_room)
     }
@@ -145,7 +152,7 @@ impl Space {
         }
         let word = self.word(follower).filter(|word| asked.is_fresh(word))?;
         let lacks = (asked.lacked_by)(follower)?;
-        Some(u64::from(word.room) >= need + lacks)
+        Some(word.has_room(need, lacks))
     }
 
     /// Whether a majority has room for `need` extents beside the leader, who `has_room` itself or
