@@ -114,10 +114,13 @@
 //!   held a record of any group. So every group's vote and end count as lost until a later record
 //!   of the group states them again. What stays lost is written down in the next table (`FLAG_VOTE_LOST`,
 //!   `FLAG_END_LOST`): a vote that was lost is never guessed at.
-//! * *A group's removal among them, and the group was made again since*: nothing that is stated later
-//!   tells. What the table says was purged is then of the life before, and what the new life wrote up
-//!   to there is neither found nor said to be lost. So who opens a group compares: its purge follows a
-//!   durable checkpoint, hence a log that is purged beyond the checkpoint is not to be used.
+//! * *A group's removal among them, and the group was made again since*: what is stated later tells
+//!   only if it cannot follow what is known from before: an entry, a cut or a purge below what was
+//!   purged. Then all from before is forgotten. Otherwise what the table says was purged is of the life
+//!   before, and what the new life wrote up to there is neither found nor said to be lost. So who opens
+//!   a group compares: its purge follows a durable checkpoint, hence a log that is purged beyond the
+//!   checkpoint is not to be used. While the end is lost, so may be a removal: entries that are there
+//!   were there once, and only their identity tells whether they still count.
 //! * *Both copies of a segment's header*: its batches name the segment. What its table said follows
 //!   from the segment before it, or is stated by the one after it.
 //!   Copies of entries in it count as soon as either says that they are live.

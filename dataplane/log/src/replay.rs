@@ -12,7 +12,7 @@ use crate::head::SegmentHead;
 use crate::record::{Decoded, EntryRecord, Named, Record};
 use crate::repeat::{Repeat, Said};
 use crate::segments::EntryPlace;
-use ogee_proto::id::CopysetId;
+use ogee_proto::id::{CopysetId, LogId};
 use ogee_proto::unit::ByteOffset;
 use std::collections::BTreeMap;
 
@@ -101,6 +101,7 @@ impl Replay {
         match decoded.record {
             Record::Entry(record) => {
                 let group = self.group(id);
+                group.begin_again_for(&repeat.said);
                 group.append(&record.named());
                 group.place(record, slot, payload_at);
             }
@@ -125,6 +126,7 @@ impl Replay {
             return;
         }
         let group = self.group(repeat.group);
+        group.begin_again_for(&repeat.said);
         match repeat.said {
             Said::Entry(named) => {
                 group.append(&named);
@@ -152,6 +154,27 @@ impl Replay {
 }
 
 impl Replayed {
+    /// Forgets what came before a loss, if `said` cannot follow it: nothing is appended below a purge,
+    /// cut there or purged again. Then the group was removed among what was lost, and made again.
+    fn begin_again_for(&mut self, said: &Said) {
+        let Some(purged) = self.facts.purged.filter(|_| self.facts.end_lost) else {
+            return;
+        };
+        let is_below = |id: LogId| id.index <= purged.index && id != purged;
+        let is_of_another_life = match said {
+            Said::Entry(named) => named.id.index <= purged.index,
+            Said::Truncate { last, .. } => last.is_none_or(is_below),
+            Said::Purge(upto) => is_below(*upto),
+            _ => false,
+        };
+        if is_of_another_life {
+            tracing::error!(%purged, ?said, "the group was made again, and the log has lost when");
+            self.entries.clear();
+            self.facts = Facts::default();
+            self.facts.lose();
+        }
+    }
+
     fn append(&mut self, named: &Named) {
         if !self.facts.append(named.id, named.identity) {
             tracing::error!(index = %named.id, "an entry does not follow the one before it");

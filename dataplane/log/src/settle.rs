@@ -360,6 +360,56 @@ mod tests {
         assert!(settle(replay).0.end_lost);
     }
 
+    /// Its removal is lost, and what it began with; the rest cannot follow what is known from before.
+    #[test]
+    fn a_group_made_again_among_what_is_lost_is_not_its_earlier_life() {
+        let all = chained(1..=6);
+        let earlier = || {
+            let mut replay = Replay::default();
+            let entries = all[..5].iter().cloned();
+            entries.for_each(|entry| apply(&mut replay, Record::Entry(entry)));
+            apply(&mut replay, Record::Vote(crate::entry::Vote::default()));
+            apply(&mut replay, Record::Purge(LogId::new(1, 3)));
+            replay.lose();
+            replay
+        };
+        let mut replay = earlier();
+        let newer = entry(2, 2, 9);
+        apply(&mut replay, Record::Entry(newer));
+        let (facts, losses) = settle(replay);
+        assert_eq!((facts.live(), facts.purged, facts.vote), (0..3, None, None));
+        assert!(facts.vote_lost && !facts.end_lost);
+        assert_eq!(losses, [(0, 0), (1, 9)]);
+        for upto in [LogId::new(1, 2), LogId::new(2, 3)] {
+            let mut replay = earlier();
+            apply(&mut replay, Record::Purge(upto));
+            let (facts, losses) = settle(replay);
+            assert_eq!((facts.purged, facts.last), (Some(upto), Some(upto)));
+            assert!(facts.vote_lost && facts.end_lost && losses.is_empty());
+        }
+        let (last, crc) = (Some(LogId::new(2, 1)), 9);
+        let mut replay = earlier();
+        apply(&mut replay, Record::Truncate { last, crc });
+        let (facts, losses) = settle(replay);
+        assert_eq!((facts.last, facts.live()), (last, 0..2));
+        assert_eq!((facts.purged, losses), (None, vec![(0, 0), (1, 9)]));
+        // What follows it is of the same life.
+        for record in [
+            Record::Entry(all[5].clone()),
+            Record::Purge(LogId::new(1, 3)),
+            Record::Purge(LogId::new(1, 4)),
+        ] {
+            let mut replay = earlier();
+            apply(&mut replay, record);
+            let (facts, losses) = settle(replay);
+            assert!(facts.vote.is_some() && facts.purged.is_some() && losses.is_empty());
+            assert_eq!(
+                facts.live().start,
+                facts.purged.expect("purged").index.get() + 1
+            );
+        }
+    }
+
     #[test]
     fn an_absurd_loss_is_not_listed() {
         let mut replay = Replay::default();
