@@ -152,6 +152,10 @@ pub(super) async fn catch_up(
         let Some(replica) = replica.upgrade() else {
             return;
         };
+        if replica.follows_another() {
+            // It no longer hears how far the target is, and who leads has a log of its own to keep.
+            return;
+        }
         let has = replica.followers.matched(target.get());
         let lacks = has.map(|has| replica.lacks(has));
         if has.is_some_and(|has| has >= until) && lacks.is_some_and(|it| replica.is_near(it)) {
@@ -185,6 +189,12 @@ pub(super) async fn catch_up(
 }
 
 impl Replica {
+    /// Whether its newest vote is for another replica: then it does not lead.
+    fn follows_another(&self) -> bool {
+        let vote = self.log.state().vote;
+        vote.is_some_and(|vote| vote.voted_for != self.id.get())
+    }
+
     /// Bytes of the log behind an entry.
     fn lacks(&self, matched: u64) -> u64 {
         self.log.live_len_from(LogIndex::new(matched + 1)).get()
@@ -201,7 +211,7 @@ mod tests {
     use crate::fixture::{Lone, run};
     use crate::limit::{CATCH_UP_LOOK, CATCH_UP_LOSSES, CATCH_UP_STUCK, LAST_PASS_HORIZON};
     use crate::replica::Replica;
-    use ogee_log::LogUsage;
+    use ogee_log::{LogUsage, Vote};
     use ogee_proto::id::ReplicaId;
     use ogee_proto::unit::ByteLen;
     use std::rc::Rc;
@@ -344,6 +354,15 @@ mod tests {
             ogee_runtime::sleep(CATCH_UP_STUCK).await;
             assert!(!pacer.is_limited(), "it makes no progress");
             assert!(replica.is_log_kept(), "it may still come");
+            let of_another = Vote {
+                term: 1000,
+                voted_for: target.get(),
+                committed: false,
+            };
+            let saved = replica.log.save_vote(of_another).await;
+            saved.expect("a vote is saved");
+            ogee_runtime::sleep(3 * CATCH_UP_LOOK).await;
+            assert!(!replica.is_log_kept(), "to nobody that leads no more");
         });
     }
 }
