@@ -128,12 +128,18 @@ slow_end() {
     wait_for 10 rmdir "$SLOW_GROUP"
 }
 
-# No space is left where the node's store is a sparse file.
+# No space is left where the node's store is a sparse file; what is written to a new volume needs some, of
+# every node: what the load overwrites may have all its extents by now.
+FULLS=0
 fault_full() {
     local at=$DIR/data/$1
+    FULLS=$((FULLS + 1))
+    create_volume "fresh-$FULLS" --size 64MiB
     LOG_FROM=$(($(stat -c %s "$DIR/logs/$1.log") + 1))
     fallocate -l "$(df --output=avail -B1 "$at" | tail -n 1)" "$at/filler" 2>/dev/null || true
     dd if=/dev/zero of="$at/filler" bs=64K oflag=append conv=notrunc status=none 2>/dev/null || true
+    timeout 30 "$OGEE" bench "fresh-$FULLS" --rw write --bs 64KiB --iodepth 4 --io-size 32MiB >"$TEST_DIR/fresh.log" 2>&1 &
+    FRESH_PID=$!
 }
 # The store has met it: at the next write of an extent that it had not used before.
 seen_full() {
@@ -146,6 +152,9 @@ log_says() {
 # A store whose writes failed stays out until its process starts anew: that is an operator's step.
 heal_full() {
     rm -f "$DIR/data/$1/filler"
+    # It may wait for the full one; how it fares is not what is asked.
+    kill "$FRESH_PID" 2>/dev/null || true
+    wait "$FRESH_PID" 2>/dev/null || true
     wait_for 5 is_healthy && return 0
     fault_kill "$1"
     wait_for 10 process_gone "$VICTIM_PID" || give_up "$1 survives SIGKILL"
