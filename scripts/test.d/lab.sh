@@ -391,6 +391,34 @@ test_power_flakey() {
     done
 }
 
+# ---- RDMA --------------------------------------------------------------------------------------
+
+# Our own binding on a real device (rxe): each of its tests, in a guest. And that a program with it in it
+# starts where rdma-core has no device to show, and says so.
+test_rdma_verbs() {
+    local selftest=${CARGO_TARGET_DIR:-$REPO/target}/debug/examples/rdma_selftest
+    need_rdma_headers
+    if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+        cargo clippy --quiet -p ogee-rdma --features verbs --all-targets -- -D warnings || give_up "clippy"
+        cargo test --quiet -p ogee-rdma --features verbs >"$TEST_DIR/unit.log" 2>&1 || give_up "$(tail -n 20 "$TEST_DIR/unit.log")"
+        cargo build --quiet -p ogee-rdma --features verbs --example rdma_selftest
+    fi
+    if ldd "$selftest" | grep -E 'ibverbs|rdmacm'; then give_up "it would not start without rdma-core"; fi
+    "$LAB" run --rdma --copy "$selftest:/usr/bin/rdma_selftest" --timeout 120 -- rdma_selftest 10.9.0.1 >"$TEST_DIR/guest.log" 2>&1 ||
+        give_up "$(grep -v '^PASS' "$TEST_DIR/guest.log" | tail -n 5)"
+    echo "   $(grep -c '^PASS' "$TEST_DIR/guest.log") tests on rxe"
+    "$LAB" run --copy "$selftest:/usr/bin/rdma_selftest" -- sh -c '! rdma_selftest 10.9.0.1 devices_and_ports_are_told' >"$TEST_DIR/without.log" 2>&1 ||
+        give_up "$(tail -n 5 "$TEST_DIR/without.log")"
+    grep -q 'FAIL .*libibverbs.so.1 cannot be used.*Install rdma-core' "$TEST_DIR/without.log" || give_up "$(cat "$TEST_DIR/without.log")"
+}
+
+# What building with the feature `verbs` wants; rdma-sys's generator knows libclang 14.
+need_rdma_headers() {
+    need_packages libibverbs-dev librdmacm-dev libclang1-14 libclang-common-14-dev
+    LIBCLANG_PATH=$(dirname "$(dpkg -L libclang1-14 | grep -m 1 '/llvm-14/lib/libclang')")
+    export LIBCLANG_PATH
+}
+
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages qemu-system-x86 busybox-static cpio kmod binutils dmsetup e2fsprogs qemu-utils socat jq python3
@@ -406,6 +434,7 @@ run_test lab_two_guests 150 test_lab_two_guests
 run_test lab_rdma 150 test_lab_rdma
 # The gate has no time for these two.
 [ "$FULL" = 0 ] || run_test lab_icount 400 test_lab_icount
+run_test rdma_verbs 400 test_rdma_verbs
 run_test lossy_disk 60 test_lossy_disk
 run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
 [ "$FULL" = 0 ] || run_test power_log_writes 1800 test_power_log_writes

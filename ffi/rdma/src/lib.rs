@@ -1,0 +1,55 @@
+//! RDMA verbs and connection management: raw symbols → owners → a safe API.
+//!
+//! *Place*: under `ogee_transport`'s RDMA carrier and `ogee doctor`. *Owner*: everything belongs to the thread
+//! that made it (nothing here is `Send`); a shard has one [`Rail`], its connections are [`Pair`]s on it.
+//! *Invariants*: memory that hardware may touch is not reachable from Rust: posting takes the [`Piece`], its
+//! completion gives it back; what a peer may touch is a [`Lent`] until its key is void. Everything is destroyed
+//! in the order that verbs demand, because each owner holds what it was made from. Nothing blocks: whoever
+//! waits does so for the file descriptors of [`Channel`], [`Rail`] and [`Domain`].
+//! *On failure*: an [`RdmaError`] that names the call and the remedy.
+//!
+//! rdma-core is looked up when [`Domain::open`] or [`Channel::new`] is called first, not linked, so a program
+//! with this in it starts where rdma-core is missing and says so. Types are `rdma-sys`'s; none of its functions
+//! is called, since each would bind the program to the libraries.
+//!
+//! Without the feature `verbs` this crate is empty.
+#![cfg_attr(not(feature = "verbs"), allow(unused))]
+
+#[cfg(feature = "verbs")]
+mod api;
+#[cfg(feature = "verbs")]
+mod channel;
+#[cfg(feature = "verbs")]
+mod device;
+#[cfg(feature = "verbs")]
+mod domain;
+#[cfg(feature = "verbs")]
+mod error;
+#[cfg(feature = "verbs")]
+mod id;
+#[cfg(feature = "verbs")]
+mod ledger;
+#[cfg(feature = "verbs")]
+mod pair;
+#[cfg(feature = "verbs")]
+mod rail;
+#[cfg(feature = "verbs")]
+mod slab;
+#[cfg(feature = "verbs")]
+mod sysfs;
+#[cfg(feature = "verbs")]
+mod window;
+
+#[cfg(feature = "verbs")]
+pub use {
+    channel::{Channel, Event, EventKind},
+    device::{DeviceInfo, PortInfo, PortState, devices},
+    domain::{AsyncEvent, Domain},
+    error::{Failed, RdmaError, WorkError},
+    id::{ConnectParams, Id, IdKey},
+    pair::{Pair, PairNumber},
+    rail::{Completion, Done, Rail, RailLimits},
+    slab::{Piece, Slab},
+    sysfs::{Gid, GidKind},
+    window::{Access, Lent, RemoteMemory},
+};

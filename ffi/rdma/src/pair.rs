@@ -1,0 +1,525 @@
+//! A connection: its queue pair.
+//!
+//! *Place*: made of an [`Id`] whose address is resolved, or that a request brought. *Owner*: whoever holds it;
+//! lent memory holds it too. *Invariants*: no more is posted than the rail has promised; what is posted is in
+//! the rail's ledger until it completes or the queue pair is destroyed, before anything of it is freed. *On
+//! failure*: a post gives back what was posted; a completion with an error means that the connection is over.
+
+use crate::error::{Failed, RdmaError, check};
+use crate::id::{ConnectParams, Id, IdKey};
+use crate::rail::{Rail, RailInner, Sent, Work, sge};
+use crate::slab::Piece;
+use crate::window::{Access, Lent, RemoteMemory, Window};
+use libc::c_int;
+use rdma_sys::{
+    bind_mw_t, bind_mw_tso_union_t, ibv_mw_bind_info, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask,
+    ibv_qp_cap, ibv_qp_init_attr, ibv_qp_state, ibv_qp_type, ibv_send_flags, ibv_send_wr, ibv_sge,
+    ibv_wr_opcode as opcode, imm_data_invalidated_rkey_union_t, qp_type_t, rdma_t, wr_t, xrc_t,
+};
+use std::cell::{Cell, RefCell};
+use std::mem::MaybeUninit;
+use std::ptr::{NonNull, null_mut};
+use std::rc::Rc;
+
+/// Bytes that a send may carry without registered memory; what devices commonly take.
+const INLINE_MAX: u32 = 64;
+
+/// A connection.
+pub struct Pair {
+    pub(crate) inner: Rc<PairInner>,
+}
+
+/// The number of a queue pair: tells whose a completion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PairNumber(pub(crate) u32);
+
+pub(crate) struct PairInner {
+    raw: NonNull<ibv_qp>,
+    number: PairNumber,
+    depth: u32,
+    under_way: Rc<Cell<u32>>,
+    inline_max: usize,
+    /// Lent, and nobody waits for it any more.
+    abandoned: RefCell<Vec<(Window, Piece)>>,
+    rail: Rc<RailInner>,
+    /// Last: its queue pair is destroyed before it.
+    id: Id,
+}
+
+/// A work request without its memory.
+struct Order {
+    opcode: u32,
+    parts: [ibv_sge; 2],
+    count: i32,
+    remote: Option<RemoteMemory>,
+    flags: u32,
+}
+
+impl Pair {
+    /// The queue pair of `id`, for `depth` work requests at a time.
+    ///
+    /// # Errors
+    /// When the rail has promised all it has, or the connection goes over another device; the id comes back.
+    pub fn new(rail: &Rail, id: Id, depth: u32) -> Result<Self, Failed<Id>> {
+        match Self::try_new(&rail.inner, &id, depth) {
+            Ok((raw, number, inline_max)) => Ok(Self {
+                inner: Rc::new(PairInner {
+                    raw,
+                    number,
+                    depth,
+                    under_way: Rc::default(),
+                    inline_max,
+                    abandoned: RefCell::default(),
+                    rail: rail.inner.clone(),
+                    id,
+                }),
+            }),
+            Err(error) => Err(Failed { error, back: id }),
+        }
+    }
+
+    fn try_new(
+        rail: &Rc<RailInner>,
+        id: &Id,
+        depth: u32,
+    ) -> Result<(NonNull<ibv_qp>, PairNumber, usize), RdmaError> {
+        let domain = &rail.domain;
+        // SAFETY: a valid id.
+        let context = unsafe { (*id.raw().as_ptr()).verbs };
+        if context != domain.context.as_ptr() {
+            return Err(RdmaError::OtherDevice {
+                expected: domain.device.clone(),
+                found: NonNull::new(context).map_or_else(
+                    || "none (its address is not resolved)".into(),
+                    |context| crate::device::name_of(domain.api, context),
+                ),
+            });
+        }
+        rail.promise(depth)?;
+        let mut attributes = ibv_qp_init_attr {
+            qp_context: null_mut(),
+            send_cq: rail.cq.as_ptr(),
+            recv_cq: rail.cq.as_ptr(),
+            srq: rail.srq.as_ptr(),
+            cap: ibv_qp_cap {
+                max_send_wr: depth,
+                max_recv_wr: 0,
+                max_send_sge: 2,
+                max_recv_sge: 0,
+                max_inline_data: INLINE_MAX,
+            },
+            qp_type: ibv_qp_type::IBV_QPT_RC,
+            sq_sig_all: 1,
+        };
+        // SAFETY: a valid id and domain, of one device; the queues are valid and live as long as the pair.
+        let returned = unsafe {
+            (rail.api().rdma_create_qp)(id.raw().as_ptr(), domain.raw.as_ptr(), &raw mut attributes)
+        };
+        if let Err(error) = check("rdma_create_qp", returned) {
+            rail.promise_back(depth);
+            return Err(error);
+        }
+        // SAFETY: a valid id, which has a queue pair now.
+        let raw = unsafe { (*id.raw().as_ptr()).qp };
+        let raw = NonNull::new(raw).expect("invariant: rdma_create_qp succeeded");
+        // SAFETY: a valid queue pair.
+        let number = unsafe { (*raw.as_ptr()).qp_num };
+        Ok((
+            raw,
+            PairNumber(number),
+            attributes.cap.max_inline_data as usize,
+        ))
+    }
+
+    /// Tells its completions.
+    #[must_use]
+    pub fn number(&self) -> PairNumber {
+        self.inner.number
+    }
+
+    /// Tells its events.
+    #[must_use]
+    pub fn key(&self) -> IdKey {
+        self.inner.id.key()
+    }
+
+    /// Bytes that [`send_inline`](Self::send_inline) takes.
+    #[must_use]
+    pub fn inline_max(&self) -> usize {
+        self.inner.inline_max
+    }
+
+    /// Work requests that can be posted now.
+    #[must_use]
+    pub fn room(&self) -> u32 {
+        self.inner.depth - self.inner.under_way.get()
+    }
+
+    /// Asks the peer for a connection; its route is resolved. Then comes `Established`, or why not.
+    ///
+    /// # Errors
+    /// When it cannot even be tried.
+    pub fn connect(&self, params: &ConnectParams) -> Result<(), RdmaError> {
+        self.inner.id.connect(params)
+    }
+
+    /// Accepts the request that brought its id. Then comes `Established`.
+    ///
+    /// # Errors
+    /// When the peer has gone.
+    pub fn accept(&self, params: &ConnectParams) -> Result<(), RdmaError> {
+        self.inner.id.accept(params)
+    }
+
+    /// Ends the connection: what is under way is flushed. The peer gets `Disconnected`; once it disconnects as
+    /// well, or its time for that is over, so does this side.
+    ///
+    /// # Errors
+    /// When it is not connected.
+    pub fn disconnect(&self) -> Result<(), RdmaError> {
+        self.inner.id.disconnect()
+    }
+
+    /// Sends the first `len` bytes of `piece`.
+    ///
+    /// # Errors
+    /// When there is no room, or the driver refuses: the piece comes back.
+    pub fn send(&self, piece: Piece, len: usize, token: u64) -> Result<(), Failed<Piece>> {
+        let sent = self.send_both(piece, len, None, token);
+        sent.map_err(|failed| Failed {
+            error: failed.error,
+            back: failed.back.0,
+        })
+    }
+
+    /// Sends the first bytes of `head`, and behind them those of `rest`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    ///
+    /// # Panics
+    /// When a piece is shorter than is to be sent of it, or is of another domain.
+    pub fn send_both(
+        &self,
+        head: Piece,
+        len: usize,
+        rest: Option<(Piece, usize)>,
+        token: u64,
+    ) -> Result<(), Failed<(Piece, Option<Piece>)>> {
+        let mut order = Order::new(opcode::IBV_WR_SEND, self.part(&head, len));
+        let rest = rest.map(|(rest, len)| {
+            order.parts[1] = self.part(&rest, len);
+            order.count = 2;
+            rest
+        });
+        let posted = self.post(order, Work::Send([Some(head), rest]), token);
+        posted.map_err(|(error, work)| match work {
+            Work::Send([Some(head), rest]) => Failed {
+                error,
+                back: (head, rest),
+            },
+            _ => unreachable!("what was posted comes back"),
+        })
+    }
+
+    /// Sends a few bytes that are copied at once.
+    ///
+    /// # Errors
+    /// When there are more than [`inline_max`](Self::inline_max), there is no room, or the driver refuses.
+    pub fn send_inline(&self, bytes: &[u8], token: u64) -> Result<(), RdmaError> {
+        if bytes.len() > self.inner.inline_max {
+            return Err(RdmaError::TooMuch {
+                what: "the length of an inline send",
+                value: bytes.len(),
+                limit: self.inner.inline_max,
+            });
+        }
+        let part = ibv_sge {
+            addr: bytes.as_ptr().expose_provenance() as u64,
+            length: u32::try_from(bytes.len()).expect("invariant: checked above"),
+            lkey: 0,
+        };
+        let mut order = Order::new(opcode::IBV_WR_SEND, part);
+        order.flags |= ibv_send_flags::IBV_SEND_INLINE.0;
+        let posted = self.post(order, Work::Send([None, None]), token);
+        posted.map_err(|(error, _)| error)
+    }
+
+    /// Reads `from`, memory of the peer, into `piece`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and when `from` is longer than the piece.
+    pub fn read(&self, piece: Piece, from: RemoteMemory, token: u64) -> Result<(), Failed<Piece>> {
+        // The length may be the peer's word.
+        if from.len as usize > piece.len() {
+            let error = too_long(from, &piece);
+            return Err(Failed { error, back: piece });
+        }
+        let mut order = Order::new(
+            opcode::IBV_WR_RDMA_READ,
+            self.part(&piece, from.len as usize),
+        );
+        order.remote = Some(from);
+        self.post_one(order, Work::Read(piece), token)
+    }
+
+    /// Writes as much of `piece` as `to`, memory of the peer, takes.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and when `to` is longer than the piece.
+    pub fn write(&self, piece: Piece, to: RemoteMemory, token: u64) -> Result<(), Failed<Piece>> {
+        // The length may be the peer's word.
+        if to.len as usize > piece.len() {
+            let error = too_long(to, &piece);
+            return Err(Failed { error, back: piece });
+        }
+        let mut order = Order::new(
+            opcode::IBV_WR_RDMA_WRITE,
+            self.part(&piece, to.len as usize),
+        );
+        order.remote = Some(to);
+        self.post_one(order, Work::Write(piece), token)
+    }
+
+    /// Lets the peer touch the first `len` bytes of `piece`. What is sent after this may carry the key: the
+    /// hardware works on one after the other.
+    ///
+    /// # Errors
+    /// When the device has no window left, or as [`send`](Self::send).
+    pub fn lend(
+        &self,
+        piece: Piece,
+        len: usize,
+        access: Access,
+        token: u64,
+    ) -> Result<Lent, Failed<Piece>> {
+        let rail = &self.inner.rail;
+        let window = rail.windows.borrow_mut().pop();
+        let window = window.map_or_else(|| Window::new(&rail.domain), Ok);
+        let mut window = match window {
+            Ok(window) => window,
+            Err(error) => return Err(Failed { error, back: piece }),
+        };
+        let part = self.part(&piece, len);
+        let remote = RemoteMemory {
+            address: part.addr,
+            key: window.next_key(),
+            len: part.length,
+        };
+        let mut order = Order::new(opcode::IBV_WR_BIND_MW, part);
+        order.count = 0;
+        let bind = bind_mw_t {
+            mw: window.raw.as_ptr(),
+            rkey: remote.key,
+            bind_info: ibv_mw_bind_info {
+                mr: piece.slab.mr().as_ptr(),
+                addr: part.addr,
+                length: part.length.into(),
+                mw_access_flags: access.flags(),
+            },
+        };
+        match self.post_with(order, Work::Lend, token, Some(bind), None) {
+            Ok(()) => {
+                window.posted();
+                Ok(Lent {
+                    what: Some((window, piece)),
+                    remote,
+                    pair: self.inner.clone(),
+                })
+            }
+            Err((error, _)) => {
+                rail.windows.borrow_mut().push(window);
+                Err(Failed { error, back: piece })
+            }
+        }
+    }
+
+    /// Voids the key of what was lent; its completion gives back the piece.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); it stays lent.
+    ///
+    /// # Panics
+    /// When it was lent by another pair.
+    pub fn reclaim(&self, mut lent: Lent, token: u64) -> Result<(), Failed<Lent>> {
+        assert!(Rc::ptr_eq(&lent.pair, &self.inner), "lent by this pair");
+        let Some((window, piece)) = lent.what.take() else {
+            unreachable!("only this takes it, with the lent");
+        };
+        let key = window.key();
+        let mut order = Order::new(opcode::IBV_WR_LOCAL_INV, self.part(&piece, 0));
+        order.count = 0;
+        // What the peer had read or written of it is behind us: RDMA of its own, not of this queue.
+        order.flags |= ibv_send_flags::IBV_SEND_FENCE.0;
+        let posted = self.post_with(order, Work::Reclaim(window, piece), token, None, Some(key));
+        posted.map_err(|(error, work)| {
+            if let Work::Reclaim(window, piece) = work {
+                lent.what = Some((window, piece));
+            }
+            Failed { error, back: lent }
+        })
+    }
+
+    fn part(&self, piece: &Piece, len: usize) -> ibv_sge {
+        assert!(
+            piece.slab.is_of(&self.inner.rail.domain) && len <= piece.len(),
+            "pieces are of the rail's domain, and as long as is said"
+        );
+        sge(piece, len)
+    }
+
+    fn post_one(&self, order: Order, work: Work, token: u64) -> Result<(), Failed<Piece>> {
+        self.post(order, work, token)
+            .map_err(|(error, work)| match work {
+                Work::Read(piece) | Work::Write(piece) => Failed { error, back: piece },
+                _ => unreachable!("what was posted comes back"),
+            })
+    }
+
+    fn post(&self, order: Order, work: Work, token: u64) -> Result<(), (RdmaError, Work)> {
+        self.post_with(order, work, token, None, None)
+    }
+
+    fn post_with(
+        &self,
+        mut order: Order,
+        work: Work,
+        token: u64,
+        bind: Option<bind_mw_t>,
+        void: Option<u32>,
+    ) -> Result<(), (RdmaError, Work)> {
+        let inner = &self.inner;
+        let Some(post) = inner.rail.domain.ops.post_send else {
+            let error = RdmaError::Unsupported {
+                device: inner.rail.domain.device.clone(),
+                what: "send",
+            };
+            return Err((error, work));
+        };
+        let full = || RdmaError::Full {
+            what: "the send queue",
+            limit: inner.depth,
+        };
+        if self.room() == 0 {
+            return Err((full(), work));
+        }
+        let sent = Sent {
+            pair: inner.number,
+            token,
+            work,
+            under_way: inner.under_way.clone(),
+        };
+        let number = match inner.rail.enter(sent) {
+            Ok(number) => number,
+            Err(sent) => return Err((full(), sent.work)),
+        };
+        let mut request = order.request(number, bind, void);
+        let mut bad = null_mut();
+        // SAFETY: a valid queue pair; the request is copied, inline bytes with it; other memory is in the ledger
+        // (of a bind: in the `Lent`) until it completes.
+        let returned = unsafe { post(inner.raw.as_ptr(), &raw mut request, &raw mut bad) };
+        match check("ibv_post_send", returned) {
+            Ok(()) => {
+                inner.under_way.set(inner.under_way.get() + 1);
+                Ok(())
+            }
+            Err(error) => match inner.rail.withdraw(number) {
+                Some(sent) => Err((error, sent.work)),
+                None => unreachable!("it was entered just now"),
+            },
+        }
+    }
+}
+
+fn too_long(remote: RemoteMemory, piece: &Piece) -> RdmaError {
+    RdmaError::TooMuch {
+        what: "the length of the peer's memory",
+        value: remote.len as usize,
+        limit: piece.len(),
+    }
+}
+
+impl Order {
+    fn new(opcode: u32, part: ibv_sge) -> Self {
+        Self {
+            opcode,
+            parts: [part, part],
+            count: 1,
+            remote: None,
+            flags: ibv_send_flags::IBV_SEND_SIGNALED.0,
+        }
+    }
+
+    /// As C has it; it points to our parts.
+    fn request(&mut self, number: u64, bind: Option<bind_mw_t>, void: Option<u32>) -> ibv_send_wr {
+        let remote = self
+            .remote
+            .map_or((0, 0), |memory| (memory.address, memory.key));
+        ibv_send_wr {
+            wr_id: number,
+            next: null_mut(),
+            sg_list: self.parts.as_mut_ptr(),
+            num_sge: self.count,
+            opcode: self.opcode,
+            send_flags: self.flags,
+            imm_data_invalidated_rkey_union: imm_data_invalidated_rkey_union_t {
+                invalidated_rkey: void.unwrap_or(0),
+            },
+            wr: wr_t {
+                rdma: rdma_t {
+                    remote_addr: remote.0,
+                    rkey: remote.1,
+                },
+            },
+            qp_type: qp_type_t {
+                xrc: xrc_t { remote_srqn: 0 },
+            },
+            bind_mw_tso_union: bind_mw_tso_union_t {
+                bind_mw: bind.unwrap_or(bind_mw_t {
+                    mw: null_mut(),
+                    rkey: 0,
+                    bind_info: ibv_mw_bind_info {
+                        mr: null_mut(),
+                        addr: 0,
+                        length: 0,
+                        mw_access_flags: 0,
+                    },
+                }),
+            },
+        }
+    }
+}
+
+impl PairInner {
+    /// Nobody waits for it any more: it goes with the queue pair.
+    pub(crate) fn abandon(&self, lent: (Window, Piece)) {
+        self.abandoned.borrow_mut().push(lent);
+    }
+}
+
+impl Drop for PairInner {
+    fn drop(&mut self) {
+        let api = self.rail.api();
+        // It takes and does nothing more, so that its windows can be freed. They must be: each holds the queue
+        // pair (rxe waits 50 s for it). It fails only where the device is gone, and with it all that it could do.
+        let mut state = MaybeUninit::<ibv_qp_attr>::zeroed();
+        // SAFETY: within the structure; nothing else of it is read.
+        unsafe { (*state.as_mut_ptr()).qp_state = ibv_qp_state::IBV_QPS_ERR };
+        let mask = c_int::try_from(ibv_qp_attr_mask::IBV_QP_STATE.0).expect("invariant: one bit");
+        // SAFETY: a valid queue pair; of the structure only the state is read.
+        unsafe { (api.ibv_modify_qp)(self.raw.as_ptr(), state.as_mut_ptr(), mask) };
+        let unfinished = self.rail.withdraw_all(self.number);
+        let (windows, pieces): (Vec<Window>, Vec<Piece>) = self
+            .abandoned
+            .take()
+            .into_iter()
+            .chain(unfinished.windows)
+            .unzip();
+        drop(windows);
+        // SAFETY: a valid id with a queue pair.
+        unsafe { (api.rdma_destroy_qp)(self.id.raw().as_ptr()) };
+        // From here on the hardware touches nothing of it.
+        drop((pieces, unfinished.sent));
+        self.rail.forget(self.number, self.depth);
+    }
+}

@@ -1,0 +1,539 @@
+//! What all connections of a thread share: completions, and the queue of receive buffers.
+//!
+//! *Place*: one per shard and device. *Owner*: its pairs hold it. *Invariants*: every work request is in a
+//! ledger from before it is posted until its completion, or the end of its pair; the completion queue has room
+//! for all that may be posted. *On failure*: a post that fails gives back what was posted.
+
+use crate::api::Api;
+use crate::domain::{Domain, DomainInner};
+use crate::error::{Failed, RdmaError, WorkError, check};
+use crate::ledger::Ledger;
+use crate::pair::PairNumber;
+use crate::slab::Piece;
+use crate::window::Window;
+use libc::c_int;
+use rdma_sys::{
+    ibv_comp_channel, ibv_cq, ibv_recv_wr, ibv_sge, ibv_srq, ibv_srq_attr, ibv_srq_init_attr,
+    ibv_wc, ibv_wc_status as status,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::{NonNull, null_mut};
+use std::rc::Rc;
+
+/// Completions taken from the hardware at a time.
+const BURST: usize = 16;
+/// Of a work request's number: it is a receive.
+const RECEIVE: u64 = 1 << 31;
+/// Neither part of the number reaches [`RECEIVE`].
+const LEDGER_MAX: u32 = 1 << 24;
+
+/// How much a rail takes.
+#[derive(Debug, Clone, Copy)]
+pub struct RailLimits {
+    /// Work requests under way, of all pairs together.
+    pub sends: u32,
+    /// Receive buffers.
+    pub receives: u32,
+}
+
+/// What all connections of a thread share.
+#[derive(Clone)]
+pub struct Rail {
+    pub(crate) inner: Rc<RailInner>,
+}
+
+pub(crate) struct RailInner {
+    pub(crate) channel: NonNull<ibv_comp_channel>,
+    pub(crate) cq: NonNull<ibv_cq>,
+    pub(crate) srq: NonNull<ibv_srq>,
+    sends: RefCell<Ledger<Sent>>,
+    receives: RefCell<Ledger<Receive>>,
+    /// Work requests that pairs may still be promised.
+    room: Cell<u32>,
+    limits: RailLimits,
+    /// Taken from the hardware for another reason than being asked.
+    backlog: RefCell<VecDeque<Completion>>,
+    /// Unbound ones.
+    pub(crate) windows: RefCell<Vec<Window>>,
+    pub(crate) domain: Rc<DomainInner>,
+}
+
+/// A work request of a pair that is with the hardware.
+pub(crate) struct Sent {
+    pub(crate) pair: PairNumber,
+    pub(crate) token: u64,
+    pub(crate) work: Work,
+    /// Of the pair: how many are under way.
+    pub(crate) under_way: Rc<Cell<u32>>,
+}
+
+/// What it is.
+pub(crate) enum Work {
+    /// The pieces go out; inline, there are none.
+    Send([Option<Piece>; 2]),
+    Read(Piece),
+    Write(Piece),
+    Lend,
+    Reclaim(Window, Piece),
+}
+
+/// What a pair has with the hardware.
+pub(crate) struct Unfinished {
+    /// Windows that were to be voided, and what they are of.
+    pub(crate) windows: Vec<(Window, Piece)>,
+    /// All else.
+    pub(crate) sent: Vec<Work>,
+}
+
+/// A receive buffer that is with the hardware.
+struct Receive {
+    head: Piece,
+    rest: Option<Piece>,
+}
+
+/// A work request has ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// Whose.
+    pub pair: PairNumber,
+    /// As it was posted; 0 of receives.
+    pub token: u64,
+    /// What was posted comes back.
+    pub done: Done,
+    /// How it ended. After an error the pair is broken: everything on it ends so.
+    pub outcome: Result<(), WorkError>,
+}
+
+/// What has ended, with its memory.
+#[derive(Debug)]
+pub enum Done {
+    /// A send.
+    Sent([Option<Piece>; 2]),
+    /// The peer's memory was read into the piece.
+    Read(Piece),
+    /// The piece was written to the peer's memory.
+    Written(Piece),
+    /// The peer may touch what was lent from here on; what was sent before may have been early.
+    Lent,
+    /// The peer may touch it no more.
+    Reclaimed(Piece),
+    /// Something came: `len` bytes, in `head` first.
+    Received {
+        /// The first bytes, up to the length that was posted.
+        head: Piece,
+        /// The others.
+        rest: Option<Piece>,
+        /// Bytes that came.
+        len: usize,
+    },
+}
+
+impl Rail {
+    /// # Errors
+    /// [`RdmaError`] when the device has not so much of it.
+    pub fn new(domain: &Domain, limits: RailLimits) -> Result<Self, RdmaError> {
+        let inner = domain.inner.clone();
+        let entries = limits.sends.checked_add(limits.receives);
+        let fits = |entries: &u32| *entries <= LEDGER_MAX;
+        let entries = entries
+            .filter(fits)
+            .and_then(|entries| c_int::try_from(entries).ok());
+        let entries = entries.ok_or(RdmaError::TooMuch {
+            what: "the number of work requests of a rail",
+            value: limits.sends.max(limits.receives) as usize,
+            limit: LEDGER_MAX as usize,
+        })?;
+        let (api, context) = (inner.api, inner.context.as_ptr());
+        // SAFETY: a valid context.
+        let channel = unsafe { (api.ibv_create_comp_channel)(context) };
+        let channel =
+            NonNull::new(channel).ok_or_else(|| RdmaError::last("ibv_create_comp_channel"))?;
+        let channel = Guard(channel, |channel| {
+            // SAFETY: made here, and its queue is gone.
+            unsafe { (api.ibv_destroy_comp_channel)(channel.as_ptr()) };
+        });
+        // SAFETY: a valid channel.
+        let fd = unsafe { (*channel.0.as_ptr()).fd };
+        crate::domain::set_nonblocking(fd).map_err(|source| RdmaError::call("fcntl", source))?;
+        // SAFETY: a valid context and channel.
+        let cq =
+            unsafe { (api.ibv_create_cq)(context, entries, null_mut(), channel.0.as_ptr(), 0) };
+        let cq = NonNull::new(cq).ok_or_else(|| RdmaError::last("ibv_create_cq"))?;
+        let cq = Guard(cq, |cq| {
+            // SAFETY: made here, and nothing uses it.
+            unsafe { (api.ibv_destroy_cq)(cq.as_ptr()) };
+        });
+        let mut attributes = ibv_srq_init_attr {
+            srq_context: null_mut(),
+            attr: ibv_srq_attr {
+                max_wr: limits.receives,
+                max_sge: 2,
+                srq_limit: 0,
+            },
+        };
+        // SAFETY: a valid domain.
+        let srq = unsafe { (api.ibv_create_srq)(inner.raw.as_ptr(), &raw mut attributes) };
+        let srq = NonNull::new(srq).ok_or_else(|| RdmaError::last("ibv_create_srq"))?;
+        Ok(Self {
+            inner: Rc::new(RailInner {
+                cq: cq.keep(),
+                channel: channel.keep(),
+                srq,
+                sends: RefCell::new(Ledger::new(limits.sends)),
+                receives: RefCell::new(Ledger::new(limits.receives)),
+                room: Cell::new(limits.sends),
+                limits,
+                backlog: RefCell::default(),
+                windows: RefCell::default(),
+                domain: inner,
+            }),
+        })
+    }
+
+    /// Offers a buffer for what any peer sends next: its first `head_len` bytes go to `head`, the others to
+    /// `rest`.
+    ///
+    /// # Errors
+    /// When the queue is full or the driver refuses: the pieces come back.
+    pub fn receive(
+        &self,
+        head: Piece,
+        head_len: usize,
+        rest: Option<Piece>,
+    ) -> Result<(), Failed<(Piece, Option<Piece>)>> {
+        self.inner.receive(head, head_len, rest)
+    }
+
+    /// Takes up to about `limit` completions, without waiting.
+    ///
+    /// # Errors
+    /// When the queue is broken (it overflowed, or the device is gone).
+    pub fn poll(&self, into: &mut Vec<Completion>, limit: usize) -> Result<(), RdmaError> {
+        let begin = into.len();
+        into.extend(self.inner.backlog.borrow_mut().drain(..));
+        while into.len() - begin < limit {
+            if !self.inner.collect(|completion| into.push(completion))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the descriptor of [`AsFd`] to become readable with the next completion. Poll once more after
+    /// this: what came before it does not count.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn arm(&self) -> Result<(), RdmaError> {
+        let domain = &self.inner.domain;
+        let arm = domain
+            .ops
+            .req_notify_cq
+            .ok_or_else(|| RdmaError::Unsupported {
+                device: domain.device.clone(),
+                what: "tell of completions",
+            })?;
+        // SAFETY: a valid queue.
+        let returned = unsafe { arm(self.inner.cq.as_ptr(), 0) };
+        check("ibv_req_notify_cq", returned)
+    }
+
+    /// Takes what made the descriptor readable.
+    pub fn clear(&self) {
+        let inner = &self.inner;
+        let (mut cq, mut context) = (null_mut(), null_mut());
+        loop {
+            // SAFETY: a valid channel that does not block; there is room for both pointers.
+            let returned = unsafe {
+                (inner.domain.api.ibv_get_cq_event)(
+                    inner.channel.as_ptr(),
+                    &raw mut cq,
+                    &raw mut context,
+                )
+            };
+            if returned != 0 {
+                return;
+            }
+            // SAFETY: the queue whose event was got, which is ours: the channel has no other.
+            unsafe { (inner.domain.api.ibv_ack_cq_events)(inner.cq.as_ptr(), 1) };
+        }
+    }
+
+    /// Receive buffers that are offered.
+    #[must_use]
+    pub fn receives(&self) -> usize {
+        self.inner.receives.borrow().len()
+    }
+
+    /// Work requests under way, of all pairs.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.inner.sends.borrow().len()
+    }
+}
+
+/// Undoes a step of making a rail, unless that succeeds.
+struct Guard<T, F: Fn(NonNull<T>)>(NonNull<T>, F);
+
+impl<T, F: Fn(NonNull<T>)> Guard<T, F> {
+    fn keep(self) -> NonNull<T> {
+        let kept = self.0;
+        std::mem::forget(self);
+        kept
+    }
+}
+
+impl<T, F: Fn(NonNull<T>)> Drop for Guard<T, F> {
+    fn drop(&mut self) {
+        (self.1)(self.0);
+    }
+}
+
+impl RailInner {
+    pub(crate) fn api(&self) -> &'static Api {
+        self.domain.api
+    }
+
+    /// Promises a pair so many work requests.
+    pub(crate) fn promise(&self, depth: u32) -> Result<(), RdmaError> {
+        let Some(left) = self.room.get().checked_sub(depth) else {
+            return Err(RdmaError::Full {
+                what: "the rail, by work requests of its pairs,",
+                limit: self.limits.sends,
+            });
+        };
+        self.room.set(left);
+        Ok(())
+    }
+
+    /// A pair could not be made.
+    pub(crate) fn promise_back(&self, depth: u32) {
+        self.room.set(self.room.get() + depth);
+    }
+
+    /// A pair is about to be destroyed: what it has with the hardware, to be kept until it is.
+    pub(crate) fn withdraw_all(&self, pair: PairNumber) -> Unfinished {
+        let mut unfinished = Unfinished {
+            windows: Vec::new(),
+            sent: Vec::new(),
+        };
+        for sent in self.sends.borrow_mut().take_all(|sent| sent.pair == pair) {
+            match sent.work {
+                Work::Reclaim(window, piece) => unfinished.windows.push((window, piece)),
+                work => unfinished.sent.push(work),
+            }
+        }
+        unfinished
+    }
+
+    /// A pair is destroyed: nothing of it is with the hardware.
+    pub(crate) fn forget(&self, pair: PairNumber, depth: u32) {
+        // What it left in the queue takes room there.
+        let mut left = Vec::new();
+        while matches!(self.collect(|completion| left.push(completion)), Ok(true)) {}
+        let of_others = left
+            .into_iter()
+            .filter(|completion| completion.pair != pair);
+        self.backlog.borrow_mut().extend(of_others);
+        self.backlog
+            .borrow_mut()
+            .retain(|completion| completion.pair != pair);
+        self.room.set(self.room.get() + depth);
+    }
+
+    /// Enters a work request; its number.
+    pub(crate) fn enter(&self, sent: Sent) -> Result<u64, Sent> {
+        self.sends.borrow_mut().enter(sent)
+    }
+
+    /// Takes out one that could not be posted.
+    pub(crate) fn withdraw(&self, number: u64) -> Option<Sent> {
+        self.sends.borrow_mut().take(number)
+    }
+
+    fn receive(
+        &self,
+        head: Piece,
+        head_len: usize,
+        rest: Option<Piece>,
+    ) -> Result<(), Failed<(Piece, Option<Piece>)>> {
+        let domain = &self.domain;
+        let is_ours = |piece: &Piece| piece.slab.is_of(domain);
+        assert!(
+            is_ours(&head) && rest.as_ref().is_none_or(is_ours) && head_len <= head.len(),
+            "pieces are of the rail's domain, and as long as is said"
+        );
+        let failed = |error, head, rest| {
+            Err(Failed {
+                error,
+                back: (head, rest),
+            })
+        };
+        let Some(post) = domain.ops.post_srq_recv else {
+            let error = RdmaError::Unsupported {
+                device: domain.device.clone(),
+                what: "share receive buffers among connections",
+            };
+            return failed(error, head, rest);
+        };
+        let mut parts = [sge(&head, head_len), sge(&head, 0)];
+        let mut count = 1;
+        if let Some(rest) = &rest {
+            parts[1] = sge(rest, rest.len());
+            count = 2;
+        }
+        let entered = self.receives.borrow_mut().enter(Receive { head, rest });
+        let number = match entered {
+            Ok(number) => number,
+            Err(Receive { head, rest }) => {
+                let error = RdmaError::Full {
+                    what: "the queue of receive buffers",
+                    limit: self.limits.receives,
+                };
+                return failed(error, head, rest);
+            }
+        };
+        let (mut request, mut bad) = (
+            ibv_recv_wr {
+                wr_id: number | RECEIVE,
+                next: null_mut(),
+                sg_list: parts.as_mut_ptr(),
+                num_sge: count,
+            },
+            null_mut(),
+        );
+        // SAFETY: a valid queue; the request is copied; its memory is in the ledger until it completes.
+        let returned = unsafe { post(self.srq.as_ptr(), &raw mut request, &raw mut bad) };
+        let Err(error) = check("ibv_post_srq_recv", returned) else {
+            return Ok(());
+        };
+        let Some(Receive { head, rest }) = self.receives.borrow_mut().take(number) else {
+            unreachable!("it was entered just now");
+        };
+        failed(error, head, rest)
+    }
+
+    /// Takes a burst from the hardware; whether there may be more.
+    fn collect(&self, mut take: impl FnMut(Completion)) -> Result<bool, RdmaError> {
+        let Some(poll) = self.domain.ops.poll_cq else {
+            return Ok(false);
+        };
+        let mut found = [const { MaybeUninit::<ibv_wc>::uninit() }; BURST];
+        let burst = c_int::try_from(BURST).expect("invariant: a small constant");
+        // SAFETY: a valid queue, and room for so many.
+        let count = unsafe { poll(self.cq.as_ptr(), burst, found.as_mut_ptr().cast()) };
+        let Ok(count) = usize::try_from(count) else {
+            return Err(RdmaError::last("ibv_poll_cq"));
+        };
+        for found in &found[..count] {
+            // SAFETY: the first `count` were written.
+            let found = unsafe { found.assume_init_ref() };
+            if let Some(completion) = self.completion(found) {
+                take(completion);
+            }
+        }
+        Ok(count == BURST)
+    }
+
+    /// `None` for what a destroyed pair has left.
+    fn completion(&self, found: &ibv_wc) -> Option<Completion> {
+        let (pair, outcome) = (PairNumber(found.qp_num), outcome(found));
+        if found.wr_id & RECEIVE != 0 {
+            let Receive { head, rest } = self.receives.borrow_mut().take(found.wr_id & !RECEIVE)?;
+            let len = match outcome {
+                Ok(()) => found.byte_len as usize,
+                Err(_) => 0,
+            };
+            return Some(Completion {
+                pair,
+                token: 0,
+                done: Done::Received { head, rest, len },
+                outcome,
+            });
+        }
+        let sent = self.sends.borrow_mut().take(found.wr_id)?;
+        sent.under_way.set(sent.under_way.get().saturating_sub(1));
+        Some(Completion {
+            pair: sent.pair,
+            token: sent.token,
+            done: self.done(sent.work, outcome.is_ok()),
+            outcome,
+        })
+    }
+
+    fn done(&self, work: Work, is_good: bool) -> Done {
+        match work {
+            Work::Send(pieces) => Done::Sent(pieces),
+            Work::Read(piece) => Done::Read(piece),
+            Work::Write(piece) => Done::Written(piece),
+            Work::Lend => Done::Lent,
+            Work::Reclaim(window, piece) => {
+                // If it failed, the pair is broken and takes nothing from the peer any more; the window may
+                // still be bound, so it is freed.
+                if is_good {
+                    self.windows.borrow_mut().push(window);
+                }
+                Done::Reclaimed(piece)
+            }
+        }
+    }
+}
+
+/// A part of a piece, for the hardware.
+pub(crate) fn sge(piece: &Piece, len: usize) -> ibv_sge {
+    ibv_sge {
+        addr: piece.address(),
+        length: u32::try_from(len).expect("invariant: pieces are shorter than 4 GiB"),
+        lkey: piece.lkey(),
+    }
+}
+
+const fn outcome(found: &ibv_wc) -> Result<(), WorkError> {
+    Err(match found.status {
+        status::IBV_WC_SUCCESS => return Ok(()),
+        status::IBV_WC_WR_FLUSH_ERR => WorkError::Flushed,
+        status::IBV_WC_RETRY_EXC_ERR => WorkError::NoAnswer,
+        status::IBV_WC_RNR_RETRY_EXC_ERR => WorkError::NoReceiver,
+        status::IBV_WC_REM_ACCESS_ERR => WorkError::RemoteAccess,
+        status::IBV_WC_LOC_LEN_ERR => WorkError::TooLong,
+        other => WorkError::Other {
+            status: other,
+            vendor: found.vendor_err,
+        },
+    })
+}
+
+impl AsFd for Rail {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: a valid channel.
+        let fd = unsafe { (*self.inner.channel.as_ptr()).fd };
+        // SAFETY: open as long as the channel.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+}
+
+impl Drop for RailInner {
+    fn drop(&mut self) {
+        let api = self.domain.api;
+        // SAFETY: its pairs hold the rail, so none is left.
+        let srq = unsafe { (api.ibv_destroy_srq)(self.srq.as_ptr()) };
+        // SAFETY: no pair and no receive queue uses it, and its events are acknowledged.
+        let cq = unsafe { (api.ibv_destroy_cq)(self.cq.as_ptr()) };
+        // SAFETY: its queue is gone.
+        let channel = unsafe { (api.ibv_destroy_comp_channel)(self.channel.as_ptr()) };
+        debug_assert_eq!((srq, cq, channel), (0, 0, 0), "something is left");
+        if srq != 0 {
+            // The hardware may still write to them: better lost than used for something else.
+            std::mem::forget(self.receives.take());
+        }
+    }
+}
+
+impl Default for Ledger<Receive> {
+    fn default() -> Self {
+        Self::new(0)
+    }
+}

@@ -1,0 +1,203 @@
+//! Registered memory, in pieces of one size.
+//!
+//! *Place*: what is sent, received, and moved by the peer. *Owner*: a slab belongs to its domain's thread; each
+//! piece to whoever holds it: one at a time. *Invariants*: a piece is either held in Rust, or with the hardware
+//! (in a ledger, unreachable), or lent to a peer ([`Lent`](crate::Lent)), or free; the memory is unregistered
+//! and freed behind the last of them. *On failure*: no piece is left, or the memory cannot be locked.
+
+use crate::domain::{Domain, DomainInner};
+use crate::error::RdmaError;
+use rdma_sys::{ibv_access_flags, ibv_mr};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// Pieces begin where pages do: what is received can go to a device as it lies.
+pub(crate) const PAGE: usize = 4096;
+
+/// Registered memory, in pieces of one size.
+#[derive(Clone)]
+pub struct Slab {
+    inner: Rc<SlabInner>,
+}
+
+pub(crate) struct SlabInner {
+    base: NonNull<u8>,
+    layout: Layout,
+    piece_len: usize,
+    free: RefCell<Vec<u32>>,
+    mr: NonNull<ibv_mr>,
+    lkey: u32,
+    domain: Rc<DomainInner>,
+}
+
+/// A piece of registered memory.
+///
+/// It is given away when it is posted, so nobody touches it before its completion gives it back:
+///
+/// ```compile_fail
+/// # fn f(pair: &ogee_rdma::Pair, piece: ogee_rdma::Piece) {
+/// let _ = pair.send(piece, 16, 0);
+/// let _first = piece[0];
+/// # }
+/// ```
+pub struct Piece {
+    pub(crate) slab: Rc<SlabInner>,
+    index: u32,
+}
+
+impl Slab {
+    /// `count` pieces of `piece_len` bytes, a multiple of 4096, zeroed.
+    ///
+    /// # Errors
+    /// [`RdmaError::TooMuch`] for lengths that cannot be, [`RdmaError::Call`] when the memory cannot be locked.
+    ///
+    /// # Panics
+    /// When `piece_len` or `count` is 0, or `piece_len` is no multiple of 4096.
+    pub fn register(domain: &Domain, piece_len: usize, count: u32) -> Result<Self, RdmaError> {
+        assert!(
+            piece_len > 0 && piece_len.is_multiple_of(PAGE) && count > 0,
+            "pieces are whole pages"
+        );
+        let layout = piece_len
+            .checked_mul(count as usize)
+            .and_then(|len| Layout::from_size_align(len, PAGE).ok())
+            .filter(|_| u32::try_from(piece_len).is_ok());
+        let Some(layout) = layout else {
+            return Err(RdmaError::TooMuch {
+                what: "the length of registered memory",
+                value: piece_len,
+                limit: u32::MAX as usize,
+            });
+        };
+        // SAFETY: the layout is not empty.
+        let base = unsafe { alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(base) else {
+            let source = std::io::Error::from_raw_os_error(libc::ENOMEM);
+            return Err(RdmaError::call("allocate", source));
+        };
+        let domain = domain.inner.clone();
+        let access =
+            ibv_access_flags::IBV_ACCESS_LOCAL_WRITE.0 | ibv_access_flags::IBV_ACCESS_MW_BIND.0;
+        let access = i32::try_from(access).expect("invariant: small flags");
+        // SAFETY: the domain is valid and the memory ours, of that length, until it is unregistered.
+        let mr = unsafe {
+            (domain.api.ibv_reg_mr)(
+                domain.raw.as_ptr(),
+                base.as_ptr().cast(),
+                layout.size(),
+                access,
+            )
+        };
+        let Some(mr) = NonNull::new(mr) else {
+            let error = RdmaError::last("ibv_reg_mr");
+            // SAFETY: allocated above with this layout, and nobody else has it.
+            unsafe { dealloc(base.as_ptr(), layout) };
+            return Err(error);
+        };
+        // SAFETY: a valid region.
+        let lkey = unsafe { (*mr.as_ptr()).lkey };
+        Ok(Self {
+            inner: Rc::new(SlabInner {
+                base,
+                layout,
+                piece_len,
+                free: RefCell::new((0..count).rev().collect()),
+                mr,
+                lkey,
+                domain,
+            }),
+        })
+    }
+
+    /// A piece, if one is free; what it held before is still in it.
+    #[must_use]
+    pub fn take(&self) -> Option<Piece> {
+        let index = self.inner.free.borrow_mut().pop()?;
+        Some(Piece {
+            slab: self.inner.clone(),
+            index,
+        })
+    }
+
+    /// Pieces that are free.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        self.inner.free.borrow().len()
+    }
+}
+
+impl SlabInner {
+    pub(crate) fn mr(&self) -> NonNull<ibv_mr> {
+        self.mr
+    }
+
+    pub(crate) fn is_of(&self, domain: &Rc<DomainInner>) -> bool {
+        Rc::ptr_eq(&self.domain, domain)
+    }
+}
+
+impl Drop for SlabInner {
+    fn drop(&mut self) {
+        // SAFETY: no piece is left, so the hardware has none: rails and pairs hold theirs until it lets go.
+        let returned = unsafe { (self.domain.api.ibv_dereg_mr)(self.mr.as_ptr()) };
+        if returned != 0 {
+            // The hardware may still reach it: better lost than freed.
+            debug_assert_eq!(returned, 0, "a memory window is left");
+            return;
+        }
+        // SAFETY: allocated with this layout; no piece is left.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+impl Piece {
+    /// Where it lies, for the hardware.
+    pub(crate) fn address(&self) -> u64 {
+        self.start().as_ptr().expose_provenance() as u64
+    }
+
+    pub(crate) fn lkey(&self) -> u32 {
+        self.slab.lkey
+    }
+
+    fn start(&self) -> NonNull<u8> {
+        // SAFETY: the index is below `count`, so this is within the allocation.
+        unsafe {
+            self.slab
+                .base
+                .add(self.index as usize * self.slab.piece_len)
+        }
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: initialised memory of the slab, which lives as long as the piece; only the holder of the
+        // piece reaches this part of it, and no hardware does.
+        unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.slab.piece_len) }
+    }
+}
+
+impl DerefMut for Piece {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and the piece is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.slab.piece_len) }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.slab.free.borrow_mut().push(self.index);
+    }
+}
+
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "piece {} of {} bytes", self.index, self.slab.piece_len)
+    }
+}

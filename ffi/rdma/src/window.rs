@@ -1,0 +1,127 @@
+//! Memory that a peer may touch, for one request.
+//!
+//! *Place*: what a client reads into or writes from by the server's RDMA. *Owner*: a [`Lent`] is the client's
+//! until the key is void. *Invariants*: a key is for one connection, one piece and one direction; the piece
+//! comes back only after hardware has voided the key, or the connection is broken for good, so a late or lying
+//! peer reaches nothing. *On failure*: the piece stays away until its connection is destroyed.
+
+use crate::domain::DomainInner;
+use crate::error::RdmaError;
+use crate::pair::PairInner;
+use crate::slab::Piece;
+use rdma_sys::{ibv_access_flags, ibv_mw, ibv_mw_type};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// What a peer may do with memory that it is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Overwrite it.
+    Write,
+}
+
+/// Memory of a peer, for RDMA READ and WRITE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteMemory {
+    /// Its address there.
+    pub address: u64,
+    /// Its key.
+    pub key: u32,
+    /// Its length.
+    pub len: u32,
+}
+
+/// A piece that a peer may touch. Get it back by [`Pair::reclaim`](crate::Pair::reclaim); dropped, it comes
+/// back to its slab when the connection is destroyed.
+pub struct Lent {
+    pub(crate) what: Option<(Window, Piece)>,
+    pub(crate) remote: RemoteMemory,
+    pub(crate) pair: Rc<PairInner>,
+}
+
+impl Lent {
+    /// For the peer.
+    #[must_use]
+    pub const fn remote(&self) -> RemoteMemory {
+        self.remote
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(what) = self.what.take() {
+            self.pair.abandon(what);
+        }
+    }
+}
+
+impl Access {
+    pub(crate) const fn flags(self) -> u32 {
+        match self {
+            Self::Read => ibv_access_flags::IBV_ACCESS_REMOTE_READ.0,
+            Self::Write => ibv_access_flags::IBV_ACCESS_REMOTE_WRITE.0,
+        }
+    }
+}
+
+/// A memory window of type 2.
+pub(crate) struct Window {
+    pub(crate) raw: NonNull<ibv_mw>,
+    /// The next one to give out.
+    key: u32,
+    domain: Rc<DomainInner>,
+}
+
+impl Window {
+    pub(crate) fn new(domain: &Rc<DomainInner>) -> Result<Self, RdmaError> {
+        let cannot = || RdmaError::Unsupported {
+            device: domain.device.clone(),
+            what: "make memory windows",
+        };
+        let (allocate, _) = domain
+            .ops
+            .alloc_mw
+            .zip(domain.ops.dealloc_mw)
+            .ok_or_else(cannot)?;
+        // SAFETY: a valid domain.
+        let raw = unsafe { allocate(domain.raw.as_ptr(), ibv_mw_type::IBV_MW_TYPE_2) };
+        let raw = NonNull::new(raw).ok_or_else(|| RdmaError::last("ibv_alloc_mw"))?;
+        // SAFETY: a valid window.
+        let key = unsafe { (*raw.as_ptr()).rkey };
+        Ok(Self {
+            raw,
+            key,
+            domain: domain.clone(),
+        })
+    }
+
+    /// A key unlike the last 255 of this window.
+    pub(crate) const fn next_key(&mut self) -> u32 {
+        self.key = self.key & 0xffff_ff00 | self.key.wrapping_add(1) & 0xff;
+        self.key
+    }
+
+    pub(crate) const fn key(&self) -> u32 {
+        self.key
+    }
+
+    /// A bind under the newest key was posted. Some drivers (rxe) take the window's present key from here
+    /// at the next one.
+    pub(crate) fn posted(&mut self) {
+        // SAFETY: a valid window; drivers read the field only while they post, on this thread.
+        unsafe { (*self.raw.as_ptr()).rkey = self.key };
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let Some(free) = self.domain.ops.dealloc_mw else {
+            return;
+        };
+        // SAFETY: a valid window; whoever drops it knows that its connection uses it no more.
+        let returned = unsafe { free(self.raw.as_ptr()) };
+        debug_assert_eq!(returned, 0, "a window is freed once");
+    }
+}
