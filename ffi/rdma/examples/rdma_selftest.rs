@@ -40,6 +40,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_peer_without_buffers_is_told_of", no_receiver),
     ("everything_comes_back_when_a_pair_goes", comes_back),
     ("no_more_is_posted_than_was_promised", is_bounded),
+    ("what_is_posted_too_early_comes_back", too_early),
 ];
 
 fn main() -> ExitCode {
@@ -570,4 +571,23 @@ fn is_bounded(address: &str) -> Outcome {
     drop(listener);
     let refused = refused.ok_or("a fifth pair was made")?;
     expect(refused.contains("takes 64"), &refused)
+}
+
+/// Some drivers queue it, and say that it failed; it must not come back twice, nor be lost.
+fn too_early(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let (listener, at) = world.listen(address)?;
+    let id = Id::new(&world.channel).map_err(told)?;
+    id.resolve(at, Duration::from_secs(2)).map_err(told)?;
+    world.event(id.key())?;
+    id.resolve_route(Duration::from_secs(2)).map_err(told)?;
+    world.event(id.key())?;
+    let pair = Pair::new(&world.rail, id, 16).map_err(|failed| told(failed.error))?;
+    let refused = world.send(&pair, b"early", 1);
+    let with_hardware = ALL - world.slab.free();
+    equal(&with_hardware, &usize::from(refused.is_ok()))?;
+    equal(&world.rail.under_way(), &with_hardware)?;
+    drop((pair, listener));
+    equal(&world.slab.free(), &ALL)?;
+    equal(&world.rail.under_way(), &0)
 }

@@ -70,6 +70,7 @@ functions! {
         fn ibv_ack_cq_events(*mut ibv_cq, c_uint);
         fn ibv_create_srq(*mut ibv_pd, *mut ibv_srq_init_attr) -> *mut ibv_srq;
         fn ibv_destroy_srq(*mut ibv_srq) -> c_int;
+        fn ibv_destroy_qp(*mut ibv_qp) -> c_int;
         fn ibv_modify_qp(*mut ibv_qp, *mut ibv_qp_attr, c_int) -> c_int;
         fn ibv_get_async_event(*mut ibv_context, *mut RawAsyncEvent) -> c_int;
         fn ibv_ack_async_event(*mut RawAsyncEvent);
@@ -87,7 +88,6 @@ functions! {
         fn rdma_resolve_addr(*mut rdma_cm_id, *mut sockaddr, *mut sockaddr, c_int) -> c_int;
         fn rdma_resolve_route(*mut rdma_cm_id, c_int) -> c_int;
         fn rdma_create_qp(*mut rdma_cm_id, *mut ibv_pd, *mut ibv_qp_init_attr) -> c_int;
-        fn rdma_destroy_qp(*mut rdma_cm_id);
         fn rdma_connect(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
         fn rdma_accept(*mut rdma_cm_id, *mut rdma_conn_param) -> c_int;
         fn rdma_reject(*mut rdma_cm_id, *const c_void, u8) -> c_int;

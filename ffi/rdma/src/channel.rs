@@ -135,6 +135,8 @@ impl Channel {
             _ => Vec::new(),
         };
         let of = if is_request { raw.listen_id } else { raw.id };
+        // SAFETY: an event that is not acknowledged keeps its id, and a request's its listener.
+        let id = unsafe { IdKey::of(of) };
         let kind = match (raw.event, NonNull::new(raw.id)) {
             (kind::RDMA_CM_EVENT_CONNECT_REQUEST, Some(id)) => {
                 // SAFETY: an id that this event brings, and that nobody owns yet.
@@ -155,7 +157,7 @@ impl Channel {
             (other, _) => EventKind::Other(other),
         };
         Event {
-            id: IdKey::of(of),
+            id,
             kind,
             status: raw.status,
             data,

@@ -9,6 +9,7 @@ use crate::error::{RdmaError, check};
 use crate::sysfs::{self, Gid};
 use rdma_sys::{ibv_context, ibv_device_attr, ibv_port_attr, ibv_port_state};
 use std::ffi::CStr;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -76,7 +77,11 @@ impl Opened {
         // SAFETY: the count is written before it returns.
         let list = unsafe { (api.rdma_get_devices)(&raw mut count) };
         let Some(list) = NonNull::new(list) else {
-            return Err(RdmaError::NoDevice);
+            let error = io::Error::last_os_error();
+            return Err(match error.raw_os_error() {
+                Some(libc::ENODEV | libc::ENOENT | libc::ENOSYS | 0) | None => RdmaError::NoDevice,
+                _ => RdmaError::call("rdma_get_devices", error),
+            });
         };
         let mut opened = Self {
             api,

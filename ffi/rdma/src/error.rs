@@ -58,6 +58,17 @@ pub enum RdmaError {
         /// What it should have done.
         what: &'static str,
     },
+    /// A queue of the hardware does not work any more.
+    #[error("{what} of {device} is broken: drop all connections on it and begin anew")]
+    Broken {
+        /// The device.
+        device: String,
+        /// Which one.
+        what: &'static str,
+    },
+    /// The peer did what the protocol does not have; nothing of it counts.
+    #[error("the peer touched a key or sent what the protocol does not have: drop the connection")]
+    Misbehaved,
     /// More was asked for than fits.
     #[error("{what} is full: it takes {limit}")]
     Full {
@@ -105,6 +116,9 @@ pub enum WorkError {
     /// What came is longer than the receive buffer.
     #[error("what came is longer than the receive buffer")]
     TooLong,
+    /// Something came that the protocol does not have (with a value, or a key to void).
+    #[error("the peer sent what the protocol does not have")]
+    Unexpected,
     /// Something else.
     #[error("work completion status {status} (vendor {vendor})")]
     Other {
@@ -123,7 +137,7 @@ impl RdmaError {
 
     pub(crate) fn call(call: &'static str, source: io::Error) -> Self {
         let remedy = match source.raw_os_error() {
-            Some(libc::ENOMEM) => {
+            Some(libc::ENOMEM) if call == "ibv_reg_mr" => {
                 ": raise the limit of locked memory (ulimit -l, or LimitMEMLOCK= of the service)"
             }
             Some(libc::EADDRNOTAVAIL | libc::ENODEV) => {
@@ -160,7 +174,9 @@ mod tests {
     #[test]
     fn both_conventions_of_failure_are_understood() {
         assert!(check("call", 0).is_ok());
-        let positive = check("call", libc::ENOMEM).expect_err("failed").to_string();
+        let positive = check("ibv_reg_mr", libc::ENOMEM)
+            .expect_err("failed")
+            .to_string();
         assert!(positive.contains("ulimit -l"), "{positive}");
         let error = RdmaError::call("bind", io::Error::from_raw_os_error(libc::ENODEV));
         assert!(error.to_string().contains("rdma link"), "{error}");

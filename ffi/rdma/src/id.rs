@@ -9,14 +9,17 @@ use crate::error::{RdmaError, check};
 use libc::{c_int, sockaddr};
 use rdma_sys::{rdma_cm_id, rdma_conn_param, rdma_port_space};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::ptr::{NonNull, null, null_mut};
+use std::ptr::{NonNull, null, null_mut, without_provenance_mut};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Bytes that a request to connect carries: 92, of which the connection manager takes 36.
 const CONNECT_DATA_MAX: usize = 56;
 /// Bytes that an answer carries.
 const ACCEPT_DATA_MAX: usize = 196;
+/// Means the least of what the peer asks for and the device takes.
+const READS_MAX: u8 = 255;
 /// 7 means for ever.
 const RETRY_MAX: u8 = 6;
 
@@ -28,16 +31,31 @@ const OPTION_ID_ACK_TIMEOUT: c_int = 3;
 #[derive(Debug)]
 pub struct Id {
     raw: NonNull<rdma_cm_id>,
+    key: IdKey,
     channel: Rc<ChannelInner>,
 }
 
-/// Tells whose an event is.
+/// Tells whose an event is; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IdKey(usize);
 
 impl IdKey {
-    pub(crate) fn of(raw: *const rdma_cm_id) -> Self {
-        Self(raw.addr())
+    fn next() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Of an id that an event is about: it is carried as the id's context.
+    ///
+    /// # Safety
+    /// `raw` is an id of ours that is not destroyed, or null.
+    pub(crate) unsafe fn of(raw: *const rdma_cm_id) -> Self {
+        if raw.is_null() {
+            return Self(0);
+        }
+        // SAFETY: by the caller.
+        let context = unsafe { (*raw).context };
+        Self(context.addr())
     }
 }
 
@@ -50,7 +68,7 @@ impl std::fmt::Debug for ChannelInner {
 /// How a connection is made.
 #[derive(Debug, Clone)]
 pub struct ConnectParams {
-    /// RDMA READs under way in each direction; at most what the device takes.
+    /// RDMA READs under way in each direction; at most what the device takes. Who accepts takes what was asked.
     pub reads: u8,
     /// How often a packet is sent again when nobody acknowledges it; at most 6.
     pub retries: u8,
@@ -78,15 +96,21 @@ impl Id {
     /// When the kernel gives none.
     pub fn new(channel: &Channel) -> Result<Self, RdmaError> {
         let (inner, mut raw) = (&channel.inner, null_mut());
-        let space = rdma_port_space::RDMA_PS_TCP;
-        // SAFETY: the channel is valid; there is room for the pointer.
+        let (space, key) = (rdma_port_space::RDMA_PS_TCP, IdKey::next());
+        // SAFETY: the channel is valid; there is room for the pointer; the context is only given back.
         let returned = unsafe {
-            (inner.api.rdma_create_id)(inner.raw.as_ptr(), &raw mut raw, null_mut(), space)
+            (inner.api.rdma_create_id)(
+                inner.raw.as_ptr(),
+                &raw mut raw,
+                without_provenance_mut(key.0),
+                space,
+            )
         };
         check("rdma_create_id", returned)?;
         let raw = NonNull::new(raw).ok_or_else(|| RdmaError::last("rdma_create_id"))?;
         Ok(Self {
             raw,
+            key,
             channel: inner.clone(),
         })
     }
@@ -94,16 +118,20 @@ impl Id {
     /// # Safety
     /// `raw` came with a request on `channel`, and nobody owns it.
     pub(crate) unsafe fn of_request(channel: &Channel, raw: NonNull<rdma_cm_id>) -> Self {
+        let key = IdKey::next();
+        // SAFETY: by the caller; it has inherited the listener's.
+        unsafe { (*raw.as_ptr()).context = without_provenance_mut(key.0) };
         Self {
             raw,
+            key,
             channel: channel.inner.clone(),
         }
     }
 
     /// Tells its events.
     #[must_use]
-    pub fn key(&self) -> IdKey {
-        IdKey::of(self.raw.as_ptr())
+    pub const fn key(&self) -> IdKey {
+        self.key
     }
 
     pub(crate) fn raw(&self) -> NonNull<rdma_cm_id> {
@@ -213,6 +241,8 @@ impl Id {
 
     pub(crate) fn accept(&self, params: &ConnectParams) -> Result<(), RdmaError> {
         let mut raw = params.raw(ACCEPT_DATA_MAX)?;
+        // As many as the request and the device have.
+        (raw.responder_resources, raw.initiator_depth) = (READS_MAX, READS_MAX);
         // SAFETY: a valid id with a queue pair; the parameters are copied.
         let returned = unsafe { (self.channel.api.rdma_accept)(self.raw.as_ptr(), &raw mut raw) };
         check("rdma_accept", returned)
@@ -228,8 +258,7 @@ impl Id {
 impl Drop for Id {
     fn drop(&mut self) {
         // SAFETY: a valid id without a queue pair; all its events are acknowledged.
-        let returned = unsafe { (self.channel.api.rdma_destroy_id)(self.raw.as_ptr()) };
-        debug_assert_eq!(returned, 0, "an id is destroyed once");
+        unsafe { (self.channel.api.rdma_destroy_id)(self.raw.as_ptr()) };
     }
 }
 

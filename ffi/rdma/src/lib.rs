@@ -13,7 +13,7 @@
 //! is called, since each would bind the program to the libraries.
 //!
 //! Without the feature `verbs` this crate is empty.
-#![cfg_attr(not(feature = "verbs"), allow(unused))]
+#![cfg_attr(not(feature = "verbs"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(feature = "verbs")]
 mod api;

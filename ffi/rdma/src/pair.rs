@@ -29,15 +29,38 @@ pub struct Pair {
     pub(crate) inner: Rc<PairInner>,
 }
 
-/// The number of a queue pair: tells whose a completion is.
+/// Tells whose a completion is; never used twice by a rail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PairNumber(pub(crate) u32);
+pub struct PairNumber(pub(crate) u64);
+
+/// What a pair shares with its rail.
+pub(crate) struct PairState {
+    pub(crate) number: PairNumber,
+    /// The peer has sent what the protocol does not have.
+    pub(crate) misbehaved: Cell<bool>,
+    under_way: Cell<u32>,
+}
+
+impl PairState {
+    pub(crate) const fn new(number: PairNumber) -> Self {
+        Self {
+            number,
+            misbehaved: Cell::new(false),
+            under_way: Cell::new(0),
+        }
+    }
+
+    /// A work request has ended.
+    pub(crate) fn ended(&self) {
+        self.under_way.set(self.under_way.get().saturating_sub(1));
+    }
+}
 
 pub(crate) struct PairInner {
     raw: NonNull<ibv_qp>,
-    number: PairNumber,
+    hardware: u32,
+    state: Rc<PairState>,
     depth: u32,
-    under_way: Rc<Cell<u32>>,
     inline_max: usize,
     /// Lent, and nobody waits for it any more.
     abandoned: RefCell<Vec<(Window, Piece)>>,
@@ -62,12 +85,12 @@ impl Pair {
     /// When the rail has promised all it has, or the connection goes over another device; the id comes back.
     pub fn new(rail: &Rail, id: Id, depth: u32) -> Result<Self, Failed<Id>> {
         match Self::try_new(&rail.inner, &id, depth) {
-            Ok((raw, number, inline_max)) => Ok(Self {
+            Ok((raw, hardware, inline_max)) => Ok(Self {
                 inner: Rc::new(PairInner {
                     raw,
-                    number,
+                    hardware,
+                    state: rail.inner.register(hardware),
                     depth,
-                    under_way: Rc::default(),
                     inline_max,
                     abandoned: RefCell::default(),
                     rail: rail.inner.clone(),
@@ -82,7 +105,7 @@ impl Pair {
         rail: &Rc<RailInner>,
         id: &Id,
         depth: u32,
-    ) -> Result<(NonNull<ibv_qp>, PairNumber, usize), RdmaError> {
+    ) -> Result<(NonNull<ibv_qp>, u32, usize), RdmaError> {
         let domain = &rail.domain;
         // SAFETY: a valid id.
         let context = unsafe { (*id.raw().as_ptr()).verbs };
@@ -124,17 +147,13 @@ impl Pair {
         let raw = NonNull::new(raw).expect("invariant: rdma_create_qp succeeded");
         // SAFETY: a valid queue pair.
         let number = unsafe { (*raw.as_ptr()).qp_num };
-        Ok((
-            raw,
-            PairNumber(number),
-            attributes.cap.max_inline_data as usize,
-        ))
+        Ok((raw, number, attributes.cap.max_inline_data as usize))
     }
 
     /// Tells its completions.
     #[must_use]
     pub fn number(&self) -> PairNumber {
-        self.inner.number
+        self.inner.state.number
     }
 
     /// Tells its events.
@@ -152,7 +171,7 @@ impl Pair {
     /// Work requests that can be posted now.
     #[must_use]
     pub fn room(&self) -> u32 {
-        self.inner.depth - self.inner.under_way.get()
+        self.inner.depth - self.inner.state.under_way.get()
     }
 
     /// Asks the peer for a connection; its route is resolved. Then comes `Established`, or why not.
@@ -286,6 +305,9 @@ impl Pair {
     ///
     /// # Errors
     /// When the device has no window left, or as [`send`](Self::send).
+    ///
+    /// # Panics
+    /// When `len` is 0 or longer than the piece, or the piece is of another domain.
     pub fn lend(
         &self,
         piece: Piece,
@@ -293,8 +315,9 @@ impl Pair {
         access: Access,
         token: u64,
     ) -> Result<Lent, Failed<Piece>> {
+        assert!(len > 0, "nothing cannot be lent");
         let rail = &self.inner.rail;
-        let window = rail.windows.borrow_mut().pop();
+        let window = rail.windows.borrow_mut().pop_front();
         let window = window.map_or_else(|| Window::new(&rail.domain), Ok);
         let mut window = match window {
             Ok(window) => window,
@@ -309,7 +332,7 @@ impl Pair {
         let mut order = Order::new(opcode::IBV_WR_BIND_MW, part);
         order.count = 0;
         let bind = bind_mw_t {
-            mw: window.raw.as_ptr(),
+            mw: window.raw(),
             rkey: remote.key,
             bind_info: ibv_mw_bind_info {
                 mr: piece.slab.mr().as_ptr(),
@@ -328,7 +351,7 @@ impl Pair {
                 })
             }
             Err((error, _)) => {
-                rail.windows.borrow_mut().push(window);
+                rail.windows.borrow_mut().push_front(window);
                 Err(Failed { error, back: piece })
             }
         }
@@ -337,12 +360,17 @@ impl Pair {
     /// Voids the key of what was lent; its completion gives back the piece.
     ///
     /// # Errors
-    /// As [`send`](Self::send); it stays lent.
+    /// As [`send`](Self::send), or when the peer has misbehaved; it stays lent, and comes back when the pair goes.
     ///
     /// # Panics
     /// When it was lent by another pair.
     pub fn reclaim(&self, mut lent: Lent, token: u64) -> Result<(), Failed<Lent>> {
         assert!(Rc::ptr_eq(&lent.pair, &self.inner), "lent by this pair");
+        if self.inner.state.misbehaved.get() {
+            // It may have voided the key, and a second time crashes some drivers.
+            let error = RdmaError::Misbehaved;
+            return Err(Failed { error, back: lent });
+        }
         let Some((window, piece)) = lent.what.take() else {
             unreachable!("only this takes it, with the lent");
         };
@@ -404,10 +432,9 @@ impl Pair {
             return Err((full(), work));
         }
         let sent = Sent {
-            pair: inner.number,
+            pair: inner.state.clone(),
             token,
             work,
-            under_way: inner.under_way.clone(),
         };
         let number = match inner.rail.enter(sent) {
             Ok(number) => number,
@@ -418,9 +445,15 @@ impl Pair {
         // SAFETY: a valid queue pair; the request is copied, inline bytes with it; other memory is in the ledger
         // (of a bind: in the `Lent`) until it completes.
         let returned = unsafe { post(inner.raw.as_ptr(), &raw mut request, &raw mut bad) };
+        let under_way = &inner.state.under_way;
         match check("ibv_post_send", returned) {
             Ok(()) => {
-                inner.under_way.set(inner.under_way.get() + 1);
+                under_way.set(under_way.get() + 1);
+                Ok(())
+            }
+            // It was queued before it failed (rxe, before the connection is there): the hardware has it.
+            Err(_) if bad.is_null() => {
+                under_way.set(under_way.get() + 1);
                 Ok(())
             }
             Err(error) => match inner.rail.withdraw(number) {
@@ -495,31 +528,57 @@ impl PairInner {
     pub(crate) fn abandon(&self, lent: (Window, Piece)) {
         self.abandoned.borrow_mut().push(lent);
     }
-}
 
-impl Drop for PairInner {
-    fn drop(&mut self) {
-        let api = self.rail.api();
-        // It takes and does nothing more, so that its windows can be freed. They must be: each holds the queue
-        // pair (rxe waits 50 s for it). It fails only where the device is gone, and with it all that it could do.
+    /// Takes and does nothing more.
+    fn stop(&self) {
         let mut state = MaybeUninit::<ibv_qp_attr>::zeroed();
         // SAFETY: within the structure; nothing else of it is read.
         unsafe { (*state.as_mut_ptr()).qp_state = ibv_qp_state::IBV_QPS_ERR };
         let mask = c_int::try_from(ibv_qp_attr_mask::IBV_QP_STATE.0).expect("invariant: one bit");
+        // It fails only where the device is gone, and with it all that it could do.
         // SAFETY: a valid queue pair; of the structure only the state is read.
-        unsafe { (api.ibv_modify_qp)(self.raw.as_ptr(), state.as_mut_ptr(), mask) };
-        let unfinished = self.rail.withdraw_all(self.number);
-        let (windows, pieces): (Vec<Window>, Vec<Piece>) = self
-            .abandoned
-            .take()
-            .into_iter()
-            .chain(unfinished.windows)
-            .unzip();
-        drop(windows);
-        // SAFETY: a valid id with a queue pair.
-        unsafe { (api.rdma_destroy_qp)(self.id.raw().as_ptr()) };
-        // From here on the hardware touches nothing of it.
-        drop((pieces, unfinished.sent));
-        self.rail.forget(self.number, self.depth);
+        unsafe { (self.rail.api().ibv_modify_qp)(self.raw.as_ptr(), state.as_mut_ptr(), mask) };
+    }
+
+    /// Destroys the queue pair; whether that is certain.
+    fn destroy(&self) -> bool {
+        // SAFETY: a valid queue pair, and the last use of it.
+        let returned = unsafe { (self.rail.api().ibv_destroy_qp)(self.raw.as_ptr()) };
+        // SAFETY: a valid id; it must not know what is gone.
+        unsafe { (*self.id.raw().as_ptr()).qp = null_mut() };
+        returned == 0
+    }
+}
+
+impl Drop for Pair {
+    /// Ends the connection, also while something is lent.
+    fn drop(&mut self) {
+        self.inner.stop();
+    }
+}
+
+impl Drop for PairInner {
+    fn drop(&mut self) {
+        // Before its windows are freed, which must be before it is destroyed: each holds the queue pair (rxe waits
+        // 50 s for it).
+        self.stop();
+        let unfinished = self.rail.withdraw_all(self.state.number);
+        let lent = self.abandoned.take().into_iter().chain(unfinished.windows);
+        let (windows, pieces): (Vec<Window>, Vec<Piece>) = lent.unzip();
+        let mut is_over = true;
+        for window in windows {
+            is_over &= window.free();
+        }
+        self.rail.drain();
+        is_over &= self.destroy();
+        if is_over {
+            // From here on the hardware touches nothing of it.
+            drop((pieces, unfinished.sent));
+        } else {
+            // It may: better lost than given to two.
+            std::mem::forget((pieces, unfinished.sent));
+        }
+        self.rail
+            .forget(self.hardware, self.state.number, self.depth);
     }
 }

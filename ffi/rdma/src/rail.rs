@@ -8,16 +8,16 @@ use crate::api::Api;
 use crate::domain::{Domain, DomainInner};
 use crate::error::{Failed, RdmaError, WorkError, check};
 use crate::ledger::Ledger;
-use crate::pair::PairNumber;
+use crate::pair::{PairNumber, PairState};
 use crate::slab::Piece;
 use crate::window::Window;
 use libc::c_int;
 use rdma_sys::{
     ibv_comp_channel, ibv_cq, ibv_recv_wr, ibv_sge, ibv_srq, ibv_srq_attr, ibv_srq_init_attr,
-    ibv_wc, ibv_wc_status as status,
+    ibv_wc, ibv_wc_flags as flags, ibv_wc_opcode as opcode, ibv_wc_status as status,
 };
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::{NonNull, null_mut};
@@ -56,18 +56,19 @@ pub(crate) struct RailInner {
     limits: RailLimits,
     /// Taken from the hardware for another reason than being asked.
     backlog: RefCell<VecDeque<Completion>>,
-    /// Unbound ones.
-    pub(crate) windows: RefCell<Vec<Window>>,
+    /// Unbound ones; the longest unused first.
+    pub(crate) windows: RefCell<VecDeque<Window>>,
+    /// By the hardware's number, which is used again.
+    pairs: RefCell<HashMap<u32, Rc<PairState>>>,
+    pairs_made: Cell<u64>,
     pub(crate) domain: Rc<DomainInner>,
 }
 
 /// A work request of a pair that is with the hardware.
 pub(crate) struct Sent {
-    pub(crate) pair: PairNumber,
+    pub(crate) pair: Rc<PairState>,
     pub(crate) token: u64,
     pub(crate) work: Work,
-    /// Of the pair: how many are under way.
-    pub(crate) under_way: Rc<Cell<u32>>,
 }
 
 /// What it is.
@@ -91,7 +92,14 @@ pub(crate) struct Unfinished {
 /// A receive buffer that is with the hardware.
 struct Receive {
     head: Piece,
+    head_len: usize,
     rest: Option<Piece>,
+}
+
+impl Receive {
+    fn room(&self) -> usize {
+        self.head_len + self.rest.as_ref().map_or(0, |rest| rest.len())
+    }
 }
 
 /// A work request has ended.
@@ -120,6 +128,8 @@ pub enum Done {
     Lent,
     /// The peer may touch it no more.
     Reclaimed(Piece),
+    /// What was to be reclaimed cannot be: the device is gone, or broken.
+    Lost,
     /// Something came: `len` bytes, in `head` first.
     Received {
         /// The first bytes, up to the length that was posted.
@@ -188,6 +198,8 @@ impl Rail {
                 limits,
                 backlog: RefCell::default(),
                 windows: RefCell::default(),
+                pairs: RefCell::default(),
+                pairs_made: Cell::new(0),
                 domain: inner,
             }),
         })
@@ -198,6 +210,9 @@ impl Rail {
     ///
     /// # Errors
     /// When the queue is full or the driver refuses: the pieces come back.
+    ///
+    /// # Panics
+    /// When `head_len` is 0 or longer than `head`, or a piece is of another domain.
     pub fn receive(
         &self,
         head: Piece,
@@ -314,13 +329,34 @@ impl RailInner {
         self.room.set(self.room.get() + depth);
     }
 
+    /// A pair was made whose queue pair has that number.
+    pub(crate) fn register(&self, hardware: u32) -> Rc<PairState> {
+        let made = self.pairs_made.get() + 1;
+        self.pairs_made.set(made);
+        let state = Rc::new(PairState::new(PairNumber(made)));
+        self.pairs.borrow_mut().insert(hardware, state.clone());
+        state
+    }
+
+    /// Takes everything from the hardware. Before a pair is destroyed, since some drivers then throw away what
+    /// the queue has of it, and the receive buffers would never come back.
+    pub(crate) fn drain(&self) {
+        let mut left = Vec::new();
+        while matches!(self.collect(|completion| left.push(completion)), Ok(true)) {}
+        self.backlog.borrow_mut().extend(left);
+    }
+
     /// A pair is about to be destroyed: what it has with the hardware, to be kept until it is.
     pub(crate) fn withdraw_all(&self, pair: PairNumber) -> Unfinished {
         let mut unfinished = Unfinished {
             windows: Vec::new(),
             sent: Vec::new(),
         };
-        for sent in self.sends.borrow_mut().take_all(|sent| sent.pair == pair) {
+        for sent in self
+            .sends
+            .borrow_mut()
+            .take_all(|sent| sent.pair.number == pair)
+        {
             match sent.work {
                 Work::Reclaim(window, piece) => unfinished.windows.push((window, piece)),
                 work => unfinished.sent.push(work),
@@ -330,14 +366,10 @@ impl RailInner {
     }
 
     /// A pair is destroyed: nothing of it is with the hardware.
-    pub(crate) fn forget(&self, pair: PairNumber, depth: u32) {
+    pub(crate) fn forget(&self, hardware: u32, pair: PairNumber, depth: u32) {
         // What it left in the queue takes room there.
-        let mut left = Vec::new();
-        while matches!(self.collect(|completion| left.push(completion)), Ok(true)) {}
-        let of_others = left
-            .into_iter()
-            .filter(|completion| completion.pair != pair);
-        self.backlog.borrow_mut().extend(of_others);
+        self.drain();
+        self.pairs.borrow_mut().remove(&hardware);
         self.backlog
             .borrow_mut()
             .retain(|completion| completion.pair != pair);
@@ -363,7 +395,9 @@ impl RailInner {
         let domain = &self.domain;
         let is_ours = |piece: &Piece| piece.slab.is_of(domain);
         assert!(
-            is_ours(&head) && rest.as_ref().is_none_or(is_ours) && head_len <= head.len(),
+            is_ours(&head)
+                && rest.as_ref().is_none_or(is_ours)
+                && (1..=head.len()).contains(&head_len),
             "pieces are of the rail's domain, and as long as is said"
         );
         let failed = |error, head, rest| {
@@ -385,10 +419,14 @@ impl RailInner {
             parts[1] = sge(rest, rest.len());
             count = 2;
         }
-        let entered = self.receives.borrow_mut().enter(Receive { head, rest });
+        let entered = self.receives.borrow_mut().enter(Receive {
+            head,
+            head_len,
+            rest,
+        });
         let number = match entered {
             Ok(number) => number,
-            Err(Receive { head, rest }) => {
+            Err(Receive { head, rest, .. }) => {
                 let error = RdmaError::Full {
                     what: "the queue of receive buffers",
                     limit: self.limits.receives,
@@ -410,7 +448,11 @@ impl RailInner {
         let Err(error) = check("ibv_post_srq_recv", returned) else {
             return Ok(());
         };
-        let Some(Receive { head, rest }) = self.receives.borrow_mut().take(number) else {
+        if bad.is_null() {
+            // It was queued before it failed: the hardware has it, and gives it back in its time.
+            return Ok(());
+        }
+        let Some(Receive { head, rest, .. }) = self.receives.borrow_mut().take(number) else {
             unreachable!("it was entered just now");
         };
         failed(error, head, rest)
@@ -421,15 +463,19 @@ impl RailInner {
         let Some(poll) = self.domain.ops.poll_cq else {
             return Ok(false);
         };
-        let mut found = [const { MaybeUninit::<ibv_wc>::uninit() }; BURST];
+        // Of a failed one a driver writes a few fields only.
+        let mut found = [const { MaybeUninit::<ibv_wc>::zeroed() }; BURST];
         let burst = c_int::try_from(BURST).expect("invariant: a small constant");
         // SAFETY: a valid queue, and room for so many.
         let count = unsafe { poll(self.cq.as_ptr(), burst, found.as_mut_ptr().cast()) };
         let Ok(count) = usize::try_from(count) else {
-            return Err(RdmaError::last("ibv_poll_cq"));
+            return Err(RdmaError::Broken {
+                device: self.domain.device.clone(),
+                what: "the completion queue",
+            });
         };
         for found in &found[..count] {
-            // SAFETY: the first `count` were written.
+            // SAFETY: zeroed, and the first `count` were written.
             let found = unsafe { found.assume_init_ref() };
             if let Some(completion) = self.completion(found) {
                 take(completion);
@@ -440,26 +486,50 @@ impl RailInner {
 
     /// `None` for what a destroyed pair has left.
     fn completion(&self, found: &ibv_wc) -> Option<Completion> {
-        let (pair, outcome) = (PairNumber(found.qp_num), outcome(found));
+        let outcome = outcome(found);
         if found.wr_id & RECEIVE != 0 {
-            let Receive { head, rest } = self.receives.borrow_mut().take(found.wr_id & !RECEIVE)?;
-            let len = match outcome {
-                Ok(()) => found.byte_len as usize,
-                Err(_) => 0,
-            };
-            return Some(Completion {
-                pair,
-                token: 0,
-                done: Done::Received { head, rest, len },
-                outcome,
-            });
+            let received = self.receives.borrow_mut().take(found.wr_id & !RECEIVE)?;
+            return self.received(found, received, outcome);
         }
         let sent = self.sends.borrow_mut().take(found.wr_id)?;
-        sent.under_way.set(sent.under_way.get().saturating_sub(1));
+        sent.pair.ended();
         Some(Completion {
-            pair: sent.pair,
+            pair: sent.pair.number,
             token: sent.token,
             done: self.done(sent.work, outcome.is_ok()),
+            outcome,
+        })
+    }
+
+    fn received(
+        &self,
+        found: &ibv_wc,
+        received: Receive,
+        outcome: Result<(), WorkError>,
+    ) -> Option<Completion> {
+        let pair = self.pairs.borrow().get(&found.qp_num).cloned()?;
+        let (len, room) = (found.byte_len as usize, received.room());
+        let with = flags::IBV_WC_WITH_IMM.0 | flags::IBV_WC_WITH_INV.0;
+        let is_plain =
+            found.opcode == opcode::IBV_WC_RECV && found.wc_flags & with == 0 && len <= room;
+        let outcome = match outcome {
+            // Of what comes with a value, the length is not of this buffer; a key that the peer has voided would
+            // be voided twice.
+            Ok(()) if !is_plain => {
+                pair.misbehaved.set(true);
+                Err(WorkError::Unexpected)
+            }
+            outcome => outcome,
+        };
+        let len = if outcome.is_ok() { len } else { 0 };
+        Some(Completion {
+            pair: pair.number,
+            token: 0,
+            done: Done::Received {
+                head: received.head,
+                rest: received.rest,
+                len,
+            },
             outcome,
         })
     }
@@ -471,10 +541,12 @@ impl RailInner {
             Work::Write(piece) => Done::Written(piece),
             Work::Lend => Done::Lent,
             Work::Reclaim(window, piece) => {
-                // If it failed, the pair is broken and takes nothing from the peer any more; the window may
-                // still be bound, so it is freed.
                 if is_good {
-                    self.windows.borrow_mut().push(window);
+                    self.windows.borrow_mut().push_back(window);
+                } else if !window.free() {
+                    // Its key may still be good: better lost than given to two.
+                    std::mem::forget(piece);
+                    return Done::Lost;
                 }
                 Done::Reclaimed(piece)
             }
@@ -521,10 +593,9 @@ impl Drop for RailInner {
         // SAFETY: its pairs hold the rail, so none is left.
         let srq = unsafe { (api.ibv_destroy_srq)(self.srq.as_ptr()) };
         // SAFETY: no pair and no receive queue uses it, and its events are acknowledged.
-        let cq = unsafe { (api.ibv_destroy_cq)(self.cq.as_ptr()) };
+        unsafe { (api.ibv_destroy_cq)(self.cq.as_ptr()) };
         // SAFETY: its queue is gone.
-        let channel = unsafe { (api.ibv_destroy_comp_channel)(self.channel.as_ptr()) };
-        debug_assert_eq!((srq, cq, channel), (0, 0, 0), "something is left");
+        unsafe { (api.ibv_destroy_comp_channel)(self.channel.as_ptr()) };
         if srq != 0 {
             // The hardware may still write to them: better lost than used for something else.
             std::mem::forget(self.receives.take());

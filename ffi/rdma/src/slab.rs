@@ -17,6 +17,9 @@ use std::rc::Rc;
 /// Pieces begin where pages do: what is received can go to a device as it lies.
 pub(crate) const PAGE: usize = 4096;
 
+/// Drivers use the bits of a length above this for other things.
+const PIECE_MAX: usize = 1 << 30;
+
 /// Registered memory, in pieces of one size.
 #[derive(Clone)]
 pub struct Slab {
@@ -64,12 +67,12 @@ impl Slab {
         let layout = piece_len
             .checked_mul(count as usize)
             .and_then(|len| Layout::from_size_align(len, PAGE).ok())
-            .filter(|_| u32::try_from(piece_len).is_ok());
+            .filter(|_| piece_len <= PIECE_MAX);
         let Some(layout) = layout else {
             return Err(RdmaError::TooMuch {
                 what: "the length of registered memory",
                 value: piece_len,
-                limit: u32::MAX as usize,
+                limit: PIECE_MAX,
             });
         };
         // SAFETY: the layout is not empty.
@@ -145,7 +148,6 @@ impl Drop for SlabInner {
         let returned = unsafe { (self.domain.api.ibv_dereg_mr)(self.mr.as_ptr()) };
         if returned != 0 {
             // The hardware may still reach it: better lost than freed.
-            debug_assert_eq!(returned, 0, "a memory window is left");
             return;
         }
         // SAFETY: allocated with this layout; no piece is left.

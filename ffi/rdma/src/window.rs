@@ -10,7 +10,7 @@ use crate::error::RdmaError;
 use crate::pair::PairInner;
 use crate::slab::Piece;
 use rdma_sys::{ibv_access_flags, ibv_mw, ibv_mw_type};
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 use std::rc::Rc;
 
 /// What a peer may do with memory that it is lent.
@@ -68,8 +68,8 @@ impl Access {
 
 /// A memory window of type 2.
 pub(crate) struct Window {
-    pub(crate) raw: NonNull<ibv_mw>,
-    /// The next one to give out.
+    raw: Option<NonNull<ibv_mw>>,
+    /// The newest that it had.
     key: u32,
     domain: Rc<DomainInner>,
 }
@@ -91,37 +91,52 @@ impl Window {
         // SAFETY: a valid window.
         let key = unsafe { (*raw.as_ptr()).rkey };
         Ok(Self {
-            raw,
+            raw: Some(raw),
             key,
             domain: domain.clone(),
         })
     }
 
-    /// A key unlike the last 255 of this window.
-    pub(crate) const fn next_key(&mut self) -> u32 {
-        self.key = self.key & 0xffff_ff00 | self.key.wrapping_add(1) & 0xff;
-        self.key
+    pub(crate) fn raw(&self) -> *mut ibv_mw {
+        self.raw.map_or(null_mut(), NonNull::as_ptr)
+    }
+
+    /// For the next bind: unlike the last 255 of this window.
+    pub(crate) const fn next_key(&self) -> u32 {
+        self.key & 0xffff_ff00 | self.key.wrapping_add(1) & 0xff
     }
 
     pub(crate) const fn key(&self) -> u32 {
         self.key
     }
 
-    /// A bind under the newest key was posted. Some drivers (rxe) take the window's present key from here
-    /// at the next one.
+    /// A bind under [`next_key`](Self::next_key) was posted. Some drivers (rxe) take the window's present key
+    /// from here at the next one.
     pub(crate) fn posted(&mut self) {
-        // SAFETY: a valid window; drivers read the field only while they post, on this thread.
-        unsafe { (*self.raw.as_ptr()).rkey = self.key };
+        self.key = self.next_key();
+        if let Some(raw) = self.raw {
+            // SAFETY: a valid window; drivers read the field only while they post, on this thread.
+            unsafe { (*raw.as_ptr()).rkey = self.key };
+        }
+    }
+
+    /// Voids its key for good. Whether that is certain: if not, what it was of must never be used again.
+    pub(crate) fn free(mut self) -> bool {
+        self.release()
+    }
+
+    fn release(&mut self) -> bool {
+        let Some((raw, free)) = self.raw.take().zip(self.domain.ops.dealloc_mw) else {
+            return true;
+        };
+        // SAFETY: a valid window, taken out, so this is the last use of it.
+        let returned = unsafe { free(raw.as_ptr()) };
+        returned == 0
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        let Some(free) = self.domain.ops.dealloc_mw else {
-            return;
-        };
-        // SAFETY: a valid window; whoever drops it knows that its connection uses it no more.
-        let returned = unsafe { free(self.raw.as_ptr()) };
-        debug_assert_eq!(returned, 0, "a window is freed once");
+        self.release();
     }
 }
