@@ -213,10 +213,14 @@ impl Walk<'_> {
                 // Nor is the segment before it there: what its header said is unknown.
                 self.replay.lose();
                 let first = reader.batch_from(cursor.at, None, segment).await?;
-                // If one stood before it here, that one is lost, and this one repeats it.
+                // If one stood before it here, that one is lost, and this one repeats it. So it may if that one
+                // stood in the segment before, which is gone: then nothing else names what it named.
                 cursor.expected = first.map_or(0, |first| {
                     let place = &first.head.place;
-                    place.sequence - u64::from(place.sequence > 0 && place.previous_offset > 0)
+                    let contents = first.head.contents(&first.area);
+                    let repeats = contents.is_some_and(|contents| !contents.repeats.is_empty());
+                    let is_second = place.previous_offset > 0 || repeats;
+                    place.sequence - u64::from(place.sequence > 0 && is_second)
                 });
             }
         }
