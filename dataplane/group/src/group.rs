@@ -32,7 +32,7 @@ use ogee_log::Log;
 use ogee_proto::id::{CopysetId, LogId, ReplicaId, Term, VolumeId};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::Status;
-use ogee_runtime::{ScopedTask, seeded_bug};
+use ogee_runtime::{Instant, ScopedTask, seeded_bug};
 use ogee_store::Store;
 use ogee_transport::Frame;
 use openraft::async_runtime::WatchReceiver;
@@ -42,6 +42,7 @@ use openraft::errors::{
 use openraft::{Raft, ServerState};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -397,8 +398,9 @@ impl Group {
         let handed_over = deadline + self.inner.config.election_max;
         loop {
             let write = self.inner.raft.client_write(command.clone());
-            let Ok(written) = ogee_runtime::timeout(WRITE_WAIT, write).await else {
-                return Outcome::of(of_unknown());
+            let written = match self.while_led(write).await {
+                Ok(written) => written,
+                Err(outcome) => return outcome,
             };
             match written {
                 Ok(done) => {
@@ -418,6 +420,33 @@ impl Group {
                 },
             }
         }
+    }
+
+    /// Waits for a proposal's outcome, but not for ever; and once no majority has answered this leader for as
+    /// long as others wait before they elect somebody, not longer: the client finds that one.
+    async fn while_led<F: Future>(&self, write: F) -> Result<F::Output, Outcome> {
+        let (mut write, begun) = (pin!(write), ogee_runtime::now());
+        let patience = self.inner.config.election_max;
+        loop {
+            let left = (begun + WRITE_WAIT).saturating_duration_since(ogee_runtime::now());
+            if let Ok(written) = ogee_runtime::timeout(left.min(patience), write.as_mut()).await {
+                return Ok(written);
+            }
+            if !self.is_heard(begun) {
+                let status = of_unknown(Status::NotLeader);
+                return Err(Outcome::of(status));
+            }
+            if left <= patience {
+                return Err(Outcome::of(of_unknown(Status::Unknown)));
+            }
+        }
+    }
+
+    /// Whether a majority has answered this leader within the time after which others elect somebody; `begun` is
+    /// the earliest that it needed to.
+    fn is_heard(&self, begun: Instant) -> bool {
+        let since = begun.max(ogee_runtime::now() - self.inner.config.election_max);
+        self.lease().is_led_since(&self.inner.raft, since)
     }
 
     /// Room in the stores for what a leader is to propose: here, and on a majority.
@@ -478,7 +507,7 @@ impl Group {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => forward(&to),
             RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => {
-                Refused::Final(Outcome::of(of_unknown()))
+                Refused::Final(Outcome::of(of_unknown(Status::Unknown)))
             }
             RaftError::APIError(
                 ClientWriteError::ChangeMembershipError(_)
@@ -571,13 +600,15 @@ impl Group {
 
     pub(crate) async fn linearize(&self) -> Result<(), Outcome> {
         self.touch();
+        let begun = ogee_runtime::now();
         let checked = self.inner.linearizer.check(&self.inner.raft).await;
         checked.map_err(|why| match why {
             NotReadable::Forward(leader) => Outcome {
                 status: Status::NotLeader,
                 hint: leader.map(ReplicaId::new),
             },
-            NotReadable::NoQuorum => Outcome::of(Status::Retry),
+            NotReadable::NoQuorum if self.is_heard(begun) => Outcome::of(Status::Retry),
+            NotReadable::NoQuorum => Outcome::of(Status::NotLeader),
             NotReadable::Stopped => Outcome::of(Status::Io),
         })
     }
@@ -741,10 +772,10 @@ impl Group {
     }
 }
 
-/// What the client is told whose proposal may or may not be committed.
-fn of_unknown() -> Status {
+/// What the client is told whose proposal may or may not be committed: where to ask again.
+fn of_unknown(status: Status) -> Status {
     match seeded_bug!("discarded-answered-ok") {
-        false => Status::Unknown,
+        false => status,
         true => Status::Ok,
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::common::{Cluster, Disk, QUICK, pause, run};
 use ogee_device::Survivors;
-use ogee_group::GroupConfig;
+use ogee_group::{CommandKind, GroupConfig};
+use ogee_proto::wire::Status;
 use ogee_runtime::now;
 use std::time::Duration;
 
@@ -63,6 +64,41 @@ fn a_silent_leader_is_waited_for_as_ever() {
             took > SLOW.election_max + SLOW.election_min - SLOW.heartbeat * 3,
             "{took:?}"
         );
+        cluster.end().await;
+    });
+}
+
+/// Whom nobody answers any more does not keep a writer for longer than the others need to follow it: its
+/// client, which still reaches it, finds the new leader.
+#[test]
+fn a_leader_that_nobody_answers_sends_writers_away() {
+    run(async {
+        let cluster = Cluster::with_times(QUICK).await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 1, 1).await;
+        let old = cluster.leader().await;
+        old.cut_off();
+        let began = now();
+        // Its own word: what the network makes of it is another matter.
+        let outcome = old.group.mutate(disk.next_write(0, 0, 1, 2)).await;
+        let took = now() - began;
+        assert_eq!((outcome.status, outcome.hint), (Status::NotLeader, None));
+        assert!(took < 4 * QUICK.election_max, "{took:?}");
+        assert!(
+            took >= QUICK.election_max,
+            "it may be heard again: {took:?}"
+        );
+        let head = disk.head(CommandKind::Write, 0, 0, 1);
+        let refused = old
+            .group
+            .read(&head)
+            .await
+            .err()
+            .expect("its lease is over");
+        assert_eq!(refused.status, Status::NotLeader);
+        old.reconnect();
+        disk.write(0, 0, 1, 3).await;
+        disk.check().await;
         cluster.end().await;
     });
 }
