@@ -400,7 +400,8 @@ impl Group {
             let write = self.inner.raft.client_write(command.clone());
             let written = match self.while_led(write).await {
                 Ok(written) => written,
-                Err(outcome) => return outcome,
+                Err(NoAnswer::NotHeard) => return Outcome::of(of_unknown(Status::NotLeader)),
+                Err(NoAnswer::TooLate) => return Outcome::of(of_unknown(Status::Unknown)),
             };
             match written {
                 Ok(done) => {
@@ -422,22 +423,21 @@ impl Group {
         }
     }
 
-    /// Waits for a proposal's outcome, but not for ever; and once no majority has answered this leader for as
-    /// long as others wait before they elect somebody, not longer: the client finds that one.
-    async fn while_led<F: Future>(&self, write: F) -> Result<F::Output, Outcome> {
-        let (mut write, begun) = (pin!(write), ogee_runtime::now());
+    /// Waits for what a majority must agree to, but not for ever; and once no majority has answered this leader
+    /// for as long as others wait before they elect somebody, not longer: the client finds that one.
+    async fn while_led<F: Future>(&self, agreed: F) -> Result<F::Output, NoAnswer> {
+        let (mut agreed, begun) = (pin!(agreed), ogee_runtime::now());
         let patience = self.inner.config.election_max;
         loop {
             let left = (begun + WRITE_WAIT).saturating_duration_since(ogee_runtime::now());
-            if let Ok(written) = ogee_runtime::timeout(left.min(patience), write.as_mut()).await {
-                return Ok(written);
+            if let Ok(done) = ogee_runtime::timeout(left.min(patience), agreed.as_mut()).await {
+                return Ok(done);
             }
             if !self.is_heard(begun) {
-                let status = of_unknown(Status::NotLeader);
-                return Err(Outcome::of(status));
+                return Err(NoAnswer::NotHeard);
             }
             if left <= patience {
-                return Err(Outcome::of(of_unknown(Status::Unknown)));
+                return Err(NoAnswer::TooLate);
             }
         }
     }
@@ -601,7 +601,11 @@ impl Group {
     pub(crate) async fn linearize(&self) -> Result<(), Outcome> {
         self.touch();
         let begun = ogee_runtime::now();
-        let checked = self.inner.linearizer.check(&self.inner.raft).await;
+        let check = self.inner.linearizer.check(&self.inner.raft);
+        let checked = self.while_led(check).await.map_err(|why| match why {
+            NoAnswer::NotHeard => Outcome::of(Status::NotLeader),
+            NoAnswer::TooLate => Outcome::of(Status::Retry),
+        })?;
         checked.map_err(|why| match why {
             NotReadable::Forward(leader) => Outcome {
                 status: Status::NotLeader,
@@ -770,6 +774,14 @@ impl Group {
             reason: reason.to_string().into(),
         }
     }
+}
+
+/// Why a majority's word is waited for no longer.
+enum NoAnswer {
+    /// Nobody answers this leader: others may lead.
+    NotHeard,
+    /// It takes too long.
+    TooLate,
 }
 
 /// What the client is told whose proposal may or may not be committed: where to ask again.
