@@ -70,7 +70,7 @@ def reason_of(output):
 
 
 # What must stand in a seed's plan, or one of several.
-LEASE, PROBES = "lease_reads: true", "probes: true"
+LEASE, PROBES, ECHOES = "lease_reads: true", "probes: true", "echoes: true"
 INSPECTED, LARGE, SLOW = "inspects: true", "redirect: true", ("100..1500", "Limp")
 # As many blocks as a write may have that has its place outside of the log; and many that stay as they are.
 EXTENTS, MANY = ("hot: 32", "hot: 64", "hot: 256"), ("hot: 64", "hot: 256")
@@ -80,18 +80,18 @@ SOUND = ["torn-payload-counts", "pinned-extent-overwritten", "adopted-before-dur
 OF_DISKS = ["LogRot", "DataRot", "MetaRot", "LostWrite", "MisdirectedWrite", "BadBlock", "WriteError", "NoSpace", "DiskLoss"]
 NEEDS = {
     "torn-payload-counts": [STORM],
-        "damaged-replica-opens": ["LogRot"],
+    "damaged-replica-opens": ["LogRot"],
     "log-payload-not-verified": ["LogRot"],
     "page-mirror-not-read": ["MetaRot"],
     "checksum-not-verified": ["DataRot"],
     "pinned-extent-overwritten": [LARGE, "large_odds: 2,", EXTENTS],
-    "adopted-before-durable": [LARGE, "large_odds: 2,", "inspects: false", EXTENTS, "Limp"],
-    "dedupe-lost-on-restart": ["FrameReplay", "is_divided: true", INSPECTED],
-    "duplicate-applied": [("FrameReplay", "FrameDuplicate", "CompletionLoss")],
+    "adopted-before-durable": [LARGE, "large_odds: 2,", EXTENTS, "Limp"],
+    "dedupe-lost-on-restart": [ECHOES],
+    "duplicate-applied": [ECHOES],
     "stale-retry-applied": ["FrameReplay"],
     "retry-with-new-sequence": [("FrameReplay", "CompletionLoss", "FrameDrop")],
     "epoch-checked-on-leader-only": [("Takeover", "ClientRevival", "Isolation")],
-    "seal-clears-session": ["FrameReplay", "is_divided: true"],
+    "seal-clears-session": [ECHOES],
     "lease-across-suspend": [LEASE, PROBES, "Sleep"],
     "lease-too-long": [LEASE, PROBES, "Isolation"],
     "lease-from-reply": [LEASE, PROBES, "Clog"],
@@ -105,8 +105,9 @@ NEEDS = {
     "copy-mark-forgotten": ["Replace", INSPECTED],
     "copy-skips-changed": ["Replace", INSPECTED],
     "copy-with-newer-sessions": ["Replace", INSPECTED, MANY],
+    "admitted-without-counting": ["fills: true"],
     "body-crc-not-checked": ["FrameCorrupt"],
-    "abandoned-not-waited-for": ["FrameReorder", "abandon_odds: 3", "is_divided: true"],
+    "abandoned-not-waited-for": ["FrameReorder", "quits: true"],
 }
 
 

@@ -4,6 +4,10 @@
 //! replicas can be compared while writes go on. While a digest runs, the group's write-back and
 //! purge stand still; the overlay as of the entry is a copy. A block of zeros counts like a block
 //! that was never written: replicas may differ in what they allocated, not in what a reader sees.
+//!
+//! A replica that starts anew applies the entries behind its checkpoint again, over a store into which
+//! the process before may have written newer blocks, the last of them in part. The overlay hides those
+//! only when the whole log of before has been applied: a digest within it has no result here.
 
 use crate::error::GroupError;
 use crate::limit::DIGESTS_KEPT;
@@ -86,14 +90,11 @@ impl Digests {
 impl Replica {
     /// Starts digest `id` of the contents as they are now. Called by apply.
     pub(crate) fn start_digest(self: &Rc<Self>, id: u64) {
-        if self.is_fuzzy() {
-            let copyset = self.copyset;
-            return self
-                .digests
-                .finish(id, Err(Rc::new(GroupError::Installing { copyset })));
-        }
         let state = self.state.borrow();
         let applied = state.applied.as_ref().map(from_raft).unwrap_or_default();
+        if let Some(obstacle) = self.digest_obstacle(applied) {
+            return self.digests.finish(id, Err(Rc::new(obstacle)));
+        }
         let job = Job {
             hold: self.hold(),
             overlay: state.overlay.clone(),
@@ -112,6 +113,16 @@ impl Replica {
                 .digests
                 .finish(id, outcome.map(Rc::new).map_err(Rc::new));
         }));
+    }
+
+    /// Why what the replica holds now is not its contents as of `applied`, if so.
+    fn digest_obstacle(&self, applied: LogId) -> Option<GroupError> {
+        let copyset = self.copyset;
+        if self.is_fuzzy() {
+            return Some(GroupError::Installing { copyset });
+        }
+        self.may_be_ahead_of(applied)
+            .then_some(GroupError::BeforeStart { copyset })
     }
 
     async fn digest(&self, job: &Job) -> Result<GroupDigest, GroupError> {

@@ -104,6 +104,12 @@ pub enum GroupError {
         /// The group.
         copyset: CopysetId,
     },
+    /// A digest's entry was applied again over blocks that may be newer, or half written.
+    #[error("{copyset}: the digest is from before this replica's start, and is not made again")]
+    BeforeStart {
+        /// The group.
+        copyset: CopysetId,
+    },
     /// A read kept racing with write-back.
     #[error("{copyset}: read of {key} raced with write-back too often")]
     Race {

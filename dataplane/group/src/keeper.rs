@@ -4,8 +4,8 @@
 //! *Place*: above log and store, beside the groups; nothing waits for it but a full log.
 //! *Owner*: one task per store.
 //! *Invariants*: a checkpoint D is made only after every block written at or before D has been
-//! written back or superseded by a newer entry that the log keeps; a log is purged only up to a
-//! durable D (DESIGN 4.5, 4.6).
+//! written back or superseded by a newer entry that the log keeps; nothing is written back that is not
+//! durable in this replica's log; a log is purged only up to a durable D (DESIGN 4.5, 4.6).
 //! *On failure*: a device error ends the task for good and is reported once: the store's groups
 //! stop acknowledging, because their log can no longer be freed.
 //!
@@ -263,6 +263,10 @@ impl Inner {
         let (mut done, mut freed) = (Vec::with_capacity(cuts.len()), None);
         let cycle = Cycle::new(&cuts, hurry);
         for mut cut in cuts {
+            if !cut.replica.await_durable(cut.state.applied).await {
+                cut.replica.remove_later(&cut.removed);
+                continue;
+            }
             // Removals first: they free what the writes may need, after the next checkpoint.
             self.remove_volumes(&cut).await?;
             match self.write_back(&cut.replica, &cut.dirty, &cycle).await {

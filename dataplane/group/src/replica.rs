@@ -74,6 +74,8 @@ pub(crate) struct Replica {
     next_keep: Cell<u64>,
     /// The blocks are as of some moments up to this entry; see `snapshot`.
     fuzzy_until: Cell<Option<LogId>>,
+    /// The last entry of the log when the replica was loaded.
+    logged_at_load: Option<LogId>,
     /// Copies, and attempts at one, that have begun to come in.
     copies_begun: Cell<u64>,
     pub(crate) copies: Copies,
@@ -197,10 +199,12 @@ impl Replica {
         }
         let growth = Growth::default();
         growth.begin(state.applied.map_or(0, |id| id.index));
+        let group_log = log.group(copyset);
+        let logged_at_load = group_log.last();
         Ok(Rc::new(Self {
             copyset,
             id,
-            log: log.group(copyset),
+            log: group_log,
             store_log: log,
             store,
             state: RefCell::new(state),
@@ -217,6 +221,7 @@ impl Replica {
             keeps: RefCell::default(),
             next_keep: Cell::new(0),
             fuzzy_until: Cell::new(saved.fuzzy_until),
+            logged_at_load,
             copies_begun: Cell::new(0),
             copies: Copies::default(),
             cutting: Cell::new(false),
@@ -227,6 +232,27 @@ impl Replica {
             let_in: RefCell::default(),
             beyond_repair: Cell::new(false),
         }))
+    }
+
+    /// Whether the store may hold what an earlier process wrote back of entries behind `applied`, whole
+    /// or in part: until all those are applied again, a block that fails its checksum is no damage.
+    /// Write-back takes only what is durable here ([`Replica::await_durable`]), so none is behind the
+    /// log's end as it was then; an entry of a later term has replaced what had never been applied.
+    pub(crate) fn may_be_ahead_of(&self, applied: LogId) -> bool {
+        Some(applied) <= self.logged_at_load
+    }
+
+    /// Waits until what is applied up to an entry is durable here: a majority may hold what is still on
+    /// its way to this device. False if the log has stopped, or has too much to do.
+    pub(crate) async fn await_durable(&self, applied: LogId) -> bool {
+        if seeded_bug!("adopted-before-durable") {
+            return true;
+        }
+        let durable = self.log.durable_upto(applied).await;
+        let refused = durable.inspect_err(|error| {
+            tracing::warn!(copyset = %self.copyset, %error, "write-back waits for the log");
+        });
+        refused.is_ok()
     }
 
     /// Stops write-back and purge of this group until the hold is dropped.

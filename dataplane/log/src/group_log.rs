@@ -119,6 +119,22 @@ impl GroupLog {
         })
     }
 
+    /// Waits until entry `upto`, which was accepted, is durable.
+    ///
+    /// # Errors
+    /// When it never will be, or the log has too much to do.
+    pub async fn durable_upto(&self, upto: LogId) -> Result<(), LogError> {
+        if self.durable_state().last >= Some(upto) {
+            return Ok(());
+        }
+        let settled = self.handle.core.accept(|state, done| {
+            state.check_control(self.group)?;
+            state.barrier(self.group, done);
+            Ok(())
+        });
+        settled.await
+    }
+
     /// Drops the entries after `after` (all, for `None`). Those up to the purged id stay gone.
     pub fn truncate_after(&self, after: Option<LogIndex>) -> Completion {
         self.handle.core.accept(|state, done| {

@@ -11,7 +11,8 @@
 //! - *Killed process.* What was reported as done stays; what was under way may be in part.
 //! - *Lost write.* Reported as done, never done. *Misdirected write.* Done somewhere else.
 //! - *Rot.* A bit of what is durable flips. *Bad block.* Reads fail until it is written again.
-//! - *Failed write or flush.* Nothing is done; as many as ordered. *Limping.* Requests take very long.
+//! - *Failed write or flush.* Nothing is done; as many as ordered. *Limping.* Requests take very long,
+//!   or only writes that are durable when they return.
 //!
 //! Not modelled: a sector that is torn within itself but reads without an error, and a device that
 //! returns old data for a while.
@@ -123,6 +124,8 @@ pub struct DiskFaults {
     pub refuse_writes: u32,
     /// Requests take up to this much longer.
     pub limp: Duration,
+    /// Only durable writes do: the disk's cache is quick, and what is behind it is not.
+    pub limps_behind_cache: bool,
 }
 
 /// A disk.
@@ -367,18 +370,18 @@ impl DiskUser {
         data: Buffer,
         is_durable: bool,
     ) -> Result<(), DeviceError> {
-        self.take_time().await;
+        self.take_time_for(is_durable).await;
         self.admit(request)?;
         let offset = match self.fate(request) {
             Fate::Done => request.offset,
             Fate::Elsewhere(offset) => offset,
             Fate::Lost => {
-                self.take_time().await;
+                self.take_time_for(is_durable).await;
                 return Ok(());
             }
         };
         let moment = self.begin(offset, &data);
-        self.take_time().await;
+        self.take_time_for(is_durable).await;
         let mut state = self.disk.inner.state.borrow_mut();
         let State {
             history,
@@ -507,13 +510,21 @@ impl DiskUser {
         request.failed(failure.to_io())
     }
 
-    /// Half a request. For a process that is dead it never ends.
     async fn take_time(&self) {
+        self.take_time_for(false).await;
+    }
+
+    /// Half a request. For a process that is dead it never ends.
+    async fn take_time_for(&self, is_durable_write: bool) {
         let half_us = self.disk.inner.half_us.borrow().clone();
         let mut time =
             Duration::from_micros(half_us.start + random_u64() % (half_us.end - half_us.start));
-        let limp = self.disk.inner.faults.borrow().limp;
-        if !limp.is_zero() {
+        let (limp, is_spared) = {
+            let faults = self.disk.inner.faults.borrow();
+            let is_spared = faults.limps_behind_cache && !is_durable_write;
+            (faults.limp, is_spared)
+        };
+        if !limp.is_zero() && !is_spared {
             self.disk.count(|counts| counts.limped += 1);
             time += limp / 256 * u32::try_from(random_u64() % 256).expect("a byte");
         }

@@ -1,8 +1,8 @@
 //! Power loss at any moment.
 
-use crate::common::{Cluster, Dice, Disk, pause, run};
+use crate::common::{Cluster, Dice, Disk, Node, block_bytes, pause, run, until};
 use ogee_device::{FaultRule, Operation, Survivors};
-use ogee_group::CommandKind;
+use ogee_group::{CommandKind, GroupError};
 use ogee_proto::id::ReplicaId;
 use ogee_proto::wire::Status;
 use std::cell::Cell;
@@ -170,7 +170,7 @@ fn a_replica_whose_device_fails_stops_and_the_others_go_on() {
             .add(FaultRule::fail(Operation::WriteDurable, eio));
         disk.write(0, 2, 4, 100).await;
         disk.check().await;
-        crate::common::until(|| !leader.group.report().is_running).await;
+        until(|| !leader.group.report().is_running).await;
         assert_ne!(cluster.leader().await.replica, broken);
         assert!(leader.log.failure().is_some());
         drop(leader);
@@ -218,6 +218,88 @@ fn a_follower_that_lost_acknowledged_entries_harms_nobody_else() {
         cluster.settle().await;
         disk.check().await;
         cluster.agreed_digest().await;
+        cluster.end().await;
+    });
+}
+
+/// Begins to write a node back; the checkpoint that would end it never comes.
+fn begin_write_back(node: &Node) {
+    let never = FaultRule::delay(Operation::Flush, Duration::from_secs(3600));
+    node.faults.add(never);
+    let keeper = node.keeper.clone();
+    drop(ogee_runtime::spawn(
+        async move { keeper.checkpoint_now().await },
+    ));
+}
+
+/// The digest's entry is applied again over blocks that are newer than it, and that no checkpoint has
+/// checksums of. That is no damage, and damage is still seen by the digests that come after.
+#[test]
+fn a_digest_that_is_applied_again_has_no_result() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 8, 1000).await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let victim = cluster.followers().await.swap_remove(0);
+        let before = cluster.propose_digest().await;
+        assert!(victim.group.digest(before).await.is_ok());
+        disk.write(0, 0, 8, 2000).await;
+        cluster.settle().await;
+        begin_write_back(&victim);
+        until(|| victim.keeper.metrics().blocks_written >= 16).await;
+        let replica = victim.replica;
+        let medium = cluster.crash(replica, Survivors::All).await;
+        drop(victim);
+
+        let back = cluster.restart(medium).await;
+        let again = back.group.digest(before).await;
+        let error = again.expect_err("its moment is gone");
+        assert!(matches!(*error, GroupError::BeforeStart { .. }), "{error}");
+        assert_eq!(back.store.counters().checksum_errors, 0);
+        cluster.agreed_digest().await;
+        disk.check().await;
+
+        // The blocks are in the store now: what is wrong with one is damage.
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let medium = cluster.stop(replica).await;
+        assert!(medium.spoil_stored(&block_bytes(2003)).await > 0);
+        drop(back);
+        let back = cluster.restart(medium).await;
+        let after = cluster.propose_digest().await;
+        let damaged = back.group.digest(after).await;
+        let error = damaged.expect_err("a block is damaged");
+        assert!(matches!(*error, GroupError::Store { .. }), "{error}");
+        cluster.end().await;
+    });
+}
+
+/// What a majority holds is applied before it is durable here: were it in the store and not in the log,
+/// a start could not tell it from damage.
+#[test]
+fn nothing_is_written_back_before_it_is_durable_here() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 1, 1).await;
+        cluster.settle().await;
+        cluster.checkpoint().await;
+        let leader = cluster.leader().await;
+        let written = leader.keeper.metrics().blocks_written;
+        let rule = FaultRule::delay(Operation::WriteDurable, Duration::from_secs(3600));
+        leader.faults.add(rule);
+        let write = disk.next_write(0, 0, 1, 2);
+        assert_eq!(
+            leader.mutate(write).await.status,
+            Status::Ok,
+            "two followers hold it"
+        );
+        begin_write_back(&leader);
+        ogee_runtime::sleep(Duration::from_millis(300)).await;
+        assert_eq!(leader.keeper.metrics().blocks_written, written);
+        drop(cluster.crash(leader.replica, Survivors::None).await);
         cluster.end().await;
     });
 }

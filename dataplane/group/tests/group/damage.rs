@@ -472,7 +472,7 @@ fn a_leader_with_a_damaged_block_lets_another_one_lead() {
         cluster.checkpoint().await;
         let victim = cluster.followers().await[0].replica;
         let medium = cluster.stop(victim).await;
-        let hurt = spoil_stored(&medium, &block_bytes(103)).await;
+        let hurt = medium.spoil_stored(&block_bytes(103)).await;
         assert!(hurt > 0, "the block is in the store");
         let node = cluster.restart(medium).await;
         cluster.transfer_to(victim).await;
@@ -489,24 +489,4 @@ fn a_leader_with_a_damaged_block_lets_another_one_lead() {
         assert_eq!(again.err().map(|it| it.status), Some(Status::Corrupt));
         cluster.end().await;
     });
-}
-
-/// Flips a bit of every block behind the log that holds these bytes.
-async fn spoil_stored(medium: &Medium, bytes: &[u8]) -> usize {
-    let (start, len) = medium.log_region().await;
-    let (device, mut hurt) = (medium.device(), 0);
-    let mut at = start.get() + len.get();
-    while at < device.len().get() {
-        let place = ByteOffset::new(at);
-        let read = device.read(place, ByteLen::from_usize(PAGE)).await;
-        let read = read.expect("read");
-        if *read == *bytes {
-            let mut data = Buffer::copy_from(&read);
-            data[99] ^= 4;
-            device.write_durable(place, data).await.expect("write");
-            hurt += 1;
-        }
-        at += PAGE as u64;
-    }
-    hurt
 }

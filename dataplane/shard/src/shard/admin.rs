@@ -40,18 +40,21 @@ async fn start(group: &Group, header: &FrameHeader) -> Frame {
 }
 
 async fn collect(group: &Group, header: &FrameHeader) -> Frame {
+    let copyset = group.copyset();
     match group.digest(header.sequence.get()).await {
         Ok(digest) => encode(header, &digest),
-        Err(error) => {
-            tracing::error!(copyset = %group.copyset(), %error, "digest failed");
-            refusal(
-                header,
-                match *error {
-                    GroupError::Race { .. } | GroupError::Installing { .. } => Status::Retry,
-                    _ => Status::Corrupt,
-                },
-            )
-        }
+        Err(error) => match *error {
+            GroupError::Race { .. }
+            | GroupError::Installing { .. }
+            | GroupError::BeforeStart { .. } => {
+                tracing::info!(%copyset, %error, "no digest");
+                refusal(header, Status::Retry)
+            }
+            _ => {
+                tracing::error!(%copyset, %error, "digest failed");
+                refusal(header, Status::Corrupt)
+            }
+        },
     }
 }
 

@@ -6,12 +6,14 @@
 //! said with how everything stands.
 
 use super::dice::Dice;
+use super::echo;
 use super::filler;
 use super::inspector;
 use super::mds::Mds;
 use super::node::{Node, NodeState};
 use super::plan::{COPYSETS, NODES, Plan};
 use super::prober;
+use super::quitter;
 use super::recorder::Recorder;
 use super::workload::{Attachment, Shop, Usage};
 use ogee_runtime::sim::{HostId, world_time};
@@ -49,7 +51,10 @@ struct Inner {
     probes: bool,
     inspects: bool,
     fills: bool,
-    filler: RefCell<Option<JoinHandle<()>>>,
+    echoes: bool,
+    quits: bool,
+    /// Those with a volume of their own whose requests are all to be answered.
+    others: RefCell<Vec<JoinHandle<()>>>,
     nodes: Vec<Rc<Node>>,
     mds: Rc<Mds>,
     shop: Rc<Shop>,
@@ -72,6 +77,7 @@ impl Cluster {
             mds: mds.clone(),
             recorder: Recorder::default(),
             is_closing: Cell::default(),
+            is_mending: Cell::default(),
             fenced: Cell::default(),
             corrupt: Cell::default(),
             under_way: Cell::default(),
@@ -93,7 +99,9 @@ impl Cluster {
                 probes: plan.probes,
                 inspects: plan.inspects,
                 fills: plan.fills,
-                filler: RefCell::default(),
+                echoes: plan.echoes,
+                quits: plan.quits,
+                others: RefCell::default(),
                 digests: Cell::new(1 << 40),
             }),
         }
@@ -152,6 +160,12 @@ impl Cluster {
         if self.inner.fills {
             filler::add_volume(self.mds());
         }
+        if self.inner.echoes {
+            echo::add_volume(self.mds());
+        }
+        if self.inner.quits {
+            quitter::add_volume(self.mds());
+        }
         self.nodes().iter().for_each(Node::start);
         drop(spawn(self.mds().clone().run()));
         let mds = self.mds();
@@ -166,18 +180,26 @@ impl Cluster {
         if self.inner.inspects {
             inspector::start(self, &mut self.inner.dice.borrow_mut());
         }
+        let fork = || self.inner.dice.borrow_mut().fork();
+        let mut others = Vec::new();
         if self.inner.fills {
-            let dice = self.inner.dice.borrow_mut().fork();
-            self.inner.filler.replace(Some(filler::start(self, dice)));
+            others.push(filler::start(self, fork()));
         }
+        if self.inner.echoes {
+            echo::start(self, fork());
+        }
+        if self.inner.quits {
+            others.push(quitter::start(self, fork()));
+        }
+        self.inner.others.replace(others);
         Ok(())
     }
 
-    /// Whether nobody fills the stores any more.
+    /// Whether those that have volumes of their own have their answers.
     #[must_use]
-    pub fn has_filled(&self) -> bool {
-        let filler = self.inner.filler.borrow();
-        filler.as_ref().is_none_or(JoinHandle::is_finished)
+    pub fn have_others_ended(&self) -> bool {
+        let others = self.inner.others.borrow();
+        others.iter().all(JoinHandle::is_finished)
     }
 
     /// Makes a new attachment the volume's user; the one before is among the earlier ones now.

@@ -2,8 +2,8 @@
 //! a part of what it holds, again and again.
 //!
 //! *Place*: beside the clients, whose writes have to wait meanwhile. *Owner*: one host, which the nemesis
-//! leaves alone, and one volume of its own. *Invariants*: one request at a time; what was answered last
-//! is what a read finds; of a write that was given up, either. A full store takes discards: they end.
+//! leaves alone, and one volume of its own. *Invariants*: each lane has extents of its own, and one
+//! request at a time; what was answered last is what a read finds; of a write that was given up, either. A full store takes discards: they end.
 //! *On failure*: a read that finds anything else ends the run by a panic.
 
 use super::cluster::Cluster;
@@ -11,6 +11,7 @@ use super::dice::Dice;
 use super::mds::{Mds, volume_name};
 use super::plan::COPYSETS;
 use super::workload::{Shop, fill, offset_of, value_of};
+use futures_util::future::join_all;
 use ogee_client::{ClientError, Control, OpenOptions, Volume};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENTS_PER_CHUNK};
 use ogee_proto::unit::ByteLen;
@@ -28,8 +29,10 @@ const VOLUME: u32 = 9;
 const CHUNKS: u32 = 6;
 /// A write that takes longer waits for room, or for somebody to lead.
 const PATIENCE: Duration = Duration::from_millis(700);
-/// Longest pause between two requests, in milliseconds.
+/// Longest pause between two requests of a lane, in milliseconds.
 const PAUSE: u64 = 15;
+/// Requests at a time. Many take up what is free between two cycles of write-back.
+const LANES: [u64; 2] = [1, 24];
 /// Between two tries to attach.
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 
@@ -39,60 +42,82 @@ pub fn add_volume(mds: &Mds) {
 }
 
 /// Starts filling, until nobody begins anything any more; then it gives up all that it holds.
-pub fn start(cluster: &Cluster, dice: Dice) -> JoinHandle<()> {
-    let filler = Filler {
-        shop: cluster.shop().clone(),
-        dice,
-        holds: BTreeMap::new(),
-    };
-    sim::spawn_on(FILLER, filler.run())
+pub fn start(cluster: &Cluster, mut dice: Dice) -> JoinHandle<()> {
+    let (shop, lanes) = (cluster.shop().clone(), *dice.pick(&LANES));
+    sim::spawn_on(FILLER, async move {
+        let Some(volume) = attach(&shop).await else {
+            return;
+        };
+        let filler = |lane| Filler {
+            shop: shop.clone(),
+            dice: dice.fork(),
+            lane,
+            lanes,
+            // Those of many write little each: a block takes as much of a store as an extent.
+            large_odds: if lanes == 1 { 2 } else { 16 },
+            holds: BTreeMap::new(),
+        };
+        let fillers: Vec<Filler> = (0..lanes).map(filler).collect();
+        join_all(fillers.into_iter().map(|filler| filler.run(&volume))).await;
+        // The metadata server may be away: nobody attaches after this one.
+        let _ = volume.close().await;
+    })
+}
+
+async fn attach(shop: &Shop) -> Option<Volume> {
+    while !shop.is_closing.get() {
+        let control: Rc<dyn Control> = shop.mds.clone();
+        let options = OpenOptions {
+            host: FILLER.get().to_string(),
+            ..OpenOptions::default()
+        };
+        match Volume::open_with(control, &volume_name(VOLUME), options).await {
+            Ok(volume) => return Some(volume),
+            Err(error) => tracing::info!(%error, "SIM cannot attach"),
+        }
+        sleep(ATTACH_PAUSE).await;
+    }
+    None
 }
 
 struct Filler {
     shop: Rc<Shop>,
     dice: Dice,
+    /// Which of so many: its extents are those of that remainder.
+    lane: u64,
+    lanes: u64,
+    /// One write in so many is of a whole extent.
+    large_odds: u64,
     /// First block of each extent it has written, and the value of that block; none if it was not told.
     holds: BTreeMap<u64, Option<u64>>,
 }
 
 impl Filler {
-    async fn run(mut self) {
-        let Some(volume) = self.attach().await else {
-            return;
-        };
+    async fn run(mut self, volume: &Volume) {
         while !self.shop.is_closing.get() {
             sleep(self.dice.millis(1..PAUSE)).await;
+            if self.shop.is_mending.get() {
+                // A full store lags behind the others by design, and is compared with nobody.
+                self.give_up(volume, 1).await;
+                continue;
+            }
             match self.dice.below(8) {
-                0 => self.read(&volume).await,
-                _ => self.write(&volume).await,
+                0 => self.read(volume).await,
+                _ => self.write(volume).await,
             }
         }
-        self.give_up(&volume, 1).await;
-        // The metadata server may be away: nobody attaches after this one.
-        let _ = volume.close().await;
-    }
-
-    async fn attach(&self) -> Option<Volume> {
-        while !self.shop.is_closing.get() {
-            let control: Rc<dyn Control> = self.shop.mds.clone();
-            let options = OpenOptions {
-                host: FILLER.get().to_string(),
-                ..OpenOptions::default()
-            };
-            match Volume::open_with(control, &volume_name(VOLUME), options).await {
-                Ok(volume) => return Some(volume),
-                Err(error) => tracing::info!(%error, "SIM cannot attach"),
-            }
-            sleep(ATTACH_PAUSE).await;
-        }
-        None
+        self.give_up(volume, 1).await;
     }
 
     /// One block of an extent, or all of it: each takes an extent of the stores.
     async fn write(&mut self, volume: &Volume) {
         let extents = u64::from(CHUNKS) * EXTENTS_PER_CHUNK as u64;
-        let first = self.dice.below(extents) * BLOCKS_PER_EXTENT as u64;
-        let count = *self.dice.pick(&[1, BLOCKS_PER_EXTENT as u64]);
+        let extent = self.dice.below(extents / self.lanes) * self.lanes + self.lane;
+        let first = extent * BLOCKS_PER_EXTENT as u64;
+        let count = match self.dice.once_in(self.large_odds) {
+            true => BLOCKS_PER_EXTENT as u64,
+            false => 1,
+        };
         let (mut data, value) = (Vec::new(), self.shop.recorder.fresh_value());
         for block in first..first + count {
             fill(&mut data, VOLUME, block, value);

@@ -51,7 +51,7 @@ pub async fn judge(cluster: &Cluster) -> Result<(), String> {
     let all_ended = || {
         let ended = |it: &super::workload::Attachment| it.has_ended();
         let seats = cluster.seats();
-        cluster.has_filled()
+        cluster.have_others_ended()
             && seats.iter().all(|seat| {
                 seat.current.borrow().iter().all(ended) && seat.earlier.borrow().iter().all(ended)
             })

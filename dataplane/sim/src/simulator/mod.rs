@@ -17,7 +17,7 @@
 //! | `cluster` | everything that runs |
 //! | `node` | a chunkserver: the production shard on a simulated host and disk |
 //! | `mds` | attachments, maps, orders |
-//! | `workload`, `scratch`, `prober`, `pioneer`, `filler`, `recorder` | clients, and what they saw |
+//! | `workload`, `scratch`, `prober`, `pioneer`, `echo`, `quitter`, `filler`, `recorder` | clients, and what they saw |
 //! | `nemesis`, `wire`, `damage` | faults of machines and links, of frames, of disks |
 //! | `coverage` | which faults really happened |
 //! | `judgement`, `inspector` | convergence, equality, history |
@@ -26,6 +26,7 @@ mod cluster;
 mod coverage;
 mod damage;
 mod dice;
+mod echo;
 mod filler;
 mod inspector;
 mod judgement;
@@ -35,6 +36,7 @@ mod node;
 mod pioneer;
 mod plan;
 mod prober;
+mod quitter;
 mod recorder;
 mod scratch;
 mod wire;
@@ -84,7 +86,7 @@ const fn dice_of(seed: u64) -> Dice {
     Dice::new(seed ^ 0x0e5e_5eed)
 }
 
-/// Runs a seed to its end; `fills`: with somebody who fills the stores.
+/// Runs a seed to its end; `fills`: with somebody who fills the stores, whatever the seed says.
 #[must_use]
 pub fn run(seed: u64, fills: bool) -> Report {
     ogee_runtime::executor::block_on_seeded(seed, async move {

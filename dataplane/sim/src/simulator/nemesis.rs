@@ -13,6 +13,7 @@ use super::dice::Dice;
 use super::node::{Node, NodeState};
 use super::pioneer;
 use super::plan::{PAUSE_MAX, Plan};
+use super::quitter::QUITTER;
 use super::wire::Wire;
 use ogee_device::DiskCounts;
 use ogee_proto::id::{CopysetId, ReplicaId};
@@ -245,9 +246,11 @@ impl Nemesis {
     /// Nothing else is wrong while a disk is.
     async fn damage(&mut self, fault: Fault) -> Result<(), String> {
         self.heal();
+        self.cluster.shop().is_mending.set(true);
         if damage::strike(&self.cluster, fault, &mut self.dice).await? {
             self.coverage.add(fault, 1);
         }
+        self.cluster.shop().is_mending.set(false);
         Ok(())
     }
 
@@ -255,6 +258,8 @@ impl Nemesis {
     async fn disturb_frames(&mut self, fault: Fault) {
         let clients = self.cluster.client_hosts();
         let one = match self.dice.below(4) {
+            // What it gives up is to come late.
+            _ if self.plan.quits && fault == Fault::FrameReorder && self.dice.once_in(2) => QUITTER,
             0 => self.some_node(),
             // One that has just come: it seals, and its first requests have no watermark yet.
             1 | 2 => self.newcomer().unwrap_or_else(|| self.some_node()),
@@ -263,7 +268,8 @@ impl Nemesis {
         };
         // Where workers are not divided, all of them would soon wait for what is held back.
         let usage = self.cluster.usage_of(one);
-        let is_held = usage.is_some_and(|usage| usage.is_divided) && !self.dice.once_in(4);
+        let is_divided = one == QUITTER || usage.is_some_and(|usage| usage.is_divided);
+        let is_held = is_divided && !self.dice.once_in(4);
         let until = world_time()
             + match is_held {
                 true => self.dice.millis(1000..4000),
@@ -295,6 +301,8 @@ impl Nemesis {
             return;
         };
         if cut_off == leader {
+            // Not now; the next time they may be two.
+            self.hand_over_somewhere(&ids);
             return;
         }
         self.cut(client, *cut_off, Fault::OneWayCut, until);
@@ -304,6 +312,15 @@ impl Nemesis {
             self.undos.push((at, Undo::CutAgain(host)));
             at += self.dice.millis(5..200);
             self.undos.push((at, Undo::Start(host)));
+        }
+    }
+
+    fn hand_over_somewhere(&mut self, ids: &[CopysetId]) {
+        let (id, mds) = (*self.dice.pick(ids), self.cluster.mds().clone());
+        if let Some(leader) = mds.leader(id) {
+            let others = mds.members(id).into_keys().filter(|to| *to != leader);
+            let others: Vec<ReplicaId> = others.collect();
+            mds.transfer(id, *self.dice.pick(&others));
         }
     }
 
@@ -779,8 +796,11 @@ impl Nemesis {
         let Some(node) = self.some_up() else {
             return;
         };
-        let limp = self.dice.millis(20..2000);
-        node.disk().with_faults(|faults| faults.limp = limp);
+        let (limp, behind_cache) = (self.dice.millis(20..2000), self.dice.once_in(2));
+        node.disk().with_faults(|faults| {
+            faults.limp = limp;
+            faults.limps_behind_cache = behind_cache;
+        });
         self.later(300..4000, Undo::Limp(node.host()));
     }
 

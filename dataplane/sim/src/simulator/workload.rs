@@ -61,6 +61,8 @@ pub struct Shop {
     pub recorder: Recorder,
     /// Nobody begins anything any more.
     pub is_closing: Cell<bool>,
+    /// A disk is damaged until all replicas were compared: nobody fills the stores meanwhile.
+    pub is_mending: Cell<bool>,
     /// Requests refused because an attachment was fenced.
     pub fenced: Cell<u64>,
     /// Reads that ended as damaged.

@@ -248,7 +248,7 @@ impl Cluster {
     }
 
     /// Under a fresh id each time, so that the digest that counts stands in the log once.
-    async fn propose_digest(&self) -> u64 {
+    pub async fn propose_digest(&self) -> u64 {
         loop {
             let id = self.digests.get() + 1;
             self.digests.set(id);

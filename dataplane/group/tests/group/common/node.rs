@@ -8,8 +8,10 @@ use ogee_group::{
 };
 use ogee_log::{Log, LogOptions, LogRegion};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
+use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
+use ogee_runtime::Buffer;
 use ogee_store::{Store, StoreParams};
 use ogee_transport::{CallerOptions, Frame, Hello, Listener, Peer, Role, Service};
 use std::cell::RefCell;
@@ -92,6 +94,28 @@ impl Medium {
     pub async fn log_region(&self) -> (ByteOffset, ByteLen) {
         let store = Store::open(&self.device).await.expect("open");
         store.log_region()
+    }
+
+    /// Flips a bit of every block behind the log that holds these bytes; how many there are.
+    pub async fn spoil_stored(&self, bytes: &[u8]) -> usize {
+        let (start, len) = self.log_region().await;
+        let (mut at, mut hurt) = (start.get() + len.get(), 0);
+        while at < self.device.len().get() {
+            let place = ByteOffset::new(at);
+            let read = self
+                .device
+                .read(place, ByteLen::from_usize(BLOCK_SIZE))
+                .await;
+            let read = read.expect("read");
+            if *read == *bytes {
+                let mut data = Buffer::copy_from(&read);
+                data[99] ^= 4;
+                self.device.write_durable(place, data).await.expect("write");
+                hurt += 1;
+            }
+            at += BLOCK_SIZE as u64;
+        }
+        hurt
     }
 
     /// A second medium with the same contents.
