@@ -183,6 +183,12 @@ pub(crate) struct AbArgs {
     /// Shell command before each turn of B.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) b_setup: Option<String>,
+    /// A flag for the turns of A only, such as --a-flag=--sync=dsync; may be repeated.
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    pub(crate) a_flag: Vec<String>,
+    /// A flag for the turns of B only.
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    pub(crate) b_flag: Vec<String>,
     /// Turns of each.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=1000))]
     pub(crate) rounds: u32,
