@@ -5,13 +5,13 @@
 #   QUICK=1 perf/scale.sh        few points, short: shows that it works
 # Every point is run once per round, the rounds in opposite orders, so that what drifts harms all. The
 # loads: groups: 128 requests at a time on 8 volumes over 1 to 256 groups a shard; volumes: the same, or
-# one a volume where there are more, on 1 to 1,000 volumes of 2 GiB in all over 16 groups; shards: 128 on
+# one a volume where there are more, on 1 to 1,000 volumes of 512 MiB (at least 1 MiB each) over 16 groups; shards: 128 on
 # 8 volumes over 16 groups; depth: 1 to 256 on one volume over 8 groups. RW=randread asks for reads.
 # STORE=8GiB and LOG=256MiB are each store's, BASE=DIR is where they lie, OUT=DIR keeps the JSON.
 # A run of all of it with the defaults takes about 12 minutes on a quiet machine, and at most LIMIT_S.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
-QUICK=${QUICK:-0} RW=${RW:-randwrite} LIMIT_S=${LIMIT_S:-3600}
+QUICK=${QUICK:-0} RW=${RW:-randwrite} LIMIT_S=${LIMIT_S:-3600} FILL_S=300
 AXES=${AXES:-groups volumes shards depth}
 STORE=${STORE:-8GiB} LOG=${LOG:-256MiB} HTML=${HTML:-scale.html}
 declare -A points=([groups]="1 4 16 64 256" [volumes]="1 4 16 64 256 1000" [shards]="1 2"
@@ -21,8 +21,8 @@ if [ "$QUICK" = 1 ]; then
     points=([groups]="1 16" [volumes]="1 8" [shards]="1 2" [depth]="1 8 64")
 fi
 SECS=${SECS:-5} ROUNDS=${ROUNDS:-2}
-# All volumes of a point together.
-TOTAL_MIB=2048
+# All volumes of a point together; of the axis of volumes, whose points share a cluster, less.
+TOTAL_MIB=2048 VOLUMES_MIB=512
 
 mkdir -p "${BASE:=${TMPDIR:-/tmp}}"
 BASE=$(mktemp -d "$BASE/ogee-scale.XXXXXX")
@@ -57,15 +57,16 @@ use() {
     . "$dir/ogee.env"
 }
 
-# with_volumes COUNT   names them, and makes them the first time: every block written once
+# with_volumes COUNT MIB   names them, and makes them the first time: every block written once
 with_volumes() {
-    local number size=$((TOTAL_MIB / $1))
+    local number size=$(($2 > $1 ? $2 / $1 : 1))
     names=()
     for ((number = 1; number <= $1; number++)); do names+=("v$1-$number"); done
     [ ! -e "$up/made-$1" ] || return 0
     for number in "${names[@]}"; do "$OGEE" volume create "$number" --size "${size}MiB" >/dev/null; done
     if [ "$1" -le 64 ]; then
-        "$OGEE" bench "${names[@]}" --rw write --bs 64KiB --iodepth 2 --io-size $((TOTAL_MIB << 20)) -o json >/dev/null
+        timeout "$FILL_S" "$OGEE" bench "${names[@]}" --rw write --bs 64KiB --iodepth $((16 / $1 + 1)) --io-size $(($2 << 20)) -o json >/dev/null 2>"$BASE/err" ||
+            die "cannot fill $1 volumes: $(tail -n 3 "$BASE/err")"
     fi
     : >"$up/made-$1"
 }
@@ -81,25 +82,25 @@ point() {
 
 run_groups() {
     use "groups$1" --copysets "$1"
-    with_volumes 8
+    with_volumes 8 "$TOTAL_MIB"
     point groups "$1" "$2" 16
 }
 
 run_volumes() {
-    use groups16 --copysets 16
-    with_volumes "$1"
+    use volumes --copysets 16
+    with_volumes "$1" "$VOLUMES_MIB"
     point volumes "$1" "$2" $(($1 < 128 ? 128 / $1 : 1))
 }
 
 run_shards() {
     use "shards$1" --copysets 16 --shards "$1"
-    with_volumes 8
+    with_volumes 8 "$TOTAL_MIB"
     point shards "$1" "$2" 16
 }
 
 run_depth() {
     use groups8 --copysets 8
-    with_volumes 1
+    with_volumes 1 "$TOTAL_MIB"
     point depth "$1" "$2" "$1"
 }
 

@@ -18,8 +18,10 @@ ogee_load() { ogee_ask bench img --dev-dir "$WORK/ogee" "$@" -o json; }
 
 # By fio, which writes each block exactly once.
 ogee_fill() {
-    local exporter
-    ogee_ask export nbd img --socket "$WORK/ogee/socket" >"$WORK/ogee/export.log" 2>&1 &
+    local exporter mds
+    # shellcheck source=/dev/null
+    mds=$(. "$WORK/ogee/ogee.env" && echo "$OGEE_MDS")
+    OGEE_MDS=$mds "$OGEE" export nbd img --socket "$WORK/ogee/socket" >"$WORK/ogee/export.log" 2>&1 &
     exporter=$!
     wait_for 30 test -S "$WORK/ogee/socket" || die "no export: $(tail -n 3 "$WORK/ogee/export.log")"
     fio_fill --ioengine=nbd --uri="nbd+unix:///img?socket=$WORK/ogee/socket"
