@@ -11,10 +11,10 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use ogee_perf::CostReport;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -58,7 +58,17 @@ type Counters = BTreeMap<String, f64>;
 struct Perf {
     child: Child,
     control: File,
-    folder: PathBuf,
+    _folder: Folder,
+}
+
+/// A directory for as long as it lives.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left of it is empty.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl CostMeter {
@@ -163,8 +173,10 @@ impl Perf {
         }
         let io = |error: std::io::Error| error.to_string();
         let folder = std::env::temp_dir().join(format!("ogee-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).map_err(io)?;
-        let fifo = folder.join("control");
+        let made = DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(io)?;
+        let folder = Folder(folder);
+        let fifo = folder.0.join("control");
         let made = mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR);
         made.map_err(|error| error.to_string())?;
         // Both ends are ours: to open it waits for nobody, and neither does a line to perf.
@@ -202,7 +214,7 @@ impl Perf {
                 _ => error.to_string(),
             })?,
             control,
-            folder,
+            _folder: folder,
         };
         perf.await_attached()?;
         Ok(perf)
@@ -262,7 +274,6 @@ impl Drop for Perf {
         // It has ended, or must not outlive the run.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
