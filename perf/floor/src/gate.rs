@@ -47,7 +47,12 @@ impl Node {
     /// Does it now, or when there is room.
     pub(crate) fn admit(self: &Rc<Self>, work: Work) {
         if !self.gate.is_busy.get() {
-            match self.make_room(&work).now_or_never() {
+            // One that has to wait is charged for its turn when it begins to, not here as well.
+            let room = match self.pacer.is_on() {
+                true => None,
+                false => self.make_room(&work).now_or_never(),
+            };
+            match room {
                 Some(room) => return self.carry_out(work, room),
                 None => self.drain(),
             }

@@ -29,6 +29,11 @@ impl Pacer {
         self.paid.set(None);
     }
 
+    /// Whether anybody may have to wait.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.rate.get().is_some()
+    }
+
     /// When a write that takes `cost` of the log may enter it, if it has to wait.
     pub(crate) fn turn(&self, cost: ByteLen) -> Option<Instant> {
         let rate = self.rate.get()?;
