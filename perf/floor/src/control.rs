@@ -70,7 +70,7 @@ impl Control {
             id: 1,
             name: VOLUME.to_owned(),
             size: self.config.volume_len.get(),
-            replicas: NODES as u32,
+            replicas: u32::try_from(NODES).unwrap_or(u32::MAX),
             epoch: self.epoch.load(Ordering::Relaxed),
             copyset_count: self.config.groups,
             ..VolumeInfo::default()

@@ -58,7 +58,8 @@ impl Place {
 
     pub(crate) fn encode(self) -> Bytes {
         let mut out = Vec::with_capacity(HEAD_LEN);
-        let offset = u32::from(self.first.get()) * (BLOCK_SIZE as u32);
+        let offset = self.first.offset().get();
+        let offset = u32::try_from(offset).expect("invariant: a chunk is smaller");
         Writer::new(&mut out)
             .u64(self.key.volume.get())
             .u32(self.key.chunk.get())

@@ -40,7 +40,7 @@ pub(crate) enum BenchCommand {
     /// Compare two runs: ratios of IOPS, p50 and p99, and a verdict on each.
     Compare(CompareArgs),
     /// Run two targets or two binaries in turn and compare them round by round.
-    Ab(AbArgs),
+    Ab(Box<AbArgs>),
     /// Make a page or CSV of a run's JSON.
     Report(ReportArgs),
     /// Show how figures change with what was varied: runs in DIR/WHAT/VALUE.json, or several of each as
