@@ -22,6 +22,8 @@
 //! | `report` | [`Report`]: JSON with fio's keys, a table |
 //! | `csv`, `page`, `chart` | the series as CSV; the report as a page |
 //! | `compare` | two reports, or many in turn, → a verdict |
+//! | `curve` | [`Curve`]: figures while one thing is varied |
+//! | `cost` | [`CostReport`]: what else servers did for a request |
 //! | `cpu` | [`CpuMeter`]: what the processes used |
 //! | `target`, `nbd` | what a run needs of a target, and the kinds there are |
 
@@ -29,8 +31,10 @@ mod address;
 mod arrivals;
 mod chart;
 mod compare;
+mod cost;
 mod cpu;
 mod csv;
+mod curve;
 mod distribution;
 mod error;
 mod figure;
@@ -53,7 +57,9 @@ mod workload;
 
 pub use arrivals::{Arrivals, Process, ProcessError};
 pub use compare::{Comparison, Metric, Row, Verdict};
+pub use cost::CostReport;
 pub use cpu::{CpuError, CpuMeter, CpuReport, ProcessCpu};
+pub use curve::{Curve, curves_html};
 pub use distribution::{Distribution, DistributionError};
 pub use error::{Found, PerfError, WorkloadError};
 pub use figure::{human_count, human_ns};

@@ -11,7 +11,7 @@ use crate::report::{Report, Side};
 use crate::sample::{Sample, SideSample};
 use std::fmt::Write;
 
-const STYLE: &str = include_str!("page.css");
+pub(crate) const STYLE: &str = include_str!("page.css");
 const MIB: f64 = 1_048_576.0;
 
 /// One of the kinds of request.
@@ -55,6 +55,17 @@ impl Report {
         page.push_str(&summary(&kinds));
         if let Some(cpu) = &self.cpu {
             page.push_str(&cpu_table(cpu));
+        }
+        if let Some(cost) = &self.cost {
+            let lines = cost.table();
+            let lines = lines
+                .lines()
+                .map(|line| format!("<tr><td>{}</td></tr>\n", escaped(line)));
+            let _ = write!(
+                page,
+                "<section><h2>What the servers did</h2><table>\n{}</table></section>\n",
+                lines.collect::<String>()
+            );
         }
         let _ = writeln!(
             page,
@@ -260,7 +271,7 @@ fn cpu_table(cpu: &CpuReport) -> String {
 }
 
 /// A round time.
-fn tick_ns(ns: f64) -> String {
+pub(crate) fn tick_ns(ns: f64) -> String {
     let (value, unit) = match ns {
         ns if ns < 1e3 => (ns, "ns"),
         ns if ns < 1e6 => (ns / 1e3, "µs"),
@@ -271,7 +282,7 @@ fn tick_ns(ns: f64) -> String {
 }
 
 /// Seconds since 1970 as a date and time of day.
-fn utc(timestamp: u64) -> String {
+pub(crate) fn utc(timestamp: u64) -> String {
     let (days, seconds) = (timestamp / 86_400, timestamp % 86_400);
     let is_leap = |year: u64| {
         (year.is_multiple_of(4) && !year.is_multiple_of(100)) || year.is_multiple_of(400)
@@ -297,7 +308,7 @@ fn utc(timestamp: u64) -> String {
     )
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

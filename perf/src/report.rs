@@ -7,6 +7,7 @@
 //! CPU of the servers) has keys of its own beside them. JSON of ours and of fio reads back.
 //! *On failure*: [`ReportError`] says what is missing in the JSON.
 
+use crate::cost::CostReport;
 use crate::cpu::CpuReport;
 use crate::figure::{human_ns, per_second, precise};
 use crate::lane::Load;
@@ -53,6 +54,8 @@ pub struct Report {
     pub series: Vec<Sample>,
     /// What the processes used, if that was asked.
     pub cpu: Option<CpuReport>,
+    /// What else the servers did, if that was asked.
+    pub cost: Option<CostReport>,
 }
 
 /// Reads or writes of a run. All zero if there were none.
@@ -148,6 +151,7 @@ impl Report {
             longest_silence_ns: u64::try_from(load.silence().as_nanos()).unwrap_or(u64::MAX),
             series,
             cpu: None,
+            cost: None,
         }
     }
 
@@ -371,6 +375,9 @@ impl fmt::Display for Report {
         }
         if let Some(cpu) = &self.cpu {
             write!(f, "{}", cpu.table(self.total_ios()))?;
+        }
+        if let Some(cost) = &self.cost {
+            write!(f, "{}", cost.table())?;
         }
         if self.unsent > 0 {
             let remedy = "lower --arrival-rate or raise --iodepth";

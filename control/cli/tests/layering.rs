@@ -68,6 +68,18 @@ const LAYERS: &[(&str, &[&str])] = &[
         "perf",
         &["ogee-proto", "ogee-runtime", "ogee-device", "ogee-client"],
     ),
+    // Without `group`: that there is no consensus in it is what it is for.
+    (
+        "perf/floor",
+        &[
+            "ogee-proto",
+            "ogee-runtime",
+            "ogee-device",
+            "ogee-transport",
+            "ogee-store",
+            "ogee-log",
+        ],
+    ),
 ];
 
 /// Crates that only some packages may name in their sources.

@@ -40,9 +40,12 @@ pub(crate) enum BenchCommand {
     /// Compare two runs: ratios of IOPS, p50 and p99, and a verdict on each.
     Compare(CompareArgs),
     /// Run two targets or two binaries in turn and compare them round by round.
-    Ab(AbArgs),
+    Ab(Box<AbArgs>),
     /// Make a page or CSV of a run's JSON.
     Report(ReportArgs),
+    /// Show how figures change with what was varied: runs in DIR/WHAT/VALUE.json, or several of each as
+    /// VALUE-ROUND.json (perf/scale.sh makes them).
+    Curves(CurvesArgs),
     /// List the named scenarios.
     Scenarios,
 }
@@ -120,6 +123,10 @@ pub(crate) struct LoadArgs {
     /// Processes whose CPU time is reported.
     #[arg(long, value_delimiter = ',', value_name = "PID")]
     pub(crate) cpu_pids: Vec<u32>,
+    /// Count what the servers do for a request: system calls (takes perf, and the right to use it), bytes
+    /// copied and written to devices (takes --dev-dir).
+    #[arg(long)]
+    pub(crate) cost: bool,
     /// Write the report as JSON here as well.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -183,6 +190,12 @@ pub(crate) struct AbArgs {
     /// Shell command before each turn of B.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) b_setup: Option<String>,
+    /// A flag for the turns of A only, such as --a-flag=--sync=dsync; may be repeated.
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    pub(crate) a_flag: Vec<String>,
+    /// A flag for the turns of B only.
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    pub(crate) b_flag: Vec<String>,
     /// Turns of each.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=1000))]
     pub(crate) rounds: u32,
@@ -198,6 +211,15 @@ pub(crate) struct AbArgs {
     /// The load: flags of ogee bench, the same for both.
     #[arg(last = true, value_name = "FLAGS")]
     pub(crate) flags: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CurvesArgs {
+    /// Directory of the runs.
+    pub(crate) dir: PathBuf,
+    /// Where the page goes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -3,7 +3,7 @@
 mod bench;
 
 pub(crate) use bench::{
-    AbArgs, BenchArgs, BenchCommand, CompareArgs, LoadArgs, ReportArgs, SyncMode,
+    AbArgs, BenchArgs, BenchCommand, CompareArgs, CurvesArgs, LoadArgs, ReportArgs, SyncMode,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -13,6 +13,7 @@ mod up;
 use crate::args::{DevCommand, Format};
 use crate::error::CliError;
 use layout::Layout;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -37,6 +38,23 @@ pub(crate) fn processes(dir: &Path) -> Vec<(u32, String)> {
             Some((u32::try_from(pid.as_raw()).ok()?, name))
         })
         .collect()
+}
+
+/// Where the chunkservers of a cluster tell their metrics.
+pub(crate) fn metrics(dir: &Path) -> Vec<SocketAddr> {
+    let Ok(layout) = Layout::open(dir) else {
+        return Vec::new();
+    };
+    let names = layout
+        .names()
+        .into_iter()
+        .filter(|name| name.starts_with("cs"));
+    let address = |name: String| {
+        let text = std::fs::read_to_string(layout.conf(&name)).ok()?;
+        let conf: toml::Table = text.parse().ok()?;
+        conf.get("metrics")?.as_str()?.parse().ok()
+    };
+    names.filter_map(address).collect()
 }
 
 /// Kills a process of a cluster.

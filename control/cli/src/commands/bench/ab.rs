@@ -16,6 +16,7 @@ struct Contender<'a> {
     target: &'a str,
     mds: String,
     setup: Option<&'a str>,
+    flags: &'a [String],
 }
 
 pub(super) fn run(mds: &[String], args: &AbArgs, format: Format) -> Result<ExitCode, CliError> {
@@ -79,6 +80,7 @@ fn contenders<'a>(mds: &[String], args: &'a AbArgs) -> Result<[Contender<'a>; 2]
             target: &args.a_target,
             mds: servers(&args.a_mds),
             setup: args.a_setup.as_deref(),
+            flags: &args.a_flag,
         },
         Contender {
             name: "B",
@@ -86,13 +88,14 @@ fn contenders<'a>(mds: &[String], args: &'a AbArgs) -> Result<[Contender<'a>; 2]
             target: args.b_target.as_deref().unwrap_or(&args.a_target),
             mds: servers(&args.b_mds),
             setup: args.b_setup.as_deref(),
+            flags: &args.b_flag,
         },
     ];
     let [a, b] = &both;
     let is_same = a.binary == b.binary && a.target == b.target && a.mds == b.mds;
-    if is_same && a.setup == b.setup {
+    if is_same && a.setup == b.setup && a.flags == b.flags {
         let cause = format!("both are {} on {}", a.binary.display(), a.target);
-        let remedy = "give one of --b-target, --b-binary, --b-mds, --b-setup";
+        let remedy = "give one of --b-target, --b-binary, --b-mds, --b-setup, --b-flag";
         return Err(wrong("A and B are the same", &cause, remedy));
     }
     Ok(both)
@@ -114,7 +117,11 @@ impl Contender<'_> {
             }
         }
         let mut command = Command::new(&self.binary);
-        command.arg("bench").arg(self.target).args(flags);
+        command
+            .arg("bench")
+            .arg(self.target)
+            .args(flags)
+            .args(self.flags);
         command.args(["-o", "json"]).stdin(Stdio::null());
         if !self.mds.is_empty() {
             command.env("OGEE_MDS", &self.mds);
@@ -201,6 +208,7 @@ mod tests {
             "--rounds",
             "3",
             "--check",
+            "--b-flag=--sync=dsync",
             "--keep",
             &keep,
             "--",
@@ -215,11 +223,12 @@ mod tests {
             .map(|line| line.split_once(' ').unwrap())
             .unzip();
         assert_eq!(names, ["a", "b", "b", "a", "a", "b"]);
-        assert!(
-            flags
-                .iter()
-                .all(|flags| *flags == "bench v1 --rw randwrite -o json")
-        );
+        let of_each = names.iter().zip(&flags);
+        assert!(of_each.into_iter().all(|(name, flags)| *flags
+            == match *name {
+                "a" => "bench v1 --rw randwrite -o json",
+                _ => "bench v1 --rw randwrite --sync=dsync -o json",
+            }));
         assert_eq!(std::fs::read_dir(keep).unwrap().count(), 6);
     }
 

@@ -67,7 +67,7 @@ pub(super) fn check_noise(percent: f64) -> Result<(), CliError> {
     ))
 }
 
-fn read(path: &Path) -> Result<Report, CliError> {
+pub(super) fn read(path: &Path) -> Result<Report, CliError> {
     let doing = format!("cannot read the report {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| {
         let remedy = "ogee bench … --json FILE writes one";

@@ -2,6 +2,8 @@
 
 mod ab;
 mod compare;
+mod cost;
+mod curves;
 mod events;
 mod load;
 mod targets;
@@ -19,6 +21,7 @@ pub(crate) fn run(mds: &[String], args: &BenchArgs, format: Format) -> Result<Ex
         Some(BenchCommand::Compare(args)) => compare::compare(args, format),
         Some(BenchCommand::Ab(args)) => ab::run(mds, args, format),
         Some(BenchCommand::Report(args)) => compare::report(args),
+        Some(BenchCommand::Curves(args)) => curves::run(args),
         Some(BenchCommand::Scenarios) => load::scenarios(format),
     }
 }

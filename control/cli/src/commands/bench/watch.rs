@@ -1,5 +1,6 @@
 //! What is done beside a run: progress, CPU times, events.
 
+use super::cost::CostMeter;
 use super::events::Events;
 use crate::args::LoadArgs;
 use crate::dev;
@@ -24,19 +25,21 @@ pub(super) struct Watcher {
     dev_dir: Option<PathBuf>,
     meter: CpuMeter,
     missing: Option<CpuError>,
+    cost: CostMeter,
     events: Events,
 }
 
 impl Watcher {
     /// Checks that there is something to follow, before anything is loaded.
     pub(super) fn new(args: &LoadArgs, events: Events) -> Result<Self, CliError> {
-        let watcher = Self {
+        let mut watcher = Self {
             is_terminal: std::io::stderr().is_terminal(),
             seconds: 0,
             pids: args.cpu_pids.clone(),
             dev_dir: args.dev_dir.clone(),
             meter: CpuMeter::default(),
             missing: None,
+            cost: CostMeter::default(),
             events,
         };
         let servers = watcher.servers();
@@ -49,7 +52,10 @@ impl Watcher {
                 let remedy = "give the --dir of ogee dev up";
                 Err(wrong("cannot tell CPU times", &cause, remedy).with_exit(Exit::NotFound))
             }
-            _ => Ok(watcher),
+            _ => {
+                watcher.cost = CostMeter::new(args, &servers);
+                Ok(watcher)
+            }
         }
     }
 
@@ -60,6 +66,7 @@ impl Watcher {
             return Err(untold(&missing));
         }
         report.cpu = Some(self.meter.report(report.total_ios()));
+        report.cost = self.cost.finish(report.total_ios());
         Ok(())
     }
 
@@ -116,6 +123,7 @@ impl Watch for Watcher {
     fn counting(&mut self) {
         let servers = self.servers();
         self.missing = self.meter.begin(&servers).err();
+        self.cost.begin();
         self.events.begin();
     }
 
@@ -129,6 +137,7 @@ impl Watch for Watcher {
     }
 
     fn ended(&mut self) {
+        self.cost.end();
         self.meter.look(&self.servers());
         self.events.end();
         if self.is_terminal && self.seconds > 0 {
