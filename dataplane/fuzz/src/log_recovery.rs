@@ -589,6 +589,13 @@ fn was_there(found: &Entry, history: &History) -> bool {
     history.states.iter().any(had)
 }
 
+/// Whether only a purge is lost: what it dropped is there again, as it was, or counts as lost. The user purges again,
+/// up to its checkpoint.
+fn is_purge_lost(found: &GroupState, history: &History) -> bool {
+    let now = history.last().purged;
+    found.purged < now && history.states.iter().any(|was| was.purged == found.purged)
+}
+
 /// Everything that was durable is there, or is said to be lost, or its user sees that it is not.
 async fn check_damaged(log: &Log, id: usize, history: &History) {
     let (group, model) = (log.group(group_id(id)), history.last());
@@ -635,7 +642,7 @@ async fn check_damaged(log: &Log, id: usize, history: &History) {
     );
     assert!(
         is_there(
-            !damage.is_repairable() || purged_before.is_some(),
+            !damage.is_repairable() || purged_before.is_some() || is_purge_lost(&found, history),
             found.purged == model.purged
         ),
         "group {id}: purged {:?}, not {:?}: {damage}",

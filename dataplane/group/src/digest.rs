@@ -10,13 +10,13 @@
 //! only when the whole log of before has been applied: a digest within it has no result here.
 
 use crate::error::GroupError;
-use crate::limit::DIGESTS_KEPT;
+use crate::limit::{DIGEST_AWAITED, DIGESTS_KEPT};
 use crate::overlay::{Overlay, OverlayWhat};
 use crate::read::Miss;
 use crate::replica::{Hold, Replica};
 use crate::types::from_raft;
 use ogee_proto::checksum::{crc32c, crc32c_append};
-use ogee_proto::id::{ChunkKey, LogId};
+use ogee_proto::id::{ChunkKey, CopysetId, LogId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::BlockIndex;
 use ogee_runtime::channel::Notify;
@@ -55,12 +55,15 @@ type Outcome = Result<Rc<GroupDigest>, Rc<GroupError>>;
 pub(crate) struct Digests {
     /// Oldest first.
     done: RefCell<VecDeque<(u64, Outcome)>>,
+    under_way: RefCell<BTreeSet<u64>>,
     changed: Notify,
 }
 
 impl Digests {
-    /// Waits for digest `id`, which may not have been applied here yet.
-    pub(crate) async fn wait(&self, id: u64) -> Outcome {
+    /// Waits for digest `id`, which may not have been applied here yet, and never is if a copy took the place
+    /// of its entry: then it is asked for anew.
+    pub(crate) async fn wait(&self, copyset: CopysetId, id: u64) -> Outcome {
+        let end = ogee_runtime::now() + DIGEST_AWAITED;
         loop {
             let changed = self.changed.notified();
             let found = self
@@ -72,11 +75,23 @@ impl Digests {
             if let Some((_, outcome)) = found {
                 return outcome;
             }
-            changed.await;
+            let left = end.saturating_duration_since(ogee_runtime::now());
+            if self.under_way.borrow().contains(&id) {
+                changed.await;
+            } else if ogee_runtime::timeout(left, changed).await.is_err() {
+                return Err(Rc::new(GroupError::DigestSkipped { copyset }));
+            }
         }
     }
 
+    fn begin(&self, id: u64) {
+        self.under_way.borrow_mut().insert(id);
+        // Whoever waits for its beginning waits for its end from here on.
+        self.changed.notify_all();
+    }
+
     fn finish(&self, id: u64, outcome: Outcome) {
+        self.under_way.borrow_mut().remove(&id);
         let mut done = self.done.borrow_mut();
         done.push_back((id, outcome));
         while done.len() > DIGESTS_KEPT {
@@ -100,6 +115,7 @@ impl Replica {
             overlay: state.overlay.clone(),
             applied,
         };
+        self.digests.begin(id);
         let (replica, copies_begun) = (self.clone(), self.copies_begun());
         drop(ogee_runtime::spawn(async move {
             let mut outcome = replica.digest(&job).await;
@@ -244,6 +260,7 @@ fn block_crc(bytes: &[u8]) -> Option<u32> {
 mod tests {
     use crate::error::GroupError;
     use crate::fixture::{Lone, run};
+    use crate::limit::DIGEST_AWAITED;
     use ogee_proto::id::LogId;
 
     #[test]
@@ -252,13 +269,26 @@ mod tests {
             let lone = Lone::start().await;
             let replica = lone.group.replica();
             replica.start_digest(7);
-            assert!(replica.digests.wait(7).await.is_ok());
+            assert!(replica.digests.wait(replica.copyset, 7).await.is_ok());
             replica.start_digest(8);
             let marked = replica.mark_fuzzy(LogId::new(1, 0)).await;
             marked.expect("a mark that is passed already");
-            let outcome = replica.digests.wait(8).await;
+            let outcome = replica.digests.wait(replica.copyset, 8).await;
             let error = outcome.expect_err("a mixture");
             assert!(matches!(*error, GroupError::Installing { .. }));
+        });
+    }
+
+    #[test]
+    fn a_digest_whose_entry_never_comes_is_not_waited_for_for_ever() {
+        run(async {
+            let lone = Lone::start().await;
+            let replica = lone.group.replica();
+            let began = ogee_runtime::now();
+            let outcome = replica.digests.wait(replica.copyset, 9).await;
+            let error = outcome.expect_err("nobody has asked for it");
+            assert!(matches!(*error, GroupError::DigestSkipped { .. }));
+            assert!(ogee_runtime::now() - began < DIGEST_AWAITED * 2);
         });
     }
 }

@@ -110,6 +110,14 @@ pub enum GroupError {
         /// The group.
         copyset: CopysetId,
     },
+    /// A digest's entry did not come here.
+    #[error(
+        "{copyset}: the digest's entry has not come: a copy may have taken its place; ask for another one"
+    )]
+    DigestSkipped {
+        /// The group.
+        copyset: CopysetId,
+    },
     /// A read kept racing with write-back.
     #[error("{copyset}: read of {key} raced with write-back too often")]
     Race {

@@ -135,6 +135,8 @@ struct Inner {
     quiet: Quiet,
     /// Looks for which the leader's place has been found empty.
     leaderless_looks: Cell<u32>,
+    /// The term in which, and when, a request was last sent away because no majority answered.
+    unheard: Cell<Option<(u64, Instant)>>,
     config: GroupConfig,
     peers: Rc<PeerBook>,
     /// Replaces payloads that turn out rotten.
@@ -224,6 +226,7 @@ impl Group {
             abstention,
             quiet: Quiet::default(),
             leaderless_looks: Cell::new(0),
+            unheard: Cell::new(None),
             config,
             peers: book,
             _mender: mender,
@@ -426,6 +429,9 @@ impl Group {
     /// Waits for what a majority must agree to, but not for ever; and once no majority has answered this leader
     /// for as long as others wait before they elect somebody, not longer: the client finds that one.
     async fn while_led<F: Future>(&self, agreed: F) -> Result<F::Output, NoAnswer> {
+        if self.is_still_unheard() {
+            return Err(NoAnswer::NotHeard);
+        }
         let (mut agreed, begun) = (pin!(agreed), ogee_runtime::now());
         let patience = self.inner.config.election_max;
         loop {
@@ -434,12 +440,24 @@ impl Group {
                 return Ok(done);
             }
             if !self.is_heard(begun) {
+                let term = Lease::term(&self.inner.raft);
+                self.inner.unheard.set(Some((term, ogee_runtime::now())));
                 return Err(NoAnswer::NotHeard);
             }
             if left <= patience {
                 return Err(NoAnswer::TooLate);
             }
         }
+    }
+
+    /// Whether nobody has answered this leader since a request was sent away for that: the next one need not
+    /// wait as long, or clients go to and fro between it and those who still believe in it.
+    fn is_still_unheard(&self) -> bool {
+        let raft = &self.inner.raft;
+        let unheard = self.inner.unheard.get();
+        unheard.is_some_and(|(term, since)| {
+            term == Lease::term(raft) && raft.is_leader() && !self.lease().is_led_since(raft, since)
+        })
     }
 
     /// Whether a majority has answered this leader within the time after which others elect somebody; `begun` is
@@ -622,7 +640,7 @@ impl Group {
     /// # Errors
     /// The error that kept this replica from digesting.
     pub async fn digest(&self, id: u64) -> Result<Rc<GroupDigest>, Rc<GroupError>> {
-        self.inner.replica.digests.wait(id).await
+        self.inner.replica.digests.wait(self.copyset(), id).await
     }
 
     /// Hands leadership to a voter that has caught up and was heard of lately; the caller watches

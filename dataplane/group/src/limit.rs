@@ -94,6 +94,8 @@ pub const MEND_ASK_WAIT: Duration = Duration::from_secs(2);
 pub const MEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`MEND_PAUSE_MIN`].
 pub const MEND_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a digest's entry may be on its way to a replica.
+pub const DIGEST_AWAITED: Duration = Duration::from_secs(30);
 /// Digest results kept for collection, per group.
 pub const DIGESTS_KEPT: usize = 16;
 /// Blocks of one piece of a copy: 128 KiB, which a link of 8 Mbit/s carries in an eighth of a second.

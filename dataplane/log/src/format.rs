@@ -114,6 +114,8 @@
 //!   held a record of any group. So every group's vote and end count as lost until a later record
 //!   of the group states them again. What stays lost is written down in the next table (`FLAG_VOTE_LOST`,
 //!   `FLAG_END_LOST`): a vote that was lost is never guessed at.
+//! * *A purge among them*: what it dropped is there again, or counts as missing. Who opens a group purges
+//!   it again, up to its checkpoint.
 //! * *A group's removal among them, and the group was made again since*: what is stated later tells
 //!   only if it cannot follow what is known from before: an entry, a cut or a purge below what was
 //!   purged. Then all from before is forgotten. Otherwise what the table says was purged is of the life

@@ -89,13 +89,14 @@ fn a_leader_that_nobody_answers_sends_writers_away() {
             "it may be heard again: {took:?}"
         );
         let head = disk.head(CommandKind::Write, 0, 0, 1);
-        let refused = old
-            .group
-            .read(&head)
-            .await
-            .err()
-            .expect("its lease is over");
-        assert_eq!(refused.status, Status::NotLeader);
+        let began = now();
+        let refused = old.group.read(&head).await.err();
+        assert_eq!(
+            refused.map(|refused| refused.status),
+            Some(Status::NotLeader)
+        );
+        let took = now() - began;
+        assert!(took < QUICK.election_max, "it knows by now: {took:?}");
         old.reconnect();
         disk.write(0, 0, 1, 3).await;
         disk.check().await;

@@ -46,6 +46,7 @@ async fn collect(group: &Group, header: &FrameHeader) -> Frame {
         Err(error) => match *error {
             GroupError::Race { .. }
             | GroupError::Installing { .. }
+            | GroupError::DigestSkipped { .. }
             | GroupError::BeforeStart { .. } => {
                 tracing::info!(%copyset, %error, "no digest");
                 refusal(header, Status::Retry)

@@ -29,7 +29,8 @@ const ECHO: HostId = HostId::new(95);
 /// Its volume: a chunk in each copyset.
 const VOLUME: u32 = 8;
 /// So few that all are written again and again.
-const BLOCKS: u64 = 6;
+const HELD: usize = 6;
+const BLOCKS: u64 = HELD as u64;
 /// How long a replica may take to answer before another is asked.
 const PATIENCE: Duration = Duration::from_millis(150);
 /// Longest pause between two requests, in milliseconds.
@@ -78,7 +79,7 @@ struct Session {
     leader: usize,
     sequence: u64,
     /// What each block holds; none if it was not told.
-    holds: [Option<u64>; BLOCKS as usize],
+    holds: [Option<u64>; HELD],
     sent: Vec<(FrameHeader, Vec<u8>)>,
 }
 
@@ -113,7 +114,7 @@ impl Echo {
             until: world_time() + self.dice.millis(SESSION),
             leader: 0,
             sequence: 0,
-            holds: [None; BLOCKS as usize],
+            holds: [None; HELD],
             sent: Vec::new(),
         }
     }
