@@ -68,8 +68,9 @@ impl Curve {
     }
 
     fn charts(&self) -> String {
+        let name = escaped(&self.axis);
         let x = Axis {
-            label: &self.axis,
+            label: &name,
             scale: Scale::Log,
             text: human_count,
         };
@@ -82,7 +83,7 @@ impl Curve {
                 .map(|point| (point.value.into(), value(point)))
                 .collect(),
         };
-        let title = |what: &str| format!("{what} with {}", self.axis);
+        let title = |what: &str| format!("{what} with {name}");
         let rate = Axis {
             label: "requests per second",
             scale: Scale::Linear,

@@ -42,7 +42,7 @@ use openraft::errors::{
 use openraft::{Raft, ServerState};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -400,7 +400,7 @@ impl Group {
         // The target takes over at once; if it does not, the others elect somebody after that.
         let handed_over = deadline + self.inner.config.election_max;
         loop {
-            let write = self.inner.raft.client_write(command.clone());
+            let write = pin!(self.inner.raft.client_write(command.clone()));
             let written = match self.while_led(write).await {
                 Ok(written) => written,
                 Err(NoAnswer::NotHeard) => return Outcome::of(of_unknown(Status::NotLeader)),
@@ -428,11 +428,12 @@ impl Group {
 
     /// Waits for what a majority must agree to, but not for ever; and once no majority has answered this leader
     /// for as long as others wait before they elect somebody, not longer: the client finds that one.
-    async fn while_led<F: Future>(&self, agreed: F) -> Result<F::Output, NoAnswer> {
+    /// It stays where it is: it is large, and would be copied with every future around it.
+    async fn while_led<F: Future>(&self, mut agreed: Pin<&mut F>) -> Result<F::Output, NoAnswer> {
         if self.is_still_unheard() {
             return Err(NoAnswer::NotHeard);
         }
-        let (mut agreed, begun) = (pin!(agreed), ogee_runtime::now());
+        let begun = ogee_runtime::now();
         let patience = self.inner.config.election_max;
         loop {
             let left = (begun + WRITE_WAIT).saturating_duration_since(ogee_runtime::now());
@@ -619,7 +620,7 @@ impl Group {
     pub(crate) async fn linearize(&self) -> Result<(), Outcome> {
         self.touch();
         let begun = ogee_runtime::now();
-        let check = self.inner.linearizer.check(&self.inner.raft);
+        let check = pin!(self.inner.linearizer.check(&self.inner.raft));
         let checked = self.while_led(check).await.map_err(|why| match why {
             NoAnswer::NotHeard => Outcome::of(Status::NotLeader),
             NoAnswer::TooLate => Outcome::of(Status::Retry),
