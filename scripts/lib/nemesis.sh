@@ -5,7 +5,7 @@
 # how), heal_KIND NODE (it is over). One fault at a time: one replica of three is what may be missing.
 
 # Longest wait that a fault may cost a client, in milliseconds. docs/reliability.md.
-declare -A GAP_BAR_MS=([kill]=2000 [stop]=3000 [cut]=3000)
+declare -A GAP_BAR_MS=([kill]=2000 [stop]=3000 [cut]=3000 [peers]=3000)
 NEMESES=(kill stop cut deaf mute oneway peers lossy slow full mds)
 
 # ---- processes ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ cd "$REPO"
 chaos_begin
 run_test kills "$(ci_or_full 400 9000)" chaos_kills "$(ci_or_full 20 300)"
 run_test nemesis "$(ci_or_full 400 5400)" chaos_nemesis "$(ci_or_full 11 66)"
-for fault in kill stop cut; do
+for fault in kill stop cut peers; do
     run_test "gap_$fault" "$(ci_or_full 200 1800)" chaos_gap "$fault" "$(ci_or_full 5 30)"
 done
 run_test flips "$(ci_or_full 300 600)" chaos_flips 500
