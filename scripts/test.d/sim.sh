@@ -4,8 +4,7 @@
 #
 # OGEE_SIM_SECONDS bounds the fresh seeds of the slice (wall time, default 300); the full run takes
 # OGEE_SIM_SEEDS of them (default 2000) however long that is. OGEE_SIM_FIRST is the first fresh seed: by
-# default another one every day, printed, so that a failure can be replayed. `scripts/test` without names
-# sets both: 60 s, and the same first seed every time.
+# default another one every day, printed, so that a failure can be replayed.
 set -euo pipefail
 . scripts/lib/common.sh
 

@@ -35,23 +35,11 @@ pub(crate) struct Burst {
 
 /// Cuts dirty blocks, which are sorted, into bursts. None ends within an extent.
 pub(crate) fn bursts(dirty: &[DirtyBlock]) -> impl Iterator<Item = &[DirtyBlock]> {
-    let mut rest = dirty;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut len = WRITE_BACK_BLOCKS.min(rest.len());
-        while len < rest.len() && extent_of(&rest[len]) == extent_of(&rest[len - 1]) {
-            len += 1;
-        }
-        let (burst, after) = rest.split_at(len);
-        rest = after;
-        Some(burst)
-    })
+    ogee_store::bursts(dirty, WRITE_BACK_BLOCKS, extent_of)
 }
 
 fn extent_of(dirty: &DirtyBlock) -> (ChunkKey, usize) {
-    (dirty.key, dirty.block.as_usize() / BLOCKS_PER_EXTENT)
+    ogee_store::extent_of(dirty.key, dirty.block)
 }
 
 impl Burst {

@@ -454,11 +454,17 @@ impl Group {
     /// Whether nobody has answered this leader since a request was sent away for that: the next one need not
     /// wait as long, or clients go to and fro between it and those who still believe in it.
     fn is_still_unheard(&self) -> bool {
-        let raft = &self.inner.raft;
-        let unheard = self.inner.unheard.get();
-        unheard.is_some_and(|(term, since)| {
-            term == Lease::term(raft) && raft.is_leader() && !self.lease().is_led_since(raft, since)
-        })
+        let (raft, unheard) = (&self.inner.raft, &self.inner.unheard);
+        let Some((term, since)) = unheard.get() else {
+            return false;
+        };
+        let is_unheard = term == Lease::term(raft)
+            && raft.is_leader()
+            && !self.lease().is_led_since(raft, since);
+        if !is_unheard {
+            unheard.set(None);
+        }
+        is_unheard
     }
 
     /// Whether a majority has answered this leader within the time after which others elect somebody; `begun` is

@@ -1,6 +1,7 @@
 //! What write-back hands to the store.
 
 use ogee_proto::id::ChunkKey;
+use ogee_proto::limit::BLOCKS_PER_EXTENT;
 use ogee_proto::unit::BlockIndex;
 use ogee_runtime::Payload;
 
@@ -11,6 +12,33 @@ pub enum BlockChange {
     Data(Payload),
     /// The block becomes absent and reads as zeros.
     Zero,
+}
+
+/// The extent that a block lies in.
+#[must_use]
+pub const fn extent_of(key: ChunkKey, block: BlockIndex) -> (ChunkKey, usize) {
+    (key, block.as_usize() / BLOCKS_PER_EXTENT)
+}
+
+/// Cuts blocks to write back, which are sorted, into bursts of `most`, or more: none ends within an extent.
+pub fn bursts<T>(
+    dirty: &[T],
+    most: usize,
+    extent_of: impl Fn(&T) -> (ChunkKey, usize),
+) -> impl Iterator<Item = &[T]> {
+    let mut rest = dirty;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut len = most.min(rest.len());
+        while len < rest.len() && extent_of(&rest[len]) == extent_of(&rest[len - 1]) {
+            len += 1;
+        }
+        let (burst, after) = rest.split_at(len);
+        rest = after;
+        Some(burst)
+    })
 }
 
 /// One block to write back.

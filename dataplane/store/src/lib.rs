@@ -57,7 +57,7 @@ mod tree;
 mod write_back;
 
 pub use allocated::BlockBitmap;
-pub use change::{BlockChange, WriteBack};
+pub use change::{BlockChange, WriteBack, bursts, extent_of};
 pub use counters::StoreCounters;
 pub use create::StoreParams;
 pub use error::{Space, StoreError};

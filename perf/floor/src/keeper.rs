@@ -16,8 +16,8 @@ use crate::node::Node;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
-use ogee_proto::id::{ChunkKey, LogIndex};
-use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT};
+use ogee_proto::id::LogIndex;
+use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::{Instant, Payload};
 use ogee_store::{BlockChange, GroupCheckpoint, WriteBack};
@@ -202,21 +202,7 @@ impl Cycle {
 
 /// Cuts dirty blocks, which are sorted, into bursts. None ends within an extent.
 fn bursts(dirty: &[Dirty]) -> impl Iterator<Item = &[Dirty]> {
-    let mut rest = dirty;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut len = WRITE_BACK_BLOCKS.min(rest.len());
-        while len < rest.len() && extent_of(&rest[len]) == extent_of(&rest[len - 1]) {
-            len += 1;
-        }
-        let (burst, after) = rest.split_at(len);
-        rest = after;
-        Some(burst)
+    ogee_store::bursts(dirty, WRITE_BACK_BLOCKS, |dirty| {
+        ogee_store::extent_of(dirty.key, dirty.block)
     })
-}
-
-fn extent_of(dirty: &Dirty) -> (ChunkKey, usize) {
-    (dirty.key, dirty.block.as_usize() / BLOCKS_PER_EXTENT)
 }

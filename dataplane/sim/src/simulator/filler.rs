@@ -8,11 +8,11 @@
 
 use super::cluster::Cluster;
 use super::dice::Dice;
-use super::mds::{Mds, volume_name};
+use super::mds::Mds;
 use super::plan::COPYSETS;
 use super::workload::{Shop, fill, offset_of, value_of};
 use futures_util::future::join_all;
-use ogee_client::{ClientError, Control, OpenOptions, Volume};
+use ogee_client::{ClientError, Volume};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENTS_PER_CHUNK};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::sim::{self, HostId};
@@ -33,8 +33,6 @@ const PATIENCE: Duration = Duration::from_millis(700);
 const PAUSE: u64 = 15;
 /// Requests at a time. Many take up what is free between two cycles of write-back.
 const LANES: [u64; 2] = [1, 24];
-/// Between two tries to attach.
-const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 
 /// Makes its volume known.
 pub fn add_volume(mds: &Mds) {
@@ -45,7 +43,7 @@ pub fn add_volume(mds: &Mds) {
 pub fn start(cluster: &Cluster, mut dice: Dice) -> JoinHandle<()> {
     let (shop, lanes) = (cluster.shop().clone(), *dice.pick(&LANES));
     sim::spawn_on(FILLER, async move {
-        let Some(volume) = attach(&shop).await else {
+        let Some(volume) = shop.attach(FILLER, VOLUME).await else {
             return;
         };
         let filler = |lane| Filler {
@@ -62,22 +60,6 @@ pub fn start(cluster: &Cluster, mut dice: Dice) -> JoinHandle<()> {
         // The metadata server may be away: nobody attaches after this one.
         let _ = volume.close().await;
     })
-}
-
-async fn attach(shop: &Shop) -> Option<Volume> {
-    while !shop.is_closing.get() {
-        let control: Rc<dyn Control> = shop.mds.clone();
-        let options = OpenOptions {
-            host: FILLER.get().to_string(),
-            ..OpenOptions::default()
-        };
-        match Volume::open_with(control, &volume_name(VOLUME), options).await {
-            Ok(volume) => return Some(volume),
-            Err(error) => tracing::info!(%error, "SIM cannot attach"),
-        }
-        sleep(ATTACH_PAUSE).await;
-    }
-    None
 }
 
 struct Filler {

@@ -8,16 +8,15 @@
 
 use super::cluster::Cluster;
 use super::dice::Dice;
-use super::mds::{Mds, volume_name};
+use super::mds::Mds;
 use super::plan::COPYSETS;
 use super::workload::{Over, Shop, fill, offset_of, value_of};
 use futures_util::future::join_all;
-use ogee_client::{Control, OpenOptions, Volume};
+use ogee_client::Volume;
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_runtime::sim::{self, HostId};
 use ogee_runtime::{JoinHandle, Payload, sleep, timeout};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Where it runs.
 pub const QUITTER: HostId = HostId::new(96);
@@ -27,8 +26,6 @@ const VOLUME: u32 = 7;
 const BLOCKS: u64 = 4;
 /// Longest pause between two requests, in milliseconds.
 const PAUSE: u64 = 30;
-/// Between two tries to attach.
-const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 
 /// Makes its volume known.
 pub fn add_volume(mds: &Mds) {
@@ -40,7 +37,7 @@ pub fn add_volume(mds: &Mds) {
 pub fn start(cluster: &Cluster, mut dice: Dice) -> JoinHandle<()> {
     let shop = cluster.shop().clone();
     sim::spawn_on(QUITTER, async move {
-        let Some(volume) = attach(&shop).await else {
+        let Some(volume) = shop.attach(QUITTER, VOLUME).await else {
             return;
         };
         let chunks = 0..COPYSETS.len() as u64;
@@ -57,22 +54,6 @@ pub fn start(cluster: &Cluster, mut dice: Dice) -> JoinHandle<()> {
         // The metadata server may be away: nobody attaches after this one.
         let _ = volume.close().await;
     })
-}
-
-async fn attach(shop: &Shop) -> Option<Volume> {
-    while !shop.is_closing.get() {
-        let control: Rc<dyn Control> = shop.mds.clone();
-        let options = OpenOptions {
-            host: QUITTER.get().to_string(),
-            ..OpenOptions::default()
-        };
-        match Volume::open_with(control, &volume_name(VOLUME), options).await {
-            Ok(volume) => return Some(volume),
-            Err(error) => tracing::info!(%error, "SIM cannot attach"),
-        }
-        sleep(ATTACH_PAUSE).await;
-    }
-    None
 }
 
 struct Quitter {

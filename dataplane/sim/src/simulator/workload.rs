@@ -151,19 +151,10 @@ impl Client {
     }
 
     async fn attach(&self) -> Option<Volume> {
-        while !self.is_over() {
-            let control: Rc<dyn Control> = self.shop.mds.clone();
-            let options = OpenOptions {
-                host: self.host.get().to_string(),
-                ..OpenOptions::default()
-            };
-            match Volume::open_with(control, &volume_name(self.usage.volume), options).await {
-                Ok(volume) => return Some(volume),
-                Err(error) => tracing::info!(%error, "SIM cannot attach"),
-            }
-            sleep(ATTACH_PAUSE).await;
-        }
-        None
+        let is_over = || self.is_over();
+        self.shop
+            .attach_unless(is_over, self.host, self.usage.volume)
+            .await
     }
 
     async fn work(&self, volume: &Volume, number: u32, mut dice: Dice) {
@@ -320,6 +311,34 @@ impl Client {
 pub struct Over;
 
 impl Shop {
+    /// A volume for somebody on `host`; none if nobody begins anything any more.
+    pub(super) async fn attach(&self, host: HostId, volume: u32) -> Option<Volume> {
+        let is_over = || self.is_closing.get();
+        self.attach_unless(is_over, host, volume).await
+    }
+
+    /// The same for somebody who may be over before.
+    async fn attach_unless(
+        &self,
+        is_over: impl Fn() -> bool,
+        host: HostId,
+        volume: u32,
+    ) -> Option<Volume> {
+        while !is_over() {
+            let control: Rc<dyn Control> = self.mds.clone();
+            let options = OpenOptions {
+                host: host.get().to_string(),
+                ..OpenOptions::default()
+            };
+            match Volume::open_with(control, &volume_name(volume), options).await {
+                Ok(volume) => return Some(volume),
+                Err(error) => tracing::info!(%error, "SIM cannot attach"),
+            }
+            sleep(ATTACH_PAUSE).await;
+        }
+        None
+    }
+
     pub(super) fn conclude(&self, outcome: Result<(), ClientError>) -> Result<(), Over> {
         match outcome {
             Ok(()) => Ok(()),
