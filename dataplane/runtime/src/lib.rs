@@ -16,6 +16,8 @@
 
 mod buffer;
 mod engine;
+#[cfg(all(feature = "readiness", not(ogee_sim)))]
+mod readiness;
 mod task;
 mod time;
 
@@ -31,6 +33,8 @@ pub use buffer::{Buffer, Payload, ReadBuffer};
 pub use engine::random_u64;
 #[cfg(ogee_sim)]
 pub use engine::sim;
+#[cfg(all(feature = "readiness", not(ogee_sim)))]
+pub use readiness::Readiness;
 pub use task::{Cancelled, JoinHandle, ScopedTask, spawn, spawn_scoped, yield_now};
 pub use time::{Elapsed, Instant, Sleep, Timeout, now, sleep, sleep_until, suspended_time};
 pub use time::{timeout, timeout_at};

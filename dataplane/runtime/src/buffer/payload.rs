@@ -7,7 +7,8 @@
 //! **Failure.** A slice out of range panics.
 
 use std::fmt;
-use std::ops::{Deref, RangeBounds};
+use std::ops::{Deref, Range, RangeBounds};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -22,12 +23,23 @@ pub struct Payload(Source);
 enum Source {
     Network(Bytes),
     Device(ReadBuffer),
+    /// Memory of somebody who wants it back: a receive buffer that hardware has filled.
+    Lent(Rc<dyn AsRef<[u8]>>, Range<usize>),
 }
 
 impl Payload {
     /// No bytes.
     pub const fn empty() -> Self {
         Self(Source::Network(Bytes::new()))
+    }
+
+    /// The first `len` bytes of `owner`, which is dropped behind the last clone of them.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn from_owner(owner: impl AsRef<[u8]> + 'static, len: usize) -> Self {
+        assert!(len <= owner.as_ref().len(), "as long as its owner says");
+        Self(Source::Lent(Rc::new(owner), 0..len))
     }
 
     /// The part `range` of these bytes, sharing the memory.
@@ -40,6 +52,10 @@ impl Payload {
         Self(match &self.0 {
             Source::Network(bytes) => Source::Network(bytes.slice(range)),
             Source::Device(buffer) => Source::Device(buffer.slice(range)),
+            Source::Lent(owner, all) => {
+                let range = all.start + range.start..all.start + range.end;
+                Source::Lent(Rc::clone(owner), range)
+            }
         })
     }
 
@@ -49,6 +65,7 @@ impl Payload {
         match &self.0 {
             Source::Network(bytes) => bytes.clone(),
             Source::Device(buffer) => Bytes::copy_from_slice(buffer),
+            Source::Lent(..) => Bytes::copy_from_slice(self),
         }
     }
 }
@@ -60,6 +77,7 @@ impl Deref for Payload {
         match &self.0 {
             Source::Network(bytes) => bytes,
             Source::Device(buffer) => buffer,
+            Source::Lent(owner, range) => &(**owner).as_ref()[range.clone()],
         }
     }
 }

@@ -4,6 +4,8 @@
 
 #[cfg(not(ogee_sim))]
 mod glommio;
+#[cfg(all(feature = "readiness", not(ogee_sim)))]
+pub(crate) use self::glommio::Watch;
 #[cfg(not(ogee_sim))]
 pub use self::glommio::random_u64;
 #[cfg(not(ogee_sim))]

@@ -27,12 +27,16 @@ mod nudge;
 mod sys;
 mod timer;
 mod warmup;
+#[cfg(feature = "readiness")]
+mod watch;
 
 pub(crate) use executor::{Config, Executor, spawn};
 pub(crate) use file::{File, OpenMode};
 pub(crate) use memory::{Memory, ReadMemory};
 pub(crate) use net::{Listener, Socket};
 pub(crate) use timer::{Timer, now, suspended_time, yield_now};
+#[cfg(feature = "readiness")]
+pub(crate) use watch::Watch;
 
 /// A random number; the simulator's engine derives it from the seed.
 pub fn random_u64() -> u64 {

@@ -33,6 +33,18 @@ pub(super) fn check_io_uring() -> io::Result<()> {
     Ok(())
 }
 
+/// A descriptor that another part of the kernel signals; reading it waits for that.
+#[cfg(feature = "readiness")]
+pub(super) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call above returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A clock's time since its epoch; clocks that this system does not have stand at zero.
 pub(super) fn clock(id: libc::clockid_t) -> Duration {
     let mut time = libc::timespec {

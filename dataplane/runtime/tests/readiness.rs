@@ -1,0 +1,49 @@
+//! Waiting for descriptors that are no sockets.
+#![cfg(feature = "readiness")]
+
+use ogee_runtime::executor::block_on;
+use ogee_runtime::{Readiness, sleep, spawn, timeout};
+use std::io::{Read, Write, pipe};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_millis(50);
+const LATE: Duration = Duration::from_secs(10);
+
+#[test]
+fn each_event_ends_one_wait() {
+    block_on(async {
+        let (mut first, mut to_first) = pipe().unwrap();
+        let (mut second, mut to_second) = pipe().unwrap();
+        // What is there before counts.
+        to_first.write_all(&[1]).unwrap();
+        let mut readiness = Readiness::new(&[first.as_fd(), second.as_fd()]).unwrap();
+        timeout(LATE, readiness.changed()).await.unwrap().unwrap();
+        first.read_exact(&mut [0]).unwrap();
+        for round in 0..50 {
+            // It may end for nothing, but not for ever.
+            let mut ended = 0;
+            while timeout(SOON / 25, readiness.changed()).await.is_ok() {
+                ended += 1;
+                assert!(ended < 4, "{round}");
+            }
+            let (read, write) = if round % 2 == 0 {
+                (&mut first, &mut to_first)
+            } else {
+                (&mut second, &mut to_second)
+            };
+            write.write_all(&[round]).unwrap();
+            timeout(LATE, readiness.changed()).await.unwrap().unwrap();
+            read.read_exact(&mut [0]).unwrap();
+        }
+        // Also one that comes while the executor sleeps.
+        let mut to_third = to_second.try_clone().unwrap();
+        let writing = spawn(async move {
+            sleep(SOON).await;
+            to_third.write_all(&[9]).unwrap();
+        });
+        timeout(LATE, readiness.changed()).await.unwrap().unwrap();
+        second.read_exact(&mut [0]).unwrap();
+        writing.await.unwrap();
+    });
+}
