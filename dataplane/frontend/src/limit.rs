@@ -62,6 +62,37 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a listener found at our socket's path has to take a connection before it counts as live.
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// Queues of one virtual disk.
+#[cfg(feature = "vhost-user")]
+pub const QUEUES_MAX: u16 = 64;
+/// Requests in one ring.
+#[cfg(feature = "vhost-user")]
+pub const QUEUE_SIZE_MAX: u16 = 1024;
+/// Requests of one virtual disk that are under way; more stay in its rings.
+#[cfg(feature = "vhost-user")]
+pub const DISK_REQUESTS_MAX: usize = 1024;
+/// Payload bytes of those requests.
+#[cfg(feature = "vhost-user")]
+pub const DISK_BYTES_MAX: usize = 64 << 20;
+/// Descriptors of one request: guests are told two less as the most segments, for header and status.
+#[cfg(feature = "vhost-user")]
+pub(crate) const CHAIN_MAX: u16 = 256;
+/// Memory regions of a guest: as many as a message of the protocol can carry.
+#[cfg(feature = "vhost-user")]
+pub(crate) const MEMORY_REGIONS_MAX: usize = 32;
+/// Ranges of one discard or write-zeroes request.
+#[cfg(feature = "vhost-user")]
+pub(crate) const DISCARD_SEGMENTS_MAX: u16 = 32;
+/// Length of each of them, in bytes.
+#[cfg(feature = "vhost-user")]
+pub(crate) const DISCARD_LEN_MAX: u64 = 1 << 30;
+/// Requests that a ring gives at once before others get their turn.
+#[cfg(feature = "vhost-user")]
+pub(crate) const TAKE_MAX: u16 = 64;
+/// When a ring stops, what is under way has so long to end; then it is abandoned.
+#[cfg(feature = "vhost-user")]
+pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(30);
+
 const _: () = assert!(
     PAYLOAD_MAX <= REQUEST_BYTES_MAX,
     "the largest request must fit"
@@ -77,3 +108,8 @@ const _: () = assert!(
 const _: () = assert!(INLINE_PAYLOAD_MAX <= READ_CHUNK);
 const _: () = assert!(HOLE_LEN_MIN.is_multiple_of(BLOCK_SIZE));
 const _: () = assert!(STATUS_SPAN_MAX.is_multiple_of(BLOCK_SIZE));
+#[cfg(feature = "vhost-user")]
+const _: () = assert!(
+    PAYLOAD_MAX <= DISK_BYTES_MAX,
+    "the largest request must fit"
+);

@@ -36,6 +36,7 @@ fn each_event_ends_one_wait() {
             timeout(LATE, readiness.changed()).await.unwrap().unwrap();
             read.read_exact(&mut [0]).unwrap();
         }
+        while timeout(SOON / 25, readiness.changed()).await.is_ok() {}
         // Also one that comes while the executor sleeps.
         let mut to_third = to_second.try_clone().unwrap();
         let writing = spawn(async move {
@@ -45,5 +46,34 @@ fn each_event_ends_one_wait() {
         timeout(LATE, readiness.changed()).await.unwrap().unwrap();
         second.read_exact(&mut [0]).unwrap();
         writing.await.unwrap();
+    });
+}
+
+/// Waits that are given up, as beside another event, take no signal with them.
+#[test]
+fn a_wait_that_is_given_up_loses_no_event() {
+    block_on(async {
+        let (mut read, mut write) = pipe().unwrap();
+        let mut readiness = Readiness::new(&[read.as_fd()]).unwrap();
+        for round in 0..300 {
+            let given_up = Duration::from_micros(round % 40);
+            for _ in 0..3 {
+                let _ = timeout(given_up, readiness.changed()).await;
+            }
+            if round % 2 == 0 {
+                // Nobody waits while this comes.
+                write.write_all(&[1]).unwrap();
+                timeout(LATE, readiness.changed()).await.unwrap().unwrap();
+            } else {
+                let mut later = write.try_clone().unwrap();
+                let writing = spawn(async move {
+                    sleep(Duration::from_micros(200)).await;
+                    later.write_all(&[1]).unwrap();
+                });
+                timeout(LATE, readiness.changed()).await.unwrap().unwrap();
+                writing.await.unwrap();
+            }
+            read.read_exact(&mut [0]).unwrap();
+        }
     });
 }

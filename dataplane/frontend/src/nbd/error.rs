@@ -4,42 +4,17 @@
 //! *Owner*: none. *Invariants*: each names the physical cause. *On failure*: they are the failure.
 
 use super::wire;
+use crate::socket::SocketError;
 use ogee_proto::unit::ByteLen;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 /// Why a server cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Another process listens there.
-    #[error("{path} is in use by process {pid}: stop it, or choose another path")]
-    InUse {
-        /// The socket's file.
-        path: PathBuf,
-        /// Who listens.
-        pid: i32,
-    },
-    /// Another process listens there, but does not answer.
-    #[error("{path} is in use by a process that does not answer: stop it, or choose another path")]
-    InUseSilent {
-        /// The socket's file.
-        path: PathBuf,
-    },
-    /// Something else than a socket is in the way.
-    #[error("{path} exists and is not a socket: it is not ours to remove")]
-    NotASocket {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The socket's file cannot be made, inspected or removed.
-    #[error("cannot use {path} as a socket")]
-    Socket {
-        /// The file.
-        path: PathBuf,
-        /// Of the system.
-        source: io::Error,
-    },
+    /// The socket's file.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// The port cannot be listened at.
     #[error("cannot listen at {address}")]
     Port {

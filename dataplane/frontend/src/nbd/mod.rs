@@ -8,7 +8,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `server`, `address`, `socket` | listening, accepting, stopping; the socket's file |
+//! | `server`, `address` | listening, accepting, stopping |
 //! | `export` | names → disks |
 //! | `connection` | a connection from greeting to drain |
 //! | `input` | bytes in: messages, payloads, skipping |
@@ -36,7 +36,6 @@ mod reply;
 mod request;
 mod server;
 mod session;
-mod socket;
 mod sparse;
 mod transmit;
 mod wire;

@@ -9,9 +9,9 @@ use super::address::Address;
 use super::connection::serve;
 use super::error::{ConnectionError, ServerError};
 use super::export::Exports;
-use super::socket::SocketFile;
 use crate::disk::Disk;
 use crate::limit::{ACCEPT_PAUSE, CONNECTIONS_MAX};
+use crate::socket::{SocketAccess, SocketFile};
 use nix::unistd::geteuid;
 use ogee_runtime::channel::{Gate, Semaphore, watch};
 use ogee_runtime::net::{ReadHalf, TcpListener, UnixListener, UnixStream, WriteHalf};
@@ -91,7 +91,7 @@ impl Server {
 async fn listen(address: Address) -> Result<(Listener, Address, Option<SocketFile>), ServerError> {
     match address {
         Address::Unix(path) => {
-            let (listener, file) = SocketFile::listen(&path).await?;
+            let (listener, file) = SocketFile::listen(&path, SocketAccess::default()).await?;
             Ok((Listener::Unix(listener), Address::Unix(path), Some(file)))
         }
         Address::Tcp(address) => {

@@ -2,6 +2,7 @@
 
 use crate::served::{Local, exports};
 use ogee_frontend::MemoryDisk;
+use ogee_frontend::SocketError;
 use ogee_frontend::nbd::{Address, Server, ServerError};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::executor::block_on;
@@ -47,7 +48,7 @@ fn a_live_socket_is_refused_and_its_owner_named() {
     block_on(async {
         let local = Local::new(4096).await;
         match bind(&local.path).await {
-            Err(ServerError::InUse { path, pid }) => {
+            Err(ServerError::Socket(SocketError::InUse { path, pid })) => {
                 assert_eq!(path, local.path);
                 assert_eq!(pid.unsigned_abs(), std::process::id());
             }
@@ -65,7 +66,10 @@ fn what_is_no_socket_is_left_alone() {
         let path = dir.path().join("nbd.sock");
         fs::write(&path, "precious").expect("a file");
         let refused = bind(&path).await.err().expect("a refusal");
-        assert!(matches!(refused, ServerError::NotASocket { .. }));
+        assert!(matches!(
+            refused,
+            ServerError::Socket(SocketError::NotASocket { .. })
+        ));
         assert_eq!(fs::read(&path).expect("the file"), b"precious");
     });
 }

@@ -73,6 +73,15 @@ impl UnixStream {
         self.socket.peer_credentials()
     }
 
+    /// The same connection for a thread that blocks: it must be made blocking there.
+    ///
+    /// # Errors
+    /// Of the system, when there are too many descriptors.
+    #[cfg(all(feature = "readiness", not(ogee_sim)))]
+    pub fn to_std(&self) -> io::Result<std::os::unix::net::UnixStream> {
+        self.socket.duplicate().map(Into::into)
+    }
+
     /// The two directions.
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
         stream::split(self.socket)

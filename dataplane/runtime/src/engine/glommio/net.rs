@@ -13,6 +13,8 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
+#[cfg(feature = "readiness")]
+use std::os::fd::BorrowedFd;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::Pin;
@@ -166,6 +168,15 @@ impl Socket {
 
     pub(crate) fn peer_credentials(&self) -> io::Result<PeerCredentials> {
         sys::peer_credentials(self.raw_fd())
+    }
+
+    /// Another descriptor of the same connection.
+    #[cfg(feature = "readiness")]
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        let stream = self.stream.borrow();
+        // SAFETY: the stream owns the descriptor, and is borrowed as long as this is used.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+        descriptor.try_clone_to_owned()
     }
 
     fn raw_fd(&self) -> RawFd {

@@ -4,13 +4,17 @@
 //! so a small ring polls the descriptors and signals an eventfd, which the engine reads like a file.
 //!
 //! **Invariants.** Each descriptor has one poll in the ring, which stays (multishot) and is put in again when the kernel
-//! ends it. Completions of the ring are taken after each read of the eventfd, so the next event signals anew.
+//! ends it. Completions of the ring are taken after each read of the eventfd, so the next event signals anew. There is
+//! one read at a time, whoever waits for it: one that was given up would take the signal of the next.
 //! **Failure.** A poll that the kernel refuses is an error of [`Watch::changed`].
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use std::rc::Rc;
+
 use ::glommio::io::BufferedFile;
+use futures_util::future::{FutureExt, LocalBoxFuture, TryFutureExt};
 use io_uring::{IoUring, cqueue, opcode, types};
 
 use super::error::into_io;
@@ -22,7 +26,9 @@ const DESCRIPTORS_MAX: usize = 8;
 pub(crate) struct Watch {
     ring: IoUring,
     descriptors: Vec<OwnedFd>,
-    events: BufferedFile,
+    events: Rc<BufferedFile>,
+    /// The read of the eventfd that is under way.
+    reading: Option<LocalBoxFuture<'static, io::Result<()>>>,
 }
 
 impl Watch {
@@ -38,7 +44,8 @@ impl Watch {
         let mut watch = Self {
             ring,
             descriptors: descriptors.collect::<io::Result<_>>()?,
-            events,
+            events: Rc::new(events),
+            reading: None,
         };
         for at in 0..watch.descriptors.len() {
             watch.poll(at)?;
@@ -59,10 +66,17 @@ impl Watch {
     }
 
     pub(crate) async fn changed(&mut self) -> io::Result<()> {
-        // A read that was dropped may have taken the signal with it.
+        // If this was dropped before, the read may have ended meanwhile, or another call taken what it announced.
         if self.ring.completion().is_empty() {
-            let read = self.events.read_at(0, size_of::<u64>()).await;
-            read.map_err(into_io)?;
+            let events = &self.events;
+            let reading = self.reading.get_or_insert_with(|| {
+                let events = Rc::clone(events);
+                let read = async move { events.read_at(0, size_of::<u64>()).await.map(drop) };
+                read.map_err(into_io).boxed_local()
+            });
+            let outcome = reading.as_mut().await;
+            self.reading = None;
+            outcome?;
         }
         let found: Vec<(u64, i32, bool)> = self
             .ring

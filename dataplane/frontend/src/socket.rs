@@ -1,0 +1,173 @@
+//! The file of a Unix socket.
+//!
+//! *Place*: under the servers of all protocols. *Owner*: the server that listens; its file goes with it.
+//! *Invariants*: only our own user can connect (mode 0600, and the directory, if we made it,
+//! 0700), unless the operator has named another owner or mode. A socket that somebody listens at is never removed, nor is anything but a socket, nor
+//! one that has replaced ours.
+//! *On failure*: the error names the path.
+//!
+//! Two servers that start on one path at the same moment, over a stale socket, can both succeed;
+//! the later one is then reachable. The file system calls here block, but only at start and stop.
+
+use crate::limit::PROBE_TIME_MAX;
+use ogee_runtime::net::{UnixListener, UnixStream};
+use ogee_runtime::timeout;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// Who may use a socket's file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SocketAccess {
+    /// Its mode. Whoever may write it may connect.
+    pub mode: u32,
+    /// Its user; none: ours.
+    pub uid: Option<u32>,
+    /// Its group; none: ours.
+    pub gid: Option<u32>,
+}
+
+impl Default for SocketAccess {
+    fn default() -> Self {
+        Self {
+            mode: 0o600,
+            uid: None,
+            gid: None,
+        }
+    }
+}
+
+impl SocketAccess {
+    /// Whether the group may connect.
+    #[cfg(feature = "vhost-user")]
+    pub(crate) const fn is_open_to_group(self) -> bool {
+        self.mode & 0o020 != 0
+    }
+}
+
+/// Why a socket's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another process listens there.
+    #[error("{path} is in use by process {pid}: stop it, or choose another path")]
+    InUse {
+        /// The socket's file.
+        path: PathBuf,
+        /// Who listens.
+        pid: i32,
+    },
+    /// Another process listens there, but does not answer.
+    #[error("{path} is in use by a process that does not answer: stop it, or choose another path")]
+    InUseSilent {
+        /// The socket's file.
+        path: PathBuf,
+    },
+    /// Something else than a socket is in the way.
+    #[error("{path} exists and is not a socket: it is not ours to remove")]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The socket's file cannot be made, inspected or removed.
+    #[error("cannot use {path} as a socket")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Of the system.
+        source: io::Error,
+    },
+}
+
+/// The file of a socket that we listen at; removed when dropped.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode, so that we recognise it.
+    identity: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    /// Listens at `path`.
+    pub(crate) async fn listen(
+        path: &Path,
+        access: SocketAccess,
+    ) -> Result<(UnixListener, Self), SocketError> {
+        let failed = |source| SocketError::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        make_directory(path, access).map_err(failed)?;
+        clear_stale(path).await?;
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let file = Self {
+            path: path.to_owned(),
+            identity: identity(path),
+        };
+        // Until here others could connect if the directory lets them; accepting checks their uid.
+        fs::set_permissions(path, Permissions::from_mode(access.mode)).map_err(failed)?;
+        give(path, access).map_err(failed)?;
+        Ok((listener, file))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // What is left would be recognised as stale by the next server.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+fn make_directory(path: &Path, access: SocketAccess) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") && !parent.exists() => {
+            DirBuilder::new().mode(0o700).create(parent)?;
+            give(parent, access)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Hands a file over to who was named.
+fn give(path: &Path, access: SocketAccess) -> io::Result<()> {
+    match (access.uid, access.gid) {
+        (None, None) => Ok(()),
+        (uid, gid) => chown(path, uid, gid),
+    }
+}
+
+/// Removes a socket that nobody listens at.
+async fn clear_stale(path: &Path) -> Result<(), SocketError> {
+    let path_buf = || path.to_owned();
+    let failed = |source| SocketError::Unusable {
+        path: path_buf(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(SocketError::NotASocket { path: path_buf() });
+        }
+        Ok(_) => {}
+    }
+    match timeout(PROBE_TIME_MAX, UnixStream::connect(path)).await {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            tracing::info!(path = %path.display(), "removes a socket that nobody listens at");
+            fs::remove_file(path).map_err(failed)
+        }
+        Ok(Err(error)) => Err(failed(error)),
+        Ok(Ok(stream)) => {
+            let pid = stream.peer_cred().map_err(failed)?.pid;
+            let path = path_buf();
+            Err(SocketError::InUse { path, pid })
+        }
+        Err(_elapsed) => Err(SocketError::InUseSilent { path: path_buf() }),
+    }
+}

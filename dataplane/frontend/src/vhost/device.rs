@@ -1,0 +1,89 @@
+//! A virtual disk on its shard, as long as one VM is connected.
+//!
+//! *Place*: between `server`, which makes one for each connection, and `queue`. *Owner*: the shard. *Invariants*: orders
+//! are carried out one by one; when this ends, every queue has stopped and nothing touches the guest's memory.
+//! *On failure*: a ring that cannot be started is reported and stands still; the connection goes on.
+
+use super::order::{Envelope, Order, RingStart};
+use super::queue::{Queue, Shared};
+use crate::disk::Disk;
+use crate::limit::QUEUES_MAX;
+use futures_util::future::join_all;
+use ogee_runtime::bridge;
+use std::rc::Rc;
+
+pub(super) struct Device<D> {
+    shared: Rc<Shared<D>>,
+    queues: Vec<Option<Queue<D>>>,
+}
+
+impl<D: Disk> Device<D> {
+    pub(super) fn new(shared: Rc<Shared<D>>) -> Self {
+        let queues = (0..QUEUES_MAX).map(|_| None).collect();
+        Self { shared, queues }
+    }
+
+    /// Carries out orders until nobody is left to give them.
+    pub(super) async fn run(mut self, mut orders: bridge::Receiver<Envelope>) {
+        while let Some(Envelope { order, answer }) = orders.recv().await {
+            let answered = self.carry_out(order).await;
+            // A thread that waits no more has lost its connection: its end comes next.
+            let _ = answer.try_send(answered);
+        }
+        self.stop().await;
+    }
+
+    /// Stops all queues. They wait for what is under way side by side.
+    async fn stop(&mut self) {
+        let running = self.queues.iter_mut().filter_map(Option::take);
+        join_all(running.map(Queue::stop)).await;
+    }
+
+    async fn carry_out(&mut self, order: Order) -> u16 {
+        match order {
+            Order::Start(start) => self.start(*start).await,
+            Order::Stop { index } => return self.stop_one(index).await.unwrap_or(0),
+            Order::Call { index, call } => {
+                if let Some(Some(queue)) = self.queues.get(usize::from(index)) {
+                    queue.set_call(call);
+                }
+            }
+            Order::Memory { memory, rings } => {
+                for (index, addresses) in rings {
+                    let Some(Some(queue)) = self.queues.get(usize::from(index)) else {
+                        continue;
+                    };
+                    if let Err(fault) = queue.relocate(memory.clone(), addresses) {
+                        self.report(index, &fault);
+                        self.stop_one(index).await;
+                    }
+                }
+            }
+        }
+        0
+    }
+
+    async fn start(&mut self, start: RingStart) {
+        let index = start.index;
+        // One that runs goes first: its requests are answered by its own rules.
+        self.stop_one(index).await;
+        let Some(place) = self.queues.get_mut(usize::from(index)) else {
+            return;
+        };
+        match Queue::start(&self.shared, start) {
+            Ok(queue) => *place = Some(queue),
+            Err(fault) => self.report(index, &fault),
+        }
+    }
+
+    async fn stop_one(&mut self, index: u16) -> Option<u16> {
+        let queue = self.queues.get_mut(usize::from(index))?.take()?;
+        Some(queue.stop().await)
+    }
+
+    fn report(&self, queue: u16, fault: &super::fault::RingFault) {
+        let executor = &self.shared.executor;
+        executor.metrics.broken();
+        tracing::error!(disk = executor.name, queue, %fault, "cannot serve a ring");
+    }
+}
