@@ -8,7 +8,9 @@ set -euo pipefail
 . "$REPO/scripts/lib/cluster.sh"
 cd "$REPO"
 
-LAB=$REPO/scripts/lab
+# shellcheck source=scripts/lib/lab_runs.sh
+. "$REPO/scripts/lib/lab_runs.sh"
+
 POWER_CUT_PY=$REPO/scripts/lib/power_cut.py
 # The dev cluster's stores; small, so that the log comes round and blocks are written back within seconds.
 STORES="cs1 cs2 cs3"
@@ -19,14 +21,6 @@ VOLUME_SIZE=64MiB
 STAMPS=1000000000
 
 # ---- the lab ----------------------------------------------------------------------------------
-
-# lab_ends STATUS OPTION...   a run of the lab ends so; its output in $TEST_DIR/lab.log
-lab_ends() {
-    local want=$1 got=0
-    shift
-    "$LAB" run "$@" >"$TEST_DIR/lab.log" 2>&1 || got=$?
-    [ "$got" = "$want" ] || give_up "the lab ended with $got instead of $want: $(tail -n 5 "$TEST_DIR/lab.log")"
-}
 
 # Each way in which a run can end, and that nothing is left of it.
 test_lab_ends() {
@@ -49,35 +43,6 @@ test_lab_ends() {
     lab_start --timeout 120 -- sleep 600
     kill -9 "$LAB_PID"
     wait_for 10 process_gone "$GUEST_PID" || give_up "QEMU outlives the lab"
-}
-
-# lab_start OPTION...   a run in the background: $LAB_PID, and $GUEST_PID of its QEMU
-lab_start() {
-    rm -f "$TEST_DIR/pids"
-    # One that is killed leaves its folder behind: where it is removed.
-    TMPDIR=$TEST_DIR "$LAB" run --pids "$TEST_DIR/pids" "$@" >"$TEST_DIR/lab.log" 2>&1 &
-    LAB_PID=$!
-    defer lab_kill "$LAB_PID"
-    wait_for 180 started_or_ended || give_up "no guest in 180 s: $(tail -n 5 "$TEST_DIR/lab.log")"
-    [ -s "$TEST_DIR/pids" ] || give_up "no guest: $(tail -n 5 "$TEST_DIR/lab.log")"
-    GUEST_PID=$(cat "$TEST_DIR/pids")
-}
-
-started_or_ended() {
-    [ -s "$TEST_DIR/pids" ] || process_gone "$LAB_PID"
-}
-
-lab_kill() {
-    kill "$1" 2>/dev/null || return 0
-    wait_for 15 process_gone "$1" || kill -9 "$1" 2>/dev/null || true
-}
-
-# lab_end STATUS   the run in the background ends so
-lab_end() {
-    local got=0
-    wait_for "${2:-30}" process_gone "$LAB_PID" || give_up "the lab does not end: $(tail -n 5 "$TEST_DIR/lab.log")"
-    wait "$LAB_PID" || got=$?
-    [ "$got" = "$1" ] || give_up "the lab ended with $got instead of $1: $(tail -n 8 "$TEST_DIR/lab.log")"
 }
 
 # Two guests on one wire: packets, and a stream.

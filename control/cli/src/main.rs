@@ -57,6 +57,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Mds(args) => commands::mds::run(&args),
         Command::Chunkserver(args) => commands::chunkserver::run(&args),
         Command::Export { what } => commands::export::run(&mds, what),
+        Command::Attach(args) => commands::attach::run(&mds, args, output),
         Command::Bench(args) => commands::bench::run(&mds, &args, output),
         Command::Volume { what } => commands::volume::run(&mds, what, output),
         Command::Pool { what } => commands::topology::pool(&mds, what, output),

@@ -63,6 +63,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ExportCommand,
     },
+    /// Print what QEMU and libvirt need to use a volume as a disk.
+    Attach(AttachArgs),
     /// Create and list pools.
     Pool {
         #[command(subcommand)]
@@ -221,6 +223,101 @@ pub(crate) enum ExportCommand {
         #[arg(long)]
         read_only: bool,
     },
+    /// vhost-user-blk, for virtual machines: a socket DIR/NAME.sock for each volume. Runs in the foreground; SIGTERM
+    /// ends it cleanly.
+    VhostUser(VhostUserArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VhostUserArgs {
+    /// The volumes, each of them the disk of one VM.
+    #[arg(required = true)]
+    pub(crate) names: Vec<String>,
+    /// Directory of the sockets; made, with mode 0700, if only its last part is missing.
+    #[arg(long)]
+    pub(crate) socket_dir: PathBuf,
+    /// Queues that a VM may use, one for each of its processors at best.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) queues: u16,
+    /// Unit in which the guest addresses the disk: 512 or 4096.
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(512..=4096))]
+    pub(crate) block_size: u32,
+    /// How long an idle queue looks for requests by itself before it asks to be woken, in microseconds. Trades a
+    /// core for latency.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub(crate) poll_us: u64,
+    /// Threads; the volumes are spread over them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: u16,
+    /// User, or USER:GROUP, by number, that the sockets belong to: the one that QEMU runs as.
+    #[arg(long, value_parser = owner)]
+    pub(crate) owner: Option<Owner>,
+    /// Mode of the sockets, octal.
+    #[arg(long, default_value = "0600", value_parser = mode)]
+    pub(crate) mode: u32,
+    /// Serve them read-only and leave their writers alone.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+/// A user and a group, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: Option<u32>,
+}
+
+fn owner(text: &str) -> Result<Owner, String> {
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (uid, Some(gid)),
+        None => (text, None),
+    };
+    let number = |text: &str| {
+        let parsed = text.parse::<u32>();
+        parsed.map_err(|_| {
+            format!("{text:?} is no number of a user or group, such as 64055 (id -u USER)")
+        })
+    };
+    Ok(Owner {
+        uid: number(uid)?,
+        gid: gid.map(number).transpose()?,
+    })
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(format!("{text:?} is no mode, such as 0600 or 0660")),
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AttachArgs {
+    /// The volume.
+    pub(crate) name: String,
+    /// How the VM reaches it.
+    #[arg(long, value_enum)]
+    pub(crate) via: Via,
+    /// vhost-user: the directory given to `export vhost-user`.
+    #[arg(long, required_if_eq("via", "vhost-user"))]
+    pub(crate) socket_dir: Option<PathBuf>,
+    /// NBD: the socket given to `export nbd`.
+    #[arg(long, required_if_eq("via", "nbd"))]
+    pub(crate) socket: Option<PathBuf>,
+    /// vhost-user: queues of the disk, as given to `export vhost-user`.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) queues: u16,
+    /// vhost-user: the VM's memory, which it has to share.
+    #[arg(long, default_value = "4GiB", value_parser = size)]
+    pub(crate) memory: ByteLen,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Via {
+    /// Shared memory: the fast way.
+    VhostUser,
+    /// A socket: works with every QEMU, and without shared memory.
+    Nbd,
 }
 
 #[derive(Subcommand, Debug)]

@@ -11,12 +11,15 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 pub(crate) fn run(mds: &[String], what: ExportCommand) -> Result<ExitCode, CliError> {
-    let ExportCommand::Nbd {
-        name,
-        socket,
-        listen,
-        read_only,
-    } = what;
+    let (name, socket, listen, read_only) = match what {
+        ExportCommand::Nbd {
+            name,
+            socket,
+            listen,
+            read_only,
+        } => (name, socket, listen, read_only),
+        ExportCommand::VhostUser(args) => return super::export_vhost::run(mds, args),
+    };
     let address = match (socket, listen) {
         (Some(path), _) => Address::Unix(path),
         (None, Some(address)) => Address::Tcp(address),

@@ -1,5 +1,6 @@
 //! One file per noun.
 
+pub(crate) mod attach;
 pub(crate) mod bench;
 pub(crate) mod chunkserver;
 pub(crate) mod copyset;
@@ -11,6 +12,7 @@ pub(crate) mod volume;
 
 mod ask;
 mod digest;
+mod export_vhost;
 mod signal;
 
 pub(crate) use ask::ask;

@@ -1,0 +1,179 @@
+//! `ogee export vhost-user`.
+
+use super::bench::open;
+use super::signal::on_stop;
+use crate::args::VhostUserArgs;
+use crate::error::{CliError, Exit, chain};
+use ogee_client::Volume;
+use ogee_frontend::SocketAccess;
+use ogee_frontend::vhost::{DiskOptions, DiskServer};
+use ogee_runtime::bridge;
+use ogee_runtime::executor::ShardBuilder;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// What a shard serves.
+#[derive(Clone)]
+struct Work {
+    mds: Vec<String>,
+    names: Vec<String>,
+    socket_dir: PathBuf,
+    options: DiskOptions,
+    read_only: bool,
+}
+
+pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliError> {
+    let (work, shards) = work(mds, args)?;
+    let (stops, inboxes): (Vec<bridge::Sender<()>>, Vec<_>) =
+        (0..shards).map(|_| bridge::channel(1)).unzip();
+    let stop = move || {
+        for stop in &stops {
+            // Full or closed: it is ending already.
+            let _ = bridge::Sender::try_send(stop, ());
+        }
+    };
+    on_stop(stop.clone())?;
+    let (ended, outcomes) = mpsc::channel();
+    for (index, stopped) in inboxes.into_iter().enumerate() {
+        let names = work.names.iter().skip(index).step_by(shards);
+        let names = names.cloned().collect();
+        let work = Work {
+            names,
+            ..work.clone()
+        };
+        let ended = ended.clone();
+        let main = move || async move {
+            // Nobody hears it if another shard has failed before.
+            let _ = ended.send(serve(work, stopped).await);
+        };
+        let started = ShardBuilder::new(format!("vhost-{index}")).start(main);
+        started.map_err(|error| {
+            CliError::io(
+                "cannot start a shard",
+                &error,
+                "see the limits in the message",
+            )
+        })?;
+    }
+    drop(ended);
+    // The first that fails ends them all, each after what it has under way.
+    let mut failure = None;
+    while let Ok(outcome) = outcomes.recv() {
+        if let Err(error) = outcome {
+            stop();
+            failure.get_or_insert(error);
+        }
+    }
+    failure.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> {
+    let VhostUserArgs {
+        names,
+        socket_dir,
+        queues,
+        block_size,
+        poll_us,
+        shards,
+        owner,
+        mode,
+        read_only,
+    } = args;
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    let wrong = |cause: &str, remedy: &str| {
+        let error = CliError::new("OGEE-3502", "cannot serve these volumes", cause, remedy);
+        error.with_exit(Exit::Usage)
+    };
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        let cause = format!("{} is named twice", pair[0]);
+        return Err(wrong(&cause, "name each volume once: one VM writes it"));
+    }
+    let options = DiskOptions {
+        queues,
+        block_size,
+        poll: Duration::from_micros(poll_us),
+        serial: String::new(),
+        access: SocketAccess {
+            mode,
+            uid: owner.map(|owner| owner.uid),
+            gid: owner.and_then(|owner| owner.gid),
+        },
+    };
+    let checked = options.check();
+    checked.map_err(|error| wrong(&error.to_string(), "see ogee export vhost-user --help"))?;
+    let shards = usize::from(shards).min(names.len());
+    let work = Work {
+        mds: mds.to_vec(),
+        names,
+        socket_dir,
+        options,
+        read_only,
+    };
+    Ok((work, shards))
+}
+
+/// The socket of a volume.
+pub(super) fn socket(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.sock"))
+}
+
+/// A volume that is served.
+struct Served {
+    volume: Volume,
+    server: DiskServer<Volume>,
+}
+
+async fn serve(work: Work, mut stopped: bridge::Receiver<()>) -> Result<(), CliError> {
+    let mut served = Vec::new();
+    let mut outcome = Ok(());
+    for name in &work.names {
+        match offer(&work, name).await {
+            Ok(one) => served.push(one),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    if outcome.is_ok() {
+        stopped.recv().await;
+    }
+    let endings = served.into_iter().map(end);
+    futures_util::future::join_all(endings).await;
+    outcome
+}
+
+async fn offer(work: &Work, name: &str) -> Result<Served, CliError> {
+    let volume = open(&work.mds, name, work.read_only).await?;
+    let options = DiskOptions {
+        serial: format!("ogee-{}", volume.id()),
+        ..work.options.clone()
+    };
+    let path = socket(&work.socket_dir, name);
+    let bound = DiskServer::bind(&path, name, Rc::new(volume.clone()), options).await;
+    match bound {
+        Ok(server) => Ok(Served { volume, server }),
+        Err(error) => {
+            let what = format!("cannot serve volume {name}");
+            let remedy = "choose another --socket-dir";
+            let failed = CliError::new("OGEE-3501", &what, &chain(&error), remedy);
+            if let Err(error) = volume.close().await {
+                tracing::warn!(volume = name, %error, "the attachment was not given up");
+            }
+            Err(failed)
+        }
+    }
+}
+
+async fn end(served: Served) {
+    let Served { volume, server } = served;
+    server.stop().await;
+    let name = volume.name().to_owned();
+    if let Err(error) = volume.close().await {
+        tracing::warn!(volume = name, %error, "the attachment was not given up");
+    }
+}
