@@ -20,6 +20,7 @@ lab_start() {
     defer lab_kill "$LAB_PID"
     wait_for 180 started_or_ended || give_up "no guest in 180 s: $(tail -n 5 "$TEST_DIR/lab.log")"
     [ -s "$TEST_DIR/pids" ] || give_up "no guest: $(tail -n 5 "$TEST_DIR/lab.log")"
+    # shellcheck disable=SC2034 # for the tests
     GUEST_PID=$(cat "$TEST_DIR/pids")
 }
 

@@ -87,7 +87,7 @@ test_vm_disk() {
     local round again=0
     for round in $(seq "$(ci_or_full 3 20)"); do
         # The shell would tell of a kill in words of its own.
-        { kill -9 "$EXPORT_PID" && wait "$EXPORT_PID" || true; } 2>/dev/null
+        { kill -9 "$EXPORT_PID" && ! wait "$EXPORT_PID"; } 2>/dev/null
         : >"$TEST_DIR/export-vm.log"
         vhost_start vm
         goes_on "server of the disk killed ($round)"

@@ -87,10 +87,10 @@ pub(crate) const DISCARD_SEGMENTS_MAX: u16 = 32;
 #[cfg(feature = "vhost-user")]
 pub(crate) const DISCARD_LEN_MAX: u64 = 1 << 30;
 /// Requests that a ring gives at once before others get their turn.
-#[cfg(feature = "vhost-user")]
+#[cfg(all(feature = "vhost-user", not(ogee_sim)))]
 pub(crate) const TAKE_MAX: u16 = 64;
 /// When a ring stops, what is under way has so long to end; then it is abandoned.
-#[cfg(feature = "vhost-user")]
+#[cfg(all(feature = "vhost-user", not(ogee_sim)))]
 pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 
 const _: () = assert!(

@@ -14,6 +14,7 @@
 //! | `store_open` | calls of a store, and damage to its medium | no byte is returned that was not written there |
 //! | `store_pages` | bytes of each kind of metadata page | no panic; what is decoded encodes to what it was |
 //! | `nbd` | bytes, or requests, of an NBD client | no panic, no hang; the disk is what the answers said |
+//! | `virtqueue` | a guest's memory, and what it writes there between our turns | no panic; what is asked lies within disk and memory; the record of requests under way is what is under way |
 //! | `mds_records` | bytes of each record of a metadata server | no panic, nor of what is asked of a state so decoded |
 //! | `mds_commands` | commands | a refusal changes nothing; ids and epochs grow; maps stand still |
 
@@ -30,3 +31,4 @@ pub mod mds_records;
 pub mod nbd;
 pub mod store_open;
 pub mod store_pages;
+pub mod virtqueue;

@@ -46,6 +46,7 @@ const TARGETS: &[(&str, Run)] = &[
     ("store_open", ogee_fuzz::store_open::run),
     ("store_pages", ogee_fuzz::store_pages::run),
     ("nbd", ogee_fuzz::nbd::run),
+    ("virtqueue", ogee_fuzz::virtqueue::run),
     ("mds_records", ogee_fuzz::mds_records::run),
     ("mds_commands", ogee_fuzz::mds_commands::run),
 ];

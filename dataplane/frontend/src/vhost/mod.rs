@@ -18,22 +18,39 @@
 //! The specifications are "Virtual I/O Device (VIRTIO) Version 1.2" of OASIS and QEMU's "Vhost-user Protocol".
 //! Protocol messages and mapped memory are rust-vmm's (`vhost`, `vm-memory`).
 
+#![cfg_attr(ogee_sim, allow(dead_code))]
+
 mod chain;
 mod config;
-mod control;
-mod device;
-mod execute;
 mod fault;
 mod inflight;
 mod memory;
-mod metrics;
-mod notifier;
-mod order;
-mod queue;
 mod request;
 mod ring;
+
+// What needs threads and descriptors, which the simulator has not.
+#[cfg(not(ogee_sim))]
+mod control;
+#[cfg(not(ogee_sim))]
+mod device;
+#[cfg(not(ogee_sim))]
+mod execute;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+#[cfg(not(ogee_sim))]
+mod metrics;
+#[cfg(not(ogee_sim))]
+mod notifier;
+#[cfg(not(ogee_sim))]
+mod order;
+#[cfg(not(ogee_sim))]
+mod queue;
+#[cfg(not(ogee_sim))]
 mod server;
+#[cfg(not(ogee_sim))]
 mod signal;
 
+#[cfg(not(ogee_sim))]
 pub use metrics::DiskSnapshot;
+#[cfg(not(ogee_sim))]
 pub use server::{DiskOptions, DiskServer, DiskServerError, OptionsError};

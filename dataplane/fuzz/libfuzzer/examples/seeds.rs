@@ -27,6 +27,7 @@ fn main() {
         "log_recovery",
         "store_open",
         "nbd",
+        "virtqueue",
         "mds_commands",
     ] {
         for number in 0..24 {
@@ -42,6 +43,7 @@ fn main() {
     copy_steps();
     store_pages();
     nbd();
+    virtqueue();
     mds_records();
 }
 
@@ -71,6 +73,52 @@ fn from_hex(text: &str) -> Vec<u8> {
     let pairs = digits.chunks_exact(2);
     let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).expect("ASCII"), 16);
     pairs.map(|pair| byte(pair).expect("hex")).collect()
+}
+
+/// Rings that a proper driver has made: requests of each kind, direct and in tables.
+fn virtqueue() {
+    for (number, kind) in [0_u32, 1, 4, 8, 11, 13].into_iter().enumerate() {
+        for is_indirect in [false, true] {
+            let mut image = vec![0; 4096];
+            let table = if is_indirect { 1024 } else { 0 };
+            let mut descriptor = |table: usize, at: u64, len: u32, flags: u16, next: u16| {
+                let index = descriptor_index(table, next, flags);
+                let raw = &mut image[table + 16 * index..][..16];
+                raw[..8].copy_from_slice(&at.to_le_bytes());
+                raw[8..12].copy_from_slice(&len.to_le_bytes());
+                raw[12..14].copy_from_slice(&flags.to_le_bytes());
+                raw[14..].copy_from_slice(&next.to_le_bytes());
+            };
+            let (into, data) = if matches!(kind, 0 | 8) {
+                (2, 512)
+            } else {
+                (0, 512)
+            };
+            let data = if matches!(kind, 11 | 13) { 16 } else { data };
+            descriptor(table, 2048, 16, 1, 1);
+            descriptor(table, 2560, data, 1 | into, 2);
+            descriptor(table, 2056, 1, 2, 3);
+            if is_indirect {
+                image[..8].copy_from_slice(&1024_u64.to_le_bytes());
+                image[8..12].copy_from_slice(&48_u32.to_le_bytes());
+                image[12..14].copy_from_slice(&4_u16.to_le_bytes());
+            }
+            // Eight entries; the available part at 128, the used one at 256.
+            image[130..132].copy_from_slice(&1_u16.to_le_bytes());
+            image[2048..2052].copy_from_slice(&kind.to_le_bytes());
+            let head = [3, u8::from(is_indirect), 0, 0, 8, 0, 16, 0];
+            put(
+                "virtqueue",
+                &format!("ring-{number}-{is_indirect}"),
+                &[&head[..], &image].concat(),
+            );
+        }
+    }
+}
+
+/// Where a chain of three has its descriptors: one behind the other.
+fn descriptor_index(_table: usize, next: u16, _flags: u16) -> usize {
+    usize::from(next) - 1
 }
 
 fn golden_headers() {
