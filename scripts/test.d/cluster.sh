@@ -275,6 +275,80 @@ test_clients() {
     copysets_agree
 }
 
+# ---- the client library -----------------------------------------------------------------------
+
+# libogee as a program finds it, from C, from C++, and linked statically; the Rust example beside it.
+test_capi() {
+    local sources=$REPO/ffi/capi flags load victim pids at
+    local strict=(-Wall -Wextra -Werror -pedantic -g -O1) programs=$TEST_DIR/programs
+    need_packages gcc g++ binutils pkg-config
+    (OGEE_SKIP_BUILD=1 "$REPO/scripts/install-libogee" "$TEST_DIR/installed" >"$TEST_DIR/install.log" 2>&1) || give_up "$(tail -n 5 "$TEST_DIR/install.log")"
+    mkdir "$programs"
+    export PKG_CONFIG_PATH=$TEST_DIR/installed/lib/pkgconfig LD_LIBRARY_PATH=$TEST_DIR/installed/lib
+    read -ra flags <<<"$(pkg-config --cflags --libs ogee)"
+    cc "${strict[@]}" -o "$programs/blocks" "$sources/examples/blocks.c" "${flags[@]}"
+    cc "${strict[@]}" -o "$programs/libogee_test" "$sources/tests/c/libogee_test.c" "${flags[@]}" -lpthread
+    g++ -x c++ "${strict[@]}" -o "$programs/libogee_test_cxx" "$sources/tests/c/libogee_test.c" "${flags[@]}" -lpthread
+    cc "${strict[@]}" -fsanitize=address,undefined -o "$programs/libogee_test_asan" "$sources/tests/c/libogee_test.c" "${flags[@]}" -lpthread
+    read -ra flags <<<"$(pkg-config --static --cflags --libs ogee | sed "s|-logee|$TEST_DIR/installed/lib/libogee.a|")"
+    cc "${strict[@]}" -o "$programs/blocks_static" "$sources/examples/blocks.c" "${flags[@]}"
+    if ldd "$programs/blocks_static" | grep libogee; then give_up "the static one is not"; fi
+    # Nothing but the calls is exported, and programs ask for the version that they were built with.
+    if nm -D --defined-only "$TEST_DIR/installed/lib/libogee.so" | awk '{ print $3 }' | grep -v '^ogee_'; then give_up "more is exported than the header says"; fi
+    readelf -d "$programs/blocks" | grep -q 'NEEDED.*libogee\.so\.0' || give_up "blocks does not ask for libogee.so.0"
+
+    cluster_up
+    create_volume one --size 1GiB
+    create_volume other --size 256MiB
+    for at in "$programs/blocks" "$programs/blocks_static" "$BLOCKS_RS"; do
+        "$at" other >"$TEST_DIR/blocks.log" 2>&1 || give_up "${at##*/}: $(tail -n 3 "$TEST_DIR/blocks.log")"
+        grep -q '^wrote and read' "$TEST_DIR/blocks.log" || give_up "${at##*/} said $(cat "$TEST_DIR/blocks.log")"
+    done
+    # A child of fork leaves its parent's objects where they are: no leak.
+    for at in libogee_test libogee_test_cxx libogee_test_asan; do
+        ASAN_OPTIONS=detect_leaks=0 "$programs/$at" calls one other >"$TEST_DIR/calls.log" 2>&1 || give_up "$at: $(tail -n 5 "$TEST_DIR/calls.log")"
+    done
+    echo "   blocks in C, static, in Rust; all calls from C, from C++, with AddressSanitizer"
+
+    "$programs/libogee_test" load one "$(ci_or_full 14 60)" >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    sleep 3
+    victim=$(volume_leader one)
+    node_kill "$victim"
+    sleep 5
+    node_start "$victim"
+    wait "$load" || give_up "load: $(tail -n 3 "$TEST_DIR/load.log")"
+    jq -e '.writes > 0' "$TEST_DIR/load.json" >/dev/null
+    echo "   killed $victim under it: $(jq .writes "$TEST_DIR/load.json") writes"
+    failover_within "$(jq .wait_max_ms "$TEST_DIR/load.json")" "of one write"
+    wait_healthy
+
+    "$programs/libogee_test" resize other >"$TEST_DIR/resize.out" 2>"$TEST_DIR/resize.log" &
+    load=$!
+    defer end_process "$load"
+    wait_for 20 grep -q ready "$TEST_DIR/resize.out" || give_up "resize: $(cat "$TEST_DIR/resize.log")"
+    "$OGEE" volume resize other --size 512MiB >/dev/null
+    wait "$load" || give_up "resize: $(cat "$TEST_DIR/resize.log")"
+    [ "$(tail -n 1 "$TEST_DIR/resize.out")" = 536870912 ] || give_up "the notice said $(tail -n 1 "$TEST_DIR/resize.out")"
+
+    # Every chunkserver stands still: closing with a limit ends all the same.
+    mkfifo "$TEST_DIR/go"
+    "$programs/libogee_test_asan" stuck one <>"$TEST_DIR/go" >"$TEST_DIR/stuck.out" 2>"$TEST_DIR/stuck.log" &
+    load=$!
+    defer end_process "$load"
+    wait_for 20 grep -q ready "$TEST_DIR/stuck.out" || give_up "stuck: $(cat "$TEST_DIR/stuck.log")"
+    mapfile -t pids < <(for at in $(chunkservers); do node_pid "$at"; done)
+    kill -STOP "${pids[@]}"
+    defer kill -CONT "${pids[@]}"
+    echo go >"$TEST_DIR/go"
+    wait "$load" || give_up "stuck: $(head -n 20 "$TEST_DIR/stuck.log")"
+    kill -CONT "${pids[@]}"
+    echo "   with every chunkserver stopped $(tail -n 1 "$TEST_DIR/stuck.out")"
+    wait_healthy
+    copysets_agree
+}
+
 # ---- a database -------------------------------------------------------------------------------
 
 # pg COMMAND...   as PostgreSQL's user, with the socket of the test's server
@@ -551,6 +625,12 @@ test_memory() {
 
 need_packages fio libnbd-bin python3-libnbd qemu-utils jq curl e2fsprogs xfsprogs postgresql-15
 build_release
+BLOCKS_RS=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/blocks
+if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+    # The library with the binary: they share most of what is built.
+    cargo build --release --quiet -p ogee-cli -p ogee-capi
+    cargo build --release --quiet -p ogee-client --example blocks
+fi
 begin_group cluster
 
 # The limit of a test is far above its time: it ends what hangs.
@@ -560,6 +640,7 @@ run_test volume_commands 90 test_volume_commands
 run_test status_and_metrics 120 test_status_and_metrics
 run_test devices_refused 120 test_devices_refused
 run_test clients 150 test_clients
+run_test capi "$(ci_or_full 240 400)" test_capi
 run_test failover "$(ci_or_full 150 500)" test_failover
 run_test postgres_ext4 "$(ci_or_full 300 1500)" test_postgres ext4
 [ "$FULL" = 0 ] || run_test postgres_xfs 1500 test_postgres xfs

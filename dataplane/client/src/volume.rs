@@ -202,8 +202,12 @@ impl Volume {
     pub async fn read_into(&self, offset: ByteOffset, into: &mut [u8]) -> Result<(), ClientError> {
         let len = ByteLen::from_usize(into.len());
         let _pass = self.enter(offset, len)?;
-        self.measured(FrameKind::Read, len, self.read_parts_into(offset, len, into))
-            .await
+        self.measured(
+            FrameKind::Read,
+            len,
+            self.read_parts_into(offset, len, into),
+        )
+        .await
     }
 
     /// Writes `data` at `offset`. Durable on a majority when it returns.

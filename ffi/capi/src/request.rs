@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn the_outcome_comes_when_nothing_refers_to_the_memory_any_more() {
         let queue = Arc::new(Queue::new(4));
-        let data = vec![7_u8; 100];
+        let data = [7_u8; 100];
         let reply = Reply::to_queue(Arc::clone(&queue), 5, None).expect("room");
         // SAFETY: `data` outlives everything that is made of it here.
         let source = unsafe { Source::new(data.as_ptr(), data.len(), Arc::clone(&reply)) };

@@ -4,10 +4,6 @@
 //! *Invariants*: any thread may call; every argument is checked that can be. What cannot be checked is that
 //! addresses are what they are said to be: that is the caller's promise, in the header's words.
 //! *On failure*: a status, and a text for the thread.
-#![expect(
-    clippy::missing_safety_doc,
-    reason = "the header's comments say what the caller promises, in its own words"
-)]
 
 pub mod client;
 pub mod io;
