@@ -116,6 +116,34 @@ test_volume_commands() {
     qemu-io -f raw -c 'read -P 0 1000M 1M' "$URI" >"$TEST_DIR/io.log" || give_up "a new volume shows a removed one's data"
 }
 
+# What this host lacks, for users with less than it has.
+test_doctor() {
+    local user=()
+    verdict() { jq -r --arg name "$1" '.checks[] | select(.name == $name) | .verdict' "$TEST_DIR/expect.log"; }
+    expect 0 "$OGEE" doctor --check kernel --check io-uring -o json
+    json '.verdict == "ok" and ([.checks[].name] == ["kernel", "io-uring"]) and all(.checks[]; .found != "" and .needed != "" and .fix == null)'
+    expect 2 "$OGEE" doctor --check no-such-check
+    if [ ! -d /sys/class/infiniband ]; then
+        expect 0 "$OGEE" doctor --check rdma-device --check rdma-build
+        expect 1 "$OGEE" doctor --rdma -o json
+        json '[.checks[] | select(.name == "rdma-device")] | .[0] | .verdict == "failed" and (.commands | length > 0)'
+        json '.rdma or ([.checks[] | select(.name == "rdma-build") | .commands[]] | any(contains("--features rdma")))'
+    fi
+    need_root
+    user=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all)
+    "${user[@]}" test -x "$OGEE" || give_skip "another user cannot reach $WORK: set TMPDIR"
+    expect 0 prlimit --memlock=8388608:8388608 --nofile=4096 "${user[@]}" "$OGEE" doctor
+    expect 3 prlimit --memlock=8388608:8388608 --nofile=256:256 "${user[@]}" "$OGEE" doctor -o json
+    [ "$(verdict open-files)$(verdict memlock)" = warningok ] || give_up "few descriptors: $(tr -d '\n ' <"$TEST_DIR/expect.log" | cut -c1-400)"
+    # The check says so, and the executor does not start: it is not a guess.
+    expect 1 prlimit --memlock=65536:65536 --nofile=4096 "${user[@]}" "$OGEE" doctor -o json
+    [ "$(verdict memlock)$(verdict io-uring)" = failedfailed ] || give_up "little memory: $(tr -d '\n ' <"$TEST_DIR/expect.log" | cut -c1-400)"
+    expect 1 prlimit --memlock=65536:65536 --nofile=4096 "${user[@]}" "$OGEE" doctor --fix-script
+    sh -n "$TEST_DIR/expect.log" || give_up "the script is none"
+    grep -q '^printf .*memlock unlimited' "$TEST_DIR/expect.log" || give_up "no fix in the script: $(cat "$TEST_DIR/expect.log")"
+    [ ! -e /etc/security/limits.d/60-ogee.conf ] || give_up "the script was run"
+}
+
 # counter NAME FAMILY   of a daemon, all labels together
 counter() {
     metrics_of "$1" | awk -v family="$2" '{ split($1, name, "{") } name[1] == family { sum += $2 } END { printf "%d", sum }'
@@ -637,6 +665,7 @@ begin_group cluster
 run_test up 120 test_up
 run_test up_user 90 test_up_user
 run_test volume_commands 90 test_volume_commands
+run_test doctor 60 test_doctor
 run_test status_and_metrics 120 test_status_and_metrics
 run_test devices_refused 120 test_devices_refused
 run_test clients 150 test_clients
