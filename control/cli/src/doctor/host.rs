@@ -4,10 +4,13 @@
 //! without, or soon would, is checked. *On failure*: a finding.
 
 use super::check::{CheckName, Finding, Fix, Verdict};
-use super::limit::{KERNEL_MIN, MEMLOCK_EXECUTORS, MEMLOCK_MIN, OPEN_FILES_MIN};
+use super::limit::{KERNEL_MIN, MEMLOCK_EXECUTORS, MEMLOCK_MIN, MEMLOCK_WANTED, OPEN_FILES_MIN};
 use super::tree::{CAP_IPC_LOCK, Tree};
 use crate::output::human;
 use ogee_runtime::executor::ShardBuilder;
+
+/// As `/proc/self/limits` calls it.
+const MEMLOCK_LIMIT: &str = "Max locked memory";
 
 /// Starts an executor, and ends it: what a daemon does first.
 pub(crate) fn try_io_uring() -> Result<(), String> {
@@ -73,13 +76,23 @@ fn check_io_uring(tree: &Tree, tried: &Result<(), String>) -> Finding {
 }
 
 fn memlock(tree: &Tree) -> Finding {
-    let needed = format!("{} for {MEMLOCK_EXECUTORS} executors", human(MEMLOCK_MIN));
-    let name = CheckName::Memlock;
-    let (found, is_enough) = locked(tree, MEMLOCK_MIN);
-    let finding = Finding::ok(name, found, needed);
+    let (wanted, least) = (human(MEMLOCK_WANTED), human(MEMLOCK_MIN));
+    let needed = format!("{wanted} for {MEMLOCK_EXECUTORS} executors");
+    // The engine looks at the limit, not at whom it binds.
+    let limit = tree.limit(MEMLOCK_LIMIT).unwrap_or(0);
+    if limit < MEMLOCK_MIN {
+        let found = format!(
+            "a limit of {}, below the {least} that executors want of anybody",
+            human(limit)
+        );
+        let finding = Finding::ok(CheckName::Memlock, found, needed);
+        return finding.but(Verdict::Failed, raise_memlock(&wanted));
+    }
+    let (found, is_enough) = locked(tree, MEMLOCK_WANTED);
+    let finding = Finding::ok(CheckName::Memlock, found, needed);
     match is_enough {
         true => finding,
-        false => finding.but(Verdict::Failed, raise_memlock(human(MEMLOCK_MIN).as_str())),
+        false => finding.but(Verdict::Failed, raise_memlock(&wanted)),
     }
 }
 
@@ -88,7 +101,7 @@ pub(crate) fn locked(tree: &Tree, needed: u64) -> (String, bool) {
     if tree.is_capable(CAP_IPC_LOCK) {
         return ("no limit (CAP_IPC_LOCK)".into(), true);
     }
-    match tree.limit("Max locked memory") {
+    match tree.limit(MEMLOCK_LIMIT) {
         Some(u64::MAX) => ("no limit".into(), true),
         Some(limit) => (human(limit), limit >= needed),
         None => ("no limit can be read".into(), false),

@@ -3,13 +3,15 @@
 //! *Place*: read by the checks. *Owner*: none, constants. *Invariants*: what is another crate's limit is taken
 //! from there. *On failure*: none.
 
-use ogee_runtime::limit::{EXECUTORS_PER_BUDGET, MEMLOCK_BUDGET};
+use ogee_runtime::limit;
 
 /// Version that io_uring needs (`ogee_runtime` refuses to start on an older one).
 pub(crate) const KERNEL_MIN: (u32, u32) = (5, 8);
 /// Locked memory that a development cluster needs, whose executors share a user's limit.
-pub(crate) const MEMLOCK_MIN: u64 = MEMLOCK_BUDGET as u64;
-pub(crate) const MEMLOCK_EXECUTORS: usize = EXECUTORS_PER_BUDGET;
+pub(crate) const MEMLOCK_WANTED: u64 = limit::MEMLOCK_BUDGET as u64;
+pub(crate) const MEMLOCK_EXECUTORS: usize = limit::EXECUTORS_PER_BUDGET;
+/// And what the limit must be for one executor, also for those whom it does not bind.
+pub(crate) const MEMLOCK_MIN: u64 = limit::MEMLOCK_MIN as u64;
 /// Descriptors of a chunkserver: its connections (4096 of a listener at most; a hundred is usual), rings, devices.
 pub(crate) const OPEN_FILES_MIN: u64 = 1024;
 

@@ -2,7 +2,7 @@
  *
  *   libogee_test calls VOLUME OTHER    every call, its errors, many requests at once, threads, a fork
  *   libogee_test load VOLUME SECONDS   writes while others kill nodes; prints the longest wait, reads all back
- *   libogee_test stuck VOLUME          "ready", waits for a line, writes what nobody answers, closes
+ *   libogee_test stuck VOLUME          "ready", a line, asks what nobody answers, closes, "ready", a line
  *   libogee_test resize VOLUME         "ready", then waits until the volume has grown
  *
  * It prints what failed and ends with 1 at the first thing that is not as it should be.
@@ -546,20 +546,24 @@ static void stuck(const char *name)
     ogee_completion done[DEPTH];
     ogee_status status;
     size_t count, ended = 0, at;
-    double began;
+    double began, took;
 
     open_all(name, 0, 0);
     OK(ogee_memory_register(client, bytes, PIECES * MIB, &registered));
     ready();
     CHECK(fgets(line, sizeof line, stdin) != NULL);
-    for (at = 0; at < PIECES; at++)
-        OK(ogee_submit_write(volume, cq, registered, at * MIB, bytes + at * MIB, MIB, at));
+    for (at = 0; at < PIECES; at++) {
+        if (at % 2)
+            OK(ogee_submit_read(volume, cq, registered, at * MIB, bytes + at * MIB, MIB, at));
+        else
+            OK(ogee_submit_write(volume, cq, registered, at * MIB, bytes + at * MIB, MIB, at));
+    }
     SAYS(OGEE_STATUS_BUSY, "32 requests", ogee_memory_unregister(registered));
     began = now_ms();
     status = ogee_volume_close(volume, 1500);
     CHECK(status == OGEE_STATUS_TIMED_OUT && strstr(ogee_last_error(), "32 requests") != NULL);
-    printf("closing took %.0f ms\n", now_ms() - began);
-    CHECK(now_ms() - began < 10000);
+    took = now_ms() - began;
+    CHECK(took < 10000);
     while (ended < PIECES) {
         OK(ogee_cq_wait(cq, done, DEPTH, 10000, &count));
         CHECK(count > 0);
@@ -568,8 +572,12 @@ static void stuck(const char *name)
         ended += count;
     }
     OK(ogee_memory_unregister(registered));
+    /* Whoever touched it now would be caught. */
     munmap(bytes, PIECES * MIB);
     OK(ogee_cq_destroy(cq));
+    printf("closing took %.0f ms\n", took);
+    ready();
+    CHECK(fgets(line, sizeof line, stdin) != NULL);
     OK(ogee_client_close(client));
 }
 
