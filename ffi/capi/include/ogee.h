@@ -47,7 +47,7 @@
 #define OGEE_FOREVER UINT64_MAX
 
 /*
- Flag of a volume: refuse mutations, and leave the volume's writer alone.
+ Flag of a volume: refuse mutations. Any number may have it open so, but not beside one that writes.
  */
 #define OGEE_READ_ONLY 1
 
@@ -380,7 +380,8 @@ ogee_status ogee_client_open(const struct ogee_client_options *options,
 ogee_status ogee_client_close(struct ogee_client *client);
 
 /*
- Attaches a volume, and takes it from whoever else has it attached for writing. Waits for the metadata servers
+ Attaches a volume. To write, it takes the place of another one that writes, which is FENCED from then on; to
+ read only, it is REFUSED beside one that writes. Waits for the metadata servers
  (15 s at most) and for the copysets of the volume (6 s at most). Options may be NULL.
  */
 ogee_status ogee_volume_open(struct ogee_client *client,
@@ -390,9 +391,9 @@ ogee_status ogee_volume_open(struct ogee_client *client,
 
 /*
  Closes a volume: waits for the requests under way, then gives the attachment up. After timeout_ms (never, if
- OGEE_FOREVER) those that have not ended end with CANCELLED, and it returns TIMED_OUT. Notices of a new size
- end with CANCELLED. Whatever it returns but BAD_HANDLE and FORKED, the volume is closed and all its requests
- have ended, or will within seconds.
+ OGEE_FOREVER) those that have not ended end with CANCELLED, and it returns TIMED_OUT. Telling the metadata
+ servers takes as long again at most, or 2 s. Notices of a new size end with CANCELLED. Whatever it returns but
+ BAD_HANDLE and FORKED, the volume is closed and all its requests have ended, or will within seconds.
  */
 ogee_status ogee_volume_close(struct ogee_volume *volume,
                               uint64_t timeout_ms);

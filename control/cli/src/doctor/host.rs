@@ -198,14 +198,17 @@ mod tests {
                 .found
                 .contains("disabled is 2")
         );
-        // Who may lock without a limit needs none.
+        // Who may lock without a limit needs little of one, but that.
         put(
             root.path(),
             "proc/self/status",
             "CapEff:\t0000000000004000\n",
         );
-        let found = findings(&Tree::at(root.path()), &tried);
-        assert_eq!(of(&found, CheckName::Memlock).verdict, Verdict::Ok);
+        for (limit, verdict) in [("65536", Verdict::Failed), ("524288", Verdict::Ok)] {
+            put(root.path(), "proc/self/limits", &limits(limit, "1024"));
+            let found = findings(&Tree::at(root.path()), &tried);
+            assert_eq!(of(&found, CheckName::Memlock).verdict, verdict, "{limit}");
+        }
     }
 
     #[test]

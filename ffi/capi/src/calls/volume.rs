@@ -84,9 +84,9 @@ fn checked(options: OgeeVolumeOptions) -> Result<(OpenOptions, usize), Failure> 
 }
 
 /// Closes a volume: waits for the requests under way, then gives the attachment up. After timeout_ms (never, if
-/// OGEE_FOREVER) those that have not ended end with CANCELLED, and it returns TIMED_OUT. Notices of a new size
-/// end with CANCELLED. Whatever it returns but BAD_HANDLE and FORKED, the volume is closed and all its requests
-/// have ended, or will within seconds.
+/// OGEE_FOREVER) those that have not ended end with CANCELLED, and it returns TIMED_OUT. Telling the metadata
+/// servers takes as long again at most, or 2 s. Notices of a new size end with CANCELLED. Whatever it returns but
+/// BAD_HANDLE and FORKED, the volume is closed and all its requests have ended, or will within seconds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ogee_volume_close(volume: *mut OgeeVolume, timeout_ms: u64) -> OgeeStatus {
     entry(|| {
