@@ -74,6 +74,14 @@ impl CheckName {
         Self::RdmaLoopback,
     ];
 
+    /// Whether a host that uses TCP can do without.
+    pub(crate) const fn is_of_rdma(self) -> bool {
+        !matches!(
+            self,
+            Self::Kernel | Self::IoUring | Self::Memlock | Self::OpenFiles
+        )
+    }
+
     /// As it is written.
     pub(crate) fn text(self) -> String {
         let value = self.to_possible_value();
@@ -125,6 +133,14 @@ impl Finding {
         self
     }
 
+    /// The same where RDMA is not demanded: what is missing of it is told, and no failure.
+    pub(crate) fn relaxed(mut self) -> Self {
+        if self.name.is_of_rdma() && self.verdict == Verdict::Failed {
+            self.verdict = Verdict::Warning;
+        }
+        self
+    }
+
     /// The same, of one device or port.
     pub(crate) fn of(mut self, subject: &str) -> Self {
         subject.clone_into(&mut self.subject);
@@ -136,4 +152,19 @@ impl Finding {
 pub(crate) fn worst(findings: &[Finding]) -> Verdict {
     let verdicts = findings.iter().map(|finding| finding.verdict);
     verdicts.max().unwrap_or(Verdict::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CheckName, Finding, Fix, Verdict};
+
+    #[test]
+    fn only_what_rdma_lacks_is_relaxed() {
+        let failed = |name| Finding::ok(name, "", "").but(Verdict::Failed, Fix::new("fix"));
+        let relaxed = |name| failed(name).relaxed().verdict;
+        assert_eq!(relaxed(CheckName::RdmaPort), Verdict::Warning);
+        assert_eq!(relaxed(CheckName::Memlock), Verdict::Failed);
+        let fine = Finding::ok(CheckName::RdmaPort, "", "").relaxed();
+        assert_eq!(fine.verdict, Verdict::Ok);
+    }
 }

@@ -57,10 +57,15 @@ pub(crate) fn findings(tree: &Tree, shards: u16, is_demanded: bool) -> Vec<Findi
     if devices.is_empty() {
         return findings;
     }
-    for port in ports(tree) {
-        findings.push(check_port(&port));
-        findings.extend(mtu(&port));
-        findings.push(gid(&port));
+    let ports = ports(tree);
+    let has_active = ports.iter().any(|port| port.is_active);
+    for port in &ports {
+        findings.push(check_port(port, has_active));
+        // Of a port that nobody plugged in, no more is of interest.
+        if port.is_active || !has_active {
+            findings.extend(mtu(port));
+            findings.push(gid(port));
+        }
     }
     findings.push(memlock(tree, shards));
     findings
@@ -145,7 +150,8 @@ fn device(devices: &[String], is_demanded: bool) -> Finding {
     finding.but(Verdict::Failed, Fix::new(text).by(&commands))
 }
 
-fn check_port(port: &Port) -> Finding {
+/// One that works is enough: the other of an adapter is often not plugged in.
+fn check_port(port: &Port, has_active: bool) -> Finding {
     let layer = if port.is_ethernet {
         "Ethernet (RoCE)"
     } else {
@@ -172,7 +178,12 @@ fn check_port(port: &Port) -> Finding {
         (None, true) => Fix::new("bring its network interface up: `rdma link` names it"),
         (None, false) => Fix::new("look at the cable, and at the subnet manager (`sminfo`)"),
     };
-    finding.but(Verdict::Failed, fix)
+    let verdict = if has_active {
+        Verdict::Warning
+    } else {
+        Verdict::Failed
+    };
+    finding.but(verdict, fix)
 }
 
 fn mtu(port: &Port) -> Option<Finding> {
@@ -342,6 +353,23 @@ mod tests {
             mtu.found.starts_with("1024 ") && fix(&mtu).contains("mtu 9000"),
             "{mtu:?}"
         );
+    }
+
+    #[test]
+    fn a_second_port_that_is_not_plugged_in_is_only_told() {
+        let root = tempfile::tempdir().expect("a folder");
+        roce(root.path(), "4: ACTIVE", 9000, &[GOOD]);
+        let port = "sys/class/infiniband/mlx5_0/ports/2";
+        put(root.path(), &format!("{port}/state"), "1: DOWN\n");
+        put(root.path(), &format!("{port}/link_layer"), "Ethernet\n");
+        let found = found(root.path());
+        let of_port: Vec<_> = found
+            .iter()
+            .filter(|finding| finding.subject == "mlx5_0 port 2")
+            .collect();
+        assert_eq!(of_port.len(), 1, "{found:?}");
+        assert_eq!(of_port[0].verdict, Verdict::Warning);
+        assert_eq!(crate::doctor::check::worst(&found), Verdict::Warning);
     }
 
     #[test]
