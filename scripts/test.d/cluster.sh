@@ -116,6 +116,36 @@ test_volume_commands() {
     qemu-io -f raw -c 'read -P 0 1000M 1M' "$URI" >"$TEST_DIR/io.log" || give_up "a new volume shows a removed one's data"
 }
 
+# What this host lacks, for users with less than it has.
+test_doctor() {
+    local user=()
+    # Its own words only, for jq.
+    export OGEE_LOG=off
+    verdict() { jq -r --arg name "$1" '.checks[] | select(.name == $name) | .verdict' "$TEST_DIR/expect.log"; }
+    expect 0 "$OGEE" doctor --check kernel --check io-uring -o json
+    json '.verdict == "ok" and ([.checks[].name] == ["kernel", "io-uring"]) and all(.checks[]; .found != "" and .needed != "" and .fix == null)'
+    expect 2 "$OGEE" doctor --check no-such-check
+    if [ ! -d /sys/class/infiniband ]; then
+        expect 0 "$OGEE" doctor --check rdma-device --check rdma-build
+        expect 1 "$OGEE" doctor --rdma -o json
+        json '[.checks[] | select(.name == "rdma-device")] | .[0] | .verdict == "failed" and (.commands | length > 0)'
+        json '.rdma or ([.checks[] | select(.name == "rdma-build") | .commands[]] | any(contains("--features rdma")))'
+    fi
+    need_root
+    user=(setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all)
+    "${user[@]}" test -x "$OGEE" || give_skip "another user cannot reach $WORK: set TMPDIR"
+    expect 0 prlimit --memlock=8388608:8388608 --nofile=4096 "${user[@]}" "$OGEE" doctor
+    expect 3 prlimit --memlock=8388608:8388608 --nofile=256:256 "${user[@]}" "$OGEE" doctor -o json
+    [ "$(verdict open-files)$(verdict memlock)" = warningok ] || give_up "few descriptors: $(tr -d '\n ' <"$TEST_DIR/expect.log" | cut -c1-400)"
+    # The check says so, and the executor does not start: it is not a guess.
+    expect 1 prlimit --memlock=65536:65536 --nofile=4096 "${user[@]}" "$OGEE" doctor -o json
+    [ "$(verdict memlock)$(verdict io-uring)" = failedfailed ] || give_up "little memory: $(tr -d '\n ' <"$TEST_DIR/expect.log" | cut -c1-400)"
+    expect 1 prlimit --memlock=65536:65536 --nofile=4096 "${user[@]}" "$OGEE" doctor --fix-script
+    sh -n "$TEST_DIR/expect.log" || give_up "the script is none"
+    grep -q '^printf .*memlock unlimited' "$TEST_DIR/expect.log" || give_up "no fix in the script: $(cat "$TEST_DIR/expect.log")"
+    [ ! -e /etc/security/limits.d/60-ogee.conf ] || give_up "the script was run"
+}
+
 # counter NAME FAMILY   of a daemon, all labels together
 counter() {
     metrics_of "$1" | awk -v family="$2" '{ split($1, name, "{") } name[1] == family { sum += $2 } END { printf "%d", sum }'
@@ -272,6 +302,92 @@ test_clients() {
         -c 'read -P 1 40M 1M' -c 'read -P 2 41M 1M' -c 'read -P 3 42M 1M' "$URI" >"$TEST_DIR/io.log"
     echo "   qemu-io: patterns, parts of blocks, FUA, zeroes, discard"
     export_stop
+    copysets_agree
+}
+
+# ---- the client library -----------------------------------------------------------------------
+
+# libogee as a program finds it, from C, from C++, and linked statically; the Rust example beside it.
+test_capi() {
+    local sources=$REPO/ffi/capi flags load victim pids at
+    local strict=(-Wall -Wextra -Werror -pedantic -g -O1) programs=$TEST_DIR/programs
+    need_packages gcc g++ binutils pkg-config
+    (OGEE_SKIP_BUILD=1 "$REPO/scripts/install-libogee" "$TEST_DIR/installed" >"$TEST_DIR/install.log" 2>&1) || give_up "$(tail -n 5 "$TEST_DIR/install.log")"
+    mkdir "$programs"
+    export PKG_CONFIG_PATH=$TEST_DIR/installed/lib/pkgconfig LD_LIBRARY_PATH=$TEST_DIR/installed/lib
+    read -ra flags <<<"$(pkg-config --cflags --libs ogee)"
+    cc "${strict[@]}" -o "$programs/blocks" "$sources/examples/blocks.c" "${flags[@]}"
+    cc "${strict[@]}" -o "$programs/libogee_test" "$sources/tests/c/libogee_test.c" "${flags[@]}" -lpthread
+    g++ -x c++ "${strict[@]}" -o "$programs/libogee_test_cxx" "$sources/tests/c/libogee_test.c" "${flags[@]}" -lpthread
+    cc "${strict[@]}" -fsanitize=address,undefined -o "$programs/libogee_test_asan" "$sources/tests/c/libogee_test.c" "${flags[@]}" -lpthread
+    read -ra flags <<<"$(pkg-config --static --cflags --libs ogee | sed "s|-logee|$TEST_DIR/installed/lib/libogee.a|")"
+    cc "${strict[@]}" -o "$programs/blocks_static" "$sources/examples/blocks.c" "${flags[@]}"
+    if ldd "$programs/blocks_static" | grep libogee; then give_up "the static one is not"; fi
+    # Nothing but the calls is exported, and programs ask for the version that they were built with.
+    if nm -D --defined-only "$TEST_DIR/installed/lib/libogee.so" | awk '{ print $3 }' | grep -v '^ogee_'; then give_up "more is exported than the header says"; fi
+    readelf -d "$programs/blocks" | grep -q 'NEEDED.*libogee\.so\.0' || give_up "blocks does not ask for libogee.so.0"
+
+    cluster_up
+    create_volume one --size 1GiB
+    create_volume other --size 256MiB
+    for at in "$programs/blocks" "$programs/blocks_static" "$BLOCKS_RS"; do
+        "$at" other >"$TEST_DIR/blocks.log" 2>&1 || give_up "${at##*/}: $(tail -n 3 "$TEST_DIR/blocks.log")"
+        grep -q '^wrote and read' "$TEST_DIR/blocks.log" || give_up "${at##*/} said $(cat "$TEST_DIR/blocks.log")"
+    done
+    # A child of fork leaves its parent's objects where they are: no leak.
+    for at in libogee_test libogee_test_cxx libogee_test_asan; do
+        ASAN_OPTIONS=detect_leaks=0 "$programs/$at" calls one other >"$TEST_DIR/calls.log" 2>&1 || give_up "$at: $(tail -n 5 "$TEST_DIR/calls.log")"
+    done
+    echo "   blocks in C, static, in Rust; all calls from C, from C++, with AddressSanitizer"
+    if [ "$(id -u)" = 0 ]; then
+        at=0
+        prlimit --memlock=65536:65536 setpriv --reuid=65534 --regid=65534 --clear-groups "$programs/blocks" other >"$TEST_DIR/little.log" 2>&1 || at=$?
+        [ "$at" = 1 ] || give_up "with little memory to lock it ended with $at"
+        grep -q 'open the client: SYSTEM: .*RLIMIT_MEMLOCK.*try: .*ogee doctor' "$TEST_DIR/little.log" || give_up "with little memory to lock it said $(cat "$TEST_DIR/little.log")"
+    fi
+
+    "$programs/libogee_test" load one "$(ci_or_full 14 60)" >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    sleep 3
+    victim=$(volume_leader one)
+    node_kill "$victim"
+    sleep 5
+    node_start "$victim"
+    wait "$load" || give_up "load: $(tail -n 3 "$TEST_DIR/load.log")"
+    jq -e '.writes > 0' "$TEST_DIR/load.json" >/dev/null
+    echo "   killed $victim under it: $(jq .writes "$TEST_DIR/load.json") writes"
+    failover_within "$(jq .wait_max_ms "$TEST_DIR/load.json")" "of one write"
+    wait_healthy
+
+    "$programs/libogee_test" resize other >"$TEST_DIR/resize.out" 2>"$TEST_DIR/resize.log" &
+    load=$!
+    defer end_process "$load"
+    wait_for 20 grep -q ready "$TEST_DIR/resize.out" || give_up "resize: $(cat "$TEST_DIR/resize.log")"
+    "$OGEE" volume resize other --size 512MiB >/dev/null
+    wait "$load" || give_up "resize: $(cat "$TEST_DIR/resize.log")"
+    [ "$(tail -n 1 "$TEST_DIR/resize.out")" = 536870912 ] || give_up "the notice said $(tail -n 1 "$TEST_DIR/resize.out")"
+
+    # Every chunkserver stands still: closing with a limit ends all the same.
+    mkfifo "$TEST_DIR/go"
+    "$programs/libogee_test_asan" stuck one <>"$TEST_DIR/go" >"$TEST_DIR/stuck.out" 2>"$TEST_DIR/stuck.log" &
+    load=$!
+    defer end_process "$load"
+    wait_for 20 grep -q ready "$TEST_DIR/stuck.out" || give_up "stuck: $(cat "$TEST_DIR/stuck.log")"
+    mapfile -t pids < <(for at in $(chunkservers); do node_pid "$at"; done)
+    kill -STOP "${pids[@]}"
+    defer kill -CONT "${pids[@]}"
+    echo go >"$TEST_DIR/go"
+    # shellcheck disable=SC2317 # called by wait_for
+    closed() { [ "$(grep -c ready "$TEST_DIR/stuck.out")" = 2 ] || process_gone "$load"; }
+    wait_for 30 closed || give_up "stuck does not close: $(cat "$TEST_DIR/stuck.out")"
+    # Late answers meet nobody: the memory of those requests is gone.
+    kill -CONT "${pids[@]}"
+    sleep 2
+    echo go >"$TEST_DIR/go"
+    wait "$load" || give_up "stuck: $(head -n 20 "$TEST_DIR/stuck.log")"
+    echo "   with every chunkserver stopped $(grep closing "$TEST_DIR/stuck.out")"
+    wait_healthy
     copysets_agree
 }
 
@@ -551,15 +667,23 @@ test_memory() {
 
 need_packages fio libnbd-bin python3-libnbd qemu-utils jq curl e2fsprogs xfsprogs postgresql-15
 build_release
+BLOCKS_RS=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/blocks
+if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+    # The library with the binary: they share most of what is built.
+    cargo build --release --quiet -p ogee-cli -p ogee-capi
+    cargo build --release --quiet -p ogee-client --example blocks
+fi
 begin_group cluster
 
 # The limit of a test is far above its time: it ends what hangs.
 run_test up 120 test_up
 run_test up_user 90 test_up_user
 run_test volume_commands 90 test_volume_commands
+run_test doctor 60 test_doctor
 run_test status_and_metrics 120 test_status_and_metrics
 run_test devices_refused 120 test_devices_refused
 run_test clients 150 test_clients
+run_test capi "$(ci_or_full 240 400)" test_capi
 run_test failover "$(ci_or_full 150 500)" test_failover
 run_test postgres_ext4 "$(ci_or_full 300 1500)" test_postgres ext4
 [ "$FULL" = 0 ] || run_test postgres_xfs 1500 test_postgres xfs

@@ -377,6 +377,40 @@ test_rdma_verbs() {
     grep -q 'FAIL .*libibverbs.so.1 cannot be used.*Install rdma-core' "$TEST_DIR/without.log" || give_up "$(cat "$TEST_DIR/without.log")"
 }
 
+# `ogee doctor` in a binary with RDMA: all fine on rxe, a write to itself included; a port that is down, and a
+# host without rdma-core, fail with what to do.
+test_doctor_rdma() {
+    local built=${CARGO_TARGET_DIR:-$REPO/target}/debug/ogee ogee=$TEST_DIR/ogee
+    need_rdma_headers
+    if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+        cargo clippy --quiet -p ogee-cli --features rdma --all-targets -- -D warnings || give_up "clippy"
+        cargo test --quiet -p ogee-cli --features rdma --bins doctor >"$TEST_DIR/unit.log" 2>&1 || give_up "$(tail -n 20 "$TEST_DIR/unit.log")"
+        cargo build --quiet -p ogee-cli --features rdma
+    fi
+    cp "$built" "$ogee"
+    if ldd "$ogee" | grep -E 'ibverbs|rdmacm'; then give_up "it would not start without rdma-core"; fi
+    lab_ends 0 --rdma --copy "$ogee:/usr/bin/ogee" --results "$TEST_DIR/results" --timeout 200 -- sh -c '
+        ogee doctor --rdma -o json >/results/fine; echo $? >/results/fine.status
+        ip link set dummy0 down
+        ogee doctor --rdma --check rdma-port -o json >/results/down; echo $? >/results/down.status'
+    [ "$(cat "$TEST_DIR/results/fine.status") $(cat "$TEST_DIR/results/down.status")" = "0 1" ] || give_up "$(cat "$TEST_DIR"/results/*)"
+    jq -e '.rdma and .verdict == "ok" and ([.checks[] | select(.subject == "rxe0 port 1") | .name]
+        == ["rdma-port", "rdma-mtu", "rdma-gid", "rdma-loopback"])' "$TEST_DIR/results/fine" >/dev/null || give_up "$(cat "$TEST_DIR/results/fine")"
+    jq -e '.checks[] | select(.name == "rdma-gid") | .found | test("10\\.9\\.0\\.1 \\(RoCE v2\\)")' "$TEST_DIR/results/fine" >/dev/null ||
+        give_up "another GID: $(grep RoCE "$TEST_DIR/results/fine")"
+    jq -e '.checks[] | select(.name == "rdma-limits") | .found | test("max_qp [0-9]+")' "$TEST_DIR/results/fine" >/dev/null
+    echo "   on rxe: $(jq -r '.checks[] | select(.name == "rdma-loopback") | .found' "$TEST_DIR/results/fine")"
+    jq -e '.checks == [.checks[0]] and (.checks[0] | .verdict == "failed" and (.found | startswith("DOWN"))
+        and .commands == ["ip link set dummy0 up"])' "$TEST_DIR/results/down" >/dev/null || give_up "$(cat "$TEST_DIR/results/down")"
+
+    lab_ends 0 --copy "$ogee:/usr/bin/ogee" --results "$TEST_DIR/results" -- sh -c '
+        ogee doctor --rdma -o json >/results/without; echo $? >/results/without.status; ogee doctor --check rdma-device --check rdma-libraries'
+    [ "$(cat "$TEST_DIR/results/without.status")" = 1 ] || give_up "$(cat "$TEST_DIR/results/without")"
+    jq -e '.checks[] | select(.name == "rdma-libraries") | .verdict == "failed"
+        and (.found | contains("libibverbs.so.1")) and (.commands[0] | contains("rdma-core"))' "$TEST_DIR/results/without" >/dev/null ||
+        give_up "$(cat "$TEST_DIR/results/without")"
+}
+
 # What building with the feature `verbs` wants; rdma-sys's generator knows libclang 14.
 need_rdma_headers() {
     need_packages libibverbs-dev librdmacm-dev libclang1-14 libclang-common-14-dev
@@ -400,6 +434,7 @@ run_test lab_rdma 150 test_lab_rdma
 # The gate has no time for these two.
 [ "$FULL" = 0 ] || run_test lab_icount 400 test_lab_icount
 run_test rdma_verbs 400 test_rdma_verbs
+run_test doctor_rdma 500 test_doctor_rdma
 run_test lossy_disk 60 test_lossy_disk
 run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
 [ "$FULL" = 0 ] || run_test power_log_writes 1800 test_power_log_writes

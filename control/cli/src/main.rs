@@ -10,6 +10,7 @@
 mod args;
 mod commands;
 mod dev;
+mod doctor;
 mod error;
 mod memory;
 mod output;
@@ -66,6 +67,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Device { .. } => commands::topology::devices(&mds, output),
         Command::Copyset { what } => commands::copyset::run(&mds, what, output),
         Command::Status => commands::status::run(&mds, output),
+        Command::Doctor(args) => doctor::run(&args, output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ogee", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

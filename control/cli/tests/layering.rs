@@ -63,6 +63,16 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ogee-frontend",
         ],
     ),
+    // Above the client, and imported by nothing: its callers speak C.
+    (
+        "ffi/capi",
+        &[
+            "ogee-proto",
+            "ogee-runtime",
+            "ogee-transport",
+            "ogee-client",
+        ],
+    ),
     ("control", &["ogee-proto"]),
     (
         "perf",

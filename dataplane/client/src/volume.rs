@@ -193,19 +193,21 @@ impl Volume {
             .await
     }
 
-    /// Reads `into.len()` bytes at `offset` into memory of the caller: one counted copy.
+    /// Reads `into.len()` bytes at `offset` into memory of the caller: one counted copy, made of each
+    /// part when it arrives, so that a large read holds no more of the network's buffers than the
+    /// parts that are under way. After an error parts of `into` may hold what was read.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn read_into(&self, offset: ByteOffset, into: &mut [u8]) -> Result<(), ClientError> {
-        let mut rest = into;
-        for piece in self.read(offset, ByteLen::from_usize(rest.len())).await? {
-            let (head, tail) = rest.split_at_mut(piece.len());
-            head.copy_from_slice(&piece);
-            self.core.metrics.copied(piece.len());
-            rest = tail;
-        }
-        Ok(())
+        let len = ByteLen::from_usize(into.len());
+        let _pass = self.enter(offset, len)?;
+        self.measured(
+            FrameKind::Read,
+            len,
+            self.read_parts_into(offset, len, into),
+        )
+        .await
     }
 
     /// Writes `data` at `offset`. Durable on a majority when it returns.
@@ -335,6 +337,39 @@ impl Volume {
             .buffered(PARTS_PER_REQUEST_MAX)
             .try_collect()
             .await
+    }
+
+    async fn read_parts_into(
+        &self,
+        offset: ByteOffset,
+        len: ByteLen,
+        into: &mut [u8],
+    ) -> Result<(), ClientError> {
+        let mut rest = into;
+        let parts = split::payload_parts(self.layout, offset, len);
+        let mut places = parts.map(|part| {
+            let (place, tail) = std::mem::take(&mut rest).split_at_mut(part.len as usize);
+            rest = tail;
+            (part, place)
+        });
+        let (Some(first), second) = (places.next(), places.next()) else {
+            return Ok(());
+        };
+        let Some(second) = second else {
+            return self.read_part_into(first).await;
+        };
+        stream::iter([first, second].into_iter().chain(places))
+            .map(|place| self.read_part_into(place))
+            .buffer_unordered(PARTS_PER_REQUEST_MAX)
+            .try_fold((), async |(), ()| Ok(()))
+            .await
+    }
+
+    async fn read_part_into(&self, (part, place): (Part, &mut [u8])) -> Result<(), ClientError> {
+        let data = self.read_part(part).await?;
+        place.copy_from_slice(&data);
+        self.core.metrics.copied(data.len());
+        Ok(())
     }
 
     async fn read_part(&self, part: Part) -> Result<Payload, ClientError> {

@@ -1,7 +1,8 @@
 //! A bounded queue between threads: shards, and foreign ones such as a tokio thread.
 //!
 //! **Place.** Control messages between the data plane and the threads that serve heartbeats,
-//! metrics and metadata. Never on the path of a request.
+//! metrics and metadata, and requests of programs whose threads are their own (`ffi/capi`). Never between shards on
+//! the path of a request.
 //!
 //! **Owner.** Both ends may be on any thread and run by any executor; they need nothing but a waker.
 //!

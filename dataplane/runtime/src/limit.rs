@@ -15,6 +15,9 @@ pub const DIRECT_IO_UNIT: u64 = 512;
 /// process.
 pub const MEMLOCK_BUDGET: usize = 8 << 20;
 
+/// Below this `RLIMIT_MEMLOCK` the engine makes no executor, also for those whom the limit does not bind.
+pub const MEMLOCK_MIN: usize = 512 << 10;
+
 /// Executors that must start within [`MEMLOCK_BUDGET`]: a development cluster of three nodes.
 pub const EXECUTORS_PER_BUDGET: usize = 3;
 
@@ -60,6 +63,7 @@ const _: () = assert!(
     REGISTERED_MEMORY * RINGS_PER_EXECUTOR * EXECUTORS_PER_BUDGET <= MEMLOCK_BUDGET * 3 / 4,
     "a quarter of the budget stays free for the rings and for the embedder"
 );
+const _: () = assert!(MEMLOCK_MIN <= MEMLOCK_BUDGET);
 const _: () = assert!(REGISTERED_MEMORY.is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(ZERO_FILL_CHUNK.is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(YIELD_INTERVAL.as_nanos() > 0);

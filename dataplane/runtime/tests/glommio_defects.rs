@@ -16,7 +16,7 @@ use std::time::Duration;
 use ogee_runtime::executor::{ShardBuilder, ShardHandle, block_on};
 use ogee_runtime::file::{DmaFile, OpenOptions};
 use ogee_runtime::limit::{
-    EXECUTORS_PER_BUDGET, MEMLOCK_BUDGET, PREEMPT_INTERVAL, REGISTERED_MEMORY,
+    EXECUTORS_PER_BUDGET, MEMLOCK_BUDGET, MEMLOCK_MIN, PREEMPT_INTERVAL, REGISTERED_MEMORY,
 };
 use ogee_runtime::{Buffer, now, sleep, spawn, yield_now};
 
@@ -315,8 +315,32 @@ fn three_executors_fit_into_the_memlock_limit_of_an_ordinary_user() {
     );
 }
 
+/// The engine knows, and its error says it; ours must not lose it on the way.
+#[test]
+fn an_executor_that_may_lock_no_memory_says_so() {
+    if is_child() {
+        let refused = ShardBuilder::new("refused")
+            .start(async || {})
+            .expect_err("little memory");
+        assert!(refused.to_string().contains("RLIMIT_MEMLOCK"), "{refused}");
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "an_executor_that_may_lock_no_memory_says_so"]);
+    child.arg("--nocapture").env(CHILD, "1");
+    // SAFETY: between fork and exec it only calls setrlimit, which is async-signal-safe.
+    unsafe { child.pre_exec(|| set_memlock(MEMLOCK_MIN / 2)) };
+    let output = child.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
 fn lower_memlock() -> std::io::Result<()> {
-    let budget = MEMLOCK_BUDGET as libc::rlim_t;
+    set_memlock(MEMLOCK_BUDGET)
+}
+
+fn set_memlock(bytes: usize) -> std::io::Result<()> {
+    let budget = bytes as libc::rlim_t;
     let limit = libc::rlimit {
         rlim_cur: budget,
         rlim_max: budget,

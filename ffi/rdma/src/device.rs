@@ -31,6 +31,16 @@ pub struct DeviceInfo {
     pub reads_max: u32,
     /// Memory windows; 0: it has none.
     pub windows_max: u32,
+    /// Completion queues.
+    pub completion_queues_max: u32,
+    /// Shared receive queues.
+    pub receive_queues_max: u32,
+    /// Registered ranges of memory.
+    pub regions_max: u32,
+    /// Pieces of memory of one send.
+    pub send_parts_max: u32,
+    /// Pieces of memory of one receive of a shared queue.
+    pub receive_parts_max: u32,
     /// Its ports.
     pub ports: Vec<PortInfo>,
 }
@@ -163,6 +173,11 @@ fn info(api: &Api, context: NonNull<ibv_context>) -> Result<DeviceInfo, RdmaErro
         receives_max: limit(attributes.max_srq_wr),
         reads_max: limit(attributes.max_qp_rd_atom),
         windows_max: limit(attributes.max_mw),
+        completion_queues_max: limit(attributes.max_cq),
+        receive_queues_max: limit(attributes.max_srq),
+        regions_max: limit(attributes.max_mr),
+        send_parts_max: limit(attributes.max_sge),
+        receive_parts_max: limit(attributes.max_srq_sge),
         name,
     })
 }

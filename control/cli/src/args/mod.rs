@@ -6,6 +6,7 @@ pub(crate) use bench::{
     AbArgs, BenchArgs, BenchCommand, CompareArgs, CurvesArgs, LoadArgs, ReportArgs, SyncMode,
 };
 
+use crate::doctor::CheckName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
@@ -92,6 +93,8 @@ pub(crate) enum Command {
     },
     /// Health of the cluster. Exit code 3 when it is not OK.
     Status,
+    /// Check whether this host has what Ogee needs. Exit code 1 when something fails, 3 on warnings.
+    Doctor(DoctorArgs),
     /// Load volumes, devices or NBD exports; report latencies with fio's keys; compare reports.
     Bench(Box<BenchArgs>),
     /// Run a metadata server in the foreground.
@@ -377,6 +380,22 @@ pub(crate) enum CopysetCommand {
         #[arg(long)]
         to: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Only this check; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) check: Vec<CheckName>,
+    /// Print a script that would put right what can be. It is not run.
+    #[arg(long)]
+    pub(crate) fix_script: bool,
+    /// This host is to use RDMA: what is missing for it is a failure.
+    #[arg(long)]
+    pub(crate) rdma: bool,
+    /// Shards that are to run here.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: u16,
 }
 
 #[derive(Args, Debug)]

@@ -23,7 +23,9 @@ use super::error::into_io;
 use super::nudge::Nudge;
 use super::{sys, timer};
 use crate::executor::Placement;
-use crate::limit::{PREEMPT_INTERVAL, REGISTERED_MEMORY, RING_DEPTH, SENTRIES, SENTRY_INTERVAL};
+use crate::limit::{
+    MEMLOCK_MIN, PREEMPT_INTERVAL, REGISTERED_MEMORY, RING_DEPTH, SENTRIES, SENTRY_INTERVAL,
+};
 use crate::task;
 
 thread_local! {
@@ -66,6 +68,9 @@ pub(crate) struct Executor {
 impl Executor {
     pub(crate) fn new(config: &Config) -> io::Result<Self> {
         sys::check_io_uring().map_err(explain_start)?;
+        if sys::memlock_limit()? < MEMLOCK_MIN as u64 {
+            return Err(refused(StartError::LockedMemory));
+        }
         let placement = match config.placement {
             Placement::Unbound => ::glommio::Placement::Unbound,
             Placement::Cpu(cpu) => ::glommio::Placement::Fixed(cpu),
@@ -193,21 +198,18 @@ impl Drop for Running {
 }
 
 fn explain_start(error: io::Error) -> io::Error {
-    let cause = match error.raw_os_error() {
-        Some(libc::ENOSYS) => StartError::NoIoUring,
-        Some(libc::EPERM | libc::EACCES) => StartError::Forbidden,
-        Some(libc::ENOMEM) => StartError::LockedMemory,
-        _ => return error,
-    };
-    io::Error::new(io::ErrorKind::Unsupported, cause)
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => refused(StartError::NoIoUring),
+        Some(libc::EPERM | libc::EACCES) => refused(StartError::Forbidden),
+        Some(libc::ENOMEM) => refused(StartError::LockedMemory),
+        _ => error,
+    }
 }
 
 fn explain_make(error: ::glommio::GlommioError<()>) -> io::Error {
-    use ::glommio::{GlommioError, ReactorErrorKind};
-    match error {
-        GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(..)) => {
-            io::Error::new(io::ErrorKind::Unsupported, StartError::LockedMemory)
-        }
-        other => explain_start(into_io(other)),
-    }
+    explain_start(into_io(error))
+}
+
+fn refused(cause: StartError) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, cause)
 }

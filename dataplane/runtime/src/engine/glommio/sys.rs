@@ -45,6 +45,19 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The soft `RLIMIT_MEMLOCK`: the engine would lose the reason why it refuses a low one.
+pub(super) fn memlock_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is ours and outlives the call, which writes nothing else.
+    match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, ptr::from_mut(&mut limit)) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A clock's time since its epoch; clocks that this system does not have stand at zero.
 pub(super) fn clock(id: libc::clockid_t) -> Duration {
     let mut time = libc::timespec {
