@@ -40,6 +40,11 @@ pub async fn connect_with(
     hello: &Hello,
     options: ConnectionOptions,
 ) -> Result<Connection, TransportError> {
+    #[cfg(feature = "rdma")]
+    if let Endpoint::Rdma(address) = endpoint {
+        let wire = crate::rdma::connect(*address, options.handshake_timeout).await?;
+        return Connection::over_rdma(wire, hello, options).await;
+    }
     let limit = options.handshake_timeout;
     let stream = timeout(limit, open(endpoint))
         .await
@@ -52,7 +57,13 @@ async fn open(endpoint: &Endpoint) -> io::Result<Duplex> {
     match endpoint {
         Endpoint::Loopback(name) => connect_loopback(name),
         Endpoint::Tcp(address) => Ok(over_tcp(TcpStream::connect(*address).await?)),
+        Endpoint::Rdma(_) => Err(without_rdma()),
     }
+}
+
+/// This program was built without the feature `rdma`.
+pub(crate) fn without_rdma() -> io::Error {
+    io::ErrorKind::Unsupported.into()
 }
 
 /// Both directions of a TCP stream.
@@ -78,6 +89,25 @@ impl Connection {
         Ok(Self {
             sender: FrameSender::new(Rc::clone(&link)),
             receiver: FrameReceiver::new(link, read, decoder),
+        })
+    }
+
+    /// The same over RDMA.
+    #[cfg(feature = "rdma")]
+    pub(crate) async fn over_rdma(
+        wire: Rc<crate::rdma::Wire>,
+        hello: &Hello,
+        options: ConnectionOptions,
+    ) -> Result<Self, TransportError> {
+        let options = crate::rdma::options(options);
+        let peer = crate::rdma::exchange(&wire, hello, options.handshake_timeout).await?;
+        let link = Rc::new(Link::of_frames(peer, options));
+        drop(spawn(crate::rdma::run(Rc::clone(&link), Rc::clone(&wire))));
+        drop(spawn(keepalive::run(Rc::clone(&link))));
+        count(|metrics| metrics.connections.bump());
+        Ok(Self {
+            sender: FrameSender::new(Rc::clone(&link)),
+            receiver: FrameReceiver::over_rdma(link, wire),
         })
     }
 

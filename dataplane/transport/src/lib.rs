@@ -30,6 +30,7 @@
 //! | `endpoint`, `frame`, `hello`, `options`, `limit` | the words |
 //! | `stream`, `listener` | bytes: TCP, and loopback within one executor |
 //! | `decoder`, `outbox` | frames from bytes, bytes from frames |
+//! | `rdma` | frames over RDMA verbs, behind the feature of that name |
 //! | `link`, `writer`, `keepalive` | one connection's shared state and its two tasks |
 //! | `connection`, `receiver`, `sender` | one connection as its user sees it |
 //! | `caller` | request/reply and append streams over a self-healing connection |
@@ -54,6 +55,8 @@ mod listener;
 mod metrics;
 mod options;
 mod outbox;
+#[cfg(feature = "rdma")]
+pub mod rdma;
 mod receiver;
 mod sender;
 mod service;

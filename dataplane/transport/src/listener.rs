@@ -1,6 +1,6 @@
 //! Where connections come in.
 
-use crate::connection::{Connection, over_tcp};
+use crate::connection::{Connection, over_tcp, without_rdma};
 use crate::endpoint::Endpoint;
 use crate::error::{Doing, TransportError};
 use crate::hello::Hello;
@@ -18,12 +18,20 @@ pub struct Listener {
 enum Carrier {
     Tcp(TcpListener),
     Loopback(LoopbackListener),
+    #[cfg(feature = "rdma")]
+    Rdma(crate::rdma::RdmaListener),
 }
 
 /// A connection that has come in and not yet shaken hands, so that a peer that does not speak
 /// holds up nobody else.
 pub struct Incoming {
-    stream: Duplex,
+    carried: Carried,
+}
+
+enum Carried {
+    Stream(Duplex),
+    #[cfg(feature = "rdma")]
+    Rdma(crate::rdma::Request),
 }
 
 impl Listener {
@@ -32,6 +40,14 @@ impl Listener {
     /// # Errors
     /// [`TransportError::Io`], as when the address is taken: for the operator.
     pub fn bind(endpoint: &Endpoint) -> Result<Self, TransportError> {
+        #[cfg(feature = "rdma")]
+        if let Endpoint::Rdma(address) = endpoint {
+            let listener = crate::rdma::RdmaListener::bind(*address)?;
+            return Ok(Self {
+                endpoint: Endpoint::Rdma(listener.address()),
+                carrier: Carrier::Rdma(listener),
+            });
+        }
         Self::try_bind(endpoint).map_err(|error| TransportError::io(Doing::Bind, &error))
     }
 
@@ -45,6 +61,7 @@ impl Listener {
                     endpoint,
                 })
             }
+            Endpoint::Rdma(_) => Err(without_rdma()),
             Endpoint::Loopback(name) => {
                 let listener = LoopbackListener::bind(name)?;
                 let endpoint = Endpoint::Loopback(listener.name().to_owned());
@@ -70,9 +87,15 @@ impl Listener {
         let stream = match &mut self.carrier {
             Carrier::Tcp(listener) => listener.accept().await.map(|(stream, _)| over_tcp(stream)),
             Carrier::Loopback(listener) => listener.accept().await,
+            #[cfg(feature = "rdma")]
+            Carrier::Rdma(listener) => {
+                let carried = Carried::Rdma(listener.accept().await);
+                return Ok(Incoming { carried });
+            }
         };
         let stream = stream.map_err(|error| TransportError::io(Doing::Accept, &error))?;
-        Ok(Incoming { stream })
+        let carried = Carried::Stream(stream);
+        Ok(Incoming { carried })
     }
 }
 
@@ -86,6 +109,13 @@ impl Incoming {
         hello: &Hello,
         options: ConnectionOptions,
     ) -> Result<Connection, TransportError> {
-        Connection::establish(self.stream, hello, options).await
+        match self.carried {
+            Carried::Stream(stream) => Connection::establish(stream, hello, options).await,
+            #[cfg(feature = "rdma")]
+            Carried::Rdma(request) => {
+                let wire = request.accept(options.handshake_timeout).await?;
+                Connection::over_rdma(wire, hello, options).await
+            }
+        }
     }
 }
