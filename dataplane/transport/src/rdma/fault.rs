@@ -25,8 +25,9 @@ pub enum RdmaFault {
     /// Whoever listens there is not Ogee.
     #[error("the peer's connection data is not Ogee's")]
     Foreign,
-    /// The peer has promised all its receive buffers, or we have. The dialling side tries again later.
-    #[error("no receive buffers are left for a connection")]
+    /// The peer has promised all its receive buffers or work requests, or we have. The dialling side tries again
+    /// later; the operator raises the limits if it repeats.
+    #[error("no receive buffers or work requests are left for a connection")]
     Busy,
 }
 
@@ -60,6 +61,10 @@ pub(super) fn unable(doing: Doing, error: RdmaError) -> TransportError {
         RdmaError::Call { source, .. } => {
             tracing::debug!(%error, "RDMA");
             TransportError::io(doing, source)
+        }
+        RdmaError::Full { .. } => {
+            tracing::debug!(%error, "RDMA");
+            TransportError::Rdma(RdmaFault::Busy)
         }
         _ => TransportError::Rdma(RdmaFault::Unable(Unable(Arc::new(error)))),
     }

@@ -17,6 +17,8 @@ mod hostile;
 mod liveness;
 mod streams;
 mod support;
+#[cfg(feature = "rdma")]
+mod verbs;
 
 /// Runs each case over TCP and over loopback.
 macro_rules! streams_only {
