@@ -412,6 +412,26 @@ test_rdma_verbs() {
     grep -q 'FAIL .*libibverbs.so.1 cannot be used.*Install rdma-core' "$TEST_DIR/without.log" || give_up "$(cat "$TEST_DIR/without.log")"
 }
 
+# The transport's conformance suite over RDMA, and what only RDMA has, each case in a process of its own.
+test_rdma_transport() {
+    local binary=$WORK/rdma_conformance built
+    need_rdma_headers
+    if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+        cargo clippy --quiet -p ogee-transport --features rdma --all-targets -- -D warnings || give_up "clippy"
+        cargo test --quiet -p ogee-transport --features rdma --lib >"$TEST_DIR/unit.log" 2>&1 || give_up "$(tail -n 20 "$TEST_DIR/unit.log")"
+        cargo test --quiet -p ogee-runtime --features readiness --test readiness >"$TEST_DIR/unit.log" 2>&1 || give_up "$(tail -n 20 "$TEST_DIR/unit.log")"
+    fi
+    built=$(cargo test --quiet -p ogee-transport --features rdma --test conformance --no-run --message-format=json 2>"$TEST_DIR/build.log" |
+        jq -r 'select(.executable and .target.name == "conformance").executable') || give_up "$(tail -n 20 "$TEST_DIR/build.log")"
+    # Its debug information would fill the guest's memory.
+    objcopy --strip-debug "$built" "$binary"
+    "$LAB" run --rdma --memory 768M --copy "$binary:/usr/bin/conformance" --copy "$REPO/scripts/lib/lab_cases.sh:/root/lab_cases.sh" --timeout 900 -- \
+        env OGEE_RDMA_ADDRESS=10.9.0.1 sh /root/lab_cases.sh /usr/bin/conformance 60 >"$TEST_DIR/guest.log" 2>&1 ||
+        give_up "$(grep -v '^PASS' "$TEST_DIR/guest.log" | tail -n 20)"
+    [ "$(grep -c '^PASS' "$TEST_DIR/guest.log")" -ge 40 ] || give_up "only some of them ran: $(tail -n 3 "$TEST_DIR/guest.log")"
+    echo "   $(grep -c '^PASS' "$TEST_DIR/guest.log") cases on rxe"
+}
+
 # What building with the feature `verbs` wants; rdma-sys's generator knows libclang 14.
 need_rdma_headers() {
     need_packages libibverbs-dev librdmacm-dev libclang1-14 libclang-common-14-dev
@@ -435,6 +455,7 @@ run_test lab_rdma 150 test_lab_rdma
 # The gate has no time for these two.
 [ "$FULL" = 0 ] || run_test lab_icount 400 test_lab_icount
 run_test rdma_verbs 400 test_rdma_verbs
+run_test rdma_transport 1200 test_rdma_transport
 run_test lossy_disk 60 test_lossy_disk
 run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
 [ "$FULL" = 0 ] || run_test power_log_writes 1800 test_power_log_writes
