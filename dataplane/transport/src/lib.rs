@@ -28,6 +28,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `endpoint`, `frame`, `hello`, `options`, `limit` | the words |
+//! | `choice` | which carrier a connection takes |
 //! | `stream`, `listener` | bytes: TCP, and loopback within one executor |
 //! | `decoder`, `outbox` | frames from bytes, bytes from frames |
 //! | `rdma` | frames over RDMA verbs, behind the feature of that name |
@@ -39,6 +40,7 @@
 
 mod call_id;
 mod caller;
+mod choice;
 mod connection;
 mod decoder;
 mod endpoint;
@@ -65,6 +67,7 @@ mod stream;
 mod writer;
 
 pub use caller::{Caller, StreamReceiver, StreamSender};
+pub use choice::{Transport, TransportParseError};
 pub use connection::{Connection, connect, connect_with};
 pub use endpoint::{Endpoint, EndpointParseError};
 pub use error::{CallError, Doing, SendError, TransportError};

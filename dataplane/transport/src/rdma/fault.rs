@@ -51,8 +51,14 @@ impl std::fmt::Display for Unable {
 
 impl std::error::Error for Unable {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&*self.0)
+        // Its own words are told already.
+        self.0.source()
     }
+}
+
+/// The port could not be opened: in the binding's words, which say what to do.
+pub(super) fn unable_to_open(error: RdmaError) -> TransportError {
+    TransportError::Rdma(RdmaFault::Unable(Unable(Arc::new(error))))
 }
 
 /// What the transport says of it; the system's own errors are told as those of sockets are.
@@ -66,7 +72,7 @@ pub(super) fn unable(doing: Doing, error: RdmaError) -> TransportError {
             tracing::debug!(%error, "RDMA");
             TransportError::Rdma(RdmaFault::Busy)
         }
-        _ => TransportError::Rdma(RdmaFault::Unable(Unable(Arc::new(error)))),
+        _ => unable_to_open(error),
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! *On failure*: what breaks the port (its completion queue, its descriptors) ends all its wires.
 
-use super::fault::unable;
+use super::fault::{unable, unable_to_open};
 use super::limit::{
     BODY_LEN, DEPTH, GRANT_MAX, GRANT_MIN, GRANT_SHARE, HEAD_LEN, HEADS_SENT, LARGE_LEN,
     LOOK_AT_EVENTS, TURN,
@@ -55,7 +55,7 @@ impl Port {
         if let Some(port) = present.filter(|port| port.broken.get().is_none()) {
             return Ok(port);
         }
-        let port = Rc::new(Self::open().map_err(|error| unable(doing, error))?);
+        let port = Rc::new(Self::open().map_err(unable_to_open)?);
         let descriptors = [port.rail.as_fd(), port.channel.as_fd()];
         let readiness =
             Readiness::new(&descriptors).map_err(|error| TransportError::io(doing, &error))?;

@@ -1,5 +1,6 @@
 //! What only RDMA has: lent memory, receive buffers, versions while connecting, and peers that break those rules.
 
+mod choice;
 mod hostile;
 mod memory;
 mod raw;
@@ -17,6 +18,8 @@ macro_rules! on_a_device {
 }
 
 on_a_device! {
+    choice::who_offers_both_is_reached_over_either,
+    choice::where_rdma_does_not_answer_tcp_does,
     hostile::another_version_is_refused_and_named,
     hostile::an_acceptor_of_another_version_is_refused,
     hostile::a_stranger_is_refused,
