@@ -28,7 +28,7 @@ pub(super) const DEPTH: u32 = 2 * GRANT_MAX;
 pub(super) const READ_AHEAD: usize = 4;
 /// Payload that may wait for the user before parts are held back.
 pub(super) const INBOX_BYTES_MAX: usize = 1 << 20;
-/// Requests of one connection whose answers have memory lent for them.
+/// Requests of one connection whose answers have memory lent for them; part of the protocol.
 pub(super) const ANSWERS_MAX: usize = 1024;
 
 /// Heads beside those of receive buffers: for messages under way.

@@ -8,7 +8,7 @@
 
 use super::fault::unable;
 use super::head::{FOR_ANSWER, Kind, LENT, OF_META, Prefix, UNTOUCHED, WRITTEN};
-use super::limit::{BODY_LEN, HEAD_LEN, HEAD_META_MAX, LARGE_LEN, PREFIX_LEN};
+use super::limit::{ANSWERS_MAX, BODY_LEN, HEAD_LEN, HEAD_META_MAX, LARGE_LEN, PREFIX_LEN};
 use super::wire::{Loan, Purpose, Side, State, Wire};
 use crate::error::{Doing, TransportError};
 use crate::frame::Frame;
@@ -280,6 +280,7 @@ impl Wire {
         let is_due = self.side == Side::Opener
             && sending.header.kind == FrameKind::Read
             && sending.frame.payload.is_empty()
+            && state.loans.len() < ANSWERS_MAX
             && len > BODY_LEN
             && len <= LARGE_LEN;
         match is_due.then(|| self.port.large_to_lend()).flatten() {

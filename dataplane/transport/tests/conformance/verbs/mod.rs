@@ -37,6 +37,7 @@ on_a_device! {
     memory::what_users_keep_does_not_stop_the_port,
     storms::connections_come_and_go,
     storms::grants_are_never_more_than_the_queue_holds,
-    storms::a_killed_process_is_noticed_while_it_is_read_from,
+    storms::a_killed_process_is_noticed_while_memory_moves,
+    storms::a_port_that_never_sleeps_lets_others_run,
     storms::a_client_to_be_killed,
 }

@@ -1,9 +1,10 @@
 //! Many connections, and many ends of them.
 
-use crate::support::{MS, bytes, client, echoing, serve, server, write};
+use crate::support::{MS, bytes, client, echo, echoing, frame, handler, serve, server, write};
+use ogee_proto::wire::FrameKind;
 use ogee_runtime::{now, sleep, spawn, timeout};
-use ogee_transport::rdma::RdmaFault;
-use ogee_transport::{Caller, Endpoint, TransportError, connect};
+use ogee_transport::rdma::{RdmaFault, RdmaOptions, configure};
+use ogee_transport::{Caller, Endpoint, Handler, TransportError, connect};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -98,8 +99,20 @@ pub async fn grants_are_never_more_than_the_queue_holds(endpoint: Endpoint) {
         .expect("there is room again");
 }
 
-pub async fn a_killed_process_is_noticed_while_it_is_read_from(endpoint: Endpoint) {
-    let service = serve(&endpoint, server(), echoing());
+/// Reads are answered with as much as they ask for.
+fn reading_and_echoing() -> Handler {
+    handler(|peer, request| {
+        let length = request.header.length as usize;
+        let mut reply = echo(request);
+        if length > 0 {
+            reply.payload = bytes(length).into();
+        }
+        drop(peer.reply(reply));
+    })
+}
+
+pub async fn a_killed_process_is_noticed_while_memory_moves(endpoint: Endpoint) {
+    let service = serve(&endpoint, server(), reading_and_echoing());
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "verbs::a_client_to_be_killed"])
         .env(ENDPOINT, service.endpoint().to_string())
@@ -127,7 +140,7 @@ pub async fn a_killed_process_is_noticed_while_it_is_read_from(endpoint: Endpoin
     assert_eq!(reply.payload.len(), 200 << 10);
 }
 
-/// Sends large frames for ever, where it is told to by the test above; else there is nothing to do.
+/// Writes and reads much, for ever, where it is told to by the test above; else there is nothing to do.
 pub async fn a_client_to_be_killed(_endpoint: Endpoint) {
     let Ok(endpoint) = std::env::var(ENDPOINT) else {
         return;
@@ -136,12 +149,39 @@ pub async fn a_client_to_be_killed(_endpoint: Endpoint) {
     let sending: Vec<_> = (0..4)
         .map(|sequence| {
             let caller = caller.clone();
-            spawn(
-                async move { while caller.call(write(sequence, bytes(1 << 20))).await.is_ok() {} },
-            )
+            spawn(async move {
+                let mut request = write(sequence, bytes(1 << 20));
+                if sequence % 2 == 1 {
+                    request = frame(FrameKind::Read, sequence, Vec::new());
+                    request.header.length = 1 << 20;
+                }
+                while caller.call(request.clone()).await.is_ok() {}
+            })
         })
         .collect();
     for sending in sending {
         sending.await.unwrap();
     }
+}
+
+pub async fn a_port_that_never_sleeps_lets_others_run(endpoint: Endpoint) {
+    configure(RdmaOptions {
+        busy_poll: true,
+        receives: 256,
+        larges: 16,
+        ..RdmaOptions::default()
+    });
+    let service = serve(&endpoint, server(), echoing());
+    let beside = serve(&"127.0.0.1:0".parse().unwrap(), server(), echoing());
+    let callers = [&service, &beside].map(|to| Caller::new(to.endpoint().clone(), client()));
+    let began = now();
+    for len in [0, 4096, 40 << 10, 1 << 20] {
+        for caller in &callers {
+            let reply = caller.call(write(1, bytes(len))).await.unwrap();
+            assert!(reply.payload[..] == bytes(len)[..]);
+        }
+        sleep(MS).await;
+    }
+    // Generous: one emulated processor does all of it.
+    assert!(now() - began < Duration::from_secs(10));
 }
