@@ -411,6 +411,26 @@ test_doctor_rdma() {
         give_up "$(cat "$TEST_DIR/results/without")"
 }
 
+# The transport's conformance suite over RDMA, and what only RDMA has, each case in a process of its own.
+test_rdma_transport() {
+    local binary=$WORK/rdma_conformance built
+    need_rdma_headers
+    if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+        cargo clippy --quiet -p ogee-transport --features rdma --all-targets -- -D warnings || give_up "clippy"
+        cargo test --quiet -p ogee-transport --features rdma --lib >"$TEST_DIR/unit.log" 2>&1 || give_up "$(tail -n 20 "$TEST_DIR/unit.log")"
+        cargo test --quiet -p ogee-runtime --features readiness --test readiness >"$TEST_DIR/unit.log" 2>&1 || give_up "$(tail -n 20 "$TEST_DIR/unit.log")"
+    fi
+    built=$(cargo test --quiet -p ogee-transport --features rdma --test conformance --no-run --message-format=json 2>"$TEST_DIR/build.log" |
+        jq -r 'select(.executable and .target.name == "conformance").executable') || give_up "$(tail -n 20 "$TEST_DIR/build.log")"
+    # Its debug information would fill the guest's memory.
+    objcopy --strip-debug "$built" "$binary"
+    "$LAB" run --rdma --memory 768M --copy "$binary:/usr/bin/conformance" --copy "$REPO/scripts/lib/lab_cases.sh:/root/lab_cases.sh" --timeout 900 -- \
+        env OGEE_RDMA_ADDRESS=10.9.0.1 sh /root/lab_cases.sh /usr/bin/conformance 60 >"$TEST_DIR/guest.log" 2>&1 ||
+        give_up "$(grep -v '^PASS' "$TEST_DIR/guest.log" | tail -n 20)"
+    [ "$(grep -c '^PASS' "$TEST_DIR/guest.log")" -ge 40 ] || give_up "only some of them ran: $(tail -n 3 "$TEST_DIR/guest.log")"
+    echo "   $(grep -c '^PASS' "$TEST_DIR/guest.log") cases on rxe"
+}
+
 # What building with the feature `verbs` wants; rdma-sys's generator knows libclang 14.
 need_rdma_headers() {
     need_packages libibverbs-dev librdmacm-dev libclang1-14 libclang-common-14-dev
@@ -428,14 +448,21 @@ begin_group lab
 install -m 755 "$POWER_CUT" "$WORK/power_cut"
 POWER_CUT=$WORK/power_cut
 
+# when_asked NAME SECONDS FUNCTION   what the gate has no time for: in full runs, and when named in ONLY
+when_asked() {
+    case "$FULL ${ONLY:-} " in
+    1* | *" $1 "*) run_test "$@" ;;
+    esac
+}
+
 run_test lab_ends 300 test_lab_ends
 run_test lab_two_guests 150 test_lab_two_guests
 run_test lab_rdma 150 test_lab_rdma
-# The gate has no time for these two.
-[ "$FULL" = 0 ] || run_test lab_icount 400 test_lab_icount
+when_asked lab_icount 400 test_lab_icount
 run_test rdma_verbs 400 test_rdma_verbs
-run_test doctor_rdma 500 test_doctor_rdma
+when_asked doctor_rdma 900 test_doctor_rdma
+when_asked rdma_transport 1800 test_rdma_transport
 run_test lossy_disk 60 test_lossy_disk
 run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
-[ "$FULL" = 0 ] || run_test power_log_writes 1800 test_power_log_writes
+when_asked power_log_writes 1800 test_power_log_writes
 run_test power_flakey "$(ci_or_full 400 1200)" test_power_flakey

@@ -60,6 +60,8 @@ pub(crate) struct ChunkserverSettings {
     pub(crate) server: Option<String>,
     /// One address per shard.
     pub(crate) listen: Vec<SocketAddr>,
+    /// `auto`, `rdma` or `tcp`.
+    pub(crate) transport: Option<String>,
     /// Processor of each shard; not pinned if not given.
     #[serde(default)]
     pub(crate) cpus: Vec<usize>,
@@ -139,6 +141,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "zone",
     "server",
     "listen",
+    "transport",
     "cpus",
     "mds",
     "metrics",

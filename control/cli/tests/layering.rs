@@ -8,7 +8,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("dataplane/runtime", &[]),
     ("dataplane/device", &["ogee-proto", "ogee-runtime"]),
-    ("dataplane/transport", &["ogee-proto", "ogee-runtime"]),
+    ("ffi/rdma", &[]),
+    (
+        "dataplane/transport",
+        &["ogee-proto", "ogee-runtime", "ogee-rdma"],
+    ),
     (
         "dataplane/store",
         &["ogee-proto", "ogee-runtime", "ogee-device"],
@@ -97,6 +101,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("glommio", &["dataplane/runtime"]),
     ("openraft", &["dataplane/group", "control"]),
     ("redb", &["control"]),
+    ("rdma_sys", &["ffi/rdma"]),
 ];
 
 fn root() -> PathBuf {

@@ -3,16 +3,16 @@
 //! **Place.** Under `transport`'s RDMA port, whose events come through such descriptors. **Owner.** One task
 //! of one executor.
 //!
-//! **Invariants.** What becomes readable after [`Readiness::changed`] was called last, or before the first call, ends
-//! the next call; several descriptors and events count once. It may end for nothing: look, then wait.
-//! Dropping the future loses no event. **Failure.** Errors of the system; it is then of no further use.
+//! **Invariants.** A call ends when a descriptor is readable, or has become so since the last call; several
+//! descriptors and events count once. It may end for nothing: look, then wait. Dropping the future loses no event.
+//! **Failure.** Errors of the system; it is then of no further use.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::engine::Watch;
 
-/// Tells when one of a few descriptors has become readable.
+/// Tells when one of a few descriptors is readable.
 pub struct Readiness {
     watch: Watch,
 }
@@ -21,14 +21,14 @@ impl Readiness {
     /// Watches `descriptors`. They stay open for the kernel until this is dropped.
     ///
     /// # Errors
-    /// When the kernel has no room for it, or is older than Linux 5.13.
+    /// When the kernel has no room for it.
     pub fn new(descriptors: &[BorrowedFd<'_>]) -> io::Result<Self> {
         Ok(Self {
             watch: Watch::new(descriptors)?,
         })
     }
 
-    /// Ends when one of them has become readable.
+    /// Ends when one of them is readable.
     ///
     /// # Errors
     /// Of the system.

@@ -11,6 +11,30 @@ const SOON: Duration = Duration::from_millis(50);
 const LATE: Duration = Duration::from_secs(10);
 
 #[test]
+fn many_events_that_nobody_waits_for_count_once() {
+    block_on(async {
+        let (mut read, mut write) = pipe().unwrap();
+        let mut readiness = Readiness::new(&[read.as_fd()]).unwrap();
+        for _ in 0..3 {
+            assert!(timeout(SOON / 25, readiness.changed()).await.is_err());
+            // More than a ring keeps completions.
+            for _ in 0..100 {
+                write.write_all(&[1]).unwrap();
+                read.read_exact(&mut [0]).unwrap();
+            }
+            write.write_all(&[1]).unwrap();
+            timeout(LATE, readiness.changed()).await.unwrap().unwrap();
+            read.read_exact(&mut [0]).unwrap();
+            let mut ended = 0;
+            while timeout(SOON / 25, readiness.changed()).await.is_ok() {
+                ended += 1;
+                assert!(ended < 4);
+            }
+        }
+    });
+}
+
+#[test]
 fn each_event_ends_one_wait() {
     block_on(async {
         let (mut first, mut to_first) = pipe().unwrap();

@@ -2,6 +2,7 @@
 
 use ogee_group::GroupConfig;
 use ogee_proto::unit::ByteLen;
+use ogee_transport::Transport;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,6 +30,8 @@ pub struct ChunkserverConfig {
     pub server: String,
     /// Where each shard listens; one shard per entry.
     pub listen: Vec<SocketAddr>,
+    /// Over what.
+    pub transport: Transport,
     /// Pin shard `i` to processor `cpus[i]`; empty: unpinned.
     pub cpus: Vec<usize>,
     /// Its stores.

@@ -72,11 +72,22 @@ pub struct ChangeMembers {
 pub enum ShardEvent {
     /// The shard serves (or why it does not).
     Started {
-        /// Its stores.
-        outcome: Result<Vec<StoreStatus>, ShardError>,
+        /// What it has.
+        outcome: Result<ShardStart, ShardError>,
     },
     /// How things stand.
     Report(Box<ShardReport>),
+}
+
+/// What a shard that serves has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardStart {
+    /// Its number.
+    pub shard: u16,
+    /// Where it listens, and over what.
+    pub endpoint: Endpoint,
+    /// Its stores.
+    pub stores: Vec<StoreStatus>,
 }
 
 /// How a store stands.

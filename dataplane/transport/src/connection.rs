@@ -1,5 +1,6 @@
 //! A connection, after the handshake.
 
+use crate::choice::Transport;
 use crate::decoder::Decoder;
 use crate::endpoint::Endpoint;
 use crate::error::{Doing, TransportError};
@@ -40,6 +41,82 @@ pub async fn connect_with(
     hello: &Hello,
     options: ConnectionOptions,
 ) -> Result<Connection, TransportError> {
+    match endpoint {
+        Endpoint::Rdma(address) => over_rdma(*address, hello, options).await,
+        Endpoint::Both(address) => over_either(*address, hello, options).await,
+        _ => over_stream(endpoint, hello, options).await,
+    }
+}
+
+/// Over what `options` allow, RDMA first.
+#[cfg(feature = "rdma")]
+async fn over_either(
+    address: std::net::SocketAddr,
+    hello: &Hello,
+    options: ConnectionOptions,
+) -> Result<Connection, TransportError> {
+    use crate::choice::{rdma_helps, took_tcp, tries_rdma};
+    let tcp = Endpoint::Tcp(address);
+    match options.transport {
+        Transport::Rdma => return over_rdma(address, hello, options).await,
+        Transport::Auto if tries_rdma(address) => {}
+        Transport::Auto | Transport::Tcp => return over_stream(&tcp, hello, options).await,
+    }
+    let limit = options
+        .handshake_timeout
+        .min(crate::limit::RDMA_CONNECT_MAX);
+    let why = match crate::rdma::connect(address, limit).await {
+        Ok(wire) => {
+            rdma_helps(address);
+            return Connection::over_rdma(wire, hello, options).await;
+        }
+        Err(why) => why,
+    };
+    let connection = over_stream(&tcp, hello, options).await?;
+    took_tcp(address, &why);
+    Ok(connection)
+}
+
+/// Over TCP, if that is allowed: this program was built without RDMA.
+#[cfg(not(feature = "rdma"))]
+async fn over_either(
+    address: std::net::SocketAddr,
+    hello: &Hello,
+    options: ConnectionOptions,
+) -> Result<Connection, TransportError> {
+    match options.transport {
+        Transport::Rdma => over_rdma(address, hello, options).await,
+        Transport::Auto | Transport::Tcp => {
+            over_stream(&Endpoint::Tcp(address), hello, options).await
+        }
+    }
+}
+
+#[cfg(feature = "rdma")]
+async fn over_rdma(
+    address: std::net::SocketAddr,
+    hello: &Hello,
+    options: ConnectionOptions,
+) -> Result<Connection, TransportError> {
+    let wire = crate::rdma::connect(address, options.handshake_timeout).await?;
+    Connection::over_rdma(wire, hello, options).await
+}
+
+#[cfg(not(feature = "rdma"))]
+#[expect(clippy::unused_async, reason = "as with the feature")]
+async fn over_rdma(
+    _: std::net::SocketAddr,
+    _: &Hello,
+    _: ConnectionOptions,
+) -> Result<Connection, TransportError> {
+    Err(TransportError::io(Doing::Connect, &without_rdma()))
+}
+
+async fn over_stream(
+    endpoint: &Endpoint,
+    hello: &Hello,
+    options: ConnectionOptions,
+) -> Result<Connection, TransportError> {
     let limit = options.handshake_timeout;
     let stream = timeout(limit, open(endpoint))
         .await
@@ -52,7 +129,13 @@ async fn open(endpoint: &Endpoint) -> io::Result<Duplex> {
     match endpoint {
         Endpoint::Loopback(name) => connect_loopback(name),
         Endpoint::Tcp(address) => Ok(over_tcp(TcpStream::connect(*address).await?)),
+        Endpoint::Rdma(_) | Endpoint::Both(_) => unreachable!("chosen before"),
     }
+}
+
+/// This program was built without the feature `rdma`.
+pub(crate) fn without_rdma() -> io::Error {
+    io::ErrorKind::Unsupported.into()
 }
 
 /// Both directions of a TCP stream.
@@ -78,6 +161,28 @@ impl Connection {
         Ok(Self {
             sender: FrameSender::new(Rc::clone(&link)),
             receiver: FrameReceiver::new(link, read, decoder),
+        })
+    }
+
+    /// The same over RDMA.
+    #[cfg(feature = "rdma")]
+    pub(crate) async fn over_rdma(
+        wire: Rc<crate::rdma::Wire>,
+        hello: &Hello,
+        options: ConnectionOptions,
+    ) -> Result<Self, TransportError> {
+        let options = crate::rdma::options(options);
+        let peer = crate::rdma::exchange(&wire, hello, options.handshake_timeout).await?;
+        let link = Rc::new(Link::of_frames(peer, options));
+        drop(spawn(crate::rdma::run(Rc::clone(&link), Rc::clone(&wire))));
+        drop(spawn(keepalive::run(Rc::clone(&link))));
+        count(|metrics| {
+            metrics.connections.bump();
+            metrics.connections_rdma.bump();
+        });
+        Ok(Self {
+            sender: FrameSender::new(Rc::clone(&link)),
+            receiver: FrameReceiver::over_rdma(link, wire),
         })
     }
 

@@ -96,6 +96,10 @@ pub enum TransportError {
     /// corrects the endpoint.
     #[error("the peer takes no requests")]
     NoCredits,
+    /// RDMA could not make the connection, or ended it; who recovers stands with each fault.
+    #[cfg(feature = "rdma")]
+    #[error(transparent)]
+    Rdma(#[from] crate::rdma::RdmaFault),
     /// This side closed the connection. Nobody needs to recover.
     #[error("closed by this side")]
     Closed,

@@ -28,8 +28,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `endpoint`, `frame`, `hello`, `options`, `limit` | the words |
+//! | `choice` | which carrier a connection takes |
 //! | `stream`, `listener` | bytes: TCP, and loopback within one executor |
 //! | `decoder`, `outbox` | frames from bytes, bytes from frames |
+//! | `rdma` | frames over RDMA verbs, behind the feature of that name |
 //! | `link`, `writer`, `keepalive` | one connection's shared state and its two tasks |
 //! | `connection`, `receiver`, `sender` | one connection as its user sees it |
 //! | `caller` | request/reply and append streams over a self-healing connection |
@@ -38,6 +40,7 @@
 
 mod call_id;
 mod caller;
+mod choice;
 mod connection;
 mod decoder;
 mod endpoint;
@@ -54,6 +57,8 @@ mod listener;
 mod metrics;
 mod options;
 mod outbox;
+#[cfg(feature = "rdma")]
+pub mod rdma;
 mod receiver;
 mod sender;
 mod service;
@@ -62,6 +67,7 @@ mod stream;
 mod writer;
 
 pub use caller::{Caller, StreamReceiver, StreamSender};
+pub use choice::{Transport, TransportParseError};
 pub use connection::{Connection, connect, connect_with};
 pub use endpoint::{Endpoint, EndpointParseError};
 pub use error::{CallError, Doing, SendError, TransportError};

@@ -59,6 +59,13 @@ pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest pause between connection attempts.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// A peer that RDMA did not reach while TCP did is not tried over RDMA for so long.
+#[cfg(feature = "rdma")]
+pub(crate) const RDMA_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// Bound on connecting over RDMA where TCP is allowed, too.
+#[cfg(feature = "rdma")]
+pub(crate) const RDMA_CONNECT_MAX: Duration = Duration::from_secs(3);
+
 /// Bytes in flight in one direction of a loopback connection, like a socket's buffer.
 pub(crate) const LOOPBACK_PIPE_MAX: usize = 256 << 10;
 /// Loopback connections waiting to be accepted, like a listen backlog.

@@ -74,6 +74,29 @@ impl Link {
         }
     }
 
+    /// The same, of a carrier that takes frames whole.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn of_frames(peer: Hello, options: ConnectionOptions) -> Self {
+        Self {
+            outbox: RefCell::new(Outbox::of_frames()),
+            ..Self::new(peer, options)
+        }
+    }
+
+    /// How far its life has come.
+    #[cfg(feature = "rdma")]
+    pub(crate) const fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// For a carrier that takes frames whole: the next one.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn take_frame(&self) -> Option<Frame> {
+        let frame = self.outbox.borrow_mut().pop()?;
+        self.room.notify_all();
+        Some(frame)
+    }
+
     /// Who the peer said it is.
     pub(crate) const fn peer(&self) -> &Hello {
         &self.peer

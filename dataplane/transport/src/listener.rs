@@ -1,13 +1,21 @@
 //! Where connections come in.
 
-use crate::connection::{Connection, over_tcp};
+use crate::connection::{Connection, over_tcp, without_rdma};
 use crate::endpoint::Endpoint;
 use crate::error::{Doing, TransportError};
 use crate::hello::Hello;
 use crate::options::ConnectionOptions;
 use crate::stream::{Duplex, LoopbackListener};
 use ogee_runtime::net::TcpListener;
+#[cfg(feature = "rdma")]
+use ogee_runtime::{ScopedTask, channel::mpsc, spawn_scoped};
 use std::io;
+#[cfg(feature = "rdma")]
+use std::net::SocketAddr;
+
+/// Connections that wait in a listener of two carriers; more wait in theirs.
+#[cfg(feature = "rdma")]
+const BACKLOG_BOTH: usize = 16;
 
 /// Takes connections at one endpoint.
 pub struct Listener {
@@ -18,12 +26,26 @@ pub struct Listener {
 enum Carrier {
     Tcp(TcpListener),
     Loopback(LoopbackListener),
+    #[cfg(feature = "rdma")]
+    Rdma(crate::rdma::RdmaListener),
+    /// Both at one address: a task for each takes connections, since a TCP accept that is dropped may lose one.
+    #[cfg(feature = "rdma")]
+    Both {
+        incoming: mpsc::Receiver<Result<Carried, TransportError>>,
+        _tasks: [ScopedTask<()>; 2],
+    },
 }
 
 /// A connection that has come in and not yet shaken hands, so that a peer that does not speak
 /// holds up nobody else.
 pub struct Incoming {
-    stream: Duplex,
+    carried: Carried,
+}
+
+enum Carried {
+    Stream(Duplex),
+    #[cfg(feature = "rdma")]
+    Rdma(crate::rdma::Request),
 }
 
 impl Listener {
@@ -32,6 +54,18 @@ impl Listener {
     /// # Errors
     /// [`TransportError::Io`], as when the address is taken: for the operator.
     pub fn bind(endpoint: &Endpoint) -> Result<Self, TransportError> {
+        #[cfg(feature = "rdma")]
+        if let Endpoint::Rdma(address) = endpoint {
+            let listener = crate::rdma::RdmaListener::bind(*address)?;
+            return Ok(Self {
+                endpoint: Endpoint::Rdma(listener.address()),
+                carrier: Carrier::Rdma(listener),
+            });
+        }
+        #[cfg(feature = "rdma")]
+        if let Endpoint::Both(address) = endpoint {
+            return Self::bind_both(*address);
+        }
         Self::try_bind(endpoint).map_err(|error| TransportError::io(Doing::Bind, &error))
     }
 
@@ -45,6 +79,9 @@ impl Listener {
                     endpoint,
                 })
             }
+            Endpoint::Rdma(_) => Err(without_rdma()),
+            // What is offered is what there is.
+            Endpoint::Both(address) => Self::try_bind(&Endpoint::Tcp(*address)),
             Endpoint::Loopback(name) => {
                 let listener = LoopbackListener::bind(name)?;
                 let endpoint = Endpoint::Loopback(listener.name().to_owned());
@@ -54,6 +91,52 @@ impl Listener {
                 })
             }
         }
+    }
+
+    /// Listens over TCP, and over RDMA if this host has it at that address; else says why not, once.
+    #[cfg(feature = "rdma")]
+    fn bind_both(address: SocketAddr) -> Result<Self, TransportError> {
+        let failed = |error: io::Error| TransportError::io(Doing::Bind, &error);
+        let tcp = TcpListener::bind(address).map_err(failed)?;
+        let address = tcp.local_addr().map_err(failed)?;
+        let rdma = match crate::rdma::RdmaListener::bind(address) {
+            Ok(rdma) => rdma,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%address, %error, cause, "RDMA cannot be offered, so TCP alone is");
+                return Ok(Self {
+                    carrier: Carrier::Tcp(tcp),
+                    endpoint: Endpoint::Tcp(address),
+                });
+            }
+        };
+        let (sender, incoming) = mpsc::channel(BACKLOG_BOTH);
+        let to = sender.clone();
+        let over_tcp = async move {
+            loop {
+                let stream = tcp.accept().await.map(|(stream, _)| over_tcp(stream));
+                let carried = stream.map(Carried::Stream);
+                let carried = carried.map_err(|error| TransportError::io(Doing::Accept, &error));
+                if to.send(carried).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let over_rdma = async move {
+            loop {
+                let request = Carried::Rdma(rdma.accept().await);
+                if sender.send(Ok(request)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        Ok(Self {
+            carrier: Carrier::Both {
+                incoming,
+                _tasks: [spawn_scoped(over_tcp), spawn_scoped(over_rdma)],
+            },
+            endpoint: Endpoint::Both(address),
+        })
     }
 
     /// Where it listens, with the port that the system chose.
@@ -70,9 +153,23 @@ impl Listener {
         let stream = match &mut self.carrier {
             Carrier::Tcp(listener) => listener.accept().await.map(|(stream, _)| over_tcp(stream)),
             Carrier::Loopback(listener) => listener.accept().await,
+            #[cfg(feature = "rdma")]
+            Carrier::Both { incoming, .. } => {
+                let carried = incoming
+                    .recv()
+                    .await
+                    .unwrap_or(Err(TransportError::Closed))?;
+                return Ok(Incoming { carried });
+            }
+            #[cfg(feature = "rdma")]
+            Carrier::Rdma(listener) => {
+                let carried = Carried::Rdma(listener.accept().await);
+                return Ok(Incoming { carried });
+            }
         };
         let stream = stream.map_err(|error| TransportError::io(Doing::Accept, &error))?;
-        Ok(Incoming { stream })
+        let carried = Carried::Stream(stream);
+        Ok(Incoming { carried })
     }
 }
 
@@ -86,6 +183,13 @@ impl Incoming {
         hello: &Hello,
         options: ConnectionOptions,
     ) -> Result<Connection, TransportError> {
-        Connection::establish(self.stream, hello, options).await
+        match self.carried {
+            Carried::Stream(stream) => Connection::establish(stream, hello, options).await,
+            #[cfg(feature = "rdma")]
+            Carried::Rdma(request) => {
+                let wire = request.accept(options.handshake_timeout).await?;
+                Connection::over_rdma(wire, hello, options).await
+            }
+        }
     }
 }

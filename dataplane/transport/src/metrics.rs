@@ -50,6 +50,8 @@ counters! {
     crc_errors,
     /// Connections made, by either side.
     connections,
+    /// Of those, the ones over RDMA.
+    connections_rdma,
     /// Connections made by a caller after its first.
     reconnects,
     /// Peers given up because nothing was heard.

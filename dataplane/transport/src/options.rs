@@ -1,5 +1,6 @@
 //! What may be set, with defaults that suit a data centre.
 
+use crate::choice::Transport;
 use crate::limit::{
     BACKOFF_MAX, BACKOFF_MIN, CALL_TIMEOUT, CONNECT_WAIT, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT,
     PING_AFTER, QUEUE_BYTES_MAX, QUEUE_FRAMES_MAX, SILENT_AFTER,
@@ -58,6 +59,8 @@ impl Default for Keepalive {
 /// Of one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConnectionOptions {
+    /// What to take where the endpoint offers several.
+    pub transport: Transport,
     /// Liveness.
     pub keepalive: Keepalive,
     /// Bound on connecting and exchanging Hellos.
@@ -71,6 +74,7 @@ pub struct ConnectionOptions {
 impl Default for ConnectionOptions {
     fn default() -> Self {
         Self {
+            transport: Transport::default(),
             keepalive: Keepalive::default(),
             handshake_timeout: HANDSHAKE_TIMEOUT,
             queue_frames_max: QUEUE_FRAMES_MAX,

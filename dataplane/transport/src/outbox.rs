@@ -15,6 +15,9 @@ use std::io::IoSlice;
 #[derive(Default)]
 pub(crate) struct Outbox {
     batch: Batch,
+    /// Frames as they were queued, for a carrier that takes them whole.
+    #[cfg(feature = "rdma")]
+    whole: Option<std::collections::VecDeque<Frame>>,
     frames: usize,
     bytes: usize,
 }
@@ -37,6 +40,24 @@ struct Large {
 }
 
 impl Outbox {
+    /// One that keeps frames whole.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn of_frames() -> Self {
+        Self {
+            whole: Some(std::collections::VecDeque::new()),
+            ..Self::default()
+        }
+    }
+
+    /// The next frame of one that keeps them whole.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn pop(&mut self) -> Option<Frame> {
+        let frame = self.whole.as_mut()?.pop_front()?;
+        self.frames -= 1;
+        self.bytes -= frame.wire_len();
+        Some(frame)
+    }
+
     /// Frames queued or being written.
     pub(crate) const fn frames(&self) -> usize {
         self.frames
@@ -59,6 +80,13 @@ impl Outbox {
 
     /// Adds a frame whose lengths have been checked.
     pub(crate) fn add(&mut self, frame: Frame) {
+        #[cfg(feature = "rdma")]
+        if let Some(whole) = &mut self.whole {
+            self.frames += 1;
+            self.bytes += frame.wire_len();
+            whole.push_back(frame);
+            return;
+        }
         let len = self.batch.add(frame);
         self.frames += 1;
         self.bytes += len;

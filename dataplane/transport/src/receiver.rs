@@ -21,17 +21,41 @@ use std::rc::Rc;
 /// Await [`recv`](Self::recv) all the time: a dead peer is only noticed while somebody listens.
 pub struct FrameReceiver {
     link: Rc<Link>,
-    stream: ReadEnd,
-    decoder: Decoder,
+    source: Source,
     reads_in_turn: u32,
 }
 
+/// Where frames come from.
+#[cfg_attr(
+    feature = "rdma",
+    expect(
+        clippy::large_enum_variant,
+        reason = "one of each connection, and most are streams"
+    )
+)]
+enum Source {
+    /// Bytes, decoded.
+    Stream { read: ReadEnd, decoder: Decoder },
+    /// What RDMA has completed.
+    #[cfg(feature = "rdma")]
+    Rdma(Rc<crate::rdma::Wire>),
+}
+
 impl FrameReceiver {
-    pub(crate) const fn new(link: Rc<Link>, stream: ReadEnd, decoder: Decoder) -> Self {
+    pub(crate) const fn new(link: Rc<Link>, read: ReadEnd, decoder: Decoder) -> Self {
         Self {
             link,
-            stream,
-            decoder,
+            source: Source::Stream { read, decoder },
+            reads_in_turn: 0,
+        }
+    }
+
+    /// Of a connection over RDMA.
+    #[cfg(feature = "rdma")]
+    pub(crate) const fn over_rdma(link: Rc<Link>, wire: Rc<crate::rdma::Wire>) -> Self {
+        Self {
+            link,
+            source: Source::Rdma(wire),
             reads_in_turn: 0,
         }
     }
@@ -56,14 +80,21 @@ impl FrameReceiver {
     /// Reads and drops what still comes, until the peer closes too or the drain timeout passes.
     /// A socket closed over unread bytes is reset, and what we wrote last might never be read.
     pub(crate) async fn linger(mut self) {
-        let mut waste = BytesMut::with_capacity(CHUNK_MIN);
-        let dry = async {
-            while let Ok(1..) = self.stream.read_into(&mut waste).await {
-                waste.clear();
+        match &mut self.source {
+            Source::Stream { read, .. } => {
+                let mut waste = BytesMut::with_capacity(CHUNK_MIN);
+                let dry = async {
+                    while let Ok(1..) = read.read_into(&mut waste).await {
+                        waste.clear();
+                    }
+                };
+                // Either way the connection is over.
+                let _ = timeout(DRAIN_TIMEOUT, dry).await;
             }
-        };
-        // Either way the connection is over.
-        let _ = timeout(DRAIN_TIMEOUT, dry).await;
+            // Dropping it says that nobody reads; what was sent last is the driver's to see off.
+            #[cfg(feature = "rdma")]
+            Source::Rdma(_) => {}
+        }
     }
 
     /// Fails the connection, unless it has begun to end, which may still write what was queued.
@@ -79,7 +110,7 @@ impl FrameReceiver {
             if let Some(cause) = self.link.cause() {
                 return Err(cause.clone());
             }
-            match self.decoder.next().inspect_err(note_crc_error)? {
+            match self.source.next()? {
                 None => self.fill().await?,
                 Some(frame) => {
                     count(|metrics| metrics.frames_in.bump());
@@ -120,20 +151,44 @@ impl FrameReceiver {
             yield_now().await;
         }
         let listening = Listening::start(&self.link);
-        let read = self.decoder.fill(&mut self.stream);
+        let read = self.source.fill();
         let outcome = self
             .link
             .unless(Phase::Draining, &self.link.reader, read)
             .await;
         drop(listening);
-        match outcome {
-            None => Err(TransportError::Closed),
-            Some(Err(error)) => Err(TransportError::io(Doing::Read, &error)),
-            Some(Ok(0)) if self.decoder.is_mid_frame() => Err(TransportError::CutShort),
-            Some(Ok(0)) => Err(TransportError::PeerClosed),
-            Some(Ok(len)) => {
-                note_read(len);
-                self.link.heard();
+        outcome.unwrap_or(Err(TransportError::Closed))?;
+        self.link.heard();
+        Ok(())
+    }
+}
+
+impl Source {
+    /// The next frame, if it is here.
+    fn next(&mut self) -> Result<Option<Frame>, TransportError> {
+        match self {
+            Self::Stream { decoder, .. } => Ok(decoder.next().inspect_err(note_crc_error)?),
+            #[cfg(feature = "rdma")]
+            Self::Rdma(wire) => wire.next_frame(),
+        }
+    }
+
+    /// Waits for more. Dropping it before it finishes loses nothing.
+    async fn fill(&mut self) -> Result<(), TransportError> {
+        match self {
+            Self::Stream { read, decoder } => match decoder.fill(read).await {
+                Err(error) => Err(TransportError::io(Doing::Read, &error)),
+                Ok(0) if decoder.is_mid_frame() => Err(TransportError::CutShort),
+                Ok(0) => Err(TransportError::PeerClosed),
+                Ok(len) => {
+                    note_read(len);
+                    Ok(())
+                }
+            },
+            #[cfg(feature = "rdma")]
+            Self::Rdma(wire) => {
+                wire.news().await;
+                count(|metrics| metrics.reads.bump());
                 Ok(())
             }
         }
@@ -143,6 +198,10 @@ impl FrameReceiver {
 impl Drop for FrameReceiver {
     fn drop(&mut self) {
         self.link.drain(TransportError::Closed);
+        #[cfg(feature = "rdma")]
+        if let Source::Rdma(wire) = &self.source {
+            wire.stop_listening();
+        }
     }
 }
 

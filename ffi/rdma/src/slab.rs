@@ -14,8 +14,10 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-/// Pieces begin where pages do: what is received can go to a device as it lies.
+/// Pieces of whole pages begin where pages do: what is received can go to a device as it lies.
 pub(crate) const PAGE: usize = 4096;
+/// Shorter ones share a page; none shares a cache line.
+const LINE: usize = 64;
 
 /// Drivers use the bits of a length above this for other things.
 const PIECE_MAX: usize = 1 << 30;
@@ -52,17 +54,17 @@ pub struct Piece {
 }
 
 impl Slab {
-    /// `count` pieces of `piece_len` bytes, a multiple of 4096, zeroed.
+    /// `count` pieces of `piece_len` bytes, a multiple of 64, zeroed. The first begins at a page.
     ///
     /// # Errors
     /// [`RdmaError::TooMuch`] for lengths that cannot be, [`RdmaError::Call`] when the memory cannot be locked.
     ///
     /// # Panics
-    /// When `piece_len` or `count` is 0, or `piece_len` is no multiple of 4096.
+    /// When `piece_len` or `count` is 0, or `piece_len` is no multiple of 64.
     pub fn register(domain: &Domain, piece_len: usize, count: u32) -> Result<Self, RdmaError> {
         assert!(
-            piece_len > 0 && piece_len.is_multiple_of(PAGE) && count > 0,
-            "pieces are whole pages"
+            piece_len > 0 && piece_len.is_multiple_of(LINE) && count > 0,
+            "pieces are whole cache lines"
         );
         let layout = piece_len
             .checked_mul(count as usize)

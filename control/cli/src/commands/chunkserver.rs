@@ -9,6 +9,7 @@ use ogee_group::GroupConfig;
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use ogee_shard::{Chunkserver, ChunkserverConfig, StoreConfig};
+use ogee_transport::Transport;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -62,12 +63,24 @@ fn config(settings: ChunkserverSettings) -> Result<ChunkserverConfig, CliError> 
         zone: settings.zone,
         server,
         listen: settings.listen,
+        transport: transport(settings.transport.as_deref())?,
         cpus: settings.cpus,
         stores,
         mds: settings.mds,
         metrics: settings.metrics,
         group: raft(settings.raft)?,
     })
+}
+
+fn transport(text: Option<&str>) -> Result<Transport, CliError> {
+    text.map_or(Ok(Transport::default()), str::parse)
+        .map_err(|error| {
+            wrong(
+                "cannot use a transport",
+                &error.to_string(),
+                "write transport = \"auto\", \"rdma\" or \"tcp\"",
+            )
+        })
 }
 
 fn store(device: DeviceSettings) -> Result<StoreConfig, CliError> {

@@ -39,6 +39,8 @@ struct Shards {
     orders: Vec<bridge::Sender<ShardOrder>>,
     events: bridge::Receiver<ShardEvent>,
     stores: Vec<StoreStatus>,
+    /// Where they listen, as others are to be told.
+    endpoints: Vec<String>,
 }
 
 /// Runs a chunkserver until it is told to stop.
@@ -53,7 +55,7 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
     let server = http::start(&config, latest.clone()).await?;
     let first = timeout(
         FIRST_WORDS,
-        register(&mut mds, &config, Vec::new(), &mut stop),
+        register(&mut mds, &config, addresses(&config), Vec::new(), &mut stop),
     )
     .await;
     let cluster = match first {
@@ -73,10 +75,16 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
     outcome
 }
 
+/// Where its shards listen, before they have started: over TCP at least.
+fn addresses(config: &ChunkserverConfig) -> Vec<String> {
+    config.listen.iter().map(ToString::to_string).collect()
+}
+
 /// Registers until an MDS takes it; `None` when told to stop meanwhile.
 async fn register(
     mds: &mut MdsClient,
     config: &ChunkserverConfig,
+    endpoints: Vec<String>,
     stores: Vec<ogee_proto::service::StoreReport>,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<RegisterResponse>, ShardError> {
@@ -84,7 +92,7 @@ async fn register(
         name: config.name.clone(),
         zone: config.zone.clone(),
         server: config.server.clone(),
-        endpoints: config.listen.iter().map(ToString::to_string).collect(),
+        endpoints,
         stores,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         cluster_id: String::new(),
@@ -125,6 +133,7 @@ impl Shards {
             orders: Vec::new(),
             events,
             stores: Vec::new(),
+            endpoints: addresses(config),
         };
         for (number, listen) in config.listen.iter().enumerate() {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
@@ -133,6 +142,7 @@ impl Shards {
                 number,
                 chunkserver: config.name.clone(),
                 listen: *listen,
+                transport: config.transport,
                 stores: config
                     .stores
                     .iter()
@@ -157,9 +167,12 @@ impl Shards {
         while left > 0 {
             match self.events.recv().await {
                 Some(ShardEvent::Started {
-                    outcome: Ok(stores),
+                    outcome: Ok(started),
                 }) => {
-                    self.stores.extend(stores);
+                    if let Some(endpoint) = self.endpoints.get_mut(usize::from(started.shard)) {
+                        *endpoint = started.endpoint.to_string();
+                    }
+                    self.stores.extend(started.stores);
                     left -= 1;
                 }
                 Some(ShardEvent::Started {
@@ -315,7 +328,12 @@ async fn serve(
         }
         let Some(known) = &identity else {
             let stores = shards.stores.iter().map(reports::store).collect();
-            match timeout(FIRST_WORDS, register(mds, config, stores, stop)).await {
+            match timeout(
+                FIRST_WORDS,
+                register(mds, config, shards.endpoints.clone(), stores, stop),
+            )
+            .await
+            {
                 Ok(Ok(answer)) => identity = answer,
                 // I/O goes on whatever the MDS says; the operator sees it and the next try asks again.
                 Ok(Err(error)) => tracing::error!(%error, "not registered"),
@@ -323,7 +341,10 @@ async fn serve(
             }
             continue;
         };
-        match mds.heartbeat(&heartbeat(config, known, &reports)).await {
+        match mds
+            .heartbeat(&heartbeat(config, known, &shards.endpoints, &reports))
+            .await
+        {
             Err(status) => tracing::debug!(%status, "heartbeat failed"),
             Ok(answer) if !answer.known => identity = None,
             Ok(answer) if answer.mds_term < mds_term => {
@@ -342,6 +363,7 @@ async fn serve(
 fn heartbeat(
     config: &ChunkserverConfig,
     known: &RegisterResponse,
+    endpoints: &[String],
     reports: &[ShardReport],
 ) -> HeartbeatRequest {
     // A volume is gone from this chunkserver only when it is gone from every shard.
@@ -357,7 +379,7 @@ fn heartbeat(
         name: config.name.clone(),
         stores: reports::stores(reports),
         replicas: reports::replicas(reports),
-        endpoints: config.listen.iter().map(ToString::to_string).collect(),
+        endpoints: endpoints.to_vec(),
         volumes_removed: everywhere.map(|(volume, _)| volume).collect(),
         replicas_removed: match reports.len() == config.listen.len() {
             true => reports::replicas_removed(reports),

@@ -6,13 +6,13 @@ use super::{Shard, report};
 use crate::config::StoreConfig;
 use crate::error::ShardError;
 use crate::limit::STOP_WAIT;
-use crate::order::{ShardEvent, ShardOrder, StoreStatus};
+use crate::order::{ShardEvent, ShardOrder, ShardStart};
 use ogee_group::{CommandHead, CommandKind, Group, GroupConfig, Mender, PeerBook, command};
 use ogee_proto::id::{
     ChunkIndex, ChunkKey, ClientId, CopysetId, Epoch, Incarnation, ReplicaId, Sequence, VolumeId,
 };
 use ogee_runtime::{Payload, bridge};
-use ogee_transport::{CallerOptions, Endpoint, Hello, Listener, Role, Service};
+use ogee_transport::{CallerOptions, ConnectionOptions, Hello, Listener, Role, Service, Transport};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub struct ShardSetup {
     pub chunkserver: String,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Over what, and over what it connects to others.
+    pub transport: Transport,
     /// What it owns.
     pub stores: Vec<StoreConfig>,
     /// The cluster, if it is known.
@@ -53,9 +55,12 @@ pub async fn run(setup: ShardSetup) {
             );
         }
         Ok((shard, service)) => {
-            let stores: Vec<StoreStatus> = report::stores(&shard);
             let started = ShardEvent::Started {
-                outcome: Ok(stores),
+                outcome: Ok(ShardStart {
+                    shard: setup.number,
+                    endpoint: service.endpoint().clone(),
+                    stores: report::stores(&shard),
+                }),
             };
             if events.send(started).await.is_ok() {
                 obey(&shard, setup.orders, &events).await;
@@ -68,7 +73,7 @@ pub async fn run(setup: ShardSetup) {
 async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
     let address = setup.listen;
     // The address first: a second process of this name fails here, before it touches a device.
-    let listener = Listener::bind(&Endpoint::Tcp(address));
+    let listener = Listener::bind(&setup.transport.listen(address));
     let listener = listener.map_err(|source| ShardError::Listen { address, source })?;
     let mut stores = Vec::with_capacity(setup.stores.len());
     for config in &setup.stores {
@@ -79,7 +84,14 @@ async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
         u64::from(setup.number),
         setup.chunkserver.as_str(),
     );
-    let peers = Rc::new(PeerBook::new(hello.clone(), CallerOptions::default()));
+    let options = CallerOptions {
+        connection: ConnectionOptions {
+            transport: setup.transport,
+            ..ConnectionOptions::default()
+        },
+        ..CallerOptions::default()
+    };
+    let peers = Rc::new(PeerBook::new(hello.clone(), options));
     let shard = Rc::new(Shard::new(setup.number, stores, peers, setup.group));
     shard.open_groups().await;
     let handler = shard.clone();

@@ -27,6 +27,13 @@ async fn wait_held(held: &Held, count: usize) {
     }
 }
 
+/// For tests that count milliseconds: making a connection takes its time.
+async fn connected(caller: &Caller) {
+    while caller.peer().is_none() {
+        sleep(MS).await;
+    }
+}
+
 fn answer_all(held: &Held) {
     for (peer, frame) in held.take().into_iter().rev() {
         peer.reply(echo(frame)).unwrap();
@@ -82,6 +89,7 @@ pub async fn calls_stay_within_the_credits(endpoint: Endpoint) {
 pub async fn a_call_without_a_credit_was_not_sent(endpoint: Endpoint) {
     let (service, held) = holding(&endpoint, 1);
     let caller = Caller::new(service.endpoint().clone(), client());
+    connected(&caller).await;
     let first = caller.clone();
     let first = spawn(async move { first.call(write(1, bytes(1))).await });
     wait_held(&held, 1).await;
@@ -99,6 +107,7 @@ pub async fn a_call_without_a_credit_was_not_sent(endpoint: Endpoint) {
 pub async fn a_late_reply_reaches_nobody_and_returns_its_credit(endpoint: Endpoint) {
     let (service, held) = holding(&endpoint, 1);
     let caller = Caller::new(service.endpoint().clone(), client());
+    connected(&caller).await;
     let (before, limit) = (metrics().replies_unmatched, 30 * MS);
     let error = caller
         .call_within(write(1, bytes(1)), limit)
@@ -125,6 +134,7 @@ pub async fn a_late_reply_reaches_nobody_and_returns_its_credit(endpoint: Endpoi
 pub async fn a_cancelled_call_returns_its_credit(endpoint: Endpoint) {
     let (service, held) = holding(&endpoint, 1);
     let caller = Caller::new(service.endpoint().clone(), client());
+    connected(&caller).await;
     for sequence in 1..4 {
         let call = caller.call(write(sequence, bytes(1)));
         assert!(timeout(20 * MS, call).await.is_err(), "nobody answers");
@@ -166,7 +176,7 @@ pub async fn nobody_there_is_unreachable(endpoint: Endpoint) {
     let endpoint = serve(&endpoint, server(), echoing()).endpoint().clone();
     sleep(10 * MS).await;
     let options = CallerOptions {
-        connect_wait: 50 * MS,
+        connect_wait: 500 * MS,
         ..CallerOptions::default()
     };
     let caller = Caller::with_options(endpoint.clone(), client(), options);

@@ -1,7 +1,10 @@
-//! The transport contract, run on every carrier: what holds over TCP holds within an executor.
+//! The transport contract, run on every carrier: what holds over TCP holds within an executor, and over RDMA.
 //!
-//! Each case of [`carriers`] runs twice. What needs a peer that breaks the rules is in `hostile`,
-//! which writes raw bytes over a plain TCP stream.
+//! Each case of [`carriers`] runs on each; those of [`streams_only`] ask for what only bytes promise. What needs a peer
+//! that breaks the rules is in `hostile`, which writes raw bytes over a plain TCP stream.
+//!
+//! RDMA (feature `rdma`) wants a device: those cases are ignored unless asked for, as `ONLY=rdma_transport scripts/test
+//! lab` does in a guest, with the device's address in `OGEE_RDMA_ADDRESS`.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,9 +17,11 @@ mod hostile;
 mod liveness;
 mod streams;
 mod support;
+#[cfg(feature = "rdma")]
+mod verbs;
 
 /// Runs each case over TCP and over loopback.
-macro_rules! carriers {
+macro_rules! streams_only {
     ($($module:ident::$case:ident,)*) => {
         mod tcp {
             $(#[test]
@@ -35,12 +40,29 @@ macro_rules! carriers {
     };
 }
 
+/// Runs each case on every carrier.
+macro_rules! carriers {
+    ($($module:ident::$case:ident,)*) => {
+        streams_only! {
+            connections::a_burst_is_one_write,
+            connections::large_payloads_are_not_copied,
+            $($module::$case,)*
+        }
+        #[cfg(feature = "rdma")]
+        mod rdma {
+            $(#[test]
+            #[ignore = "wants an RDMA device: ONLY=rdma_transport scripts/test lab"]
+            fn $case() {
+                crate::support::on_rdma(crate::$module::$case);
+            })*
+        }
+    };
+}
+
 carriers! {
     connections::bodies_of_every_size_come_back_unchanged,
     connections::frames_arrive_in_order,
     connections::receiving_may_be_dropped_at_any_point,
-    connections::a_burst_is_one_write,
-    connections::large_payloads_are_not_copied,
     connections::a_full_queue_gives_the_frame_back,
     connections::sending_waits_for_room_and_loses_nothing,
     connections::a_frame_past_its_limit_is_refused,

@@ -115,3 +115,20 @@ pub fn service_options(keepalive: Keepalive) -> ServiceOptions {
         ..ServiceOptions::default()
     }
 }
+
+/// Runs a case over RDMA, with as little memory as it takes.
+#[cfg(feature = "rdma")]
+pub fn on_rdma<F: Future<Output = ()>>(case: impl FnOnce(Endpoint) -> F) {
+    let address = std::env::var("OGEE_RDMA_ADDRESS").expect("OGEE_RDMA_ADDRESS, of an RDMA device");
+    ogee_transport::rdma::configure(ogee_transport::rdma::RdmaOptions {
+        connections_max: 64,
+        receives: 256,
+        larges: 16,
+        ..ogee_transport::rdma::RdmaOptions::default()
+    });
+    let endpoint = format!("rdma:{address}:0").parse().unwrap();
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let _ = subscriber.try_init();
+    ogee_runtime::executor::block_on(case(endpoint));
+}

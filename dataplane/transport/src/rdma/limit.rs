@@ -1,0 +1,63 @@
+//! Every limit of the RDMA carrier, with its reason.
+
+use ogee_proto::limit::{FRAME_HEADER_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX};
+use std::time::Duration;
+
+/// A head of a message, the first part of every receive buffer: what a message says of itself, a frame's
+/// header, a short meta.
+pub(super) const HEAD_LEN: usize = 256;
+/// What a message says of itself.
+pub(super) const PREFIX_LEN: usize = 32;
+/// Meta that travels in the head.
+pub(super) const HEAD_META_MAX: usize = HEAD_LEN - PREFIX_LEN - FRAME_HEADER_SIZE;
+/// The second part of a receive buffer. Up to here a payload travels in its message: four blocks, which is where on
+/// a fast network one more trip costs what the copy does. (To be measured on a real adapter.)
+pub(super) const BODY_LEN: usize = 16 << 10;
+/// Memory for a large payload.
+pub(super) const LARGE_LEN: usize = REPLICATION_PAYLOAD_MAX;
+
+/// The least number of receive buffers that a connection can live with: one is kept for giving back.
+pub(super) const GRANT_MIN: u32 = 4;
+/// The most that one connection gets: twice 128 KiB of small requests under way.
+pub(super) const GRANT_MAX: u32 = 32;
+/// Part of what is left that the next connection gets.
+pub(super) const GRANT_SHARE: u32 = 16;
+/// Work requests of a connection: the messages that it may be granted, and for each what moves its payload.
+pub(super) const DEPTH: u32 = 2 * GRANT_MAX;
+/// Frames from the front of an inbox whose payloads are read before the user has come to them.
+pub(super) const READ_AHEAD: usize = 4;
+/// Payload that may wait for the user before parts are held back.
+pub(super) const INBOX_BYTES_MAX: usize = 1 << 20;
+/// Requests of one connection whose answers have memory lent for them; part of the protocol.
+pub(super) const ANSWERS_MAX: usize = 1024;
+
+/// Heads beside those of receive buffers: for messages under way.
+pub(super) const HEADS_SENT: u32 = 1024;
+/// Completions taken in one turn of the pump.
+pub(super) const TURN: usize = 64;
+/// How often the pump looks for events of connections while it does not sleep.
+pub(super) const LOOK_AT_EVENTS: Duration = Duration::from_millis(1);
+/// Requests to connect that wait to be accepted.
+pub(super) const BACKLOG: u16 = 128;
+
+/// Packets that nobody acknowledges are sent again so often.
+pub(super) const RETRIES: u8 = 5;
+/// The same of messages for which the peer has no buffer, which it should always have.
+pub(super) const RECEIVER_RETRIES: u8 = 3;
+/// 4.096 µs × 2^16 = 268 ms: with [`RETRIES`] a peer that is gone is noticed in about 1.6 s.
+pub(super) const ACK_TIMEOUT: u8 = 16;
+/// RDMA READs under way in one connection.
+pub(super) const READS: u8 = 16;
+/// Silence that ends a connection, unless something else is configured, and how often to speak.
+pub(super) const SILENT_AFTER: Duration = Duration::from_millis(1500);
+/// See [`SILENT_AFTER`].
+pub(super) const PING_AFTER: Duration = Duration::from_millis(250);
+/// For finding an address and a route.
+pub(super) const RESOLVE: Duration = Duration::from_secs(2);
+
+const _: () = assert!(HEAD_META_MAX == 96);
+const _: () = assert!(BODY_LEN.is_multiple_of(4096) && LARGE_LEN.is_multiple_of(4096));
+const _: () = assert!(FRAME_META_MAX > HEAD_META_MAX && LARGE_LEN > BODY_LEN);
+// Half of a grant is given back at a time, and one message for giving back is among it.
+const _: () = assert!(GRANT_MIN >= 4);
+const _: () = assert!(RETRIES <= 6 && RECEIVER_RETRIES <= 6);

@@ -1,0 +1,35 @@
+//! Registered memory in users' hands.
+//!
+//! *Place*: under payloads that are handed up. *Owner*: the payload's clones. *Invariants*: the piece comes back
+//! to its slab with the last of them, and whoever waits for one hears of it. *On failure*: nothing fails here.
+
+use super::port::Port;
+use ogee_rdma::Piece;
+use ogee_runtime::Payload;
+use std::rc::{Rc, Weak};
+
+struct Kept {
+    piece: Option<Piece>,
+    port: Weak<Port>,
+}
+
+/// The first `len` bytes of `piece`, for a user.
+pub(super) fn payload(port: &Rc<Port>, piece: Piece, len: usize) -> Payload {
+    let (piece, port) = (Some(piece), Rc::downgrade(port));
+    Payload::from_owner(Kept { piece, port }, len)
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        self.piece.as_deref().unwrap_or_default()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.piece.take());
+        if let Some(port) = self.port.upgrade() {
+            port.piece_came_back();
+        }
+    }
+}

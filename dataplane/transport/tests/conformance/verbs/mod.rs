@@ -1,0 +1,43 @@
+//! What only RDMA has: lent memory, receive buffers, versions while connecting, and peers that break those rules.
+
+mod choice;
+mod hostile;
+mod memory;
+mod raw;
+mod storms;
+
+/// Runs each case on an RDMA device.
+macro_rules! on_a_device {
+    ($($module:ident::$case:ident,)*) => {
+        $(#[test]
+        #[ignore = "wants an RDMA device: ONLY=rdma_transport scripts/test lab"]
+        fn $case() {
+            crate::support::on_rdma($module::$case);
+        })*
+    };
+}
+
+on_a_device! {
+    choice::who_offers_both_is_reached_over_either,
+    choice::where_rdma_does_not_answer_tcp_does,
+    hostile::another_version_is_refused_and_named,
+    hostile::an_acceptor_of_another_version_is_refused,
+    hostile::a_stranger_is_refused,
+    hostile::a_wrong_key_ends_its_connection_alone,
+    hostile::a_wrong_key_for_an_answer_ends_its_connection_alone,
+    hostile::messages_that_lie_end_the_connection,
+    hostile::a_message_longer_than_the_buffers_ends_the_connection,
+    hostile::messages_beyond_the_grant_end_the_connection,
+    hostile::an_acceptor_may_not_lend,
+    hostile::a_peer_that_goes_while_it_is_read_from,
+    hostile::a_silent_peer_is_noticed_by_default_within_two_seconds,
+    memory::reads_are_answered_into_lent_memory,
+    memory::payloads_are_not_copied_where_they_arrive,
+    memory::a_read_that_is_given_up_gives_its_memory_back,
+    memory::what_users_keep_does_not_stop_the_port,
+    storms::connections_come_and_go,
+    storms::grants_are_never_more_than_the_queue_holds,
+    storms::a_killed_process_is_noticed_while_memory_moves,
+    storms::a_port_that_never_sleeps_lets_others_run,
+    storms::a_client_to_be_killed,
+}
