@@ -9,7 +9,7 @@ use crate::settings::wrong;
 use ogee_proto::service::VolumeName;
 use serde_json::json;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What to say to whom.

@@ -154,8 +154,7 @@ impl<D: Disk> Queue<D> {
         {
             work.report(&fault);
         }
-        let next = work.ring.borrow().next_available();
-        next
+        work.ring.borrow().next_available()
     }
 }
 

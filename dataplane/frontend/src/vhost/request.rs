@@ -152,8 +152,9 @@ fn segments(
         return Err(Status::IoError);
     }
     let len = total(&parts);
-    let count = len / SEGMENT_LEN as u64;
-    if len % SEGMENT_LEN as u64 != 0 || count == 0 || count > u64::from(DISCARD_SEGMENTS_MAX) {
+    let (unit, most) = (SEGMENT_LEN as u64, u64::from(DISCARD_SEGMENTS_MAX));
+    let count = len / unit;
+    if !len.is_multiple_of(unit) || count == 0 || count > most {
         return Err(Status::IoError);
     }
     let segment = |_| {

@@ -36,24 +36,24 @@ const MISDEEDS: &[(&str, Misdeed)] = &[
         machine.store(at, 5000);
     }),
     ("a descriptor outside", |machine| {
-        raw(machine, u64::MAX - 7, 64, 0, 0)
+        raw(machine, u64::MAX - 7, 64, 0, 0);
     }),
     ("an empty descriptor", |machine| {
-        raw(machine, 0x10_0000, 0, 0, 0)
+        raw(machine, 0x10_0000, 0, 0, 0);
     }),
     ("no status", |machine| raw(machine, 0x10_0000, 16, 0, 0)),
     ("a table of nothing", |machine| {
-        raw(machine, 0x10_0000, 0, INDIRECT, 0)
+        raw(machine, 0x10_0000, 0, INDIRECT, 0);
     }),
     ("a table that is too long", |machine| {
-        raw(machine, 0x10_0000, u32::MAX & !15, INDIRECT, 0)
+        raw(machine, 0x10_0000, !15, INDIRECT, 0);
     }),
     ("a table within a table", |machine| {
         machine.descriptor(0x10_0000, 0, 0x11_0000, 16, INDIRECT, 0);
         raw(machine, 0x10_0000, 16, INDIRECT, 0);
     }),
     ("a chain that leaves its table", |machine| {
-        raw(machine, 0x10_0000, 16, NEXT, 60000)
+        raw(machine, 0x10_0000, 16, NEXT, 60000);
     }),
     ("what it writes before what it reads", |machine| {
         let table = machine.queues[0].table();
@@ -148,7 +148,7 @@ fn messages_that_make_no_sense_end_the_connection_and_no_more() {
     }
     // And numbers beyond what was offered.
     let refused: [fn(&mut vhost::vhost_user::Frontend) -> bool; 5] = [
-        |frontend| frontend.set_features(u64::MAX & !(1 << 27)).is_err(),
+        |frontend| frontend.set_features(!(1 << 27)).is_err(),
         |frontend| frontend.set_vring_num(0, 3).is_err(),
         |frontend| frontend.set_vring_num(0, 2048).is_err(),
         |frontend| frontend.set_vring_num(63, 16).is_err(),

@@ -31,6 +31,14 @@ fn open(home: &Home, queues: i32, queue_size: i32) -> Native {
     }
 }
 
+/// A slot's block, which no request uses now.
+fn block<'a>(memory: *mut u8, slot: usize) -> &'a mut [u8] {
+    // SAFETY: slots are few, and the region has room for 256.
+    let start = unsafe { memory.add(slot * BLOCK) };
+    // SAFETY: within the region, which outlives the test's use of it; its requests have ended.
+    unsafe { std::slice::from_raw_parts_mut(start, BLOCK) }
+}
+
 fn complete(queue: &mut Blkioq, count: usize) {
     let mut done = 0;
     while done < count {
@@ -59,10 +67,7 @@ fn a_native_driver_writes_and_reads_on_each_number_of_queues() {
         for (number, queue) in native.queues.iter_mut().enumerate() {
             for round in 0..8_usize {
                 for slot in 0..slots {
-                    // SAFETY: within the region, and no request uses it now.
-                    let block = unsafe {
-                        std::slice::from_raw_parts_mut(native.memory.add(slot * BLOCK), BLOCK)
-                    };
+                    let block = block(native.memory, slot);
                     block.fill(u8::try_from(number * 20 + round + slot % 7 + 1).expect("small"));
                     let at = ((number * 16 + slot) * BLOCK) as u64;
                     queue.write(at, block.as_ptr(), BLOCK, slot, ReqFlags::empty());
@@ -72,19 +77,14 @@ fn a_native_driver_writes_and_reads_on_each_number_of_queues() {
             queue.flush(0, ReqFlags::empty());
             complete(queue, 1);
             for slot in 0..slots {
-                // SAFETY: as above.
-                let block = unsafe {
-                    std::slice::from_raw_parts_mut(native.memory.add(slot * BLOCK), BLOCK)
-                };
+                let block = block(native.memory, slot);
                 block.fill(0xee);
                 let at = ((number * 16 + slot) * BLOCK) as u64;
                 queue.read(at, block.as_mut_ptr(), BLOCK, slot, ReqFlags::empty());
             }
             complete(queue, slots);
             for slot in 0..slots {
-                // SAFETY: as above; the request that filled it has ended.
-                let block =
-                    unsafe { std::slice::from_raw_parts(native.memory.add(slot * BLOCK), BLOCK) };
+                let block = block(native.memory, slot);
                 let byte = u8::try_from(number * 20 + 7 + slot % 7 + 1).expect("small");
                 assert!(block.iter().all(|found| *found == byte), "{number} {slot}");
             }
@@ -107,6 +107,6 @@ fn a_native_driver_writes_and_reads_on_each_number_of_queues() {
         assert_eq!(seen.served.broken_rings, 0);
         assert_eq!(seen.served.failures, 0);
         let queues = usize::try_from(queues).expect("small");
-        assert_eq!(seen.served.writes as usize, queues * 8 * slots);
+        assert_eq!(seen.served.writes, (queues * 8 * slots) as u64);
     }
 }

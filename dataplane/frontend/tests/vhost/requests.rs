@@ -106,7 +106,7 @@ fn many_requests_on_many_queues_all_end_and_are_announced() {
         }
         drop(frontend);
         let (seen, contents) = remote.stop();
-        assert_eq!(seen.served.writes as usize, 20 * queues * depth);
+        assert_eq!(seen.served.writes, (20 * queues * depth) as u64);
         assert!(contents == expected);
     }
 }
