@@ -89,6 +89,9 @@ pub(crate) const DISCARD_LEN_MAX: u64 = 1 << 30;
 /// Requests that a ring gives at once before others get their turn.
 #[cfg(all(feature = "vhost-user", not(ogee_sim)))]
 pub(crate) const TAKE_MAX: u16 = 64;
+/// How often a ring whose kicks cannot be waited for is looked at.
+#[cfg(all(feature = "vhost-user", not(ogee_sim)))]
+pub(crate) const KICK_PAUSE: Duration = Duration::from_millis(5);
 /// When a ring stops, what is under way has so long to end; then it is abandoned.
 #[cfg(all(feature = "vhost-user", not(ogee_sim)))]
 pub(crate) const STOP_TIME_MAX: Duration = Duration::from_secs(30);

@@ -10,11 +10,12 @@
 //! the later one is then reachable. The file system calls here block, but only at start and stop.
 
 use crate::limit::PROBE_TIME_MAX;
+use nix::unistd::geteuid;
 use ogee_runtime::net::{UnixListener, UnixStream};
 use ogee_runtime::timeout;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 /// Who may use a socket's file.
@@ -97,6 +98,9 @@ impl SocketFile {
             source,
         };
         make_directory(path, access).map_err(failed)?;
+        if access != SocketAccess::default() {
+            check_directory(path).map_err(failed)?;
+        }
         clear_stale(path).await?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         let file = Self {
@@ -127,18 +131,43 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 fn make_directory(path: &Path, access: SocketAccess) -> io::Result<()> {
     match path.parent() {
         Some(parent) if parent != Path::new("") && !parent.exists() => {
-            DirBuilder::new().mode(0o700).create(parent)?;
-            give(parent, access)
+            // It stays ours, whoever gets the socket: they may pass, not look around or replace anything.
+            let mode = match access == SocketAccess::default() {
+                true => 0o700,
+                false => 0o711,
+            };
+            DirBuilder::new().mode(mode).create(parent)
         }
         _ => Ok(()),
     }
+}
+
+/// Whether nobody else can put something else in the place of our socket before it is handed over.
+fn check_directory(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let found = fs::metadata(parent)?;
+    let is_ours = found.uid() == 0 || found.uid() == geteuid().as_raw();
+    let others_write = found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0;
+    if is_ours && !others_write {
+        return Ok(());
+    }
+    let (uid, mode) = (found.uid(), found.mode() & 0o7777);
+    let text = format!(
+        "{} belongs to user {uid}, mode {mode:o}: whoever writes it could have us hand over another file. Use a \
+         directory of our own that nobody else writes",
+        parent.display()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 /// Hands a file over to who was named.
 fn give(path: &Path, access: SocketAccess) -> io::Result<()> {
     match (access.uid, access.gid) {
         (None, None) => Ok(()),
-        (uid, gid) => chown(path, uid, gid),
+        (uid, gid) => lchown(path, uid, gid),
     }
 }
 

@@ -6,13 +6,19 @@
 //!
 //! virtio 1.2, sections 5.2.3 and 5.2.4.
 
-use crate::limit::{CHAIN_MAX, DISCARD_LEN_MAX, DISCARD_SEGMENTS_MAX};
+use crate::limit::{CHAIN_MAX, DISCARD_LEN_MAX, DISCARD_SEGMENTS_MAX, PAYLOAD_MAX};
 use ogee_proto::limit::BLOCK_SIZE;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Unit of all positions on the wire, whatever the block size.
 pub(super) const SECTOR_LEN: u64 = 512;
+/// Segments of a transfer: a chain without header and status.
+const SEGMENTS_MAX: u32 = CHAIN_MAX as u32 - 2;
+/// Bytes of each, so that all of them together are no longer than a request may be.
+const SEGMENT_LEN_MAX: u32 = 128 << 10;
+const _: () = assert!(SEGMENTS_MAX as usize * SEGMENT_LEN_MAX as usize <= PAYLOAD_MAX);
+
 /// Bytes of the configuration space that hold something.
 const SPACE_LEN: usize = 60;
 /// Bytes that anybody may ask for: the most that the protocol carries.
@@ -20,6 +26,7 @@ pub(super) const SPACE_LEN_MAX: usize = 256;
 
 /// Feature bits.
 pub(super) mod feature {
+    pub(in crate::vhost) const SIZE_MAX: u64 = 1 << 1;
     pub(in crate::vhost) const SEG_MAX: u64 = 1 << 2;
     pub(in crate::vhost) const RO: u64 = 1 << 5;
     pub(in crate::vhost) const BLK_SIZE: u64 = 1 << 6;
@@ -86,6 +93,7 @@ impl Shape {
             | feature::PROTOCOL
             | feature::EVENT_INDEX
             | feature::INDIRECT
+            | feature::SIZE_MAX
             | feature::SEG_MAX
             | feature::BLK_SIZE
             | feature::TOPOLOGY
@@ -117,7 +125,8 @@ impl Shape {
         let align = u32::try_from(block / SECTOR_LEN).unwrap_or(1);
         let mut space = Space::default();
         space.u64(0, self.geometry().size / SECTOR_LEN);
-        space.u32(12, u32::from(CHAIN_MAX) - 2);
+        space.u32(8, SEGMENT_LEN_MAX);
+        space.u32(12, SEGMENTS_MAX);
         space.u32(20, self.block_size);
         space.bytes(24, &[u8::try_from(physical).unwrap_or(0)]);
         let smallest = u16::try_from(block / u64::from(self.block_size)).unwrap_or(1);

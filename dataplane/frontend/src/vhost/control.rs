@@ -10,6 +10,7 @@ use super::config::{Shape, feature};
 use super::fault::RingFault;
 use super::inflight::InflightMemory;
 use super::memory::{MemoryError, MemoryTable, RegionSpec};
+use super::notifier::Notifier;
 use super::order::{Envelope, Order, RingStart};
 use super::ring::RingAddresses;
 use super::signal;
@@ -94,30 +95,38 @@ struct UserAddresses {
 pub(super) struct Control {
     shape: Shape,
     orders: bridge::Sender<Envelope>,
+    notifier: Notifier,
+    /// The VM was told to look at the size once.
+    is_told: bool,
     /// What was agreed on.
     features: u64,
-    has_protocol_features: bool,
     memory: Option<Arc<MemoryTable>>,
     inflight: Option<InflightMemory>,
     rings: Vec<Said>,
 }
 
 impl Control {
-    pub(super) fn new(shape: Shape, orders: bridge::Sender<Envelope>) -> Self {
+    pub(super) fn new(shape: Shape, orders: bridge::Sender<Envelope>, notifier: Notifier) -> Self {
         let rings = (0..shape.queues()).map(|_| Said::default()).collect();
         Self {
             shape,
             orders,
+            notifier,
+            is_told: false,
             features: 0,
-            has_protocol_features: false,
             memory: None,
             inflight: None,
             rings,
         }
     }
 
+    /// The guest's memory, to be dropped where that may take long.
+    pub(super) fn memory(&self) -> Option<Arc<MemoryTable>> {
+        self.memory.clone()
+    }
+
     /// Has the shard carry out an order.
-    fn order(&self, order: Order) -> Result<u16, Refusal> {
+    fn order(&self, order: Order) -> Result<Option<u16>, Refusal> {
         let (answer, answered) = mpsc::sync_channel(1);
         // There is room: the order before was answered.
         let sent = self.orders.try_send(Envelope { order, answer });
@@ -149,11 +158,16 @@ impl Control {
         if said.is_running || !said.is_enabled {
             return Ok(());
         }
+        // Its memory may come with another message.
+        let Ok(addresses) = locate(&memory, index, user) else {
+            tracing::debug!(index, "a ring waits for its memory");
+            return Ok(());
+        };
         let copy = |file: Option<&File>| file.map(File::try_clone).transpose();
         let start = RingStart {
             index,
             size,
-            addresses: locate(&memory, index, user)?,
+            addresses,
             memory,
             next_available: said.base,
             has_event_index,
@@ -164,6 +178,10 @@ impl Control {
         };
         said.is_running = true;
         self.order(Order::Start(Box::new(start)))?;
+        if !std::mem::replace(&mut self.is_told, true) {
+            // The disk may have grown while nobody could tell the VM. It looks when it has started.
+            let _ = self.notifier.config_changed();
+        }
         Ok(())
     }
 
@@ -176,12 +194,18 @@ impl Control {
         said.is_running = false;
         let base = self.order(Order::Stop { index })?;
         let (_, said) = self.ring(index.into())?;
-        said.base = base;
+        // None: it could not be started, and stands where it stood.
+        said.base = base.unwrap_or(said.base);
         Ok(())
     }
 
+    /// Stops what runs; where it stands is forgotten.
     fn stop_all(&mut self) -> Result<(), Refusal> {
-        (0..self.shape.queues()).try_for_each(|index| self.stop(index))
+        self.order(Order::StopAll)?;
+        for said in &mut self.rings {
+            said.is_running = false;
+        }
+        Ok(())
     }
 
     /// Takes a table of memory into use, for the rings that run, too.
@@ -192,7 +216,11 @@ impl Control {
         for index in 0..self.shape.queues() {
             let (_, said) = self.ring(index.into())?;
             if let (true, Some(user)) = (said.is_running, said.addresses) {
-                rings.push((index, locate(&memory, index, user)?));
+                match locate(&memory, index, user) {
+                    Ok(addresses) => rings.push((index, addresses)),
+                    // It goes on when its memory comes back, as when a region changes its bounds.
+                    Err(_) => self.stop(index)?,
+                }
             }
         }
         if !rings.is_empty() {
@@ -206,6 +234,8 @@ impl Control {
         for said in &mut self.rings {
             *said = Said::default();
         }
+        // The next start brings one.
+        self.inflight = None;
         Ok(())
     }
 }
@@ -262,8 +292,7 @@ impl VhostUserBackendReqHandlerMut for Control {
             return Err(Refusal::Features { asked, offered }.into());
         }
         self.features = features;
-        self.has_protocol_features = features & feature::PROTOCOL != 0;
-        if !self.has_protocol_features {
+        if features & feature::PROTOCOL == 0 {
             // Without the protocol's own features rings cannot be enabled by name.
             for said in &mut self.rings {
                 said.is_enabled = true;
@@ -405,13 +434,12 @@ impl VhostUserBackendReqHandlerMut for Control {
 
     fn set_config(
         &mut self,
-        offset: u32,
-        buf: &[u8],
+        _offset: u32,
+        _buf: &[u8],
         _flags: VhostUserConfigFlags,
     ) -> ProtocolResult<()> {
-        // Nothing in it can be set: the write cache cannot be turned off because there is none.
-        let len = u32::try_from(buf.len()).unwrap_or(u32::MAX);
-        Err(Refusal::Config { offset, len }.into())
+        // Nothing in it can be set, and a guest that tries (a write cache that is not there) keeps its disk.
+        Ok(())
     }
 
     fn set_gpu_socket(&mut self, _gpu: GpuBackend) -> ProtocolResult<()> {

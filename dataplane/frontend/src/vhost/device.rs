@@ -7,20 +7,29 @@
 use super::order::{Envelope, Order, RingStart};
 use super::queue::{Queue, Shared};
 use crate::disk::Disk;
-use crate::limit::QUEUES_MAX;
+use crate::limit::{QUEUES_MAX, STOP_TIME_MAX};
 use futures_util::future::join_all;
-use ogee_runtime::bridge;
+use ogee_runtime::{Instant, bridge, now};
 use std::rc::Rc;
 
 pub(super) struct Device<D> {
     shared: Rc<Shared<D>>,
     queues: Vec<Option<Queue<D>>>,
+    /// Where rings stand that were stopped by themselves.
+    stopped: Vec<Option<u16>>,
+    /// Until then what is stopped now may take, all of it together.
+    deadline: Option<Instant>,
 }
 
 impl<D: Disk> Device<D> {
     pub(super) fn new(shared: Rc<Shared<D>>) -> Self {
         let queues = (0..QUEUES_MAX).map(|_| None).collect();
-        Self { shared, queues }
+        Self {
+            shared,
+            queues,
+            stopped: vec![None; QUEUES_MAX.into()],
+            deadline: None,
+        }
     }
 
     /// Carries out orders until nobody is left to give them.
@@ -35,14 +44,25 @@ impl<D: Disk> Device<D> {
 
     /// Stops all queues. They wait for what is under way side by side.
     async fn stop(&mut self) {
+        let deadline = self.deadline();
         let running = self.queues.iter_mut().filter_map(Option::take);
-        join_all(running.map(Queue::stop)).await;
+        join_all(running.map(|queue| queue.stop(deadline))).await;
     }
 
-    async fn carry_out(&mut self, order: Order) -> u16 {
+    /// The first that is stopped sets it: a VM's process that stops one after the other waits once.
+    fn deadline(&mut self) -> Instant {
+        *self.deadline.get_or_insert_with(|| now() + STOP_TIME_MAX)
+    }
+
+    async fn carry_out(&mut self, order: Order) -> Option<u16> {
         match order {
             Order::Start(start) => self.start(*start).await,
-            Order::Stop { index } => return self.stop_one(index).await.unwrap_or(0),
+            Order::Stop { index } => {
+                let stopped = self.stop_one(index).await;
+                let before = self.stopped.get_mut(usize::from(index));
+                return stopped.or(before.and_then(Option::take));
+            }
+            Order::StopAll => self.stop().await,
             Order::Call { index, call } => {
                 if let Some(Some(queue)) = self.queues.get(usize::from(index)) {
                     queue.set_call(call);
@@ -55,18 +75,25 @@ impl<D: Disk> Device<D> {
                     };
                     if let Err(fault) = queue.relocate(memory.clone(), addresses) {
                         self.report(index, &fault);
-                        self.stop_one(index).await;
+                        let base = self.stop_one(index).await;
+                        if let Some(stopped) = self.stopped.get_mut(usize::from(index)) {
+                            *stopped = base;
+                        }
                     }
                 }
             }
         }
-        0
+        None
     }
 
     async fn start(&mut self, start: RingStart) {
         let index = start.index;
         // One that runs goes first: its requests are answered by its own rules.
         self.stop_one(index).await;
+        self.deadline = None;
+        if let Some(stopped) = self.stopped.get_mut(usize::from(index)) {
+            *stopped = None;
+        }
         let Some(place) = self.queues.get_mut(usize::from(index)) else {
             return;
         };
@@ -78,7 +105,8 @@ impl<D: Disk> Device<D> {
 
     async fn stop_one(&mut self, index: u16) -> Option<u16> {
         let queue = self.queues.get_mut(usize::from(index))?.take()?;
-        Some(queue.stop().await)
+        let deadline = self.deadline();
+        Some(queue.stop(deadline).await)
     }
 
     fn report(&self, queue: u16, fault: &super::fault::RingFault) {

@@ -110,8 +110,13 @@ pub(super) struct Inflight {
 }
 
 impl Inflight {
-    /// Heads that were taken and not answered, oldest first. `used_index` is the ring's, in guest memory.
-    pub(super) fn open(&mut self, size: u16, used_index: u16) -> Result<Vec<u16>, RingFault> {
+    /// Heads that were taken and not answered, oldest first; `None` if nobody has used it yet. `used_index` is the
+    /// ring's, in guest memory.
+    pub(super) fn open(
+        &mut self,
+        size: u16,
+        used_index: u16,
+    ) -> Result<Option<Vec<u16>>, RingFault> {
         let damaged = |what| Err(RingFault::Inflight { what });
         if size > self.queue_size {
             return damaged("the ring is larger than it");
@@ -121,6 +126,7 @@ impl Inflight {
                 self.store_u16(SIZE_AT, self.queue_size)?;
                 self.store_u16(USED_INDEX_AT, used_index)?;
                 self.store_u16(VERSION_AT, VERSION)?;
+                return Ok(None);
             }
             VERSION => {}
             _ => return damaged("its version is unknown"),
@@ -142,7 +148,7 @@ impl Inflight {
             marked.push((counter, head));
         }
         marked.sort_unstable();
-        Ok(marked.into_iter().map(|(_, head)| head).collect())
+        Ok(Some(marked.into_iter().map(|(_, head)| head).collect()))
     }
 
     /// Clears the marks of a batch that was published by a process that then died.

@@ -18,8 +18,8 @@ const HEADER_LEN: usize = 12;
 const SET_BACKEND_REQ_FD: u32 = 21;
 const CONFIG_CHANGE: u32 = 2;
 const VERSION: u32 = 1;
-/// Descriptors that a message may carry.
-const DESCRIPTORS_MAX: usize = 32;
+/// Descriptors that a message may carry: the kernel's limit (`SCM_MAX_FD`). Those without room would have no owner.
+const DESCRIPTORS_MAX: usize = 253;
 
 /// Where to tell it, if the VM's process has said so.
 #[derive(Clone, Default)]

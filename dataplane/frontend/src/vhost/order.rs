@@ -27,10 +27,12 @@ pub(super) struct RingStart {
 
 pub(super) enum Order {
     Start(Box<RingStart>),
-    /// Answered with the index of the next request.
+    /// Answered with the index of the next request, if it ran.
     Stop {
         index: u16,
     },
+    /// All of them, side by side.
+    StopAll,
     /// Only if it runs.
     Call {
         index: u16,
@@ -46,5 +48,5 @@ pub(super) enum Order {
 /// An order and where its answer goes.
 pub(super) struct Envelope {
     pub(super) order: Order,
-    pub(super) answer: SyncSender<u16>,
+    pub(super) answer: SyncSender<Option<u16>>,
 }

@@ -14,14 +14,16 @@ use super::fault::RingFault;
 use super::inflight::Inflight;
 use super::memory::MemoryTable;
 use super::order::RingStart;
-use super::request::{self, Asked, Request};
+use super::request::{self, Asked, Request, Status};
 use super::ring::{Ring, RingAddresses, Used};
 use super::signal;
 use crate::disk::Disk;
-use crate::limit::{STOP_TIME_MAX, TAKE_MAX};
+use crate::limit::{KICK_PAUSE, TAKE_MAX};
 use futures_util::future::{Either, select};
 use ogee_runtime::channel::{Gate, Notify, Semaphore};
-use ogee_runtime::{Instant, Readiness, ScopedTask, now, spawn_scoped, timeout, yield_now};
+use ogee_runtime::{
+    Instant, Readiness, ScopedTask, now, sleep, spawn_scoped, timeout_at, yield_now,
+};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -31,6 +33,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress};
 
 /// What all queues of a disk share.
 pub(super) struct Shared<D> {
@@ -46,8 +49,25 @@ pub(super) struct Shared<D> {
 
 /// A running queue.
 pub(super) struct Queue<D> {
-    work: Rc<Work<D>>,
+    work: Held<D>,
     task: ScopedTask<()>,
+}
+
+/// Drops what is under way with the queue: requests hold what holds them.
+struct Held<D>(Rc<Work<D>>);
+
+impl<D> Drop for Held<D> {
+    fn drop(&mut self) {
+        // Dropping a task drops its request, which then touches nothing any more.
+        let requests = std::mem::take(&mut *self.0.requests.borrow_mut());
+        drop(requests);
+    }
+}
+
+/// A request under way.
+struct UnderWay {
+    _task: ScopedTask<()>,
+    status_at: GuestAddress,
 }
 
 /// What the queue's tasks share.
@@ -58,7 +78,7 @@ struct Work<D> {
     ring: RefCell<Ring>,
     inflight: RefCell<Option<Inflight>>,
     /// Requests under way, by head.
-    requests: RefCell<FxHashMap<u16, ScopedTask<()>>>,
+    requests: RefCell<FxHashMap<u16, UnderWay>>,
     /// Done, and not published.
     answered: RefCell<Vec<Used>>,
     /// Something is done.
@@ -86,12 +106,20 @@ impl<D: Disk> Queue<D> {
         } = setup;
         let (guest, event) = (memory.memory(), has_event_index);
         let mut ring = Ring::new(guest, size, addresses, event, next_available)?;
-        let left = match &mut inflight {
-            Some(inflight) => {
-                let left = inflight.open(size, ring.next_used())?;
+        let recorded = match &mut inflight {
+            Some(inflight) => inflight.open(size, ring.next_used())?,
+            None => None,
+        };
+        let left = match recorded {
+            Some(left) => {
                 let count = u16::try_from(left.len()).unwrap_or(u16::MAX);
                 ring.resume_after(count);
                 left
+            }
+            // The VM's process may have looked before the last answers were published.
+            None if ring.is_behind() => {
+                ring.resume_after(0);
+                Vec::new()
             }
             None => Vec::new(),
         };
@@ -108,14 +136,19 @@ impl<D: Disk> Queue<D> {
             call: RefCell::new(call),
             is_broken: Cell::new(false),
         });
+        // Whoever served it before may have died between an answer and its interrupt.
+        work.interrupt();
         let task = spawn_scoped(run(Rc::clone(&work), kick, error, left));
-        Ok(Self { work, task })
+        Ok(Self {
+            work: Held(work),
+            task,
+        })
     }
 
     /// Answers go to another descriptor from now on. It is signalled once, for what the one before may have missed.
     pub(super) fn set_call(&self, call: Option<File>) {
-        *self.work.call.borrow_mut() = call;
-        self.work.interrupt();
+        *self.work.0.call.borrow_mut() = call;
+        self.work.0.interrupt();
     }
 
     /// The guest's memory is mapped anew. Requests under way keep the old mapping, which is of the same memory.
@@ -124,19 +157,20 @@ impl<D: Disk> Queue<D> {
         memory: Arc<MemoryTable>,
         addresses: RingAddresses,
     ) -> Result<(), RingFault> {
-        let mut ring = self.work.ring.borrow_mut();
+        let mut ring = self.work.0.ring.borrow_mut();
         ring.relocate(memory.memory(), addresses)?;
-        *self.work.memory.borrow_mut() = memory;
+        *self.work.0.memory.borrow_mut() = memory;
         Ok(())
     }
 
     /// Takes nothing more, waits for what is under way, and says where the ring stands.
     ///
-    /// What takes too long is abandoned: it has no answer, and is still marked in the record.
-    pub(super) async fn stop(self) -> u16 {
-        let Self { work, task } = self;
+    /// What is not done by `deadline` is abandoned: it stays marked in the record, and fails if there is none.
+    pub(super) async fn stop(self, deadline: Instant) -> u16 {
+        let Self { work: held, task } = self;
         drop(task);
-        if timeout(STOP_TIME_MAX, work.gate.close()).await.is_err() {
+        let work = &held.0;
+        if timeout_at(deadline, work.gate.close()).await.is_err() {
             let (disk, queue) = (&work.shared.executor.name, work.index);
             let requests = work.requests.borrow().len();
             tracing::warn!(
@@ -146,9 +180,7 @@ impl<D: Disk> Queue<D> {
                 "abandons what the guest waits for no more"
             );
         }
-        // Dropping a task drops its request, which then touches nothing any more.
-        let requests = std::mem::take(&mut *work.requests.borrow_mut());
-        drop(requests);
+        work.abandon();
         if !work.is_broken.get()
             && let Err(fault) = work.publish()
         {
@@ -159,6 +191,26 @@ impl<D: Disk> Queue<D> {
 }
 
 impl<D: Disk> Work<D> {
+    /// Ends what is still under way.
+    fn abandon(&self) {
+        let requests = std::mem::take(&mut *self.requests.borrow_mut());
+        if self.inflight.borrow().is_some() {
+            return;
+        }
+        let memory = self.memory.borrow().clone();
+        let mut answered = self.answered.borrow_mut();
+        for (head, UnderWay { status_at, .. }) in requests {
+            if answered.iter().any(|used| used.head == head) {
+                continue;
+            }
+            // Nobody will carry it out again: the guest has to know.
+            let code = Status::IoError.code();
+            let stored = Bytes::write_obj(memory.memory(), code, status_at);
+            let written = u32::from(stored.is_ok());
+            answered.push(Used { head, written });
+        }
+    }
+
     /// Takes requests from the ring; says whether there may be more.
     fn take(self: &Rc<Self>) -> Result<bool, RingFault> {
         for _ in 0..TAKE_MAX {
@@ -168,7 +220,10 @@ impl<D: Disk> Work<D> {
             let Some((head, asked)) = self.next()? else {
                 return Ok(false);
             };
-            self.begin(head, asked)?;
+            if let Some(inflight) = &mut *self.inflight.borrow_mut() {
+                inflight.mark(head)?;
+            }
+            self.begin(head, asked);
         }
         Ok(true)
     }
@@ -200,13 +255,11 @@ impl<D: Disk> Work<D> {
     }
 
     /// Starts a request.
-    fn begin(self: &Rc<Self>, head: u16, asked: Asked) -> Result<(), RingFault> {
-        if let Some(inflight) = &mut *self.inflight.borrow_mut() {
-            inflight.mark(head)?;
-        }
+    fn begin(self: &Rc<Self>, head: u16, asked: Asked) {
         let Some(pass) = self.gate.enter() else {
-            return Ok(());
+            return;
         };
+        let status_at = asked.status_at;
         let memory = self.memory.borrow().clone();
         let work = Rc::clone(self);
         let task = spawn_scoped(async move {
@@ -215,8 +268,11 @@ impl<D: Disk> Work<D> {
             work.done.notify_one();
             drop(pass);
         });
-        self.requests.borrow_mut().insert(head, task);
-        Ok(())
+        let request = UnderWay {
+            _task: task,
+            status_at,
+        };
+        self.requests.borrow_mut().insert(head, request);
     }
 
     async fn carry_out(&self, memory: &MemoryTable, head: u16, asked: Asked) -> Used {
@@ -228,7 +284,7 @@ impl<D: Disk> Work<D> {
         let memory = memory.memory();
         let status = outcome.status.code();
         // It lies in guest memory, or the VM's process has shrunk a file: then nobody reads the status either.
-        let stored = vm_memory::Bytes::write_obj(memory, status, status_at);
+        let stored = Bytes::write_obj(memory, status, status_at);
         let written = match stored {
             Ok(()) => outcome.written.saturating_add(1),
             Err(_) => 0,
@@ -325,7 +381,11 @@ async fn serve<D: Disk>(
     work.repeat(left)?;
     let mut kicks = match kick.map(|kick| Readiness::new(&[kick.as_fd()])) {
         Some(Ok(kicks)) => Some(kicks),
-        Some(Err(error)) => return Err(kick_fault(&error)),
+        Some(Err(error)) => {
+            let (disk, queue) = (&work.shared.executor.name, work.index);
+            tracing::warn!(disk, queue, %error, "cannot wait for kicks: looks for requests now and then");
+            None
+        }
         None => None,
     };
     let mut idle_since: Option<Instant> = None;
@@ -339,8 +399,14 @@ async fn serve<D: Disk>(
         }
         let idle = *idle_since.get_or_insert_with(now);
         let is_polling = now().saturating_duration_since(idle) < work.shared.poll;
-        let Some(kicks) = kicks.as_mut().filter(|_| !is_polling) else {
+        if is_polling || kick.is_none() {
             yield_now().await;
+            continue;
+        }
+        let Some(kicks) = &mut kicks else {
+            // For want of descriptors: they may come back.
+            sleep(KICK_PAUSE).await;
+            kicks = kick.and_then(|kick| Readiness::new(&[kick.as_fd()]).ok());
             continue;
         };
         if work.listen()? {
@@ -370,8 +436,8 @@ impl<D: Disk> Work<D> {
         for head in left {
             let memory = self.memory.borrow().clone();
             let asked = self.understand(&self.ring.borrow(), &memory, head)?;
-            // Marked anew, in the same order. There are at most as many as the ring has places.
-            self.begin(head, asked)?;
+            // Its mark stands, and with it its place in the order. There are at most as many as the ring has places.
+            self.begin(head, asked);
         }
         Ok(())
     }

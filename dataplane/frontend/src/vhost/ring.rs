@@ -115,6 +115,11 @@ impl Ring {
         self.next_used
     }
 
+    /// Whether it would go on with requests that were answered: where it is to go on cannot be behind its answers.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.next_available.wrapping_sub(self.next_used) > self.size
+    }
+
     /// Goes on as if `count` requests after the last answer had been taken.
     pub(super) const fn resume_after(&mut self, count: u16) {
         self.next_available = self.next_used.wrapping_add(count);

@@ -28,7 +28,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 use vhost::vhost_user::{BackendReqHandler, Error as ProtocolError};
@@ -247,6 +247,9 @@ async fn serve<D: Disk>(
                 continue;
             }
         };
+        if *stop.borrow_and_update() {
+            return;
+        }
         if let Err(error) = connect(stream, &shared, &connected).await {
             let disk = &shared.executor.name;
             tracing::warn!(disk, %error, "cannot serve a VM");
@@ -293,25 +296,40 @@ async fn connect<D: Disk>(
     shared.executor.metrics.connected();
     tracing::info!(disk = name, "a VM is connected");
     let (orders, inbox) = bridge::channel(1);
-    let shape = shared.shape.clone();
+    let (done, is_done) = mpsc::channel();
+    let control = Control::new(shared.shape.clone(), orders, notifier.clone());
     let speak = {
         let name = name.clone();
-        move || speak(stream, Control::new(shape, orders), &notifier, &name)
+        move || speak(&stream, control, &notifier, &name, &is_done)
     };
     // Detached: its end is the end of the channel of orders.
     thread::Builder::new()
         .name("vhost-user".to_owned())
         .spawn(speak)?;
     Device::new(Rc::clone(shared)).run(inbox).await;
+    drop(done);
     tracing::info!(disk = name, "a VM is gone");
     Ok(())
 }
 
 /// Speaks the protocol until the VM's process leaves or breaks it. On a thread of its own.
-fn speak(stream: UnixStream, control: Control, notifier: &Notifier, name: &str) {
-    let outcome = converse(&stream, control, notifier);
+fn speak(
+    stream: &UnixStream,
+    control: Control,
+    notifier: &Notifier,
+    name: &str,
+    is_done: &mpsc::Receiver<()>,
+) {
+    let control = Arc::new(Mutex::new(control));
+    let outcome = converse(stream, Arc::clone(&control), notifier);
     // Whoever still holds the other end learns that nobody listens.
     let _ = stream.shutdown(Shutdown::Both);
+    let memory = control.lock().map_or(None, |control| control.memory());
+    // The shard stops the rings when nobody is left to give orders. Then the memory is unmapped here, where
+    // it may take its time.
+    drop(control);
+    let _ = is_done.recv();
+    drop(memory);
     match outcome {
         Ok(()) => {}
         Err(error) => tracing::warn!(disk = name, %error, "ends the connection to a VM"),
@@ -320,11 +338,10 @@ fn speak(stream: UnixStream, control: Control, notifier: &Notifier, name: &str) 
 
 fn converse(
     stream: &UnixStream,
-    control: Control,
+    backend: Arc<Mutex<Control>>,
     notifier: &Notifier,
 ) -> Result<(), ProtocolError> {
     let broken = ProtocolError::SocketBroken;
-    let backend = Arc::new(Mutex::new(control));
     let ours = stream.try_clone().map_err(broken)?;
     let mut handler = BackendReqHandler::from_stream(ours, backend);
     loop {
