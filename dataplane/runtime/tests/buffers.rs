@@ -54,6 +54,7 @@ fn payloads_share_whatever_holds_them() {
         Payload::from(Bytes::from_static(b"0123456789")),
         Payload::from(Buffer::copy_from(b"0123456789")),
         Payload::from(ReadBuffer::from(Buffer::copy_from(b"0123456789"))),
+        #[cfg(feature = "readiness")]
         Payload::from_owner(*b"0123456789 and what is behind", 10),
     ];
     for payload in &sources {

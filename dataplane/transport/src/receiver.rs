@@ -165,6 +165,7 @@ impl FrameReceiver {
 
 impl Source {
     /// The next frame, if it is here.
+    #[inline]
     fn next(&mut self) -> Result<Option<Frame>, TransportError> {
         match self {
             Self::Stream { decoder, .. } => Ok(decoder.next().inspect_err(note_crc_error)?),
@@ -174,6 +175,7 @@ impl Source {
     }
 
     /// Waits for more. Dropping it before it finishes loses nothing.
+    #[inline]
     async fn fill(&mut self) -> Result<(), TransportError> {
         match self {
             Self::Stream { read, decoder } => match decoder.fill(read).await {

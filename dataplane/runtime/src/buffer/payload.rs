@@ -7,8 +7,7 @@
 //! **Failure.** A slice out of range panics.
 
 use std::fmt;
-use std::ops::{Deref, Range, RangeBounds};
-use std::rc::Rc;
+use std::ops::{Deref, RangeBounds};
 
 use bytes::Bytes;
 
@@ -23,8 +22,16 @@ pub struct Payload(Source);
 enum Source {
     Network(Bytes),
     Device(ReadBuffer),
-    /// Memory of somebody who wants it back: a receive buffer that hardware has filled.
-    Lent(Rc<dyn AsRef<[u8]>>, Range<usize>),
+    /// Only where there is such memory: every look at a payload asks which it is.
+    #[cfg(feature = "readiness")]
+    Lent(std::rc::Rc<Lent>),
+}
+
+/// Memory of somebody who wants it back: a receive buffer that hardware has filled.
+#[cfg(feature = "readiness")]
+struct Lent {
+    owner: std::rc::Rc<dyn AsRef<[u8]>>,
+    range: std::ops::Range<usize>,
 }
 
 impl Payload {
@@ -37,9 +44,11 @@ impl Payload {
     ///
     /// # Panics
     /// If there are fewer.
+    #[cfg(feature = "readiness")]
     pub fn from_owner(owner: impl AsRef<[u8]> + 'static, len: usize) -> Self {
         assert!(len <= owner.as_ref().len(), "as long as its owner says");
-        Self(Source::Lent(Rc::new(owner), 0..len))
+        let (owner, range) = (std::rc::Rc::new(owner), 0..len);
+        Self(Source::Lent(std::rc::Rc::new(Lent { owner, range })))
     }
 
     /// The part `range` of these bytes, sharing the memory.
@@ -52,9 +61,13 @@ impl Payload {
         Self(match &self.0 {
             Source::Network(bytes) => Source::Network(bytes.slice(range)),
             Source::Device(buffer) => Source::Device(buffer.slice(range)),
-            Source::Lent(owner, all) => {
-                let range = all.start + range.start..all.start + range.end;
-                Source::Lent(Rc::clone(owner), range)
+            #[cfg(feature = "readiness")]
+            Source::Lent(lent) => {
+                let start = lent.range.start;
+                Source::Lent(std::rc::Rc::new(Lent {
+                    owner: std::rc::Rc::clone(&lent.owner),
+                    range: start + range.start..start + range.end,
+                }))
             }
         })
     }
@@ -65,7 +78,8 @@ impl Payload {
         match &self.0 {
             Source::Network(bytes) => bytes.clone(),
             Source::Device(buffer) => Bytes::copy_from_slice(buffer),
-            Source::Lent(..) => Bytes::copy_from_slice(self),
+            #[cfg(feature = "readiness")]
+            Source::Lent(_) => Bytes::copy_from_slice(self),
         }
     }
 }
@@ -77,7 +91,8 @@ impl Deref for Payload {
         match &self.0 {
             Source::Network(bytes) => bytes,
             Source::Device(buffer) => buffer,
-            Source::Lent(owner, range) => &(**owner).as_ref()[range.clone()],
+            #[cfg(feature = "readiness")]
+            Source::Lent(lent) => &(*lent.owner).as_ref()[lent.range.clone()],
         }
     }
 }

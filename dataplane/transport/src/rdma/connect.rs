@@ -321,10 +321,12 @@ pub(crate) async fn exchange(
     Ok(Hello::decode(&frame.meta)?)
 }
 
-/// What is configured, with the keepalive of RDMA unless one is.
+/// What is configured; whoever takes the transport's silence gets the shorter one of RDMA.
 pub(crate) fn options(mut options: ConnectionOptions) -> ConnectionOptions {
-    if options.keepalive == Keepalive::default() {
-        options.keepalive = Keepalive::new(PING_AFTER, SILENT_AFTER);
+    let keepalive = options.keepalive;
+    if keepalive.silent_after() == crate::limit::SILENT_AFTER {
+        let ping_after = keepalive.ping_after().min(PING_AFTER);
+        options.keepalive = Keepalive::new(ping_after, SILENT_AFTER);
     }
     options
 }

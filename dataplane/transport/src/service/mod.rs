@@ -183,7 +183,14 @@ async fn accept(task: Task, mut listener: Listener) {
         }
     }
     // The endpoint is free before the task is counted out.
+    #[cfg(feature = "rdma")]
+    let is_both = matches!(listener.endpoint(), Endpoint::Both(_));
     drop(listener);
+    // Its accept was under way when it was dropped: the rings end that in their next turns.
+    #[cfg(feature = "rdma")]
+    if is_both {
+        sleep(ACCEPT_PAUSE).await;
+    }
     drop(task);
 }
 

@@ -119,12 +119,14 @@ pub async fn a_killed_process_is_noticed_while_memory_moves(endpoint: Endpoint) 
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    while service.peers().is_empty() {
-        sleep(MS).await;
-    }
-    let peer = service.peers().pop().unwrap();
-    sleep(500 * MS).await;
-    assert!(!peer.is_closed());
+    // A busy guest may cut it off for its silence; it comes back.
+    let peer = loop {
+        sleep(500 * MS).await;
+        let peers = service.peers();
+        if let Some(peer) = peers.into_iter().find(|peer| !peer.is_closed()) {
+            break peer;
+        }
+    };
     child.kill().unwrap();
     child.wait().unwrap();
     let began = now();
@@ -155,7 +157,11 @@ pub async fn a_client_to_be_killed(_endpoint: Endpoint) {
                     request = frame(FrameKind::Read, sequence, Vec::new());
                     request.header.length = 1 << 20;
                 }
-                while caller.call(request.clone()).await.is_ok() {}
+                // Whatever becomes of a call: until it is killed, or the emulator is too slow for all of it.
+                let end = now() + Duration::from_secs(60);
+                while now() < end {
+                    let _ = caller.call(request.clone()).await;
+                }
             })
         })
         .collect();
