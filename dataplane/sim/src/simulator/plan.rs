@@ -121,9 +121,7 @@ impl Plan {
                 .filter(|_| !fills),
             redirect: !dice.once_in(4),
         };
-        let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
-        let usages: Vec<Usage> = (1..=volumes).map(|volume| usage(volume, dice)).collect();
-        // Below what is written a copy never ends, by order.
+        let usages = usages(dice);
         group.copy_rate = group.copy_rate.filter(|rate| *rate > written(&usages));
         let mut faults: Vec<Fault> = OPTIONAL.to_vec();
         let odds = 2 + dice.below(3);
@@ -190,7 +188,13 @@ fn is_of_disks(fault: &Fault) -> bool {
     OF_DISKS.contains(fault)
 }
 
-/// About what is written in a second: of each request, half of which are writes and few of them large.
+fn usages(dice: &mut Dice) -> Vec<Usage> {
+    let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
+    (1..=volumes).map(|volume| usage(volume, dice)).collect()
+}
+
+/// About what is written in a second, below which a limited copy never ends, by order: of each request, half
+/// of which are writes and few of them large.
 fn written(usages: &[Usage]) -> ByteLen {
     const OF_REQUEST: u128 = 6 << 10;
     let of_each = usages.iter().map(|usage| {
