@@ -2,7 +2,7 @@
 """Seeded bugs: finds the first seed that shows each, or replays those that were recorded.
 
     scripts/sim record [--seeds N] [--seed S] [--jobs J] [--only NAME,NAME]   rewrites both tables
-    scripts/sim bugs [--seeds N] [--jobs J] [--only NAME,NAME]                replays dataplane/sim/bugs.txt
+    scripts/sim bugs [--seeds N] [--jobs J] [--only NAME,NAME] [--until FILE] replays dataplane/sim/bugs.txt
 
 A bug is found by a seed when the simulator ends with a violation with it, and well without it. Seeds whose
 plan lacks what a bug needs (NEEDS) are passed over: N counts those that are tried. Called by scripts/sim,
@@ -15,6 +15,8 @@ import itertools
 import os
 import pathlib
 import re
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +28,8 @@ SOURCE = REPO / "dataplane/runtime/src/seeded.rs"
 BEGIN, END = "<!-- found: written by scripts/sim record -->", "<!-- end -->"
 TIMEOUT = int(os.environ.get("OGEE_SIM_TIMEOUT", "300"))
 
-# What the simulator exits with; a run that never ends is stopped and counts as a violation.
+# What the simulator exits with; a run that never ends is stopped, after so many seconds of processor time, and
+# counts as a violation.
 GOOD, VIOLATION, INCOMPLETE = 0, 1, 3
 
 # The first that a report matches, by what it says.
@@ -47,12 +50,12 @@ KINDS = [
 def run(seed, bug=""):
     """Exit code and output of one simulation."""
     env = {**os.environ, "OGEE_SIM_BUG": bug}
-    try:
-        done = subprocess.run(
-            [os.environ["SIM"], "--seed", str(seed)], env=env, timeout=TIMEOUT,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )
-    except subprocess.TimeoutExpired:
+    done = subprocess.run(
+        [os.environ["SIM"], "--seed", str(seed)], env=env,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (TIMEOUT, TIMEOUT + 5)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
         return VIOLATION, "TIMEOUT"
     return done.returncode, done.stdout.decode(errors="replace")
 
@@ -81,6 +84,8 @@ OF_DISKS = ["LogRot", "DataRot", "MetaRot", "LostWrite", "MisdirectedWrite", "Ba
 NEEDS = {
     "torn-payload-counts": [STORM],
     "damaged-replica-opens": ["LogRot"],
+    # Batches that do not take all that waits.
+    "commit-ahead-of-entry": ["redirect: false", "large_odds: 2,"],
     "log-payload-not-verified": ["LogRot"],
     "page-mirror-not-read": ["MetaRot"],
     "checksum-not-verified": ["DataRot"],
@@ -166,8 +171,10 @@ def record(options, pool, names):
 
 
 def find(options, name):
-    """Seed, how many were tried, and what was seen."""
+    """Seed, how many were tried, and what was seen; `None` if the time was up before."""
     for tried, seed in enumerate(itertools.islice(suitable(name, options.seed), options.seeds), 1):
+        if is_late(options):
+            return None
         status, output = run(seed, name)
         # One that fails by itself shows nothing of a bug.
         if status not in (GOOD, INCOMPLETE) and HEALTHY.of(seed):
@@ -181,9 +188,13 @@ def replay(options, pool, names):
     more is looked for anew, and only one that is not found within the budget fails."""
     rows = {name: row for name, row in read_table().items() if name in names and row[0] != "-"}
     asked = {pool.submit(replay_one, options, name, row[0]): (name, row[0]) for name, row in rows.items()}
-    moved, failed = [], 0
+    moved, failed, left = [], 0, 0
     for done in concurrent.futures.as_completed(asked):
-        (name, seed), (found, tried, kind) = asked[done], done.result()
+        (name, seed), answer = asked[done], done.result()
+        if answer is None:
+            left += 1
+            continue
+        found, tried, kind = answer
         word = f"found ({kind})" if found == seed else f"found ({kind}), but by seed {found}"
         if found == "-":
             word = f"NOT FOUND in {tried} seeds"
@@ -192,15 +203,24 @@ def replay(options, pool, names):
         print(f"{name} {seed}: {word}", flush=True)
     if moved:
         print(f"the simulator has changed: record anew (scripts/sim record) {' '.join(sorted(moved))}")
-    print(f"{len(rows) - failed} passed, {failed} failed")
+    if left:
+        print(f"{left} were not replayed: the time was up")
+    print(f"{len(rows) - failed - left} passed, {failed} failed")
     return failed > 0
 
 
 def replay_one(options, name, seed):
+    """What was found; `None` if the time was up before."""
+    if is_late(options):
+        return None
     status, output = run(seed, name)
     if status not in (GOOD, INCOMPLETE) and HEALTHY.of(int(seed)):
         return [seed, "1", kind_of(output)]
     return find(options, name)
+
+
+def is_late(options):
+    return bool(options.until) and os.path.exists(options.until)
 
 
 def all_bugs():
@@ -243,6 +263,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="")
+    parser.add_argument("--until", default="")
     options = parser.parse_args()
     names = all_bugs()
     if strange := sorted(set(NEEDS) - set(names)):

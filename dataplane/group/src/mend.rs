@@ -52,7 +52,7 @@ enum Round {
     Mended,
     /// Nobody who was reached has it.
     Nobody,
-    /// All others were reached, and have purged it.
+    /// All others were reached, and have purged it; or some have, and the logs of the rest end below it.
     Purged,
 }
 
@@ -210,22 +210,26 @@ impl Replica {
 
     /// Puts back what is lost, until nothing is.
     pub(crate) async fn mend(&self, peers: &PeerBook) -> Result<(), GroupError> {
-        let mut pause = MEND_PAUSE_MIN;
+        let (mut pause, mut was_purged) = (MEND_PAUSE_MIN, false);
         while let Some(damage) = self.log.damage() {
             let Some(wanted) = wanted(&damage).filter(|_| damage.is_repairable()) else {
                 return Err(self.damaged(&damage, "no other replica can give it back"));
             };
-            match self.ask_everybody(peers, &wanted).await? {
+            let round = self.ask_everybody(peers, &wanted).await?;
+            let is_purged = matches!(round, Round::Purged);
+            match round {
                 Round::Mended => pause = MEND_PAUSE_MIN,
-                Round::Purged => {
+                // They were asked one after the other: the first may have it since, from the last.
+                Round::Purged if was_purged => {
                     let text = "the other replicas have purged it";
                     return Err(self.damaged(&damage, text));
                 }
-                Round::Nobody => {
+                Round::Purged | Round::Nobody => {
                     ogee_runtime::sleep(pause).await;
                     pause = MEND_PAUSE_MAX.min(pause * 2);
                 }
             }
+            was_purged = is_purged;
         }
         Ok(())
     }
@@ -278,7 +282,7 @@ impl Replica {
             members = peers.known();
         }
         let others = members.into_iter().filter(|(id, _)| *id != self.id);
-        let (mut asked, mut purged) = (0, 0);
+        let (mut asked, mut purged, mut below) = (0, 0, 0);
         for (peer, endpoint) in others {
             asked += 1;
             let Some(found) = self.ask(peers, peer, &endpoint, wanted).await else {
@@ -290,10 +294,13 @@ impl Replica {
             let top = wanted.end.get() - 1;
             let is_purged = found.purged.is_some_and(|purged| purged.index.get() >= top);
             purged += usize::from(is_purged);
+            // Nobody will send it either: who has purged it copies, and here it is lost.
+            let is_below = found.last.is_none_or(|last| last.index.get() < top);
+            below += usize::from(!is_purged && is_below);
             tracing::debug!(copyset = %self.copyset, %peer, ?wanted, last = ?found.last, is_purged,
                 "a replica has nothing to repair with");
         }
-        Ok(if asked > 0 && asked == purged {
+        Ok(if purged > 0 && asked == purged + below {
             Round::Purged
         } else {
             Round::Nobody

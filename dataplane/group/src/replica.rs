@@ -242,14 +242,23 @@ impl Replica {
         Some(applied) <= self.logged_at_load
     }
 
-    /// Waits until what is applied up to an entry is durable here: a majority may hold what is still on
-    /// its way to this device. False if the log has stopped, or has too much to do.
+    /// Waits until what is applied up to an entry is durable here, and so is that it is committed. A
+    /// majority may hold what is still on its way to this device. And a start applies at once what its log
+    /// says is committed: were more in the store, in part perhaps, the process would meet blocks that no
+    /// checksum fits until its group commits again, which may need a copy of those very blocks first.
+    /// False if the log has stopped, or has too much to do.
     pub(crate) async fn await_durable(&self, applied: LogId) -> bool {
         if seeded_bug!("adopted-before-durable") {
             return true;
         }
-        let durable = self.log.durable_upto(applied).await;
-        let refused = durable.inspect_err(|error| {
+        let durable = async {
+            self.log.durable_upto(applied).await?;
+            match self.log.durable_state().committed >= Some(applied) {
+                true => Ok(()),
+                false => self.log.committed_durable().await,
+            }
+        };
+        let refused = durable.await.inspect_err(|error| {
             tracing::warn!(copyset = %self.copyset, %error, "write-back waits for the log");
         });
         refused.is_ok()

@@ -24,7 +24,7 @@ use ogee_proto::checksum::crc32c_append_block;
 use ogee_proto::id::{ChunkKey, CopysetId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
-use ogee_runtime::{Payload, seeded_bug};
+use ogee_runtime::{Buffer, Payload, seeded_bug};
 use rustc_hash::FxHashMap;
 use std::rc::Rc;
 
@@ -177,9 +177,8 @@ impl Inner {
             .collect();
         let read = stream::iter(wanted)
             .map(|(at, extent)| async move {
-                let offset = self.geometry.extent_offset(extent);
-                let bytes = self.device.read(offset, ByteLen::from_usize(EXTENT_SIZE));
-                Ok::<_, DeviceError>((at, Payload::from(bytes.await?)))
+                let bytes = self.read_extent(extent).await?;
+                Ok::<_, DeviceError>((at, bytes))
             })
             .buffer_unordered(READS_IN_FLIGHT_MAX);
         let read: Vec<_> = read.try_collect().await?;
@@ -193,6 +192,32 @@ impl Inner {
         let copied = (moves.carried.len() * BLOCK_SIZE) as u64;
         self.counters.update(|counts| counts.moved_bytes += copied);
         Ok(moves)
+    }
+
+    /// An extent as it is. One bad sector fails a whole request, and would keep all its neighbours from
+    /// ever being written: what cannot be read alone either is zeros, which do not match its checksum. So it
+    /// stays damaged, unless it is replaced now.
+    async fn read_extent(&self, extent: ExtentId) -> Result<Payload, DeviceError> {
+        let offset = self.geometry.extent_offset(extent);
+        let whole = self.device.read(offset, ByteLen::from_usize(EXTENT_SIZE));
+        let error = match whole.await {
+            Ok(bytes) => return Ok(Payload::from(bytes)),
+            Err(error) => error,
+        };
+        let (mut bytes, mut is_any) = (Buffer::zeroed(EXTENT_SIZE), false);
+        for (at, out) in bytes.chunks_exact_mut(BLOCK_SIZE).enumerate() {
+            let at = offset.add(ByteLen::from_usize(at * BLOCK_SIZE));
+            let block = self.device.read(at, ByteLen::from_usize(BLOCK_SIZE));
+            if let Ok(block) = block.await {
+                out.copy_from_slice(&block);
+                is_any = true;
+            }
+        }
+        tracing::warn!(device = self.device.name(), %error, "a part of an extent that is moved is unreadable");
+        match is_any {
+            true => Ok(Payload::from(bytes)),
+            false => Err(error),
+        }
     }
 }
 

@@ -525,6 +525,41 @@ fn a_bad_block_of_a_pinned_extent_stays_bad_when_it_is_moved() {
     });
 }
 
+/// Nor does one that cannot be read keep its neighbours from being written, or itself.
+#[test]
+fn an_unreadable_block_of_a_pinned_extent_does_not_keep_it_from_being_moved() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory, FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        let at = adopt(&store, 0, 100).await;
+        let (block, len) = (|n: u64| at.add(ByteLen::new(n << 12)), ByteLen::new(4096));
+        for bad in [1, 2] {
+            faults.add(FaultRule::fail(Operation::Read, Failure::Eio).within(block(bad), len));
+        }
+        store.write_back(GROUP, vec![data(0, 2, 1)]).await.unwrap();
+        assert!(holds(&store, 0, 2, Some(1)).await && holds(&store, 0, 3, Some(103)).await);
+        assert!(is_checksum_error(&read(&store, 0, 1).await));
+        store.write_back(GROUP, vec![data(0, 1, 5)]).await.unwrap();
+        assert!(holds(&store, 0, 1, Some(5)).await);
+    });
+}
+
+/// A device that reads nothing at all has not lost the blocks.
+#[test]
+fn a_pinned_extent_stays_where_nothing_of_it_can_be_read() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory, FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        adopt(&store, 0, 100).await;
+        faults.add(FaultRule::fail(Operation::Read, Failure::Eio));
+        assert!(store.write_back(GROUP, vec![data(0, 2, 1)]).await.is_err());
+        faults.clear();
+        assert!(holds(&store, 0, 1, Some(101)).await && holds(&store, 0, 2, Some(102)).await);
+    });
+}
+
 #[test]
 fn the_log_gets_no_extents_when_space_is_short() {
     block_on(async {

@@ -461,6 +461,46 @@ fn a_payload_that_rots_is_replaced_while_the_group_runs() {
     });
 }
 
+/// What one has purged, and another one never got, nobody gives back. The leader that lost it would wait for
+/// the second, which waits for the leader.
+#[test]
+fn what_the_others_have_purged_or_never_got_is_lost() {
+    run_for(Duration::from_secs(60), async {
+        let cluster = Cluster::of_three().await;
+        let disk = Disk::attach(&cluster, 1, 1).await;
+        disk.write(0, 0, 4, 100).await;
+        cluster.settle().await;
+        let victim = cluster.leader().await.replica;
+        let behind = cluster.followers().await[0].replica;
+        let behind = cluster.stop(behind).await;
+        for write in 0..20 {
+            disk.write(0, 4 * write, 4, 100 * (2 + write as u64)).await;
+        }
+        cluster.settle().await;
+        let whole = cluster.followers().await.swap_remove(0);
+        assert!(whole.keeper.checkpoint_now().await);
+        let last = whole.log.group(COPYSET).last().expect("written").index;
+        let is_purged =
+            |node: &Node| node.log.group(COPYSET).state().purged.map(|it| it.index) >= Some(last);
+        until(|| is_purged(&whole)).await;
+        let medium = cluster.stop(victim).await;
+        let map = Map::of(&medium).await;
+        for at in map.entries.iter().rev().skip(2).take(4) {
+            let at = ByteOffset::new(at + PAGE as u64);
+            let device = medium.device();
+            let read = device.read(at, ByteLen::from_usize(PAGE)).await;
+            let mut data = Buffer::copy_from(&read.expect("read"));
+            data[77] ^= 1;
+            device.write_durable(at, data).await.expect("write");
+        }
+        let node = cluster.restart(medium).await;
+        cluster.transfer_to(victim).await;
+        cluster.restart(behind).await;
+        until(|| node.group.needs_replacing()).await;
+        cluster.end().await;
+    });
+}
+
 /// A leader whose own block is damaged does not tell its clients so while another replica has it whole.
 #[test]
 fn a_leader_with_a_damaged_block_lets_another_one_lead() {

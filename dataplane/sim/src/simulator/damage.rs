@@ -10,6 +10,9 @@
 //! and nothing on that disk can tell; with one more copy away the entry would have no witness. So an
 //! episode begins when all replicas are good, and ends when all are good again, verified block by block.
 //!
+//! What no open looks at stays: the copy of a metadata page that is good (`store`, format). So where pages were
+//! hit in two episodes both copies of one may be bad, and the store may go.
+//!
 //! *Invariants*: a replica that says of itself that it is beyond repair, or is found to differ, is
 //! replaced under a new id, as an operator would. *On failure*: what is not whole in time is a violation.
 
@@ -39,6 +42,21 @@ const LOOK: Duration = Duration::from_millis(100);
 
 const HEAD: u64 = 1 << 20;
 const PAGES: u64 = 8 << 20;
+/// The area that is asked where the other one fails.
+const COPIES: u64 = HEAD + LOG_LEN.get() + PAGES / 2;
+
+/// What an episode did.
+struct Damage<'a> {
+    fault: Fault,
+    node: &'a Rc<Node>,
+    /// Whether the store must open all the same.
+    spares_store: bool,
+}
+
+fn is_of_pages(region: &Range<u64>) -> bool {
+    let first = HEAD + LOG_LEN.get();
+    (first..first + PAGES).contains(&region.start)
+}
 
 /// What lies where on a device.
 fn region(fault: Fault, dice: &mut Dice) -> Range<u64> {
@@ -76,7 +94,10 @@ pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<
     if is_asleep {
         node.kill(death, dice);
     }
-    let is_done = inflict(&node, fault, dice).await;
+    let region = region(fault, dice);
+    let is_met_again = is_of_pages(&region) && node.hit_pages(region.end > COPIES);
+    let spares_store = fault.is_of_one_block() && !is_met_again;
+    let is_done = inflict(&node, fault, region, dice).await;
     if !is_asleep {
         sleep(dice.millis(0..600)).await;
     }
@@ -89,12 +110,17 @@ pub async fn strike(cluster: &Cluster, fault: Fault, dice: &mut Dice) -> Result<
     }
     sleep(dice.millis(1..500)).await;
     node.start();
-    mend(cluster, (fault, &node), dice).await?;
+    let damage = Damage {
+        fault,
+        node: &node,
+        spares_store,
+    };
+    mend(cluster, &damage, dice).await?;
     Ok(is_done)
 }
 
-async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
-    let (disk, region) = (node.disk(), region(fault, dice));
+async fn inflict(node: &Rc<Node>, fault: Fault, region: Range<u64>, dice: &mut Dice) -> bool {
+    let disk = node.disk();
     let before = disk.counts();
     match fault {
         Fault::LogRot | Fault::DataRot | Fault::MetaRot => {
@@ -126,17 +152,13 @@ async fn inflict(node: &Rc<Node>, fault: Fault, dice: &mut Dice) -> bool {
 }
 
 /// Makes every replica good again, as an operator would.
-async fn mend(
-    cluster: &Cluster,
-    damaged: (Fault, &Rc<Node>),
-    dice: &mut Dice,
-) -> Result<(), String> {
+async fn mend(cluster: &Cluster, damage: &Damage<'_>, dice: &mut Dice) -> Result<(), String> {
     for _ in 0..ROUNDS_MAX {
-        wait_for_good(cluster, damaged, dice).await?;
+        wait_for_good(cluster, damage, dice).await?;
         let Some((id, replica, what)) = differing(cluster).await? else {
             return Ok(());
         };
-        if damaged.0.is_of_one_block() && what.starts_with("differs") {
+        if damage.fault.is_of_one_block() && what.starts_with("differs") {
             return Err(format!(
                 "VIOLATION: a damaged block was taken for a good one: {replica} of {id} {what}"
             ));
@@ -152,9 +174,10 @@ async fn mend(
 /// Waits, and replaces what stays bad.
 async fn wait_for_good(
     cluster: &Cluster,
-    (fault, node): (Fault, &Rc<Node>),
+    damage: &Damage<'_>,
     dice: &mut Dice,
 ) -> Result<(), String> {
+    let node = damage.node;
     let end = world_time() + GOOD_WITHIN;
     let mut bad_since: BTreeMap<(CopysetId, ReplicaId), Duration> = BTreeMap::new();
     while !judgement::is_good(cluster) {
@@ -165,7 +188,7 @@ async fn wait_for_good(
             ));
         }
         if let Some(refusal) = node.refusal().filter(|_| node.state() == NodeState::Up) {
-            if fault.is_of_one_block() {
+            if damage.spares_store {
                 return Err(format!("VIOLATION: one bad block costs a store: {refusal}"));
             }
             tracing::info!(
@@ -178,7 +201,7 @@ async fn wait_for_good(
             cluster.mds().forget_disk(node.host());
             node.start();
         }
-        if fault == Fault::LogRot {
+        if damage.fault == Fault::LogRot {
             check_kept_out(cluster)?;
         }
         for (id, replica) in bad(cluster) {

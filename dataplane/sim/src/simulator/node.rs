@@ -61,6 +61,8 @@ pub struct Node {
     starts: Cell<u64>,
     /// Of the disks that were replaced.
     past: Cell<DiskCounts>,
+    /// The copy of a metadata page may have been hit, which an open does not look at while the page is good.
+    has_hit_pages: Cell<bool>,
 }
 
 struct Process {
@@ -92,6 +94,7 @@ impl Node {
             refusal: RefCell::default(),
             starts: Cell::default(),
             past: Cell::default(),
+            has_hit_pages: Cell::default(),
         })
     }
 
@@ -123,6 +126,13 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> Option<StoreId> {
         self.store.get()
+    }
+
+    /// Whether copies of metadata pages may be bad that nobody has looked at; and from now on, if `hits_copies`.
+    pub fn hit_pages(&self, hits_copies: bool) -> bool {
+        let before = self.has_hit_pages.get();
+        self.has_hit_pages.set(before || hits_copies);
+        before
     }
 
     /// Why the last process did not start, if so.
@@ -279,6 +289,7 @@ impl Node {
         tracing::info!(host = self.host.get(), "SIM new disk");
         self.past.set(self.disk_counts());
         self.disk.replace(new_disk(self.host, &self.half_us));
+        self.has_hit_pages.set(false);
         self.store.set(None);
     }
 }

@@ -103,7 +103,7 @@ impl Plan {
         let fills = dice.once_in(FILLED_ODDS) || fills;
         let (echoes, quits) = (dice.once_in(2), dice.once_in(2));
         let election_min = dice.millis(150..500);
-        let group = GroupConfig {
+        let mut group = GroupConfig {
             heartbeat: election_min / 4,
             election_min,
             election_max: election_min * 2,
@@ -121,8 +121,8 @@ impl Plan {
                 .filter(|_| !fills),
             redirect: !dice.once_in(4),
         };
-        let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
-        let usages = (1..=volumes).map(|volume| usage(volume, dice)).collect();
+        let usages = usages(dice);
+        group.copy_rate = group.copy_rate.filter(|rate| *rate > written(&usages));
         let mut faults: Vec<Fault> = OPTIONAL.to_vec();
         let odds = 2 + dice.below(3);
         faults.retain(|_| dice.once_in(odds));
@@ -186,6 +186,22 @@ impl Plan {
 
 fn is_of_disks(fault: &Fault) -> bool {
     OF_DISKS.contains(fault)
+}
+
+fn usages(dice: &mut Dice) -> Vec<Usage> {
+    let volumes = 1 + u32::try_from(dice.below(2)).expect("a small number");
+    (1..=volumes).map(|volume| usage(volume, dice)).collect()
+}
+
+/// About what is written in a second, below which a limited copy never ends, by order: of each request, half
+/// of which are writes and few of them large.
+fn written(usages: &[Usage]) -> ByteLen {
+    const OF_REQUEST: u128 = 6 << 10;
+    let of_each = usages.iter().map(|usage| {
+        let second = Duration::from_secs(1).as_nanos() * u128::from(usage.workers);
+        second / usage.pause.as_nanos().max(1) * OF_REQUEST
+    });
+    ByteLen::new(u64::try_from(of_each.sum::<u128>()).unwrap_or(u64::MAX))
 }
 
 fn usage(volume: u32, dice: &mut Dice) -> Usage {

@@ -264,6 +264,8 @@ struct Ready {
     tasks: Vec<TaskId>,
     /// By task: whether it is among them.
     is_listed: Vec<bool>,
+    /// Whether the executor's thread sleeps: waking it is a system call, and it almost never does.
+    is_awaited: bool,
 }
 
 impl RunQueue {
@@ -275,7 +277,9 @@ impl RunQueue {
         if !std::mem::replace(&mut ready.is_listed[task], true) {
             ready.tasks.push(task);
         }
-        self.is_filled.notify_one();
+        if ready.is_awaited {
+            self.is_filled.notify_one();
+        }
     }
 
     /// Draws one task by `choose`, which gets their number.
@@ -292,11 +296,13 @@ impl RunQueue {
 
     /// Waits for a foreign thread to fill the queue; whether it did.
     fn wait(&self, limit: Duration) -> bool {
-        let ready = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.is_awaited = true;
         let waited = self
             .is_filled
             .wait_timeout_while(ready, limit, |ready| ready.tasks.is_empty());
-        let (ready, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (mut ready, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        ready.is_awaited = false;
         !ready.tasks.is_empty()
     }
 }
