@@ -243,7 +243,7 @@ pub(crate) struct VhostUserArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) queues: u16,
     /// Unit in which the guest addresses the disk: 512 or 4096.
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(512..=4096))]
+    #[arg(long, default_value = "512", value_parser = block_size)]
     pub(crate) block_size: u32,
     /// How long an idle queue looks for requests by itself before it asks to be woken, in microseconds. Trades a
     /// core for latency.
@@ -285,6 +285,14 @@ fn owner(text: &str) -> Result<Owner, String> {
         uid: number(uid)?,
         gid: gid.map(number).transpose()?,
     })
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err(format!("{text:?}: 512 or 4096")),
+    }
 }
 
 fn mode(text: &str) -> Result<u32, String> {

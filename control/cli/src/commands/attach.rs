@@ -63,6 +63,12 @@ fn words(args: &AttachArgs) -> Result<Words, String> {
     }
 }
 
+/// What QEMU calls it: names of its own begin with a letter and have at most 31 characters.
+fn id(name: &str) -> String {
+    let short: String = name.chars().take(26).collect();
+    format!("ogee-{short}")
+}
+
 /// A path as part of QEMU's comma-separated options and of XML.
 fn plain(path: &Path) -> Result<String, String> {
     let text = path.to_str().map(str::to_owned);
@@ -85,15 +91,16 @@ fn vhost_user(args: &AttachArgs, path: &Path) -> Result<Words, String> {
     let socket = plain(path)?;
     let dir = plain(path.parent().unwrap_or(Path::new("/")))?;
     let mib = memory.get() >> 20;
+    let id = id(name);
     let qemu = [
         "-object".to_owned(),
         format!("memory-backend-memfd,id=mem,size={mib}M,share=on"),
         "-machine".to_owned(),
         "memory-backend=mem".to_owned(),
         "-chardev".to_owned(),
-        format!("socket,id={name},path={socket},reconnect=1"),
+        format!("socket,id={id},path={socket},reconnect=1"),
         "-device".to_owned(),
-        format!("vhost-user-blk-pci,chardev={name},num-queues={queues}"),
+        format!("vhost-user-blk-pci,chardev={id},num-queues={queues}"),
     ];
     let mut libvirt = String::from(
         "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n",
@@ -114,13 +121,14 @@ fn vhost_user(args: &AttachArgs, path: &Path) -> Result<Words, String> {
 
 fn nbd(name: &str, path: &Path) -> Result<Words, String> {
     let socket = plain(path)?;
+    let id = id(name);
     let qemu = [
         "-blockdev".to_owned(),
         format!(
-            "driver=nbd,node-name={name},server.type=unix,server.path={socket},export={name},reconnect-delay=60,discard=unmap"
+            "driver=nbd,node-name={id},server.type=unix,server.path={socket},export={name},reconnect-delay=60,discard=unmap"
         ),
         "-device".to_owned(),
-        format!("virtio-blk-pci,drive={name}"),
+        format!("virtio-blk-pci,drive={id}"),
     ];
     let libvirt = format!(
         "<disk type='network' device='disk'>\n  <driver name='qemu' type='raw' discard='unmap'/>\n  \
@@ -162,7 +170,7 @@ mod tests {
             "ogee export vhost-user vol1 --socket-dir /run/x --queues 2"
         );
         assert!(qemu.contains(&"memory-backend-memfd,id=mem,size=1024M,share=on".to_owned()));
-        assert!(qemu.contains(&"socket,id=vol1,path=/run/x/vol1.sock,reconnect=1".to_owned()));
+        assert!(qemu.contains(&"socket,id=ogee-vol1,path=/run/x/vol1.sock,reconnect=1".to_owned()));
         assert!(libvirt.contains("path='/run/x/vol1.sock'") && libvirt.contains("queues='2'"));
         let Words { qemu, libvirt, .. } = words(&args(Via::Nbd, "")).unwrap();
         assert!(qemu[1].contains("server.path=/run/x/nbd.sock"));

@@ -4,12 +4,15 @@ use super::bench::open;
 use super::signal::on_stop;
 use crate::args::VhostUserArgs;
 use crate::error::{CliError, Exit, chain};
+use futures_util::future::{Either, select};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ogee_client::Volume;
 use ogee_frontend::SocketAccess;
 use ogee_frontend::vhost::{DiskOptions, DiskServer};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::ShardBuilder;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -27,6 +30,7 @@ struct Work {
 
 pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliError> {
     let (work, shards) = work(mds, args)?;
+    raise_descriptor_limit();
     let (stops, inboxes): (Vec<bridge::Sender<()>>, Vec<_>) =
         (0..shards).map(|_| bridge::channel(1)).unzip();
     let stop = move || {
@@ -44,19 +48,17 @@ pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliEr
             names,
             ..work.clone()
         };
-        let ended = ended.clone();
+        let (ended, failures) = (ended.clone(), ended.clone());
         let main = move || async move {
             // Nobody hears it if another shard has failed before.
             let _ = ended.send(serve(work, stopped).await);
         };
-        let started = ShardBuilder::new(format!("vhost-{index}")).start(main);
-        started.map_err(|error| {
-            CliError::io(
-                "cannot start a shard",
-                &error,
-                "see the limits in the message",
-            )
-        })?;
+        if let Err(error) = ShardBuilder::new(format!("vhost-{index}")).start(main) {
+            let remedy = "see the limits in the message";
+            let failed = CliError::io("cannot start a shard", &error, remedy);
+            // The others end as they would otherwise.
+            let _ = failures.send(Err(failed));
+        }
     }
     drop(ended);
     // The first that fails ends them all, each after what it has under way.
@@ -116,6 +118,15 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> 
     Ok((work, shards))
 }
 
+/// Each queue has some nine descriptors, and 1,024 is a common soft limit: the hard one is what the operator meant.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is: many disks may not find enough");
+    }
+}
+
 /// The socket of a volume.
 pub(super) fn socket(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.sock"))
@@ -130,16 +141,23 @@ struct Served {
 async fn serve(work: Work, mut stopped: bridge::Receiver<()>) -> Result<(), CliError> {
     let mut served = Vec::new();
     let mut outcome = Ok(());
+    let mut is_stopped = false;
     for name in &work.names {
-        match offer(&work, name).await {
-            Ok(one) => served.push(one),
-            Err(error) => {
+        let offering = pin!(offer(&work, name));
+        match select(offering, pin!(stopped.recv())).await {
+            Either::Left((Ok(one), _)) => served.push(one),
+            Either::Left((Err(error), _)) => {
                 outcome = Err(error);
+                break;
+            }
+            // Also while it waits for a metadata server.
+            Either::Right(_) => {
+                is_stopped = true;
                 break;
             }
         }
     }
-    if outcome.is_ok() {
+    if outcome.is_ok() && !is_stopped {
         stopped.recv().await;
     }
     let endings = served.into_iter().map(end);

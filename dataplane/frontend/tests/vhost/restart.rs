@@ -23,6 +23,10 @@ fn what_a_server_left_under_way_its_successor_answers() {
                 remote.look();
             }
             let frontend = machine.connect(&home.socket(), features);
+            // Whatever was answered and not told before is told now.
+            for queue in &machine.queues {
+                assert!(queue.interrupts() > 0, "a start interrupts");
+            }
             for queue in 0..2 {
                 while machine.pending(queue) < 12 && turn < 5 {
                     let block = usize::from(last) % 64;
