@@ -168,6 +168,7 @@ impl Node {
             number: 0,
             chunkserver: format!("cs{}", self.host.get()),
             listen: address(self.host),
+            transport: ogee_transport::Transport::Tcp,
             stores: vec![StoreConfig {
                 path: path(self.host).into(),
                 create: None,
@@ -198,9 +199,10 @@ impl Node {
             }
             match event {
                 ShardEvent::Started {
-                    outcome: Ok(stores),
+                    outcome: Ok(started),
                 } => {
-                    self.store.set(stores.first().map(|store| store.store));
+                    self.store
+                        .set(started.stores.first().map(|store| store.store));
                 }
                 ShardEvent::Started {
                     outcome: Err(error),
