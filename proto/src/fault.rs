@@ -8,6 +8,7 @@
 //! *On failure*: a text that is not a fault parses to `None`, and is shown as it is.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 
 /// gRPC metadata key by which a metadata server that does not lead names the one that does.
@@ -16,6 +17,22 @@ pub const MDS_LEADER_METADATA: &str = "ogee-mds-leader";
 const PREFIX: &str = "OGEE-";
 const CAUSE: &str = " | because: ";
 const REMEDY: &str = " | try: ";
+
+/// An error and its sources, outermost first: the cause of a [`Fault`].
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}
 
 /// A failure in the user's words.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,7 +111,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl Error for Fault {}
 
 /// A bar or a line break inside a part would be read as a separator.
 fn clean(part: &str) -> String {

@@ -2,6 +2,7 @@
 
 use ogee_client::ControlError;
 use ogee_proto::fault::Fault;
+pub(crate) use ogee_proto::fault::chain;
 use std::fmt;
 
 /// How the process ends.
@@ -67,21 +68,6 @@ impl CliError {
     pub(crate) fn io(doing: &str, error: &std::io::Error, remedy: &str) -> Self {
         Self::new("OGEE-3002", doing, &error.to_string(), remedy)
     }
-}
-
-/// An error and its sources, outermost first.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 impl fmt::Display for CliError {

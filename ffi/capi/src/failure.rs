@@ -5,6 +5,7 @@
 
 use crate::abi::OgeeStatus;
 use ogee_client::{ClientError, ControlError};
+use ogee_proto::fault::chain;
 use std::error::Error;
 
 /// An error as C sees it.
@@ -137,19 +138,4 @@ impl From<ClientError> for Failure {
         };
         Self::new(status, &chain(&error), remedy)
     }
-}
-
-/// An error and its sources, outermost first.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
