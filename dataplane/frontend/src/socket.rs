@@ -11,7 +11,7 @@
 
 use crate::limit::PROBE_TIME_MAX;
 use nix::unistd::geteuid;
-use ogee_runtime::net::{UnixListener, UnixStream};
+use ogee_runtime::net::{PeerCredentials, UnixListener, UnixStream};
 use ogee_runtime::timeout;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -40,10 +40,16 @@ impl Default for SocketAccess {
 }
 
 impl SocketAccess {
-    /// Whether the group may connect.
-    #[cfg(all(feature = "vhost-user", not(ogee_sim)))]
-    pub(crate) const fn is_open_to_group(self) -> bool {
-        self.mode & 0o020 != 0
+    /// Whether a peer may be served: our own user, root, and who was named. Says so in the log if not.
+    pub(crate) fn admits(self, peer: PeerCredentials) -> bool {
+        let PeerCredentials { pid, uid, gid } = peer;
+        let ours = geteuid().as_raw();
+        let is_in_group = self.mode & 0o020 != 0 && self.gid == Some(gid);
+        let is_admitted = uid == ours || uid == 0 || self.uid == Some(uid) || is_in_group;
+        if !is_admitted {
+            tracing::warn!(pid, uid, ours, "refuses a client of another user");
+        }
+        is_admitted
     }
 }
 

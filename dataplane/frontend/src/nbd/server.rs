@@ -12,7 +12,6 @@ use super::export::Exports;
 use crate::disk::Disk;
 use crate::limit::{ACCEPT_PAUSE, CONNECTIONS_MAX};
 use crate::socket::{SocketAccess, SocketFile};
-use nix::unistd::geteuid;
 use ogee_runtime::channel::{Gate, Semaphore, watch};
 use ogee_runtime::net::{ReadHalf, TcpListener, UnixListener, UnixStream, WriteHalf};
 use ogee_runtime::{ScopedTask, sleep, spawn, spawn_scoped};
@@ -130,10 +129,7 @@ impl Listener {
 
 fn admit(stream: UnixStream) -> io::Result<Option<Client>> {
     let peer = stream.peer_cred()?;
-    let ours = geteuid().as_raw();
-    if peer.uid != ours && peer.uid != 0 {
-        let (pid, uid) = (peer.pid, peer.uid);
-        tracing::warn!(pid, uid, ours, "refuses an NBD client of another user");
+    if !SocketAccess::default().admits(peer) {
         return Ok(None);
     }
     tracing::debug!(pid = peer.pid, "NBD client");

@@ -7,7 +7,7 @@
 //! virtio 1.2, sections 5.2.3 and 5.2.4.
 
 use crate::limit::{CHAIN_MAX, DISCARD_LEN_MAX, DISCARD_SEGMENTS_MAX, PAYLOAD_MAX};
-use ogee_proto::limit::BLOCK_SIZE;
+use ogee_proto::limit::{BLOCK_SIZE, EXTENT_SIZE};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,8 +56,6 @@ pub(super) struct Shape {
     block_size: u32,
     is_read_only: bool,
     queues: u16,
-    /// Bytes at a time that suit the volume best.
-    optimal_len: u32,
 }
 
 impl Shape {
@@ -67,7 +65,6 @@ impl Shape {
             block_size,
             is_read_only,
             queues,
-            optimal_len: 64 << 10,
         }
     }
 
@@ -131,7 +128,7 @@ impl Shape {
         space.bytes(24, &[u8::try_from(physical).unwrap_or(0)]);
         let smallest = u16::try_from(block / u64::from(self.block_size)).unwrap_or(1);
         space.bytes(26, &smallest.to_le_bytes());
-        space.u32(28, per_block(u64::from(self.optimal_len)).unwrap_or(1));
+        space.u32(28, per_block(EXTENT_SIZE as u64).unwrap_or(1));
         space.bytes(34, &self.queues.to_le_bytes());
         for first in [36, 48] {
             space.u32(first, sectors);

@@ -455,9 +455,7 @@ impl VhostUserBackendReqHandlerMut for Control {
         inflight: &VhostUserInflight,
     ) -> ProtocolResult<(VhostUserInflight, File)> {
         let (queues, size) = (inflight.num_queues, inflight.queue_size);
-        let (_, file) = checked(queues, size)
-            .and_then(|()| InflightMemory::create(queues, size))
-            .map_err(Refusal::from)?;
+        let (_, file) = InflightMemory::create(queues, size).map_err(Refusal::from)?;
         let len = InflightMemory::len(queues, size) as u64;
         Ok((VhostUserInflight::new(len, 0, queues, size), file))
     }
@@ -521,16 +519,6 @@ impl VhostUserBackendReqHandlerMut for Control {
 
     fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> ProtocolResult<()> {
         not_offered("a log of dirty pages")
-    }
-}
-
-fn checked(queues: u16, size: u16) -> io::Result<()> {
-    match queues <= crate::limit::QUEUES_MAX && size <= QUEUE_SIZE_MAX {
-        true => Ok(()),
-        false => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("a record of {queues} queues of {size}"),
-        )),
     }
 }
 

@@ -51,6 +51,16 @@ const fn part_len(queue_size: u16) -> usize {
     (HEADER_LEN + ENTRY_LEN * queue_size as usize).next_multiple_of(PART_ALIGNMENT)
 }
 
+fn check(queues: u16, queue_size: u16) -> io::Result<()> {
+    if (1..=QUEUES_MAX).contains(&queues) && (1..=QUEUE_SIZE_MAX).contains(&queue_size) {
+        return Ok(());
+    }
+    let text = format!(
+        "a record of {queues} queues of {queue_size}: at most {QUEUES_MAX} of {QUEUE_SIZE_MAX}"
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+}
+
 impl InflightMemory {
     /// Bytes for so many queues.
     pub(super) fn len(queues: u16, queue_size: u16) -> usize {
@@ -59,6 +69,7 @@ impl InflightMemory {
 
     /// New memory, all zeros, and the file that it is of.
     pub(super) fn create(queues: u16, queue_size: u16) -> io::Result<(Self, File)> {
+        check(queues, queue_size)?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let file = File::from(memfd_create(c"ogee-inflight", flags)?);
         file.set_len(Self::len(queues, queue_size) as u64)?;
@@ -70,12 +81,7 @@ impl InflightMemory {
 
     /// The memory that a process before us, or we, made.
     pub(super) fn map(file: File, offset: u64, queues: u16, queue_size: u16) -> io::Result<Self> {
-        if queues == 0 || queues > QUEUES_MAX || queue_size == 0 || queue_size > QUEUE_SIZE_MAX {
-            let text = format!(
-                "a record of {queues} queues of {queue_size}: at most {QUEUES_MAX} of {QUEUE_SIZE_MAX}"
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
+        check(queues, queue_size)?;
         let region = map_shared(file, offset, Self::len(queues, queue_size));
         let region = Arc::new(region.map_err(io::Error::other)?);
         Ok(Self {

@@ -18,6 +18,7 @@
 //! The specifications are "Virtual I/O Device (VIRTIO) Version 1.2" of OASIS and QEMU's "Vhost-user Protocol".
 //! Protocol messages and mapped memory are rust-vmm's (`vhost`, `vm-memory`).
 
+// There only what is fuzzed is called.
 #![cfg_attr(ogee_sim, allow(dead_code))]
 
 mod chain;

@@ -18,7 +18,8 @@ use crate::align::AlignedDisk;
 use crate::disk::Disk;
 use crate::limit::{ACCEPT_PAUSE, DISK_BYTES_MAX, DISK_REQUESTS_MAX, QUEUES_MAX};
 use crate::socket::{SocketAccess, SocketError, SocketFile};
-use nix::unistd::geteuid;
+use futures_util::future::{Either, select};
+use ogee_proto::unit::ByteLen;
 use ogee_runtime::channel::{Semaphore, watch};
 use ogee_runtime::net::UnixListener;
 use ogee_runtime::{ScopedTask, bridge, sleep, spawn_scoped};
@@ -26,7 +27,8 @@ use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -100,7 +102,6 @@ pub enum DiskServerError {
 
 /// A virtual disk that is offered. Dropping it stops it without waiting.
 pub struct DiskServer<D> {
-    path: PathBuf,
     shared: Rc<Shared<D>>,
     /// Goes before the file, so that nobody is accepted at a path that is free.
     serving: ScopedTask<()>,
@@ -169,7 +170,6 @@ impl<D: Disk> DiskServer<D> {
         let resizing = spawn_scoped(resize(resized, Rc::clone(&shared), Rc::clone(&connected)));
         tracing::info!(disk = name, path = %path.display(), "serves vhost-user");
         Ok(Self {
-            path: path.to_owned(),
             shared,
             serving,
             resizing,
@@ -177,12 +177,6 @@ impl<D: Disk> DiskServer<D> {
             stop,
             file,
         })
-    }
-
-    /// Its socket.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Its counters.
@@ -230,11 +224,11 @@ async fn serve<D: Disk>(
 ) {
     loop {
         let accepted = {
-            let accepting = std::pin::pin!(accept(&listener, access));
-            let stopping = std::pin::pin!(stop.changed());
-            match futures_util::future::select(accepting, stopping).await {
-                futures_util::future::Either::Left((accepted, _)) => accepted,
-                futures_util::future::Either::Right(_) => return,
+            let accepting = pin!(accept(&listener, access));
+            let stopping = pin!(stop.changed());
+            match select(accepting, stopping).await {
+                Either::Left((accepted, _)) => accepted,
+                Either::Right(_) => return,
             }
         };
         let stream = match accepted {
@@ -263,17 +257,7 @@ async fn serve<D: Disk>(
 
 async fn accept(listener: &UnixListener, access: SocketAccess) -> io::Result<Option<UnixStream>> {
     let stream = listener.accept().await?;
-    let peer = stream.peer_cred()?;
-    let ours = geteuid().as_raw();
-    let is_allowed = peer.uid == 0
-        || peer.uid == ours
-        || access.uid == Some(peer.uid)
-        || access
-            .gid
-            .is_some_and(|gid| gid == peer.gid && access.is_open_to_group());
-    if !is_allowed {
-        let (pid, uid) = (peer.pid, peer.uid);
-        tracing::warn!(pid, uid, ours, "refuses a VM of another user");
+    if !access.admits(stream.peer_cred()?) {
         return Ok(None);
     }
     let stream = stream.to_std()?;
@@ -364,7 +348,7 @@ fn is_end(error: &io::Error) -> bool {
 
 /// Tells the VM when the disk has grown.
 async fn resize<D: Disk>(
-    mut resized: watch::Receiver<ogee_proto::unit::ByteLen>,
+    mut resized: watch::Receiver<ByteLen>,
     shared: Rc<Shared<D>>,
     connected: Rc<RefCell<Option<Connected>>>,
 ) {
