@@ -12,7 +12,7 @@
 //! with this in it starts where rdma-core is missing and says so. Types are `rdma-sys`'s; none of its functions
 //! is called, since each would bind the program to the libraries.
 //!
-//! Without the feature `verbs` this crate is empty.
+//! Without the feature `verbs` only what the kernel tells of addresses is here.
 #![cfg_attr(not(feature = "verbs"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(feature = "verbs")]
@@ -35,11 +35,11 @@ mod pair;
 mod rail;
 #[cfg(feature = "verbs")]
 mod slab;
-#[cfg(feature = "verbs")]
 mod sysfs;
 #[cfg(feature = "verbs")]
 mod window;
 
+pub use sysfs::{Gid, GidKind};
 #[cfg(feature = "verbs")]
 pub use {
     channel::{Channel, Event, EventKind},
@@ -50,6 +50,5 @@ pub use {
     pair::{Pair, PairNumber},
     rail::{Completion, Done, Rail, RailLimits},
     slab::{Piece, Slab},
-    sysfs::{Gid, GidKind},
     window::{Access, Lent, RemoteMemory},
 };

@@ -42,30 +42,33 @@ impl Gid {
             .copied()
             .min_by_key(|gid| (rank(gid), gid.index))
     }
+
+    /// Those of a port, in order, of which the kernel tells in this folder: `…/infiniband/DEVICE/ports/NUMBER`.
+    #[must_use]
+    pub fn of_port(port: &Path) -> Vec<Self> {
+        let Ok(entries) = fs::read_dir(port.join("gids")) else {
+            return Vec::new();
+        };
+        let mut gids: Vec<Self> = entries
+            .filter_map(|entry| {
+                let name = entry.ok()?.file_name().into_string().ok()?;
+                gid(port, &name)
+            })
+            .collect();
+        gids.sort_by_key(|gid| gid.index);
+        gids
+    }
 }
 
-/// The GIDs of a port.
+/// The GIDs of a port of this host.
+#[cfg(feature = "verbs")]
 pub(crate) fn gids(device: &str, port: u8) -> Vec<Gid> {
-    gids_of(
+    Gid::of_port(
         &Path::new("/sys/class/infiniband")
             .join(device)
             .join("ports")
             .join(port.to_string()),
     )
-}
-
-fn gids_of(port: &Path) -> Vec<Gid> {
-    let Ok(entries) = fs::read_dir(port.join("gids")) else {
-        return Vec::new();
-    };
-    let mut gids: Vec<Gid> = entries
-        .filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            gid(port, &name)
-        })
-        .collect();
-    gids.sort_by_key(|gid| gid.index);
-    gids
 }
 
 fn gid(port: &Path, name: &str) -> Option<Gid> {
@@ -90,7 +93,7 @@ fn gid(port: &Path, name: &str) -> Option<Gid> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Gid, GidKind, gids_of};
+    use super::{Gid, GidKind};
     use std::fs;
 
     /// A port as the kernel shows one.
@@ -134,7 +137,7 @@ mod tests {
                 "RoCE v2\n",
             ),
         ]);
-        let gids = gids_of(&port);
+        let gids = Gid::of_port(&port);
         fs::remove_dir_all(&port).expect("removed");
         let indexes: Vec<u32> = gids.iter().map(|gid| gid.index).collect();
         assert_eq!(indexes, [0, 2, 3, 10]);
@@ -144,6 +147,6 @@ mod tests {
         assert_eq!(best(&without), Some(10));
         assert_eq!(gids[1].kind, GidKind::Ib);
         assert_eq!(best(&[]), None);
-        assert!(gids_of(&port).is_empty(), "there is no such port");
+        assert!(Gid::of_port(&port).is_empty(), "there is no such port");
     }
 }

@@ -134,14 +134,7 @@ fn open_files(tree: &Tree) -> Finding {
 mod tests {
     use super::{CheckName, Tree, Verdict, findings};
     use crate::doctor::check::Finding;
-    use std::fs;
-    use std::path::Path;
-
-    fn put(root: &Path, path: &str, text: &str) {
-        let at = root.join(path);
-        fs::create_dir_all(at.parent().expect("a folder")).expect("made");
-        fs::write(at, text).expect("written");
-    }
+    use crate::doctor::tree::put;
 
     fn limits(locked: &str, files: &str) -> String {
         format!(

@@ -8,7 +8,7 @@ use super::host::{locked, raise_memlock};
 use super::limit::{RDMA_HEADERS, RDMA_MTU_WANTED, RDMA_REGISTERED_PER_SHARD};
 use super::tree::Tree;
 use crate::output::human;
-use std::net::Ipv6Addr;
+use ogee_rdma::{Gid, GidKind};
 
 const CLASS: &str = "sys/class/infiniband";
 
@@ -22,15 +22,8 @@ pub(crate) struct Port {
     is_ethernet: bool,
     netdev: Option<String>,
     netdev_mtu: Option<u32>,
-    pub(crate) gid: Option<ChosenGid>,
-}
-
-/// The address that connections will use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ChosenGid {
-    pub(crate) index: u32,
-    pub(crate) address: Ipv6Addr,
-    is_roce_v2: bool,
+    /// The address that connections will use.
+    pub(crate) gid: Option<Gid>,
 }
 
 impl Port {
@@ -85,7 +78,7 @@ pub(crate) fn ports(tree: &Tree) -> Vec<Port> {
 fn port(tree: &Tree, device: &str, number: u8) -> Port {
     let at = format!("{CLASS}/{device}/ports/{number}");
     let state = tree.read(format!("{at}/state")).unwrap_or_default();
-    let gid = chosen_gid(tree, &at);
+    let gid = Gid::preferred(&Gid::of_port(&tree.path(&at)));
     let index = gid.map_or(0, |gid| gid.index);
     let netdev = tree.read(format!("{at}/gid_attrs/ndevs/{index}"));
     let netdev_mtu = netdev.as_ref().and_then(|netdev| {
@@ -102,30 +95,6 @@ fn port(tree: &Tree, device: &str, number: u8) -> Port {
         netdev_mtu,
         gid,
     }
-}
-
-/// RoCE v2 of an IPv4 address first, then of one of IPv6 that is routed, then the first there is.
-fn chosen_gid(tree: &Tree, port: &str) -> Option<ChosenGid> {
-    let read = |index: u32| {
-        let address = tree.read(format!("{port}/gids/{index}"))?;
-        let address: Ipv6Addr = address.parse().ok()?;
-        let kind = tree.read(format!("{port}/gid_attrs/types/{index}"))?;
-        (!address.is_unspecified()).then_some(ChosenGid {
-            index,
-            address,
-            is_roce_v2: kind == "RoCE v2",
-        })
-    };
-    let rank = |gid: &ChosenGid| match gid.address.to_ipv4_mapped() {
-        _ if !gid.is_roce_v2 => 3,
-        Some(_) => 0,
-        None if !gid.address.is_unicast_link_local() => 1,
-        None => 2,
-    };
-    let names = tree.names(format!("{port}/gids"));
-    let indexes = names.iter().filter_map(|name| name.parse().ok());
-    let gids = indexes.filter_map(read);
-    gids.min_by_key(|gid| (rank(gid), gid.index))
 }
 
 fn device(devices: &[String], is_demanded: bool) -> Finding {
@@ -220,7 +189,8 @@ fn gid(port: &Port) -> Finding {
         let finding = Finding::ok(name, "none", needed).of(&subject);
         return finding.but(Verdict::Failed, Fix::new(text));
     };
-    let kind = match (port.is_ethernet, gid.is_roce_v2) {
+    let is_roce_v2 = gid.kind == GidKind::RoceV2;
+    let kind = match (port.is_ethernet, is_roce_v2) {
         (true, true) => " (RoCE v2)",
         (true, false) => " (RoCE v1)",
         (false, _) => "",
@@ -231,12 +201,12 @@ fn gid(port: &Port) -> Finding {
     };
     let found = format!("index {}: {address}{kind}", gid.index);
     let finding = Finding::ok(name, found, needed).of(&subject);
-    if !port.is_ethernet || (gid.is_roce_v2 && gid.address.to_ipv4_mapped().is_some()) {
+    if !port.is_ethernet || (is_roce_v2 && gid.address.to_ipv4_mapped().is_some()) {
         return finding;
     }
     let netdev = port.netdev.as_deref().unwrap_or("INTERFACE");
     let command = format!("ip address add ADDRESS/PREFIX dev {netdev}");
-    let (verdict, text) = match gid.is_roce_v2 {
+    let (verdict, text) = match is_roce_v2 {
         true => (
             Verdict::Warning,
             "give its network interface an IPv4 address",
@@ -263,14 +233,8 @@ fn memlock(tree: &Tree, shards: u16) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::{CheckName, Finding, Tree, Verdict, findings, roce_mtu};
-    use std::fs;
+    use crate::doctor::tree::put;
     use std::path::Path;
-
-    fn put(root: &Path, path: &str, text: &str) {
-        let at = root.join(path);
-        fs::create_dir_all(at.parent().expect("a folder")).expect("made");
-        fs::write(at, text).expect("written");
-    }
 
     /// A RoCE port on `eth0`, as Linux shows one; tables of addresses are (index, address, kind).
     fn roce(root: &Path, state: &str, mtu: u32, gids: &[(u32, &str, &str)]) {

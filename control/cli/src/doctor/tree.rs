@@ -20,15 +20,20 @@ impl Tree {
         Self(root.to_owned())
     }
 
+    /// Where a file or folder of it is.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.0.join(path)
+    }
+
     /// A file's text, without the line end.
     pub(crate) fn read(&self, path: impl AsRef<Path>) -> Option<String> {
-        let text = fs::read_to_string(self.0.join(path)).ok()?;
+        let text = fs::read_to_string(self.path(path)).ok()?;
         Some(text.trim_end().to_owned())
     }
 
     /// Names in a folder, in order; numbers by their value.
     pub(crate) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
-        let entries = fs::read_dir(self.0.join(path)).into_iter().flatten();
+        let entries = fs::read_dir(self.path(path)).into_iter().flatten();
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut names: Vec<String> = names.collect();
         names.sort_by_key(|name| (name.parse::<u32>().unwrap_or(u32::MAX), name.clone()));
@@ -52,6 +57,14 @@ impl Tree {
         let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         mask.is_some_and(|mask| mask >> capability & 1 == 1)
     }
+}
+
+/// A file of a root that a test makes.
+#[cfg(test)]
+pub(crate) fn put(root: &Path, path: &str, text: &str) {
+    let at = root.join(path);
+    fs::create_dir_all(at.parent().expect("a folder")).expect("made");
+    fs::write(at, text).expect("written");
 }
 
 /// `CAP_IPC_LOCK`: the limit of locked memory does not count.
