@@ -442,12 +442,7 @@ fn a_payload_that_rots_is_replaced_while_the_group_runs() {
         let medium = cluster.stop(victim).await;
         let map = Map::of(&medium).await;
         for at in &map.entries[5..9] {
-            let at = ByteOffset::new(at + PAGE as u64);
-            let device = medium.device();
-            let read = device.read(at, ByteLen::from_usize(PAGE)).await;
-            let mut data = Buffer::copy_from(&read.expect("read"));
-            data[77] ^= 1;
-            device.write_durable(at, data).await.expect("write");
+            flip_payload(&medium, *at).await;
         }
         let node = cluster.restart(medium).await;
         cluster.transfer_to(victim).await;
@@ -486,12 +481,7 @@ fn what_the_others_have_purged_or_never_got_is_lost() {
         let medium = cluster.stop(victim).await;
         let map = Map::of(&medium).await;
         for at in map.entries.iter().rev().skip(2).take(4) {
-            let at = ByteOffset::new(at + PAGE as u64);
-            let device = medium.device();
-            let read = device.read(at, ByteLen::from_usize(PAGE)).await;
-            let mut data = Buffer::copy_from(&read.expect("read"));
-            data[77] ^= 1;
-            device.write_durable(at, data).await.expect("write");
+            flip_payload(&medium, *at).await;
         }
         let node = cluster.restart(medium).await;
         cluster.transfer_to(victim).await;
@@ -499,6 +489,16 @@ fn what_the_others_have_purged_or_never_got_is_lost() {
         until(|| node.group.needs_replacing()).await;
         cluster.end().await;
     });
+}
+
+/// Flips a bit in the payload of the entry whose batch is at `at`.
+async fn flip_payload(medium: &Medium, at: u64) {
+    let at = ByteOffset::new(at + PAGE as u64);
+    let device = medium.device();
+    let read = device.read(at, ByteLen::from_usize(PAGE)).await;
+    let mut data = Buffer::copy_from(&read.expect("read"));
+    data[77] ^= 1;
+    device.write_durable(at, data).await.expect("write");
 }
 
 /// A leader whose own block is damaged does not tell its clients so while another replica has it whole.

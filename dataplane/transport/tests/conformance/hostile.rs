@@ -23,14 +23,18 @@ fn wire(frame: &Frame) -> Vec<u8> {
 }
 
 /// A Hello as documented: role, node, credits, name.
-fn hello() -> Vec<u8> {
+pub fn hello_frame() -> Frame {
     let mut meta = vec![1];
     meta.extend(7_u64.to_le_bytes());
     meta.extend(0_u32.to_le_bytes());
     meta.extend([3, b'r', b'a', b'w']);
     let mut frame = Frame::new(FrameHeader::new(FrameKind::Hello, RequestId::new(0)));
     frame.meta = meta.into();
-    wire(&frame)
+    frame
+}
+
+fn hello() -> Vec<u8> {
+    wire(&hello_frame())
 }
 
 /// The same in another version, with a matching checksum.

@@ -1,9 +1,9 @@
 //! Peers that break the rules, made of verbs.
 
 use super::raw::{BODY, FOR_ANSWER, LENT, Prefix, Raw, good_offer, offer, whole};
+use crate::hostile::hello_frame as hello;
 use crate::support::{MS, bytes, client, echoing, frame, handler, serve, server, write};
-use ogee_proto::id::RequestId;
-use ogee_proto::wire::{FrameHeader, FrameKind, WIRE_VERSION, WireError};
+use ogee_proto::wire::{FrameKind, WIRE_VERSION, WireError};
 use ogee_rdma::{Access, EventKind, Pair, RemoteMemory, WorkError};
 use ogee_runtime::{now, sleep, spawn, timeout};
 use ogee_transport::rdma::RdmaFault;
@@ -11,16 +11,6 @@ use ogee_transport::{
     Caller, ConnectionOptions, Endpoint, Frame, Listener, Peer, Service, TransportError, connect,
 };
 use std::time::Duration;
-
-fn hello() -> Frame {
-    let mut meta = vec![1];
-    meta.extend(7_u64.to_le_bytes());
-    meta.extend(0_u32.to_le_bytes());
-    meta.extend([3, b'r', b'a', b'w']);
-    let mut frame = Frame::new(FrameHeader::new(FrameKind::Hello, RequestId::new(0)));
-    frame.meta = meta.into();
-    frame
-}
 
 /// A service with a raw peer.
 async fn served(endpoint: &Endpoint) -> (Service, Raw, Pair, Peer) {

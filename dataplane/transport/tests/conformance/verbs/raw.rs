@@ -172,13 +172,7 @@ impl Raw {
         id.resolve_route(Duration::from_secs(2)).unwrap();
         let event = self.event(id.key()).await;
         assert!(matches!(event.kind, EventKind::RouteResolved), "{event:?}");
-        let Ok(pair) = Pair::new(&self.rail, id, 32) else {
-            panic!("no pair");
-        };
-        let params = ConnectParams {
-            data,
-            ..ConnectParams::default()
-        };
+        let (pair, params) = self.pair(id, data);
         pair.connect(&params).unwrap();
         pair
     }
@@ -203,11 +197,8 @@ impl Raw {
         (listener, Endpoint::Rdma(address))
     }
 
-    /// Accepts the next request with those words.
-    pub async fn accept(&mut self, listener: &Id, data: Vec<u8>) -> Pair {
-        let EventKind::Request(id) = self.event(listener.key()).await.kind else {
-            panic!("no request");
-        };
+    /// A pair that is to say those words.
+    fn pair(&self, id: Id, data: Vec<u8>) -> (Pair, ConnectParams) {
         let Ok(pair) = Pair::new(&self.rail, id, 32) else {
             panic!("no pair");
         };
@@ -215,6 +206,15 @@ impl Raw {
             data,
             ..ConnectParams::default()
         };
+        (pair, params)
+    }
+
+    /// Accepts the next request with those words.
+    pub async fn accept(&mut self, listener: &Id, data: Vec<u8>) -> Pair {
+        let EventKind::Request(id) = self.event(listener.key()).await.kind else {
+            panic!("no request");
+        };
+        let (pair, params) = self.pair(id, data);
         pair.accept(&params).unwrap();
         pair
     }
