@@ -149,6 +149,7 @@ impl Replica {
             let digest = self.digest_chunk(job, key).await?;
             chunks.extend((digest.blocks > 0).then_some(digest));
         }
+        self.check_kept()?;
         Ok(GroupDigest {
             applied: job.applied,
             chunks,
@@ -229,6 +230,7 @@ impl Replica {
     ) -> Result<(), GroupError> {
         let copyset = self.copyset;
         let runs = self.store.read(copyset, key, first, count).await;
+        self.check_kept()?;
         for run in runs.map_err(|source| GroupError::Store { copyset, source })? {
             match run {
                 BlockRead::Zeros(blocks) => crcs.extend(std::iter::repeat_n(None, blocks)),
@@ -276,6 +278,20 @@ mod tests {
             let outcome = replica.digests.wait(replica.copyset, 8).await;
             let error = outcome.expect_err("a mixture");
             assert!(matches!(*error, GroupError::Installing { .. }));
+        });
+    }
+
+    /// Its blocks go while they are read.
+    #[test]
+    fn a_digest_under_which_the_replica_is_deleted_is_none() {
+        run(async {
+            let lone = Lone::start().await;
+            let replica = lone.group.replica();
+            replica.start_digest(7);
+            replica.note_deleted();
+            let outcome = replica.digests.wait(replica.copyset, 7).await;
+            let error = outcome.expect_err("a mixture");
+            assert!(matches!(*error, GroupError::Deleted { .. }));
         });
     }
 

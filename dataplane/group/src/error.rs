@@ -76,6 +76,14 @@ pub enum GroupError {
         /// openraft's own words.
         reason: Box<str>,
     },
+    /// The replica has been deleted: what it held is nowhere here.
+    #[error("{copyset}: replica {replica} has been deleted")]
+    Deleted {
+        /// The group.
+        copyset: CopysetId,
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// The replica's log is damaged beyond repair, or not repaired yet.
     #[error("{copyset}: log of replica {replica} has lost {lost}: {reason}")]
     Damaged {

@@ -25,6 +25,7 @@ const REPLICA: ReplicaId = ReplicaId::new(1);
 pub(crate) struct Lone {
     pub(crate) group: Group,
     pub(crate) keeper: StoreKeeper,
+    pub(crate) log: Log,
 }
 
 /// Runs a test's body, which must end in time.
@@ -66,7 +67,7 @@ impl Lone {
         };
         let group = Group::open(params).await.unwrap();
         keeper.add(group.clone());
-        Self { group, keeper }
+        Self { group, keeper, log }
     }
 
     /// Makes the group and waits until it leads itself.

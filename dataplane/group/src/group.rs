@@ -571,6 +571,10 @@ impl Group {
         let first = BlockIndex::new(head.first_block()).filter(|_| head.is_in_range());
         let first = first.ok_or(Outcome::of(Status::BadRequest))?;
         self.linearize().await?;
+        let replica = &self.inner.replica;
+        replica
+            .check_kept()
+            .map_err(|error| self.read_failed(&error))?;
         // A leader has applied all that was committed before its term, so this never is so.
         if self.inner.replica.is_fuzzy() {
             tracing::error!(copyset = %self.copyset(), "a leader with fuzzy contents serves nothing");
@@ -588,7 +592,7 @@ impl Group {
         Outcome::of(match error {
             GroupError::Corrupt { .. } if self.decline() => Status::Retry,
             GroupError::Corrupt { .. } => Status::Corrupt,
-            GroupError::Race { .. } => Status::Retry,
+            GroupError::Race { .. } | GroupError::Deleted { .. } => Status::Retry,
             _ => Status::Io,
         })
     }

@@ -173,7 +173,9 @@ impl Group {
             None => None,
             Some(group) => {
                 group.shutdown().await;
-                Some(group.replica().hold_idle().await)
+                let hold = group.replica().hold_idle().await;
+                group.replica().note_deleted();
+                Some(hold)
             }
         };
         let failed = |source| GroupError::Store { copyset, source };

@@ -143,7 +143,9 @@ impl Replica {
         runs: &mut Vec<ReadRun>,
     ) -> Result<(), Miss> {
         let copyset = self.copyset;
-        match self.store.read(copyset, key, first, count).await {
+        let read = self.store.read(copyset, key, first, count).await;
+        self.check_kept().map_err(Miss::Failed)?;
+        match read {
             Ok(read) => {
                 runs.extend(read.into_iter().map(|run| match run {
                     BlockRead::Data(bytes) => ReadRun::Data(bytes),
@@ -220,7 +222,10 @@ fn push_slot(pieces: &mut Vec<Piece>, slot: OverlaySlot) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{COPYSET, Lone, run};
+    use crate::group::Group;
     use ogee_proto::id::{ChunkIndex, VolumeId};
+    use ogee_store::{BlockChange, WriteBack};
 
     fn key() -> ChunkKey {
         ChunkKey {
@@ -280,5 +285,27 @@ mod tests {
             count: 9,
         };
         assert_eq!(plan(&Overlay::default(), key(), block(4), 9), [whole]);
+    }
+
+    /// A store that knows a chunk no more takes its blocks for zeros.
+    #[test]
+    fn a_deleted_replica_does_not_read_as_zeros() {
+        run(async {
+            let lone = Lone::start().await;
+            let replica = lone.group.replica();
+            let what = BlockChange::Data(Payload::from(vec![7; BLOCK_SIZE]));
+            let (key, block) = (key(), block(0));
+            let stored = vec![WriteBack { key, block, what }];
+            replica.store.write_back(COPYSET, stored).await.unwrap();
+            let before = replica.read_blocks(key, block, 1).await.unwrap();
+            assert!(matches!(&before[..], [ReadRun::Data(_)]));
+            lone.keeper.remove(COPYSET);
+            let (store, id) = (replica.store.clone(), (COPYSET, replica.id));
+            let running = Some(lone.group.clone());
+            let removed = Group::remove(&store, &lone.log, id, running).await;
+            removed.expect("it is deleted");
+            let read = replica.read_blocks(key, block, 1).await;
+            assert!(matches!(read, Err(GroupError::Deleted { .. })));
+        });
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Replica {
     pacer: RefCell<Rc<Pacer>>,
     /// A payload of the log is rotten, and no other replica has it any more.
     pub(crate) beyond_repair: Cell<bool>,
+    /// Its blocks are gone, or going: to the store, which knows no more of it, they are zeros.
+    deleted: Cell<bool>,
     promises: Promises,
     /// What entries take that were let in from a leader and are not applied.
     let_in: RefCell<BTreeMap<u64, Claim>>,
@@ -231,6 +233,7 @@ impl Replica {
             promises: Promises::default(),
             let_in: RefCell::default(),
             beyond_repair: Cell::new(false),
+            deleted: Cell::new(false),
         }))
     }
 
@@ -603,6 +606,23 @@ impl Replica {
         let applied = self.state.borrow().applied.as_ref().map(from_raft);
         self.fuzzy_until_after(applied.unwrap_or_default())
             .is_some()
+    }
+
+    /// From here on nobody is told what the store says of this replica.
+    pub(crate) fn note_deleted(&self) {
+        self.deleted.set(true);
+    }
+
+    /// Whoever has read from the store asks this afterwards: a request, a copy or a digest may have
+    /// begun before the replica was deleted.
+    pub(crate) fn check_kept(&self) -> Result<(), GroupError> {
+        match self.deleted.get() {
+            false => Ok(()),
+            true => Err(GroupError::Deleted {
+                copyset: self.copyset,
+                replica: self.id,
+            }),
+        }
     }
 
     /// Has changed when blocks of a copy may have come since.

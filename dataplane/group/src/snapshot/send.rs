@@ -429,7 +429,9 @@ impl Attempt<'_> {
     /// vote's. This replica may have been deposed, and apply what a newer leader commits, before
     /// openraft ends this task.
     fn applied(&self) -> StreamingResult<RaftLogId> {
-        let applied = self.network.replica.state.borrow().applied;
+        let replica = &self.network.replica;
+        replica.check_kept().map_err(failed)?;
+        let applied = replica.state.borrow().applied;
         match applied {
             Some(applied) if applied.committed_leader_id().term <= self.vote.leader_id.term => {
                 Ok(applied)

@@ -47,6 +47,7 @@ async fn collect(group: &Group, header: &FrameHeader) -> Frame {
             GroupError::Race { .. }
             | GroupError::Installing { .. }
             | GroupError::DigestSkipped { .. }
+            | GroupError::Deleted { .. }
             | GroupError::BeforeStart { .. } => {
                 tracing::info!(%copyset, %error, "no digest");
                 refusal(header, Status::Retry)
