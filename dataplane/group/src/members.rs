@@ -75,11 +75,16 @@ impl Group {
             .await
     }
 
-    /// Waits for one step, in bounded time. What becomes of it later is seen in the configuration.
+    /// Waits for one step, in bounded time, and before it for the room of its two entries in a log that is
+    /// full. What becomes of it later is seen in the configuration.
     async fn committed<T>(
         &self,
         step: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<(), Outcome> {
+        let step = async {
+            let _room = self.replica().reserve_log([0, 0].into_iter()).await;
+            step.await
+        };
         match ogee_runtime::timeout(COMMIT_WAIT, step).await {
             Ok(done) => done
                 .map(drop)

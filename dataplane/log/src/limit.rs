@@ -47,6 +47,11 @@ pub const RESERVED_SEGMENTS: usize = 3;
 pub const SEGMENTS_MIN: usize = RESERVED_SEGMENTS + 2;
 /// Most segments of a region: bounds the table kept in memory and the headers read at open.
 pub const SEGMENTS_MAX: usize = 1 << 20;
+/// Entries without payload that each group finds room for in a log that is full to all others: a leader
+/// that begins adds one, a change of members up to four.
+pub const UNASKED_ENTRIES: u64 = 8;
+/// The room for those is at most the capacity over this number.
+pub const UNASKED_SHARE: u64 = 16;
 /// A segment is copied forward only if its live bytes are at most its length over this number.
 pub const COMPACTION_LIVE_DIVISOR: u64 = 4;
 

@@ -3,7 +3,8 @@
 //! *Place*: the flusher asks for a victim's entries, reads them and hands them back. *Owner*: the
 //! log's executor. *Invariants*: begun only while the reserve is whole, so that a copy cannot take
 //! the last segment; a copy is queued like any record, so what ends the entry later comes after
-//! it; an entry whose payload is lost is carried forward by its identity, so no segment is stuck.
+//! it; it takes nothing of what is promised; an entry whose payload is lost is carried forward by its
+//! identity, so no segment is stuck.
 //! *On failure*: an entry that is gone, or does not fit, is not copied.
 
 use super::State;
@@ -44,8 +45,9 @@ impl State {
         index: u64,
         serial: u64,
         data: &Payload,
+        promised: u64,
     ) {
-        if self.check_room(entry_cost(data.len())).is_err() {
+        if !self.has_room_beside(promised, entry_cost(data.len())) {
             return;
         }
         let Some(slot) = self.slot_mut(group, index, serial) else {
@@ -65,13 +67,13 @@ impl State {
 
     /// Queues a copy of the record of a durable entry whose payload lies in extents, if it is one:
     /// the payload stays where it is.
-    pub(crate) fn move_placed(&mut self, group: CopysetId, index: u64) -> bool {
+    pub(crate) fn move_placed(&mut self, group: CopysetId, index: u64, promised: u64) -> bool {
         let slot = self.front(group).and_then(|front| front.entry(index));
         let slot = slot.filter(|slot| slot.record.placed.is_some());
         let Some((record, serial)) = slot.map(|slot| (slot.record.clone(), slot.serial)) else {
             return false;
         };
-        if self.check_room(entry_cost(0)).is_ok() {
+        if self.has_room_beside(promised, entry_cost(0)) {
             self.moving += 1;
             self.enqueue(Queued {
                 group,
@@ -92,8 +94,8 @@ impl State {
     }
 
     /// Queues the identity of an entry whose body, or payload, is lost.
-    pub(crate) fn move_hole(&mut self, group: CopysetId, index: u64) {
-        if self.check_room(entry_cost(0)).is_err() {
+    pub(crate) fn move_hole(&mut self, group: CopysetId, index: u64, promised: u64) {
+        if !self.has_room_beside(promised, entry_cost(0)) {
             return;
         }
         let slot = self.front(group).and_then(|front| front.entry(index));

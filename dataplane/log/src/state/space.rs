@@ -1,11 +1,15 @@
 //! What fits.
 //!
 //! *Place*: asked by admission, before appends, and for metrics. *Owner*: the log's executor.
-//! *Invariants*: cautious: what fits by this count fits on the medium. *On failure*:
-//! `LogError::Full`.
+//! *Invariants*: cautious: what fits by this count fits on the medium. What is promised, and copies of
+//! live entries, leave room for entries that nobody asks about before: those that consensus makes
+//! itself, when a leader begins or members change. A group that cannot append them is at its end.
+//! *On failure*: `LogError::Full`.
 
 use super::State;
 use crate::error::LogError;
+use crate::limit::{UNASKED_ENTRIES, UNASKED_SHARE};
+use crate::queue::entry_cost;
 use crate::usage::{LogUsage, Pressure};
 use ogee_proto::id::CopysetId;
 use ogee_proto::unit::ByteLen;
@@ -32,12 +36,20 @@ impl State {
         })
     }
 
-    /// Capacity, and what of it is free.
+    /// Whether a copy of a live entry fits beside `promised` bytes and what is left alone.
+    pub(crate) fn has_room_beside(&self, promised: u64, needed: u64) -> bool {
+        let (_, free) = self.balance();
+        needed + promised <= free
+    }
+
+    /// Capacity, and what of it is free, without the room for entries that nobody asks about.
     fn balance(&self) -> (u64, u64) {
         let geometry = &self.segments.geometry;
         let usable = geometry.usable_len(self.groups.len());
-        let capacity = (geometry.data_slots() * usable) as u64;
-        (capacity, self.free().min(capacity))
+        let all = (geometry.data_slots() * usable) as u64;
+        let unasked = self.groups.len() as u64 * UNASKED_ENTRIES * entry_cost(0);
+        let unasked = unasked.min(all / UNASKED_SHARE);
+        (all - unasked, self.free().min(all).saturating_sub(unasked))
     }
 
     /// How full the log is.

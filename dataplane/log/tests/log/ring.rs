@@ -4,7 +4,7 @@ use crate::support::{
     ALL, PAGE, STORE, append, assert_entries, entries, entry, fresh, group, open, vote,
 };
 use ogee_device::{Device, FaultPlan, FaultRule, Operation};
-use ogee_log::limit::QUEUE_GROUP_BYTES_MAX;
+use ogee_log::limit::{QUEUE_GROUP_BYTES_MAX, UNASKED_ENTRIES};
 use ogee_log::{Log, LogError, LogOptions, LogRegion, Pressure};
 use ogee_proto::id::LogId;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -200,6 +200,44 @@ fn one_group_cannot_take_the_whole_queue() {
         drop(held);
         let large = now(group(&log, 1).reserve(ByteLen::new(QUEUE_GROUP_BYTES_MAX * 2))).await;
         assert!(large.is_some(), "what is alone always fits");
+    });
+}
+
+/// Consensus asks nobody before it appends what a new leader begins with, or a change of members: a log
+/// that has no more room to promise has some for those.
+#[test]
+fn a_log_that_is_promised_away_takes_entries_that_nobody_asked_about() {
+    block_on(async {
+        let segment_len = ByteLen::new(1 << 20);
+        let len = ByteLen::new(segment_len.get() * SEGMENTS as u64);
+        let (device, start) = (Device::memory(len), ByteOffset::ZERO);
+        let region = LogRegion { start, len };
+        let options = LogOptions {
+            segment_len,
+            ..LogOptions::new(STORE)
+        };
+        Log::format(&device, region, options).await.expect("format");
+        let log = Log::open(&device, region, options).await.expect("open");
+        append(&group(&log, 2), entries(1, 0..1, 0))
+            .await
+            .expect("append");
+        let mut last = 0;
+        while let Some(room) = now(group(&log, 1).reserve(Log::entry_cost(PAGE))).await {
+            append(&group(&log, 1), entries(1, last..last + 1, 1))
+                .await
+                .expect("room was promised");
+            last += 1;
+            drop(room);
+        }
+        assert_eq!(log.usage().free.get() / Log::entry_cost(PAGE).get(), 0);
+        for id in [1, 2] {
+            let next = if id == 1 { last } else { 1 };
+            for index in next..next + UNASKED_ENTRIES {
+                append(&group(&log, id), entries(1, index..index + 1, 0))
+                    .await
+                    .expect("room is left alone for it");
+            }
+        }
     });
 }
 
