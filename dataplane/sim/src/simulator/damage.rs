@@ -153,10 +153,17 @@ async fn inflict(node: &Rc<Node>, fault: Fault, region: Range<u64>, dice: &mut D
 
 /// Makes every replica good again, as an operator would.
 async fn mend(cluster: &Cluster, damage: &Damage<'_>, dice: &mut Dice) -> Result<(), String> {
+    let mut trouble = None;
     for _ in 0..ROUNDS_MAX {
         wait_for_good(cluster, damage, dice).await?;
-        let Some((id, replica, what)) = differing(cluster).await? else {
-            return Ok(());
+        let (id, replica, what) = match differing(cluster).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(found)) => found,
+            // One that has found its damage just now is not good any more, and gives no digest.
+            Err(later) => {
+                trouble = Some(later);
+                continue;
+            }
         };
         if damage.fault.is_of_one_block() && what.starts_with("differs") {
             return Err(format!(
@@ -165,10 +172,13 @@ async fn mend(cluster: &Cluster, damage: &Damage<'_>, dice: &mut Dice) -> Result
         }
         replace(cluster, id, replica);
     }
-    Err(format!(
-        "VIOLATION: not whole after {ROUNDS_MAX} rounds\n{}",
-        cluster.describe()
-    ))
+    let not_whole = || {
+        format!(
+            "VIOLATION: not whole after {ROUNDS_MAX} rounds\n{}",
+            cluster.describe()
+        )
+    };
+    Err(trouble.unwrap_or_else(not_whole))
 }
 
 /// Waits, and replaces what stays bad.
