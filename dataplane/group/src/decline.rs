@@ -22,7 +22,7 @@ pub(crate) struct Damage {
 }
 
 impl Damage {
-    /// A read has found a block whose checksum does not match.
+    /// A read has found a block whose checksum does not match, or that the device does not give.
     pub(crate) fn note(&self) {
         self.found.set(true);
     }

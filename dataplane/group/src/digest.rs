@@ -231,7 +231,8 @@ impl Replica {
         let copyset = self.copyset;
         let runs = self.store.read(copyset, key, first, count).await;
         self.check_kept()?;
-        for run in runs.map_err(|source| GroupError::Store { copyset, source })? {
+        let runs = runs.map_err(|source| GroupError::Store { copyset, source });
+        for run in runs.inspect_err(|error| self.note_damage(error))? {
             match run {
                 BlockRead::Zeros(blocks) => crcs.extend(std::iter::repeat_n(None, blocks)),
                 BlockRead::Data(bytes) => {

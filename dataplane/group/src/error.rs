@@ -1,5 +1,6 @@
 //! Errors of the group layer.
 
+use ogee_device::DeviceError;
 use ogee_log::LogError;
 use ogee_proto::id::{ChunkKey, CopysetId, ReplicaId, StoreId};
 use ogee_proto::wire::WireError;
@@ -148,6 +149,20 @@ impl GroupError {
                     | LogError::Read { .. },
                 ..
             }
+        )
+    }
+
+    /// Whether blocks of the store are damaged, or cannot be read: another replica may have them whole.
+    #[must_use]
+    pub const fn is_damaged_block(&self) -> bool {
+        matches!(
+            self,
+            Self::Corrupt { .. }
+                | Self::Store {
+                    source: StoreError::Checksum { .. }
+                        | StoreError::Device(DeviceError::Io { .. }),
+                    ..
+                }
         )
     }
 

@@ -590,7 +590,7 @@ impl Group {
     fn read_failed(&self, error: &GroupError) -> Outcome {
         tracing::error!(copyset = %self.copyset(), %error, "read failed");
         Outcome::of(match error {
-            GroupError::Corrupt { .. } if self.decline() => Status::Retry,
+            error if error.is_damaged_block() && self.decline() => Status::Retry,
             GroupError::Corrupt { .. } => Status::Corrupt,
             GroupError::Race { .. } | GroupError::Deleted { .. } => Status::Retry,
             _ => Status::Io,

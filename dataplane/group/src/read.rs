@@ -69,22 +69,31 @@ impl Replica {
                 Ok(runs) => return Ok(runs),
                 Err(Miss::Moved) => {}
                 Err(Miss::Checksum(block)) => corrupt = Some(block),
-                Err(Miss::Failed(error)) => return Err(error),
+                Err(Miss::Failed(error)) => {
+                    self.note_damage(&error);
+                    return Err(error);
+                }
             }
             ogee_runtime::yield_now().await;
         }
         let copyset = self.copyset;
-        Err(match corrupt {
-            Some(block) => {
-                self.damage.note();
-                GroupError::Corrupt {
-                    copyset,
-                    key,
-                    block,
-                }
-            }
+        let error = match corrupt {
+            Some(block) => GroupError::Corrupt {
+                copyset,
+                key,
+                block,
+            },
             None => GroupError::Race { copyset, key },
-        })
+        };
+        self.note_damage(&error);
+        Err(error)
+    }
+
+    /// A leader with damaged blocks lets another one lead.
+    pub(crate) fn note_damage(&self, error: &GroupError) {
+        if error.is_damaged_block() {
+            self.damage.note();
+        }
     }
 
     async fn fetch(&self, key: ChunkKey, plan: &[Piece]) -> Result<Vec<ReadRun>, Miss> {
