@@ -21,30 +21,31 @@ pub const MEMLOCK_MIN: usize = 512 << 10;
 /// Executors that must start within [`MEMLOCK_BUDGET`]: a development cluster of three nodes.
 pub const EXECUTORS_PER_BUDGET: usize = 3;
 
-/// An executor drives three rings and registers its arena with each, so it is charged three times.
+/// The engine has three rings and registers its arena with each, so it is charged three times.
 const RINGS_PER_EXECUTOR: usize = 3;
 
 /// Arena of registered I/O memory per executor. What does not fit is served from the heap: slower
 /// by one page pin per request, never refused.
 pub const REGISTERED_MEMORY: usize = 512 << 10;
 
-/// Entries of each submission ring. It bounds one batch, not the requests in flight: what does not
-/// fit waits in user memory until the next turn.
-pub const RING_DEPTH: usize = 128;
+/// Entries of the submission queue. It bounds what one call submits, not the requests in flight: what does
+/// not fit waits in user memory until the next turn.
+pub const RING_DEPTH: u32 = 256;
 
-/// Longest time that runnable tasks keep I/O waiting. Short ones are dangerous: an executor that the
-/// kernel pauses for this long at the wrong moment goes to sleep with tasks to run (see
-/// `SENTRY_INTERVAL`); at 1 ms a busy machine did it within seconds.
-pub const PREEMPT_INTERVAL: Duration = Duration::from_millis(20);
+/// Entries of each ring of the engine, which carry nothing but its own timers.
+pub const ENGINE_RING_DEPTH: usize = 16;
 
-/// Longest sleep of an executor. It bounds the harm of a wake-up that the engine forgets; an idle
-/// executor pays for it with this many turns.
-pub const SENTRY_INTERVAL: Duration = Duration::from_millis(10);
+/// How often the engine turns its own rings: almost never. An executor that the kernel pauses for this long
+/// at the wrong moment would sleep with tasks to run.
+pub const PREEMPT_INTERVAL: Duration = Duration::from_hours(24);
 
-/// Sentries that take turns: all but one may themselves be among the forgotten.
-pub const SENTRIES: u32 = 3;
+/// Rounds of the run queue for which tasks that never rest keep I/O waiting.
+pub const ROUNDS_MAX: u32 = 32;
 
-/// Shortest timer that makes the executor run its rings; a zero-length one would be ready at once.
+/// How long an executor waits at its end for I/O that is in flight.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Shortest sleep.
 pub const YIELD_INTERVAL: Duration = Duration::from_micros(1);
 
 /// Live tasks of one executor. Tasks are per connection, copyset or volume, never per request.
@@ -67,4 +68,4 @@ const _: () = assert!(MEMLOCK_MIN <= MEMLOCK_BUDGET);
 const _: () = assert!(REGISTERED_MEMORY.is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(ZERO_FILL_CHUNK.is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(YIELD_INTERVAL.as_nanos() > 0);
-const _: () = assert!(SENTRY_INTERVAL.as_nanos() <= PREEMPT_INTERVAL.as_nanos());
+const _: () = assert!(ROUNDS_MAX > 0);

@@ -15,9 +15,7 @@ use std::time::Duration;
 
 use ogee_runtime::executor::{ShardBuilder, ShardHandle, block_on};
 use ogee_runtime::file::{DmaFile, OpenOptions};
-use ogee_runtime::limit::{
-    EXECUTORS_PER_BUDGET, MEMLOCK_BUDGET, MEMLOCK_MIN, PREEMPT_INTERVAL, REGISTERED_MEMORY,
-};
+use ogee_runtime::limit::{EXECUTORS_PER_BUDGET, MEMLOCK_BUDGET, MEMLOCK_MIN, REGISTERED_MEMORY};
 use ogee_runtime::{Buffer, now, sleep, spawn, yield_now};
 
 const CREATE: OpenOptions = OpenOptions {
@@ -170,7 +168,7 @@ fn executor_paused_before_its_first_task_does_not_forget_it() {
     let is_alive = (0..PAUSES).all(|_| {
         // Each pause outlasts the preemption timer; some of them hit the moment that matters.
         signal(pid, libc::SIGSTOP);
-        std::thread::park_timeout(PREEMPT_INTERVAL + Duration::from_millis(5));
+        std::thread::park_timeout(PAUSE);
         signal(pid, libc::SIGCONT);
         makes_progress(&shard)
     });
@@ -179,7 +177,10 @@ fn executor_paused_before_its_first_task_does_not_forget_it() {
     assert!(is_alive, "the executor slept with a task to run");
 }
 
-/// Without the workaround about one pause in twenty is fatal.
+/// Outlasts a preemption timer of 20 ms, with which pauses were fatal.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// With such a timer about one pause in twenty is fatal.
 const PAUSES: usize = 150;
 
 /// The same for an executor that has just begun or is about to end.
@@ -199,7 +200,7 @@ fn executor_paused_while_it_begins_or_ends_does_not_sleep_for_ever() {
                 break status;
             }
             signal(pid, libc::SIGSTOP);
-            std::thread::park_timeout(PREEMPT_INTERVAL + Duration::from_millis(5));
+            std::thread::park_timeout(PAUSE);
             signal(pid, libc::SIGCONT);
             pauses += 1;
             // Nothing may disturb it now: another signal would wake it.
@@ -218,7 +219,7 @@ fn executor_paused_while_it_begins_or_ends_does_not_sleep_for_ever() {
     }
 }
 
-/// Without the workaround about one pause in 200 is fatal.
+/// With such a timer about one pause in 200 is fatal.
 const PAUSES_OF_LIVES: usize = 600;
 
 /// Executors of one child: each that is dropped leaks a descriptor.

@@ -6,7 +6,7 @@
 use ogee_runtime::limit;
 
 /// Version that io_uring needs (`ogee_runtime` refuses to start on an older one).
-pub(crate) const KERNEL_MIN: (u32, u32) = (5, 8);
+pub(crate) const KERNEL_MIN: (u32, u32) = (5, 11);
 /// Locked memory that a development cluster needs, whose executors share a user's limit.
 pub(crate) const MEMLOCK_WANTED: u64 = limit::MEMLOCK_BUDGET as u64;
 pub(crate) const MEMLOCK_EXECUTORS: usize = limit::EXECUTORS_PER_BUDGET;

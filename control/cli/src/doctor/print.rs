@@ -97,7 +97,7 @@ mod tests {
             "ip address add ADDRESS/PREFIX dev eth0",
         ]);
         vec![
-            Finding::ok(CheckName::Kernel, "6.1", "5.8 or later"),
+            Finding::ok(CheckName::Kernel, "6.1", "5.11 or later"),
             Finding::ok(CheckName::Memlock, "64 KiB", "8 MiB").but(Verdict::Failed, fix),
         ]
     }

@@ -10,8 +10,8 @@ pub(crate) use self::glommio::Watch;
 pub use self::glommio::random_u64;
 #[cfg(not(ogee_sim))]
 pub(crate) use self::glommio::{
-    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Scope, Socket, Timer,
-    current_scope, now, spawn, suspended_time, yield_now,
+    Config, Executor, File, Home, Listener, Memory, OpenMode, ReadMemory, Scope, Socket, Timer,
+    current_scope, home, now, spawn, suspended_time, yield_now,
 };
 
 #[cfg(ogee_sim)]
@@ -22,6 +22,6 @@ pub use self::sim::block_on_seeded;
 pub use self::sim::random_u64;
 #[cfg(ogee_sim)]
 pub(crate) use self::sim::{
-    Config, Executor, File, Listener, Memory, OpenMode, ReadMemory, Scope, Socket, Timer,
-    current_scope, now, spawn, suspended_time, yield_now,
+    Config, Executor, File, Home, Listener, Memory, OpenMode, ReadMemory, Scope, Socket, Timer,
+    current_scope, home, now, spawn, suspended_time, yield_now,
 };

@@ -2,22 +2,30 @@
 //!
 //! **Place.** Under `crate::file`, which checks arguments. **Owner.** The executor that opened it.
 //!
-//! **Invariants.** Opened for reading and writing (the engine's own `create` is write-only) with
-//! `O_DIRECT` set here, because the engine skips it on device nodes. A buffer belongs to the kernel
-//! from submission to completion; dropping the future of a request leaves it there until then.
+//! **Invariants.** A buffer belongs to the kernel from submission to completion; dropping the future of a request leaves
+//! it there until then. A file that is memory itself (tmpfs) has nothing to wait for: it is read and written by plain
+//! calls, because its kernel side would hand each request to a thread, and the task goes to the end of the run queue
+//! after each.
 //!
 //! **Failure.** Errors carry the system's code. A file system that refuses direct I/O is named at
 //! open.
 
+use std::fs;
+use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ::glommio::io::{DmaFile, OpenOptions};
+use ::glommio::io::DmaBuffer;
+use io_uring::{opcode, squeue, types};
 
-use super::error::into_io;
+use super::driver::Driver;
+use super::executor::requeue;
 use super::memory::{Memory, ReadMemory};
-use super::{sys, warmup};
+use super::ring::Held;
+use super::{blocking, sys};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy)]
@@ -35,64 +43,120 @@ struct DirectIoRefused {
 
 #[derive(Clone)]
 pub(crate) struct File {
-    dma: Rc<DmaFile>,
+    descriptor: Rc<OwnedFd>,
+    /// The same, if it is memory.
+    in_memory: Option<Rc<fs::File>>,
 }
 
 impl File {
     pub(crate) async fn open(path: &Path, mode: OpenMode) -> io::Result<Self> {
-        warmup::prepare(path).await?;
         let durable = if mode.dsync { libc::O_DSYNC } else { 0 };
-        let dma = OpenOptions::new()
-            .read(true)
-            .write(!mode.read_only)
-            .create(mode.create)
-            .mode(0o600)
-            .custom_flags(libc::O_DIRECT | durable)
-            .dma_open(path)
-            .await
-            .map_err(|error| explain_open(into_io(error), path))?;
-        Ok(Self { dma: Rc::new(dma) })
+        let named = path.to_owned();
+        let open = move || {
+            let mut options = fs::OpenOptions::new();
+            options.read(true).write(!mode.read_only);
+            options.create(mode.create).mode(0o600);
+            let file = options.custom_flags(libc::O_DIRECT | durable).open(named)?;
+            let is_memory = sys::is_memory(&file)?;
+            let in_memory = is_memory.then(|| file.try_clone()).transpose()?;
+            Ok((OwnedFd::from(file), in_memory))
+        };
+        let opened = blocking::run(open).await;
+        let (descriptor, in_memory) = opened.map_err(|error| explain_open(error, path))?;
+        Ok(Self {
+            descriptor: Rc::new(descriptor),
+            in_memory: in_memory.map(Rc::new),
+        })
     }
 
     pub(crate) async fn read_at(&self, offset: u64, len: usize) -> io::Result<ReadMemory> {
-        let read = self
-            .dma
-            .read_at_aligned(offset, len)
-            .await
-            .map_err(into_io)?;
-        if read.len() < len {
+        let Some(mut buffer) = Memory::new(len).into_dma(len) else {
+            return Ok(ReadMemory::new(None));
+        };
+        if let Some(file) = &self.in_memory {
+            let read = file.read_exact_at(buffer.as_bytes_mut(), offset);
+            requeue().await;
+            return read.map(|()| ReadMemory::new(Some(buffer)));
+        }
+        let read = opcode::Read::new(self.fd(), buffer.as_mut_ptr(), bytes(len)?);
+        let read = read.offset(offset).build();
+        let (count, buffer) = self.transfer(read, buffer).await;
+        if count? < bytes(len)? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(ReadMemory(read))
+        Ok(ReadMemory::new(buffer))
     }
 
     pub(crate) async fn write_at(&self, offset: u64, data: Memory, len: usize) -> io::Result<()> {
         let Some(buffer) = data.into_dma(len) else {
             return Ok(());
         };
-        let written = self.dma.write_at(buffer, offset).await.map_err(into_io)?;
-        if written < len {
+        if let Some(file) = &self.in_memory {
+            let written = file.write_all_at(buffer.as_bytes(), offset);
+            drop(buffer);
+            requeue().await;
+            return written;
+        }
+        let write = opcode::Write::new(self.fd(), buffer.as_ptr(), bytes(len)?);
+        let (count, _buffer) = self.transfer(write.offset(offset).build(), buffer).await;
+        if count? < bytes(len)? {
             return Err(io::ErrorKind::WriteZero.into());
         }
         Ok(())
     }
 
     pub(crate) async fn fdatasync(&self) -> io::Result<()> {
-        self.dma.fdatasync().await.map_err(into_io)
+        let sync = opcode::Fsync::new(self.fd()).flags(types::FsyncFlags::DATASYNC);
+        self.operate(sync.build(), Held::Nothing).await.0.map(drop)
     }
 
     pub(crate) async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.dma.deallocate(offset, len).await.map_err(into_io)
+        let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let discard = opcode::Fallocate::new(self.fd(), len);
+        let discard = discard.offset(offset).mode(punch).build();
+        self.operate(discard, Held::Nothing).await.0.map(drop)
     }
 
     pub(crate) async fn truncate(&self, len: u64) -> io::Result<()> {
-        self.dma.truncate(len).await.map_err(into_io)
+        let file = fs::File::from(self.descriptor.try_clone()?);
+        blocking::run(move || file.set_len(len)).await
     }
 
     /// Size of the file or block device. It does not suspend: seeking is a look into the inode.
     pub(crate) async fn len(&self) -> io::Result<u64> {
-        sys::seek_end(&*self.dma)
+        sys::seek_end(&*self.descriptor)
     }
+
+    fn fd(&self) -> types::Fd {
+        types::Fd(self.descriptor.as_raw_fd())
+    }
+
+    /// Reads into `buffer`, or writes from it, as the entry says.
+    async fn transfer(
+        &self,
+        entry: squeue::Entry,
+        buffer: DmaBuffer,
+    ) -> (io::Result<u32>, Option<DmaBuffer>) {
+        let (result, held) = self.operate(entry, Held::Buffer(buffer)).await;
+        match held {
+            Held::Buffer(buffer) => (result, Some(buffer)),
+            Held::Nothing => (result, None),
+        }
+    }
+
+    async fn operate(&self, entry: squeue::Entry, held: Held) -> (io::Result<u32>, Held) {
+        let driver = Driver::current();
+        let descriptor = Some(Rc::clone(&self.descriptor));
+        // SAFETY: the entry names this descriptor and, if any memory, that of the buffer in `held`, which does not move
+        // with its owner.
+        let mut operation = unsafe { driver.ring().start(entry, held, descriptor) };
+        poll_fn(|cx| operation.poll(cx)).await
+    }
+}
+
+/// Length of one transfer; what the ring cannot count no device takes at once.
+fn bytes(len: usize) -> io::Result<u32> {
+    u32::try_from(len).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 /// Opening says which path, and what to do when the file system cannot do direct I/O.

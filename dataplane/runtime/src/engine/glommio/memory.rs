@@ -6,7 +6,9 @@
 //! **Invariants.** Aligned to `BUFFER_ALIGNMENT`. **Failure.** An exhausted arena falls back to the
 //! heap; an exhausted heap ends the process.
 
-use ::glommio::io::{DmaBuffer, ReadResult};
+use std::rc::Rc;
+
+use ::glommio::io::DmaBuffer;
 
 use super::executor::is_running;
 
@@ -33,7 +35,7 @@ impl Memory {
         self.0.as_mut().map_or(&mut [], DmaBuffer::as_bytes_mut)
     }
 
-    /// The first `len` bytes as the engine wants them for a write.
+    /// The first `len` bytes, for a transfer.
     pub(super) fn into_dma(self, len: usize) -> Option<DmaBuffer> {
         let mut buffer = self.0?;
         buffer.trim_to_size(len);
@@ -43,10 +45,15 @@ impl Memory {
 
 /// Result of a read, shared.
 #[derive(Clone)]
-pub(crate) struct ReadMemory(pub(super) ReadResult);
+pub(crate) struct ReadMemory(Option<Rc<DmaBuffer>>);
 
 impl ReadMemory {
+    /// Of a buffer that was read into.
+    pub(super) fn new(buffer: Option<DmaBuffer>) -> Self {
+        Self(buffer.map(Rc::new))
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.0
+        self.0.as_ref().map_or(&[], |buffer| buffer.as_bytes())
     }
 }

@@ -5,31 +5,33 @@
 //!
 //! | defect | answer |
 //! |---|---|
-//! | the first sleep of a process is 20 ms late | `executor` sleeps once before the main future |
-//! | probing IOPOLL on an empty file breaks direct reads | `warmup` opens a non-empty file first |
+//! | its reactor enters the kernel about ten times for each sleep | `driver` sleeps and does the I/O; the engine schedules tasks |
+//! | an executor preempted before its first task sleeps with tasks queued | the preemption timer is long: nothing waits for it |
+//! | the first sleep of a process is 20 ms late | it never sleeps |
 //! | wakers of a task are counted in 16 bits | `task::waker` holds one and counts clones itself |
 //! | dropped pending tasks leak | `task::cell` lets cancelled tasks run to their end |
-//! | runnable tasks starve I/O | `yield_now` is a timer; the preemption interval is short |
-//! | an executor preempted before its first task sleeps with tasks queued | `executor` posts sentries; `nudge` before them |
+//! | runnable tasks starve I/O | `driver` has a turn after some rounds of the run queue; `yield_now` is a timer |
 //! | spawning polls the new task inside of the call | `executor` lets it wait its turn |
-//! | a zero-length timer never yields | `Timer` never makes one |
-//! | `DmaFile::create` opens write-only | `file` opens read and write itself |
+//! | probing IOPOLL on an empty file breaks direct reads; `DmaFile::create` opens write-only | `file` uses `driver`'s ring |
+//! | TCP listeners share their port silently | `net` binds without `SO_REUSEPORT` |
 //! | halves of spsc queues are `Clone` | not used: `bridge` is our own |
 //! | 10 MiB of registered memory per ring | `limit::REGISTERED_MEMORY` |
-//! | TCP listeners share their port silently | `net` binds without `SO_REUSEPORT` |
 
+mod blocking;
+mod doorbell;
+mod driver;
 mod error;
 mod executor;
 mod file;
 mod memory;
 mod net;
-mod nudge;
+mod ring;
 mod sys;
 mod timer;
-mod warmup;
 #[cfg(feature = "readiness")]
 mod watch;
 
+pub(crate) use doorbell::Home;
 pub(crate) use executor::{Config, Executor, spawn};
 pub(crate) use file::{File, OpenMode};
 pub(crate) use memory::{Memory, ReadMemory};
@@ -37,6 +39,14 @@ pub(crate) use net::{Listener, Socket};
 pub(crate) use timer::{Timer, now, suspended_time, yield_now};
 #[cfg(feature = "readiness")]
 pub(crate) use watch::Watch;
+
+/// Where the tasks of this thread's executor live.
+///
+/// # Panics
+/// Outside of an executor.
+pub(crate) fn home() -> Home {
+    driver::Driver::current().home()
+}
 
 /// A random number; the simulator's engine derives it from the seed.
 pub fn random_u64() -> u64 {

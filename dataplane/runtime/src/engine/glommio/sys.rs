@@ -1,12 +1,11 @@
 //! System calls that neither the standard library nor the engine offers.
 //!
-//! **Place.** Leaves under `executor`, `file`, `net` and `nudge`. **Owner.** Stateless; descriptors
-//! are borrowed for one call, timers belong to their handle. **Invariants.** No call here blocks.
+//! **Place.** Leaves under `executor`, `doorbell`, `file` and `net`. **Owner.** Stateless; descriptors
+//! are borrowed for one call. **Invariants.** No call here blocks.
 //! **Failure.** `errno` as `io::Error`.
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::Shutdown;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
@@ -33,11 +32,10 @@ pub(super) fn check_io_uring() -> io::Result<()> {
     Ok(())
 }
 
-/// A descriptor that another part of the kernel signals; reading it waits for that.
-#[cfg(feature = "readiness")]
+/// A counter that is readable while it is not zero; reading resets it and does not wait.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: no memory is passed.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -75,6 +73,17 @@ pub(super) fn seek_end(file: &impl AsRawFd) -> io::Result<u64> {
     // SAFETY: no memory is passed; the descriptor is open as long as `file` is borrowed.
     let end = unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_END) };
     u64::try_from(end).map_err(|_negative| io::Error::last_os_error())
+}
+
+/// Whether the file's blocks are pages of memory.
+pub(super) fn is_memory(file: &impl AsRawFd) -> io::Result<bool> {
+    // SAFETY: all-zero is a valid statfs.
+    let mut system: libc::statfs = unsafe { mem::zeroed() };
+    // SAFETY: `system` is ours and outlives the call; the descriptor is open as long as `file` is borrowed.
+    match unsafe { libc::fstatfs(file.as_raw_fd(), ptr::from_mut(&mut system)) } {
+        0 => Ok(system.f_type == libc::TMPFS_MAGIC),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Process at the other end of a Unix socket, as of its connect.
@@ -119,93 +128,4 @@ pub(super) fn send_vectored(socket: RawFd, slices: &[IoSlice<'_>]) -> io::Result
     // the kernel keeps no reference to them after it returns.
     let sent = unsafe { libc::sendmsg(socket, ptr::from_ref(&message), flags) };
     usize::try_from(sent).map_err(|_negative| io::Error::last_os_error())
-}
-
-/// Ends one or both directions of a connection.
-pub(super) fn shutdown(socket: RawFd, how: Shutdown) -> io::Result<()> {
-    let how = match how {
-        Shutdown::Read => libc::SHUT_RD,
-        Shutdown::Write => libc::SHUT_WR,
-        Shutdown::Both => libc::SHUT_RDWR,
-    };
-    // SAFETY: no memory is passed; a stale descriptor would be an error, not a fault.
-    match unsafe { libc::shutdown(socket, how) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Gives a signal an action that does nothing, if the process has none for it: unlike a signal that is
-/// ignored it ends the system call that its thread waits in.
-pub(super) fn disarm_signal(signal: libc::c_int) -> io::Result<()> {
-    extern "C" fn nothing(_signal: libc::c_int) {}
-    // SAFETY: all-zero is a valid sigaction: the default action, no flags, an empty mask.
-    let (mut before, mut action): (libc::sigaction, libc::sigaction) = unsafe { mem::zeroed() };
-    // SAFETY: `before` is ours and outlives the call, which changes no action.
-    if unsafe { libc::sigaction(signal, ptr::null(), ptr::from_mut(&mut before)) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if ![libc::SIG_DFL, libc::SIG_IGN].contains(&before.sa_sigaction) {
-        return Ok(());
-    }
-    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    // SAFETY: the action is a function that does nothing, which any thread may run at any moment.
-    match unsafe { libc::sigaction(signal, ptr::from_ref(&action), ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A timer of the kernel that signals the thread that started it.
-pub(super) struct ThreadTimer(libc::timer_t);
-
-impl ThreadTimer {
-    /// Nobody minds this one when it comes for no reason: that is what it is for.
-    pub(super) const SIGNAL: libc::c_int = libc::SIGURG;
-
-    pub(super) fn start(first: Duration, every: Duration) -> io::Result<Self> {
-        // SAFETY: all-zero is a valid sigevent.
-        let mut event: libc::sigevent = unsafe { mem::zeroed() };
-        event.sigev_notify = libc::SIGEV_THREAD_ID;
-        event.sigev_signo = Self::SIGNAL;
-        // SAFETY: no memory is passed, and the call cannot fail.
-        event.sigev_notify_thread_id = unsafe { libc::gettid() };
-        let mut id = ptr::null_mut();
-        // SAFETY: both are ours and outlive the call.
-        let made = unsafe {
-            libc::timer_create(
-                libc::CLOCK_MONOTONIC,
-                ptr::from_mut(&mut event),
-                ptr::from_mut(&mut id),
-            )
-        };
-        if made < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let timer = Self(id);
-        let times = libc::itimerspec {
-            it_interval: timespec(every),
-            it_value: timespec(first),
-        };
-        // SAFETY: the timer is ours; `times` outlives the call.
-        match unsafe { libc::timer_settime(timer.0, 0, ptr::from_ref(&times), ptr::null_mut()) } {
-            0 => Ok(timer),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-}
-
-impl Drop for ThreadTimer {
-    fn drop(&mut self) {
-        // SAFETY: the timer was made by us and is deleted once; its signal, if one is pending, goes
-        // with it or meets an action that does nothing.
-        let _deleted = unsafe { libc::timer_delete(self.0) };
-    }
-}
-
-fn timespec(time: Duration) -> libc::timespec {
-    libc::timespec {
-        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(time.subsec_nanos()),
-    }
 }

@@ -1,16 +1,18 @@
 //! Clock and timers of the io_uring engine.
 //!
-//! **Place.** Under `time` and `task::yield_now`. **Owner.** The executor's timer table.
+//! **Place.** Under `time` and `task::yield_now`. **Owner.** The driver's timer table.
 //!
-//! **Invariants.** The first poll is always pending, even when the deadline has passed meanwhile:
-//! that is what makes a timer a yield. **Failure.** None.
+//! **Invariants.** The first poll is always pending, even when the deadline has passed meanwhile, and the timer fires in
+//! a turn of the driver: that is what makes it a yield. **Failure.** None.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::limit::YIELD_INTERVAL;
+use super::driver::{Driver, TimerKey};
 use crate::time::Instant;
 
 /// The current time.
@@ -30,16 +32,15 @@ pub(crate) fn suspended_time() -> Duration {
     with.saturating_sub(super::sys::clock(libc::CLOCK_MONOTONIC))
 }
 
-/// Lets the task queue run dry once, so that the rings are submitted and reaped.
+/// Lets the driver have its turn, so that the ring is submitted and reaped.
 pub(crate) async fn yield_now() {
     Timer::new(now()).await;
 }
 
 /// Fires at a deadline, registered at the first poll.
-#[derive(Debug)]
 pub(crate) struct Timer {
     at: Instant,
-    registered: Option<::glommio::timer::Timer>,
+    registered: Option<Registered>,
 }
 
 impl Timer {
@@ -49,19 +50,11 @@ impl Timer {
             registered: None,
         }
     }
+}
 
-    /// Registers with the executor. A timer that expires before it is registered is ready at once
-    /// and would not yield: then a longer one is tried.
-    fn register(&mut self, cx: &mut Context<'_>) {
-        let mut wait = self.at.saturating_duration_since(now()).max(YIELD_INTERVAL);
-        loop {
-            let mut timer = ::glommio::timer::Timer::new(wait);
-            if Pin::new(&mut timer).poll(cx).is_pending() {
-                self.registered = Some(timer);
-                return;
-            }
-            wait = wait.saturating_mul(2);
-        }
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timer").field("at", &self.at).finish()
     }
 }
 
@@ -69,10 +62,24 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(timer) = &mut self.registered {
-            return Pin::new(timer).poll(cx).map(|_fired_at| ());
+        if let Some(Registered { driver, key }) = &self.registered {
+            return driver.poll_timer(*key, cx);
         }
-        self.register(cx);
+        let driver = Driver::current();
+        let key = driver.add_timer(self.at, cx.waker().clone());
+        self.registered = Some(Registered { driver, key });
         Poll::Pending
+    }
+}
+
+/// A timer in the driver's table, or one that has fired.
+struct Registered {
+    driver: Rc<Driver>,
+    key: TimerKey,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.driver.remove_timer(self.key);
     }
 }

@@ -35,6 +35,26 @@ pub use net::{
 pub(crate) use net::{Listener, Socket};
 pub(crate) use timer::{Timer, now, suspended_time, yield_now};
 
+/// Where the tasks of a world live: on its thread. Who reaches in by `bridge` breaks repetition, but gets there.
+pub(crate) struct Home;
+
+impl Home {
+    #[expect(clippy::unused_self, reason = "the contract of both engines")]
+    pub(crate) const fn is_here(&self) -> bool {
+        true
+    }
+
+    #[expect(clippy::unused_self, reason = "the contract of both engines")]
+    pub(crate) fn ring(&self, waker: std::task::Waker) {
+        waker.wake();
+    }
+}
+
+/// See [`Home`].
+pub(crate) const fn home() -> Home {
+    Home
+}
+
 /// A random number from the world's seed.
 ///
 /// # Panics
