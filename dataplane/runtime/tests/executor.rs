@@ -64,3 +64,27 @@ fn a_processor_that_does_not_exist_is_an_error() {
     let placed = ShardBuilder::new("nowhere").placement(Placement::Cpu(100_000));
     assert!(placed.start(|| async {}).is_err());
 }
+
+/// Nothing but the timer wakes it: neither the engine's own timers nor a poll.
+#[cfg(not(ogee_sim))]
+#[test]
+fn an_idle_executor_sleeps_until_its_timer() {
+    block_on(async {
+        drop(spawn(std::future::pending::<()>()));
+        sleep(Duration::from_millis(1)).await;
+        let before = sleeps();
+        sleep(Duration::from_millis(300)).await;
+        let sleeps = sleeps() - before;
+        assert!((1..10).contains(&sleeps), "{sleeps} sleeps for one timer");
+    });
+}
+
+/// How often this thread has given up its processor to wait.
+#[cfg(not(ogee_sim))]
+fn sleeps() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}

@@ -214,6 +214,29 @@ fn a_request_that_is_dropped_harms_no_other() {
 mod real {
     use super::*;
 
+    /// They take another way than files on a disk.
+    #[test]
+    fn a_file_in_memory_is_read_and_written() {
+        let directory = tempfile::tempdir_in("/dev/shm").expect("a scratch directory");
+        block_on(async {
+            let file = match DmaFile::open(directory.path().join("file"), CREATE).await {
+                // Kernels before 6.6 refuse direct I/O there.
+                Err(error) if error.kind() == ErrorKind::Unsupported => return,
+                opened => opened.unwrap(),
+            };
+            let other = ogee_runtime::spawn(async { 7 });
+            let data = pattern(1 << 20, 5);
+            file.write_at(4096, Buffer::copy_from(&data)).await.unwrap();
+            assert!(other.is_finished(), "a write lets others run");
+            assert_eq!(&*file.read_at(4096, 1 << 20).await.unwrap(), data);
+            file.discard(8192, 4096).await.unwrap();
+            assert_eq!(&*file.read_at(8192, 4096).await.unwrap(), [0; 4096]);
+            let past = file.read_at(1 << 20, 1 << 20).await.unwrap_err();
+            assert_eq!(past.kind(), ErrorKind::UnexpectedEof);
+            file.fdatasync().await.unwrap();
+        });
+    }
+
     /// Flags of the descriptor that this process has open on `path`.
     fn open_flags(path: &Path) -> i32 {
         for entry in std::fs::read_dir("/proc/self/fd")
