@@ -82,9 +82,10 @@ fn an_idle_executor_sleeps_until_its_timer() {
 /// How often this thread has given up its processor to wait.
 #[cfg(not(ogee_sim))]
 fn sleeps() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("a status");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.unwrap().trim().parse().unwrap()
+    let count = line.expect("a count of switches").trim();
+    count.parse().expect("a number")
 }
