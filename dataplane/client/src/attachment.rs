@@ -23,13 +23,13 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// The first incarnation of a fresh grant.
+    /// What a grant makes of its user.
     pub(crate) const fn new(grant: &Grant) -> Self {
         Self {
             volume: grant.map.head().id,
             client: grant.client,
             epoch: grant.epoch,
-            incarnation: Incarnation::new(1),
+            incarnation: grant.incarnation,
         }
     }
 

@@ -8,7 +8,7 @@
 
 use crate::map::VolumeMap;
 use crate::mds::ControlError;
-use ogee_proto::id::{ClientId, Epoch};
+use ogee_proto::id::{ClientId, Epoch, Incarnation};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -29,10 +29,12 @@ pub struct AttachSpec {
 /// A volume's use, granted.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The user that the control plane issued.
+    /// Who the user is to the copysets: as the control plane issued it, unless `incarnation` is above 1.
     pub client: ClientId,
     /// The epoch that goes with it.
     pub epoch: Epoch,
+    /// 1 when the control plane granted it just now; one more each time that a frontend goes on without asking.
+    pub incarnation: Incarnation,
     /// Where the volume lives.
     pub map: VolumeMap,
 }

@@ -21,6 +21,7 @@
 //! | `inflight`, `watchdog` | slots by count and bytes; who waits too long, and for what |
 //! | `window` | how much may be on its way to a copyset that has refused some |
 //! | `control`, `mds` | the control plane as this crate needs it, and over gRPC |
+//! | `record` | what a host keeps of an attachment, to come back without the control plane |
 //! | `refresh` | keeps the map young in the background |
 
 mod attachment;
@@ -37,6 +38,7 @@ mod limit;
 mod map;
 mod mds;
 mod metrics;
+mod record;
 mod refresh;
 mod retry;
 mod routes;
@@ -53,4 +55,5 @@ pub use limit::{INFLIGHT_BYTES_MAX, INFLIGHT_PARTS_MAX};
 pub use map::{CopysetView, MapError, MapSegment, ReplicaView, VolumeHead, VolumeMap};
 pub use mds::{ControlError, MdsClient, MdsConfig, MdsHandle, Refusal};
 pub use metrics::{ClientMetrics, ClientSnapshot, KindSnapshot};
+pub use record::{KeptControl, RecordError, RecordFile};
 pub use volume::{OpenOptions, Volume};

@@ -74,6 +74,8 @@ pub(crate) const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// Reports of one volume are at least this far apart.
 pub(crate) const SLOW_REPORT_GAP: Duration = Duration::from_secs(10);
 
+/// Bytes of the record of an attachment: the map of the largest volume is far below.
+pub(crate) const RECORD_LEN_MAX: u64 = 16 << 20;
 /// Requests to the MDS thread that wait in its queue.
 pub(crate) const MDS_QUEUE_MAX: usize = 64;
 /// Requests that the MDS thread has under way.

@@ -145,6 +145,22 @@ impl VolumeMap {
         &self.copysets
     }
 
+    /// Its segments, in order.
+    pub(crate) fn segments(&self) -> &[MapSegment] {
+        &self.segments
+    }
+
+    /// Whether another map says the same but for who leads.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        let replicas = |map: &Self| -> Vec<_> {
+            let views = map.copysets.iter();
+            views.map(|view| (view.id, view.replicas.clone())).collect()
+        };
+        self.head == other.head
+            && self.segments == other.segments
+            && replicas(self) == replicas(other)
+    }
+
     /// Where `chunk` lives.
     #[must_use]
     pub fn copyset_of(&self, chunk: ChunkIndex) -> CopysetId {

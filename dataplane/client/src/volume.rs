@@ -25,7 +25,7 @@ use crate::session::Session;
 use crate::split::{self, Part};
 use crate::{refresh, seals, watchdog};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use ogee_proto::id::{ChunkKey, CopysetId, Epoch, VolumeId};
+use ogee_proto::id::{ChunkKey, CopysetId, Epoch, Incarnation, VolumeId};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -102,7 +102,8 @@ impl Volume {
             size,
             layout,
         } = grant.map.head().clone();
-        tracing::info!(volume = %id, name, epoch = %grant.epoch, read_only, "attached");
+        let (epoch, incarnation) = (grant.epoch, grant.incarnation);
+        tracing::info!(volume = %id, name, %epoch, %incarnation, read_only, "attached");
         let core = Rc::new(Core {
             attachment,
             name: name.to_owned(),
@@ -146,6 +147,12 @@ impl Volume {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.core.attachment.epoch
+    }
+
+    /// How often this attachment was taken up: above 1 when nobody granted it anew.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.core.attachment.incarnation
     }
 
     /// Copysets that did not answer when the volume was attached, or since it grew: what they

@@ -7,7 +7,7 @@
 
 use crate::control::Grant;
 use crate::map::{CopysetView, MapError, MapSegment, ReplicaView, VolumeHead, VolumeMap};
-use ogee_proto::id::{ChunkIndex, ClientId, CopysetId, Epoch, ReplicaId, VolumeId};
+use ogee_proto::id::{ChunkIndex, ClientId, CopysetId, Epoch, Incarnation, ReplicaId, VolumeId};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::CHUNK_SIZE;
 use ogee_proto::service as message;
@@ -19,6 +19,7 @@ pub(super) fn grant(from: message::Attachment) -> Result<Grant, MapError> {
     Ok(Grant {
         client: ClientId::new(from.client),
         epoch: Epoch::new(from.epoch),
+        incarnation: Incarnation::new(1),
         map: map(from.map.ok_or(MapError::Missing("map"))?)?,
     })
 }

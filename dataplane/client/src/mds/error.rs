@@ -5,6 +5,7 @@
 //! *On failure*: the caller decides: an open fails, a refresh is tried again later.
 
 use crate::map::MapError;
+use crate::record::RecordError;
 use ogee_proto::fault::Fault;
 use std::fmt;
 use std::io;
@@ -46,6 +47,9 @@ pub enum ControlError {
     /// Its map breaks the rules.
     #[error("the metadata server sent a map that cannot be right")]
     Map(#[from] MapError),
+    /// No metadata server answered, and what was kept of an earlier attachment is of no use.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The thread for control traffic could not be started.
     #[error("cannot start the control thread: {0}")]
     Thread(io::ErrorKind),

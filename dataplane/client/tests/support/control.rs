@@ -4,7 +4,7 @@ use super::cluster::Cluster;
 use ogee_client::{
     AttachSpec, Control, ControlError, ControlFuture, Grant, OpenOptions, Volume, VolumeMap,
 };
-use ogee_proto::id::{ClientId, Epoch};
+use ogee_proto::id::{ClientId, Epoch, Incarnation};
 use ogee_proto::layout::StripeLayout;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,6 +19,8 @@ pub struct TestControl {
     pub size: Cell<u64>,
     /// Refreshes fail.
     pub down: Cell<bool>,
+    /// Nobody answers anything.
+    pub silent: Cell<bool>,
     /// Nodes that attachments are told of, if not the true ones.
     pub told: RefCell<Option<Vec<usize>>>,
     pub detached: Cell<u32>,
@@ -33,6 +35,7 @@ impl TestControl {
             reading: Cell::new(false),
             size: Cell::new(size),
             down: Cell::new(false),
+            silent: Cell::new(false),
             told: RefCell::default(),
             detached: Cell::new(0),
         })
@@ -58,6 +61,9 @@ impl TestControl {
 
 impl Control for TestControl {
     fn attach(&self, spec: AttachSpec) -> ControlFuture<'_, Grant> {
+        if self.silent.get() {
+            return Box::pin(async { Err(unreachable()) });
+        }
         let joins = self.reading.replace(spec.read_only) && spec.read_only;
         let epoch = self.epoch.get() + u64::from(!joins);
         self.epoch.set(epoch);
@@ -68,21 +74,38 @@ impl Control for TestControl {
         let grant = Grant {
             client: ClientId::new(100 + epoch),
             epoch: Epoch::new(epoch),
+            incarnation: Incarnation::new(1),
             map,
         };
         Box::pin(async { Ok(grant) })
     }
 
     fn refresh(&self, _: &str, _: ClientId, _: Epoch) -> ControlFuture<'_, VolumeMap> {
-        let outcome = match self.down.get() {
-            true => Err(ControlError::Stopped),
-            false => Ok(self.cluster.map(self.size.get(), self.layout, None)),
+        let outcome = match (self.silent.get(), self.down.get()) {
+            (true, _) => Err(unreachable()),
+            (_, true) => Err(ControlError::Stopped),
+            _ => Ok(self.cluster.map(self.size.get(), self.layout, None)),
         };
         Box::pin(async { outcome })
     }
 
-    fn detach(&self, _: &str, _: ClientId, _: Epoch) -> ControlFuture<'_, ()> {
+    fn detach(&self, _: &str, client: ClientId, _: Epoch) -> ControlFuture<'_, ()> {
+        if self.silent.get() {
+            return Box::pin(async { Err(unreachable()) });
+        }
+        assert!(
+            (101..=100 + self.epoch.get()).contains(&client.get()),
+            "{client} was never issued"
+        );
         self.detached.set(self.detached.get() + 1);
         Box::pin(async { Ok(()) })
+    }
+}
+
+fn unreachable() -> ControlError {
+    ControlError::Unreachable {
+        endpoints: vec!["10.0.0.1:1".into()],
+        waited: Duration::ZERO,
+        last: None,
     }
 }

@@ -72,7 +72,10 @@ impl Group {
             header.incarnation.get(),
             header.client.get(),
         );
-        if asked < self.sealed {
+        let is_same_time = (asked.0, asked.1) == (self.sealed.0, self.sealed.1);
+        if (asked.0, asked.1) < (self.sealed.0, self.sealed.1)
+            || is_same_time && asked.2 != self.sealed.2
+        {
             return Status::Fenced;
         }
         if asked != self.sealed {
@@ -92,7 +95,7 @@ impl Group {
         );
         let (sequence, watermark) = (header.sequence.get(), header.watermark.get());
         if asked != self.sealed {
-            return if asked > self.sealed {
+            return if (asked.0, asked.1) > (self.sealed.0, self.sealed.1) {
                 Status::NotSealed
             } else {
                 Status::Fenced

@@ -5,7 +5,8 @@
 //! *Invariants*: as the real one keeps them: an epoch and a replica id are given out once; a replica is
 //! ordered away only when the voters without it were reported as committed; one change of a copyset
 //! at a time; orders are repeated until they are seen done.
-//! *On failure*: none of its own. While it is out of reach, attaching fails and nobody is ordered.
+//! *On failure*: none of its own. While it is out of reach nobody is ordered, and who attaches hears nothing, or goes on
+//! with what the volume's last user has kept, as the next incarnation: as `ogee_client::KeptControl` does from a file.
 
 use super::node::{Node, NodeState};
 use ogee_client::{
@@ -13,12 +14,14 @@ use ogee_client::{
     VolumeHead, VolumeMap,
 };
 use ogee_group::ReplicaNode;
-use ogee_proto::id::{ChunkIndex, ClientId, CopysetId, Epoch, ReplicaId, Term, VolumeId};
+use ogee_proto::id::{
+    ChunkIndex, ClientId, CopysetId, Epoch, Incarnation, ReplicaId, Term, VolumeId,
+};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::CHUNK_SIZE;
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::sim::{HostId, world_time};
-use ogee_runtime::sleep;
+use ogee_runtime::{random_u64, sleep};
 use ogee_shard::simulated::{ChangeMembers, ReplicaStatus, ShardOrder};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -59,6 +62,8 @@ struct VolumeState {
     chunks: u32,
     copysets: Vec<CopysetId>,
     epoch: u64,
+    /// How often its last user's record was used.
+    incarnation: u32,
 }
 
 /// The metadata server.
@@ -106,6 +111,7 @@ impl Mds {
             chunks,
             copysets: copysets.to_vec(),
             epoch: 0,
+            incarnation: 0,
         };
         self.volumes
             .borrow_mut()
@@ -459,20 +465,50 @@ impl Mds {
             let mut volumes = self.volumes.borrow_mut();
             let volume = volumes.get_mut(&spec.name)?;
             volume.epoch += 1;
+            volume.incarnation = 1;
             let client = volume.id.get() * 1_000_000 + volume.epoch;
             (ClientId::new(client), Epoch::new(volume.epoch))
         };
         tracing::info!(volume = spec.name, host = spec.host, %epoch, at = ?world_time(), "SIM attach");
         let map = self.map(&spec.name)?;
-        Some(Grant { client, epoch, map })
+        Some(Grant {
+            client,
+            epoch,
+            incarnation: Incarnation::new(1),
+            map,
+        })
+    }
+
+    /// What a frontend makes of the record of the volume's last user, whether that one is gone or not.
+    fn resume(&self, name: &str) -> Option<Grant> {
+        let (epoch, incarnation) = {
+            let mut volumes = self.volumes.borrow_mut();
+            let volume = volumes.get_mut(name).filter(|volume| volume.epoch > 0)?;
+            volume.incarnation += 1;
+            (
+                Epoch::new(volume.epoch),
+                Incarnation::new(volume.incarnation),
+            )
+        };
+        tracing::info!(volume = name, %epoch, %incarnation, at = ?world_time(), "SIM resume");
+        Some(Grant {
+            client: ClientId::new(random_u64() | 1 << 63),
+            epoch,
+            incarnation,
+            map: self.map(name)?,
+        })
     }
 }
 
 impl Control for Mds {
     fn attach(&self, spec: AttachSpec) -> ControlFuture<'_, Grant> {
         Box::pin(async move {
-            let granted = self.answer(|| self.grant(&spec)).await?;
-            granted.ok_or(ControlError::NoEndpoints)
+            match self.answer(|| self.grant(&spec)).await {
+                Ok(granted) => granted.ok_or(ControlError::NoEndpoints),
+                // Some have kept a record, some have not.
+                Err(silence) if random_u64() & 1 == 0 => Err(silence),
+                Err(silence) => self.resume(&spec.name).ok_or(silence),
+            }
         })
     }
 

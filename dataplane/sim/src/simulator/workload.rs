@@ -265,7 +265,7 @@ impl Client {
         for block in first..first + count {
             let value = self.shop.recorder.fresh_value();
             fill(&mut data, self.usage.volume, block, value);
-            let (epoch, place) = (volume.epoch().get(), self.usage.place(block));
+            let (epoch, place) = (fence_of(volume), self.usage.place(block));
             records.push((self.host.get(), epoch, place, Some(value)));
         }
         let begin =
@@ -288,7 +288,7 @@ impl Client {
 
     async fn read(&self, volume: &Volume, first: u64, count: u64) -> Result<(), Over> {
         let begin = |block| {
-            let (epoch, place) = (volume.epoch().get(), self.usage.place(block));
+            let (epoch, place) = (fence_of(volume), self.usage.place(block));
             self.shop
                 .recorder
                 .begin(self.host.get(), epoch, place, None)
@@ -387,13 +387,18 @@ impl Usage {
     }
 }
 
+/// What fences: later attachments have greater ones, and so have later incarnations of one.
+fn fence_of(volume: &Volume) -> u64 {
+    volume.epoch().get() << 32 | u64::from(volume.incarnation().get())
+}
+
 /// Tells the recorder what an attachment has sealed, as soon as it is known.
 async fn watch_seals(shop: Rc<Shop>, usage: Usage, volume: Volume) {
     let mut open: BTreeSet<CopysetId> = usage.copysets.iter().copied().collect();
     while !open.is_empty() {
         let unsealed = volume.unsealed();
         for copyset in open.extract_if(.., |copyset| !unsealed.contains(copyset)) {
-            let epoch = volume.epoch().get();
+            let epoch = fence_of(&volume);
             shop.recorder.sealed(usage.volume, copyset, epoch);
         }
         sleep(SEAL_LOOK).await;
@@ -411,7 +416,7 @@ pub async fn read_all(
     volume: &Volume,
 ) -> Result<(), ClientError> {
     for block in usage.blocks() {
-        let (epoch, place) = (volume.epoch().get(), usage.place(block));
+        let (epoch, place) = (fence_of(volume), usage.place(block));
         let id = shop.recorder.begin(host.get(), epoch, place, None);
         let mut data = vec![0; BLOCK_SIZE];
         volume.read_into(offset_of(block), &mut data).await?;
