@@ -10,7 +10,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `disk` | [`Disk`]: what a frontend needs of a volume; the volume and a disk in memory |
+//! | `disk` | [`Disk`]: what a frontend needs of a volume; the volume, a limit of its rates, and a disk in memory |
 //! | `align` | [`AlignedDisk`]: byte ranges onto whole blocks, by read-modify-write |
 //! | `socket` | the file of a Unix socket, and who may use it |
 //! | [`nbd`] | the NBD server |
@@ -26,7 +26,7 @@ pub mod nbd;
 pub mod vhost;
 
 pub use align::AlignedDisk;
-pub use disk::{BlockRun, Disk, DiskError};
+pub use disk::{BlockRun, Disk, DiskError, LimitedDisk, Rates};
 #[cfg(any(test, feature = "test-utils"))]
 pub use disk::{MemoryDisk, MemoryFault, MemoryStats};
 pub use limit::{CONNECTIONS_MAX, PAYLOAD_MAX, REQUEST_BYTES_MAX, REQUESTS_MAX};

@@ -40,6 +40,16 @@ impl Default for SocketAccess {
 }
 
 impl SocketAccess {
+    /// Mode of a directory for such sockets. It stays ours, whoever gets the sockets: they may pass, not look around or
+    /// replace anything.
+    #[must_use]
+    pub fn directory_mode(self) -> u32 {
+        match self == Self::default() {
+            true => 0o700,
+            false => 0o711,
+        }
+    }
+
     /// Whether a peer may be served: our own user, root, and who was named. Says so in the log if not.
     pub(crate) fn admits(self, peer: PeerCredentials) -> bool {
         let PeerCredentials { pid, uid, gid } = peer;
@@ -137,11 +147,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 fn make_directory(path: &Path, access: SocketAccess) -> io::Result<()> {
     match path.parent() {
         Some(parent) if parent != Path::new("") && !parent.exists() => {
-            // It stays ours, whoever gets the socket: they may pass, not look around or replace anything.
-            let mode = match access == SocketAccess::default() {
-                true => 0o700,
-                false => 0o711,
-            };
+            let mode = access.directory_mode();
             DirBuilder::new().mode(mode).create(parent)
         }
         _ => Ok(()),
