@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 /// Ogee: replicated block storage.
@@ -222,6 +223,12 @@ pub(crate) enum ExportCommand {
         /// TCP address to listen on. Unencrypted: loopback or a private network only.
         #[arg(long)]
         listen: Option<SocketAddr>,
+        /// Directory, of our own, for a record of the attachment: with one, the server can be started again while no
+        /// metadata server answers.
+        #[arg(long)]
+        state_dir: Option<PathBuf>,
+        #[command(flatten)]
+        rates: RateArgs,
         /// Serve it read-only and leave its writer alone.
         #[arg(long)]
         read_only: bool,
@@ -239,6 +246,10 @@ pub(crate) struct VhostUserArgs {
     /// Directory of the sockets; made, with mode 0700, if only its last part is missing.
     #[arg(long)]
     pub(crate) socket_dir: PathBuf,
+    /// Directory for records of the attachments, with which this can be started again while no metadata server
+    /// answers [that of the sockets]
+    #[arg(long)]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Queues that a VM may use, one for each of its processors at best.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) queues: u16,
@@ -252,6 +263,8 @@ pub(crate) struct VhostUserArgs {
     /// Threads; the volumes are spread over them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
+    #[command(flatten)]
+    pub(crate) rates: RateArgs,
     /// User, or USER:GROUP, by number, that the sockets belong to: the one that QEMU runs as.
     #[arg(long, value_parser = owner)]
     pub(crate) owner: Option<Owner>,
@@ -261,6 +274,26 @@ pub(crate) struct VhostUserArgs {
     /// Serve them read-only and leave their writers alone.
     #[arg(long)]
     pub(crate) read_only: bool,
+}
+
+/// What a volume may take.
+#[derive(Args, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RateArgs {
+    /// Requests a second that each volume may take; more wait.
+    #[arg(long)]
+    pub(crate) iops: Option<NonZeroU64>,
+    /// Bytes a second that each volume may read and write together, such as 200MiB.
+    #[arg(long, value_parser = bandwidth)]
+    pub(crate) bandwidth: Option<NonZeroU64>,
+    /// An idle volume saves up what it may take in so many milliseconds.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
+    pub(crate) burst_ms: u64,
+}
+
+fn bandwidth(text: &str) -> Result<NonZeroU64, String> {
+    let bytes = size(text)?.get();
+    let enough = NonZeroU64::new(bytes).filter(|bytes| bytes.get() >= 4096);
+    enough.ok_or_else(|| format!("{text:?}: at least 4KiB"))
 }
 
 /// A user and a group, by number.

@@ -2,22 +2,28 @@
 
 use super::ask::config;
 use super::bench::open;
+use super::keep::Keeping;
 use super::signal::on_stop;
-use crate::args::ExportCommand;
+use crate::args::{ExportCommand, RateArgs};
 use crate::error::{CliError, chain};
+use ogee_client::Volume;
 use ogee_frontend::nbd::{Address, Exports, Server};
+use ogee_frontend::{LimitedDisk, Rates};
 use ogee_runtime::bridge;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::time::Duration;
 
 pub(crate) fn run(mds: &[String], what: ExportCommand) -> Result<ExitCode, CliError> {
-    let (name, socket, listen, read_only) = match what {
+    let (name, socket, listen, state_dir, rates, read_only) = match what {
         ExportCommand::Nbd {
             name,
             socket,
             listen,
+            state_dir,
+            rates,
             read_only,
-        } => (name, socket, listen, read_only),
+        } => (name, socket, listen, state_dir, rates, read_only),
         ExportCommand::VhostUser(args) => return super::export_vhost::run(mds, args),
     };
     let address = match (socket, listen) {
@@ -30,18 +36,26 @@ pub(crate) fn run(mds: &[String], what: ExportCommand) -> Result<ExitCode, CliEr
         // Full or closed: it is ending already.
         let _ = sender.try_send(());
     })?;
-    ogee_runtime::executor::block_on(serve(mds, &name, address, read_only, stopped))?;
+    let keeping = state_dir.map(|directory| Keeping::asked(&directory));
+    let keeping = keeping.transpose()?;
+    ogee_runtime::executor::block_on(async {
+        let volume = match keeping {
+            Some(keeping) => keeping.open(mds, &name, read_only).await?,
+            None => open(mds, &name, read_only).await?,
+        };
+        serve(mds, volume, rates.into(), address, stopped).await
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(
     mds: &[String],
-    name: &str,
+    volume: Volume,
+    rates: Rates,
     address: Address,
-    read_only: bool,
     mut stopped: bridge::Receiver<()>,
 ) -> Result<(), CliError> {
-    let volume = open(mds, name, read_only).await?;
+    let name = volume.name().to_owned();
     let failed = |error: &dyn std::error::Error| {
         let what = format!("cannot serve volume {name}");
         CliError::new(
@@ -52,7 +66,8 @@ async fn serve(
         )
     };
     let exports = Exports::new();
-    let offered = exports.add(name, "Ogee volume", Rc::new(volume.clone()));
+    let disk = LimitedDisk::new(volume.clone(), rates);
+    let offered = exports.add(&name, "Ogee volume", Rc::new(disk));
     offered.map_err(|error| failed(&error))?;
     let server = Server::bind(address, exports)
         .await
@@ -64,4 +79,14 @@ async fn serve(
         tracing::warn!(volume = name, %error, "the attachment was not given up");
     }
     Ok(())
+}
+
+impl From<RateArgs> for Rates {
+    fn from(args: RateArgs) -> Self {
+        Self {
+            iops: args.iops,
+            bytes: args.bandwidth,
+            burst: Duration::from_millis(args.burst_ms),
+        }
+    }
 }

@@ -1,16 +1,17 @@
 //! `ogee export vhost-user`.
 
-use super::bench::open;
+use super::keep::Keeping;
 use super::signal::on_stop;
 use crate::args::VhostUserArgs;
 use crate::error::{CliError, Exit, chain};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, select, try_join_all};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ogee_client::Volume;
-use ogee_frontend::SocketAccess;
 use ogee_frontend::vhost::{DiskOptions, DiskServer};
+use ogee_frontend::{LimitedDisk, Rates, SocketAccess};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::ShardBuilder;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ struct Work {
     mds: Vec<String>,
     names: Vec<String>,
     socket_dir: PathBuf,
+    keeping: Keeping,
+    rates: Rates,
     options: DiskOptions,
     read_only: bool,
 }
@@ -76,10 +79,12 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> 
     let VhostUserArgs {
         names,
         socket_dir,
+        state_dir,
         queues,
         block_size,
         poll_us,
         shards,
+        rates,
         owner,
         mode,
         read_only,
@@ -108,10 +113,16 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> 
     let checked = options.check();
     checked.map_err(|error| wrong(&error.to_string(), "see ogee export vhost-user --help"))?;
     let shards = usize::from(shards).min(names.len());
+    let keeping = match state_dir {
+        Some(directory) => Keeping::asked(&directory)?,
+        None => Keeping::beside_sockets(&socket_dir, options.access.directory_mode())?,
+    };
     let work = Work {
         mds: mds.to_vec(),
         names,
         socket_dir,
+        keeping,
+        rates: rates.into(),
         options,
         read_only,
     };
@@ -135,44 +146,40 @@ pub(super) fn socket(dir: &Path, name: &str) -> PathBuf {
 /// A volume that is served.
 struct Served {
     volume: Volume,
-    server: DiskServer<Volume>,
+    server: DiskServer<LimitedDisk<Volume>>,
 }
 
 async fn serve(work: Work, mut stopped: bridge::Receiver<()>) -> Result<(), CliError> {
-    let mut served = Vec::new();
-    let mut outcome = Ok(());
-    let mut is_stopped = false;
-    for name in &work.names {
-        let offering = pin!(offer(&work, name));
-        match select(offering, pin!(stopped.recv())).await {
-            Either::Left((Ok(one), _)) => served.push(one),
-            Either::Left((Err(error), _)) => {
-                outcome = Err(error);
-                break;
-            }
-            // Also while it waits for a metadata server.
-            Either::Right(_) => {
-                is_stopped = true;
-                break;
-            }
+    let served = RefCell::new(Vec::new());
+    // Side by side: each may have to wait for a metadata server.
+    let offers = work.names.iter().map(async |name| {
+        let one = offer(&work, name).await?;
+        served.borrow_mut().push(one);
+        Ok::<_, CliError>(())
+    });
+    let outcome = match select(pin!(try_join_all(offers)), pin!(stopped.recv())).await {
+        Either::Left((Ok(_), stopping)) => {
+            stopping.await;
+            Ok(())
         }
-    }
-    if outcome.is_ok() && !is_stopped {
-        stopped.recv().await;
-    }
-    let endings = served.into_iter().map(end);
+        Either::Left((Err(error), _)) => Err(error),
+        Either::Right(_) => Ok(()),
+    };
+    let endings = served.take().into_iter().map(end);
     futures_util::future::join_all(endings).await;
     outcome
 }
 
 async fn offer(work: &Work, name: &str) -> Result<Served, CliError> {
-    let volume = open(&work.mds, name, work.read_only).await?;
+    let opening = work.keeping.open(&work.mds, name, work.read_only);
+    let volume = opening.await?;
     let options = DiskOptions {
         serial: format!("ogee-{}", volume.id()),
         ..work.options.clone()
     };
     let path = socket(&work.socket_dir, name);
-    let bound = DiskServer::bind(&path, name, Rc::new(volume.clone()), options).await;
+    let disk = Rc::new(LimitedDisk::new(volume.clone(), work.rates));
+    let bound = DiskServer::bind(&path, name, disk, options).await;
     match bound {
         Ok(server) => Ok(Served { volume, server }),
         Err(error) => {

@@ -13,6 +13,7 @@ pub(crate) mod volume;
 mod ask;
 mod digest;
 mod export_vhost;
+mod keep;
 mod signal;
 
 pub(crate) use ask::ask;

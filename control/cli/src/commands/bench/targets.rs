@@ -4,10 +4,11 @@ use crate::args::{LoadArgs, SyncMode};
 use crate::commands::ask::config;
 use crate::error::{CliError, chain};
 use crate::settings::wrong;
-use ogee_client::{MdsHandle, OpenOptions, Volume};
+use ogee_client::{ClientError, Control, MdsHandle, OpenOptions, Volume};
 use ogee_device::Device;
 use ogee_perf::{AnyTarget, NbdAddress, NbdClient};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// A target as it is named.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,7 +51,7 @@ pub(super) async fn close_all(targets: Vec<AnyTarget>) -> Result<(), CliError> {
     Ok(())
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> CliError {
+pub(in crate::commands) fn failed(what: &str, error: &dyn std::error::Error) -> CliError {
     CliError::new(
         "OGEE-3402",
         what,
@@ -119,21 +120,33 @@ pub(in crate::commands) async fn open(
     let doing = format!("cannot attach volume {name}");
     let handle =
         MdsHandle::start(config(mds)).map_err(|error| CliError::control(&doing, &error))?;
-    let host = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok());
-    let host = host.unwrap_or_else(|| String::from("unknown"));
-    let options = OpenOptions {
-        read_only,
-        host,
-        io_timeout: None,
-    };
-    Volume::open(handle, name, options)
+    open_through(Rc::new(handle), name, read_only)
         .await
         .map_err(|error| match &error {
-            ogee_client::ClientError::Control(control) => CliError::control(&doing, control),
+            ClientError::Control(control) => CliError::control(&doing, control),
             other => failed(&doing, other),
         })
+}
+
+/// The same through any control plane.
+pub(in crate::commands) async fn open_through(
+    control: Rc<dyn Control>,
+    name: &str,
+    read_only: bool,
+) -> Result<Volume, ClientError> {
+    let options = OpenOptions {
+        read_only,
+        host: host_name(),
+        io_timeout: None,
+    };
+    Volume::open_with(control, name, options).await
+}
+
+/// This host, as operators know it.
+pub(in crate::commands) fn host_name() -> String {
+    let name = nix::unistd::gethostname();
+    let name = name.ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| String::from("unknown"))
 }
 
 #[cfg(test)]
