@@ -19,13 +19,26 @@ vhost_start() {
     wait_for 30 grep -q "serves vhost-user" "$TEST_DIR/export-$1.log" || give_up "the export of $1 does not serve: $(tail -n 3 "$TEST_DIR/export-$1.log")"
 }
 
-# vm_start PHASE   a guest on $SOCKET, in the background
-vm_start() {
+# vhost_killed NAME   SIGKILL, and another one in its place
+vhost_killed() {
+    # The shell would tell of a kill in words of its own.
+    { kill -9 "$EXPORT_PID" && ! wait "$EXPORT_PID"; } 2>/dev/null
+    : >"$TEST_DIR/export-$1.log"
+    vhost_start "$1"
+}
+
+# guest_start OPTION... -- COMMAND...   a guest on $SOCKET, in the background
+guest_start() {
     local memory=384M
     lab_start --memory "$memory" --cpus 2 --timeout 500 --results "$RESULTS_HERE" --modules "virtio_blk ext4" \
-        --tools "sfdisk mke2fs fstrim" --copy /etc/mke2fs.conf:/etc/mke2fs.conf --copy "$REPO/scripts/lib/lab_vm.sh:/root/lab_vm.sh" \
         --qemu "-object memory-backend-memfd,id=mem,size=$memory,share=on -machine memory-backend=mem -chardev socket,id=disk,path=$SOCKET,reconnect=1 -device vhost-user-blk-pci,chardev=disk,num-queues=2" \
-        -- sh /root/lab_vm.sh "$1"
+        "$@"
+}
+
+# vm_start PHASE   the guest of lab_vm.sh
+vm_start() {
+    guest_start --tools "sfdisk mke2fs fstrim" --copy /etc/mke2fs.conf:/etc/mke2fs.conf \
+        --copy "$REPO/scripts/lib/lab_vm.sh:/root/lab_vm.sh" -- sh /root/lab_vm.sh "$1"
 }
 
 # phase NAME SECONDS   waits for the guest to get there
@@ -86,10 +99,7 @@ test_vm_disk() {
     # Again and again, with requests under way.
     local round again=0
     for round in $(seq "$(ci_or_full 3 20)"); do
-        # The shell would tell of a kill in words of its own.
-        { kill -9 "$EXPORT_PID" && ! wait "$EXPORT_PID"; } 2>/dev/null
-        : >"$TEST_DIR/export-vm.log"
-        vhost_start vm
+        vhost_killed vm
         goes_on "server of the disk killed ($round)"
         ! grep -q "carries out again" "$TEST_DIR/export-vm.log" || again=$((again + 1))
     done
@@ -118,9 +128,103 @@ test_vm_disk() {
     copysets_agree
 }
 
+# A machine that has nothing but a volume: its root file system. A chunkserver, the metadata server and the server of
+# the disk die, that one again and again with nobody to ask; the machine sees pauses. When the metadata server is
+# back, another user is granted the volume, and what went on without it is shut out.
+test_vm_boot() {
+    local root=$TEST_DIR/root.img leader round resumed=0
+    cluster_up --store-size 2GiB --log-size 128MiB
+    create_volume root --size 128MiB
+    TMPDIR=$TEST_DIR "$LAB" rootfs "$root" 128M --modules "virtio_blk ext4" --copy "$REPO/scripts/lib/lab_vm_root.sh:/root/lab_vm_root.sh" \
+        >"$TEST_DIR/rootfs.log" 2>&1 || give_up "no root file system: $(tail -n 3 "$TEST_DIR/rootfs.log")"
+    export_start root
+    qemu-img convert -n -f raw -O raw "$root" "$URI" 2>"$TEST_DIR/convert.log" || give_up "qemu-img: $(tail -n 3 "$TEST_DIR/convert.log")"
+    export_stop
+    RESULTS_HERE=$TEST_DIR/results
+    mkdir -p "$RESULTS_HERE"
+    vhost_start root
+    guest_start --root /dev/vda --copy "$REPO/scripts/lib/lab_vm_root.sh:/root/lab_vm_root.sh" -- sh /root/lab_vm_root.sh
+    wait_for 240 has_written 3 || give_up "the guest writes nothing: $(tail -n 5 "$TEST_DIR/lab.log")"
+    process_alive "$LAB_PID" || give_up "the guest ended: $(tail -n 8 "$TEST_DIR/lab.log")"
+
+    leader=$(volume_leader root)
+    node_kill "$leader"
+    goes_on "$leader killed"
+    node_start "$leader"
+    node_kill mds1
+    goes_on "metadata server killed"
+    for round in $(seq "$(ci_or_full 2 10)"); do
+        vhost_killed root
+        grep -q "incarnation=i$((round + 1)) " "$TEST_DIR/export-root.log" ||
+            give_up "not incarnation $((round + 1)): $(grep attach "$TEST_DIR/export-root.log")"
+        goes_on "server of the disk killed, and nobody to ask ($round)"
+        ! grep -q "carries out again" "$TEST_DIR/export-root.log" || resumed=$((resumed + 1))
+    done
+    echo "   requests were under way, and carried out again, $resumed times"
+    # A chunkserver without a metadata server.
+    leader=$(chunkservers | tail -n 1)
+    node_kill "$leader"
+    goes_on "$leader killed"
+    node_start mds1
+    node_start "$leader"
+    goes_on "all back"
+    : >"$RESULTS_HERE/quiet"
+    lab_end 0 240
+    wait_healthy 60
+    export_start root
+    qemu-img convert -f raw -O raw "$URI" "$TEST_DIR/root.after" 2>"$TEST_DIR/convert.log" || give_up "qemu-img: $(tail -n 3 "$TEST_DIR/convert.log")"
+    e2fsck -fn "$TEST_DIR/root.after" >"$TEST_DIR/fsck.log" 2>&1 || give_up "e2fsck: $(tail -n 5 "$TEST_DIR/fsck.log")"
+    copysets_agree
+}
+
+# An export that went on without a metadata server is shut out by the next user that one grants the volume to, and what
+# it has kept is refused from then on.
+test_export_resumed() {
+    local state=$TEST_DIR/state socket=$TEST_DIR/r.sock
+    cluster_up --store-size 1GiB --log-size 128MiB
+    create_volume r --size 64MiB
+    resumed_start
+    URI="nbd+unix:///r?socket=$socket"
+    qemu-io -f raw -c 'write -P 1 0 64k' "$URI" >"$TEST_DIR/io.log" 2>&1 || give_up "no write: $(tail -n 3 "$TEST_DIR/io.log")"
+    node_kill mds1
+    { kill -9 "$EXPORT_PID" && ! wait "$EXPORT_PID"; } 2>/dev/null
+    resumed_start
+    grep -q "incarnation=i2 " "$TEST_DIR/export-r.log" || give_up "it did not go on: $(cat "$TEST_DIR/export-r.log")"
+    qemu-io -f raw -c 'read -P 1 0 64k' -c 'write -P 2 0 64k' -c 'read -P 2 0 64k' "$URI" >"$TEST_DIR/io.log" 2>&1 ||
+        give_up "no I/O without a metadata server: $(tail -n 3 "$TEST_DIR/io.log")"
+    # A second server beside it has to leave the volume alone.
+    resumed_refused second OGEE-3503
+    node_start mds1
+    "$OGEE" bench r --rw write --bs 4k --iodepth 1 --io-size 64k --offset 1MiB >"$TEST_DIR/bench.log" 2>&1 || give_up "bench: $(tail -n 3 "$TEST_DIR/bench.log")"
+    ! qemu-io -f raw -c 'write -P 3 0 64k' "$URI" >"$TEST_DIR/io.log" 2>&1 || give_up "a superseded export still writes"
+    grep -q "superseded" "$TEST_DIR/export-r.log" || give_up "the export does not know that it is superseded"
+    node_kill mds1
+    { kill -9 "$EXPORT_PID" && ! wait "$EXPORT_PID"; } 2>/dev/null
+    resumed_refused third "attached elsewhere"
+    node_start mds1
+}
+
+# resumed_refused NAME TEXT   another server ends with 1, and says so
+resumed_refused() {
+    local outcome=0
+    bounded 60 "$OGEE" export nbd r --socket "$TEST_DIR/$1.sock" --state-dir "$state" >"$TEST_DIR/$1.log" 2>&1 || outcome=$?
+    [ "$outcome" = 1 ] || give_up "the $1 server ended with $outcome: $(tail -n 3 "$TEST_DIR/$1.log")"
+    grep -q "$2" "$TEST_DIR/$1.log" || give_up "the $1 server does not say \"$2\": $(tail -n 3 "$TEST_DIR/$1.log")"
+}
+
+resumed_start() {
+    rm -f "$socket"
+    "$OGEE" export nbd r --socket "$socket" --state-dir "$state" >>"$TEST_DIR/export-r.log" 2>&1 &
+    EXPORT_PID=$!
+    defer end_process "$EXPORT_PID"
+    wait_for 30 test -S "$socket" || give_up "the export makes no socket: $(tail -n 3 "$TEST_DIR/export-r.log")"
+}
+
 # ---- the group ---------------------------------------------------------------------------------
 
-need_packages qemu-system-x86 busybox-static cpio kmod binutils e2fsprogs fdisk util-linux jq curl
+need_packages qemu-system-x86 busybox-static cpio kmod binutils e2fsprogs fdisk util-linux jq curl qemu-utils libnbd-bin
 build_release
 begin_group vhost
 run_test vm_disk "$(ci_or_full 500 900)" test_vm_disk
+run_test vm_boot "$(ci_or_full 300 900)" test_vm_boot
+run_test export_resumed 120 test_export_resumed
