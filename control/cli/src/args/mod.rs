@@ -263,6 +263,9 @@ pub(crate) struct VhostUserArgs {
     /// Threads; the volumes are spread over them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
+    /// Processor of each thread, separated by commas; without it they run anywhere.
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    pub(crate) cpus: Vec<usize>,
     #[command(flatten)]
     pub(crate) rates: RateArgs,
     /// User, or USER:GROUP, by number, that the sockets belong to: the one that QEMU runs as.

@@ -10,7 +10,7 @@ use ogee_client::Volume;
 use ogee_frontend::vhost::{DiskOptions, DiskServer};
 use ogee_frontend::{LimitedDisk, Rates, SocketAccess};
 use ogee_runtime::bridge;
-use ogee_runtime::executor::ShardBuilder;
+use ogee_runtime::executor::{Placement, ShardBuilder};
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -32,7 +32,8 @@ struct Work {
 }
 
 pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliError> {
-    let (work, shards) = work(mds, args)?;
+    let (work, places) = work(mds, args)?;
+    let shards = places.len();
     raise_descriptor_limit();
     let (stops, inboxes): (Vec<bridge::Sender<()>>, Vec<_>) =
         (0..shards).map(|_| bridge::channel(1)).unzip();
@@ -56,7 +57,9 @@ pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliEr
             // Nobody hears it if another shard has failed before.
             let _ = ended.send(serve(work, stopped).await);
         };
-        if let Err(error) = ShardBuilder::new(format!("vhost-{index}")).start(main) {
+        let shard = ShardBuilder::new(format!("vhost-{index}"));
+        let place = places.get(index).copied().unwrap_or_default();
+        if let Err(error) = shard.placement(place).start(main) {
             let remedy = "see the limits in the message";
             let failed = CliError::io("cannot start a shard", &error, remedy);
             // The others end as they would otherwise.
@@ -75,7 +78,8 @@ pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliEr
     failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> {
+/// What to serve, and where each shard is to run.
+fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, Vec<Placement>), CliError> {
     let VhostUserArgs {
         names,
         socket_dir,
@@ -84,6 +88,7 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> 
         block_size,
         poll_us,
         shards,
+        cpus,
         rates,
         owner,
         mode,
@@ -112,7 +117,9 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> 
     };
     let checked = options.check();
     checked.map_err(|error| wrong(&error.to_string(), "see ogee export vhost-user --help"))?;
-    let shards = usize::from(shards).min(names.len());
+    let places = placements(usize::from(shards), &cpus)
+        .map_err(|cause| wrong(&cause, "name one for each shard, or none"))?;
+    let places = places.into_iter().take(names.len()).collect();
     let keeping = match state_dir {
         Some(directory) => Keeping::asked(&directory)?,
         None => Keeping::beside_sockets(&socket_dir, options.access.directory_mode())?,
@@ -126,7 +133,15 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, usize), CliError> 
         options,
         read_only,
     };
-    Ok((work, shards))
+    Ok((work, places))
+}
+
+fn placements(shards: usize, cpus: &[usize]) -> Result<Vec<Placement>, String> {
+    match cpus.len() {
+        0 => Ok(vec![Placement::Unbound; shards]),
+        len if len == shards => Ok(cpus.iter().copied().map(Placement::Cpu).collect()),
+        len => Err(format!("{len} processors are named for {shards} shards")),
+    }
 }
 
 /// Each queue has some nine descriptors, and 1,024 is a common soft limit: the hard one is what the operator meant.
@@ -200,5 +215,18 @@ async fn end(served: Served) {
     let name = volume.name().to_owned();
     if let Err(error) = volume.close().await {
         tracing::warn!(volume = name, %error, "the attachment was not given up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shard_has_a_processor_or_none_has() {
+        assert_eq!(placements(2, &[]), Ok(vec![Placement::Unbound; 2]));
+        let both = vec![Placement::Cpu(3), Placement::Cpu(1)];
+        assert_eq!(placements(2, &[3, 1]), Ok(both));
+        assert!(placements(2, &[3]).is_err() && placements(1, &[3, 1]).is_err());
     }
 }
