@@ -4,6 +4,7 @@
 # are loaded in turn, so that they share the hour.
 #   perf/vhost.sh          SECS=4 per turn, ROUNDS=5, DEPTHS="1 32 128", SIZE=512MiB, BASE=DIR, POLL_US=0
 #   THREE=1 perf/vhost.sh  also a volume of three replicas on three chunkservers, which has no bar
+# Beside them `ogee bench` on a volume of the same cluster, which is the client library without vhost-user.
 # Writes of qemu-storage-daemon are followed by a flush each: an answered write of ours is durable. A line per row:
 # median IOPS of both, their ratio with the least and the largest of the rounds, median latencies. It ends with 1 if
 # the ratio of the rounds' median is below its bar (0.5 at depth 1, else 0.6).
@@ -39,11 +40,23 @@ cluster_serves() {
     # shellcheck source=/dev/null
     . "$BASE/$1/ogee.env"
     "$OGEE" volume create disk --size "$SIZE" >/dev/null
-    # Every block once.
-    "$OGEE" bench disk --rw write --bs 1MiB --iodepth 8 --io-size "$SIZE" >/dev/null 2>&1 || die "the volume cannot be filled"
+    fill disk
     "$OGEE" export vhost-user disk --socket-dir "$BASE/$1.sock" --poll-us "$POLL_US" >"$BASE/$1.log" 2>&1 &
     pids+=($!)
     wait_for 30 test -S "$BASE/$1.sock/disk.sock" || die "no export: $(tail -n 3 "$BASE/$1.log")"
+}
+
+# fill VOLUME   every block once
+fill() {
+    "$OGEE" bench "$1" --rw write --bs 1MiB --iodepth 8 --io-size "$SIZE" >/dev/null 2>&1 || die "$1 cannot be filled"
+}
+
+# native DEPTH RW   a turn of our own client
+native() {
+    # shellcheck source=/dev/null
+    (. "$BASE/one/ogee.env" && "$OGEE" bench native --rw "$2" --bs 4k --iodepth "$1" --ramp-time 1 --runtime "$SECS" -o json 2>/dev/null) |
+        jq -c '.jobs[0] | (if .write.total_ios > 0 then .write else .read end) | {iops, p50_us: (.lat_ns.percentile["50.000000"] / 1e3)}' \
+            >>"$BASE/turns.native"
 }
 
 peer_serves() {
@@ -77,6 +90,7 @@ row() {
     for ((round = 0; round < ROUNDS; round++)); do
         load peer "$BASE/qsd.sock" "$depth" "$@" "${flush[@]}"
         load one "$BASE/one.sock/disk.sock" "$depth" "$@"
+        native "$depth" "${name#4k-}"
         [ "$THREE" = 0 ] || load three "$BASE/three.sock/disk.sock" "$depth" "$@"
     done
     verdict=$(paste <(jq .iops "$BASE/turns.one") <(jq .iops "$BASE/turns.peer") | awk '{ print $1 / $2 }' | sort -g |
@@ -85,12 +99,15 @@ row() {
     [[ $verdict != *MISSED ]] || missed=1
     printf '%-18s %9.0f %9.0f  %s  p50 %.0f / %.0f us' "$name-q$depth" "$(median "$BASE/turns.one" iops)" \
         "$(median "$BASE/turns.peer" iops)" "$verdict" "$(median "$BASE/turns.one" p50_us)" "$(median "$BASE/turns.peer" p50_us)"
+    printf '  native %.0f, p50 %.0f' "$(median "$BASE/turns.native" iops)" "$(median "$BASE/turns.native" p50_us)"
     [ "$THREE" = 0 ] || printf '  three replicas %.0f' "$(median "$BASE/turns.three" iops)"
     printf '\n'
 }
 
 peer_serves
 cluster_serves one 1
+"$OGEE" volume create native --size "$SIZE" >/dev/null
+fill native
 [ "$THREE" = 0 ] || cluster_serves three 3
 echo "# load $(cut -d' ' -f1-3 /proc/loadavg), $ROUNDS rounds of $SECS s, poll $POLL_US us"
 printf '%-18s %9s %9s  %s\n' row ogee qsd "ratio of the rounds"
