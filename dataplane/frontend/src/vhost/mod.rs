@@ -9,7 +9,7 @@
 //! | `server` | one disk behind one socket: accepting, stopping, growing |
 //! | `control`, `notifier` | what the VM's process says, on its thread; what it is told |
 //! | `order`, `device` | from that thread to the shard: rings start and stop there |
-//! | `queue` | one virtqueue at work: requests taken, answers published |
+//! | `queue`, `patience` | one virtqueue at work: requests taken, answers published; how long it looks before it sleeps |
 //! | `ring`, `chain`, `request` | the split ring; descriptors → memory; memory → what is asked |
 //! | `execute` | a request on its disk |
 //! | `inflight` | the record that lets a restarted server go on |
@@ -44,6 +44,8 @@ mod metrics;
 mod notifier;
 #[cfg(not(ogee_sim))]
 mod order;
+#[cfg(not(ogee_sim))]
+mod patience;
 #[cfg(not(ogee_sim))]
 mod queue;
 #[cfg(not(ogee_sim))]

@@ -14,6 +14,7 @@ use super::fault::RingFault;
 use super::inflight::Inflight;
 use super::memory::MemoryTable;
 use super::order::RingStart;
+use super::patience::Patience;
 use super::request::{self, Asked, Request, Status};
 use super::ring::{Ring, RingAddresses, Used};
 use super::signal;
@@ -211,21 +212,21 @@ impl<D: Disk> Work<D> {
         }
     }
 
-    /// Takes requests from the ring; says whether there may be more.
-    fn take(self: &Rc<Self>) -> Result<bool, RingFault> {
-        for _ in 0..TAKE_MAX {
+    /// Takes requests from the ring; says how many. After [`TAKE_MAX`] there may be more.
+    fn take(self: &Rc<Self>) -> Result<u16, RingFault> {
+        for taken in 0..TAKE_MAX {
             if !self.is_room() {
-                return Ok(false);
+                return Ok(taken);
             }
             let Some((head, asked)) = self.next()? else {
-                return Ok(false);
+                return Ok(taken);
             };
             if let Some(inflight) = &mut *self.inflight.borrow_mut() {
                 inflight.mark(head)?;
             }
             self.begin(head, asked);
         }
-        Ok(true)
+        Ok(TAKE_MAX)
     }
 
     /// What has no room stays in the ring.
@@ -301,11 +302,11 @@ impl<D: Disk> Work<D> {
         self.shared.executor.execute(memory.memory(), request).await
     }
 
-    /// Publishes what is done, and interrupts the guest if it wants that.
-    fn publish(&self) -> Result<(), RingFault> {
+    /// Publishes what is done, and interrupts the guest if it wants that; says whether something was.
+    fn publish(&self) -> Result<bool, RingFault> {
         let answered = std::mem::take(&mut *self.answered.borrow_mut());
         if answered.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let memory = self.memory.borrow().clone();
         let mut ring = self.ring.borrow_mut();
@@ -325,7 +326,7 @@ impl<D: Disk> Work<D> {
         if is_wanted {
             self.interrupt();
         }
-        Ok(())
+        Ok(true)
     }
 
     fn interrupt(&self) {
@@ -388,17 +389,19 @@ async fn serve<D: Disk>(
         }
         None => None,
     };
+    let mut patience = Patience::new(work.shared.poll);
     let mut idle_since: Option<Instant> = None;
     loop {
-        work.publish()?;
-        let is_more = work.take()?;
-        if is_more || work.has_work()? {
-            idle_since = None;
+        let is_busy = work.publish()? | (work.take()? > 0);
+        if is_busy && let Some(idle) = idle_since.take() {
+            patience.waited(now().saturating_duration_since(idle));
+        }
+        if work.has_work()? {
             yield_now().await;
             continue;
         }
         let idle = *idle_since.get_or_insert_with(now);
-        let is_polling = now().saturating_duration_since(idle) < work.shared.poll;
+        let is_polling = now().saturating_duration_since(idle) < patience.now();
         if is_polling || kick.is_none() {
             yield_now().await;
             continue;
@@ -415,6 +418,7 @@ async fn serve<D: Disk>(
         }
         wait(work, kicks, kick).await?;
         work.ignore()?;
+        patience.waited(now().saturating_duration_since(idle));
         idle_since = None;
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::served::{Home, Remote, options};
 use blkio::{Blkio, Blkioq, Completion, ReqFlags};
+use ogee_frontend::vhost::DiskOptions;
+use std::time::Duration;
 
 const BLOCK: usize = 4096;
 
@@ -61,7 +63,10 @@ fn complete(queue: &mut Blkioq, count: usize) {
 fn a_native_driver_writes_and_reads_on_each_number_of_queues() {
     for (queues, size) in [(1, 4), (2, 64), (4, 256), (8, 128)] {
         let home = Home::new();
-        let remote = Remote::new(&home.socket(), options(8));
+        // Two of them look for requests before they sleep.
+        let poll = Duration::from_micros(if size > 100 { 300 } else { 0 });
+        let options = DiskOptions { poll, ..options(8) };
+        let remote = Remote::new(&home.socket(), options);
         let mut native = open(&home, queues, size);
         let slots = usize::try_from(size / 4).expect("small").clamp(1, 16);
         for (number, queue) in native.queues.iter_mut().enumerate() {
