@@ -96,6 +96,11 @@ impl Failure {
                 "name them in the options, or set OGEE_MDS",
             ),
             ControlError::Map(_) => (OgeeStatus::Protocol, "run one version of Ogee everywhere"),
+            // This library keeps none; it would be a metadata server that does not answer.
+            ControlError::Record(_) => (
+                OgeeStatus::Unreachable,
+                "check the addresses, and that `ogee status` answers",
+            ),
             ControlError::Thread(_) => (
                 OgeeStatus::System,
                 "`ogee doctor` says what this host lacks",
