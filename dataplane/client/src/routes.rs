@@ -12,7 +12,9 @@ use crate::limit::{ATTEMPT_TIMEOUT, BACKOFF_MAX, CONNECT_WAIT, PING_AFTER, SILEN
 use crate::map::VolumeMap;
 use ogee_proto::id::{ChunkIndex, CopysetId};
 use ogee_runtime::channel::Notify;
-use ogee_transport::{Caller, CallerOptions, ConnectionOptions, Endpoint, Hello, Keepalive, Role};
+use ogee_transport::{
+    Caller, CallerOptions, ConnectionOptions, Endpoint, Hello, Keepalive, Role, Transport,
+};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,13 +25,19 @@ pub(crate) struct Routes {
     copysets: RefCell<FxHashMap<CopysetId, Rc<Copyset>>>,
     callers: RefCell<FxHashMap<Endpoint, Caller>>,
     hello: Hello,
+    transport: Transport,
     wanted: Cell<bool>,
     want: Notify,
 }
 
 impl Routes {
     /// Routes over a fresh map; connections are opened when first used.
-    pub(crate) fn new(attachment: &Attachment, host: &str, map: VolumeMap) -> Self {
+    pub(crate) fn new(
+        attachment: &Attachment,
+        host: &str,
+        transport: Transport,
+        map: VolumeMap,
+    ) -> Self {
         let copysets = map
             .copysets()
             .iter()
@@ -39,6 +47,7 @@ impl Routes {
             map: RefCell::new(map),
             callers: RefCell::default(),
             hello: Hello::new(Role::Client, attachment.client.get(), host),
+            transport,
             wanted: Cell::new(false),
             want: Notify::new(),
         }
@@ -74,7 +83,11 @@ impl Routes {
         if let Some(caller) = self.callers.borrow().get(endpoint) {
             return caller.clone();
         }
-        let caller = Caller::with_options(endpoint.clone(), self.hello.clone(), caller_options());
+        let caller = Caller::with_options(
+            endpoint.clone(),
+            self.hello.clone(),
+            caller_options(self.transport),
+        );
         self.callers
             .borrow_mut()
             .insert(endpoint.clone(), caller.clone());
@@ -117,9 +130,10 @@ impl Routes {
     }
 }
 
-fn caller_options() -> CallerOptions {
+fn caller_options(transport: Transport) -> CallerOptions {
     CallerOptions {
         connection: ConnectionOptions {
+            transport,
             keepalive: Keepalive::new(PING_AFTER, SILENT_AFTER),
             ..ConnectionOptions::default()
         },

@@ -32,7 +32,7 @@ use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::FrameKind;
 use ogee_runtime::channel::{Gate, Pass, watch};
 use ogee_runtime::{Payload, ScopedTask, spawn_scoped, timeout};
-use ogee_transport::Frame;
+use ogee_transport::{Frame, Transport};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub struct OpenOptions {
     pub host: String,
     /// End a request with an error after so long. None: wait, as a disk does.
     pub io_timeout: Option<Duration>,
+    /// What carries the data to chunkservers that offer several.
+    pub transport: Transport,
 }
 
 /// An attached volume. Clones share the attachment; the last one to go ends it here, while
@@ -88,6 +90,7 @@ impl Volume {
             read_only,
             host,
             io_timeout,
+            transport,
         } = options;
         let spec = AttachSpec {
             name: name.to_owned(),
@@ -109,7 +112,7 @@ impl Volume {
             name: name.to_owned(),
             read_only,
             io_timeout,
-            routes: Routes::new(&attachment, &host, grant.map),
+            routes: Routes::new(&attachment, &host, transport, grant.map),
             session: Session::new(),
             inflight: Inflight::new(),
             barrier: Barrier::new(),

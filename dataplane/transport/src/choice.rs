@@ -31,6 +31,15 @@ pub struct TransportParseError {
 }
 
 impl Transport {
+    /// Whether a peer that listens there can be reached. Within an executor there is one carrier, which all may use.
+    pub(crate) const fn allows(self, endpoint: &Endpoint) -> bool {
+        match endpoint {
+            Endpoint::Tcp(_) => !matches!(self, Self::Rdma),
+            Endpoint::Rdma(_) => !matches!(self, Self::Tcp),
+            Endpoint::Both(_) | Endpoint::Loopback(_) => true,
+        }
+    }
+
     /// Where to listen at `address`.
     #[must_use]
     pub const fn listen(self, address: SocketAddr) -> Endpoint {
@@ -119,6 +128,26 @@ mod fallback {
 #[cfg(test)]
 mod tests {
     use super::Transport;
+    use crate::endpoint::Endpoint;
+
+    #[test]
+    fn what_is_set_is_never_passed_over() {
+        let address = "10.9.0.1:7001".parse().unwrap();
+        let (tcp, rdma, both) = (
+            Endpoint::Tcp(address),
+            Endpoint::Rdma(address),
+            Endpoint::Both(address),
+        );
+        for (transport, over_tcp, over_rdma) in [
+            (Transport::Auto, true, true),
+            (Transport::Rdma, false, true),
+            (Transport::Tcp, true, false),
+        ] {
+            assert_eq!(transport.allows(&tcp), over_tcp);
+            assert_eq!(transport.allows(&rdma), over_rdma);
+            assert!(transport.allows(&both));
+        }
+    }
 
     #[test]
     fn text_and_back() {

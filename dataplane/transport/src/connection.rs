@@ -41,6 +41,11 @@ pub async fn connect_with(
     hello: &Hello,
     options: ConnectionOptions,
 ) -> Result<Connection, TransportError> {
+    let allowed = options.transport;
+    if !allowed.allows(endpoint) {
+        let endpoint = endpoint.clone();
+        return Err(TransportError::CarrierForbidden { endpoint, allowed });
+    }
     match endpoint {
         Endpoint::Rdma(address) => over_rdma(*address, hello, options).await,
         Endpoint::Both(address) => over_either(*address, hello, options).await,

@@ -1,5 +1,6 @@
 //! What can go wrong between two processes, and who recovers.
 
+use crate::choice::Transport;
 use crate::endpoint::Endpoint;
 use crate::frame::Frame;
 use ogee_proto::wire::{FrameKind, WireError};
@@ -96,6 +97,17 @@ pub enum TransportError {
     /// corrects the endpoint.
     #[error("the peer takes no requests")]
     NoCredits,
+    /// The peer listens over a carrier that this side may not use. The operator lets both have one in common.
+    #[error(
+        "the peer listens at {endpoint} only, which transport = {allowed} forbids: set the same transport on both sides, \
+         or auto"
+    )]
+    CarrierForbidden {
+        /// Where it listens.
+        endpoint: Endpoint,
+        /// What this side may use.
+        allowed: Transport,
+    },
     /// RDMA could not make the connection, or ended it; who recovers stands with each fault.
     #[cfg(feature = "rdma")]
     #[error(transparent)]

@@ -52,6 +52,21 @@
 #define OGEE_READ_ONLY 1
 
 /*
+ RDMA where the library and the chunkserver have it, else TCP.
+ */
+#define OGEE_TRANSPORT_AUTO 0
+
+/*
+ RDMA, or nothing: a library without it answers UNSUPPORTED.
+ */
+#define OGEE_TRANSPORT_RDMA 1
+
+/*
+ TCP only.
+ */
+#define OGEE_TRANSPORT_TCP 2
+
+/*
  Bytes of a completion's text.
  */
 #define OGEE_DETAIL_SIZE 232
@@ -225,9 +240,9 @@ typedef struct ogee_volume_options {
    */
   uint32_t depth;
   /*
-   0
+   OGEE_TRANSPORT_AUTO, OGEE_TRANSPORT_RDMA or OGEE_TRANSPORT_TCP.
    */
-  uint32_t reserved;
+  uint32_t transport;
   /*
    A request that takes longer ends with TIMED_OUT. 0: it waits, as a disk does.
    */

@@ -28,6 +28,13 @@ pub const OGEE_FOREVER: u64 = u64::MAX;
 /// Flag of a volume: refuse mutations. Any number may have it open so, but not beside one that writes.
 pub const OGEE_READ_ONLY: u32 = 1;
 
+/// RDMA where the library and the chunkserver have it, else TCP.
+pub const OGEE_TRANSPORT_AUTO: u32 = 0;
+/// RDMA, or nothing: a library without it answers UNSUPPORTED.
+pub const OGEE_TRANSPORT_RDMA: u32 = 1;
+/// TCP only.
+pub const OGEE_TRANSPORT_TCP: u32 = 2;
+
 /// Bytes of a completion's text.
 pub const OGEE_DETAIL_SIZE: usize = 232;
 
@@ -128,8 +135,8 @@ pub struct OgeeVolumeOptions {
     pub flags: u32,
     /// Requests that are under way at a time, at most OGEE_DEPTH_MAX; as many more wait for their turn. 0: 256.
     pub depth: u32,
-    /// 0
-    pub reserved: u32,
+    /// OGEE_TRANSPORT_AUTO, OGEE_TRANSPORT_RDMA or OGEE_TRANSPORT_TCP.
+    pub transport: u32,
     /// A request that takes longer ends with TIMED_OUT. 0: it waits, as a disk does.
     pub io_timeout_ms: u64,
 }

@@ -1,6 +1,6 @@
 //! The command line of `ogee bench`.
 
-use super::size;
+use super::{CarrierArgs, size};
 use clap::{Args, Subcommand, ValueEnum};
 use ogee_perf::{Distribution, Process, Rw, Sizes};
 use ogee_proto::unit::ByteLen;
@@ -139,6 +139,8 @@ pub(crate) struct LoadArgs {
     /// Overwrite a raw: target without asking.
     #[arg(long)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) carrier: CarrierArgs,
 }
 
 /// When writes are durable. The names are fio's.

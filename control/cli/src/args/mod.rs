@@ -10,6 +10,7 @@ use crate::doctor::CheckName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
+use ogee_transport::Transport;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -232,10 +233,20 @@ pub(crate) enum ExportCommand {
         /// Serve it read-only and leave its writer alone.
         #[arg(long)]
         read_only: bool,
+        #[command(flatten)]
+        carrier: CarrierArgs,
     },
     /// vhost-user-blk, for virtual machines: a socket DIR/NAME.sock for each volume. Runs in the foreground; SIGTERM
     /// ends it cleanly.
     VhostUser(VhostUserArgs),
+}
+
+/// What carries data between this process and chunkservers.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct CarrierArgs {
+    /// auto: RDMA where chunkservers offer it and this host has it, else TCP; rdma: RDMA or nothing; tcp.
+    #[arg(long, env = "OGEE_TRANSPORT", default_value = "auto")]
+    pub(crate) transport: Transport,
 }
 
 #[derive(Args, Debug)]
@@ -277,6 +288,8 @@ pub(crate) struct VhostUserArgs {
     /// Serve them read-only and leave their writers alone.
     #[arg(long)]
     pub(crate) read_only: bool,
+    #[command(flatten)]
+    pub(crate) carrier: CarrierArgs,
 }
 
 /// What a volume may take.

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(crate) fn run(mds: &[String], what: ExportCommand) -> Result<ExitCode, CliError> {
-    let (name, socket, listen, state_dir, rates, read_only) = match what {
+    let (name, socket, listen, state_dir, rates, read_only, transport) = match what {
         ExportCommand::Nbd {
             name,
             socket,
@@ -23,7 +23,11 @@ pub(crate) fn run(mds: &[String], what: ExportCommand) -> Result<ExitCode, CliEr
             state_dir,
             rates,
             read_only,
-        } => (name, socket, listen, state_dir, rates, read_only),
+            carrier,
+        } => {
+            let transport = carrier.transport;
+            (name, socket, listen, state_dir, rates, read_only, transport)
+        }
         ExportCommand::VhostUser(args) => return super::export_vhost::run(mds, args),
     };
     let address = match (socket, listen) {
@@ -40,8 +44,8 @@ pub(crate) fn run(mds: &[String], what: ExportCommand) -> Result<ExitCode, CliEr
     let keeping = keeping.transpose()?;
     ogee_runtime::executor::block_on(async {
         let volume = match keeping {
-            Some(keeping) => keeping.open(mds, &name, read_only).await?,
-            None => open(mds, &name, read_only).await?,
+            Some(keeping) => keeping.open(mds, &name, read_only, transport).await?,
+            None => open(mds, &name, read_only, transport).await?,
         };
         serve(mds, volume, rates.into(), address, stopped).await
     })?;

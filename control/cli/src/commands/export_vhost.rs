@@ -11,6 +11,7 @@ use ogee_frontend::vhost::{DiskOptions, DiskServer};
 use ogee_frontend::{LimitedDisk, Rates, SocketAccess};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::{Placement, ShardBuilder};
+use ogee_transport::Transport;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -29,6 +30,7 @@ struct Work {
     rates: Rates,
     options: DiskOptions,
     read_only: bool,
+    transport: Transport,
 }
 
 pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliError> {
@@ -93,6 +95,7 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, Vec<Placement>), C
         owner,
         mode,
         read_only,
+        carrier,
     } = args;
     let mut sorted = names.clone();
     sorted.sort_unstable();
@@ -132,6 +135,7 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, Vec<Placement>), C
         rates: rates.into(),
         options,
         read_only,
+        transport: carrier.transport,
     };
     Ok((work, places))
 }
@@ -186,7 +190,9 @@ async fn serve(work: Work, mut stopped: bridge::Receiver<()>) -> Result<(), CliE
 }
 
 async fn offer(work: &Work, name: &str) -> Result<Served, CliError> {
-    let opening = work.keeping.open(&work.mds, name, work.read_only);
+    let opening = work
+        .keeping
+        .open(&work.mds, name, work.read_only, work.transport);
     let volume = opening.await?;
     let options = DiskOptions {
         serial: format!("ogee-{}", volume.id()),

@@ -1,12 +1,13 @@
 //! Volumes whose attachment is kept on this host, so that a frontend can come back while no metadata server answers.
 
 use super::ask::config;
-use super::bench::{failed, open_through};
+use super::bench::{check_transport, failed, open_through};
 use crate::error::{CliError, chain};
 use ogee_client::{
     ClientError, ControlError, KeptControl, MdsHandle, RecordError, RecordFile, Volume,
 };
 use ogee_runtime::{now, sleep};
+use ogee_transport::Transport;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,10 @@ impl Keeping {
         mds: &[String],
         name: &str,
         read_only: bool,
+        transport: Transport,
     ) -> Result<Volume, CliError> {
         let doing = format!("cannot attach volume {name}");
+        check_transport(&doing, transport)?;
         let file = self.lock(name).await?;
         let mut config = config(mds);
         if file.as_ref().is_some_and(RecordFile::exists) {
@@ -63,9 +66,9 @@ impl Keeping {
         let opened = match file {
             Some(file) => {
                 let kept = KeptControl::new(Rc::new(handle.clone()), handle, file);
-                open_through(Rc::new(kept), name, read_only).await
+                open_through(Rc::new(kept), name, read_only, transport).await
             }
-            None => open_through(Rc::new(handle), name, read_only).await,
+            None => open_through(Rc::new(handle), name, read_only, transport).await,
         };
         opened.map_err(|error| match &error {
             ClientError::Control(ControlError::Record(record)) => refused(&doing, record),

@@ -12,6 +12,7 @@ use ogee_proto::service::{
     VolumeInfo, VolumeMap, VolumeName,
 };
 use ogee_proto::unit::ByteLen;
+use ogee_transport::Transport;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -94,7 +95,7 @@ fn detach(mds: &[String], name: &str) -> Result<(), CliError> {
 
 /// Attaches for reading, which shuts every earlier writer out, and gives the volume up again.
 async fn fence(mds: &[String], name: &str) -> Result<(), CliError> {
-    let volume = super::bench::open(mds, name, true).await?;
+    let volume = super::bench::open(mds, name, true, Transport::default()).await?;
     let unsealed: Vec<String> = volume.unsealed().iter().map(ToString::to_string).collect();
     let closed = volume.close().await;
     if !unsealed.is_empty() {

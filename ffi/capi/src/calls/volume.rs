@@ -1,14 +1,16 @@
 //! Calls about volumes.
 
 use crate::abi::{
-    OGEE_BLOCK_SIZE, OGEE_FOREVER, OGEE_READ_ONLY, OgeeClient, OgeeStatus, OgeeVolume,
-    OgeeVolumeInfo, OgeeVolumeOptions, OgeeVolumeStats,
+    OGEE_BLOCK_SIZE, OGEE_FOREVER, OGEE_READ_ONLY, OGEE_TRANSPORT_AUTO, OGEE_TRANSPORT_RDMA,
+    OGEE_TRANSPORT_TCP, OgeeClient, OgeeStatus, OgeeVolume, OgeeVolumeInfo, OgeeVolumeOptions,
+    OgeeVolumeStats,
 };
 use crate::entry::{Out, Sized32, entry, read_struct, read_text, write_struct};
 use crate::failure::Failure;
 use crate::limit::{DEPTH_DEFAULT, DEPTH_MAX};
 use crate::registry::registry;
 use ogee_client::OpenOptions;
+use ogee_transport::Transport;
 use std::ffi::c_char;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,7 @@ fn checked(options: OgeeVolumeOptions) -> Result<(OpenOptions, usize), Failure> 
     let OgeeVolumeOptions {
         flags,
         depth,
+        transport,
         io_timeout_ms,
         ..
     } = options;
@@ -79,8 +82,29 @@ fn checked(options: OgeeVolumeOptions) -> Result<(OpenOptions, usize), Failure> 
         read_only: flags & OGEE_READ_ONLY != 0,
         host: String::new(),
         io_timeout: (io_timeout_ms > 0).then(|| Duration::from_millis(io_timeout_ms)),
+        transport: carrier(transport)?,
     };
     Ok((options, depth as usize))
+}
+
+fn carrier(transport: u32) -> Result<Transport, Failure> {
+    let unsupported = |what: &str, remedy: &str| {
+        let failure = Failure::new(OgeeStatus::Unsupported, what, remedy);
+        Err(failure)
+    };
+    match transport {
+        OGEE_TRANSPORT_AUTO => Ok(Transport::Auto),
+        OGEE_TRANSPORT_TCP => Ok(Transport::Tcp),
+        OGEE_TRANSPORT_RDMA if cfg!(feature = "rdma") => Ok(Transport::Rdma),
+        OGEE_TRANSPORT_RDMA => unsupported(
+            "this library was built without RDMA",
+            "build it with --features rdma, or pass OGEE_TRANSPORT_AUTO",
+        ),
+        other => unsupported(
+            &format!("transport {other} is unknown to this library"),
+            "pass OGEE_TRANSPORT_AUTO, _RDMA or _TCP; or install a newer libogee",
+        ),
+    }
 }
 
 /// Closes a volume: waits for the requests under way, then gives the attachment up. After timeout_ms (never, if

@@ -7,6 +7,7 @@ use crate::settings::wrong;
 use ogee_client::{ClientError, Control, MdsHandle, OpenOptions, Volume};
 use ogee_device::Device;
 use ogee_perf::{AnyTarget, NbdAddress, NbdClient};
+use ogee_transport::Transport;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -35,7 +36,7 @@ pub(super) async fn open_all(
             let remedy = "give --yes if nothing on it is needed, or only read: --rw randread";
             return Err(wrong(&what, "a raw target has no owner to ask", remedy));
         }
-        targets.push(open_one(mds, name, args.sync, writes).await?);
+        targets.push(open_one(mds, name, args, writes).await?);
     }
     Ok(targets)
 }
@@ -83,13 +84,16 @@ fn parse(text: &str) -> Result<Name, CliError> {
 async fn open_one(
     mds: &[String],
     name: Name,
-    sync: SyncMode,
+    args: &LoadArgs,
     writes: bool,
 ) -> Result<AnyTarget, CliError> {
-    let is_durable = sync == SyncMode::Dsync;
+    let is_durable = args.sync == SyncMode::Dsync;
     match name {
         // Also to read: a load takes the volume, so that nobody else disturbs the figures.
-        Name::Volume(name) => Ok(AnyTarget::Volume(open(mds, &name, false).await?)),
+        Name::Volume(name) => {
+            let volume = open(mds, &name, false, args.carrier.transport).await?;
+            Ok(AnyTarget::Volume(volume))
+        }
         Name::Raw(path) => {
             let opened = Device::open(&path, ogee_device::OpenOptions::default()).await;
             let device = opened.map_err(|error| {
@@ -116,11 +120,13 @@ pub(in crate::commands) async fn open(
     mds: &[String],
     name: &str,
     read_only: bool,
+    transport: Transport,
 ) -> Result<Volume, CliError> {
     let doing = format!("cannot attach volume {name}");
+    check_transport(&doing, transport)?;
     let handle =
         MdsHandle::start(config(mds)).map_err(|error| CliError::control(&doing, &error))?;
-    open_through(Rc::new(handle), name, read_only)
+    open_through(Rc::new(handle), name, read_only, transport)
         .await
         .map_err(|error| match &error {
             ClientError::Control(control) => CliError::control(&doing, control),
@@ -128,16 +134,30 @@ pub(in crate::commands) async fn open(
         })
 }
 
+/// Whether this program has what carries frames over `transport`.
+pub(in crate::commands) fn check_transport(
+    doing: &str,
+    transport: Transport,
+) -> Result<(), CliError> {
+    if transport == Transport::Rdma && !cfg!(feature = "rdma") {
+        let remedy = "cargo build --release -p ogee-cli --features rdma makes one that has it";
+        return Err(wrong(doing, "this program was built without RDMA", remedy));
+    }
+    Ok(())
+}
+
 /// The same through any control plane.
 pub(in crate::commands) async fn open_through(
     control: Rc<dyn Control>,
     name: &str,
     read_only: bool,
+    transport: Transport,
 ) -> Result<Volume, ClientError> {
     let options = OpenOptions {
         read_only,
         host: host_name(),
         io_timeout: None,
+        transport,
     };
     Volume::open_with(control, name, options).await
 }
