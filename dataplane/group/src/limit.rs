@@ -165,6 +165,11 @@ pub const COPY_AGAIN_MIN: Duration = Duration::from_secs(10);
 /// up to this.
 pub const COPY_AGAIN_MAX: Duration = Duration::from_secs(60);
 
+/// Replicas of which a shard remembers where they are: of many more groups than one has.
+pub const REPLICAS_KNOWN_MAX: usize = 1 << 16;
+/// Peer shards that it has callers to before those are dropped that nobody is known to be at.
+pub const CALLERS_MAX: usize = 1 << 10;
+
 const _: () = assert!(
     APPEND_WINDOW <= 64,
     "openraft's follower buffers 64 requests"
