@@ -11,6 +11,7 @@ use ogee_proto::id::StoreId;
 use ogee_proto::service::{HeartbeatRequest, RegisterRequest, RegisterResponse};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::{Placement, ShardBuilder, ShardHandle};
+use ogee_transport::Transport;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -75,9 +76,14 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
     outcome
 }
 
-/// Where its shards listen, before they have started: over TCP at least.
+/// Where its shards listen, as far as that is certain before they have started.
 fn addresses(config: &ChunkserverConfig) -> Vec<String> {
-    config.listen.iter().map(ToString::to_string).collect()
+    let certain = match config.transport {
+        Transport::Rdma => Transport::Rdma,
+        Transport::Auto | Transport::Tcp => Transport::Tcp,
+    };
+    let endpoints = config.listen.iter().map(|address| certain.listen(*address));
+    endpoints.map(|endpoint| endpoint.to_string()).collect()
 }
 
 /// Registers until an MDS takes it; `None` when told to stop meanwhile.
@@ -143,6 +149,7 @@ impl Shards {
                 chunkserver: config.name.clone(),
                 listen: *listen,
                 transport: config.transport,
+                rdma: config.rdma.clone(),
                 stores: config
                     .stores
                     .iter()
