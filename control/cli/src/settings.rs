@@ -74,6 +74,9 @@ pub(crate) struct ChunkserverSettings {
     /// Raft times.
     #[serde(default)]
     pub(crate) raft: RaftSettings,
+    /// RDMA of each shard.
+    #[serde(default)]
+    pub(crate) rdma: RdmaSettings,
 }
 
 /// One device of a chunkserver.
@@ -103,6 +106,28 @@ pub(crate) struct RaftSettings {
     pub(crate) quiet_after_ms: Option<u64>,
     /// Bytes per second.
     pub(crate) copy_rate: Option<String>,
+}
+
+/// RDMA of each shard; what is not given has the transport's default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RdmaSettings {
+    /// Name of the device; the one that has the shard's address if not given.
+    pub(crate) device: Option<String>,
+    /// Connections at a time.
+    pub(crate) connections_max: Option<u32>,
+    /// Receive buffers.
+    pub(crate) receives: Option<u32>,
+    /// Pieces of 128 KiB.
+    pub(crate) mediums: Option<u32>,
+    /// Pieces of 1 MiB.
+    pub(crate) larges: Option<u32>,
+    /// Traffic class of packets: DSCP in the upper six bits.
+    pub(crate) traffic_class: Option<u8>,
+    /// How long to look for completions before sleeping, in microseconds.
+    pub(crate) spin_us: Option<u64>,
+    /// Never sleep.
+    pub(crate) busy_poll: Option<bool>,
 }
 
 fn one() -> u64 {
@@ -157,6 +182,14 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "lease_reads",
     "quiet_after_ms",
     "copy_rate",
+    "rdma",
+    "connections_max",
+    "receives",
+    "mediums",
+    "larges",
+    "traffic_class",
+    "spin_us",
+    "busy_poll",
 ];
 
 /// Settings of a metadata server.

@@ -13,6 +13,7 @@
 //! | `log_recovery` | calls of a log, and damage to its medium | what was durable is found, or said to be lost |
 //! | `store_open` | calls of a store, and damage to its medium | no byte is returned that was not written there |
 //! | `store_pages` | bytes of each kind of metadata page | no panic; what is decoded encodes to what it was |
+//! | `rdma_heads` | what a message over RDMA says of itself | no panic; it is taken if and only if checksum, kind and flags are right, and encodes to the same bytes |
 //! | `nbd` | bytes, or requests, of an NBD client | no panic, no hang; the disk is what the answers said |
 //! | `virtqueue` | a guest's memory, and what it writes there between our turns | no panic; what is asked lies within disk and memory; the record of requests under way is what is under way |
 //! | `mds_records` | bytes of each record of a metadata server | no panic, nor of what is asked of a state so decoded |
@@ -29,6 +30,7 @@ pub mod log_recovery;
 pub mod mds_commands;
 pub mod mds_records;
 pub mod nbd;
+pub mod rdma_heads;
 pub mod store_open;
 pub mod store_pages;
 pub mod virtqueue;

@@ -45,6 +45,7 @@ const TARGETS: &[(&str, Run)] = &[
     ("log_recovery", ogee_fuzz::log_recovery::run),
     ("store_open", ogee_fuzz::store_open::run),
     ("store_pages", ogee_fuzz::store_pages::run),
+    ("rdma_heads", ogee_fuzz::rdma_heads::run),
     ("nbd", ogee_fuzz::nbd::run),
     ("virtqueue", ogee_fuzz::virtqueue::run),
     ("mds_records", ogee_fuzz::mds_records::run),

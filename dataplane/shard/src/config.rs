@@ -2,7 +2,7 @@
 
 use ogee_group::GroupConfig;
 use ogee_proto::unit::ByteLen;
-use ogee_transport::Transport;
+use ogee_transport::{RdmaOptions, Transport};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub struct ChunkserverConfig {
     pub listen: Vec<SocketAddr>,
     /// Over what.
     pub transport: Transport,
+    /// RDMA of each shard.
+    pub rdma: RdmaOptions,
     /// Pin shard `i` to processor `cpus[i]`; empty: unpinned.
     pub cpus: Vec<usize>,
     /// Its stores.

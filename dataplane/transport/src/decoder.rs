@@ -190,7 +190,7 @@ impl Decoder {
         large.note(here);
         self.chunk.clear();
         self.large = Some(large);
-        count(|metrics| metrics.bytes_copied.add(here));
+        count(|metrics| metrics.copied_in(here));
     }
 
     fn finish_large(&mut self) -> Result<Option<Frame>, WireError> {
@@ -216,7 +216,7 @@ impl Decoder {
         let missing = self.wanted().saturating_sub(self.chunk.len());
         let room = self.chunk.capacity() - self.chunk.len();
         if room < missing.max(READ_MIN) {
-            count(|metrics| metrics.bytes_copied.add(self.chunk.len()));
+            count(|metrics| metrics.copied_in(self.chunk.len()));
             self.chunk
                 .reserve(missing.max(self.chunk_len.saturating_sub(self.chunk.len())));
         }

@@ -83,6 +83,15 @@ async fn arrive(
     Ok(())
 }
 
+/// What a message over RDMA says of itself, from the front of `bytes`: as it is encoded again.
+///
+/// # Errors
+/// As the receiver's.
+#[cfg(feature = "fuzzing")]
+pub fn decode_rdma_prefix(bytes: &[u8]) -> Result<Vec<u8>, WireError> {
+    crate::rdma::decode_prefix(bytes)
+}
+
 /// The bytes of a frame on the wire.
 #[must_use]
 pub fn encode(frame: &Frame) -> Vec<u8> {

@@ -57,7 +57,7 @@ mod listener;
 mod metrics;
 mod options;
 mod outbox;
-#[cfg(feature = "rdma")]
+#[cfg(any(feature = "rdma", feature = "fuzzing"))]
 pub mod rdma;
 mod receiver;
 mod sender;
@@ -79,7 +79,7 @@ pub use limit::{
 };
 pub use listener::{Incoming, Listener};
 pub use metrics::{MetricsSnapshot, metrics};
-pub use options::{CallerOptions, ConnectionOptions, Keepalive, ServiceOptions};
+pub use options::{CallerOptions, ConnectionOptions, Keepalive, RdmaOptions, ServiceOptions};
 pub use receiver::FrameReceiver;
 pub use sender::FrameSender;
 pub use service::{Handler, Peer, PeerId, Service};

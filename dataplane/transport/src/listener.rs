@@ -99,7 +99,7 @@ impl Listener {
         let failed = |error: io::Error| TransportError::io(Doing::Bind, &error);
         let tcp = TcpListener::bind(address).map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let rdma = match crate::rdma::RdmaListener::bind(address) {
+        let mut rdma = match crate::rdma::RdmaListener::bind(address) {
             Ok(rdma) => rdma,
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -42,6 +42,8 @@ counters! {
     bytes_out,
     /// Body bytes copied in memory: small parts on the way out, moved remainders on the way in.
     bytes_copied,
+    /// Of those, on the way in.
+    bytes_copied_in,
     /// Reads that returned bytes.
     reads,
     /// Writes issued: `frames_out / writes` is how well output coalesces.
@@ -64,6 +66,14 @@ counters! {
 
 /// One counter.
 pub(crate) struct Counter(Cell<u64>);
+
+impl Metrics {
+    /// Bytes were copied on the way in.
+    pub(crate) fn copied_in(&self, count: usize) {
+        self.bytes_copied.add(count);
+        self.bytes_copied_in.add(count);
+    }
+}
 
 impl Counter {
     pub(crate) fn add(&self, count: usize) {

@@ -127,3 +127,41 @@ impl Default for ServiceOptions {
         }
     }
 }
+
+/// Of the RDMA port of an executor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RdmaOptions {
+    /// The device; if it is not named the one that has the address that is listened at or connected from, else the
+    /// first.
+    pub device: Option<String>,
+    /// Connections at a time, by either side; what the device must have queues for.
+    pub connections_max: u32,
+    /// Receive buffers, of 16 KiB, at least eight for each connection. As many again hold what users have not given
+    /// back.
+    pub receives: u32,
+    /// Pieces of 128 KiB for payloads of more than 16 KiB.
+    pub mediums: u32,
+    /// Pieces of 1 MiB for larger ones.
+    pub larges: u32,
+    /// Traffic class of packets: DSCP in the upper six bits; the system's if not given.
+    pub traffic_class: Option<u8>,
+    /// How long the pump looks for completions before it sleeps.
+    pub spin: Duration,
+    /// Never sleep: the lowest latency, at the price of a core.
+    pub busy_poll: bool,
+}
+
+impl Default for RdmaOptions {
+    fn default() -> Self {
+        Self {
+            device: None,
+            connections_max: 128,
+            receives: 1024,
+            mediums: 128,
+            larges: 32,
+            traffic_class: None,
+            spin: Duration::from_micros(20),
+            busy_poll: false,
+        }
+    }
+}

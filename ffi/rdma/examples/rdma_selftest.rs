@@ -4,8 +4,9 @@
 //! if one failed. Both ends of each connection are in this process, each waits for nothing but descriptors.
 
 use ogee_rdma::{
-    Access, Channel, Completion, ConnectParams, Domain, Done, Event, EventKind, Id, IdKey, Pair,
-    PortState, Rail, RailLimits, RdmaError, RemoteMemory, Slab, WorkError, devices,
+    Access, AsyncEvent, Channel, Completion, ConnectParams, Domain, Done, Event, EventKind, Id,
+    IdKey, Pair, PortState, Rail, RailLimits, RdmaError, RemoteMemory, Shared, Slab, Watch,
+    WorkError, devices,
 };
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -32,6 +33,10 @@ const TESTS: &[(&str, Test)] = &[
     ("two_connections_share_receive_buffers", shares),
     ("a_head_and_a_payload_land_apart", splits),
     ("memory_is_read_and_written_by_its_key_alone", moves),
+    (
+        "what_others_look_at_is_sent_from_where_it_lies",
+        shares_pieces,
+    ),
     ("a_void_key_reaches_nothing", voids),
     (
         "what_is_longer_than_the_buffer_breaks_the_connection",
@@ -41,6 +46,8 @@ const TESTS: &[(&str, Test)] = &[
     ("everything_comes_back_when_a_pair_goes", comes_back),
     ("no_more_is_posted_than_was_promised", is_bounded),
     ("what_is_posted_too_early_comes_back", too_early),
+    // Last: its addresses come back a moment after the port.
+    ("everybody_hears_of_a_port_that_goes_down", tells_of_ports),
 ];
 
 fn main() -> ExitCode {
@@ -380,7 +387,7 @@ fn splits(address: &str) -> Outcome {
     let (mut head, mut payload) = (take()?, take()?);
     head[..128].copy_from_slice(&pattern(128, 1));
     payload[..8192].copy_from_slice(&pattern(8192, 2));
-    let sent = active.send_both(head, 128, Some((payload, 8192)), 5);
+    let sent = active.send_both(head, 128, Some((payload.into(), 8192)), 5);
     sent.map_err(|failed| told(failed.error))?;
     let (_, completion) = world.received(&passive)?;
     let Done::Received { head, rest, len } = completion.done else {
@@ -435,6 +442,87 @@ fn moves(address: &str) -> Outcome {
     equal(&world.slab.free(), &ALL)
 }
 
+/// What somebody looks at is sent, lent and written from where it lies, by two at a time.
+fn shares_pieces(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let (client, server, _listener) = world.connect(address)?;
+    let mut piece = world.slab.take().ok_or("no piece is left")?;
+    piece[..PIECE].copy_from_slice(&pattern(PIECE, 9));
+    let shared = Shared::new(piece);
+    let part = shared.slice(4096..12288);
+    equal(&client.may_send(&part), &true)?;
+    // Sent, behind a head.
+    let take = |world: &World| world.slab.take().ok_or("no piece is left");
+    let offered = world.rail.receive(take(&world)?, 64, Some(take(&world)?));
+    offered.map_err(|failed| told(failed.error))?;
+    let lent = client.lend(part.clone(), 8192, Access::Read, 1);
+    let lent = lent.map_err(|failed| told(failed.error))?;
+    let head = take(&world)?;
+    let sent = client.send_both(head, 64, Some((part.clone().into(), 8192)), 2);
+    sent.map_err(|failed| told(failed.error))?;
+    let (_, completion) = world.received(&server)?;
+    let Done::Received { rest, .. } = completion.done else {
+        return Err("not a message".into());
+    };
+    let rest = rest.ok_or("there is no payload")?;
+    equal(
+        &rest[..8192].to_vec(),
+        &pattern(PIECE, 9)[4096..12288].to_vec(),
+    )?;
+    for token in [1, 2] {
+        equal(&world.sent(&client, token)?.outcome, &Ok(()))?;
+    }
+    // Read by the peer, while it is looked at.
+    let read = server.read(take(&world)?, lent.remote(), 3);
+    read.map_err(|failed| told(failed.error))?;
+    let Done::Read(piece) = world.sent(&server, 3)?.done else {
+        return Err("not a read".into());
+    };
+    equal(&piece[..8192].to_vec(), &part.to_vec())?;
+    let back = client.reclaim(lent, 4);
+    back.map_err(|failed| told(failed.error))?;
+    equal(&world.sent(&client, 4)?.outcome, &Ok(()))?;
+    drop((piece, rest));
+    world.completions.clear();
+    // The piece goes back behind the last who looks.
+    equal(&world.slab.free(), &(ALL - 1))?;
+    drop(shared);
+    equal(&world.slab.free(), &(ALL - 1))?;
+    drop(part);
+    equal(&world.slab.free(), &ALL)
+}
+
+/// Two who watch a device both hear that its port went down.
+fn tells_of_ports(_address: &str) -> Outcome {
+    let domains = [Domain::open(None), Domain::open(None)];
+    let [one, two] = domains.map(|domain| domain.map_err(told));
+    let (one, two) = (one?, two?);
+    let watches = [&one, &two].map(|domain| Watch::new(domain).map_err(told));
+    let [one, two] = watches;
+    let (one, two) = (one?, two?);
+    let link = |state| {
+        let mut set = std::process::Command::new("ip");
+        let set = set.args(["link", "set", "dummy0", state]);
+        set.status().map_err(|error| error.to_string())
+    };
+    link("down")?;
+    let heard = |watch: &Watch| -> Outcome {
+        let [events, told_by_others] = watch.descriptors();
+        for _ in 0..20 {
+            while let Some(event) = watch.next().map_err(told)? {
+                if event.what == AsyncEvent::PortDown {
+                    return equal(&event.port(), &1);
+                }
+            }
+            wait(&[events.as_raw_fd(), told_by_others.as_raw_fd()]);
+        }
+        Err("nothing was told of the port".into())
+    };
+    let outcome = heard(&one).and_then(|()| heard(&two));
+    link("up")?;
+    outcome
+}
+
 fn voids(address: &str) -> Outcome {
     let mut world = World::new()?;
     for attempt in 0..4 {
@@ -474,10 +562,10 @@ fn voids(address: &str) -> Outcome {
         };
         let piece = world.slab.take().ok_or("no piece is left")?;
         let posted = match is_write {
-            true => server.write(piece, remote, 3),
-            false => server.read(piece, remote, 3),
+            true => server.write(piece, remote, 3).map_err(|it| it.error),
+            false => server.read(piece, remote, 3).map_err(|it| it.error),
         };
-        posted.map_err(|failed| told(failed.error))?;
+        posted.map_err(told)?;
         let outcome = world.sent(&server, 3)?.outcome;
         equal(&outcome, &Err(WorkError::RemoteAccess))
             .map_err(|why| format!("attempt {attempt}: {why}"))?;
@@ -540,7 +628,8 @@ fn comes_back(address: &str) -> Outcome {
     } = world;
     drop(rail);
     equal(&slab.free(), &ALL)?;
-    equal(&domain.next_event().map_err(told)?, &None)
+    let watch = Watch::new(&domain).map_err(told)?;
+    equal(&watch.next().map_err(told)?, &None)
 }
 
 fn is_bounded(address: &str) -> Outcome {

@@ -8,7 +8,7 @@ use crate::api::{Api, RawAsyncEvent};
 use crate::device::{Opened, name_of};
 use crate::error::{RdmaError, check};
 use libc::c_uint;
-use rdma_sys::{ibv_context, ibv_context_ops, ibv_pd};
+use rdma_sys::{ibv_context, ibv_context_ops, ibv_pd, ibv_qp};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -51,6 +51,23 @@ pub enum AsyncEvent {
     AddressChange,
     /// Something that needs no answer, or that this version does not know.
     Other(u32),
+}
+
+/// Something happened, and to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceEvent {
+    /// What.
+    pub what: AsyncEvent,
+    /// Of a pair its hardware's number, of a queue its address, of a port its number.
+    pub(crate) of: u64,
+}
+
+impl DeviceEvent {
+    /// Of an event of a port, its number.
+    #[must_use]
+    pub fn port(&self) -> u8 {
+        u8::try_from(self.of).unwrap_or(0)
+    }
 }
 
 impl Domain {
@@ -104,11 +121,12 @@ impl Domain {
 
     /// The next event of the device, if there is one; wait for the descriptor of [`AsFd`].
     ///
-    /// A process has one queue of them for each device, whatever domains it has opened there: let one thread ask.
+    /// A process has one queue of them for each device, whatever domains it has opened there: see
+    /// [`Watch`](crate::Watch).
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn next_event(&self) -> Result<Option<AsyncEvent>, RdmaError> {
+    pub(crate) fn next_event(&self) -> Result<Option<DeviceEvent>, RdmaError> {
         let (api, mut raw) = (self.inner.api, MaybeUninit::<RawAsyncEvent>::zeroed());
         // SAFETY: the context is valid, its descriptor does not block, and there is room for an event.
         let returned =
@@ -118,7 +136,18 @@ impl Domain {
         }
         // SAFETY: zeroed, and then written as far as the event needs.
         let mut raw = unsafe { raw.assume_init() };
-        let event = AsyncEvent::of(raw.event_type);
+        let what = AsyncEvent::of(raw.event_type);
+        let of = match what {
+            // SAFETY: its pair is not destroyed before the event is acknowledged.
+            AsyncEvent::PairError => unsafe { (*raw.element.cast::<ibv_qp>()).qp_num }.into(),
+            _ => raw.element.addr() as u64,
+        };
+        let of = match what {
+            // The union has a number of four bytes there.
+            AsyncEvent::PortActive | AsyncEvent::PortDown => of & 0xffff_ffff,
+            _ => of,
+        };
+        let event = DeviceEvent { what, of };
         // SAFETY: an event that was got and not yet acknowledged.
         unsafe { (api.ibv_ack_async_event)(&raw mut raw) };
         Ok(Some(event))

@@ -26,6 +26,8 @@ mod domain;
 #[cfg(feature = "verbs")]
 mod error;
 #[cfg(feature = "verbs")]
+mod events;
+#[cfg(feature = "verbs")]
 mod id;
 #[cfg(feature = "verbs")]
 mod ledger;
@@ -33,22 +35,27 @@ mod ledger;
 mod pair;
 #[cfg(feature = "verbs")]
 mod rail;
+mod remote;
 #[cfg(feature = "verbs")]
 mod slab;
 mod sysfs;
 #[cfg(feature = "verbs")]
 mod window;
 
+pub use remote::RemoteMemory;
+#[cfg(feature = "verbs")]
+pub use sysfs::device_with;
 pub use sysfs::{Gid, GidKind};
 #[cfg(feature = "verbs")]
 pub use {
     channel::{Channel, Event, EventKind},
     device::{DeviceInfo, PortInfo, PortState, devices},
-    domain::{AsyncEvent, Domain},
+    domain::{AsyncEvent, DeviceEvent, Domain},
     error::{Failed, RdmaError, WorkError},
+    events::Watch,
     id::{ConnectParams, Id, IdKey},
     pair::{Pair, PairNumber},
     rail::{Completion, Done, Rail, RailLimits},
-    slab::{Piece, Slab},
-    window::{Access, Lent, RemoteMemory},
+    slab::{Piece, Shared, Slab, Source},
+    window::{Access, Lent},
 };

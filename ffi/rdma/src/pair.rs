@@ -7,9 +7,10 @@
 
 use crate::error::{Failed, RdmaError, check};
 use crate::id::{ConnectParams, Id, IdKey};
-use crate::rail::{Rail, RailInner, Sent, Work, sge};
-use crate::slab::Piece;
-use crate::window::{Access, Lent, RemoteMemory, Window};
+use crate::rail::{Rail, RailInner, Sent, Work, sge, source_sge};
+use crate::remote::RemoteMemory;
+use crate::slab::{Piece, Shared, Source};
+use crate::window::{Access, Lent, Window};
 use libc::c_int;
 use rdma_sys::{
     bind_mw_t, bind_mw_tso_union_t, ibv_mw_bind_info, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask,
@@ -63,7 +64,7 @@ pub(crate) struct PairInner {
     depth: u32,
     inline_max: usize,
     /// Lent, and nobody waits for it any more.
-    abandoned: RefCell<Vec<(Window, Piece)>>,
+    abandoned: RefCell<Vec<(Window, Source)>>,
     rail: Rc<RailInner>,
     /// Last: its queue pair is destroyed before it.
     id: Id,
@@ -222,18 +223,18 @@ impl Pair {
         &self,
         head: Piece,
         len: usize,
-        rest: Option<(Piece, usize)>,
+        rest: Option<(Source, usize)>,
         token: u64,
-    ) -> Result<(), Failed<(Piece, Option<Piece>)>> {
+    ) -> Result<(), Failed<(Piece, Option<Source>)>> {
         let mut order = Order::new(opcode::IBV_WR_SEND, self.part(&head, len));
         let rest = rest.map(|(rest, len)| {
-            order.parts[1] = self.part(&rest, len);
+            order.parts[1] = self.source_part(&rest, len);
             order.count = 2;
             rest
         });
-        let posted = self.post(order, Work::Send([Some(head), rest]), token);
+        let posted = self.post(order, Work::Send(Some(head), rest), token);
         posted.map_err(|(error, work)| match work {
-            Work::Send([Some(head), rest]) => Failed {
+            Work::Send(Some(head), rest) => Failed {
                 error,
                 back: (head, rest),
             },
@@ -260,7 +261,7 @@ impl Pair {
         };
         let mut order = Order::new(opcode::IBV_WR_SEND, part);
         order.flags |= ibv_send_flags::IBV_SEND_INLINE.0;
-        let posted = self.post(order, Work::Send([None, None]), token);
+        let posted = self.post(order, Work::Send(None, None), token);
         posted.map_err(|(error, _)| error)
     }
 
@@ -279,51 +280,87 @@ impl Pair {
             self.part(&piece, from.len as usize),
         );
         order.remote = Some(from);
-        self.post_one(order, Work::Read(piece), token)
+        let posted = self.post(order, Work::Read(piece), token);
+        posted.map_err(|(error, work)| match work {
+            Work::Read(piece) => Failed { error, back: piece },
+            _ => unreachable!("what was posted comes back"),
+        })
     }
 
-    /// Writes as much of `piece` as `to`, memory of the peer, takes.
+    /// Writes as much of `source` as `to`, memory of the peer, takes.
     ///
     /// # Errors
-    /// As [`send`](Self::send), and when `to` is longer than the piece.
-    pub fn write(&self, piece: Piece, to: RemoteMemory, token: u64) -> Result<(), Failed<Piece>> {
+    /// As [`send`](Self::send), and when `to` is longer than what there is.
+    pub fn write(
+        &self,
+        source: impl Into<Source>,
+        to: RemoteMemory,
+        token: u64,
+    ) -> Result<(), Failed<Source>> {
+        let source: Source = source.into();
         // The length may be the peer's word.
-        if to.len as usize > piece.len() {
-            let error = too_long(to, &piece);
-            return Err(Failed { error, back: piece });
+        if to.len as usize > source.len() {
+            let error = too_long(to, &source);
+            return Err(Failed {
+                error,
+                back: source,
+            });
         }
         let mut order = Order::new(
             opcode::IBV_WR_RDMA_WRITE,
-            self.part(&piece, to.len as usize),
+            self.source_part(&source, to.len as usize),
         );
         order.remote = Some(to);
-        self.post_one(order, Work::Write(piece), token)
+        let posted = self.post(order, Work::Write(source), token);
+        posted.map_err(|(error, work)| match work {
+            Work::Write(back) => Failed { error, back },
+            _ => unreachable!("what was posted comes back"),
+        })
     }
 
-    /// Lets the peer touch the first `len` bytes of `piece`. What is sent after this may carry the key: the
+    /// Whether it may send from there: a piece of another device, or of a port that is gone, it may not.
+    #[must_use]
+    pub fn may_send(&self, shared: &Shared) -> bool {
+        Source::Shared(shared.clone())
+            .slab()
+            .is_of(&self.inner.rail.domain)
+    }
+
+    /// Lets the peer touch the first `len` bytes of `source`. What is sent after this may carry the key: the
     /// hardware works on one after the other.
     ///
     /// # Errors
     /// When the device has no window left, or as [`send`](Self::send).
     ///
     /// # Panics
-    /// When `len` is 0 or longer than the piece, or the piece is of another domain.
+    /// When `len` is 0 or longer than what there is, it is of another domain, or it is shared and `access` is for
+    /// writing.
     pub fn lend(
         &self,
-        piece: Piece,
+        source: impl Into<Source>,
         len: usize,
         access: Access,
         token: u64,
-    ) -> Result<Lent, Failed<Piece>> {
+    ) -> Result<Lent, Failed<Source>> {
+        let source: Source = source.into();
         assert!(len > 0, "nothing cannot be lent");
+        assert!(
+            access == Access::Read || matches!(source, Source::Own(_)),
+            "what others look at does not change"
+        );
         let rail = &self.inner.rail;
         let window = rail.windows.borrow_mut().pop_front();
         let window = window.map_or_else(|| Window::new(&rail.domain), Ok);
         let mut window = match window {
             Ok(window) => window,
-            Err(error) => return Err(Failed { error, back: piece }),
+            Err(error) => {
+                return Err(Failed {
+                    error,
+                    back: source,
+                });
+            }
         };
-        let part = self.part(&piece, len);
+        let part = self.source_part(&source, len);
         let remote = RemoteMemory {
             address: part.addr,
             key: window.next_key(),
@@ -335,7 +372,7 @@ impl Pair {
             mw: window.raw(),
             rkey: remote.key,
             bind_info: ibv_mw_bind_info {
-                mr: piece.slab.mr().as_ptr(),
+                mr: source.slab().mr().as_ptr(),
                 addr: part.addr,
                 length: part.length.into(),
                 mw_access_flags: access.flags(),
@@ -345,14 +382,17 @@ impl Pair {
             Ok(()) => {
                 window.posted();
                 Ok(Lent {
-                    what: Some((window, piece)),
+                    what: Some((window, source)),
                     remote,
                     pair: self.inner.clone(),
                 })
             }
             Err((error, _)) => {
                 rail.windows.borrow_mut().push_front(window);
-                Err(Failed { error, back: piece })
+                Err(Failed {
+                    error,
+                    back: source,
+                })
             }
         }
     }
@@ -364,27 +404,31 @@ impl Pair {
     ///
     /// # Panics
     /// When it was lent by another pair.
-    pub fn reclaim(&self, mut lent: Lent, token: u64) -> Result<(), Failed<Lent>> {
+    pub fn reclaim(&self, mut lent: Lent, token: u64) -> Result<(), Failed<Box<Lent>>> {
         assert!(Rc::ptr_eq(&lent.pair, &self.inner), "lent by this pair");
         if self.inner.state.misbehaved.get() {
             // It may have voided the key, and a second time crashes some drivers.
             let error = RdmaError::Misbehaved;
-            return Err(Failed { error, back: lent });
+            let back = Box::new(lent);
+            return Err(Failed { error, back });
         }
-        let Some((window, piece)) = lent.what.take() else {
+        let Some((window, source)) = lent.what.take() else {
             unreachable!("only this takes it, with the lent");
         };
         let key = window.key();
-        let mut order = Order::new(opcode::IBV_WR_LOCAL_INV, self.part(&piece, 0));
+        let mut order = Order::new(opcode::IBV_WR_LOCAL_INV, self.source_part(&source, 0));
         order.count = 0;
         // What the peer had read or written of it is behind us: RDMA of its own, not of this queue.
         order.flags |= ibv_send_flags::IBV_SEND_FENCE.0;
-        let posted = self.post_with(order, Work::Reclaim(window, piece), token, None, Some(key));
+        let posted = self.post_with(order, Work::Reclaim(window, source), token, None, Some(key));
         posted.map_err(|(error, work)| {
-            if let Work::Reclaim(window, piece) = work {
-                lent.what = Some((window, piece));
+            if let Work::Reclaim(window, source) = work {
+                lent.what = Some((window, source));
             }
-            Failed { error, back: lent }
+            Failed {
+                error,
+                back: Box::new(lent),
+            }
         })
     }
 
@@ -396,12 +440,12 @@ impl Pair {
         sge(piece, len)
     }
 
-    fn post_one(&self, order: Order, work: Work, token: u64) -> Result<(), Failed<Piece>> {
-        self.post(order, work, token)
-            .map_err(|(error, work)| match work {
-                Work::Read(piece) | Work::Write(piece) => Failed { error, back: piece },
-                _ => unreachable!("what was posted comes back"),
-            })
+    fn source_part(&self, source: &Source, len: usize) -> ibv_sge {
+        assert!(
+            source.slab().is_of(&self.inner.rail.domain) && len <= source.len(),
+            "what is sent is of the rail's domain, and as long as is said"
+        );
+        source_sge(source, len)
     }
 
     fn post(&self, order: Order, work: Work, token: u64) -> Result<(), (RdmaError, Work)> {
@@ -464,7 +508,7 @@ impl Pair {
     }
 }
 
-fn too_long(remote: RemoteMemory, piece: &Piece) -> RdmaError {
+fn too_long(remote: RemoteMemory, piece: &[u8]) -> RdmaError {
     RdmaError::TooMuch {
         what: "the length of the peer's memory",
         value: remote.len as usize,
@@ -525,7 +569,7 @@ impl Order {
 
 impl PairInner {
     /// Nobody waits for it any more: it goes with the queue pair.
-    pub(crate) fn abandon(&self, lent: (Window, Piece)) {
+    pub(crate) fn abandon(&self, lent: (Window, Source)) {
         self.abandoned.borrow_mut().push(lent);
     }
 
@@ -564,7 +608,7 @@ impl Drop for PairInner {
         self.stop();
         let unfinished = self.rail.withdraw_all(self.state.number);
         let lent = self.abandoned.take().into_iter().chain(unfinished.windows);
-        let (windows, pieces): (Vec<Window>, Vec<Piece>) = lent.unzip();
+        let (windows, pieces): (Vec<Window>, Vec<Source>) = lent.unzip();
         let mut is_over = true;
         for window in windows {
             is_over &= window.free();

@@ -5,11 +5,11 @@
 //! for all that may be posted. *On failure*: a post that fails gives back what was posted.
 
 use crate::api::Api;
-use crate::domain::{Domain, DomainInner};
+use crate::domain::{AsyncEvent, DeviceEvent, Domain, DomainInner};
 use crate::error::{Failed, RdmaError, WorkError, check};
 use crate::ledger::Ledger;
 use crate::pair::{PairNumber, PairState};
-use crate::slab::Piece;
+use crate::slab::{Piece, Source};
 use crate::window::Window;
 use libc::c_int;
 use rdma_sys::{
@@ -73,18 +73,18 @@ pub(crate) struct Sent {
 
 /// What it is.
 pub(crate) enum Work {
-    /// The pieces go out; inline, there are none.
-    Send([Option<Piece>; 2]),
+    /// They go out; inline, there is nothing.
+    Send(Option<Piece>, Option<Source>),
     Read(Piece),
-    Write(Piece),
+    Write(Source),
     Lend,
-    Reclaim(Window, Piece),
+    Reclaim(Window, Source),
 }
 
 /// What a pair has with the hardware.
 pub(crate) struct Unfinished {
     /// Windows that were to be voided, and what they are of.
-    pub(crate) windows: Vec<(Window, Piece)>,
+    pub(crate) windows: Vec<(Window, Source)>,
     /// All else.
     pub(crate) sent: Vec<Work>,
 }
@@ -118,16 +118,16 @@ pub struct Completion {
 /// What has ended, with its memory.
 #[derive(Debug)]
 pub enum Done {
-    /// A send.
-    Sent([Option<Piece>; 2]),
+    /// A send, of both its parts.
+    Sent(Option<Piece>, Option<Source>),
     /// The peer's memory was read into the piece.
     Read(Piece),
-    /// The piece was written to the peer's memory.
-    Written(Piece),
+    /// It was written to the peer's memory.
+    Written(Source),
     /// The peer may touch what was lent from here on; what was sent before may have been early.
     Lent,
     /// The peer may touch it no more.
-    Reclaimed(Piece),
+    Reclaimed(Source),
     /// What was to be reclaimed cannot be: the device is gone, or broken.
     Lost,
     /// Something came: `len` bytes, in `head` first.
@@ -277,6 +277,28 @@ impl Rail {
         }
     }
 
+    /// Which pair of this rail an event is about, if it is about one.
+    #[must_use]
+    pub fn pair_of(&self, event: &DeviceEvent) -> Option<PairNumber> {
+        if event.what != AsyncEvent::PairError {
+            return None;
+        }
+        let hardware = u32::try_from(event.of).ok()?;
+        let pairs = self.inner.pairs.borrow();
+        pairs.get(&hardware).map(|pair| pair.number)
+    }
+
+    /// Whether an event is about a queue of this rail.
+    #[must_use]
+    pub fn has_queue_of(&self, event: &DeviceEvent) -> bool {
+        let queue = match event.what {
+            AsyncEvent::CompletionQueueError => self.inner.cq.as_ptr().addr(),
+            AsyncEvent::ReceiveQueueError => self.inner.srq.as_ptr().addr(),
+            _ => return false,
+        };
+        event.of == queue as u64
+    }
+
     /// Receive buffers that are offered.
     #[must_use]
     pub fn receives(&self) -> usize {
@@ -358,7 +380,7 @@ impl RailInner {
             .take_all(|sent| sent.pair.number == pair)
         {
             match sent.work {
-                Work::Reclaim(window, piece) => unfinished.windows.push((window, piece)),
+                Work::Reclaim(window, source) => unfinished.windows.push((window, source)),
                 work => unfinished.sent.push(work),
             }
         }
@@ -536,21 +558,30 @@ impl RailInner {
 
     fn done(&self, work: Work, is_good: bool) -> Done {
         match work {
-            Work::Send(pieces) => Done::Sent(pieces),
+            Work::Send(head, rest) => Done::Sent(head, rest),
             Work::Read(piece) => Done::Read(piece),
-            Work::Write(piece) => Done::Written(piece),
+            Work::Write(source) => Done::Written(source),
             Work::Lend => Done::Lent,
-            Work::Reclaim(window, piece) => {
+            Work::Reclaim(window, source) => {
                 if is_good {
                     self.windows.borrow_mut().push_back(window);
                 } else if !window.free() {
                     // Its key may still be good: better lost than given to two.
-                    std::mem::forget(piece);
+                    std::mem::forget(source);
                     return Done::Lost;
                 }
-                Done::Reclaimed(piece)
+                Done::Reclaimed(source)
             }
         }
+    }
+}
+
+/// The same of what is sent.
+pub(crate) fn source_sge(source: &Source, len: usize) -> ibv_sge {
+    ibv_sge {
+        addr: source.address(),
+        length: u32::try_from(len).expect("invariant: pieces are shorter than 4 GiB"),
+        lkey: source.lkey(),
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! *Place*: what is sent, received, and moved by the peer. *Owner*: a slab belongs to its domain's thread; each
 //! piece to whoever holds it: one at a time. *Invariants*: a piece is either held in Rust, or with the hardware
-//! (in a ledger, unreachable), or lent to a peer ([`Lent`](crate::Lent)), or free; the memory is unregistered
-//! and freed behind the last of them. *On failure*: no piece is left, or the memory cannot be locked.
+//! (in a ledger, unreachable), or lent to a peer ([`Lent`](crate::Lent)), or free; one that nobody may write to any more
+//! ([`Shared`]) may be several of the first three. The memory is unregistered and freed behind the last of them. *On failure*: no piece is left, or the memory cannot be locked.
 
 use crate::domain::{Domain, DomainInner};
 use crate::error::RdmaError;
 use rdma_sys::{ibv_access_flags, ibv_mr};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::RefCell;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
@@ -197,6 +197,123 @@ impl DerefMut for Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         self.slab.free.borrow_mut().push(self.index);
+    }
+}
+
+/// A piece, or a part of one, that many may look at and nobody writes to: hardware may send it meanwhile.
+#[derive(Clone)]
+pub struct Shared {
+    piece: Rc<Piece>,
+    // Pieces are shorter than 4 GiB.
+    start: u32,
+    len: u32,
+}
+
+impl Shared {
+    /// From here on nobody writes to it.
+    #[must_use]
+    pub fn new(piece: Piece) -> Self {
+        Self {
+            start: 0,
+            len: short(piece.len()),
+            piece: Rc::new(piece),
+        }
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// When it has not so much.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "a part of it"
+        );
+        Self {
+            piece: Rc::clone(&self.piece),
+            start: self.start + short(range.start),
+            len: short(range.len()),
+        }
+    }
+}
+
+fn short(len: usize) -> u32 {
+    u32::try_from(len).expect("invariant: pieces are shorter than 4 GiB")
+}
+
+impl Deref for Shared {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = self.start as usize;
+        &self.piece[start..start + self.len as usize]
+    }
+}
+
+/// What hardware sends, or a peer reads.
+pub enum Source {
+    /// Ours alone.
+    Own(Piece),
+    /// Others look at it, too.
+    Shared(Shared),
+}
+
+impl Source {
+    fn piece(&self) -> &Piece {
+        match self {
+            Self::Own(piece) => piece,
+            Self::Shared(shared) => &shared.piece,
+        }
+    }
+
+    pub(crate) fn slab(&self) -> &Rc<SlabInner> {
+        &self.piece().slab
+    }
+
+    pub(crate) fn lkey(&self) -> u32 {
+        self.piece().lkey()
+    }
+
+    /// Where it lies, for the hardware.
+    pub(crate) fn address(&self) -> u64 {
+        let start = match self {
+            Self::Own(_) => 0,
+            Self::Shared(shared) => shared.start.into(),
+        };
+        self.piece().address() + start
+    }
+}
+
+impl Deref for Source {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(piece) => piece,
+            Self::Shared(shared) => shared,
+        }
+    }
+}
+
+impl From<Piece> for Source {
+    fn from(piece: Piece) -> Self {
+        Self::Own(piece)
+    }
+}
+
+impl From<Shared> for Source {
+    fn from(shared: Shared) -> Self {
+        Self::Shared(shared)
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own(piece) => piece.fmt(f),
+            Self::Shared(shared) => write!(f, "{} bytes of {:?}", shared.len, shared.piece),
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! *Invariants*: empty entries of a table are left out. *On failure*: what cannot be read is not there.
 
 use std::fs;
+#[cfg(any(feature = "verbs", test))]
+use std::net::IpAddr;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
@@ -71,6 +73,37 @@ pub(crate) fn gids(device: &str, port: u8) -> Vec<Gid> {
     )
 }
 
+/// The device one of whose ports has that address as a GID: of RoCE, and of no InfiniBand.
+#[cfg(feature = "verbs")]
+#[must_use]
+pub fn device_with(address: IpAddr) -> Option<String> {
+    device_in(Path::new("/sys/class/infiniband"), address)
+}
+
+#[cfg(any(feature = "verbs", test))]
+fn device_in(devices: &Path, address: IpAddr) -> Option<String> {
+    let wanted = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let has_it = |device: &Path| {
+        let ports = fs::read_dir(device.join("ports"));
+        let mut ports = ports.into_iter().flatten().flatten();
+        ports.any(|port| {
+            let gids = Gid::of_port(&port.path());
+            gids.iter().any(|gid| gid.address == wanted)
+        })
+    };
+    let mut found: Vec<String> = fs::read_dir(devices)
+        .ok()?
+        .flatten()
+        .filter(|device| has_it(&device.path()))
+        .filter_map(|device| device.file_name().into_string().ok())
+        .collect();
+    found.sort();
+    found.into_iter().next()
+}
+
 fn gid(port: &Path, name: &str) -> Option<Gid> {
     let index = name.parse().ok()?;
     let address = fs::read_to_string(port.join("gids").join(name)).ok()?;
@@ -93,8 +126,29 @@ fn gid(port: &Path, name: &str) -> Option<Gid> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Gid, GidKind};
+    use super::{Gid, GidKind, device_in};
     use std::fs;
+
+    #[test]
+    fn a_device_is_found_by_its_address() {
+        let devices = std::env::temp_dir().join(format!("ogee-devices-{}", std::process::id()));
+        for (device, address) in [
+            ("mlx5_0", "0000:0000:0000:0000:0000:ffff:0a09:0001"),
+            ("mlx5_1", "0000:0000:0000:0000:0000:ffff:0a0a:0001"),
+        ] {
+            let port = devices.join(device).join("ports/1");
+            fs::create_dir_all(port.join("gids")).expect("a folder");
+            fs::create_dir_all(port.join("gid_attrs/types")).expect("a folder");
+            fs::write(port.join("gids/0"), address).expect("a file");
+            fs::write(port.join("gid_attrs/types/0"), "RoCE v2").expect("a file");
+        }
+        let found = |address: &str| device_in(&devices, address.parse().expect("an address"));
+        assert_eq!(found("10.9.0.1").as_deref(), Some("mlx5_0"));
+        assert_eq!(found("10.10.0.1").as_deref(), Some("mlx5_1"));
+        assert_eq!(found("10.11.0.1"), None);
+        fs::remove_dir_all(&devices).expect("removed");
+        assert_eq!(found("10.9.0.1"), None);
+    }
 
     /// A port as the kernel shows one.
     fn port(entries: &[(&str, &str, &str)]) -> std::path::PathBuf {

@@ -8,7 +8,8 @@
 use crate::domain::DomainInner;
 use crate::error::RdmaError;
 use crate::pair::PairInner;
-use crate::slab::Piece;
+use crate::remote::RemoteMemory;
+use crate::slab::Source;
 use rdma_sys::{ibv_access_flags, ibv_mw, ibv_mw_type};
 use std::ptr::{NonNull, null_mut};
 use std::rc::Rc;
@@ -22,21 +23,10 @@ pub enum Access {
     Write,
 }
 
-/// Memory of a peer, for RDMA READ and WRITE.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RemoteMemory {
-    /// Its address there.
-    pub address: u64,
-    /// Its key.
-    pub key: u32,
-    /// Its length.
-    pub len: u32,
-}
-
 /// A piece that a peer may touch. Get it back by [`Pair::reclaim`](crate::Pair::reclaim); dropped, it comes
 /// back to its slab when the connection is destroyed.
 pub struct Lent {
-    pub(crate) what: Option<(Window, Piece)>,
+    pub(crate) what: Option<(Window, Source)>,
     pub(crate) remote: RemoteMemory,
     pub(crate) pair: Rc<PairInner>,
 }

@@ -4,12 +4,14 @@ use super::mds::ready;
 use super::signal::on_stop;
 use crate::args::DaemonArgs;
 use crate::error::{CliError, chain};
-use crate::settings::{self, ChunkserverSettings, DeviceSettings, RaftSettings, wrong};
+use crate::settings::{
+    self, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings, wrong,
+};
 use ogee_group::GroupConfig;
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use ogee_shard::{Chunkserver, ChunkserverConfig, StoreConfig};
-use ogee_transport::Transport;
+use ogee_transport::{RdmaOptions, Transport};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -64,6 +66,7 @@ fn config(settings: ChunkserverSettings) -> Result<ChunkserverConfig, CliError> 
         server,
         listen: settings.listen,
         transport: transport(settings.transport.as_deref())?,
+        rdma: rdma(settings.rdma),
         cpus: settings.cpus,
         stores,
         mds: settings.mds,
@@ -81,6 +84,22 @@ fn transport(text: Option<&str>) -> Result<Transport, CliError> {
                 "write transport = \"auto\", \"rdma\" or \"tcp\"",
             )
         })
+}
+
+fn rdma(settings: RdmaSettings) -> RdmaOptions {
+    let defaults = RdmaOptions::default();
+    RdmaOptions {
+        device: settings.device,
+        connections_max: settings.connections_max.unwrap_or(defaults.connections_max),
+        receives: settings.receives.unwrap_or(defaults.receives),
+        mediums: settings.mediums.unwrap_or(defaults.mediums),
+        larges: settings.larges.unwrap_or(defaults.larges),
+        traffic_class: settings.traffic_class,
+        spin: settings
+            .spin_us
+            .map_or(defaults.spin, Duration::from_micros),
+        busy_poll: settings.busy_poll.unwrap_or(defaults.busy_poll),
+    }
 }
 
 fn store(device: DeviceSettings) -> Result<StoreConfig, CliError> {

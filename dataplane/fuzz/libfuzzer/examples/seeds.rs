@@ -27,6 +27,7 @@ fn main() {
         "log_recovery",
         "store_open",
         "nbd",
+        "rdma_heads",
         "virtqueue",
         "mds_commands",
     ] {
@@ -39,6 +40,7 @@ fn main() {
         }
     }
     golden_headers();
+    rdma_heads();
     golden_messages();
     copy_steps();
     store_pages();
@@ -55,6 +57,18 @@ fn put(target: &str, name: &str, bytes: &[u8]) {
     let folder = root().join("corpus").join(target);
     fs::create_dir_all(&folder).expect("a folder");
     fs::write(folder.join(format!("seed-{name}")), bytes).expect("a file");
+}
+
+/// Each kind of message, with each flag.
+fn rdma_heads() {
+    for kind in 1..=4_u8 {
+        for flag in 0..6 {
+            // Sealed, then damaged.
+            let mut input = vec![2, kind, if flag == 5 { 0 } else { 1 << flag }];
+            input.extend((0..40).map(|at| kind * 40 + at));
+            put("rdma_heads", &format!("kind-{kind}-{flag}"), &input);
+        }
+    }
 }
 
 /// Noise, the same every time.

@@ -30,8 +30,21 @@ enum Source {
 /// Memory of somebody who wants it back: a receive buffer that hardware has filled.
 #[cfg(feature = "readiness")]
 struct Lent {
-    owner: std::rc::Rc<dyn AsRef<[u8]>>,
+    owner: std::rc::Rc<dyn Owner>,
     range: std::ops::Range<usize>,
+}
+
+/// Who lends memory to a payload.
+#[cfg(feature = "readiness")]
+trait Owner: std::any::Any {
+    fn bytes(&self) -> &[u8];
+}
+
+#[cfg(feature = "readiness")]
+impl<T: AsRef<[u8]> + 'static> Owner for T {
+    fn bytes(&self) -> &[u8] {
+        self.as_ref()
+    }
 }
 
 impl Payload {
@@ -49,6 +62,16 @@ impl Payload {
         assert!(len <= owner.as_ref().len(), "as long as its owner says");
         let (owner, range) = (std::rc::Rc::new(owner), 0..len);
         Self(Source::Lent(std::rc::Rc::new(Lent { owner, range })))
+    }
+
+    /// Who lends these bytes, if it is a `T`, and which of its bytes they are.
+    #[cfg(feature = "readiness")]
+    pub fn owner<T: 'static>(&self) -> Option<(&T, std::ops::Range<usize>)> {
+        let Source::Lent(lent) = &self.0 else {
+            return None;
+        };
+        let owner: &dyn std::any::Any = &*lent.owner;
+        Some((owner.downcast_ref()?, lent.range.clone()))
     }
 
     /// The part `range` of these bytes, sharing the memory.
@@ -92,7 +115,7 @@ impl Deref for Payload {
             Source::Network(bytes) => bytes,
             Source::Device(buffer) => buffer,
             #[cfg(feature = "readiness")]
-            Source::Lent(lent) => &(*lent.owner).as_ref()[lent.range.clone()],
+            Source::Lent(lent) => &lent.owner.bytes()[lent.range.clone()],
         }
     }
 }

@@ -12,7 +12,9 @@ use ogee_proto::id::{
     ChunkIndex, ChunkKey, ClientId, CopysetId, Epoch, Incarnation, ReplicaId, Sequence, VolumeId,
 };
 use ogee_runtime::{Payload, bridge};
-use ogee_transport::{CallerOptions, ConnectionOptions, Hello, Listener, Role, Service, Transport};
+use ogee_transport::{
+    CallerOptions, ConnectionOptions, Hello, Listener, RdmaOptions, Role, Service, Transport,
+};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -28,6 +30,8 @@ pub struct ShardSetup {
     pub listen: SocketAddr,
     /// Over what, and over what it connects to others.
     pub transport: Transport,
+    /// Its RDMA.
+    pub rdma: RdmaOptions,
     /// What it owns.
     pub stores: Vec<StoreConfig>,
     /// The cluster, if it is known.
@@ -72,6 +76,8 @@ pub async fn run(setup: ShardSetup) {
 
 async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
     let address = setup.listen;
+    #[cfg(feature = "rdma")]
+    ogee_transport::rdma::configure(setup.rdma.clone());
     // The address first: a second process of this name fails here, before it touches a device.
     let listener = Listener::bind(&setup.transport.listen(address));
     let listener = listener.map_err(|source| ShardError::Listen { address, source })?;

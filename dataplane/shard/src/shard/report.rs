@@ -186,7 +186,7 @@ fn store_counters(stores: &[OpenStore]) -> Vec<Counter> {
     ]
 }
 
-fn traffic_counters(shard: &Shard) -> [Counter; 7] {
+fn traffic_counters(shard: &Shard) -> [Counter; 11] {
     let (stages, transport) = (&shard.metrics, ogee_transport::metrics());
     let logs = shard.stores.iter().map(|open| open.log.counters());
     let log_copied: u64 = logs.map(|log| log.bytes_copied).sum();
@@ -208,6 +208,26 @@ fn traffic_counters(shard: &Shard) -> [Counter; 7] {
             shard.copies.bytes_sent(),
         ),
         ("copied_bytes", "Bytes copied in memory", copied),
+        (
+            "transport_copied_bytes",
+            "Of those, by connections",
+            transport.bytes_copied,
+        ),
+        (
+            "received_copied_bytes",
+            "Of those, on the way in",
+            transport.bytes_copied_in,
+        ),
+        (
+            "connections",
+            "Connections made, by either side",
+            transport.connections,
+        ),
+        (
+            "rdma_connections",
+            "Of those, the ones over RDMA",
+            transport.connections_rdma,
+        ),
         (
             "received_bytes",
             "Bytes received from peers and clients",

@@ -169,6 +169,7 @@ impl Node {
             chunkserver: format!("cs{}", self.host.get()),
             listen: address(self.host),
             transport: ogee_transport::Transport::Tcp,
+            rdma: ogee_transport::RdmaOptions::default(),
             stores: vec![StoreConfig {
                 path: path(self.host).into(),
                 create: None,

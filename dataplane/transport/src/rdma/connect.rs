@@ -7,7 +7,7 @@
 
 use super::fault::{RdmaFault, unable};
 use super::limit::{
-    ACK_TIMEOUT, BACKLOG, DEPTH, PING_AFTER, READS, RECEIVER_RETRIES, RESOLVE, RETRIES,
+    ACK_TIMEOUT, BACKLOG, BIND_AGAIN, DEPTH, PING_AFTER, READS, RECEIVER_RETRIES, RESOLVE, RETRIES,
     SILENT_AFTER,
 };
 use super::mailbox::Mailbox;
@@ -21,10 +21,10 @@ use crate::metrics::count;
 use crate::options::{ConnectionOptions, Keepalive};
 use ogee_proto::wire::{FrameKind, WireError};
 use ogee_rdma::{ConnectParams, Event, EventKind, Id, IdKey, Pair};
-use ogee_runtime::timeout;
+use ogee_runtime::{sleep, timeout};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -56,7 +56,7 @@ struct Addressed {
 
 impl Addressed {
     fn new(port: &Rc<Port>, key: IdKey) -> Result<Self, TransportError> {
-        let grant = port.grant();
+        let grant = port.grants.take();
         Ok(Self {
             port: Rc::clone(port),
             mailbox: port.open_mailbox(key),
@@ -81,7 +81,7 @@ impl Addressed {
 impl Drop for Addressed {
     fn drop(&mut self) {
         if let Some(grant) = self.grant.take() {
-            self.port.take_back(grant);
+            self.port.grants.give_back(grant);
             self.port.close_mailbox(self.key);
         }
     }
@@ -89,9 +89,10 @@ impl Drop for Addressed {
 
 impl RdmaListener {
     pub(crate) fn bind(address: SocketAddr) -> Result<Self, TransportError> {
-        let port = Port::get(Doing::Bind)?;
+        let local = Some(address.ip()).filter(|ip| !ip.is_unspecified());
+        let port = Port::get(Doing::Bind, local)?;
         let bound = |error| unable(Doing::Bind, error);
-        let id = Id::new(&port.channel).map_err(bound)?;
+        let id = port.new_id().map_err(bound)?;
         let mailbox = port.open_mailbox(id.key());
         let mut listener = Self {
             port,
@@ -109,15 +110,35 @@ impl RdmaListener {
     }
 
     /// The next one that asks.
-    pub(crate) async fn accept(&self) -> Request {
+    pub(crate) async fn accept(&mut self) -> Request {
         loop {
-            let Event { kind, data, .. } = self.mailbox.next().await;
+            let Some(Event { kind, data, .. }) = self.mailbox.next().await else {
+                self.bind_again().await;
+                continue;
+            };
             if let EventKind::Request(id) = kind {
                 return Request {
                     port: Rc::clone(&self.port),
                     id,
                     offer: data,
                 };
+            }
+        }
+    }
+
+    /// Listens at the same address as soon as the device is there again. What was published stays true then.
+    async fn bind_again(&mut self) {
+        let address = self.address;
+        tracing::warn!(%address, "RDMA does not listen: waiting for the device");
+        loop {
+            sleep(BIND_AGAIN).await;
+            match Self::bind(address) {
+                Ok(listener) => {
+                    *self = listener;
+                    tracing::info!(%address, "RDMA listens again");
+                    return;
+                }
+                Err(error) => tracing::debug!(%address, %error, "cannot listen yet"),
             }
         }
     }
@@ -141,11 +162,11 @@ pub(crate) async fn connect(
 async fn open(address: SocketAddr) -> Result<Rc<Wire>, TransportError> {
     let doing = Doing::Connect;
     let cannot = |error| unable(doing, error);
-    let port = Port::get(doing)?;
-    let id = Id::new(&port.channel).map_err(cannot)?;
+    let port = Port::get(doing, local_towards(address))?;
+    let id = port.new_id().map_err(cannot)?;
     let addressed = Addressed::new(&port, id.key())?;
     id.resolve(address, RESOLVE).map_err(cannot)?;
-    expect(&addressed.mailbox, |kind| {
+    expect(&port, &addressed.mailbox, |kind| {
         matches!(kind, EventKind::AddressResolved)
     })
     .await?;
@@ -154,7 +175,7 @@ async fn open(address: SocketAddr) -> Result<Rc<Wire>, TransportError> {
         tracing::debug!(%error, "acknowledgement timeout");
     }
     id.resolve_route(RESOLVE).map_err(cannot)?;
-    expect(&addressed.mailbox, |kind| {
+    expect(&port, &addressed.mailbox, |kind| {
         matches!(kind, EventKind::RouteResolved)
     })
     .await?;
@@ -162,12 +183,26 @@ async fn open(address: SocketAddr) -> Result<Rc<Wire>, TransportError> {
     let pair = Pair::new(&port.rail, id, DEPTH).map_err(|failed| cannot(failed.error))?;
     let (wire, mailbox) = addressed.into_wire(Side::Opener, pair);
     connected(&wire, |pair| pair.connect(&params(granted)))?;
-    let answer = expect(&mailbox, |kind| matches!(kind, EventKind::Established)).await?;
+    let answer = expect(&port, &mailbox, |kind| {
+        matches!(kind, EventKind::Established)
+    })
+    .await?;
     let offer = Offer::decode(&answer.data)?;
     offer.check()?;
     offer.check_credits()?;
     wire.granted(offer.receives.into(), offer.body_len as usize);
     Ok(wire)
+}
+
+/// The address that this host has on the way to `address`. Nothing is sent.
+fn local_towards(address: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(address).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 fn params(granted: u32) -> ConnectParams {
@@ -191,10 +226,13 @@ fn connected(
 
 /// The next event, which is to be that one.
 async fn expect(
+    port: &Port,
     mailbox: &Mailbox,
     is_it: impl Fn(&EventKind) -> bool,
 ) -> Result<Event, TransportError> {
-    let event = mailbox.next().await;
+    let Some(event) = mailbox.next().await else {
+        return Err(port.why_broken());
+    };
     if is_it(&event.kind) {
         return Ok(event);
     }
@@ -273,7 +311,10 @@ impl Request {
         let (wire, mailbox) = addressed.into_wire(Side::Acceptor, pair);
         wire.granted(offer.receives.into(), offer.body_len as usize);
         connected(&wire, |pair| pair.accept(&params(granted)))?;
-        expect(&mailbox, |kind| matches!(kind, EventKind::Established)).await?;
+        expect(&port, &mailbox, |kind| {
+            matches!(kind, EventKind::Established)
+        })
+        .await?;
         Ok(wire)
     }
 }

@@ -22,6 +22,14 @@ pub enum RdmaFault {
         /// Ours.
         ours: u16,
     },
+    /// The adapter tells that something of it broke, by the name of the device.
+    #[error("{device}: {trouble}")]
+    Device {
+        /// Its name.
+        device: Arc<str>,
+        /// What.
+        trouble: Trouble,
+    },
     /// Whoever listens there is not Ogee.
     #[error("the peer's connection data is not Ogee's")]
     Foreign,
@@ -29,6 +37,30 @@ pub enum RdmaFault {
     /// later; the operator raises the limits if it repeats.
     #[error("no receive buffers or work requests are left for a connection")]
     Busy,
+}
+
+/// What an adapter tells of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// The operator looks at cable, switch and interface. Connections are made again when it is up.
+    #[error("port {port} is down: see `rdma link` and `ip link`, and the cable and the switch")]
+    PortDown {
+        /// Its number.
+        port: u8,
+    },
+    /// The operator looks at the kernel's log. Listeners wait for it to come back.
+    #[error("the device is gone or has to be reset: see dmesg; reload its driver, or replace it")]
+    DeviceLost,
+    /// The next use opens the device anew. A bug, or a defect of the adapter.
+    #[error(
+        "a queue broke: the device is opened anew; if it repeats, see dmesg and the adapter's firmware"
+    )]
+    QueueBroken,
+    /// The dialling side reconnects. A defect of the adapter, or of the network.
+    #[error(
+        "the connection broke: it is made again; if it repeats, see dmesg and the port's error counters"
+    )]
+    PairBroken,
 }
 
 /// An error of the RDMA binding, shared by all who wait for the connection.

@@ -19,7 +19,7 @@ use crate::receiver::note_crc_error;
 use bytes::{Bytes, BytesMut};
 use ogee_proto::limit::{FRAME_HEADER_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX};
 use ogee_proto::wire::{FrameHeader, WireError};
-use ogee_rdma::{Done, Piece, WorkError};
+use ogee_rdma::{Done, Piece, Source, WorkError};
 use ogee_runtime::Payload;
 
 impl Wire {
@@ -38,7 +38,7 @@ impl Wire {
     /// A work request is done.
     pub(super) fn done(&self, token: u64, done: Done) {
         let outcome = match (Token::decode(token), done) {
-            (Token::Message, Done::Sent(_)) => {
+            (Token::Message, Done::Sent(..)) => {
                 let mut state = self.state.borrow_mut();
                 state.under_way = state.under_way.saturating_sub(1);
                 Ok(())
@@ -47,7 +47,7 @@ impl Wire {
                 self.was_read(number, piece);
                 Ok(())
             }
-            (Token::Loan(loan), Done::Reclaimed(piece)) => self.was_voided(loan, piece),
+            (Token::Loan(loan), Done::Reclaimed(source)) => self.was_voided(loan, source),
             (Token::Loan(loan), Done::Lost) => Err(wrong("loan that is lost", loan)),
             // Written and lent: the message behind it says the rest.
             _ => Ok(()),
@@ -195,7 +195,7 @@ impl Wire {
     }
 
     fn keep_large(&self, piece: Piece, len: usize) -> Payload {
-        if self.port.may_keep_large() {
+        if self.port.may_keep_large(&piece) {
             piece::payload(&self.port, piece, len)
         } else {
             copied(&piece, len)
@@ -214,10 +214,11 @@ impl Wire {
         state.drop_if_deaf();
     }
 
-    fn was_voided(&self, loan: u32, piece: Piece) -> Result<(), TransportError> {
+    fn was_voided(&self, loan: u32, source: Source) -> Result<(), TransportError> {
         let over = self.state.borrow_mut().loans.remove(&loan);
         let over = over.ok_or_else(|| wrong("loan", loan))?;
-        if let Purpose::Answered { number, len } = over.purpose {
+        // What an answer was written to is ours alone.
+        if let (Purpose::Answered { number, len }, Source::Own(piece)) = (over.purpose, source) {
             let payload = self.keep_large(piece, len);
             let mut state = self.state.borrow_mut();
             state.inbox.complete(number, payload);
@@ -254,7 +255,7 @@ impl State {
             return Err(error.into());
         }
         part.extend_from_slice(body);
-        count(|metrics| metrics.bytes_copied.add(body.len()));
+        count(|metrics| metrics.copied_in(body.len()));
         Ok(())
     }
 
@@ -275,7 +276,7 @@ impl State {
         }
         let meta = in_head.get(..len).filter(|_| len <= room);
         let meta = meta.ok_or_else(|| wrong("meta", len as u64))?;
-        count(|metrics| metrics.bytes_copied.add(len));
+        count(|metrics| metrics.copied_in(len));
         Ok(Bytes::copy_from_slice(meta))
     }
 
@@ -315,6 +316,6 @@ impl State {
 
 fn copied(piece: &Piece, len: usize) -> Payload {
     let bytes = piece.get(..len).unwrap_or(piece);
-    count(|metrics| metrics.bytes_copied.add(bytes.len()));
+    count(|metrics| metrics.copied_in(bytes.len()));
     Payload::from(BytesMut::from(bytes).freeze())
 }

@@ -13,7 +13,9 @@ pub(super) const HEAD_META_MAX: usize = HEAD_LEN - PREFIX_LEN - FRAME_HEADER_SIZ
 /// The second part of a receive buffer. Up to here a payload travels in its message: four blocks, which is where on
 /// a fast network one more trip costs what the copy does. (To be measured on a real adapter.)
 pub(super) const BODY_LEN: usize = 16 << 10;
-/// Memory for a large payload.
+/// Memory for a payload of a few extents: most of the large ones.
+pub(super) const MEDIUM_LEN: usize = 128 << 10;
+/// Memory for the others.
 pub(super) const LARGE_LEN: usize = REPLICATION_PAYLOAD_MAX;
 
 /// The least number of receive buffers that a connection can live with: one is kept for giving back.
@@ -37,6 +39,10 @@ pub(super) const HEADS_SENT: u32 = 1024;
 pub(super) const TURN: usize = 64;
 /// How often the pump looks for events of connections while it does not sleep.
 pub(super) const LOOK_AT_EVENTS: Duration = Duration::from_millis(1);
+/// How often the pump looks for events of the device.
+pub(super) const LOOK_AT_DEVICE: Duration = Duration::from_millis(10);
+/// Between two tries of a listener whose device has gone.
+pub(super) const BIND_AGAIN: Duration = Duration::from_secs(1);
 /// Requests to connect that wait to be accepted.
 pub(super) const BACKLOG: u16 = 128;
 
@@ -57,6 +63,8 @@ pub(super) const RESOLVE: Duration = Duration::from_secs(2);
 
 const _: () = assert!(HEAD_META_MAX == 96);
 const _: () = assert!(BODY_LEN.is_multiple_of(4096) && LARGE_LEN.is_multiple_of(4096));
+const _: () =
+    assert!(MEDIUM_LEN.is_multiple_of(4096) && BODY_LEN < MEDIUM_LEN && MEDIUM_LEN < LARGE_LEN);
 const _: () = assert!(FRAME_META_MAX > HEAD_META_MAX && LARGE_LEN > BODY_LEN);
 // Half of a grant is given back at a time, and one message for giving back is among it.
 const _: () = assert!(GRANT_MIN >= 4);

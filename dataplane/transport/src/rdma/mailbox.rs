@@ -2,13 +2,13 @@
 //!
 //! *Place*: filled by the pump, read by whoever connects or accepts. *Owner*: the port's table, and its reader.
 //! *Invariants*: bounded; of a listener, a request that does not fit is dropped, which refuses it. Events of a connection
-//! that stands go to its wire. *On failure*: nothing fails here.
+//! that stands go to its wire. *On failure*: it closes with the port, and its reader looks why.
 
 use super::limit::BACKLOG;
 use super::wire::Wire;
 use crate::signal::WakerSlot;
 use ogee_rdma::{Event, EventKind};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
@@ -20,6 +20,7 @@ pub(super) struct Mailbox {
     events: RefCell<VecDeque<Event>>,
     reader: WakerSlot,
     wire: RefCell<Weak<Wire>>,
+    is_closed: Cell<bool>,
 }
 
 impl Mailbox {
@@ -31,9 +32,7 @@ impl Mailbox {
     /// An event has come.
     pub(super) fn take(&self, event: Event) {
         let wire = self.wire.borrow().upgrade();
-        if let (Some(wire), EventKind::Disconnected | EventKind::DeviceRemoval) =
-            (wire, &event.kind)
-        {
+        if let (Some(wire), EventKind::Disconnected) = (wire, &event.kind) {
             wire.left();
         }
         if self.events.borrow().len() < usize::from(BACKLOG) {
@@ -42,11 +41,20 @@ impl Mailbox {
         }
     }
 
-    /// The next event.
-    pub(super) async fn next(&self) -> Event {
+    /// Nothing comes any more: the port is broken.
+    pub(super) fn close(&self) {
+        self.is_closed.set(true);
+        self.reader.wake();
+    }
+
+    /// The next event; `None` when the port is broken.
+    pub(super) async fn next(&self) -> Option<Event> {
         poll_fn(|cx| {
+            if self.is_closed.get() {
+                return Poll::Ready(None);
+            }
             if let Some(event) = self.events.borrow_mut().pop_front() {
-                return Poll::Ready(event);
+                return Poll::Ready(Some(event));
             }
             self.reader.register(cx);
             Poll::Pending

@@ -12,24 +12,59 @@
 //! *On failure*: a connection ends alone, by the first thing that failed on it. A port whose completion queue is
 //! broken ends all of its connections, and the next use opens another one.
 
+#[cfg(feature = "rdma")]
 mod connect;
+#[cfg(feature = "rdma")]
 mod driver;
+#[cfg(feature = "rdma")]
 mod fault;
+#[cfg(feature = "rdma")]
+mod grants;
+#[cfg_attr(
+    not(feature = "rdma"),
+    expect(dead_code, reason = "fuzzing decodes only")
+)]
 mod head;
+#[cfg(feature = "rdma")]
 mod inbox;
+#[cfg(feature = "rdma")]
 mod incoming;
+#[cfg_attr(
+    not(feature = "rdma"),
+    expect(dead_code, reason = "fuzzing decodes only")
+)]
 mod limit;
+#[cfg(feature = "rdma")]
 mod mailbox;
+#[cfg(feature = "rdma")]
 mod offer;
+#[cfg(feature = "rdma")]
 mod options;
+#[cfg(feature = "rdma")]
 mod outgoing;
+#[cfg(feature = "rdma")]
 mod piece;
+#[cfg(feature = "rdma")]
 mod port;
+#[cfg(feature = "rdma")]
 mod wire;
 
-pub use fault::{RdmaFault, Unable};
-pub use options::{RdmaOptions, configure};
+#[cfg(feature = "rdma")]
+pub use crate::options::RdmaOptions;
+#[cfg(feature = "rdma")]
+pub use fault::{RdmaFault, Trouble, Unable};
+#[cfg(feature = "rdma")]
+pub use options::configure;
 
+#[cfg(feature = "rdma")]
 pub(crate) use connect::{RdmaListener, Request, connect, exchange, options};
+#[cfg(feature = "rdma")]
 pub(crate) use driver::run;
+#[cfg(feature = "rdma")]
 pub(crate) use wire::Wire;
+
+/// The front of a message, if it is valid, as it is written again.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn decode_prefix(bytes: &[u8]) -> Result<Vec<u8>, ogee_proto::wire::WireError> {
+    head::Prefix::decode(bytes).map(|prefix| prefix.encode().to_vec())
+}

@@ -1,44 +1,17 @@
 //! What may be set of an executor's RDMA port.
 
 use super::limit::GRANT_MIN;
+use crate::options::RdmaOptions;
 use std::cell::RefCell;
-use std::time::Duration;
-
-/// Of the RDMA port of an executor.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RdmaOptions {
-    /// The device; the first one if not named.
-    pub device: Option<String>,
-    /// Connections at a time; what the device must have queues for.
-    pub connections_max: u32,
-    /// Receive buffers, of 16 KiB. As many again hold what users have not given back.
-    pub receives: u32,
-    /// Pieces of 1 MiB for large payloads.
-    pub larges: u32,
-    /// How long the pump looks for completions before it sleeps.
-    pub spin: Duration,
-    /// Never sleep: the lowest latency, at the price of a core.
-    pub busy_poll: bool,
-}
-
-impl Default for RdmaOptions {
-    fn default() -> Self {
-        Self {
-            device: None,
-            connections_max: 256,
-            receives: 1024,
-            larges: 32,
-            spin: Duration::from_micros(20),
-            busy_poll: false,
-        }
-    }
-}
 
 impl RdmaOptions {
     /// With what the port cannot do without.
     pub(super) fn checked(mut self) -> Self {
         self.connections_max = self.connections_max.clamp(1, 1 << 15);
-        self.receives = self.receives.clamp(GRANT_MIN, 1 << 20);
+        // Each connection finds a few, and as many again are for those that are there.
+        let receives = 2 * GRANT_MIN * self.connections_max;
+        self.receives = self.receives.clamp(receives, 1 << 20);
+        self.mediums = self.mediums.clamp(4, 1 << 18);
         self.larges = self.larges.clamp(4, 1 << 16);
         self
     }

@@ -9,13 +9,14 @@
 use super::fault::unable;
 use super::head::{FOR_ANSWER, Kind, LENT, OF_META, Prefix, UNTOUCHED, WRITTEN};
 use super::limit::{ANSWERS_MAX, BODY_LEN, HEAD_LEN, HEAD_META_MAX, LARGE_LEN, PREFIX_LEN};
+use super::piece;
 use super::wire::{Loan, Purpose, Side, State, Wire};
 use crate::error::{Doing, TransportError};
 use crate::frame::Frame;
 use crate::metrics::count;
 use ogee_proto::limit::FRAME_HEADER_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind};
-use ogee_rdma::{Access, Failed, Lent, Piece, RdmaError, RemoteMemory};
+use ogee_rdma::{Access, Failed, Lent, Pair, Piece, RdmaError, RemoteMemory, Shared, Source};
 use std::rc::Rc;
 
 /// A frame on its way out.
@@ -36,9 +37,9 @@ enum Way {
     /// In messages before it.
     Parts,
     /// The peer reads it.
-    Lend(Piece),
+    Lend(Source),
     /// It is written to the peer's memory.
-    Write(Piece, RemoteMemory),
+    Write(Source, RemoteMemory),
 }
 
 /// Tells the completion of a work request.
@@ -120,7 +121,7 @@ impl Wire {
         if state.room() == 0 {
             return Ok(false);
         }
-        let Some(piece) = self.port.large() else {
+        let Some(piece) = self.port.large(remote.len as usize) else {
             return Ok(self.wait(state));
         };
         let pair = state
@@ -152,14 +153,18 @@ impl Wire {
         let way = if len <= state.body_max.min(BODY_LEN) {
             Way::Body
         } else if self.side == Side::Opener {
-            let piece = self.port.large_to_lend();
-            piece.map_or(Way::Parts, |piece| Way::Lend(filled(piece, &frame)))
+            let source = as_it_lies(state, &frame)
+                .or_else(|| Some(filled(self.port.large_to_lend(len)?, &frame)));
+            source.map_or(Way::Parts, Way::Lend)
         } else {
             let room = answers.filter(|(_, remote)| remote.len as usize >= len);
-            match room.and_then(|room| Some((room, self.port.large()?))) {
-                Some(((_, mut remote), piece)) => {
+            let source = room.and_then(|_| {
+                as_it_lies(state, &frame).or_else(|| Some(filled(self.port.large(len)?, &frame)))
+            });
+            match room.zip(source) {
+                Some(((_, mut remote), source)) => {
                     remote.len = header.payload_len;
-                    Way::Write(filled(piece, &frame), remote)
+                    Way::Write(source, remote)
                 }
                 None => Way::Parts,
             }
@@ -186,7 +191,14 @@ impl Wire {
         let in_parts = sending.next_part(state.body_max.min(BODY_LEN));
         let has_body = in_parts.is_some()
             || matches!(sending.way, Way::Body) && !sending.frame.payload.is_empty();
-        let body = if has_body { self.port.body() } else { None };
+        let lying = match has_body && in_parts.is_none() {
+            true => as_it_lies(state, &sending.frame),
+            false => None,
+        };
+        let body = match lying {
+            None if has_body => self.port.body().map(Source::Own),
+            lying => lying,
+        };
         if has_body && body.is_none() {
             state.sending = Some(sending);
             return Ok(self.wait(state));
@@ -214,7 +226,7 @@ impl Wire {
         state: &mut State,
         mut sending: Sending,
         head: Piece,
-        body: Option<Piece>,
+        body: Option<Source>,
     ) -> Step {
         let mut prefix = Prefix::new(Kind::Frame);
         if let Some(loan) = sending.loan {
@@ -224,9 +236,9 @@ impl Wire {
         match std::mem::replace(&mut sending.way, Way::Parts) {
             Way::Body => payload = &sending.frame.payload,
             Way::Parts => {}
-            Way::Lend(piece) => {
+            Way::Lend(source) => {
                 let len = sending.frame.payload.len();
-                match state.lend(piece, len, Access::Read, Purpose::Payload)? {
+                match state.lend(source, len, Access::Read, Purpose::Payload)? {
                     Some((loan, remote)) => {
                         prefix.flags = LENT;
                         (prefix.loan, prefix.remote) = (loan, remote);
@@ -238,12 +250,12 @@ impl Wire {
                     }
                 }
             }
-            Way::Write(piece, remote) => {
+            Way::Write(source, remote) => {
                 let pair = state
                     .pair
                     .as_ref()
                     .expect("invariant: looked at by progress");
-                let posted = pair.write(piece, remote, Token::Message.encode());
+                let posted = pair.write(source, remote, Token::Message.encode());
                 posted.map_err(|refused| failed(refused.error))?;
                 prefix.flags = WRITTEN;
                 prefix.remote.len = remote.len;
@@ -283,8 +295,8 @@ impl Wire {
             && state.loans.len() < ANSWERS_MAX
             && len > BODY_LEN
             && len <= LARGE_LEN;
-        match is_due.then(|| self.port.large_to_lend()).flatten() {
-            Some(piece) => state.lend(piece, len, Access::Write, Purpose::Answer),
+        match is_due.then(|| self.port.large_to_lend(len)).flatten() {
+            Some(piece) => state.lend(piece.into(), len, Access::Write, Purpose::Answer),
             None => Ok(None),
         }
     }
@@ -317,7 +329,7 @@ impl Sending {
 
 impl State {
     pub(super) fn room(&self) -> u32 {
-        self.pair.as_ref().map_or(0, ogee_rdma::Pair::room)
+        self.pair.as_ref().map_or(0, Pair::room)
     }
 
     /// Whether a message may go out, with one work request that moves its payload, and one that makes a key.
@@ -359,7 +371,7 @@ impl State {
         mut prefix: Prefix,
         fixed: &[u8],
         mut head: Piece,
-        body: Option<Piece>,
+        body: Option<Source>,
         data: &[u8],
     ) -> Result<(), TransportError> {
         prefix.body_len = u32::try_from(data.len()).expect("invariant: at most a body");
@@ -370,15 +382,16 @@ impl State {
             rest.copy_from_slice(fixed);
         }
         let body = body.map(|mut body| {
-            if let Some(body) = body.get_mut(..data.len()) {
-                body.copy_from_slice(data);
+            // What is shared is the data itself.
+            if let Source::Own(piece) = &mut body
+                && let Some(room) = piece.get_mut(..data.len())
+            {
+                room.copy_from_slice(data);
+                count(|metrics| metrics.bytes_copied.add(data.len()));
             }
             (body, data.len())
         });
-        count(|metrics| {
-            metrics.bytes_copied.add(data.len());
-            metrics.writes.bump();
-        });
+        count(|metrics| metrics.writes.bump());
         let pair = self
             .pair
             .as_ref()
@@ -405,7 +418,7 @@ impl State {
     /// Lends; `None` when there are no windows, or no room.
     fn lend(
         &mut self,
-        piece: Piece,
+        source: Source,
         len: usize,
         access: Access,
         purpose: Purpose,
@@ -418,7 +431,7 @@ impl State {
             .pair
             .as_ref()
             .expect("invariant: looked at by progress");
-        match pair.lend(piece, len, access, Token::Loan(number).encode()) {
+        match pair.lend(source, len, access, Token::Loan(number).encode()) {
             Ok(lent) => {
                 let remote = lent.remote();
                 let lent = Some(lent);
@@ -460,14 +473,25 @@ impl State {
     }
 }
 
+/// The frame's payload where it lies, if the connection can send it from there.
+fn as_it_lies(state: &State, frame: &Frame) -> Option<Source> {
+    let may_send = |shared: &Shared| {
+        let pair: Option<&Pair> = state.pair.as_ref();
+        pair.is_some_and(|pair| pair.may_send(shared))
+    };
+    piece::registered(&frame.payload)
+        .filter(may_send)
+        .map(Source::Shared)
+}
+
 /// `piece` with the frame's payload.
-fn filled(mut piece: Piece, frame: &Frame) -> Piece {
+fn filled(mut piece: Piece, frame: &Frame) -> Source {
     let payload = &frame.payload;
     if let Some(room) = piece.get_mut(..payload.len()) {
         room.copy_from_slice(payload);
     }
     count(|metrics| metrics.bytes_copied.add(payload.len()));
-    piece
+    Source::Own(piece)
 }
 
 #[cfg(test)]

@@ -4,19 +4,25 @@
 //! to its slab with the last of them, and whoever waits for one hears of it. *On failure*: nothing fails here.
 
 use super::port::Port;
-use ogee_rdma::Piece;
+use ogee_rdma::{Piece, Shared};
 use ogee_runtime::Payload;
 use std::rc::{Rc, Weak};
 
 struct Kept {
-    piece: Option<Piece>,
+    piece: Option<Shared>,
     port: Weak<Port>,
 }
 
 /// The first `len` bytes of `piece`, for a user.
 pub(super) fn payload(port: &Rc<Port>, piece: Piece, len: usize) -> Payload {
-    let (piece, port) = (Some(piece), Rc::downgrade(port));
+    let (piece, port) = (Some(Shared::new(piece)), Rc::downgrade(port));
     Payload::from_owner(Kept { piece, port }, len)
+}
+
+/// Where a payload lies, if that is registered memory: what was received can be sent on from there.
+pub(super) fn registered(payload: &Payload) -> Option<Shared> {
+    let (kept, range) = payload.owner::<Kept>()?;
+    Some(kept.piece.as_ref()?.slice(range))
 }
 
 impl AsRef<[u8]> for Kept {

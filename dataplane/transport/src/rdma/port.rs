@@ -1,7 +1,7 @@
 //! What all RDMA connections of an executor share, and the task that drives it.
 //!
-//! *Place*: over `ogee_rdma`; wires and listeners hold it. *Owner*: one per executor, made at the first use; it ends with
-//! the executor.
+//! *Place*: over `ogee_rdma`; wires and listeners hold it. *Owner*: one per executor and device, made at the first use;
+//! it ends with the executor.
 //!
 //! *Invariants*: the receive queue is full between two turns; what is granted to peers is never more than it
 //! holds. Completions are handed out before events of connections, so what a peer sent before it left comes
@@ -9,64 +9,78 @@
 //!
 //! *On failure*: what breaks the port (its completion queue, its descriptors) ends all its wires.
 
-use super::fault::{unable, unable_to_open};
+use super::fault::{RdmaFault, Trouble, unable, unable_to_open};
+use super::grants::Grants;
 use super::limit::{
-    BODY_LEN, DEPTH, GRANT_MAX, GRANT_MIN, GRANT_SHARE, HEAD_LEN, HEADS_SENT, LARGE_LEN,
-    LOOK_AT_EVENTS, TURN,
+    BODY_LEN, DEPTH, HEAD_LEN, HEADS_SENT, LARGE_LEN, LOOK_AT_DEVICE, LOOK_AT_EVENTS, MEDIUM_LEN,
+    TURN,
 };
 use super::mailbox::Mailbox;
-use super::options::{RdmaOptions, configured};
+use super::options::configured;
 use super::wire::Wire;
 use crate::error::{Doing, TransportError};
+use crate::options::RdmaOptions;
 use ogee_rdma::{
-    Channel, Completion, Domain, Done, IdKey, PairNumber, Piece, Rail, RailLimits, Slab,
+    AsyncEvent, Channel, Completion, Domain, Done, EventKind, Id, IdKey, PairNumber, Piece, Rail,
+    RailLimits, Slab, Watch, device_with,
 };
 use ogee_runtime::{Instant, Readiness, now, spawn, yield_now};
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 thread_local! {
-    static PORT: RefCell<Weak<Port>> = const { RefCell::new(Weak::new()) };
+    /// By device, as it was asked for.
+    static PORTS: RefCell<HashMap<Option<String>, Weak<Port>>> = RefCell::default();
 }
 
 /// What all RDMA connections of an executor share.
 pub(super) struct Port {
     pub(super) channel: Channel,
     pub(super) rail: Rail,
+    watch: Watch,
+    device: Arc<str>,
     heads: Slab,
     bodies: Slab,
+    mediums: Slab,
     larges: Slab,
     options: RdmaOptions,
     wires: RefCell<HashMap<PairNumber, Weak<Wire>>>,
     mailboxes: RefCell<HashMap<IdKey, Rc<Mailbox>>>,
-    /// Receive buffers that no peer was granted.
-    ungranted: Cell<u32>,
+    pub(super) grants: Grants,
     /// Who waits for a piece.
     waiting: RefCell<Vec<Weak<Wire>>>,
     broken: OnceCell<TransportError>,
 }
 
 impl Port {
-    /// This executor's.
-    pub(super) fn get(doing: Doing) -> Result<Rc<Self>, TransportError> {
-        let present = PORT.with_borrow(Weak::upgrade);
+    /// This executor's, on the device that has the address `local`, unless another one is set.
+    pub(super) fn get(doing: Doing, local: Option<IpAddr>) -> Result<Rc<Self>, TransportError> {
+        let options = configured();
+        let device = options
+            .device
+            .clone()
+            .or_else(|| local.and_then(device_with));
+        let present = PORTS.with_borrow(|ports| ports.get(&device).and_then(Weak::upgrade));
         if let Some(port) = present.filter(|port| port.broken.get().is_none()) {
             return Ok(port);
         }
-        let port = Rc::new(Self::open().map_err(unable_to_open)?);
-        let descriptors = [port.rail.as_fd(), port.channel.as_fd()];
+        let port = Self::open(device.as_deref(), options).map_err(unable_to_open)?;
+        let port = Rc::new(port);
+        let [events, told] = port.watch.descriptors();
+        let descriptors = [port.rail.as_fd(), port.channel.as_fd(), events, told];
         let readiness =
             Readiness::new(&descriptors).map_err(|error| TransportError::io(doing, &error))?;
-        PORT.set(Rc::downgrade(&port));
+        PORTS.with_borrow_mut(|ports| ports.insert(device, Rc::downgrade(&port)));
         drop(spawn(run(Rc::clone(&port), readiness)));
         Ok(port)
     }
 
-    fn open() -> Result<Self, ogee_rdma::RdmaError> {
-        let options = configured();
-        let domain = Domain::open(options.device.as_deref())?;
+    fn open(device: Option<&str>, options: RdmaOptions) -> Result<Self, ogee_rdma::RdmaError> {
+        let domain = Domain::open(device)?;
         let limits = RailLimits {
             sends: options.connections_max * DEPTH,
             receives: options.receives,
@@ -75,16 +89,28 @@ impl Port {
         Ok(Self {
             channel: Channel::new()?,
             rail: Rail::new(&domain, limits)?,
+            watch: Watch::new(&domain)?,
+            device: domain.device().into(),
             heads: Slab::register(&domain, HEAD_LEN, options.receives + HEADS_SENT)?,
             bodies: Slab::register(&domain, BODY_LEN, 2 * options.receives)?,
+            mediums: Slab::register(&domain, MEDIUM_LEN, options.mediums)?,
             larges: Slab::register(&domain, LARGE_LEN, options.larges)?,
             wires: RefCell::default(),
             mailboxes: RefCell::default(),
-            ungranted: Cell::new(options.receives),
+            grants: Grants::new(options.receives, options.connections_max),
             waiting: RefCell::default(),
             broken: OnceCell::new(),
             options,
         })
+    }
+
+    /// An id of this port's.
+    pub(super) fn new_id(&self) -> Result<Id, ogee_rdma::RdmaError> {
+        let id = Id::new(&self.channel)?;
+        if let Some(class) = self.options.traffic_class {
+            id.set_traffic_class(class)?;
+        }
+        Ok(id)
     }
 
     /// A mailbox for the events of an id.
@@ -107,19 +133,7 @@ impl Port {
 
     pub(super) fn remove_wire(&self, number: PairNumber, grant: u32) {
         self.wires.borrow_mut().remove(&number);
-        self.ungranted.set(self.ungranted.get() + grant);
-    }
-
-    /// Receive buffers for a new connection, if there are enough.
-    pub(super) fn grant(&self) -> Option<u32> {
-        let left = self.ungranted.get();
-        let grant = (left / GRANT_SHARE).clamp(GRANT_MIN, GRANT_MAX);
-        self.ungranted.set(left.checked_sub(grant)?);
-        Some(grant)
-    }
-
-    pub(super) fn take_back(&self, grant: u32) {
-        self.ungranted.set(self.ungranted.get() + grant);
+        self.grants.give_back(grant);
     }
 
     /// For a message.
@@ -139,22 +153,33 @@ impl Port {
         self.bodies.free() > self.options.receives as usize / 4
     }
 
-    /// To be lent. At most half of them are: with the others what peers lend can be read, so that two who
-    /// lend to each other cannot wait for each other.
-    pub(super) fn large_to_lend(&self) -> Option<Piece> {
-        (self.larges.free() > self.options.larges as usize / 2)
-            .then(|| self.larges.take())
-            .flatten()
+    /// Of `len` bytes or more, to be lent. At most half of them are: with the others what peers lend can be read, so
+    /// that two who lend to each other cannot wait for each other.
+    pub(super) fn large_to_lend(&self, len: usize) -> Option<Piece> {
+        let mut slabs = self.large_slabs(len);
+        slabs.find_map(|(slab, count)| (slab.free() > count / 2).then(|| slab.take()).flatten())
     }
 
-    /// To be read into, or written from.
-    pub(super) fn large(&self) -> Option<Piece> {
-        self.larges.take()
+    /// Of `len` bytes or more, to be read into, or written from.
+    pub(super) fn large(&self, len: usize) -> Option<Piece> {
+        let mut slabs = self.large_slabs(len);
+        slabs.find_map(|(slab, _)| slab.take())
     }
 
     /// Whether a large payload may stay where it arrived.
-    pub(super) fn may_keep_large(&self) -> bool {
-        self.larges.free() >= self.options.larges as usize / 4
+    pub(super) fn may_keep_large(&self, piece: &Piece) -> bool {
+        let mut slabs = self.large_slabs(piece.len());
+        slabs
+            .next()
+            .is_some_and(|(slab, count)| slab.free() >= count / 4)
+    }
+
+    /// Those whose pieces are long enough, the shorter ones first.
+    fn large_slabs(&self, len: usize) -> impl Iterator<Item = (&Slab, usize)> {
+        let mediums = (&self.mediums, self.options.mediums as usize);
+        let larges = (&self.larges, self.options.larges as usize);
+        let fits = len <= MEDIUM_LEN;
+        fits.then_some(mediums).into_iter().chain([larges])
     }
 
     /// `wire` wants to hear of the next piece that comes back.
@@ -185,12 +210,9 @@ impl Port {
     }
 
     fn hand_out(&self, completion: Completion) {
-        let wire = self
-            .wires
-            .borrow()
-            .get(&completion.pair)
-            .and_then(Weak::upgrade);
-        let Some(wire) = wire else { return };
+        let Some(wire) = self.wire(completion.pair) else {
+            return;
+        };
         match (completion.outcome, completion.done) {
             (Ok(()), Done::Received { head, rest, len }) => wire.received(&head, rest, len),
             (Ok(()), done) => wire.done(completion.token, done),
@@ -227,6 +249,9 @@ impl Port {
         }
         while self.turn(found)? {}
         for event in events {
+            if matches!(event.kind, EventKind::DeviceRemoval) {
+                return Err(self.trouble(Trouble::DeviceLost));
+            }
             let mailbox = self.mailboxes.borrow().get(&event.id).cloned();
             // Of a request, dropping refuses it.
             if let Some(mailbox) = mailbox {
@@ -236,8 +261,55 @@ impl Port {
         Ok(true)
     }
 
-    fn fail(&self, cause: &TransportError) {
-        let _ = self.broken.set(cause.clone());
+    /// Looks what the device tells of itself. What breaks all of it is the error; what breaks connections ends those.
+    fn device_events(&self) -> Result<(), TransportError> {
+        while let Some(event) = self
+            .watch
+            .next()
+            .map_err(|error| unable(Doing::Read, error))?
+        {
+            match event.what {
+                AsyncEvent::DeviceFatal => return Err(self.trouble(Trouble::DeviceLost)),
+                AsyncEvent::CompletionQueueError | AsyncEvent::ReceiveQueueError => {
+                    if self.rail.has_queue_of(&event) {
+                        return Err(self.trouble(Trouble::QueueBroken));
+                    }
+                }
+                AsyncEvent::PortDown => {
+                    let cause = self.trouble(Trouble::PortDown { port: event.port() });
+                    tracing::warn!(error = %cause, "RDMA connections end");
+                    self.end_all(&cause);
+                }
+                AsyncEvent::PairError => {
+                    let number = self.rail.pair_of(&event);
+                    if let Some(wire) = number.and_then(|number| self.wire(number)) {
+                        wire.end(self.trouble(Trouble::PairBroken));
+                    }
+                }
+                AsyncEvent::PortActive | AsyncEvent::AddressChange | AsyncEvent::Other(_) => {
+                    tracing::debug!(device = %self.device, ?event, "RDMA device");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn trouble(&self, trouble: Trouble) -> TransportError {
+        let device = Arc::clone(&self.device);
+        TransportError::Rdma(RdmaFault::Device { device, trouble })
+    }
+
+    fn wire(&self, number: PairNumber) -> Option<Rc<Wire>> {
+        self.wires.borrow().get(&number).and_then(Weak::upgrade)
+    }
+
+    /// Why it is of no more use.
+    pub(super) fn why_broken(&self) -> TransportError {
+        let cause = self.broken.get().cloned();
+        cause.unwrap_or(TransportError::Closed)
+    }
+
+    fn end_all(&self, cause: &TransportError) {
         let wires: Vec<_> = self
             .wires
             .borrow()
@@ -246,6 +318,15 @@ impl Port {
             .collect();
         for wire in wires {
             wire.end(cause.clone());
+        }
+    }
+
+    fn fail(&self, cause: &TransportError) {
+        let _ = self.broken.set(cause.clone());
+        self.end_all(cause);
+        let mailboxes: Vec<_> = self.mailboxes.borrow().values().cloned().collect();
+        for mailbox in mailboxes {
+            mailbox.close();
         }
     }
 }
@@ -261,6 +342,7 @@ async fn run(port: Rc<Port>, mut readiness: Readiness) {
 async fn pump(port: &Port, readiness: &mut Readiness) -> Result<(), TransportError> {
     let mut found = Vec::with_capacity(2 * TURN);
     let (mut busy_until, mut next_look) = (now(), now());
+    let mut next_device = now();
     port.offer();
     loop {
         let at = now();
@@ -270,6 +352,11 @@ async fn pump(port: &Port, readiness: &mut Readiness) -> Result<(), TransportErr
         if at >= next_look {
             next_look = at + LOOK_AT_EVENTS;
             port.events(&mut found)?;
+        }
+        // If it is too early, what became readable wakes again.
+        if at >= next_device {
+            next_device = at + LOOK_AT_DEVICE;
+            port.device_events()?;
         }
         if port.options.busy_poll || at < busy_until {
             yield_now().await;

@@ -92,6 +92,58 @@ pub async fn payloads_are_not_copied_where_they_arrive(endpoint: Endpoint) {
     assert_eq!(aligned.get(), lens.len());
 }
 
+/// As a leader does with what its followers get, and a reader that is answered with what was written.
+pub async fn what_was_received_is_sent_on_without_a_copy(endpoint: Endpoint) {
+    let kept: Rc<RefCell<Vec<Payload>>> = Rc::default();
+    let keep = Rc::clone(&kept);
+    let keeping = handler(move |peer, request| {
+        keep.borrow_mut().push(request.payload.clone());
+        let header = FrameHeader::reply(&request.header, Status::Ok);
+        peer.reply(Frame::new(header)).unwrap();
+    });
+    let follower = serve(&endpoint, server(), keeping);
+    let to_follower = Caller::new(follower.endpoint().clone(), client());
+    let stored: Rc<RefCell<Payload>> = Rc::default();
+    let relaying = handler(move |peer, request| {
+        let header = FrameHeader::reply(&request.header, Status::Ok);
+        if request.header.kind == FrameKind::Read {
+            let payload = stored.borrow().clone();
+            peer.reply(Frame::with_payload(header, payload)).unwrap();
+            return;
+        }
+        *stored.borrow_mut() = request.payload.clone();
+        let forward = to_follower.clone();
+        drop(ogee_runtime::spawn(async move {
+            // A part of it too, which does not begin at a page.
+            for payload in [request.payload.clone(), request.payload.slice(100..)] {
+                let forwarded = Frame::with_payload(request.header, payload);
+                forward.call(forwarded).await.unwrap();
+            }
+            peer.reply(Frame::new(header)).unwrap();
+        }));
+    });
+    let leader = serve(&endpoint, server(), relaying);
+    let caller = Caller::new(leader.endpoint().clone(), client());
+    caller.call(write(0, bytes(512))).await.unwrap();
+    for len in [512, PAGE, 16 << 10, (16 << 10) + 512, 64 << 10, 1 << 20] {
+        kept.borrow_mut().clear();
+        let before = metrics().bytes_copied;
+        caller.call(write(1, bytes(len))).await.unwrap();
+        let copied = metrics().bytes_copied - before;
+        assert_eq!(copied, len as u64, "once, by the client");
+        let whole = bytes(len);
+        let parts: Vec<Payload> = kept.take();
+        assert!(
+            parts[0][..] == whole[..] && parts[1][..] == whole[100..],
+            "{len}"
+        );
+        let before = metrics().bytes_copied;
+        let reply = caller.call(read(2, len)).await.unwrap();
+        assert!(reply.payload[..] == whole[..], "{len}");
+        assert_eq!(metrics().bytes_copied, before, "{len}, as it lies");
+    }
+}
+
 pub async fn a_read_that_is_given_up_gives_its_memory_back(endpoint: Endpoint) {
     let held: Rc<RefCell<Vec<(Peer, Frame)>>> = Rc::default();
     let keep = Rc::clone(&held);

@@ -1,6 +1,7 @@
 //! What only RDMA has: lent memory, receive buffers, versions while connecting, and peers that break those rules.
 
 mod choice;
+mod device;
 mod hostile;
 mod memory;
 mod raw;
@@ -20,6 +21,7 @@ macro_rules! on_a_device {
 on_a_device! {
     choice::who_offers_both_is_reached_over_either,
     choice::where_rdma_does_not_answer_tcp_does,
+    device::a_port_that_goes_down_ends_its_connections_and_says_so,
     hostile::another_version_is_refused_and_named,
     hostile::an_acceptor_of_another_version_is_refused,
     hostile::a_stranger_is_refused,
@@ -33,6 +35,7 @@ on_a_device! {
     hostile::a_silent_peer_is_noticed_by_default_within_two_seconds,
     memory::reads_are_answered_into_lent_memory,
     memory::payloads_are_not_copied_where_they_arrive,
+    memory::what_was_received_is_sent_on_without_a_copy,
     memory::a_read_that_is_given_up_gives_its_memory_back,
     memory::what_users_keep_does_not_stop_the_port,
     storms::connections_come_and_go,

@@ -236,7 +236,7 @@ impl Raw {
         head[..32].copy_from_slice(&prefix.encode());
         head[32..32 + frame.len()].copy_from_slice(frame);
         rest[..body.len()].copy_from_slice(body);
-        pair.send_both(head, HEAD, Some((rest, body.len())), 1)
+        pair.send_both(head, HEAD, Some((rest.into(), body.len())), 1)
             .unwrap();
     }
 
