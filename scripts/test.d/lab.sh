@@ -457,7 +457,7 @@ rdma_disk() {
 # rdma_guests DISK OPTION... -- ARGUMENT...   options of a run of lab_rdma_cluster.sh, in $RUN_OPTIONS
 rdma_guests() {
     RUN_OPTIONS=(--rdma --copy "$RDMA_OGEE:/usr/bin/ogee" --copy "$REPO/scripts/lib/lab_rdma_cluster.sh:/root/lab_rdma_cluster.sh"
-        --tools jq --modules "ext4" --cpus 2)
+        --tools jq --modules ext4)
     while [ "$1" != -- ]; do
         RUN_OPTIONS+=("$1")
         shift
@@ -473,27 +473,82 @@ grown() {
         "$RESULTS_HERE/${2:-before}" "$RESULTS_HERE/${3:-after}"
 }
 
-# loads_verified   bytes that the loads wrote and read, in $WRITTEN and $READ
+# The loads verified what they read; $MOVED: bytes of theirs that went from host to host, three times if written.
 loads_verified() {
-    local size
-    WRITTEN=0 READ=0
+    local size file bytes
+    MOVED=0
     for size in $RDMA_SIZES; do
-        jq -e '.verify' "$RESULTS_HERE/load$size.json" >/dev/null || give_up "load $size did not verify: $(head -c 300 "$RESULTS_HERE/load$size.json")"
+        file=$RESULTS_HERE/load$size.json
+        jq -e '.jobs[0] | .error == 0 and ."job options".verify == "1" and .write.io_bytes > 0 and .read.io_bytes > 0' "$file" >/dev/null ||
+            give_up "load $size: $(jq -c '.jobs[0] | [.error, ."job options", .write.io_bytes, .read.io_bytes]' "$file")"
+        bytes=$(jq '.jobs[0] | 3 * .write.io_bytes + .read.io_bytes' "$file")
+        MOVED=$((MOVED + bytes))
+        echo "   $size: $(jq -r '.jobs[0] | "\(.write.total_ios) written, \(.read.total_ios) read and verified, nothing answered for at most \(.longest_silence_ns / 1e6 | round) ms"' "$file")"
     done
+    jq -e '.agree and (.copysets | length > 0)' "$RESULTS_HERE/check.json" >/dev/null || give_up "replicas differ: $(jq -c . "$RESULTS_HERE/check.json" | cut -c1-600)"
 }
 
 # A cluster on RDMA in one guest: verified loads, the leader killed under them and started again, nothing
 # lost; and by the kernel's counters none of the data went over TCP. Over TCP the same counters say that all
 # of it did.
 test_rdma_cluster() {
-    local transport
+    local transport name tcp packets copied received
     rdma_release
     for transport in rdma tcp; do
         RESULTS_HERE=$TEST_DIR/$transport
         rdma_disk "$TEST_DIR/$transport.img"
-        rdma_guests --disk "$TEST_DIR/$transport.img,cache=unsafe" --memory 1536M --results "$RESULTS_HERE" --timeout 600 -- \
-            "$transport" "$(ci_or_full 45 90)" 123
+        rdma_guests --disk "$TEST_DIR/$transport.img,cache=unsafe" --cpus 2 --memory 1536M --results "$RESULTS_HERE" --timeout 600 -- \
+            "$transport" "$(ci_or_full 40 90)" 123
         lab_ends 0 "${RUN_OPTIONS[@]}"
+        grep -q '^killing cs' "$TEST_DIR/lab.log" || give_up "no leader was killed"
+        echo "   over $transport:"
+        loads_verified
+        tcp=$(grown ip_out_bytes) packets=$(grown rxe_sent_pkts)
+        echo "   $MOVED bytes of loads moved: $tcp bytes over IP, $packets packets over RDMA"
+        if [ "$transport" = tcp ]; then
+            [ "$tcp" -ge "$MOVED" ] || give_up "the counter misses what goes over TCP: $tcp of $MOVED"
+            continue
+        fi
+        [ "$tcp" -lt $((MOVED / 8)) ] || give_up "$tcp bytes over TCP, of $MOVED moved"
+        [ $((packets * 4096)) -ge "$MOVED" ] || give_up "only $packets packets over RDMA for $MOVED bytes"
+        for name in cs1 cs2 cs3; do
+            awk -v all="${name}_connections" -v rdma="${name}_rdma_connections" '{ at[$1] = $2 } END { exit !(at[all] > 0 && at[all] == at[rdma]) }' "$RESULTS_HERE/after" ||
+                give_up "$name has connections that are not over RDMA: $(grep connections "$RESULTS_HERE/after")"
+        done
+        # Until the leader was killed; what users keep for longer is copied out of registered memory.
+        copied=$(grown_of_all received_copied_bytes) received=$(grown_of_all received_bytes)
+        echo "   chunkservers received $received bytes, and copied $copied of them on the way in"
+        [ "$copied" -lt $((received / 16)) ] || give_up "$copied bytes of $received were copied on the way in"
+    done
+}
+
+# grown_of_all NAME   the same of all chunkservers, until the leader was killed
+grown_of_all() {
+    local name sum=0
+    for name in cs1 cs2 cs3; do sum=$((sum + $(grown "${name}_$1" before under-load))); done
+    echo "$sum"
+}
+
+# Two guests, and the second one is killed under load. It has one replica: I/O goes on without it. It has
+# two: nothing is answered until it is back, and nothing is lost.
+test_rdma_guest_lost() {
+    local layout seconds
+    seconds=$(ci_or_full 40 90)
+    rdma_release
+    for layout in 12:3 1:23; do
+        RESULTS_HERE=$TEST_DIR/$layout
+        rdma_disk "$TEST_DIR/$layout.1.img"
+        rdma_disk "$TEST_DIR/$layout.2.img"
+        rdma_guests --guests 2 --revive 1 --disk "1:$TEST_DIR/$layout.1.img,cache=unsafe" --disk "2:$TEST_DIR/$layout.2.img,cache=unsafe" \
+            --memory 1280M --results "$RESULTS_HERE" --timeout 900 -- rdma "$seconds" "$layout"
+        lab_start "${RUN_OPTIONS[@]}"
+        wait_for 400 test -e "$RESULTS_HERE/loaded" || give_up "$layout: no load: $(tail -n 5 "$TEST_DIR/lab.log")"
+        sleep $((seconds / 4))
+        kill -9 "$(sed -n 2p "$TEST_DIR/pids")"
+        : >"$RESULTS_HERE/lost"
+        lab_end 0 900
+        [ -e "$RESULTS_HERE/return" ] || give_up "$layout: the guest that was killed did not matter"
+        echo "   $layout, and the second guest killed:"
         loads_verified
     done
 }
@@ -530,6 +585,7 @@ run_test rdma_verbs 400 test_rdma_verbs
 when_asked doctor_rdma 900 test_doctor_rdma
 when_asked rdma_transport 1800 test_rdma_transport
 when_asked rdma_cluster 1800 test_rdma_cluster
+when_asked rdma_guest_lost 3600 test_rdma_guest_lost
 run_test lossy_disk 60 test_lossy_disk
 run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
 when_asked power_log_writes 1800 test_power_log_writes

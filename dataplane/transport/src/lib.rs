@@ -57,7 +57,6 @@ mod listener;
 mod metrics;
 mod options;
 mod outbox;
-#[cfg(any(feature = "rdma", feature = "fuzzing"))]
 pub mod rdma;
 mod receiver;
 mod sender;

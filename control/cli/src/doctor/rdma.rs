@@ -5,7 +5,7 @@
 
 use super::check::{CheckName, Finding, Fix, Verdict};
 use super::host::{locked, raise_memlock};
-use super::limit::{RDMA_HEADERS, RDMA_MTU_WANTED, RDMA_REGISTERED_PER_SHARD};
+use super::limit::{RDMA_HEADERS, RDMA_MTU_WANTED, rdma_needs};
 use super::tree::Tree;
 use crate::output::human;
 use ogee_rdma::{Gid, GidKind};
@@ -220,8 +220,8 @@ fn gid(port: &Port) -> Finding {
 }
 
 fn memlock(tree: &Tree, shards: u16) -> Finding {
-    let bytes = RDMA_REGISTERED_PER_SHARD * u64::from(shards);
-    let needed = format!("{} that {shards} shards register", human(bytes));
+    let bytes = rdma_needs().locked_bytes * u64::from(shards);
+    let needed = format!("{} that {shards} shards lock", human(bytes));
     let (found, is_enough) = locked(tree, bytes);
     let finding = Finding::ok(CheckName::RdmaMemlock, found, needed);
     match is_enough {

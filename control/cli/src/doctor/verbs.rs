@@ -4,7 +4,7 @@
 //! *Invariants*: no step waits without a limit. *On failure*: a finding in the words of the layer below.
 
 use super::check::{CheckName, Finding, Fix, Verdict};
-use super::limit::per_shard;
+use super::limit::rdma_needs;
 use super::rdma::Port;
 use ogee_rdma::{DeviceInfo, RdmaError};
 
@@ -58,19 +58,20 @@ fn libraries(loaded: Result<(), &RdmaError>) -> Finding {
 
 /// What of a device shards need, and how much there is: (what, there is, of each shard, of all).
 fn limits(device: &DeviceInfo, shards: u16) -> Finding {
+    let needs = rdma_needs();
     let all = |each: u32| each.saturating_mul(shards.into());
     let table = [
-        ("max_qp", device.pairs_max, all(per_shard::PAIRS)),
-        ("max_qp_wr", device.pair_depth_max, per_shard::PAIR_DEPTH),
+        ("max_qp", device.pairs_max, all(needs.pairs)),
+        ("max_qp_wr", device.pair_depth_max, needs.pair_depth),
         ("max_cq", device.completion_queues_max, all(1)),
-        ("max_cqe", device.completions_max, per_shard::COMPLETIONS),
+        ("max_cqe", device.completions_max, needs.completions),
         ("max_srq", device.receive_queues_max, all(1)),
-        ("max_srq_wr", device.receives_max, per_shard::RECEIVES),
-        ("max_srq_sge", device.receive_parts_max, per_shard::PARTS),
-        ("max_mr", device.regions_max, all(1)),
-        ("max_mw", device.windows_max, all(per_shard::WINDOWS)),
-        ("max_sge", device.send_parts_max, per_shard::PARTS),
-        ("max_qp_rd_atom", device.reads_max, per_shard::READS),
+        ("max_srq_wr", device.receives_max, needs.receives),
+        ("max_srq_sge", device.receive_parts_max, needs.parts),
+        ("max_mr", device.regions_max, all(needs.regions)),
+        ("max_mw", device.windows_max, all(needs.windows)),
+        ("max_sge", device.send_parts_max, needs.parts),
+        ("max_qp_rd_atom", device.reads_max, needs.reads),
     ];
     let show = |rows: &[&(&str, u32, u32)]| {
         let rows = rows
@@ -131,7 +132,7 @@ mod tests {
     fn device() -> DeviceInfo {
         DeviceInfo {
             name: "mlx5_0".into(),
-            pairs_max: 2048,
+            pairs_max: 256,
             pair_depth_max: 8192,
             completions_max: 1 << 20,
             receives_max: 32_767,
@@ -152,10 +153,10 @@ mod tests {
         let few = limits(&device(), 3);
         assert_eq!(
             (few.verdict, few.found.as_str()),
-            (Verdict::Warning, "too few: max_qp 2048")
+            (Verdict::Warning, "too few: max_qp 256")
         );
         assert!(
-            few.needed.contains("max_qp 3072") && few.needed.contains("3 shards"),
+            few.needed.contains("max_qp 384") && few.needed.contains("3 shards"),
             "{few:?}"
         );
         let one = DeviceInfo {

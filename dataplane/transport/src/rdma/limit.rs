@@ -26,6 +26,8 @@ pub(super) const GRANT_MAX: u32 = 32;
 pub(super) const GRANT_SHARE: u32 = 16;
 /// Work requests of a connection: the messages that it may be granted, and for each what moves its payload.
 pub(super) const DEPTH: u32 = 2 * GRANT_MAX;
+/// Pieces of one send or receive: head and body.
+pub(super) const PARTS: u32 = 2;
 /// Frames from the front of an inbox whose payloads are read before the user has come to them.
 pub(super) const READ_AHEAD: usize = 4;
 /// Payload that may wait for the user before parts are held back.

@@ -20,6 +20,7 @@ mod driver;
 mod fault;
 #[cfg(feature = "rdma")]
 mod grants;
+#[cfg(any(feature = "rdma", feature = "fuzzing"))]
 #[cfg_attr(
     not(feature = "rdma"),
     expect(dead_code, reason = "fuzzing decodes only")
@@ -31,11 +32,12 @@ mod inbox;
 mod incoming;
 #[cfg_attr(
     not(feature = "rdma"),
-    expect(dead_code, reason = "fuzzing decodes only")
+    expect(dead_code, reason = "only what a port needs is asked for")
 )]
 mod limit;
 #[cfg(feature = "rdma")]
 mod mailbox;
+mod needs;
 #[cfg(feature = "rdma")]
 mod offer;
 #[cfg(feature = "rdma")]
@@ -49,10 +51,10 @@ mod port;
 #[cfg(feature = "rdma")]
 mod wire;
 
-#[cfg(feature = "rdma")]
 pub use crate::options::RdmaOptions;
 #[cfg(feature = "rdma")]
 pub use fault::{RdmaFault, Trouble, Unable};
+pub use needs::RdmaNeeds;
 #[cfg(feature = "rdma")]
 pub use options::configure;
 
