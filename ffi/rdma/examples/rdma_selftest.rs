@@ -461,7 +461,7 @@ fn shares_pieces(address: &str) -> Outcome {
     let sent = client.send_both(head, 64, Some((part.clone().into(), 8192)), 2);
     sent.map_err(|failed| told(failed.error))?;
     let (_, completion) = world.received(&server)?;
-    let Done::Received { rest, .. } = completion.done else {
+    let Done::Received { head, rest, .. } = completion.done else {
         return Err("not a message".into());
     };
     let rest = rest.ok_or("there is no payload")?;
@@ -482,7 +482,7 @@ fn shares_pieces(address: &str) -> Outcome {
     let back = client.reclaim(lent, 4);
     back.map_err(|failed| told(failed.error))?;
     equal(&world.sent(&client, 4)?.outcome, &Ok(()))?;
-    drop((piece, rest));
+    drop((piece, head, rest));
     world.completions.clear();
     // The piece goes back behind the last who looks.
     equal(&world.slab.free(), &(ALL - 1))?;
