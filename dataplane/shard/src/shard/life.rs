@@ -31,6 +31,10 @@ pub struct ShardSetup {
     /// Over what, and over what it connects to others.
     pub transport: Transport,
     /// Its RDMA.
+    #[cfg_attr(
+        not(feature = "rdma"),
+        expect(dead_code, reason = "a program without RDMA has no port to set")
+    )]
     pub rdma: RdmaOptions,
     /// What it owns.
     pub stores: Vec<StoreConfig>,
