@@ -157,6 +157,13 @@ impl Pair {
         self.inner.state.number
     }
 
+    /// The device's port that it goes over; 0 if the connection manager does not tell.
+    #[must_use]
+    pub fn port(&self) -> u8 {
+        // SAFETY: a valid id.
+        unsafe { (*self.inner.id.raw().as_ptr()).port_num }
+    }
+
     /// Tells its events.
     #[must_use]
     pub fn key(&self) -> IdKey {

@@ -1,6 +1,6 @@
 //! Frames over RDMA verbs. The protocol stands in docs/rdma.md.
 //!
-//! *Place*: beside the byte streams, over `ogee_rdma`. *Owner*: one [`port`] per executor, made at the first use;
+//! *Place*: beside the byte streams, over `ogee_rdma`. *Owner*: one port per executor and device, made at the first use;
 //! its pump is one task. Each connection is a `Wire` with one task of its own, its driver.
 //!
 //! *Invariants*

@@ -33,8 +33,8 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 thread_local! {
-    /// By device, as it was asked for.
-    static PORTS: RefCell<HashMap<Option<String>, Weak<Port>>> = RefCell::default();
+    /// By device.
+    static PORTS: RefCell<HashMap<Arc<str>, Weak<Port>>> = RefCell::default();
 }
 
 /// What all RDMA connections of an executor share.
@@ -64,8 +64,7 @@ impl Port {
             .device
             .clone()
             .or_else(|| local.and_then(device_with));
-        let present = PORTS.with_borrow(|ports| ports.get(&device).and_then(Weak::upgrade));
-        if let Some(port) = present.filter(|port| port.broken.get().is_none()) {
+        if let Some(port) = Self::present(device.as_deref()) {
             return Ok(port);
         }
         let port = Self::open(device.as_deref(), options).map_err(unable_to_open)?;
@@ -74,9 +73,21 @@ impl Port {
         let descriptors = [port.rail.as_fd(), port.channel.as_fd(), events, told];
         let readiness =
             Readiness::new(&descriptors).map_err(|error| TransportError::io(doing, &error))?;
+        let device = Arc::clone(&port.device);
         PORTS.with_borrow_mut(|ports| ports.insert(device, Rc::downgrade(&port)));
         drop(spawn(run(Rc::clone(&port), readiness)));
         Ok(port)
+    }
+
+    /// One that is open and works: on that device, or on any.
+    fn present(device: Option<&str>) -> Option<Rc<Self>> {
+        PORTS.with_borrow(|ports| {
+            let mut open = ports.values().filter_map(Weak::upgrade);
+            open.find(|port| {
+                let is_it = device.is_none_or(|device| device == &*port.device);
+                is_it && port.broken.get().is_none()
+            })
+        })
     }
 
     fn open(device: Option<&str>, options: RdmaOptions) -> Result<Self, ogee_rdma::RdmaError> {
@@ -278,7 +289,7 @@ impl Port {
                 AsyncEvent::PortDown => {
                     let cause = self.trouble(Trouble::PortDown { port: event.port() });
                     tracing::warn!(error = %cause, "RDMA connections end");
-                    self.end_all(&cause);
+                    self.end_all(&cause, |wire| wire.is_on(event.port()));
                 }
                 AsyncEvent::PairError => {
                     let number = self.rail.pair_of(&event);
@@ -309,21 +320,22 @@ impl Port {
         cause.unwrap_or(TransportError::Closed)
     }
 
-    fn end_all(&self, cause: &TransportError) {
+    /// Ends those that are affected.
+    fn end_all(&self, cause: &TransportError, is_affected: impl Fn(&Wire) -> bool) {
         let wires: Vec<_> = self
             .wires
             .borrow()
             .values()
             .filter_map(Weak::upgrade)
             .collect();
-        for wire in wires {
+        for wire in wires.iter().filter(|wire| is_affected(wire)) {
             wire.end(cause.clone());
         }
     }
 
     fn fail(&self, cause: &TransportError) {
         let _ = self.broken.set(cause.clone());
-        self.end_all(cause);
+        self.end_all(cause, |_| true);
         let mailboxes: Vec<_> = self.mailboxes.borrow().values().cloned().collect();
         for mailbox in mailboxes {
             mailbox.close();

@@ -40,6 +40,8 @@ pub(crate) struct Wire {
     pub(super) side: Side,
     number: PairNumber,
     key: IdKey,
+    /// Of the device, by its number.
+    on_port: u8,
     /// Receive buffers that the peer may use.
     pub(super) grant: u32,
     pub(super) state: RefCell<State>,
@@ -110,12 +112,13 @@ pub(super) enum Purpose {
 impl Wire {
     /// A connection whose peer grants nothing yet.
     pub(super) fn new(port: Rc<Port>, side: Side, pair: Pair, grant: u32) -> Rc<Self> {
-        let (number, key) = (pair.number(), pair.key());
+        let (number, key, on_port) = (pair.number(), pair.key(), pair.port());
         let wire = Rc::new(Self {
             port,
             side,
             number,
             key,
+            on_port,
             grant,
             state: RefCell::new(State {
                 pair: Some(pair),
@@ -223,6 +226,11 @@ impl Wire {
         self.state.borrow_mut().ended.get_or_insert(cause);
         self.reader.wake();
         self.driver.wake();
+    }
+
+    /// Whether it goes over that port of its device; one whose port is not told may.
+    pub(super) const fn is_on(&self, port: u8) -> bool {
+        self.on_port == 0 || self.on_port == port
     }
 
     /// The peer has disconnected.
