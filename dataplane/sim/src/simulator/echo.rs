@@ -238,6 +238,7 @@ impl Session {
         };
         header.client = self.grant.client;
         header.epoch = self.grant.epoch;
+        header.incarnation = self.grant.incarnation;
         header
     }
 

@@ -11,6 +11,7 @@
 use super::cluster::Cluster;
 use super::dice::Dice;
 use super::mds::volume_name;
+use super::recorder::fence_of;
 use super::workload::fill;
 use ogee_client::{AttachSpec, Control, Grant};
 use ogee_proto::id::{ChunkIndex, ChunkKey, CopysetId, RequestId, Sequence, VolumeId};
@@ -87,8 +88,9 @@ impl Pioneer {
         let Some(leader) = self.seal(grant).await else {
             return;
         };
-        let (volume, epoch) = (self.volume(), grant.epoch.get());
-        self.cluster.shop().recorder.sealed(volume, self.id, epoch);
+        let fence = fence_of(grant.epoch, grant.incarnation);
+        let volume = self.volume();
+        self.cluster.shop().recorder.sealed(volume, self.id, fence);
         let mut sequence = 0;
         while !self.is_over() {
             sequence += 1;
@@ -132,7 +134,8 @@ impl Pioneer {
         header.sequence = Sequence::new(sequence);
         header.watermark = Sequence::new(sequence - 1);
         let place = usage.place(number);
-        let id = recorder.begin(PIONEERS.get(), grant.epoch.get(), place, Some(value));
+        let fence = fence_of(grant.epoch, grant.incarnation);
+        let id = recorder.begin(PIONEERS.get(), fence, place, Some(value));
         let frame = Frame::with_payload(header, Payload::from(data));
         let answer = self.callers[leader]
             .call_within(frame, WRITE_PATIENCE)
@@ -154,6 +157,7 @@ impl Pioneer {
         };
         header.client = grant.client;
         header.epoch = grant.epoch;
+        header.incarnation = grant.incarnation;
         header
     }
 }

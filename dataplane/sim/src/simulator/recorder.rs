@@ -16,7 +16,7 @@
 
 use super::dice::Dice;
 use crate::history::{self, INITIAL, Operation, OperationKind, Summary};
-use ogee_proto::id::CopysetId;
+use ogee_proto::id::{CopysetId, Epoch, Incarnation};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -43,6 +43,12 @@ struct Record {
     abandoned: Option<u64>,
     /// By then it has happened or never will.
     over_by: Option<u64>,
+}
+
+/// What fences, as the judge's epoch: later attachments have greater ones, and so have later incarnations of one.
+#[must_use]
+pub fn fence_of(epoch: Epoch, incarnation: Incarnation) -> u64 {
+    epoch.get() << 32 | u64::from(incarnation.get())
 }
 
 /// Every operation so far.

@@ -8,7 +8,7 @@
 
 use super::dice::Dice;
 use super::mds::{Mds, volume_name};
-use super::recorder::{OperationId, Place, Recorder};
+use super::recorder::{self, OperationId, Place, Recorder};
 use super::scratch::Scratch;
 use futures_util::future::{Either, select};
 use ogee_client::{ClientError, Control, OpenOptions, Volume};
@@ -387,9 +387,8 @@ impl Usage {
     }
 }
 
-/// What fences: later attachments have greater ones, and so have later incarnations of one.
 fn fence_of(volume: &Volume) -> u64 {
-    volume.epoch().get() << 32 | u64::from(volume.incarnation().get())
+    recorder::fence_of(volume.epoch(), volume.incarnation())
 }
 
 /// Tells the recorder what an attachment has sealed, as soon as it is known.
