@@ -28,11 +28,12 @@ impl Readiness {
         })
     }
 
-    /// Ends when one of them is readable.
+    /// Ends when one of them is readable: a bit for each that is, the lowest for the first one. Of one whose bit was told,
+    /// take all that there is before the next call, which looks at it anew.
     ///
     /// # Errors
     /// Of the system.
-    pub async fn changed(&mut self) -> io::Result<()> {
+    pub async fn changed(&mut self) -> io::Result<u32> {
         self.watch.changed().await
     }
 }

@@ -41,10 +41,12 @@ pub(super) const HEADS_SENT: u32 = 1024;
 pub(super) const TURN: usize = 64;
 /// How often the pump looks for events of connections while it does not sleep.
 pub(super) const LOOK_AT_EVENTS: Duration = Duration::from_millis(1);
-/// How often the pump looks for events of the device.
-pub(super) const LOOK_AT_DEVICE: Duration = Duration::from_millis(10);
+/// How often it looks for events of the device meanwhile.
+pub(super) const LOOK_AT_DEVICE: Duration = Duration::from_millis(100);
 /// Between two tries of a listener whose device has gone.
 pub(super) const BIND_AGAIN: Duration = Duration::from_secs(1);
+/// Addresses of this host whose devices are remembered.
+pub(super) const ADDRESSES_MAX: usize = 64;
 /// Requests to connect that wait to be accepted.
 pub(super) const BACKLOG: u16 = 128;
 

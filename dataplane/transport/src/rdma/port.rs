@@ -12,8 +12,8 @@
 use super::fault::{RdmaFault, Trouble, unable, unable_to_open};
 use super::grants::Grants;
 use super::limit::{
-    BODY_LEN, DEPTH, HEAD_LEN, HEADS_SENT, LARGE_LEN, LOOK_AT_DEVICE, LOOK_AT_EVENTS, MEDIUM_LEN,
-    TURN,
+    ADDRESSES_MAX, BODY_LEN, DEPTH, HEAD_LEN, HEADS_SENT, LARGE_LEN, LOOK_AT_DEVICE,
+    LOOK_AT_EVENTS, MEDIUM_LEN, TURN,
 };
 use super::mailbox::Mailbox;
 use super::options::configured;
@@ -24,7 +24,7 @@ use ogee_rdma::{
     AsyncEvent, Channel, Completion, Domain, Done, EventKind, Id, IdKey, PairNumber, Piece, Rail,
     RailLimits, Slab, Watch, device_with,
 };
-use ogee_runtime::{Instant, Readiness, now, spawn, yield_now};
+use ogee_runtime::{Readiness, now, spawn, yield_now};
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -32,7 +32,14 @@ use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+/// Of what the pump sleeps on, by their places.
+const COMPLETIONS: u32 = 1;
+const EVENTS: u32 = 2;
+const DEVICE: u32 = 4 | 8;
+
 thread_local! {
+    /// Which device has an address: the kernel tells by a file for each of a thousand GIDs.
+    static DEVICES: RefCell<HashMap<IpAddr, Option<String>>> = RefCell::default();
     /// By device.
     static PORTS: RefCell<HashMap<Arc<str>, Weak<Port>>> = RefCell::default();
 }
@@ -60,10 +67,7 @@ impl Port {
     /// This executor's, on the device that has the address `local`, unless another one is set.
     pub(super) fn get(doing: Doing, local: Option<IpAddr>) -> Result<Rc<Self>, TransportError> {
         let options = configured();
-        let device = options
-            .device
-            .clone()
-            .or_else(|| local.and_then(device_with));
+        let device = options.device.clone().or_else(|| local.and_then(device_of));
         if let Some(port) = Self::present(device.as_deref()) {
             return Ok(port);
         }
@@ -298,6 +302,7 @@ impl Port {
                     }
                 }
                 AsyncEvent::PortActive | AsyncEvent::AddressChange | AsyncEvent::Other(_) => {
+                    forget_devices();
                     tracing::debug!(device = %self.device, ?event, "RDMA device");
                 }
             }
@@ -335,12 +340,33 @@ impl Port {
 
     fn fail(&self, cause: &TransportError) {
         let _ = self.broken.set(cause.clone());
+        forget_devices();
         self.end_all(cause, |_| true);
         let mailboxes: Vec<_> = self.mailboxes.borrow().values().cloned().collect();
         for mailbox in mailboxes {
             mailbox.close();
         }
     }
+}
+
+/// The device that has an address, looked up once.
+fn device_of(address: IpAddr) -> Option<String> {
+    if let Some(known) = DEVICES.with_borrow(|devices| devices.get(&address).cloned()) {
+        return known;
+    }
+    let device = device_with(address);
+    DEVICES.with_borrow_mut(|devices| {
+        if devices.len() >= ADDRESSES_MAX {
+            devices.clear();
+        }
+        devices.insert(address, device.clone());
+    });
+    device
+}
+
+/// Addresses have moved, or may have.
+fn forget_devices() {
+    DEVICES.with_borrow_mut(HashMap::clear);
 }
 
 /// The pump.
@@ -353,8 +379,7 @@ async fn run(port: Rc<Port>, mut readiness: Readiness) {
 
 async fn pump(port: &Port, readiness: &mut Readiness) -> Result<(), TransportError> {
     let mut found = Vec::with_capacity(2 * TURN);
-    let (mut busy_until, mut next_look) = (now(), now());
-    let mut next_device = now();
+    let (mut busy_until, mut next_look, mut next_device) = (now(), now(), now());
     port.offer();
     loop {
         let at = now();
@@ -365,7 +390,6 @@ async fn pump(port: &Port, readiness: &mut Readiness) -> Result<(), TransportErr
             next_look = at + LOOK_AT_EVENTS;
             port.events(&mut found)?;
         }
-        // If it is too early, what became readable wakes again.
         if at >= next_device {
             next_device = at + LOOK_AT_DEVICE;
             port.device_events()?;
@@ -373,27 +397,39 @@ async fn pump(port: &Port, readiness: &mut Readiness) -> Result<(), TransportErr
         if port.options.busy_poll || at < busy_until {
             yield_now().await;
         } else {
-            rest(port, &mut found, readiness).await?;
-            (busy_until, next_look) = (now() + port.options.spin, Instant::min(next_look, now()));
+            let changed = rest(port, &mut found, readiness).await?;
+            let woken = now();
+            busy_until = woken + port.options.spin;
+            // What did not wake it need not be looked at: that is a system call.
+            if changed & EVENTS != 0 {
+                next_look = woken;
+            } else if changed != 0 {
+                next_look = woken + LOOK_AT_EVENTS;
+            }
         }
     }
 }
 
-/// Sleeps until something comes.
+/// Sleeps until something comes; what.
 async fn rest(
     port: &Port,
     found: &mut Vec<Completion>,
     readiness: &mut Readiness,
-) -> Result<(), TransportError> {
+) -> Result<u32, TransportError> {
     port.rail
         .arm()
         .map_err(|error| unable(Doing::Read, error))?;
     // What came before it was armed does not make it readable.
-    if port.turn(found)? || port.events(found)? {
-        return Ok(());
+    if port.turn(found)? {
+        return Ok(0);
     }
     let changed = readiness.changed().await;
-    changed.map_err(|error| TransportError::io(Doing::Read, &error))?;
-    port.rail.clear();
-    Ok(())
+    let changed = changed.map_err(|error| TransportError::io(Doing::Read, &error))?;
+    if changed & COMPLETIONS != 0 {
+        port.rail.clear();
+    }
+    if changed & DEVICE != 0 {
+        port.device_events()?;
+    }
+    Ok(changed)
 }

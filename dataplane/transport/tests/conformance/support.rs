@@ -123,6 +123,7 @@ pub fn on_rdma<F: Future<Output = ()>>(case: impl FnOnce(Endpoint) -> F) {
     ogee_transport::rdma::configure(ogee_transport::rdma::RdmaOptions {
         connections_max: 64,
         receives: 256,
+        mediums: 16,
         larges: 16,
         ..ogee_transport::rdma::RdmaOptions::default()
     });

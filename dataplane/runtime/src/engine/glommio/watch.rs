@@ -41,13 +41,14 @@ impl Watch {
         })
     }
 
-    pub(crate) async fn changed(&mut self) -> io::Result<()> {
+    /// A bit for each descriptor that is readable, by its place.
+    pub(crate) async fn changed(&mut self) -> io::Result<u32> {
         poll_fn(|cx| self.poll_changed(cx)).await
     }
 
-    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut outcome = Poll::Pending;
-        for watched in &mut self.descriptors {
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u32>> {
+        let mut changed = 0;
+        for (at, watched) in self.descriptors.iter_mut().enumerate() {
             let waiting = watched.waiting.get_or_insert_with(|| {
                 Driver::current()
                     .ring()
@@ -57,12 +58,14 @@ impl Watch {
                 continue;
             };
             watched.waiting = None;
-            match result {
-                Ok(_events) if outcome.is_pending() => outcome = Poll::Ready(Ok(())),
-                Ok(_events) => {}
-                Err(error) => outcome = Poll::Ready(Err(error)),
+            if let Err(error) = result {
+                return Poll::Ready(Err(error));
             }
+            changed |= 1 << at;
         }
-        outcome
+        match changed {
+            0 => Poll::Pending,
+            bits => Poll::Ready(Ok(bits)),
+        }
     }
 }
