@@ -31,10 +31,6 @@ pub struct ShardSetup {
     /// Over what, and over what it connects to others.
     pub transport: Transport,
     /// Its RDMA.
-    #[cfg_attr(
-        not(feature = "rdma"),
-        expect(dead_code, reason = "a program without RDMA has no port to set")
-    )]
     pub rdma: RdmaOptions,
     /// What it owns.
     pub stores: Vec<StoreConfig>,
@@ -80,8 +76,7 @@ pub async fn run(setup: ShardSetup) {
 
 async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
     let address = setup.listen;
-    #[cfg(feature = "rdma")]
-    ogee_transport::rdma::configure(setup.rdma.clone());
+    set_rdma(&setup.rdma);
     // The address first: a second process of this name fails here, before it touches a device.
     let listener = Listener::bind(&setup.transport.listen(address));
     let listener = listener.map_err(|source| ShardError::Listen { address, source })?;
@@ -112,6 +107,16 @@ async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
     );
     Ok((shard, service))
 }
+
+/// For this thread's port, before its first use.
+#[cfg(feature = "rdma")]
+fn set_rdma(options: &RdmaOptions) {
+    ogee_transport::rdma::configure(options.clone());
+}
+
+/// A program without RDMA has none.
+#[cfg(not(feature = "rdma"))]
+const fn set_rdma(_: &RdmaOptions) {}
 
 async fn obey(
     shard: &Rc<Shard>,
