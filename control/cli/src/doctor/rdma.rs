@@ -232,7 +232,7 @@ fn memlock(tree: &Tree, shards: u16) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckName, Finding, Tree, Verdict, findings, roce_mtu};
+    use super::{CheckName, Finding, Tree, Verdict, findings, rdma_needs, roce_mtu};
     use crate::doctor::tree::put;
     use std::path::Path;
 
@@ -391,10 +391,11 @@ mod tests {
     fn locked_memory_is_for_all_shards() {
         let root = tempfile::tempdir().expect("a folder");
         roce(root.path(), "4: ACTIVE", 9000, &[GOOD]);
+        let limit = rdma_needs().locked_bytes * 5 / 2;
         put(
             root.path(),
             "proc/self/limits",
-            "Max locked memory         300000000   300000000   bytes\n",
+            &format!("Max locked memory         {limit}   {limit}   bytes\n"),
         );
         let verdict = |shards| {
             let found = findings(&Tree::at(root.path()), shards, true);
