@@ -29,8 +29,8 @@ pub(crate) struct Core {
     pub space: Notify,
     /// Told when a payload was found lost.
     pub damage: Notify,
-    /// Bytes promised to entries that are on their way.
-    pub promised: Cell<u64>,
+    /// Bytes promised to entries that are on their way: the state's, which may be borrowed when they come back.
+    pub promised: Rc<Cell<u64>>,
     /// The same by group.
     pub promised_to: RefCell<BTreeMap<CopysetId, u64>>,
     pressure: watch::Sender<Pressure>,
@@ -42,11 +42,11 @@ impl Core {
         Rc::new(Self {
             device,
             data,
+            promised: Rc::clone(&state.promised),
             state: RefCell::new(state),
             work: Signal::default(),
             space: Notify::new(),
             damage: Notify::new(),
-            promised: Cell::new(0),
             promised_to: RefCell::default(),
             pressure,
         })

@@ -163,25 +163,23 @@ fn call(dones: Vec<Done>, result: &Result<(), LogError>) {
 async fn copy_forward(core: &Rc<Core>, slot: usize) {
     let live = core.state.borrow_mut().live_in(slot);
     for (group, index) in live {
-        let promised = core.promised.get();
         if core.state.borrow().is_lost(group, index) {
-            core.state.borrow_mut().move_hole(group, index, promised);
+            core.state.borrow_mut().move_hole(group, index);
             continue;
         }
-        if core.state.borrow_mut().move_placed(group, index, promised) {
+        if core.state.borrow_mut().move_placed(group, index) {
             continue;
         }
         match reader::payload_of(core, group, index).await {
             Ok(Some((serial, data))) => {
-                let promised = core.promised.get();
                 core.state
                     .borrow_mut()
-                    .move_forward(group, index, serial, &data, promised);
+                    .move_forward(group, index, serial, &data);
             }
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(%error, %group, index, "copied forward by its identity alone");
-                core.state.borrow_mut().move_hole(group, index, promised);
+                core.state.borrow_mut().move_hole(group, index);
             }
         }
     }

@@ -65,12 +65,13 @@ impl Drop for Reservation {
 impl Core {
     /// What is alone in its way always fits, however large.
     fn has_promisable(&self, group: CopysetId, cost: u64) -> bool {
-        let usage = self.state.borrow().usage();
+        let state = self.state.borrow();
+        let queued = state.usage().queued.get();
         let all = self.promised.get() + cost;
-        let queue_ok = self.promised.get() == 0 || usage.queued.get() + all <= QUEUE_BYTES_MAX / 2;
+        let queue_ok = self.promised.get() == 0 || queued + all <= QUEUE_BYTES_MAX / 2;
         let promised = self.promised_to.borrow().get(&group).copied().unwrap_or(0);
-        let queued = self.state.borrow().queued_by(group);
+        let queued = state.queued_by(group);
         let share_ok = promised == 0 || queued + promised + cost <= QUEUE_GROUP_BYTES_MAX;
-        queue_ok && share_ok && all <= usage.free.get()
+        queue_ok && share_ok && state.is_unpromised(cost)
     }
 }

@@ -45,9 +45,8 @@ impl State {
         index: u64,
         serial: u64,
         data: &Payload,
-        promised: u64,
     ) {
-        if !self.has_room_beside(promised, entry_cost(data.len())) {
+        if !self.is_unpromised(entry_cost(data.len())) {
             return;
         }
         let Some(slot) = self.slot_mut(group, index, serial) else {
@@ -67,13 +66,13 @@ impl State {
 
     /// Queues a copy of the record of a durable entry whose payload lies in extents, if it is one:
     /// the payload stays where it is.
-    pub(crate) fn move_placed(&mut self, group: CopysetId, index: u64, promised: u64) -> bool {
+    pub(crate) fn move_placed(&mut self, group: CopysetId, index: u64) -> bool {
         let slot = self.front(group).and_then(|front| front.entry(index));
         let slot = slot.filter(|slot| slot.record.placed.is_some());
         let Some((record, serial)) = slot.map(|slot| (slot.record.clone(), slot.serial)) else {
             return false;
         };
-        if self.has_room_beside(promised, entry_cost(0)) {
+        if self.is_unpromised(entry_cost(0)) {
             self.moving += 1;
             self.enqueue(Queued {
                 group,
@@ -94,8 +93,8 @@ impl State {
     }
 
     /// Queues the identity of an entry whose body, or payload, is lost.
-    pub(crate) fn move_hole(&mut self, group: CopysetId, index: u64, promised: u64) {
-        if !self.has_room_beside(promised, entry_cost(0)) {
+    pub(crate) fn move_hole(&mut self, group: CopysetId, index: u64) {
+        if !self.is_unpromised(entry_cost(0)) {
             return;
         }
         let slot = self.front(group).and_then(|front| front.entry(index));

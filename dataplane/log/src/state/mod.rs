@@ -37,6 +37,7 @@ use crate::queue::{Done, Queue};
 use crate::repeat::Repeat;
 use crate::segments::Segments;
 use ogee_proto::id::{CopysetId, StoreId};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -74,6 +75,8 @@ pub(crate) struct State {
     stopped: Option<LogError>,
     /// Who owns the extents that records name, once it is known.
     owner: Option<Rc<Owner>>,
+    /// Bytes promised to entries that are on their way.
+    pub promised: Rc<Cell<u64>>,
 }
 
 impl State {
@@ -104,6 +107,7 @@ impl State {
             closing: false,
             stopped: None,
             owner: None,
+            promised: Rc::default(),
         }
     }
 

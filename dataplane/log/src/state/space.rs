@@ -36,10 +36,10 @@ impl State {
         })
     }
 
-    /// Whether a copy of a live entry fits beside `promised` bytes and what is left alone.
-    pub(crate) fn has_room_beside(&self, promised: u64, needed: u64) -> bool {
+    /// Whether so much fits beside what is promised and what is left alone.
+    pub(crate) fn is_unpromised(&self, needed: u64) -> bool {
         let (_, free) = self.balance();
-        needed + promised <= free
+        needed + self.promised.get() <= free
     }
 
     /// Capacity, and what of it is free, without the room for entries that nobody asks about.
