@@ -118,9 +118,12 @@ impl Replica {
         self.digests.begin(id);
         let (replica, copies_begun) = (self.clone(), self.copies_begun());
         drop(ogee_runtime::spawn(async move {
-            let mut outcome = replica.digest(&job).await;
+            let outcome = replica.digest(&job).await;
+            let mut outcome = outcome.inspect_err(|error| replica.note_damage(error));
             drop(job);
-            if replica.copies_begun() != copies_begun {
+            if let Err(deleted) = replica.check_kept() {
+                outcome = Err(deleted);
+            } else if replica.copies_begun() != copies_begun {
                 // Some of the blocks are as of other moments.
                 let copyset = replica.copyset;
                 outcome = Err(GroupError::Installing { copyset });
@@ -149,7 +152,6 @@ impl Replica {
             let digest = self.digest_chunk(job, key).await?;
             chunks.extend((digest.blocks > 0).then_some(digest));
         }
-        self.check_kept()?;
         Ok(GroupDigest {
             applied: job.applied,
             chunks,
@@ -230,9 +232,7 @@ impl Replica {
     ) -> Result<(), GroupError> {
         let copyset = self.copyset;
         let runs = self.store.read(copyset, key, first, count).await;
-        self.check_kept()?;
-        let runs = runs.map_err(|source| GroupError::Store { copyset, source });
-        for run in runs.inspect_err(|error| self.note_damage(error))? {
+        for run in runs.map_err(|source| GroupError::Store { copyset, source })? {
             match run {
                 BlockRead::Zeros(blocks) => crcs.extend(std::iter::repeat_n(None, blocks)),
                 BlockRead::Data(bytes) => {

@@ -62,6 +62,16 @@ impl Replica {
         first: BlockIndex,
         count: usize,
     ) -> Result<Vec<ReadRun>, GroupError> {
+        let read = self.try_blocks(key, first, count).await;
+        read.inspect_err(|error| self.note_damage(error))
+    }
+
+    async fn try_blocks(
+        &self,
+        key: ChunkKey,
+        first: BlockIndex,
+        count: usize,
+    ) -> Result<Vec<ReadRun>, GroupError> {
         let mut corrupt = None;
         for _ in 0..READ_TRIES {
             let plan = plan(&self.state.borrow().overlay, key, first, count);
@@ -69,24 +79,19 @@ impl Replica {
                 Ok(runs) => return Ok(runs),
                 Err(Miss::Moved) => {}
                 Err(Miss::Checksum(block)) => corrupt = Some(block),
-                Err(Miss::Failed(error)) => {
-                    self.note_damage(&error);
-                    return Err(error);
-                }
+                Err(Miss::Failed(error)) => return Err(error),
             }
             ogee_runtime::yield_now().await;
         }
         let copyset = self.copyset;
-        let error = match corrupt {
+        Err(match corrupt {
             Some(block) => GroupError::Corrupt {
                 copyset,
                 key,
                 block,
             },
             None => GroupError::Race { copyset, key },
-        };
-        self.note_damage(&error);
-        Err(error)
+        })
     }
 
     /// A leader with damaged blocks lets another one lead.
