@@ -1,7 +1,7 @@
 //! Volumes whose attachment is kept on this host, so that a frontend can come back while no metadata server answers.
 
 use super::ask::config;
-use super::bench::{check_transport, failed, open_through};
+use super::bench::{check_transport, not_attached, open_through};
 use crate::error::{CliError, chain};
 use ogee_client::{
     ClientError, ControlError, KeptControl, MdsHandle, RecordError, RecordFile, Volume,
@@ -72,8 +72,7 @@ impl Keeping {
         };
         opened.map_err(|error| match &error {
             ClientError::Control(ControlError::Record(record)) => refused(&doing, record),
-            ClientError::Control(control) => CliError::control(&doing, control),
-            other => failed(&doing, other),
+            other => not_attached(&doing, other),
         })
     }
 

@@ -13,7 +13,7 @@ use crate::args::{BenchArgs, BenchCommand, Format};
 use crate::error::CliError;
 use std::process::ExitCode;
 
-pub(super) use targets::{check_transport, failed, host_name, open, open_through};
+pub(super) use targets::{check_transport, host_name, not_attached, open, open_through};
 
 pub(crate) fn run(mds: &[String], args: &BenchArgs, format: Format) -> Result<ExitCode, CliError> {
     match &args.what {

@@ -52,7 +52,7 @@ pub(super) async fn close_all(targets: Vec<AnyTarget>) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(in crate::commands) fn failed(what: &str, error: &dyn std::error::Error) -> CliError {
+fn failed(what: &str, error: &dyn std::error::Error) -> CliError {
     CliError::new(
         "OGEE-3402",
         what,
@@ -126,12 +126,16 @@ pub(in crate::commands) async fn open(
     check_transport(&doing, transport)?;
     let handle =
         MdsHandle::start(config(mds)).map_err(|error| CliError::control(&doing, &error))?;
-    open_through(Rc::new(handle), name, read_only, transport)
-        .await
-        .map_err(|error| match &error {
-            ClientError::Control(control) => CliError::control(&doing, control),
-            other => failed(&doing, other),
-        })
+    let opened = open_through(Rc::new(handle), name, read_only, transport).await;
+    opened.map_err(|error| not_attached(&doing, &error))
+}
+
+/// Why a volume is not attached.
+pub(in crate::commands) fn not_attached(doing: &str, error: &ClientError) -> CliError {
+    match error {
+        ClientError::Control(control) => CliError::control(doing, control),
+        other => failed(doing, other),
+    }
 }
 
 /// Whether this program has what carries frames over `transport`.
