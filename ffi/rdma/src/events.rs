@@ -10,7 +10,9 @@
 use crate::domain::{AsyncEvent, DeviceEvent, Domain};
 use crate::error::RdmaError;
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Events that wait for one thread: each connection of it may have broken, and then it has to know of the device anyway.
@@ -27,7 +29,8 @@ pub struct Watch {
 struct Queue {
     device: String,
     waiting: Mutex<VecDeque<DeviceEvent>>,
-    signal: OwnedFd,
+    /// A counter that is readable while it is not zero.
+    signal: File,
 }
 
 impl Watch {
@@ -36,22 +39,9 @@ impl Watch {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new(domain: &Domain) -> Result<Self, RdmaError> {
-        // SAFETY: takes numbers only.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(RdmaError::last("eventfd"));
-        }
-        // SAFETY: just made, and nobody else's.
-        let signal = unsafe { OwnedFd::from_raw_fd(fd) };
-        let queue = Arc::new(Queue {
-            device: domain.device().to_owned(),
-            waiting: Mutex::default(),
-            signal,
-        });
-        lock(&WATCHES).push(Arc::clone(&queue));
         Ok(Self {
             domain: domain.clone(),
-            queue,
+            queue: Queue::new(domain.device())?,
         })
     }
 
@@ -86,6 +76,28 @@ fn tell(device: &str, event: DeviceEvent) {
 }
 
 impl Queue {
+    /// Events of the device from now on.
+    fn new(device: &str) -> Result<Arc<Self>, RdmaError> {
+        // SAFETY: takes numbers only.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(RdmaError::last("eventfd"));
+        }
+        let queue = Arc::new(Self {
+            device: device.to_owned(),
+            waiting: Mutex::default(),
+            // SAFETY: just made, and nobody else's.
+            signal: unsafe { File::from_raw_fd(fd) },
+        });
+        lock(&WATCHES).push(Arc::clone(&queue));
+        Ok(queue)
+    }
+
+    fn raise(&self) {
+        // Full means that it is readable already.
+        let _full = (&self.signal).write(&1_u64.to_ne_bytes());
+    }
+
     fn add(&self, event: DeviceEvent) {
         let mut waiting = lock(&self.waiting);
         if waiting.len() == WAITING_MAX {
@@ -98,28 +110,15 @@ impl Queue {
             waiting.push_back(event);
         }
         drop(waiting);
-        let one = 1_u64.to_ne_bytes();
-        // Full means that it is readable already.
-        // SAFETY: an open descriptor, and eight bytes.
-        unsafe { libc::write(self.signal.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        self.raise();
     }
 
     fn clear(&self) {
-        let mut count = [0_u8; 8];
         // Empty means that it is clear already.
-        // SAFETY: an open descriptor, and room for eight bytes.
-        unsafe {
-            libc::read(
-                self.signal.as_raw_fd(),
-                count.as_mut_ptr().cast(),
-                count.len(),
-            )
-        };
+        let _empty = (&self.signal).read(&mut [0; size_of::<u64>()]);
         // One that came in between was added before it was signalled.
         if !lock(&self.waiting).is_empty() {
-            let one = 1_u64.to_ne_bytes();
-            // SAFETY: as above.
-            unsafe { libc::write(self.signal.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+            self.raise();
         }
     }
 }
@@ -137,23 +136,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Queue, WAITING_MAX, WATCHES, lock, tell};
+    use super::{Queue, WAITING_MAX, lock, tell};
     use crate::domain::{AsyncEvent, DeviceEvent};
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-    use std::sync::{Arc, Mutex};
+    use std::os::fd::AsRawFd;
+    use std::sync::Arc;
 
     fn queue(device: &str) -> Arc<Queue> {
-        // SAFETY: takes numbers only.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK) };
-        assert!(fd >= 0);
-        let queue = Arc::new(Queue {
-            device: device.to_owned(),
-            waiting: Mutex::default(),
-            // SAFETY: just made.
-            signal: unsafe { OwnedFd::from_raw_fd(fd) },
-        });
-        lock(&WATCHES).push(Arc::clone(&queue));
-        queue
+        Queue::new(device).expect("a descriptor is left")
     }
 
     fn is_readable(queue: &Queue) -> bool {
