@@ -5,13 +5,13 @@
 //! write followed by a flush, and counts both as one: what makes a server durable that answers from a volatile cache.
 //! `--poll` looks for answers without ever sleeping. Prints one line of JSON.
 
-#![allow(clippy::unwrap_used, reason = "a tool for whoever reads its source")]
-
 use blkio::{Blkio, Blkioq, Completion, ReqFlags};
 use hdrhistogram::Histogram;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use std::error::Error;
 use std::mem::MaybeUninit;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
@@ -46,12 +46,16 @@ impl Options {
                 let text = words.next().ok_or(format!("{word} wants a number"))?;
                 text.parse().map_err(|_| format!("{word} {text}: a number"))
             };
+            let mut count = || {
+                let count = usize::try_from(number()?).ok().filter(|count| *count > 0);
+                count.ok_or(format!("{word}: at least 1, and no more than memory holds"))
+            };
             match word.as_str() {
                 "--write" => options.writes = true,
                 "--flush" => options.flush = true,
                 "--poll" => options.poll = true,
-                "--bs" => options.bs = usize::try_from(number()?).unwrap(),
-                "--iodepth" => options.iodepth = usize::try_from(number()?).unwrap().max(1),
+                "--bs" => options.bs = count()?,
+                "--iodepth" => options.iodepth = count()?,
                 "--runtime" => options.runtime = Duration::from_secs(number()?),
                 "--size" => options.size = number()?,
                 _ if options.socket.is_empty() && !word.starts_with('-') => options.socket = word,
@@ -107,8 +111,8 @@ impl Load {
         true
     }
 
-    fn run(&mut self) -> (u64, Duration, Histogram<u64>) {
-        let mut latencies = Histogram::new(3).unwrap();
+    fn run(&mut self) -> Result<(u64, Histogram<u64>), Box<dyn Error>> {
+        let mut latencies = Histogram::new(3)?;
         let depth = self.options.iodepth;
         (0..depth).for_each(|slot| self.begin(slot));
         let least = usize::from(!self.options.poll);
@@ -118,12 +122,14 @@ impl Load {
         let mut answers: Vec<MaybeUninit<Completion>> =
             (0..depth).map(|_| MaybeUninit::uninit()).collect();
         while under_way > 0 {
-            let count = self.queue.do_io(&mut answers, least, None, None).unwrap();
+            let count = self.queue.do_io(&mut answers, least, None, None)?;
             let now = Instant::now();
             for answer in answers.iter().take(count) {
                 // SAFETY: the call says that it has filled so many.
                 let answer = unsafe { answer.assume_init_ref() };
-                assert_eq!(answer.ret, 0, "a request failed");
+                if answer.ret != 0 {
+                    return Err(std::io::Error::from_raw_os_error(-answer.ret).into());
+                }
                 let slot = answer.user_data;
                 if !self.end(slot) {
                     continue;
@@ -131,7 +137,7 @@ impl Load {
                 if (start..end).contains(&now) {
                     done += 1;
                     let nanos = now.duration_since(self.slots[slot].began).as_nanos();
-                    latencies.record(u64::try_from(nanos).unwrap()).unwrap();
+                    latencies.record(u64::try_from(nanos)?)?;
                 }
                 match now < end {
                     true => self.begin(slot),
@@ -139,28 +145,31 @@ impl Load {
                 }
             }
         }
-        (done, self.options.runtime, latencies)
+        Ok((done, latencies))
     }
 }
 
-fn main() {
-    let options = match Options::parse() {
-        Ok(options) => options,
+fn main() -> ExitCode {
+    match Options::parse().map_err(Into::into).and_then(load) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            std::process::exit(2);
+            ExitCode::FAILURE
         }
-    };
-    let mut blkio = Blkio::new("virtio-blk-vhost-user").unwrap();
-    blkio.set_str("path", &options.socket).unwrap();
-    blkio.connect().unwrap();
-    blkio.set_i32("num-queues", 1).unwrap();
-    blkio.set_i32("queue-size", 256).unwrap();
-    let mut queue = blkio.start().unwrap().queues.remove(0);
-    let capacity = blkio.get_u64("capacity").unwrap();
+    }
+}
+
+fn load(options: Options) -> Result<(), Box<dyn Error>> {
+    let mut blkio = Blkio::new("virtio-blk-vhost-user")?;
+    blkio.set_str("path", &options.socket)?;
+    blkio.connect()?;
+    blkio.set_i32("num-queues", 1)?;
+    blkio.set_i32("queue-size", 256)?;
+    let mut queue = blkio.start()?.queues.remove(0);
+    let capacity = blkio.get_u64("capacity")?;
     let len = (options.iodepth * options.bs).next_multiple_of(1 << 20);
-    let region = blkio.alloc_mem_region(len).unwrap();
-    blkio.map_mem_region(&region).unwrap();
+    let region = blkio.alloc_mem_region(len)?;
+    blkio.map_mem_region(&region)?;
     queue.set_completion_fd_enabled(!options.poll);
     let slot = Slot {
         began: Instant::now(),
@@ -174,11 +183,13 @@ fn main() {
         queue,
         options,
     };
-    let (done, took, latencies) = load.run();
+    let took = load.options.runtime;
+    let (done, latencies) = load.run()?;
     let us = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     let figures = serde_json::json!({
         "iops": done as f64 / took.as_secs_f64(),
         "p50_us": us(0.5), "p99_us": us(0.99), "p999_us": us(0.999),
     });
     println!("{figures}");
+    Ok(())
 }
