@@ -64,6 +64,8 @@ pub const GROWTH_STEPS_MAX: usize = 1024;
 pub const HAND_OVER_ROOM_MIN: u64 = 16;
 /// A full leader tries to hand over at most this often.
 pub const HAND_OVER_GAP: Duration = Duration::from_secs(5);
+/// That a change of members waits for room is told at most this often.
+pub const CHANGE_TOLD_GAP: Duration = Duration::from_secs(60);
 /// A full store's keeper runs at most this often to make room.
 pub const ROOM_CYCLE_GAP: Duration = Duration::from_secs(1);
 /// Payload from which on a write goes to extents of its own, in bytes: the unit of allocation.

@@ -4,7 +4,9 @@
 //! *Owner*: one group.
 //! *Invariants*: a new replica learns first and becomes a voter only when it lacks next to nothing,
 //! so that it never counts in a quorum for what it does not have; only committed configurations are
-//! told to anybody; nothing is deleted of a replica but by [`Group::remove`].
+//! told to anybody; nothing is deleted of a replica but by [`Group::remove`]. Until a change is done an entry needs a
+//! majority of the new voters too, the discards that would make room among them: so none begins while one of those has
+//! no room for what it lacks.
 //! *On failure*: every step may be asked for again, of this leader or of the next; none waits for ever
 //! for a quorum that this replica has lost, perhaps because it is no member any more.
 
@@ -38,8 +40,9 @@ impl Group {
     /// that only learn are forgotten. A no-op if they are the voters.
     ///
     /// # Errors
-    /// The outcome: who leads instead, that the change was refused, or `Retry` while a new replica
-    /// has not caught up, another change is under way, or no quorum answers.
+    /// The outcome: who leads instead, that the change was refused, `NoSpace` while one of `members` has
+    /// no room for what it lacks, or `Retry` while a new replica has not caught up, another change is under
+    /// way, or no quorum answers.
     pub async fn change_members(
         &self,
         members: BTreeMap<ReplicaId, ReplicaNode>,
@@ -70,6 +73,10 @@ impl Group {
             let caught_up = self.until_caught_up(*id);
             let caught_up = ogee_runtime::timeout(CATCH_UP_WAIT, caught_up).await;
             caught_up.unwrap_or(Err(Outcome::of(Status::Retry)))?;
+        }
+        let is_begun = voters.contains(&wanted);
+        if !is_begun && self.is_short_of_room(&wanted) {
+            return Err(Outcome::of(Status::NoSpace));
         }
         self.committed(self.raft().change_membership(wanted, false))
             .await

@@ -1,6 +1,6 @@
 //! What may be tried again only after a while.
 //!
-//! *Place*: handovers that a leader asks for itself. *Owner*: whoever tries; single-threaded.
+//! *Place*: handovers that a leader asks for itself, and what is told now and then. *Owner*: whoever tries; single-threaded.
 //! *Invariants*: two times are at least the gap apart. *On failure*: none.
 
 use ogee_runtime::Instant;

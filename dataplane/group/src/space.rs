@@ -17,7 +17,8 @@
 
 use crate::group::Group;
 use crate::limit::{
-    FULL_PAUSE_MAX, FULL_PAUSE_MIN, HAND_OVER_GAP, HAND_OVER_ROOM_MIN, ROOM_WORD_TERMS,
+    CHANGE_TOLD_GAP, FULL_PAUSE_MAX, FULL_PAUSE_MIN, HAND_OVER_GAP, HAND_OVER_ROOM_MIN,
+    ROOM_WORD_TERMS,
 };
 use crate::seldom::Seldom;
 use crate::types::RaftMembership;
@@ -35,6 +36,8 @@ pub(crate) struct Space {
     full: RefCell<BTreeMap<u64, Full>>,
     /// When leadership was last to be handed over for want of room.
     handed_over: Seldom,
+    /// When it was last told that the voters cannot change for want of room.
+    change_refused: Seldom,
 }
 
 /// What a follower has said last.
@@ -169,6 +172,12 @@ impl Space {
         })
     }
 
+    /// One of `voters` that is known to have no room for what it lacks, the leader aside, who lacks nothing.
+    fn short_of_room(&self, voters: &BTreeSet<u64>, asked: &Asked<'_>) -> Option<u64> {
+        let mut others = voters.iter().copied().filter(|id| *id != asked.me);
+        others.find(|id| self.has_room(*id, asked, 0) == Some(false))
+    }
+
     /// Voters with room for `need` extents, the roomiest first.
     fn roomiest(&self, asked: &Asked<'_>, need: u64) -> Vec<u64> {
         let words = self.words.borrow();
@@ -206,6 +215,20 @@ impl Group {
         let lacked_by = |follower| replica.lacked_by(follower);
         replica.space.is_ample(need, lacked_by)
             || self.asked(|asked| replica.space.quorum_has_room(asked, true, need))
+    }
+
+    /// Whether one of `voters` is known to have no room for what it lacks: in a majority it would count for nothing.
+    pub(crate) fn is_short_of_room(&self, voters: &BTreeSet<u64>) -> bool {
+        let space = &self.replica().space;
+        let Some(id) = self.asked(|asked| space.short_of_room(voters, asked)) else {
+            return false;
+        };
+        let replica = ReplicaId::new(id);
+        if space.change_refused.may(CHANGE_TOLD_GAP) {
+            tracing::warn!(copyset = %self.copyset(), %replica, "its voters do not change: the store of this one has no room \
+                for what it lacks; delete or trim data, or give it a larger device");
+        }
+        true
     }
 
     /// Lets a follower with room lead in the place of this replica, whose own store is full, if new
@@ -343,6 +366,32 @@ mod tests {
             assert!(admits(11), "nobody is known to be full");
             space.note(3, 4);
             assert!(!admits(5), "3 is, and 2 has said nothing lately");
+        });
+    }
+
+    #[test]
+    fn who_has_no_room_for_what_it_lacks_keeps_a_change_from_beginning() {
+        run(async {
+            let (space, three) = (Space::default(), members(&[&[1, 2, 3]]));
+            let wanted = BTreeSet::from([1, 2, 4]);
+            let short = |lacks: u64| {
+                let lacked_by = |follower| Some(if follower == 2 { lacks } else { 0 });
+                let asked = Asked {
+                    lacked_by: &lacked_by,
+                    ..asked(&three)
+                };
+                space.short_of_room(&wanted, &asked)
+            };
+            assert_eq!(short(190), None, "nobody has said anything");
+            space.note(2, 22);
+            space.note(3, 0);
+            space.note(4, 0);
+            assert_eq!(short(23), Some(2));
+            assert_eq!(short(22), None, "4 is full, and lacks nothing; 3 goes");
+            space.note_full(COPYSET, 4);
+            assert_eq!(short(0), Some(4), "it refuses");
+            ogee_runtime::sleep(Duration::from_millis(150)).await;
+            assert_eq!(short(190), Some(4), "a word of old does not count");
         });
     }
 
