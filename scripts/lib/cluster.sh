@@ -401,6 +401,19 @@ disk_check() {
     echo "   $1 is clean"
 }
 
+# flip_blocks COMMAND OPTION...   see flip_blocks.py
+flip_blocks() {
+    "$PYTHON" "$REPO/scripts/lib/flip_blocks.py" "$@"
+}
+
+# Nothing that was acknowledged is in the logs alone.
+all_written_back() {
+    local node
+    for node in $(chunkservers); do
+        metrics_of "$node" | awk '/^ogee_chunkserver_overlay_blocks/ { sum += $2 } END { exit sum != 0 }' || return 1
+    done
+}
+
 # exec_nbd_load COMMAND OPTION...   scripts/lib/nbd_load.py on $URI. Functions called exec_ become the
 # program: they are called in the background, where $! is then its pid, or in parentheses.
 exec_nbd_load() {

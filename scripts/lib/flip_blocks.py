@@ -3,12 +3,17 @@
     fill  --uri URI --blocks N              every block gets its number and a stamp; whole extents
     flip  --uri URI --store FILE --blocks N --count C --seed S --used FILE --lead COMMAND
                                             flips one bit in each of C blocks of the store, reads each
-                                            through the volume, then writes it anew; COMMAND, for bash,
-                                            has the chunkserver of the store lead again
+                                            through the volume, then looks whether the store has it right
+                                            again; COMMAND, for bash, has the chunkserver of the store lead
+    rot   --store FILE --blocks N --count C --seed S --used FILE
+                                            flips only, in blocks that no other store was flipped in
+    whole --store FILE --used FILE          what rot has flipped there is right again
+    check --uri URI --blocks N              every block reads as it was filled
 
 A block is found in the store by its contents, in the region that the superblock names for extents
 (dataplane/store/src/format.rs): never in the log or in metadata. Every read must give the right bytes
-or an error. Prints one line of JSON; ends with 1 if wrong bytes were returned.
+or an error. Prints one line of JSON; ends with 1 if wrong bytes were returned, or if blocks are not
+right again.
 """
 
 import argparse
@@ -20,7 +25,6 @@ import random
 import struct
 import subprocess
 import sys
-import time
 
 import nbd
 
@@ -102,57 +106,76 @@ def read_back(handle, block):
         return None
 
 
-def read_damaged(args, handle, block):
-    """What is read of a damaged block, and whether another replica served it first: a leader that finds
-    damage hands over, now and then, and is to lead again, so that each damage is met."""
-    data = read_back(handle, block)
-    if data != content(block, args.stamp):
-        return data, False
-    subprocess.run(["bash", "-c", args.lead], check=True, stdout=subprocess.DEVNULL)
-    return read_back(handle, block), True
+def used_blocks(args):
+    """What was flipped before: block -> [store, offsets]."""
+    if not os.path.exists(args.used):
+        return {}
+    with open(args.used, encoding="ascii") as file:
+        return {int(block): where for block, where in json.load(file).items()}
+
+
+def damage(args, store):
+    """Flips a bit in each copy that the store has of some blocks that were not flipped before."""
+    used = used_blocks(args)
+    places = store.find({block: args.stamp for block in range(args.blocks) if block not in used})
+    if len(places) < args.count:
+        sys.exit(f"only {len(places)} blocks stand in the extents of {args.store}")
+    chance = random.Random(args.seed)
+    victims = {block: places[block] for block in chance.sample(sorted(places), args.count)}
+    for block, offsets in victims.items():
+        for at in offsets:
+            store.flip(at, chance.randrange(BLOCK * 8))
+        used[block] = [args.store, offsets]
+    with open(args.used, "w", encoding="ascii") as file:
+        json.dump(used, file)
+    return victims
+
+
+def is_whole(args, store, block, offsets):
+    return all(store.read(at, BLOCK) == content(block, args.stamp) for at in offsets)
 
 
 def flip(args, handle):
-    chance = random.Random(args.seed)
-    used = {}
-    if os.path.exists(args.used):
-        with open(args.used, encoding="ascii") as file:
-            used = {int(block): stamp for block, stamp in json.load(file).items()}
-    stamps = {block: args.stamp for block in range(args.blocks) if block not in used}
     store = Store(args.store)
-    places = store.find(stamps)
-    if len(places) < args.count:
-        sys.exit(f"only {len(places)} blocks stand in the extents of {args.store}")
-    victims = chance.sample(sorted(places), args.count)
-    for block in victims:
-        for at in places[block]:
-            store.flip(at, chance.randrange(BLOCK * 8))
-    counts = {"flipped": len(victims), "refused": 0, "right": 0, "wrong": 0, "handed_over": 0}
-    first_wrong = None
-    for block in victims:
-        data, is_elsewhere = read_damaged(args, handle, block)
-        counts["handed_over"] += is_elsewhere
-        kind = "refused" if data is None else "right" if data == content(block, args.stamp) else "wrong"
-        counts[kind] += 1
-        if kind == "wrong" and first_wrong is None:
-            first_wrong = {"block": block, "at": places[block]}
-    for block in victims:
-        stamp = args.stamp + 1 + int(time.monotonic() * 1000)
-        handle.pwrite(content(block, stamp), block * BLOCK)
-        if read_back(handle, block) != content(block, stamp):
-            counts["wrong"] += 1
-        used[block] = stamp
-    with open(args.used, "w", encoding="ascii") as file:
-        json.dump(used, file)
-    print(json.dumps({**counts, "first_wrong": first_wrong}))
-    return 1 if counts["wrong"] else 0
+    victims = damage(args, store)
+    counts = {"flipped": len(victims), "refused": 0, "right": 0, "wrong": 0, "led_again": 0, "repaired": 0}
+    for block, offsets in victims.items():
+        data = read_back(handle, block)
+        if not is_whole(args, store, block, offsets):
+            # Another replica has served it: leadership moves under load.
+            counts["led_again"] += 1
+            subprocess.run(["bash", "-c", args.lead], check=True, stdout=subprocess.DEVNULL)
+            data = read_back(handle, block)
+        counts["refused" if data is None else "right" if data == content(block, args.stamp) else "wrong"] += 1
+        counts["repaired"] += is_whole(args, store, block, offsets)
+    print(json.dumps(counts))
+    return 1 if counts["wrong"] or counts["refused"] or counts["repaired"] < len(victims) else 0
+
+
+def rot(args):
+    print(json.dumps({"flipped": len(damage(args, Store(args.store)))}))
+    return 0
+
+
+def whole(args):
+    store = Store(args.store)
+    mine = {block: offsets for block, (path, offsets) in used_blocks(args).items() if path == args.store}
+    left = sum(not is_whole(args, store, block, offsets) for block, offsets in mine.items())
+    print(json.dumps({"flipped": len(mine), "damaged": left}))
+    return 1 if left else 0
+
+
+def check(args, handle):
+    wrong = sum(read_back(handle, block) != content(block, args.stamp) for block in range(args.blocks))
+    print(json.dumps({"read": args.blocks, "wrong": wrong}))
+    return 1 if wrong else 0
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["fill", "flip"])
-    parser.add_argument("--uri", required=True)
-    parser.add_argument("--blocks", type=int, required=True)
+    parser.add_argument("command", choices=["fill", "flip", "rot", "whole", "check"])
+    parser.add_argument("--uri")
+    parser.add_argument("--blocks", type=int)
     parser.add_argument("--stamp", type=int, default=1)
     parser.add_argument("--store")
     parser.add_argument("--count", type=int, default=25)
@@ -160,9 +183,11 @@ def main():
     parser.add_argument("--used")
     parser.add_argument("--lead", default="true")
     args = parser.parse_args()
+    if args.command in ("rot", "whole"):
+        return {"rot": rot, "whole": whole}[args.command](args)
     handle = nbd.NBD()
     handle.connect_uri(args.uri)
-    return {"fill": fill, "flip": flip}[args.command](args, handle)
+    return {"fill": fill, "flip": flip, "check": check}[args.command](args, handle)
 
 
 if __name__ == "__main__":

@@ -417,6 +417,44 @@ all_missing() {
     "$OGEE" copyset ls -o json | jq -e --arg name "$1" 'all(.copysets[]; any(.replicas[]; .chunkserver == $name and .state == "missing"))'
 }
 
+# ---- rot ---------------------------------------------------------------------------------------
+
+# Bits flip in the stores of all three, in other blocks of each: nobody reads them, but scrubbing, and all are
+# right again on the devices, under a load that sees nothing of it.
+test_rot() {
+    local blocks=4096 count load node
+    count=$(ci_or_full 17 334)
+    OGEE_CHUNKSERVER__SCRUB__PERIOD_S=2 cluster_up --store-size 1GiB --log-size 64MiB
+    create_volume other --size 256MiB
+    create_volume victim --size 64MiB
+    export_start victim
+    flip_blocks fill --uri "$URI" --blocks "$blocks" >/dev/null || give_up "fill"
+    wait_for 60 all_written_back || give_up "blocks stay in the log"
+    bench_json other load --rw randrw --bs 4KiB --iodepth 8 --rate-iops 500 --runtime "$(ci_or_full 20s 120s)" --verify &
+    load=$!
+    defer end_process "$load"
+    for node in $(chunkservers); do
+        flip_blocks rot --store "$(store_of "$node")" --blocks "$blocks" --count "$count" --seed "$SEED" --used "$TEST_DIR/used" >/dev/null || give_up "rot on $node"
+    done
+    for node in $(chunkservers); do
+        wait_for "$(ci_or_full 60 300)" flip_blocks whole --store "$(store_of "$node")" --used "$TEST_DIR/used" ||
+            give_up "$node is not repaired: $(flip_blocks whole --store "$(store_of "$node")" --used "$TEST_DIR/used")"
+    done
+    flip_blocks check --uri "$URI" --blocks "$blocks" >"$TEST_DIR/check.json" || give_up "reads: $(cat "$TEST_DIR/check.json")"
+    wait "$load" || give_up "the load beside it: $(tail -n 3 "$TEST_DIR/load.log")"
+    wait_for 10 has_repaired $((3 * count)) || give_up "$(counter_sum blocks_repaired) of $((3 * count)) are counted"
+    echo "   $((3 * count)) blocks repaired, $(counter_sum scrub_passes) passes, $(($(counter_sum scrubbed_bytes) >> 20)) MiB read"
+    copysets_agree
+}
+
+store_of() {
+    find "$DIR/data" -path "*$1*" -name '*.store'
+}
+
+has_repaired() {
+    [ "$(counter_sum blocks_repaired)" -ge "$1" ]
+}
+
 # ---- copies ------------------------------------------------------------------------------------
 
 # A replica that lost its store gets its contents back under a full random-write load, on a log that
@@ -566,4 +604,5 @@ run_test overload "$(ci_or_full 180 300)" test_overload
 run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
+run_test rot "$(ci_or_full 180 600)" test_rot
 run_test copy "$(ci_or_full 600 3600)" test_copy

@@ -77,6 +77,9 @@ pub(crate) struct ChunkserverSettings {
     /// RDMA of each shard.
     #[serde(default)]
     pub(crate) rdma: RdmaSettings,
+    /// Reading of all that is stored.
+    #[serde(default)]
+    pub(crate) scrub: ScrubSettings,
 }
 
 /// One device of a chunkserver.
@@ -106,6 +109,14 @@ pub(crate) struct RaftSettings {
     pub(crate) quiet_after_ms: Option<u64>,
     /// Bytes per second.
     pub(crate) copy_rate: Option<String>,
+}
+
+/// Reading of all that is stored, for what rots.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScrubSettings {
+    /// Once in so many seconds; 0: never.
+    pub(crate) period_s: Option<u64>,
 }
 
 /// RDMA of each shard; what is not given has the transport's default.
@@ -182,6 +193,8 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "lease_reads",
     "quiet_after_ms",
     "copy_rate",
+    "scrub",
+    "period_s",
     "rdma",
     "connections_max",
     "receives",

@@ -1,6 +1,6 @@
-//! A leader that finds a block of its own damaged lets another replica lead.
+//! A leader with a damaged block that cannot be repaired lets another replica lead.
 //!
-//! *Place*: after a failed read, and at every look of `watch`, for reads that nobody waits for: a copy
+//! *Place*: after a failed read, and at every look of `watch`, for what `repair` has given up for now: a copy
 //! that such a leader sends never ends. *Owner*: one replica of one group; a time.
 //! *Invariants*: safety rests on nothing here: leadership is handed over as ever. One that has declined
 //! does not do so again for a while, so that replicas of which each has its damage do not pass
@@ -22,7 +22,7 @@ pub(crate) struct Damage {
 }
 
 impl Damage {
-    /// A read has found a block whose checksum does not match, or that the device does not give.
+    /// A block is damaged, and was not repaired.
     pub(crate) fn note(&self) {
         self.found.set(true);
     }

@@ -13,6 +13,7 @@ use crate::error::GroupError;
 use crate::limit::{DIGEST_AWAITED, DIGESTS_KEPT};
 use crate::overlay::{Overlay, OverlayWhat};
 use crate::read::Miss;
+use crate::repair::Span;
 use crate::replica::{Hold, Replica};
 use crate::types::from_raft;
 use ogee_proto::checksum::{crc32c, crc32c_append};
@@ -105,21 +106,19 @@ impl Digests {
 impl Replica {
     /// Starts digest `id` of the contents as they are now. Called by apply.
     pub(crate) fn start_digest(self: &Rc<Self>, id: u64) {
-        let state = self.state.borrow();
-        let applied = state.applied.as_ref().map(from_raft).unwrap_or_default();
+        let applied = self.applied();
         if let Some(obstacle) = self.digest_obstacle(applied) {
             return self.digests.finish(id, Err(Rc::new(obstacle)));
         }
         let job = Job {
             hold: self.hold(),
-            overlay: state.overlay.clone(),
+            overlay: self.state.borrow().overlay.clone(),
             applied,
         };
         self.digests.begin(id);
         let (replica, copies_begun) = (self.clone(), self.copies_begun());
         drop(ogee_runtime::spawn(async move {
-            let outcome = replica.digest(&job).await;
-            let mut outcome = outcome.inspect_err(|error| replica.note_damage(error));
+            let mut outcome = replica.digest(&job).await;
             drop(job);
             if let Err(deleted) = replica.check_kept() {
                 outcome = Err(deleted);
@@ -134,8 +133,13 @@ impl Replica {
         }));
     }
 
+    pub(crate) fn applied(&self) -> LogId {
+        let state = self.state.borrow();
+        state.applied.as_ref().map(from_raft).unwrap_or_default()
+    }
+
     /// Why what the replica holds now is not its contents as of `applied`, if so.
-    fn digest_obstacle(&self, applied: LogId) -> Option<GroupError> {
+    pub(crate) fn digest_obstacle(&self, applied: LogId) -> Option<GroupError> {
         let copyset = self.copyset;
         if self.is_fuzzy() {
             return Some(GroupError::Installing { copyset });
@@ -232,7 +236,10 @@ impl Replica {
     ) -> Result<(), GroupError> {
         let copyset = self.copyset;
         let runs = self.store.read(copyset, key, first, count).await;
-        for run in runs.map_err(|source| GroupError::Store { copyset, source })? {
+        let runs = runs.map_err(|source| GroupError::Store { copyset, source });
+        for run in
+            runs.inspect_err(|error| self.note_damage(error, Span::new(key, first, count)))?
+        {
             match run {
                 BlockRead::Zeros(blocks) => crcs.extend(std::iter::repeat_n(None, blocks)),
                 BlockRead::Data(bytes) => {

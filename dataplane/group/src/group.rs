@@ -23,6 +23,7 @@ use crate::network::NetworkFactory;
 use crate::peers::PeerBook;
 use crate::quiet::{Phase, Quiet};
 use crate::read::ReadRun;
+use crate::repair::Span;
 use crate::replica::Replica;
 use crate::room::Claim;
 use crate::snapshot::{CopyBudget, Incoming};
@@ -141,6 +142,7 @@ struct Inner {
     peers: Rc<PeerBook>,
     /// Replaces payloads that turn out rotten.
     _mender: ScopedTask<()>,
+    _repairer: ScopedTask<()>,
 }
 
 /// A group that may be gone.
@@ -197,6 +199,7 @@ impl Group {
             return Err(damage);
         }
         let mender = ogee_runtime::spawn_scoped(replica.clone().keep_mended(peers.clone()));
+        let repairer = ogee_runtime::spawn_scoped(replica.clone().keep_repaired(peers.clone()));
         let book = peers.clone();
         let stopped = |reason: String| GroupError::Stopped {
             copyset,
@@ -230,6 +233,7 @@ impl Group {
             config,
             peers: book,
             _mender: mender,
+            _repairer: repairer,
         };
         let group = Self {
             inner: Rc::new(inner),
@@ -554,9 +558,7 @@ impl Group {
         let first = self.admit_reader(head).await?;
         let started = ogee_runtime::now();
         let runs = self
-            .inner
-            .replica
-            .read_blocks(head.key, first, head.block_count())
+            .read_repairing(Span::new(head.key, first, head.block_count()))
             .await;
         self.inner
             .replica
@@ -564,6 +566,18 @@ impl Group {
             .read
             .observe(ogee_runtime::now() - started);
         runs.map_err(|error| self.read_failed(&error))
+    }
+
+    /// The blocks; what is damaged is repaired from other replicas first.
+    async fn read_repairing(&self, span: Span) -> Result<Vec<ReadRun>, GroupError> {
+        let replica = &self.inner.replica;
+        let read = || replica.read_blocks(span.key, span.first(), span.count.into());
+        match read().await {
+            Err(error) if error.is_damaged_block() && self.repair_for_read(span).await => {
+                read().await
+            }
+            other => other,
+        }
     }
 
     /// The first block of a request that may be served: in range, from this state, to this reader.

@@ -65,6 +65,7 @@ mod pacer;
 mod peers;
 mod quiet;
 mod read;
+mod repair;
 mod replica;
 mod room;
 mod rt;

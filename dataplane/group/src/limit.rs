@@ -90,6 +90,18 @@ pub const SESSIONS_REMOVED_MAX: usize = 1024;
 pub const MEND_ENTRIES_MAX: u64 = 1024;
 /// Bytes of their heads and fixed fields in one answer.
 pub const MEND_META_MAX: usize = FRAME_META_MAX - 64;
+/// Blocks asked for at once by a replica whose own are damaged: an extent.
+pub const REPAIR_BLOCKS_MAX: usize = 16;
+/// Places with damaged blocks that wait to be repaired, of one replica.
+pub const REPAIRS_WAITING_MAX: usize = 256;
+/// How long one replica may take to answer it.
+pub const REPAIR_ASK_WAIT: Duration = Duration::from_secs(1);
+/// How long a read waits until the blocks are repaired that it found damaged.
+pub const REPAIR_READ_WAIT: Duration = Duration::from_secs(2);
+/// Pauses between rounds in which not everything was repaired: the first, and the longest.
+pub const REPAIR_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// See [`REPAIR_PAUSE_MIN`].
+pub const REPAIR_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long one replica may take to answer.
 pub const MEND_ASK_WAIT: Duration = Duration::from_secs(2);
 /// Pauses between rounds in which nobody had what is lost: the first, and the longest.

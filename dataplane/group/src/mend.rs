@@ -308,7 +308,7 @@ impl Replica {
     }
 
     /// Members by the newest membership known here.
-    fn members(&self) -> BTreeMap<ReplicaId, String> {
+    pub(crate) fn members(&self) -> BTreeMap<ReplicaId, String> {
         let mut members = BTreeMap::new();
         let mut add = |membership: &RaftMembership| {
             members = membership

@@ -9,6 +9,7 @@
 use crate::error::GroupError;
 use crate::limit::READ_TRIES;
 use crate::overlay::{Overlay, OverlaySlot, OverlayWhat};
+use crate::repair::Span;
 use crate::replica::Replica;
 use ogee_proto::id::{ChunkKey, LogIndex};
 use ogee_proto::limit::BLOCK_SIZE;
@@ -52,6 +53,24 @@ impl ReadRun {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// One payload of several runs; a single run of data is not copied.
+    #[must_use]
+    pub fn join(mut runs: Vec<Self>) -> Payload {
+        if let [Self::Data(_)] = runs.as_slice()
+            && let Some(Self::Data(bytes)) = runs.pop()
+        {
+            return bytes;
+        }
+        let mut joined = Vec::with_capacity(runs.iter().map(Self::len).sum());
+        for run in runs {
+            match run {
+                Self::Data(bytes) => joined.extend_from_slice(&bytes),
+                Self::Zeros(len) => joined.resize(joined.len() + len, 0),
+            }
+        }
+        Payload::from(joined)
+    }
 }
 
 impl Replica {
@@ -63,7 +82,7 @@ impl Replica {
         count: usize,
     ) -> Result<Vec<ReadRun>, GroupError> {
         let read = self.try_blocks(key, first, count).await;
-        read.inspect_err(|error| self.note_damage(error))
+        read.inspect_err(|error| self.note_damage(error, Span::new(key, first, count)))
     }
 
     async fn try_blocks(
@@ -94,11 +113,19 @@ impl Replica {
         })
     }
 
-    /// A leader with damaged blocks lets another one lead.
-    pub(crate) fn note_damage(&self, error: &GroupError) {
-        if error.is_damaged_block() {
-            self.damage.note();
-        }
+    /// The runs of these blocks that nothing in the log replaces.
+    pub(crate) fn stored(
+        &self,
+        key: ChunkKey,
+        first: BlockIndex,
+        count: usize,
+    ) -> Vec<(BlockIndex, usize)> {
+        let pieces = plan(&self.state.borrow().overlay, key, first, count).into_iter();
+        let stored = |piece| match piece {
+            Piece::Store { first, count } => Some((first, count)),
+            Piece::Log { .. } | Piece::Zero { .. } => None,
+        };
+        pieces.filter_map(stored).collect()
     }
 
     async fn fetch(&self, key: ChunkKey, plan: &[Piece]) -> Result<Vec<ReadRun>, Miss> {

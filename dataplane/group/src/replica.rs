@@ -22,6 +22,7 @@ use crate::metrics::GroupMetrics;
 use crate::overdraft::Overdraft;
 use crate::overlay::{DirtyBlock, OverlayWhat};
 use crate::pacer::Pacer;
+use crate::repair::Repairs;
 use crate::room::{Claim, Promises, Room};
 use crate::snapshot::Copies;
 use crate::space::Space;
@@ -67,6 +68,7 @@ pub(crate) struct Replica {
     growth: Growth,
     overdraft: Overdraft,
     pub(crate) damage: Damage,
+    pub(crate) repairs: Repairs,
     checkpoint: RefCell<Option<CheckpointState>>,
     holds: Cell<u32>,
     /// What copies need of the log, by number.
@@ -218,6 +220,7 @@ impl Replica {
             growth,
             overdraft: Overdraft::default(),
             damage: Damage::default(),
+            repairs: Repairs::default(),
             checkpoint: RefCell::new(checkpoint),
             holds: Cell::new(0),
             keeps: RefCell::default(),

@@ -5,6 +5,7 @@ use ogee_proto::unit::ByteLen;
 use ogee_transport::{RdmaOptions, Transport};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A device, and the store on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,4 +45,6 @@ pub struct ChunkserverConfig {
     pub metrics: Option<SocketAddr>,
     /// Raft times.
     pub group: GroupConfig,
+    /// Each store is read whole once in so long, for what rots; `None`: never.
+    pub scrub_period: Option<Duration>,
 }

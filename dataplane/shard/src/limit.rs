@@ -33,6 +33,13 @@ pub const STOP_WAIT: Duration = Duration::from_secs(5);
 /// Payload cache of one store's log: half the log, at most this.
 pub const LOG_CACHE_BYTES_MAX: u64 = 256 << 20;
 
+/// Blocks that scrubbing reads at once: 256 KiB.
+pub const SCRUB_BLOCKS: usize = 64;
+/// How many times as long as a piece took to read its device rests before the next one.
+pub const SCRUB_REST: u32 = 9;
+/// A store without contents is looked at again after so long.
+pub const SCRUB_IDLE: Duration = Duration::from_secs(60);
+
 const _: () = assert!(COPYSET_BYTES_MAX >= 16 * REQUEST_PAYLOAD_MAX);
 const _: () = assert!(ADMITTED_COPYSET_MAX >= 8 * REQUEST_PAYLOAD_MAX);
 const _: () = assert!(ADMITTED_COPYSET_MAX <= COPYSET_BYTES_MAX);

@@ -72,6 +72,8 @@ kinds! {
     Beat = 69,
     /// Entries of a replica's durable log, for one whose own are lost.
     LogEntries = 72,
+    /// Blocks of a replica's contents, for one whose own are damaged.
+    Blocks = 73,
 
     /// Digest of a replica's contents at one applied index.
     Digest = 96,

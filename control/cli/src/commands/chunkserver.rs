@@ -5,7 +5,7 @@ use super::signal::on_stop;
 use crate::args::DaemonArgs;
 use crate::error::{CliError, chain};
 use crate::settings::{
-    self, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings, wrong,
+    self, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings, ScrubSettings, wrong,
 };
 use ogee_group::GroupConfig;
 use ogee_proto::size::parse_size;
@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// A slower copy of a replica would hardly ever end.
 const COPY_RATE_MIN: ByteLen = ByteLen::new(1 << 20);
+/// A week.
+const SCRUB_PERIOD_S: u64 = 7 * 24 * 3600;
 
 pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     let config = config(settings::chunkserver(args)?)?;
@@ -72,7 +74,14 @@ fn config(settings: ChunkserverSettings) -> Result<ChunkserverConfig, CliError> 
         mds: settings.mds,
         metrics: settings.metrics,
         group: raft(settings.raft)?,
+        scrub_period: scrub_period(&settings.scrub),
     })
+}
+
+/// 0 is never.
+fn scrub_period(settings: &ScrubSettings) -> Option<Duration> {
+    let seconds = settings.period_s.unwrap_or(SCRUB_PERIOD_S);
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 fn transport(text: Option<&str>) -> Result<Transport, CliError> {

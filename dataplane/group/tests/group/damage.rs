@@ -4,14 +4,13 @@
 //! `OGEE_FULL=1` tries 2,000 damages instead of 200; `OGEE_SEED` repeats a run.
 
 use crate::common::{
-    COPYSET, Cluster, Dice, Disk, Medium, Node, block_bytes, describe_all, pause, run_for, until,
+    COPYSET, Cluster, Dice, Disk, Medium, Node, describe_all, pause, run_for, until,
 };
-use ogee_device::{Device, Failure, FaultRule, Operation};
-use ogee_group::{CommandKind, GroupError};
+use ogee_device::Device;
+use ogee_group::GroupError;
 use ogee_log::format::{BATCH_MAGIC, SEGMENT_MAGIC};
 use ogee_proto::id::{LogIndex, ReplicaId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_proto::wire::Status;
 use ogee_runtime::Buffer;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -499,58 +498,4 @@ async fn flip_payload(medium: &Medium, at: u64) {
     let mut data = Buffer::copy_from(&read.expect("read"));
     data[77] ^= 1;
     device.write_durable(at, data).await.expect("write");
-}
-
-/// A leader whose device does not give a block does not tell its clients so either.
-#[test]
-fn a_leader_that_cannot_read_a_block_lets_another_one_lead() {
-    run_for(Duration::from_secs(120), async {
-        let cluster = Cluster::of_three().await;
-        let disk = Disk::attach(&cluster, 1, 1).await;
-        disk.write(0, 0, 8, 100).await;
-        cluster.settle().await;
-        cluster.checkpoint().await;
-        let leader = cluster.leader().await;
-        let (start, len) = leader.store.log_region();
-        let behind = ByteOffset::new(start.get() + len.get());
-        let rest = ByteLen::new(leader.store.device().len().get() - behind.get());
-        let eio = FaultRule::fail(Operation::Read, Failure::Eio).within(behind, rest);
-        leader.faults.add(eio);
-        let head = disk.head(CommandKind::Write, 0, 0, 8);
-        let read = leader.group.read(&head).await;
-        assert_eq!(read.err().map(|it| it.status), Some(Status::Retry));
-        until(|| !leader.group.report().is_leader).await;
-        disk.check().await;
-        cluster.end().await;
-    });
-}
-
-/// A leader whose own block is damaged does not tell its clients so while another replica has it whole.
-#[test]
-fn a_leader_with_a_damaged_block_lets_another_one_lead() {
-    run_for(Duration::from_secs(120), async {
-        let cluster = Cluster::of_three().await;
-        let disk = Disk::attach(&cluster, 1, 1).await;
-        disk.write(0, 0, 8, 100).await;
-        cluster.settle().await;
-        cluster.checkpoint().await;
-        let victim = cluster.followers().await[0].replica;
-        let medium = cluster.stop(victim).await;
-        let hurt = medium.spoil_stored(&block_bytes(103)).await;
-        assert!(hurt > 0, "the block is in the store");
-        let node = cluster.restart(medium).await;
-        cluster.transfer_to(victim).await;
-        let head = disk.head(CommandKind::Write, 0, 0, 8);
-        let read = cluster.read(&head).await;
-        let whole: Vec<u8> = (100..108).flat_map(block_bytes).collect();
-        assert_eq!(read, Ok(whole));
-        assert_ne!(cluster.leader().await.replica, victim);
-        disk.check().await;
-
-        // It leads again, and its damage is not told of twice: then it is said what is the matter.
-        cluster.transfer_to(victim).await;
-        let again = node.group.read(&head).await;
-        assert_eq!(again.err().map(|it| it.status), Some(Status::Corrupt));
-        cluster.end().await;
-    });
 }

@@ -10,6 +10,7 @@ mod lease;
 mod members;
 mod quiet;
 mod redirect;
+mod repair;
 mod requests;
 mod snapshot;
 mod succession;

@@ -158,6 +158,7 @@ impl Shards {
                     .collect(),
                 cluster,
                 group: config.group,
+                scrub_period: config.scrub_period,
                 orders,
                 events: sender.clone(),
             };

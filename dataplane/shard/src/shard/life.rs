@@ -38,6 +38,8 @@ pub struct ShardSetup {
     pub cluster: Option<Uuid>,
     /// Raft times.
     pub group: GroupConfig,
+    /// Each store is read whole once in so long, for what rots; `None`: never.
+    pub scrub_period: Option<Duration>,
     /// What it is told.
     pub orders: bridge::Receiver<ShardOrder>,
     /// What it tells.
@@ -67,6 +69,7 @@ pub async fn run(setup: ShardSetup) {
                 }),
             };
             if events.send(started).await.is_ok() {
+                let _scrubs = super::scrub::start(&shard, setup.scrub_period);
                 obey(&shard, setup.orders, &events).await;
             }
             stop(&shard, service).await;

@@ -13,6 +13,7 @@ mod life;
 mod members;
 mod report;
 mod request;
+mod scrub;
 mod stores;
 
 pub use life::{ShardSetup, run};

@@ -179,6 +179,21 @@ fn store_counters(stores: &[OpenStore]) -> Vec<Counter> {
             sum(|open| open.store.counters().checksum_errors),
         ),
         (
+            "scrubbed_bytes",
+            "Bytes read by scrubbing, to find what rots",
+            sum(|open| open.scrubbed.bytes.get()),
+        ),
+        (
+            "scrub_passes",
+            "Stores that scrubbing has read whole",
+            sum(|open| open.scrubbed.passes.get()),
+        ),
+        (
+            "blocks_repaired",
+            "Damaged blocks rewritten with what other replicas have",
+            sum(|open| open.store.counters().repairs),
+        ),
+        (
             "log_payloads_lost",
             "Payloads read from logs that failed their checksum",
             sum(|open| open.log.counters().payloads_lost),

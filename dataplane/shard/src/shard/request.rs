@@ -9,7 +9,7 @@ use ogee_group::{CommandHead, CommandKind, Group, Outcome, ReadRun, command};
 use ogee_proto::checksum::crc32c;
 use ogee_proto::limit::REQUEST_PAYLOAD_MAX;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
-use ogee_runtime::{Instant, Payload};
+use ogee_runtime::Instant;
 use ogee_transport::{Frame, Peer};
 use std::rc::Rc;
 
@@ -119,6 +119,7 @@ const fn is_raft(kind: FrameKind) -> bool {
             | FrameKind::Snapshot
             | FrameKind::TransferLeader
             | FrameKind::LogEntries
+            | FrameKind::Blocks
     )
 }
 
@@ -139,6 +140,7 @@ async fn serve(group: &Group, frame: Frame) -> Frame {
         FrameKind::Snapshot => group.on_snapshot(frame).await,
         FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
         FrameKind::LogEntries => group.on_log_entries(frame).await,
+        FrameKind::Blocks => group.on_blocks(frame).await,
         FrameKind::Digest => super::admin::digest(group, &frame.header).await,
         FrameKind::Hello
         | FrameKind::Ping
@@ -180,28 +182,11 @@ async fn read(group: &Group, header: &FrameHeader) -> Frame {
     match group.read(&head_of(header, CommandKind::Write)).await {
         Ok(runs) => {
             let mut frame = Frame::new(FrameHeader::reply(header, Status::Ok));
-            frame.payload = join(runs);
+            frame.payload = ReadRun::join(runs);
             frame
         }
         Err(outcome) => with_outcome(header, outcome),
     }
-}
-
-/// One payload of several runs; a single run of data is not copied.
-fn join(mut runs: Vec<ReadRun>) -> Payload {
-    if let [ReadRun::Data(_)] = runs.as_slice()
-        && let Some(ReadRun::Data(bytes)) = runs.pop()
-    {
-        return bytes;
-    }
-    let mut joined = Vec::with_capacity(runs.iter().map(ReadRun::len).sum());
-    for run in runs {
-        match run {
-            ReadRun::Data(bytes) => joined.extend_from_slice(&bytes),
-            ReadRun::Zeros(len) => joined.resize(joined.len() + len, 0),
-        }
-    }
-    Payload::from(joined)
 }
 
 async fn block_status(group: &Group, header: &FrameHeader) -> Frame {

@@ -1,5 +1,6 @@
 //! Opening the devices that a shard owns.
 
+use super::scrub::Scrubbed;
 use crate::config::StoreConfig;
 use crate::error::ShardError;
 use crate::limit::LOG_CACHE_BYTES_MAX;
@@ -19,6 +20,7 @@ pub(super) struct OpenStore {
     pub(super) log: Log,
     pub(super) keeper: StoreKeeper,
     pub(super) path: String,
+    pub(super) scrubbed: Scrubbed,
 }
 
 impl OpenStore {
@@ -46,6 +48,7 @@ impl OpenStore {
             log,
             keeper,
             path: path.display().to_string(),
+            scrubbed: Scrubbed::default(),
         })
     }
 

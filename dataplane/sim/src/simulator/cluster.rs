@@ -70,7 +70,7 @@ impl Cluster {
         let sound = plan.sound();
         let nodes: Vec<Rc<Node>> = (1..=NODES)
             .zip(plan.disks_half_us)
-            .map(|(n, half_us)| Node::new(n, plan.group, half_us, sound))
+            .map(|(n, half_us)| Node::new(n, (plan.group, plan.scrub_period), half_us, sound))
             .collect();
         let mds = Mds::new(nodes.clone());
         let shop = Rc::new(Shop {

@@ -47,6 +47,7 @@ pub enum NodeState {
 pub struct Node {
     host: HostId,
     config: GroupConfig,
+    scrub_period: Option<Duration>,
     half_us: Range<u64>,
     /// Counters that stay zero; none if its disk may be damaged.
     sound: Option<&'static [&'static str]>,
@@ -76,7 +77,7 @@ impl Node {
     #[must_use]
     pub fn new(
         number: u32,
-        config: GroupConfig,
+        (config, scrub_period): (GroupConfig, Option<Duration>),
         half_us: Range<u64>,
         sound: Option<&'static [&'static str]>,
     ) -> Rc<Self> {
@@ -84,6 +85,7 @@ impl Node {
         Rc::new(Self {
             host,
             config,
+            scrub_period,
             disk: RefCell::new(new_disk(host, &half_us)),
             half_us,
             sound,
@@ -178,6 +180,7 @@ impl Node {
             }],
             cluster: Some(CLUSTER),
             group: self.config,
+            scrub_period: self.scrub_period,
             orders: obeyed,
             events: told,
         };

@@ -94,6 +94,8 @@ pub struct Plan {
     pub echoes: bool,
     /// Whether there is one who gives up what it writes, and writes something else.
     pub quits: bool,
+    /// Stores are read whole once in so long.
+    pub scrub_period: Option<Duration>,
 }
 
 impl Plan {
@@ -157,7 +159,9 @@ impl Plan {
                 fills: false,
                 echoes,
                 quits,
-            };
+                scrub_period: None,
+            }
+            .scrubbing(dice);
         }
         let is_sound = !faults.iter().any(is_of_disks);
         Self {
@@ -172,6 +176,17 @@ impl Plan {
             fills,
             echoes,
             quits,
+            scrub_period: None,
+        }
+        .scrubbing(dice)
+    }
+
+    /// Drawn last: what was drawn before is as it was.
+    fn scrubbing(self, dice: &mut Dice) -> Self {
+        let period = dice.once_in(2).then(|| dice.millis(500..5000));
+        Self {
+            scrub_period: period,
+            ..self
         }
     }
 }

@@ -344,6 +344,7 @@ pub fn route(group: &Group, peer: Peer, frame: Frame) {
                     FrameKind::Vote => group.on_vote(frame).await,
                     FrameKind::Snapshot => group.on_snapshot(frame).await,
                     FrameKind::LogEntries => group.on_log_entries(frame).await,
+                    FrameKind::Blocks => group.on_blocks(frame).await,
                     FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
                     _ => refusal(&frame.header, Status::BadRequest),
                 };
