@@ -104,6 +104,10 @@ impl Repairs {
         }
     }
 
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     fn done(&self, span: Span) {
         self.waiting.borrow_mut().remove(&span);
     }
@@ -265,6 +269,12 @@ fn runs(blocks: &[BlockIndex]) -> impl Iterator<Item = &[BlockIndex]> {
 }
 
 impl Group {
+    /// Places with damaged blocks that are not repaired yet, or cannot be.
+    #[must_use]
+    pub fn repairs_waiting(&self) -> usize {
+        self.replica().repairs.waiting()
+    }
+
     /// Puts right what a read found damaged, if that does not take long; whether it may be read again.
     pub(crate) async fn repair_for_read(&self, span: Span) -> bool {
         let repair = self.replica().repair(self.peers(), span);

@@ -3,7 +3,7 @@
 use super::Shard;
 use super::stores::OpenStore;
 use crate::order::{ReplicaStatus, ShardMetrics, ShardReport, StoreStatus};
-use ogee_group::{GroupReport, KeeperMetrics, MendState};
+use ogee_group::{Group, GroupReport, KeeperMetrics, MendState};
 use ogee_proto::id::{LogId, Term, VolumeId};
 
 /// Everything.
@@ -98,11 +98,8 @@ fn volumes_removed(shard: &Shard) -> Vec<VolumeId> {
 
 fn metrics(shard: &Shard) -> ShardMetrics {
     let stages = &shard.metrics;
-    let overlay: usize = shard
-        .hosted()
-        .iter()
-        .map(|h| h.group.overlay_blocks())
-        .sum();
+    let hosted = shard.hosted();
+    let sum = |of: fn(&Group) -> usize| hosted.iter().map(|it| of(&it.group)).sum::<usize>() as u64;
     ShardMetrics {
         stages: vec![
             ("queue", stages.queue.snapshot()),
@@ -117,7 +114,12 @@ fn metrics(shard: &Shard) -> ShardMetrics {
             (
                 "overlay_blocks",
                 "Blocks that live in the log only",
-                overlay as u64,
+                sum(Group::overlay_blocks),
+            ),
+            (
+                "damaged_places",
+                "Places with damaged blocks that are not repaired yet, or cannot be",
+                sum(Group::repairs_waiting),
             ),
             (
                 "waiting_bytes",
