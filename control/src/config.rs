@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use ogee_proto::name::Name;
 
 use crate::error::MdsError;
+use crate::limit::{MOVES_MAX, TIME_MS_MAX};
+use crate::scheduler::HealRules;
 
 /// One metadata server of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +40,25 @@ pub struct MdsConfig {
     pub zone_wait_ms: u64,
     /// Name of the cluster, for people.
     pub cluster: String,
+    /// A device away for so long is re-protected elsewhere, in milliseconds; 0: never by itself.
+    pub recover_after_ms: u64,
+    /// Replicas that are moved at once, in all.
+    pub moves_max: usize,
+    /// Of those, from or to one chunkserver.
+    pub moves_per_server_max: usize,
+    /// Of those, from or to one device.
+    pub moves_per_device_max: usize,
+    /// How long one move may take, in milliseconds.
+    pub move_timeout_ms: u64,
+    /// Leaders uneven for so long are moved, in milliseconds; 0: never by themselves.
+    pub balance_after_ms: u64,
 }
 
 impl MdsConfig {
     /// A lone metadata server with the default timing.
     #[must_use]
     pub fn new(data_dir: PathBuf, listen: SocketAddr) -> Self {
+        let heal = HealRules::default();
         Self {
             data_dir,
             listen,
@@ -54,6 +69,12 @@ impl MdsConfig {
             offline_ms: 3000,
             zone_wait_ms: 10_000,
             cluster: "ogee".into(),
+            recover_after_ms: heal.recover_after_ms,
+            moves_max: heal.moves_max,
+            moves_per_server_max: heal.moves_per_server_max,
+            moves_per_device_max: heal.moves_per_device_max,
+            move_timeout_ms: heal.move_timeout_ms,
+            balance_after_ms: heal.balance_after_ms,
         }
     }
 
@@ -73,6 +94,41 @@ impl MdsConfig {
         } else {
             Err(MdsError::Members { id: self.id })
         }
+    }
+
+    /// What healing is told, if it can be used.
+    pub(crate) fn heal_rules(&self) -> Result<HealRules, MdsError> {
+        let offline = self.offline_ms;
+        let never_or_from = |ms: u64, least: u64| ms == 0 || (least..=TIME_MS_MAX).contains(&ms);
+        let some = |count: usize| (1..=MOVES_MAX).contains(&count);
+        let checks = [
+            (
+                "recover_after_ms",
+                never_or_from(self.recover_after_ms, offline),
+            ),
+            ("moves_max", some(self.moves_max)),
+            ("moves_per_server_max", some(self.moves_per_server_max)),
+            ("moves_per_device_max", some(self.moves_per_device_max)),
+            (
+                "move_timeout_ms",
+                (offline.max(1)..=TIME_MS_MAX).contains(&self.move_timeout_ms),
+            ),
+            (
+                "balance_after_ms",
+                never_or_from(self.balance_after_ms, 1000),
+            ),
+        ];
+        if let Some((key, _)) = checks.into_iter().find(|(_, is_right)| !is_right) {
+            return Err(MdsError::Setting { key });
+        }
+        Ok(HealRules {
+            recover_after_ms: self.recover_after_ms,
+            moves_max: self.moves_max,
+            moves_per_server_max: self.moves_per_server_max,
+            moves_per_device_max: self.moves_per_device_max,
+            move_timeout_ms: self.move_timeout_ms,
+            balance_after_ms: self.balance_after_ms,
+        })
     }
 
     pub(crate) fn cluster_name(&self) -> Result<Name, MdsError> {

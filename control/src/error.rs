@@ -24,6 +24,12 @@ pub enum MdsError {
         /// Why not.
         source: ogee_proto::name::NameError,
     },
+    /// A setting is out of its range.
+    #[error("{key} is out of its range")]
+    Setting {
+        /// Which.
+        key: &'static str,
+    },
     /// The data directory cannot be made.
     #[error("the data directory {} cannot be made", path.display())]
     DataDir {
@@ -74,7 +80,7 @@ impl MdsError {
 
     const fn code(&self) -> &'static str {
         match self {
-            Self::Members { .. } | Self::ClusterName { .. } => "OGEE-2101",
+            Self::Members { .. } | Self::ClusterName { .. } | Self::Setting { .. } => "OGEE-2101",
             Self::DataDir { .. } => "OGEE-2102",
             Self::Ledger { source, .. } => source.code(),
             Self::Listen { .. } => "OGEE-2106",
@@ -91,7 +97,7 @@ impl MdsError {
             }
             Self::Ledger { source, .. } => source.to_string(),
             Self::Raft(source) => source.to_string(),
-            Self::Members { .. } | Self::ApiPanicked => String::new(),
+            Self::Members { .. } | Self::Setting { .. } | Self::ApiPanicked => String::new(),
         }
     }
 
@@ -99,6 +105,7 @@ impl MdsError {
         match self {
             Self::Members { id } => format!("a member list with {id}=HOST:PORT in it once"),
             Self::ClusterName { .. } => "another cluster name".into(),
+            Self::Setting { .. } => "docs/configuration.md has the ranges".into(),
             Self::DataDir { path, .. } => {
                 format!("mkdir -p {0} and let this user write there", path.display())
             }

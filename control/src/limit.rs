@@ -71,6 +71,32 @@ pub const RAFT_MESSAGE_MAX: usize = 256 << 20;
 
 /// Replaced replicas of one copyset whose data is not deleted yet.
 pub const LEAVING_MAX: usize = 8;
+/// Most that a setting may allow of replicas that move at once.
+pub const MOVES_MAX: usize = 1024;
+/// Longest time that a setting of healing may name, in milliseconds: 30 days.
+pub const TIME_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// Jobs that are pending or running; the rest is planned when these have gone on.
+pub const JOBS_LIVE_MAX: usize = 1024;
+/// Jobs that have ended and are still told of.
+pub const JOBS_KEPT: usize = 256;
+/// Jobs that one command makes.
+pub const JOBS_PER_COMMAND_MAX: usize = 256;
+/// Devices that one command marks.
+pub const STORES_PER_COMMAND_MAX: usize = STORES_PER_CHUNKSERVER_MAX;
+/// Commands that one look at the cluster leads to.
+pub const COMMANDS_PER_LOOK_MAX: usize = 64;
+/// Between two looks at what is to be healed.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a job's leader transfer may take.
+pub const LEAD_TIMEOUT_MS: u64 = 15_000;
+/// Leader transfers that go on at once, unless an operator wants all of them now.
+pub const LEADS_MAX: usize = 8;
+/// A copyset whose leader was just moved is not moved again for so long to make leaders even.
+pub const LEAD_COOLING_MS: u64 = 300_000;
+/// A chunkserver that came back is no target for so long.
+pub const UNSTABLE_FOR: Duration = Duration::from_secs(30);
+/// Part of a device's capacity that a move leaves free: one in so many.
+pub const MOVE_RESERVE: u64 = 20;
 /// Orders in one heartbeat's answer.
 pub const ORDERS_PER_HEARTBEAT_MAX: usize = 256;
 /// Leader transfers that wait to be carried out.

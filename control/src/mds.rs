@@ -19,7 +19,9 @@ use ogee_proto::service::volumes_server::VolumesServer;
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 
-use crate::api::{ApiConfig, ChunkserversApi, Context, PeersApi, TopologyApi, VolumesApi, router};
+use crate::api::{
+    ApiConfig, ChunkserversApi, Context, PeersApi, TopologyApi, VolumesApi, heal, router,
+};
 use crate::config::MdsConfig;
 use crate::error::MdsError;
 use crate::limit::{GRPC_REQUEST_MAX, RAFT_MESSAGE_MAX, STOP_GRACE};
@@ -68,6 +70,7 @@ impl Mds {
     /// What is wrong with the configuration, the data directory or the addresses.
     pub fn start(config: &MdsConfig) -> Result<MdsHandle, MdsError> {
         let cluster = config.cluster_name()?;
+        let heal = config.heal_rules()?;
         let grpc = listen(config.listen, "gRPC")?;
         let http = config
             .metrics_listen
@@ -96,6 +99,7 @@ impl Mds {
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             offline: Duration::from_millis(config.offline_ms),
             zone_wait: Duration::from_millis(config.zone_wait_ms),
+            heal,
         };
         let context = Arc::new(Context::new(api_config, raft));
         let api = start_api(context, sockets, stopper.0.subscribe())?;
@@ -228,6 +232,7 @@ async fn serve(
     let http = sockets
         .http
         .map(|socket| serve_http(Arc::clone(&context), socket, stopped.clone()));
+    let healing = heal(Arc::clone(&context), stopped.clone());
     let grpc = serve_grpc(context, sockets.grpc, stopped.clone());
     let servers = async {
         match http {
@@ -240,6 +245,8 @@ async fn serve(
         stopped.wait_for(|stop| *stop).await.ok();
         tokio::time::sleep(STOP_GRACE).await;
     };
+    // It ends when it is told to stop, as the servers do.
+    let servers = async { tokio::join!(servers, healing).0 };
     tokio::select! {
         ended = servers => ended.map_err(|source| MdsError::Api { source }),
         () = cut => Ok(()),

@@ -129,6 +129,7 @@ fn confirm(changed: &[u64], removed: &[u64]) -> Command {
     Command::ConfirmChanges(ConfirmChanges {
         changed: named(changed),
         removed: named(removed),
+        at_ms: 0,
     })
 }
 

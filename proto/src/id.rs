@@ -67,6 +67,10 @@ id!(
     PoolId(u32), "p"
 );
 id!(
+    /// A piece of work on one copyset that the metadata servers see through by themselves.
+    JobId(u64), "j"
+);
+id!(
     /// One attachment's user: issued by the MDS at attach.
     ClientId(u64), "c"
 );

@@ -17,7 +17,7 @@ use ogee_proto::service::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::context::{Context, World};
+use super::context::{Context, World, unix_ms};
 use super::error::ApiError;
 use super::info::Scene;
 use crate::limit::STORES_PER_CHUNKSERVER_MAX;
@@ -146,8 +146,9 @@ impl ChunkserversApi {
         let changes = ConfirmChanges {
             changed: changed(state, &request.replicas),
             removed: removed_replicas(state, id, &request.replicas_removed),
+            at_ms: unix_ms(),
         };
-        if changes != ConfirmChanges::default() {
+        if !changes.changed.is_empty() || !changes.removed.is_empty() {
             commands.push(Command::ConfirmChanges(changes));
         }
         if replicas != ConfirmReplicas::default() {
@@ -180,6 +181,7 @@ impl ChunkserversApi {
             state: &view.state,
             liveness,
             now,
+            rules: &self.context.config.heal,
         };
         let orders = planned
             .into_iter()

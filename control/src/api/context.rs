@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tonic::{Response, Status};
 
@@ -10,7 +10,7 @@ use super::error::ApiError;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
 use crate::raft::{Consistency, RaftClient, Unavailable, View};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{HealRules, Scheduler};
 use crate::state::{Command, Reply};
 
 /// What the handlers are configured with.
@@ -28,6 +28,16 @@ pub(crate) struct ApiConfig {
     pub(crate) offline: Duration,
     /// How long making a pool waits for zones.
     pub(crate) zone_wait: Duration,
+    /// When and how much is healed.
+    pub(crate) heal: HealRules,
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is known of the world beside the metadata.

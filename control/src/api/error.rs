@@ -89,6 +89,31 @@ impl ApiError {
         Self::new(Code::FailedPrecondition, fault)
     }
 
+    /// No device and no chunkserver goes by that name.
+    pub(crate) fn no_devices(named: &str) -> Self {
+        let what = format!("no device or chunkserver goes by \"{named}\"");
+        let cause = "it is neither a chunkserver's name nor a store's id";
+        let fault = Fault::new("OGEE-2046", &what, cause, "ogee server ls; ogee device ls");
+        Self::new(Code::NotFound, fault)
+    }
+
+    /// What serves is not lost.
+    pub(crate) fn still_serves(named: &str) -> Self {
+        let what = format!("\"{named}\" is not lost");
+        let cause = "a device of it is online and serves";
+        let remedy = format!("to empty it: drain {named}; to give it up: stop it first");
+        let fault = Fault::new("OGEE-2047", &what, cause, &remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
+    /// One that runs would register again.
+    pub(crate) fn still_online(named: &str) -> Self {
+        let what = format!("chunkserver \"{named}\" is online");
+        let remedy = format!("ogee server ok-to-stop {named}, then stop it");
+        let fault = Fault::new("OGEE-2048", &what, "it would register again", &remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
     /// A transfer to a replica that the copyset does not have.
     pub(crate) fn no_replica(copyset: u32, replica: u64) -> Self {
         let what = format!("copyset {copyset} has no replica {replica}");
@@ -116,6 +141,8 @@ impl From<Refusal> for ApiError {
             Refusal::NoVolume { .. }
             | Refusal::NoPool { .. }
             | Refusal::NoCopyset { .. }
+            | Refusal::NoStore { .. }
+            | Refusal::NoJob { .. }
             | Refusal::NoReplica { .. } => Code::NotFound,
             Refusal::BadSize { .. }
             | Refusal::BadStripe { .. }
@@ -125,6 +152,7 @@ impl From<Refusal> for ApiError {
             Refusal::Limit { .. } => Code::ResourceExhausted,
             Refusal::PoolChanged { .. }
             | Refusal::BadPlacement { .. }
+            | Refusal::StaleJob { .. }
             | Refusal::StaleAttachment { .. } => Code::Aborted,
             _ => Code::FailedPrecondition,
         };

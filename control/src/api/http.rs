@@ -1,6 +1,7 @@
 //! The HTTP side: what monitoring asks.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,8 +10,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use super::context::Context;
+use super::context::{Context, unix_ms};
+use crate::health::Sight;
 use crate::raft::Consistency;
+use crate::scheduler::Picture;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -27,9 +30,15 @@ async fn metrics(State(context): State<Arc<Context>>) -> impl IntoResponse {
     match context.raft.view(Consistency::Local).await {
         Ok(view) => {
             let world = context.world();
-            let text = context
-                .metrics
-                .render(context.config.id, &view, &world.liveness);
+            let now = Instant::now();
+            let sight = Sight {
+                state: &view.state,
+                liveness: &world.liveness,
+                now,
+                picture: &Picture::take(&view.state, &world.liveness, now, unix_ms()),
+                rules: &context.config.heal,
+            };
+            let text = context.metrics.render(context.config.id, &view, &sight);
             (StatusCode::OK, [(CONTENT_TYPE, OPEN_METRICS)], text)
         }
         Err(error) => {

@@ -6,6 +6,7 @@ use ogee_proto::id::{ChunkserverId, CopysetId, VolumeId};
 use ogee_proto::service::{CopysetInfo, MapSegment, PoolInfo, ReplicaInfo, VolumeInfo, VolumeMap};
 
 use crate::liveness::Liveness;
+use crate::scheduler::HealRules;
 use crate::state::{Copyset, Pool, Replica, State, Volume};
 
 /// The metadata, the reports, and the moment at which they are looked at.
@@ -14,11 +15,23 @@ pub(super) struct Scene<'a> {
     pub(super) state: &'a State,
     pub(super) liveness: &'a Liveness,
     pub(super) now: Instant,
+    pub(super) rules: &'a HealRules,
 }
 
 impl Scene<'_> {
     pub(super) fn is_online(&self, server: ChunkserverId) -> bool {
         self.liveness.is_online(self.now, server)
+    }
+
+    /// How a chunkserver is, in one word.
+    pub(super) fn presence(&self, server: ChunkserverId) -> &'static str {
+        if !self.is_online(server) {
+            "offline"
+        } else if self.liveness.is_unstable(self.now, server) {
+            "unstable"
+        } else {
+            "online"
+        }
     }
 
     /// Endpoints as the newest heartbeat gives them, else as registered.

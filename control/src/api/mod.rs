@@ -10,14 +10,17 @@
 mod chunkservers;
 mod context;
 mod error;
+mod healing;
 mod http;
 mod info;
+mod jobs;
 mod peers;
 mod topology;
 mod volumes;
 
 pub(crate) use chunkservers::ChunkserversApi;
 pub(crate) use context::{ApiConfig, Context};
+pub(crate) use healing::heal;
 pub(crate) use http::router;
 pub(crate) use peers::PeersApi;
 pub(crate) use topology::TopologyApi;

@@ -8,15 +8,18 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
-    ClusterStatus, CreatePoolRequest, DeviceInfo, Empty, ListCopysetsResponse, ListDevicesResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, ReplaceReplicaRequest,
-    ReplaceReplicaResponse, ServerInfo, TransferLeaderRequest, ZoneInfo,
+    ClusterStatus, CreatePoolRequest, DeviceInfo, DevicesName, Empty, JobInfo, JobName,
+    ListCopysetsResponse, ListDevicesResponse, ListJobsResponse, ListPoolsResponse,
+    ListServersResponse, ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse,
+    OkToStopResponse, PoolInfo, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerInfo,
+    ServerName, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::Context;
 use super::error::ApiError;
 use super::info::{Scene, count};
+use super::jobs::picture;
 use super::volumes::DEFAULT_POOL;
 use crate::health::{self, Severity};
 use crate::limit::{COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ZONE_POLL};
@@ -24,8 +27,8 @@ use crate::liveness::{StoreState, StoreUsage};
 use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{
-    Chunkserver, Command, CreateCopysets, CreatePool, Refusal, ReplaceReplica, Replica, Reply,
-    State, Store,
+    Chunkserver, Command, CreateCopysets, CreatePool, Mark, Refusal, ReplaceReplica, Replica,
+    Reply, State, Store,
 };
 
 /// Replicas of a pool whose creator names no number.
@@ -36,13 +39,17 @@ pub(crate) struct TopologyApi(pub(crate) Arc<Context>);
 
 impl TopologyApi {
     /// Reads from the latest metadata and the newest reports.
-    async fn look<T>(&self, read: impl FnOnce(&Scene<'_>, &View) -> T) -> Result<T, ApiError> {
+    pub(super) async fn look<T>(
+        &self,
+        read: impl FnOnce(&Scene<'_>, &View) -> T,
+    ) -> Result<T, ApiError> {
         let view = self.0.latest().await?;
         let world = self.0.world();
         let scene = Scene {
             state: &view.state,
             liveness: &world.liveness,
             now: Instant::now(),
+            rules: &self.0.config.heal,
         };
         Ok(read(&scene, &view))
     }
@@ -224,7 +231,8 @@ fn sites(scene: &Scene<'_>) -> Vec<Site> {
         let usage = usage(scene, *id, store)?;
         let server = scene.state.chunkservers().get(&store.chunkserver)?;
         let (replicas, leaders) = carried.get(id).copied().unwrap_or_default();
-        (usage.state == StoreState::Ok).then(|| Site {
+        let is_fit = usage.state == StoreState::Ok && scene.state.mark(*id).is_none();
+        is_fit.then(|| Site {
             store: *id,
             chunkserver: store.chunkserver,
             zone: server.zone.clone(),
@@ -245,7 +253,13 @@ fn usage<'a>(scene: &Scene<'a>, id: StoreId, store: &Store) -> Option<&'a StoreU
 
 fn status(scene: &Scene<'_>, view: &View, members: u32) -> ClusterStatus {
     let state = scene.state;
-    let conditions = health::assess(state, scene.liveness, scene.now);
+    let conditions = health::assess(&health::Sight {
+        state,
+        liveness: scene.liveness,
+        now: scene.now,
+        picture: &picture(scene),
+        rules: scene.rules,
+    });
     let worst = conditions.iter().map(|c| c.severity).max();
     let usages = state
         .stores()
@@ -317,7 +331,10 @@ fn servers(scene: &Scene<'_>) -> ListServersResponse {
                 u64::try_from(s.as_millis()).unwrap_or(u64::MAX)
             }),
         leaders: led.get(id).copied().unwrap_or(0),
-        replicas: count(scene.state.hosted(*id).count()),
+        replicas: count(replicas_on(scene.state, |r| r.chunkserver == *id)),
+        state: scene.presence(*id).into(),
+        absent_since_unix_ms: away_since(scene.state, &server.stores),
+        mark: server_mark(scene.state, *id, server).into(),
     };
     ListServersResponse {
         servers: scene.state.chunkservers().iter().map(info).collect(),
@@ -343,11 +360,47 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             state: heard.map_or("missing", |u| u.state.as_str()).into(),
             shard: heard.map_or(store.shard, |u| u.shard).into(),
             online: usage(scene, *id, store).is_some(),
+            mark: device_mark(scene.state, *id).into(),
+            replicas: count(replicas_on(scene.state, |r| r.store == *id)),
+            absent_since_unix_ms: scene.state.away_since(*id).unwrap_or(0),
         }
     };
     ListDevicesResponse {
         devices: scene.state.stores().iter().map(info).collect(),
     }
+}
+
+/// Replicas that copysets count on, those that are about to join included.
+fn replicas_on(state: &State, here: impl Fn(&Replica) -> bool) -> usize {
+    let members = state.copysets().values().flat_map(|c| c.members());
+    members.filter(|r| here(r)).count()
+}
+
+/// The wish for a device; `empty` once a drain has come to its end.
+fn device_mark(state: &State, store: StoreId) -> &'static str {
+    match state.mark(store) {
+        Some(Mark::Draining) if replicas_on(state, |r| r.store == store) == 0 => "empty",
+        Some(mark) => mark.as_str(),
+        None => "",
+    }
+}
+
+/// The wish for all of a chunkserver's devices, if they share one.
+fn server_mark(state: &State, id: ChunkserverId, server: &Chunkserver) -> &'static str {
+    let mut marks = server.stores.iter().map(|store| state.mark(*store));
+    let Some(Some(first)) = marks.next() else {
+        return "";
+    };
+    match first {
+        _ if marks.any(|mark| mark != Some(first)) => "",
+        Mark::Draining if replicas_on(state, |r| r.chunkserver == id) == 0 => "empty",
+        mark => mark.as_str(),
+    }
+}
+
+fn away_since(state: &State, stores: &BTreeSet<StoreId>) -> u64 {
+    let since = stores.iter().filter_map(|store| state.away_since(*store));
+    since.min().unwrap_or(0)
 }
 
 fn pools(state: &State, scene: &Scene<'_>) -> ListPoolsResponse {
@@ -423,6 +476,43 @@ impl Topology for TopologyApi {
     ) -> Result<Response<ReplaceReplicaResponse>, Status> {
         self.0
             .reply("replace_replica", self.replace(request.into_inner()).await)
+    }
+
+    async fn mark_devices(
+        &self,
+        request: Request<MarkDevicesRequest>,
+    ) -> Result<Response<MarkDevicesResponse>, Status> {
+        self.0
+            .reply("mark_devices", self.mark(request.into_inner()).await)
+    }
+
+    async fn ok_to_stop(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<OkToStopResponse>, Status> {
+        self.0
+            .reply("ok_to_stop", self.may_stop(request.into_inner()).await)
+    }
+
+    async fn remove_server(&self, request: Request<ServerName>) -> Result<Response<Empty>, Status> {
+        let result = self.forget_server(request.into_inner()).await;
+        self.0.reply("remove_server", result)
+    }
+
+    async fn list_jobs(&self, _: Request<Empty>) -> Result<Response<ListJobsResponse>, Status> {
+        self.0.reply("list_jobs", self.jobs().await)
+    }
+
+    async fn cancel_job(&self, request: Request<JobName>) -> Result<Response<JobInfo>, Status> {
+        self.0
+            .reply("cancel_job", self.cancel(request.into_inner()).await)
+    }
+
+    async fn balance_leaders(
+        &self,
+        _: Request<Empty>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        self.0.reply("balance_leaders", self.even_leaders().await)
     }
 
     async fn status(&self, _: Request<Empty>) -> Result<Response<ClusterStatus>, Status> {

@@ -1,7 +1,7 @@
 //! `Volumes`: clients and operators.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use ogee_proto::id::{ClientId, Epoch, VolumeId};
 use ogee_proto::layout::StripeLayout;
@@ -14,7 +14,7 @@ use ogee_proto::service::{
 };
 use tonic::{Request, Response, Status};
 
-use super::context::Context;
+use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::Scene;
 use crate::limit::VOLUMES_PER_PAGE_MAX;
@@ -42,6 +42,7 @@ impl VolumesApi {
             state,
             liveness,
             now: Instant::now(),
+            rules: &self.0.config.heal,
         })?)
     }
 
@@ -177,13 +178,6 @@ impl VolumesApi {
         })
         .await
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[tonic::async_trait]

@@ -1,12 +1,15 @@
 //! Stable codes with counts and remedies.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use ogee_proto::id::ChunkserverId;
+use ogee_proto::id::{ChunkserverId, CopysetId};
+use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
 use crate::liveness::{Liveness, ReplicaState, StoreState};
-use crate::state::{Copyset, State};
+use crate::scheduler::{HealRules, Loads, Picture, bytes_of, targets, wish};
+use crate::state::{Copyset, JobKind, JobState, State};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,10 +26,19 @@ pub(crate) struct Condition {
     pub(crate) code: &'static str,
     pub(crate) severity: Severity,
     pub(crate) count: usize,
-    what: &'static str,
+    what: String,
     /// The first few, by name.
     examples: Vec<String>,
-    remedy: &'static str,
+    remedy: String,
+}
+
+/// What is looked at.
+pub(crate) struct Sight<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) liveness: &'a Liveness,
+    pub(crate) now: Instant,
+    pub(crate) picture: &'a Picture,
+    pub(crate) rules: &'a HealRules,
 }
 
 /// Names that a detail lists before it only counts.
@@ -42,19 +54,19 @@ impl Severity {
 }
 
 impl Condition {
-    const fn new(
+    fn new(
         code: &'static str,
         severity: Severity,
-        what: &'static str,
-        remedy: &'static str,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
     ) -> Self {
         Self {
             code,
             severity,
             count: 0,
-            what,
+            what: what.into(),
             examples: Vec::new(),
-            remedy,
+            remedy: remedy.into(),
         }
     }
 
@@ -69,7 +81,7 @@ impl Condition {
 impl From<Condition> for HealthCode {
     fn from(condition: Condition) -> Self {
         let more = condition.count.saturating_sub(condition.examples.len());
-        let mut detail = condition.what.to_owned();
+        let mut detail = condition.what;
         if !condition.examples.is_empty() {
             detail = format!("{detail}: {}", condition.examples.join(", "));
         }
@@ -80,15 +92,17 @@ impl From<Condition> for HealthCode {
             code: condition.code.into(),
             count: u32::try_from(condition.count).unwrap_or(u32::MAX),
             detail,
-            remedy: condition.remedy.into(),
+            remedy: condition.remedy,
             severity: condition.severity.as_str().into(),
         }
     }
 }
 
 /// Everything that is wrong, the worst first.
-pub(crate) fn assess(state: &State, liveness: &Liveness, now: Instant) -> Vec<Condition> {
-    let mut conditions = copyset_conditions(state, liveness, now);
+pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
+    let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
+    let mut conditions = copyset_conditions(sight);
+    conditions.extend(homeless(sight));
     conditions.extend(server_conditions(state, liveness, now));
     conditions.extend(empty_condition(state));
     conditions.retain(|condition| condition.count > 0);
@@ -101,13 +115,15 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
         "OGEE-1001",
         Severity::Warn,
         "chunkservers are offline",
-        "start them: ogee chunkserver; ogee server list shows since when",
+        "start them: ogee chunkserver; ogee server ls shows which. One that is gone for good: ogee server \
+         lost NAME, and ogee server rm NAME when it is empty",
     );
     let mut failed = Condition::new(
         "OGEE-1005",
         Severity::Warn,
         "devices have failed",
-        "replace them; the replicas elsewhere serve meanwhile",
+        "replace them; the replicas elsewhere serve meanwhile. Without waiting for re-protection: ogee \
+         device lost STORE",
     );
     let mut full = Condition::new(
         "OGEE-1011",
@@ -136,7 +152,7 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
     [offline, failed, full]
 }
 
-const fn replica_conditions() -> [Condition; 3] {
+fn replica_conditions() -> [Condition; 3] {
     let damaged = Condition::new(
         "OGEE-1009",
         Severity::Warn,
@@ -159,39 +175,97 @@ const fn replica_conditions() -> [Condition; 3] {
     [damaged, changing, outrun]
 }
 
-fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<Condition> {
-    let mut no_quorum = Condition::new(
-        "OGEE-1002",
-        Severity::Err,
-        "copysets have no quorum: their chunks cannot be read or written",
-        "start the offline chunkservers; ogee server list",
-    );
-    let mut degraded = Condition::new(
-        "OGEE-1003",
-        Severity::Warn,
-        "copysets have an offline replica",
-        "start the offline chunkservers; ogee server list",
-    );
-    let mut no_leader = Condition::new(
-        "OGEE-1004",
-        Severity::Err,
-        "copysets have no leader",
-        "wait for the election; if it lasts, the chunkservers' logs say why",
-    );
-    let mut forming = Condition::new(
-        "OGEE-1007",
-        Severity::Warn,
-        "copysets are being formed",
-        "wait; if it lasts, the chunkservers' logs say why",
-    );
-    let mut missing = Condition::new(
-        "OGEE-1008",
-        Severity::Warn,
-        "copysets have lost a replica on a chunkserver that is online",
-        "its device was replaced or wiped: ogee copyset show COPYSET, then ogee copyset replace \
-         COPYSET --replica ID --to CHUNKSERVER",
-    );
+/// Copysets, each under the worst that is wrong with it.
+struct Tally {
+    no_quorum: Condition,
+    degraded: Condition,
+    recovering: Condition,
+    no_leader: Condition,
+    forming: Condition,
+    missing: Condition,
+}
+
+impl Tally {
+    fn new(sight: &Sight<'_>) -> Self {
+        Self {
+            no_quorum: Condition::new(
+                "OGEE-1002",
+                Severity::Err,
+                "copysets have no quorum: their chunks cannot be read or written, and requests wait until \
+                 they can",
+                "start the offline chunkservers; ogee server ls. Nothing is re-protected without a majority",
+            ),
+            degraded: Condition::new(
+                "OGEE-1003",
+                Severity::Warn,
+                "copysets have an offline replica",
+                waiting(sight.rules),
+            ),
+            recovering: Condition::new(
+                "OGEE-1013",
+                Severity::Warn,
+                recovering(sight.state),
+                "wait; ogee job ls shows how far it is",
+            ),
+            no_leader: Condition::new(
+                "OGEE-1004",
+                Severity::Err,
+                "copysets have no leader",
+                "wait for the election; if it lasts, the chunkservers' logs say why",
+            ),
+            forming: Condition::new(
+                "OGEE-1007",
+                Severity::Warn,
+                "copysets are being formed",
+                "wait; if it lasts, the chunkservers' logs say why",
+            ),
+            missing: Condition::new(
+                "OGEE-1008",
+                Severity::Warn,
+                "copysets have lost a replica on a chunkserver that is online",
+                "its device was replaced or wiped: ogee copyset show COPYSET, then ogee copyset replace \
+                 COPYSET --replica ID --to CHUNKSERVER; a device that stays away is re-protected by itself",
+            ),
+        }
+    }
+}
+
+/// What becomes of a copyset whose replica is away.
+fn waiting(rules: &HealRules) -> String {
+    let when = match rules.recover_after_ms {
+        0 => "recover_after_ms is 0: nothing is re-protected by itself".to_owned(),
+        ms => format!("re-protected by itself {} s after it went away", ms / 1000),
+    };
+    format!("start the offline chunkservers; {when}; at once: ogee server lost NAME")
+}
+
+/// How far re-protection is.
+fn recovering(state: &State) -> String {
+    let jobs = state.jobs().values();
+    let live: Vec<_> = jobs
+        .filter(|job| job.kind == JobKind::Recover && job.state.is_live())
+        .collect();
+    let running = live
+        .iter()
+        .filter(|job| job.state == JobState::Running)
+        .count();
+    let bytes = live
+        .iter()
+        .fold(0u64, |sum, job| sum.saturating_add(job.bytes));
+    format!(
+        "copysets are degraded and being re-protected ({running} running, {} waiting, about {} MiB)",
+        live.len() - running,
+        bytes >> 20
+    )
+}
+
+fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
+    let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
+    let mut tally = Tally::new(sight);
     let [mut damaged, mut changing, mut outrun] = replica_conditions();
+    let jobs = state.jobs().values();
+    let recover = jobs.filter(|job| job.kind == JobKind::Recover && job.state.is_live());
+    let recover: BTreeSet<CopysetId> = recover.map(|job| job.copyset).collect();
     let online = |id: ChunkserverId| liveness.is_online(now, id);
     for (id, copyset) in state.copysets() {
         let name = || id.to_string();
@@ -201,15 +275,17 @@ fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<C
             .filter(|r| online(r.chunkserver))
             .count();
         if up * 2 <= copyset.replicas.len() {
-            no_quorum.add(name);
+            tally.no_quorum.add(name);
         } else if !copyset.formed {
-            forming.add(name);
+            tally.forming.add(name);
         } else if liveness.leader(now, copyset).is_none() {
-            no_leader.add(name);
+            tally.no_leader.add(name);
+        } else if recover.contains(id) {
+            tally.recovering.add(name);
         } else if up < copyset.replicas.len() {
-            degraded.add(name);
+            tally.degraded.add(name);
         } else if has_lost_replica(copyset, liveness, now) {
-            missing.add(name);
+            tally.missing.add(name);
         } else if has_replica_in(copyset, liveness, now, &BROKEN) {
             damaged.add(name);
         } else if copyset.change.is_some() || has_replica_in(copyset, liveness, now, &BUSY) {
@@ -221,8 +297,72 @@ fn copyset_conditions(state: &State, liveness: &Liveness, now: Instant) -> Vec<C
         }
     }
     vec![
-        no_quorum, degraded, no_leader, forming, missing, damaged, changing, outrun,
+        tally.no_quorum,
+        tally.degraded,
+        tally.recovering,
+        tally.no_leader,
+        tally.forming,
+        tally.missing,
+        damaged,
+        changing,
+        outrun,
     ]
+}
+
+/// Copysets of which a replica is to leave its place and has nowhere to go.
+fn homeless(sight: &Sight<'_>) -> [Condition; 2] {
+    let (state, picture) = (sight.state, sight.picture);
+    let bytes = bytes_of(state, picture);
+    let loads = Loads::of(state, picture);
+    // What waits for its turn may have lost the target that it had.
+    let running = state
+        .jobs()
+        .values()
+        .filter(|job| job.state == JobState::Running);
+    let busy: BTreeSet<CopysetId> = running.map(|job| job.copyset).collect();
+    let mut zones: [BTreeSet<&Name>; 2] = Default::default();
+    let mut stuck: [Vec<CopysetId>; 2] = Default::default();
+    for (id, copyset) in state.copysets().iter().filter(|(id, _)| !busy.contains(id)) {
+        let Some((kind, replica)) = wish(*id, copyset, picture, sight.rules) else {
+            continue;
+        };
+        let need = bytes.get(id).copied().unwrap_or(0);
+        if targets(state, picture, copyset, replica, need, &loads)
+            .next()
+            .is_none()
+        {
+            let at = usize::from(kind == JobKind::Drain);
+            stuck[at].push(*id);
+            zones[at].extend(state.zone_of(replica.chunkserver));
+        }
+    }
+    let add = |zones: &BTreeSet<&Name>| {
+        let zones: Vec<&str> = zones.iter().map(|zone| zone.as_str()).collect();
+        format!(
+            "add a chunkserver with free space in zone {}, or in a zone that has no replica of them",
+            zones.join(" or ")
+        )
+    };
+    let mut conditions = [
+        Condition::new(
+            "OGEE-1014",
+            Severity::Warn,
+            "copysets are degraded and have no re-protection target: no device that is online, with room, is \
+             in a zone without a replica of them",
+            add(&zones[0]),
+        ),
+        Condition::new(
+            "OGEE-1015",
+            Severity::Warn,
+            "copysets cannot leave a device that is drained: no other device that is online, with room, is in \
+             a zone without a replica of them",
+            format!("{}; or ogee server drain NAME --cancel", add(&zones[1])),
+        ),
+    ];
+    for (condition, stuck) in conditions.iter_mut().zip(stuck) {
+        stuck.iter().for_each(|id| condition.add(|| id.to_string()));
+    }
+    conditions
 }
 
 const BUSY: [ReplicaState; 2] = [ReplicaState::Installing, ReplicaState::Repairing];

@@ -9,4 +9,4 @@
 
 mod assess;
 
-pub(crate) use assess::{Severity, assess};
+pub(crate) use assess::{Severity, Sight, assess};

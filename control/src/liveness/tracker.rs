@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use ogee_proto::id::{ChunkserverId, ReplicaId, StoreId};
 
+use crate::limit::UNSTABLE_FOR;
 use crate::state::Copyset;
 
 /// See the module.
 pub(crate) struct Liveness {
     offline_after: Duration,
     servers: BTreeMap<ChunkserverId, (Instant, Heard)>,
+    /// When those that had been offline were heard from again.
+    back: BTreeMap<ChunkserverId, Instant>,
 }
 
 /// What one heartbeat told.
@@ -138,12 +141,24 @@ impl Liveness {
         Self {
             offline_after,
             servers: BTreeMap::new(),
+            back: BTreeMap::new(),
         }
     }
 
     /// Takes a heartbeat of a registered chunkserver.
     pub(crate) fn record(&mut self, now: Instant, id: ChunkserverId, heard: Heard) {
+        if self.servers.contains_key(&id) && !self.is_online(now, id) {
+            self.back.insert(id, now);
+        }
         self.servers.insert(id, (now, heard));
+    }
+
+    /// Online, but silent for half of what makes it offline, or just back from being that.
+    pub(crate) fn is_unstable(&self, now: Instant, id: ChunkserverId) -> bool {
+        let is_quiet = (self.silence(now, id)).is_some_and(|it| it * 2 >= self.offline_after);
+        let back = self.back.get(&id);
+        let is_new = back.is_some_and(|at| now.saturating_duration_since(*at) < UNSTABLE_FOR);
+        self.is_online(now, id) && (is_quiet || is_new)
     }
 
     /// How long ago it was heard from.

@@ -1,7 +1,6 @@
 //! The metrics themselves.
 
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -10,9 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::health::assess;
-use crate::liveness::Liveness;
+use crate::health::{Sight, assess};
 use crate::raft::View;
+use crate::state::State;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -29,6 +28,12 @@ struct CommandLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabels {
+    kind: &'static str,
+    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,6 +69,7 @@ struct Levels {
     capacity: Level,
     used: Level,
     health: Family<HealthLabels, Level>,
+    jobs: Family<JobLabels, Level>,
 }
 
 impl Metrics {
@@ -125,9 +131,9 @@ impl Metrics {
         self.heartbeats.inc();
     }
 
-    /// Everything in text form, with the gauges set from `view` and `liveness`.
-    pub(crate) fn render(&self, me: u64, view: &View, liveness: &Liveness) -> String {
-        self.levels.set(me, view, liveness);
+    /// Everything in text form, with the gauges set from `view` and `sight`.
+    pub(crate) fn render(&self, me: u64, view: &View, sight: &Sight<'_>) -> String {
+        self.levels.set(me, view, sight);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("invariant: writing to a string cannot fail");
         text
@@ -181,11 +187,26 @@ impl Levels {
         );
         let health = Family::clone(&levels.health);
         registry.register("health", "things that are wrong, by code", health);
+        let jobs = Family::clone(&levels.jobs);
+        registry.register(
+            "jobs",
+            "jobs that are kept, by what has become of them",
+            jobs,
+        );
         levels
     }
 
-    fn set(&self, me: u64, view: &View, liveness: &Liveness) {
-        let (state, now) = (&view.state, Instant::now());
+    fn set_jobs(&self, state: &State) {
+        self.jobs.clear();
+        for job in state.jobs().values() {
+            let (kind, state) = (job.kind.as_str(), job.state.as_str());
+            self.jobs.get_or_create(&JobLabels { kind, state }).inc();
+        }
+    }
+
+    fn set(&self, me: u64, view: &View, sight: &Sight<'_>) {
+        let (state, liveness, now) = (&view.state, sight.liveness, sight.now);
+        self.set_jobs(state);
         self.leads.set(u64::from(view.leader == Some(me)));
         self.term.set(view.term);
         self.log_purged.set(view.purged);
@@ -214,7 +235,7 @@ impl Levels {
         self.capacity.set(capacity);
         self.used.set(used);
         self.health.clear();
-        for condition in assess(state, liveness, now) {
+        for condition in assess(sight) {
             let severity = condition.severity.as_str();
             let labels = HealthLabels {
                 code: condition.code,

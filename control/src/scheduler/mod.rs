@@ -2,12 +2,21 @@
 //!
 //! *Place*: asked by `api` for the answer to each heartbeat.
 //! *Owner*: the leading metadata server, behind its mutex. Remembers only leader transfers, which
-//! an operator asked for; all other orders follow from the metadata.
+//! an operator asked for by hand; all other orders follow from the metadata and its jobs, which
+//! `heal` and `balance` plan.
 //! *Invariants*: orders are idempotent and repeated until the metadata or a report shows that
 //! they are carried out. A replica that ever existed is never ordered again, and a copyset that
 //! ever had a leader is never initialised again.
 //! *On failure*: a lost order comes again with the next heartbeat; transfers are given up.
 
+mod balance;
+mod heal;
+#[cfg(test)]
+mod heal_tests;
+mod picture;
 mod plan;
 
+pub(crate) use balance::{balance, is_steady};
+pub(crate) use heal::{Loads, leads_live, plan, targets, wish};
+pub(crate) use picture::{HealRules, Picture, Presence, bytes_of};
 pub(crate) use plan::{Planned, Scheduler, TransfersFull};

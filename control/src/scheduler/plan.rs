@@ -7,7 +7,7 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 
 use crate::limit::{ORDERS_PER_HEARTBEAT_MAX, TRANSFER_TIMEOUT, TRANSFERS_MAX};
 use crate::liveness::Liveness;
-use crate::state::{Copyset, State};
+use crate::state::{Copyset, JobKind, State};
 
 /// See the module.
 #[derive(Default)]
@@ -137,12 +137,16 @@ impl Scheduler {
                 conf_epoch: copyset.conf_epoch,
             })
         });
+        let wishes = lead_jobs(state);
         let transfers = hosted.iter().filter_map(|(id, copyset)| {
-            let transfer = self.transfers.get(id)?;
+            // An operator's hand counts before a plan.
+            let by_hand = self.transfers.get(id).map(|transfer| transfer.to);
+            let to = by_hand.or_else(|| wishes.get(id).copied())?;
+            let leader = led_here(copyset).filter(|leader| leader.replica != to)?;
             Some(Planned::Transfer {
                 copyset: *id,
-                to: transfer.to,
-                term: led_here(copyset)?.term,
+                to,
+                term: leader.term,
             })
         });
         let cleanups = cleanups(state, server);
@@ -165,6 +169,13 @@ impl Scheduler {
             transfer.until > now && leader.is_none_or(|l| l.replica != transfer.to)
         });
     }
+}
+
+/// Who is to lead, by jobs under way.
+fn lead_jobs(state: &State) -> BTreeMap<CopysetId, ReplicaId> {
+    let jobs = state.jobs().values();
+    let jobs = jobs.filter(|job| job.kind == JobKind::Lead && job.state.is_live());
+    jobs.map(|job| (job.copyset, job.replica)).collect()
 }
 
 /// The order to make this chunkserver's replica of a copyset, if it must be made.

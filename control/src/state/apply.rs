@@ -23,6 +23,12 @@ impl State {
             Command::ConfirmRemoval(command) => Ok(self.confirm_removal(command)),
             Command::ReplaceReplica(command) => self.replace_replica(command),
             Command::ConfirmChanges(command) => Ok(self.confirm_changes(command)),
+            Command::MarkStores(command) => self.mark_stores(command),
+            Command::NoteStores(command) => Ok(self.note_stores(command)),
+            Command::AddJobs(command) => self.add_jobs(command),
+            Command::StartJob(command) => self.start_job(command),
+            Command::EndJob(command) => self.end_job(command),
+            Command::RemoveChunkserver { chunkserver } => self.remove_chunkserver(*chunkserver),
         }
     }
 

@@ -14,7 +14,7 @@ impl State {
     /// What is wrong with it, if anything.
     pub(crate) fn contradiction(&self) -> Option<&'static str> {
         let issued = &self.issued;
-        let ids = [issued.replica, issued.volume, issued.client];
+        let ids = [issued.replica, issued.volume, issued.client, issued.job];
         let short_ids = [issued.pool, issued.chunkserver, issued.copyset];
         let is_low = |value: u64| value <= GROWING_MAX;
         let grow = ids.into_iter().all(is_low)

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use ogee_proto::id::{
-    ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
+    ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId, VolumeId,
 };
 use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob};
 use super::model::Stripe;
 use super::refusal::Refusal;
 
@@ -42,6 +43,21 @@ pub enum Command {
     ReplaceReplica(ReplaceReplica),
     /// Remembers what became of replicas that replace and are replaced.
     ConfirmChanges(ConfirmChanges),
+    /// Sets or takes away an operator's wish for devices.
+    MarkStores(MarkStores),
+    /// Remembers since when devices are away.
+    NoteStores(NoteStores),
+    /// Plans work on copysets.
+    AddJobs(AddJobs),
+    /// Begins a job that moves a replica, or sends it elsewhere.
+    StartJob(StartJob),
+    /// Ends a job.
+    EndJob(EndJob),
+    /// Forgets a chunkserver that carries nothing. Idempotent.
+    RemoveChunkserver {
+        /// Which.
+        chunkserver: ChunkserverId,
+    },
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -203,6 +219,9 @@ pub struct ConfirmChanges {
     pub changed: Vec<(CopysetId, ReplicaId)>,
     /// Replicas that were deleted.
     pub removed: Vec<(CopysetId, ReplicaId)>,
+    /// Milliseconds since 1970.
+    #[serde(default)]
+    pub at_ms: u64,
 }
 
 /// What a command that was carried out answers.
@@ -222,6 +241,8 @@ pub enum Reply {
     Volume(VolumeId),
     /// Id of the replica.
     Replica(ReplicaId),
+    /// Jobs that were made.
+    Jobs(Vec<JobId>),
     /// The new attachment.
     Attached {
         /// Which volume.
@@ -254,6 +275,12 @@ impl Command {
             Self::ConfirmRemoval(_) => "confirm_removal",
             Self::ReplaceReplica(_) => "replace_replica",
             Self::ConfirmChanges(_) => "confirm_changes",
+            Self::MarkStores(_) => "mark_stores",
+            Self::NoteStores(_) => "note_stores",
+            Self::AddJobs(_) => "add_jobs",
+            Self::StartJob(_) => "start_job",
+            Self::EndJob(_) => "end_job",
+            Self::RemoveChunkserver { .. } => "remove_chunkserver",
         }
     }
 }

@@ -11,6 +11,7 @@
 mod apply;
 mod check;
 mod command;
+mod job;
 mod map;
 mod model;
 mod query;
@@ -23,6 +24,10 @@ pub use command::{
     Attach, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool,
     CreateVolume, Detach, InitCluster, Outcome, RegisterChunkserver, RemoveVolume, ReplaceReplica,
     Reply, ResizeVolume, StoreSpec,
+};
+pub use job::{
+    AddJobs, Cause, EndJob, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, NoteStores,
+    StartJob, Target,
 };
 pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,

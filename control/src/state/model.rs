@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_proto::id::{
-    ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
+    ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId, VolumeId,
 };
 use ogee_proto::layout::{LayoutError, StripeLayout};
 use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use super::job::{Job, Mark};
 
 /// All metadata of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,15 @@ pub struct State {
     pub(super) names: BTreeMap<Name, VolumeId>,
     /// Copysets by chunkserver: derived from `copysets`, kept so that a heartbeat does not scan.
     pub(super) hosted: BTreeMap<ChunkserverId, BTreeSet<CopysetId>>,
+    /// Work on copysets: all that is live, and the newest that has ended.
+    #[serde(default)]
+    pub(super) jobs: BTreeMap<JobId, Job>,
+    /// What operators want of devices.
+    #[serde(default)]
+    pub(super) marks: BTreeMap<StoreId, Mark>,
+    /// Devices that are away, since when, in milliseconds since 1970.
+    #[serde(default)]
+    pub(super) away: BTreeMap<StoreId, u64>,
     pub(super) issued: Issued,
 }
 
@@ -37,6 +48,8 @@ pub(super) struct Issued {
     pub(super) replica: u64,
     pub(super) volume: u64,
     pub(super) client: u64,
+    #[serde(default)]
+    pub(super) job: u64,
 }
 
 /// Who we are.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, PoolId, StoreId, VolumeId};
+use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, JobId, PoolId, StoreId, VolumeId};
 
 use ogee_proto::name::Name;
 
+use super::job::{Job, Mark};
 use super::map;
 use super::model::{Chunkserver, Cluster, Copyset, Garbage, Pool, State, Store, Volume};
 use super::refusal::Refusal;
@@ -53,12 +54,30 @@ impl State {
         &self.garbage
     }
 
+    /// All jobs that are live, and the newest that have ended.
+    #[must_use]
+    pub const fn jobs(&self) -> &BTreeMap<JobId, Job> {
+        &self.jobs
+    }
+
+    /// What an operator wants of a device.
+    #[must_use]
+    pub fn mark(&self, store: StoreId) -> Option<Mark> {
+        self.marks.get(&store).copied()
+    }
+
+    /// Since when a device is away, in milliseconds since 1970.
+    #[must_use]
+    pub fn away_since(&self, store: StoreId) -> Option<u64> {
+        self.away.get(&store).copied()
+    }
+
     /// Copysets with a replica on `chunkserver`.
     pub fn hosted(&self, chunkserver: ChunkserverId) -> impl Iterator<Item = CopysetId> + '_ {
         self.hosted.get(&chunkserver).into_iter().flatten().copied()
     }
 
-    pub(super) fn zone_of(&self, chunkserver: ChunkserverId) -> Option<&Name> {
+    pub(crate) fn zone_of(&self, chunkserver: ChunkserverId) -> Option<&Name> {
         Some(&self.chunkservers.get(&chunkserver)?.zone)
     }
 

@@ -1,7 +1,7 @@
 //! Why a command was not carried out.
 
 use ogee_proto::fault::Fault;
-use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
+use ogee_proto::id::{ChunkserverId, CopysetId, JobId, ReplicaId, StoreId};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use ogee_proto::name::Name;
@@ -167,6 +167,40 @@ pub enum Refusal {
         /// As asked for.
         store: StoreId,
     },
+    /// No store of that id.
+    #[error("no device {store}")]
+    NoStore {
+        /// As asked for.
+        store: StoreId,
+    },
+    /// No job of that id.
+    #[error("no job {}", job.get())]
+    NoJob {
+        /// As asked for.
+        job: JobId,
+    },
+    /// The job is not as it was when this was planned.
+    #[error("job {} is {state} and has gone on", job.get())]
+    StaleJob {
+        /// Which.
+        job: JobId,
+        /// What it is.
+        state: &'static str,
+    },
+    /// The job has begun to change its copyset.
+    #[error("job {} is under way", job.get())]
+    JobUnderWay {
+        /// Which.
+        job: JobId,
+    },
+    /// Copysets count on the chunkserver.
+    #[error("chunkserver \"{name}\" has {replicas} replicas")]
+    NotEmpty {
+        /// Which.
+        name: Name,
+        /// How many.
+        replicas: usize,
+    },
     /// A limit would be passed.
     #[error("more than {max} {of} are not supported")]
     Limit {
@@ -228,6 +262,11 @@ impl Refusal {
             Self::NotFormed { .. } => "OGEE-2025",
             Self::ChangeUnderWay { .. } => "OGEE-2026",
             Self::BadTarget { .. } => "OGEE-2027",
+            Self::NoStore { .. } => "OGEE-2041",
+            Self::NoJob { .. } => "OGEE-2042",
+            Self::StaleJob { .. } => "OGEE-2043",
+            Self::JobUnderWay { .. } => "OGEE-2044",
+            Self::NotEmpty { .. } => "OGEE-2045",
         }
     }
 
@@ -252,6 +291,11 @@ impl Refusal {
             Self::PoolNotReady { .. } => {
                 "its chunkservers have not created the replicas yet, or too few are online".into()
             }
+            Self::JobUnderWay { .. } => {
+                "a replica that is being copied may be a voter already, and is not taken back"
+                    .into()
+            }
+            Self::NotEmpty { .. } => "copysets count on them".into(),
             Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
             Self::BadTarget { .. } => {
                 "it is unknown, holds a replica of it, or is in the zone of another one".into()
@@ -291,6 +335,14 @@ impl Refusal {
             }
             Self::NotFormed { .. } => "again in a few seconds; else ogee status".into(),
             Self::BadTarget { .. } => "a store in a zone without a replica; ogee device ls".into(),
+            Self::NoStore { .. } => "ogee device ls".into(),
+            Self::NoJob { .. } | Self::StaleJob { .. } => "ogee job ls".into(),
+            Self::JobUnderWay { .. } => {
+                "wait for its end, or send it elsewhere: ogee copyset replace".into()
+            }
+            Self::NotEmpty { name, .. } => {
+                format!("ogee server drain {name}; if it is gone for good: ogee server lost {name}")
+            }
             Self::BadSize { .. }
             | Self::Limit { .. }
             | Self::TextTooLong { .. }

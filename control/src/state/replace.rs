@@ -15,7 +15,14 @@ use super::topology::check_count;
 use crate::limit::LEAVING_MAX;
 
 impl State {
+    /// An operator's; it takes over from a job on the copyset.
     pub(super) fn replace_replica(&mut self, command: &ReplaceReplica) -> Outcome {
+        let replica = self.replace(command)?;
+        self.supersede(command.copyset, replica);
+        Ok(Reply::Replica(replica))
+    }
+
+    pub(super) fn replace(&mut self, command: &ReplaceReplica) -> Result<ReplicaId, Refusal> {
         let id = command.copyset;
         let copyset = self.copysets.get(&id);
         let copyset = copyset.ok_or(Refusal::NoCopyset { copyset: id })?;
@@ -28,7 +35,7 @@ impl State {
                 });
             }
             if change.joining.store == command.store {
-                return Ok(Reply::Replica(joining));
+                return Ok(joining);
             }
         }
         self.check_replacement(command, copyset)?;
@@ -58,7 +65,7 @@ impl State {
                 abandoned,
             });
         }
-        Ok(Reply::Replica(new))
+        Ok(new)
     }
 
     /// The group exists, has that replica, and has no other in the new one's zone or on its store.
@@ -106,6 +113,7 @@ impl State {
             if let Some(copyset) = self.copysets.get_mut(id) {
                 finish(copyset, *joined);
             }
+            self.close_joined(*id, *joined, command.at_ms);
         }
         for (id, replica) in &command.removed {
             self.forget(*id, *replica);

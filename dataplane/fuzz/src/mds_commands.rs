@@ -262,6 +262,7 @@ fn command(script: &mut Script<'_>) -> Command {
         _ => Command::ConfirmChanges(ConfirmChanges {
             changed: pairs(script),
             removed: pairs(script),
+            at_ms: script.u16().into(),
         }),
     }
 }

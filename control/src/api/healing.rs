@@ -1,0 +1,110 @@
+//! The look at the cluster, once a second, that heals it.
+//!
+//! *Place*: beside the handlers, on their thread. *Owner*: the leading metadata server; the others
+//! wait for their turn. *Invariants*: what is decided is a command that the state machine checks again,
+//! so that two that both believe to lead do nothing twice. A metadata server that just began to lead
+//! has heard of nobody: until everybody had time to report it only looks.
+//! *On failure*: what could not be written is planned again at the next look.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::context::{Context, unix_ms};
+use crate::limit::{JOBS_PER_COMMAND_MAX, LEADS_MAX, LOOK_EVERY};
+use crate::raft::{Consistency, View};
+use crate::scheduler::{Picture, balance, is_steady, leads_live, plan};
+use crate::state::{AddJobs, Cause, Command, NewJob};
+
+/// Since when this one leads, and leaders are uneven.
+#[derive(Default)]
+struct Watchman {
+    leads: Option<(u64, Instant)>,
+    uneven: Option<Instant>,
+}
+
+/// Looks until it is told to stop.
+pub(crate) async fn heal(context: Arc<Context>, mut stopped: watch::Receiver<bool>) {
+    let mut watchman = Watchman::default();
+    let every = LOOK_EVERY.min(context.config.offline);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => watchman.look(&context).await,
+            // A sender that is gone means stop as well.
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+impl Watchman {
+    async fn look(&mut self, context: &Context) {
+        let Some(view) = leading(context).await else {
+            *self = Self::default();
+            return;
+        };
+        let now = Instant::now();
+        let known = self.leads.filter(|(term, _)| *term == view.term);
+        let (_, since) = *self.leads.insert(known.unwrap_or((view.term, now)));
+        if now.saturating_duration_since(since) < context.config.offline + context.config.heartbeat
+        {
+            return;
+        }
+        let picture = Picture::take(&view.state, &context.world().liveness, now, unix_ms());
+        let mut commands = plan(&view.state, &picture, &context.config.heal);
+        let jobs = self.balance(context, &view, &picture, now);
+        if !jobs.is_empty() {
+            commands.push(Command::AddJobs(AddJobs {
+                jobs,
+                at_ms: picture.now_ms,
+            }));
+        }
+        for command in commands {
+            tracing::debug!(?command, "healing");
+            if let Err(error) = context.write(command).await {
+                // Mostly a plan that the world has overtaken.
+                tracing::info!(?error, "a step of healing was not taken");
+            }
+        }
+    }
+
+    /// Leaders that have been uneven for a while in a cluster that is otherwise at rest.
+    fn balance(
+        &mut self,
+        context: &Context,
+        view: &View,
+        picture: &Picture,
+        now: Instant,
+    ) -> Vec<NewJob> {
+        let after = u128::from(context.config.heal.balance_after_ms);
+        let is_steady = after > 0 && is_steady(&view.state, picture);
+        let mut jobs = if is_steady {
+            balance(&view.state, picture, Cause::Uneven)
+        } else {
+            Vec::new()
+        };
+        if jobs.is_empty() {
+            self.uneven = None;
+            return jobs;
+        }
+        let since = *self.uneven.get_or_insert(now);
+        if now.saturating_duration_since(since).as_millis() < after {
+            return Vec::new();
+        }
+        jobs.truncate(
+            LEADS_MAX
+                .saturating_sub(leads_live(&view.state))
+                .min(JOBS_PER_COMMAND_MAX),
+        );
+        jobs
+    }
+}
+
+/// The newest metadata, if this one leads.
+async fn leading(context: &Context) -> Option<View> {
+    let local = context.raft.view(Consistency::Local).await.ok()?;
+    if local.leader != Some(context.config.id) {
+        return None;
+    }
+    context.latest().await.ok()
+}

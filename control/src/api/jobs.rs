@@ -1,0 +1,287 @@
+//! Jobs, marks on devices, and what may be stopped or forgotten: for operators.
+
+use std::collections::BTreeSet;
+
+use ogee_proto::id::{ChunkserverId, JobId, ReplicaId, StoreId};
+use ogee_proto::service::{
+    DevicesName, Empty, JobInfo, JobName, ListJobsResponse, MarkDevicesRequest,
+    MarkDevicesResponse, OkToStopResponse, ServerName,
+};
+
+use super::context::unix_ms;
+use super::error::ApiError;
+use super::info::{Scene, count};
+use super::topology::TopologyApi;
+use crate::liveness::ReplicaState;
+use crate::scheduler::{Picture, Presence, balance};
+use crate::state::{
+    AddJobs, Cause, Command, Ending, Job, JobKind, JobState, Mark, MarkStores, Reply, State,
+};
+
+impl TopologyApi {
+    pub(super) async fn mark(
+        &self,
+        request: MarkDevicesRequest,
+    ) -> Result<MarkDevicesResponse, ApiError> {
+        let mark = match request.mark.as_str() {
+            "" => None,
+            "draining" => Some(Mark::Draining),
+            "lost" => Some(Mark::Lost),
+            other => {
+                return Err(ApiError::bad_field(
+                    "mark",
+                    other,
+                    "draining, lost or nothing",
+                ));
+            }
+        };
+        let name = request.name.clone();
+        let (stores, serves, before) = self
+            .look(|scene, _| {
+                let stores = named(scene.state, &name);
+                let serves = stores.iter().any(|store| is_serving(scene, *store));
+                (
+                    stores,
+                    serves,
+                    carried(scene.state, &named(scene.state, &name)),
+                )
+            })
+            .await?;
+        if stores.is_empty() {
+            return Err(ApiError::no_devices(&request.name));
+        }
+        if mark == Some(Mark::Lost) && serves {
+            return Err(ApiError::still_serves(&request.name));
+        }
+        let devices = count(stores.len());
+        let at_ms = unix_ms();
+        let command = MarkStores {
+            stores: stores.clone(),
+            mark,
+            at_ms,
+        };
+        self.0.write(Command::MarkStores(command)).await?;
+        let jobs_cancelled = if mark.is_none() {
+            self.cancel_waiting(&stores, at_ms).await?
+        } else {
+            0
+        };
+        Ok(MarkDevicesResponse {
+            devices,
+            replicas: before,
+            jobs_cancelled,
+        })
+    }
+
+    /// Those of the devices' jobs that have not begun. A look would end them as well.
+    async fn cancel_waiting(&self, stores: &[StoreId], at_ms: u64) -> Result<u32, ApiError> {
+        let view = self.0.latest().await?;
+        let state = &view.state;
+        let is_theirs = |job: &Job| {
+            let copyset = state.copysets().get(&job.copyset);
+            let replica = copyset.and_then(|c| c.replicas.iter().find(|r| r.id == job.replica));
+            job.state == JobState::Pending && replica.is_some_and(|r| stores.contains(&r.store))
+        };
+        let mut cancelled = 0;
+        for (id, job) in state.jobs().iter().filter(|(_, job)| is_theirs(job)) {
+            let end = Command::end(*id, job.attempt, Ending::ByOperator, at_ms);
+            // One that began meanwhile is let be.
+            cancelled += u32::from(self.0.write(end).await.is_ok());
+        }
+        Ok(cancelled)
+    }
+
+    pub(super) async fn may_stop(
+        &self,
+        request: DevicesName,
+    ) -> Result<OkToStopResponse, ApiError> {
+        self.look(|scene, _| {
+            let stores = named(scene.state, &request.name);
+            if stores.is_empty() {
+                return Err(ApiError::no_devices(&request.name));
+            }
+            let stores = stores.into_iter().collect();
+            Ok(without(scene.state, &picture(scene), &stores))
+        })
+        .await?
+    }
+
+    pub(super) async fn forget_server(&self, request: ServerName) -> Result<Empty, ApiError> {
+        let found = self
+            .look(|scene, _| {
+                let mut servers = scene.state.chunkservers().iter();
+                let found = servers.find(|(_, c)| c.name.as_str() == request.name);
+                found.map(|(id, _)| (*id, scene.is_online(*id)))
+            })
+            .await?;
+        let (chunkserver, online) = found.ok_or_else(|| ApiError::no_devices(&request.name))?;
+        if online {
+            return Err(ApiError::still_online(&request.name));
+        }
+        self.0
+            .write(Command::RemoveChunkserver { chunkserver })
+            .await?;
+        Ok(Empty {})
+    }
+
+    pub(super) async fn jobs(&self) -> Result<ListJobsResponse, ApiError> {
+        self.look(|scene, _| jobs_info(scene, |_| true)).await
+    }
+
+    pub(super) async fn cancel(&self, request: JobName) -> Result<JobInfo, ApiError> {
+        let id = JobId::new(request.id);
+        let view = self.0.latest().await?;
+        // One that is unknown is refused by the state machine, in its words.
+        let attempt = view.state.jobs().get(&id).map_or(0, |job| job.attempt);
+        let end = Command::end(id, attempt, Ending::ByOperator, unix_ms());
+        self.0.write(end).await?;
+        let mut found = self
+            .look(|scene, _| jobs_info(scene, |it| it == id))
+            .await?;
+        let found = found.jobs.pop();
+        found.ok_or_else(|| crate::state::Refusal::NoJob { job: id }.into())
+    }
+
+    pub(super) async fn even_leaders(&self) -> Result<ListJobsResponse, ApiError> {
+        let jobs = self
+            .look(|scene, _| balance(scene.state, &picture(scene), Cause::Asked))
+            .await?;
+        if jobs.is_empty() {
+            return Ok(ListJobsResponse::default());
+        }
+        let command = AddJobs {
+            jobs,
+            at_ms: unix_ms(),
+        };
+        let Reply::Jobs(made) = self.0.write(Command::AddJobs(command)).await? else {
+            unreachable!("invariant: jobs that are made answer with their ids");
+        };
+        self.look(|scene, _| jobs_info(scene, |id| made.contains(&id)))
+            .await
+    }
+}
+
+/// The world as healing sees it.
+pub(super) fn picture(scene: &Scene<'_>) -> Picture {
+    Picture::take(scene.state, scene.liveness, scene.now, unix_ms())
+}
+
+/// The device of that id, or all of the chunkserver of that name.
+fn named(state: &State, name: &str) -> Vec<StoreId> {
+    let is_meant = |(id, store): &(&StoreId, &crate::state::Store)| {
+        let server = state.chunkservers().get(&store.chunkserver);
+        id.to_string() == name || server.is_some_and(|s| s.name.as_str() == name)
+    };
+    let stores = state.stores().iter().filter(is_meant);
+    stores.map(|(id, _)| *id).collect()
+}
+
+fn is_serving(scene: &Scene<'_>, store: StoreId) -> bool {
+    let picture = picture(scene);
+    let place = picture.places.get(&store);
+    place.is_some_and(|place| !matches!(place.presence, Presence::Away { .. }))
+}
+
+/// Replicas on those devices, those that are about to be there included.
+fn carried(state: &State, stores: &[StoreId]) -> u32 {
+    let members = state.copysets().values().flat_map(|c| c.members());
+    count(members.filter(|r| stores.contains(&r.store)).count())
+}
+
+/// What becomes of copysets when these devices stop.
+fn without(state: &State, picture: &Picture, stores: &BTreeSet<StoreId>) -> OkToStopResponse {
+    let mut answer = OkToStopResponse {
+        ok: true,
+        ..OkToStopResponse::default()
+    };
+    for (id, copyset) in state.copysets() {
+        let touched = copyset.members().any(|r| stores.contains(&r.store));
+        let stay = copyset.replicas.iter();
+        let stay = stay.filter(|r| picture.serving.contains(&r.id) && !stores.contains(&r.store));
+        // While voters change, either of two majorities may be asked.
+        let spare = usize::from(copyset.change.is_some());
+        if touched && (stay.count() * 2) <= copyset.replicas.len() + spare {
+            answer.ok = false;
+            answer.without_quorum.push(id.get());
+        } else if touched {
+            answer.degraded.push(id.get());
+        }
+    }
+    answer
+}
+
+fn jobs_info(scene: &Scene<'_>, which: impl Fn(JobId) -> bool) -> ListJobsResponse {
+    let jobs = scene.state.jobs().iter().filter(|(id, _)| which(**id));
+    ListJobsResponse {
+        jobs: jobs.map(|(id, job)| info(scene, *id, job)).collect(),
+    }
+}
+
+fn info(scene: &Scene<'_>, id: JobId, job: &Job) -> JobInfo {
+    let name = |id: ChunkserverId| {
+        let server = scene.state.chunkservers().get(&id);
+        server.map_or_else(|| id.to_string(), |server| server.name.to_string())
+    };
+    let (step, percent) = progress(scene, job);
+    let reason = job.ending.map_or_else(
+        || job.cause.to_string(),
+        |ending| format!("{}; {ending}", job.cause),
+    );
+    JobInfo {
+        id: id.get(),
+        kind: job.kind.as_str().into(),
+        state: job.state.as_str().into(),
+        copyset: job.copyset.get(),
+        replica: job.replica.get(),
+        from: name(job.from),
+        to: job
+            .target
+            .map_or_else(String::new, |to| name(to.chunkserver)),
+        store: job
+            .target
+            .map_or_else(String::new, |to| to.store.to_string()),
+        priority: job.priority.into(),
+        attempt: job.attempt,
+        step: step.into(),
+        reason,
+        bytes: job.bytes,
+        percent,
+        created_unix_ms: job.created_ms,
+        started_unix_ms: job.started_ms,
+        ended_unix_ms: job.ended_ms,
+    }
+}
+
+/// What it waits for, and how far that is, as far as reports tell.
+fn progress(scene: &Scene<'_>, job: &Job) -> (&'static str, u32) {
+    match (job.state, job.kind) {
+        (JobState::Done, _) => return ("done", 100),
+        (JobState::Cancelled | JobState::Failed, _) => return ("ended", 0),
+        (JobState::Pending, _) => return ("waits for its turn", 0),
+        (JobState::Running, JobKind::Lead) => return ("hands over", 0),
+        (JobState::Running, _) => {}
+    }
+    let report = |server, replica: ReplicaId| scene.liveness.replica(scene.now, server, replica);
+    let Some(to) = job.target else {
+        return ("waits for a target", 0);
+    };
+    let Some(new) = report(to.chunkserver, to.replica) else {
+        return ("makes the new replica", 0);
+    };
+    if new.state == ReplicaState::Installing {
+        return ("copies", 10);
+    }
+    let copyset = scene.state.copysets().get(&job.copyset);
+    let voters = copyset.map(|c| c.replicas.iter());
+    let applied = voters.into_iter().flatten();
+    let applied = applied
+        .filter_map(|r| Some(report(r.chunkserver, r.id)?.applied))
+        .max();
+    match applied.unwrap_or(0) {
+        0 => ("catches up", 50),
+        all => {
+            let part = u128::from(new.applied.min(all)) * 45 / u128::from(all);
+            ("catches up", 50 + u32::try_from(part).unwrap_or(0))
+        }
+    }
+}

@@ -1,0 +1,655 @@
+//! Healing and balancing in worlds drawn at random: the planner and the state machine as they are,
+//! around them devices that go and come, replicas that are made and copied in any order, and a
+//! metadata server whose plans come twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, ReplicaId, StoreId};
+use ogee_proto::name::Name;
+use proptest::prelude::*;
+
+use super::{HealRules, Picture, Presence, balance, plan, wish};
+use crate::limit::LEAD_TIMEOUT_MS;
+use crate::state::{
+    Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool, Ending,
+    JobKind, JobState, Mark, MarkStores, Refusal, RegisterChunkserver, State, StoreSpec,
+};
+
+const RECOVER_MS: u64 = 10_000;
+const GIB: u64 = 1 << 30;
+
+fn rules() -> HealRules {
+    HealRules {
+        recover_after_ms: RECOVER_MS,
+        moves_max: 3,
+        moves_per_server_max: 2,
+        moves_per_device_max: 1,
+        move_timeout_ms: 100_000_000,
+        balance_after_ms: 1000,
+    }
+}
+
+fn store(server: u32) -> StoreId {
+    StoreId::from_bytes([u8::try_from(server).expect("few"); 16])
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+/// One store to a chunkserver; `zones[n]` is where chunkserver `n + 1` stands.
+struct World {
+    state: State,
+    away: BTreeSet<StoreId>,
+    leaders: BTreeMap<CopysetId, ReplicaId>,
+    now_ms: u64,
+    /// Replicas that exist; those that joined are whole when they are made.
+    made: BTreeSet<ReplicaId>,
+    used: u64,
+}
+
+impl World {
+    fn new(zones: &[u8], copysets: usize) -> Self {
+        let mut state = State::default();
+        let mut by_zone: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
+        for (server, zone) in (1u32..).zip(zones) {
+            by_zone.entry(*zone).or_default().push(server);
+            let spec = StoreSpec {
+                id: store(server),
+                shard: 0,
+                path: "/dev/disk".into(),
+                capacity: 100 * GIB,
+                log_capacity: GIB,
+            };
+            let register = RegisterChunkserver {
+                name: name(&format!("cs{server}")),
+                zone: name(&format!("z{zone}")),
+                server: name(&format!("h{server}")),
+                endpoints: vec!["127.0.0.1:1".into()],
+                stores: vec![spec],
+                version: "1".into(),
+            };
+            state
+                .apply(&Command::RegisterChunkserver(register))
+                .expect("registered");
+        }
+        let pool = CreatePool {
+            name: name("p"),
+            replicas: 3,
+        };
+        state.apply(&Command::CreatePool(pool)).expect("pool");
+        let zones: Vec<&Vec<u32>> = by_zone.values().collect();
+        let placement = |at: usize| {
+            let turn = |z: usize| zones[(at + z) % zones.len()];
+            (0..3).map(|z| store(turn(z)[at % turn(z).len()])).collect()
+        };
+        let create = CreateCopysets {
+            pool: PoolId::new(1),
+            existing: 0,
+            placements: (0..copysets).map(placement).collect(),
+        };
+        state
+            .apply(&Command::CreateCopysets(create))
+            .expect("copysets");
+        let formed = ConfirmReplicas {
+            created: Vec::new(),
+            formed: state.copysets().keys().copied().collect(),
+        };
+        state
+            .apply(&Command::ConfirmReplicas(formed))
+            .expect("formed");
+        let replicas = state.copysets().values().flat_map(|c| c.replicas.iter());
+        let made = replicas.map(|r| r.id).collect();
+        let leaders = state.copysets().iter();
+        let leaders = leaders.map(|(id, c)| (*id, c.replicas[0].id)).collect();
+        Self {
+            state,
+            away: BTreeSet::new(),
+            leaders,
+            now_ms: 1_000_000,
+            made,
+            used: GIB,
+        }
+    }
+
+    fn picture(&self) -> Picture {
+        let mut picture = Picture {
+            now_ms: self.now_ms,
+            ..Picture::default()
+        };
+        for (id, stored) in self.state.stores() {
+            let since_ms = self.state.away_since(*id).unwrap_or(self.now_ms);
+            let presence = if self.away.contains(id) {
+                Presence::Away { since_ms }
+            } else {
+                Presence::Up
+            };
+            let place = super::picture::Place {
+                chunkserver: stored.chunkserver,
+                presence,
+                mark: self.state.mark(*id),
+                capacity: stored.capacity,
+                used: self.used,
+            };
+            picture.places.insert(*id, place);
+        }
+        for (id, copyset) in self.state.copysets() {
+            for replica in copyset.members() {
+                if self.made.contains(&replica.id) && !self.away.contains(&replica.store) {
+                    picture.known.insert(replica.id);
+                    picture.serving.insert(replica.id);
+                }
+            }
+            let leader = self
+                .leaders
+                .get(id)
+                .filter(|id| picture.serving.contains(id));
+            picture.leaders.extend(leader.map(|leader| (*id, *leader)));
+        }
+        picture
+    }
+
+    /// One look: every command is applied, and comes a second time, as from a leader that does not
+    /// know yet that it is none.
+    fn look(&mut self) -> usize {
+        self.elect();
+        let picture = self.picture();
+        let commands = plan(&self.state, &picture, &rules());
+        let before = self.moves();
+        for command in &commands {
+            self.check_plan(&picture, command);
+            let before = self.state.clone();
+            self.state
+                .apply(command)
+                .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+            let once = self.state.clone();
+            match self.state.apply(command) {
+                Err(Refusal::StaleJob { .. }) | Ok(_) => {}
+                Err(other) => panic!("{command:?} again: {other}"),
+            }
+            assert_eq!(
+                self.state, once,
+                "{command:?} did something twice, from {before:?}"
+            );
+        }
+        self.check();
+        // Those that waited for a majority or a target may go on meanwhile: then none begins.
+        let (total, devices) = self.moves();
+        assert!(
+            total <= before.0.max(rules().moves_max),
+            "{total} moves at once"
+        );
+        for (device, count) in devices {
+            let had = before.1.get(&device).copied().unwrap_or(0);
+            let most = had.max(rules().moves_per_device_max);
+            assert!(count <= most, "{count} moves at {device}");
+        }
+        commands.len()
+    }
+
+    /// Moves that go on, in all and by the device that they go to.
+    fn moves(&self) -> (usize, BTreeMap<StoreId, usize>) {
+        let picture = self.picture();
+        let mut devices: BTreeMap<StoreId, usize> = BTreeMap::new();
+        for copyset in self
+            .state
+            .copysets()
+            .values()
+            .filter(|c| picture.has_quorum(c))
+        {
+            let to = copyset.change.as_ref().map(|change| change.joining.store);
+            if let Some(to) = to.filter(|to| !self.away.contains(to)) {
+                *devices.entry(to).or_default() += 1;
+            }
+        }
+        (devices.values().sum(), devices)
+    }
+
+    /// A majority elects somebody, and a transfer is carried out.
+    fn elect(&mut self) {
+        let picture = self.picture();
+        for (id, copyset) in self.state.copysets() {
+            let led = self.leaders.get(id);
+            let leads = led.is_some_and(|l| {
+                copyset.members().any(|r| r.id == *l) && picture.serving.contains(l)
+            });
+            let mut serving = copyset
+                .replicas
+                .iter()
+                .filter(|r| picture.serving.contains(&r.id));
+            if !leads && picture.has_quorum(copyset) {
+                let next = serving.next().expect("a majority serves");
+                self.leaders.insert(*id, next.id);
+            }
+        }
+    }
+
+    fn transfer(&mut self) {
+        let picture = self.picture();
+        for job in self.state.jobs().values() {
+            if job.kind == JobKind::Lead
+                && job.state.is_live()
+                && picture.serving.contains(&job.replica)
+            {
+                self.leaders.insert(job.copyset, job.replica);
+            }
+        }
+    }
+
+    /// The data plane does its part in one of the changes: makes the replica, then promotes it.
+    fn step(&mut self, pick: usize) {
+        let picture = self.picture();
+        let changing: Vec<(CopysetId, Copyset)> = self
+            .state
+            .copysets()
+            .iter()
+            .filter(|(_, c)| c.change.is_some())
+            .map(|(id, c)| (*id, c.clone()))
+            .collect();
+        let Some((id, copyset)) = changing.get(pick % changing.len().max(1)) else {
+            return;
+        };
+        let change = copyset.change.as_ref().expect("it changes");
+        if self.away.contains(&change.joining.store) {
+            return;
+        }
+        if !change.joining.created {
+            self.made.insert(change.joining.id);
+            let made = ConfirmReplicas {
+                created: vec![(*id, change.joining.id)],
+                formed: Vec::new(),
+            };
+            self.state
+                .apply(&Command::ConfirmReplicas(made))
+                .expect("noted");
+        } else if picture.has_quorum(copyset) {
+            let changed = ConfirmChanges {
+                changed: vec![(*id, change.joining.id)],
+                removed: Vec::new(),
+                at_ms: self.now_ms,
+            };
+            self.state
+                .apply(&Command::ConfirmChanges(changed))
+                .expect("noted");
+        }
+        // What was left behind on devices that are there is deleted.
+        let copyset = &self.state.copysets()[id];
+        let gone = copyset
+            .leaving
+            .iter()
+            .filter(|r| !self.away.contains(&r.store));
+        let removed: Vec<(CopysetId, ReplicaId)> = gone.map(|r| (*id, r.id)).collect();
+        for (_, replica) in &removed {
+            self.made.remove(replica);
+        }
+        let removed = ConfirmChanges {
+            changed: Vec::new(),
+            removed,
+            at_ms: self.now_ms,
+        };
+        self.state
+            .apply(&Command::ConfirmChanges(removed))
+            .expect("noted");
+    }
+
+    fn check_plan(&self, picture: &Picture, command: &Command) {
+        let Command::StartJob(start) = command else {
+            return;
+        };
+        let job = &self.state.jobs()[&start.job];
+        let copyset = &self.state.copysets()[&job.copyset];
+        assert!(picture.has_quorum(copyset), "planned below a quorum");
+        let others = copyset.replicas.iter().filter(|r| r.id != job.replica);
+        let serve = others.filter(|r| picture.serving.contains(&r.id)).count();
+        // A move that is sent elsewhere cannot be taken back: with the new one it is a majority again, and
+        // until then the one that is replaced still votes.
+        let least = if job.state == JobState::Pending { 2 } else { 1 };
+        assert!(serve >= least, "what stays is a majority");
+        let place = &picture.places[&start.store];
+        assert_eq!((place.presence, place.mark), (Presence::Up, None));
+        assert!(place.used + job.bytes <= place.capacity);
+    }
+
+    fn check(&self) {
+        let mut live = BTreeSet::new();
+        for job in self.state.jobs().values().filter(|job| job.state.is_live()) {
+            assert!(live.insert(job.copyset), "two jobs on {}", job.copyset);
+        }
+        for (id, copyset) in self.state.copysets() {
+            let zone = |server| self.state.zone_of(server).expect("known").clone();
+            let zones = copyset.replicas.iter().map(|r| zone(r.chunkserver));
+            let zones: BTreeSet<Name> = zones.collect();
+            assert_eq!(zones.len(), 3, "zones of {id}");
+            if let Some(change) = &copyset.change {
+                let stay = copyset.replicas.iter();
+                let stay = stay.filter(|r| r.id != change.replaces);
+                let mut after: BTreeSet<Name> = stay.map(|r| zone(r.chunkserver)).collect();
+                assert!(
+                    after.insert(zone(change.joining.chunkserver)),
+                    "zones of {id} after"
+                );
+            }
+        }
+    }
+
+    fn mark(&mut self, server: u32, mark: Option<Mark>) {
+        let command = MarkStores {
+            stores: vec![store(server)],
+            mark,
+            at_ms: self.now_ms,
+        };
+        self.state
+            .apply(&Command::MarkStores(command))
+            .expect("known");
+    }
+
+    /// Looks and lets the data plane work until nothing is planned and nothing runs.
+    fn settle(&mut self) {
+        let mut quiet_ms = 0;
+        for round in 0..2000 {
+            let planned = self.look();
+            self.transfer();
+            if planned > 0 || !self.stands() {
+                quiet_ms = 0;
+            }
+            // Who went away last may be acted on only after its time.
+            if quiet_ms > 2 * RECOVER_MS {
+                return;
+            }
+            self.step(round);
+            self.now_ms += 1000;
+            quiet_ms += 1000;
+        }
+        panic!("it does not come to an end: {:?}", self.state.jobs());
+    }
+
+    /// Whether what is under way waits for devices or for a majority.
+    fn stands(&self) -> bool {
+        let picture = self.picture();
+        let changes = self
+            .state
+            .copysets()
+            .values()
+            .filter(|c| c.change.is_some());
+        let mut stuck = changes.map(|c| {
+            let to = c.change.as_ref().map(|change| change.joining.store);
+            !picture.has_quorum(c) || to.is_some_and(|to| self.away.contains(&to))
+        });
+        stuck.all(|it| it)
+    }
+}
+
+#[test]
+fn a_lost_server_is_replaced_without_anybody() {
+    let mut world = World::new(&[0, 1, 2, 2], 6);
+    world.away.insert(store(3));
+    world.look();
+    assert!(world.state.jobs().is_empty(), "not before its time");
+    assert!(world.state.away_since(store(3)).is_some());
+    world.now_ms += RECOVER_MS;
+    world.settle();
+    let on = |server: u32| {
+        let members = world.state.copysets().values().flat_map(|c| c.members());
+        members
+            .filter(|r| r.chunkserver == ChunkserverId::new(server))
+            .count()
+    };
+    assert_eq!((on(3), on(4)), (0, 6));
+    let done = world.state.jobs().values();
+    assert!(done.clone().all(|job| job.kind == JobKind::Recover
+        && job.state == JobState::Done
+        && job.cause == Cause::Away
+        && job.ended_ms > 0));
+}
+
+#[test]
+fn one_that_comes_back_in_time_is_let_be_and_one_declared_lost_is_not_waited_for() {
+    let mut world = World::new(&[0, 1, 2, 2], 6);
+    world.away.insert(store(3));
+    world.look();
+    world.now_ms += RECOVER_MS / 2;
+    world.away.clear();
+    world.look();
+    world.away.insert(store(3));
+    world.now_ms += RECOVER_MS / 2;
+    assert_eq!(world.look(), 1, "a new time begins");
+    world.mark(3, Some(Mark::Lost));
+    world.look();
+    assert!(
+        world
+            .state
+            .jobs()
+            .values()
+            .all(|job| job.cause == Cause::Lost)
+    );
+    assert!(!world.state.jobs().is_empty());
+    world.away.clear();
+    world.look();
+    let pending = world
+        .state
+        .jobs()
+        .values()
+        .filter(|job| job.ending == Some(Ending::NotNeeded))
+        .count();
+    assert!(pending > 0, "what had not begun is not needed");
+}
+
+#[test]
+fn a_drain_takes_the_leaders_off_first_and_ends_empty() {
+    let mut world = World::new(&[0, 1, 2, 0], 4);
+    world.mark(1, Some(Mark::Draining));
+    world.look();
+    let kinds: BTreeSet<JobKind> = world.state.jobs().values().map(|job| job.kind).collect();
+    assert!(kinds.contains(&JobKind::Lead));
+    world.settle();
+    assert_eq!(world.state.hosted(ChunkserverId::new(1)).count(), 0);
+    for server in [2, 3, 4] {
+        assert!(world.state.hosted(ChunkserverId::new(server)).count() > 0);
+    }
+}
+
+#[test]
+fn without_a_target_nothing_is_begun_and_without_a_majority_either() {
+    let mut world = World::new(&[0, 1, 2], 4);
+    world.mark(3, Some(Mark::Lost));
+    world.away.insert(store(3));
+    world.settle();
+    assert!(world.state.jobs().is_empty());
+    let picture = world.picture();
+    let copyset = &world.state.copysets()[&CopysetId::new(1)];
+    assert!(
+        wish(CopysetId::new(1), copyset, &picture, &rules()).is_some(),
+        "health tells of it"
+    );
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 4);
+    for server in [2, 3] {
+        world.mark(server, Some(Mark::Lost));
+        world.away.insert(store(server));
+    }
+    world.settle();
+    let hit = |c: &Copyset| {
+        c.replicas
+            .iter()
+            .filter(|r| world.away.contains(&r.store))
+            .count()
+    };
+    assert!(
+        world.state.copysets().values().all(|c| hit(c) != 1),
+        "those with a majority are whole"
+    );
+}
+
+#[test]
+fn a_full_device_is_no_target() {
+    let mut world = World::new(&[0, 1, 2, 2], 4);
+    world.used = 96 * GIB;
+    world.mark(3, Some(Mark::Lost));
+    world.away.insert(store(3));
+    world.settle();
+    assert!(world.state.jobs().is_empty());
+}
+
+#[test]
+fn a_target_that_dies_is_left_for_another() {
+    let mut world = World::new(&[0, 1, 2, 2, 2], 1);
+    let victim = world.state.copysets()[&CopysetId::new(1)].replicas[2].store;
+    world.away.insert(victim);
+    world.look();
+    world.now_ms += RECOVER_MS;
+    world.look();
+    world.look();
+    let first = world
+        .state
+        .jobs()
+        .values()
+        .next()
+        .and_then(|job| job.target)
+        .expect("it runs");
+    world.away.insert(first.store);
+    world.look();
+    world.now_ms += RECOVER_MS;
+    world.look();
+    let job = world
+        .state
+        .jobs()
+        .values()
+        .next()
+        .expect("the same")
+        .clone();
+    assert_eq!((job.attempt, job.state), (2, JobState::Running));
+    assert!(job.target.is_some_and(|to| to.store != first.store));
+    world.settle();
+    assert!(world.state.copysets()[&CopysetId::new(1)].change.is_none());
+}
+
+#[test]
+fn a_transfer_that_is_not_carried_out_is_given_up() {
+    let mut world = World::new(&[0, 1, 2, 0], 3);
+    world.mark(1, Some(Mark::Draining));
+    world.look();
+    world.now_ms += LEAD_TIMEOUT_MS + 1;
+    world.look();
+    let failed = world
+        .state
+        .jobs()
+        .values()
+        .filter(|job| job.ending == Some(Ending::TimedOut));
+    assert!(failed.count() > 0);
+}
+
+fn counts(world: &World) -> BTreeMap<ChunkserverId, usize> {
+    let mut led = BTreeMap::new();
+    for (id, copyset) in world.state.copysets() {
+        for replica in &copyset.replicas {
+            let leads = world.leaders.get(id) == Some(&replica.id);
+            *led.entry(replica.chunkserver).or_default() += usize::from(leads);
+        }
+    }
+    led
+}
+
+fn gap(led: &BTreeMap<ChunkserverId, usize>) -> usize {
+    led.values().max().copied().unwrap_or(0) - led.values().min().copied().unwrap_or(0)
+}
+
+fn balanced(world: &mut World, cause: Cause) -> usize {
+    let jobs = balance(&world.state, &world.picture(), cause);
+    for job in &jobs {
+        world.leaders.insert(job.copyset, job.replica);
+    }
+    jobs.len()
+}
+
+#[test]
+fn leaders_all_on_one_become_even_and_stay() {
+    let mut world = World::new(&[0, 1, 2], 10);
+    for (id, copyset) in world.state.copysets() {
+        let first = copyset
+            .replicas
+            .iter()
+            .find(|r| r.chunkserver == ChunkserverId::new(1));
+        world.leaders.insert(*id, first.expect("everywhere").id);
+    }
+    assert_eq!(gap(&counts(&world)), 10);
+    assert_eq!(balanced(&mut world, Cause::Asked), 6, "no more than needed");
+    assert!(gap(&counts(&world)) <= 1);
+    assert_eq!(balanced(&mut world, Cause::Asked), 0);
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Away(u32),
+    Back(u32),
+    Mark(u32, Option<Mark>),
+    Pass(u64),
+    Step(usize),
+}
+
+fn event(servers: u32) -> impl Strategy<Value = Event> {
+    let server = 1..=servers;
+    let mark = prop::sample::select(vec![None, Some(Mark::Draining), Some(Mark::Lost)]);
+    prop_oneof![
+        1 => server.clone().prop_map(Event::Away),
+        2 => server.clone().prop_map(Event::Back),
+        1 => (server, mark).prop_map(|(server, mark)| Event::Mark(server, mark)),
+        2 => (0u64..RECOVER_MS).prop_map(Event::Pass),
+        6 => any::<usize>().prop_map(Event::Step),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn whatever_goes_and_comes_it_ends_whole(
+        zones in prop::collection::vec(0u8..4, 0..5), copysets in 1usize..10,
+        events in prop::collection::vec(event(7), 0..60),
+    ) {
+        let zones: Vec<u8> = [0, 1, 2].into_iter().chain(zones).collect();
+        let servers = u32::try_from(zones.len()).expect("few");
+        let mut world = World::new(&zones, copysets);
+        for event in events {
+            match event {
+                Event::Away(n) if n <= servers => { world.away.insert(store(n)); }
+                Event::Back(n) if n <= servers => { world.away.remove(&store(n)); }
+                Event::Mark(n, mark) if n <= servers => world.mark(n, mark),
+                Event::Pass(ms) => world.now_ms += ms,
+                Event::Step(pick) => world.step(pick),
+                _ => {}
+            }
+            world.look();
+            world.transfer();
+        }
+        world.settle();
+        // What is still not whole has no target or no majority; nothing waits that could go on.
+        let picture = world.picture();
+        let loads = super::Loads::of(&world.state, &picture);
+        for (id, copyset) in world.state.copysets() {
+            if let Some((_, replica)) = wish(*id, copyset, &picture, &rules()) {
+                let mut targets = super::targets(&world.state, &picture, copyset, replica, 0, &loads);
+                prop_assert!(targets.next().is_none(), "{} could be healed: {:?}", id, world.state.jobs());
+            }
+        }
+    }
+
+    #[test]
+    fn leaders_end_as_even_as_replicas_allow(
+        zones in prop::collection::vec(0u8..4, 0..6), copysets in 1usize..24,
+        first in prop::collection::vec(0usize..3, 24),
+    ) {
+        let zones: Vec<u8> = [0, 1, 2].into_iter().chain(zones).collect();
+        let mut world = World::new(&zones, copysets);
+        for ((id, copyset), first) in world.state.copysets().iter().zip(first) {
+            world.leaders.insert(*id, copyset.replicas[first].id);
+        }
+        balanced(&mut world, Cause::Uneven);
+        prop_assert_eq!(balanced(&mut world, Cause::Uneven), 0, "it comes to rest");
+        // Nobody could give one away directly to somebody that leads two fewer.
+        let led = counts(&world);
+        for (id, copyset) in world.state.copysets() {
+            let leader = copyset.replicas.iter().find(|r| world.leaders[id] == r.id).expect("one");
+            for other in &copyset.replicas {
+                prop_assert!(led[&leader.chunkserver] <= led[&other.chunkserver] + 1, "{:?}", led);
+            }
+        }
+    }
+}
