@@ -36,6 +36,27 @@ pub(crate) struct MdsSettings {
     /// A chunkserver silent for so long is offline.
     #[serde(default = "offline_ms")]
     pub(crate) offline_ms: u64,
+    /// What it does by itself.
+    #[serde(default)]
+    pub(crate) heal: HealSettings,
+}
+
+/// What a metadata server does by itself; what is not given has the server's default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HealSettings {
+    /// A device away for so long is re-protected elsewhere; 0: never.
+    pub(crate) recover_after_ms: Option<u64>,
+    /// Replicas that move at once.
+    pub(crate) moves_max: Option<usize>,
+    /// Of those, from or to one chunkserver.
+    pub(crate) moves_per_server_max: Option<usize>,
+    /// Of those, from or to one device.
+    pub(crate) moves_per_device_max: Option<usize>,
+    /// One move may take so long.
+    pub(crate) move_timeout_ms: Option<u64>,
+    /// Leaders uneven for so long are moved; 0: never.
+    pub(crate) balance_after_ms: Option<u64>,
 }
 
 /// One member of the metadata group.
@@ -171,6 +192,13 @@ const MDS_KEYS: &[&str] = &[
     "cluster",
     "heartbeat_ms",
     "offline_ms",
+    "heal",
+    "recover_after_ms",
+    "moves_max",
+    "moves_per_server_max",
+    "moves_per_device_max",
+    "move_timeout_ms",
+    "balance_after_ms",
 ];
 const CHUNKSERVER_KEYS: &[&str] = &[
     "name",

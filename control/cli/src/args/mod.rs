@@ -78,15 +78,20 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: ListCommand,
     },
-    /// List chunkservers.
+    /// List chunkservers, drain them, declare them lost, forget them.
     Server {
         #[command(subcommand)]
-        what: ListCommand,
+        what: ServerCommand,
     },
-    /// List devices.
+    /// List devices, drain them, declare them lost.
     Device {
         #[command(subcommand)]
-        what: ListCommand,
+        what: DeviceCommand,
+    },
+    /// Watch and cancel what the metadata servers do by themselves.
+    Job {
+        #[command(subcommand)]
+        what: JobCommand,
     },
     /// List and check copysets, move their leaders.
     Copyset {
@@ -404,6 +409,83 @@ pub(crate) enum ListCommand {
 }
 
 #[derive(Subcommand, Debug)]
+pub(crate) enum ServerCommand {
+    /// List them.
+    Ls,
+    /// Move leaders and replicas off all devices of a chunkserver. Returns at once; `ls` shows how many are
+    /// left, and `empty` in the end.
+    Drain {
+        /// Its name.
+        name: String,
+        /// Take it back: what has not begun to move stays.
+        #[arg(long)]
+        cancel: bool,
+    },
+    /// Declare a chunkserver that is offline gone for good: its replicas are made anew elsewhere at once.
+    Lost(LostArgs),
+    /// Whether copysets keep their quorum when it stops. Exit code 1 if not.
+    OkToStop {
+        /// Its name.
+        name: String,
+    },
+    /// Forget a chunkserver that is offline and has no replicas.
+    Rm {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum DeviceCommand {
+    /// List them.
+    Ls,
+    /// Move leaders and replicas off a device. Returns at once; `ls` shows how many are left, and `empty` in
+    /// the end.
+    Drain {
+        /// Its store, as `ls` names it.
+        name: String,
+        /// Take it back: what has not begun to move stays.
+        #[arg(long)]
+        cancel: bool,
+    },
+    /// Declare a device that is away gone for good: its replicas are made anew elsewhere at once.
+    Lost(LostArgs),
+    /// Whether copysets keep their quorum without it. Exit code 1 if not.
+    OkToStop {
+        /// Its store, as `ls` names it.
+        name: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LostArgs {
+    /// The chunkserver's name, or the device's store.
+    pub(crate) name: String,
+    /// Do it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Take it back: it was found.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) cancel: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum JobCommand {
+    /// List those that are pending or running, and the newest that have ended.
+    Ls,
+    /// Show one.
+    Show {
+        /// Its number.
+        id: u64,
+    },
+    /// Cancel one that waits, or a transfer of leadership. A replica that is being copied is not taken back.
+    Cancel {
+        /// Its number.
+        id: u64,
+    },
+}
+
+#[derive(Subcommand, Debug)]
 pub(crate) enum CopysetCommand {
     /// List copysets and their leaders.
     Ls,
@@ -428,6 +510,12 @@ pub(crate) enum CopysetCommand {
         /// Chunkserver, or store of one, that shall hold the new replica.
         #[arg(long)]
         to: String,
+    },
+    /// Even out how many copysets each chunkserver leads, as far as replicas allow. Waits until it is done.
+    BalanceLeaders {
+        /// At once, whatever was moved lately.
+        #[arg(long, required = true)]
+        now: bool,
     },
     /// Hand the leadership of a copyset over.
     TransferLeader {

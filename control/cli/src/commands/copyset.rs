@@ -2,6 +2,7 @@
 
 use super::ask;
 use super::digest::{self, Compared, DigestError, Holdings};
+use super::job;
 use crate::args::{CopysetCommand, Format};
 use crate::error::{CliError, Exit, chain};
 use crate::output::print;
@@ -20,6 +21,7 @@ pub(crate) fn run(
         CopysetCommand::Show { id } => show(format, &one(mds, id)?),
         CopysetCommand::Replace { id, replica, to } => replace(mds, format, (id, replica), to)?,
         CopysetCommand::TransferLeader { id, to } => transfer(mds, id, &to)?,
+        CopysetCommand::BalanceLeaders { .. } => return job::balance(mds, format),
     }
     Ok(ExitCode::SUCCESS)
 }

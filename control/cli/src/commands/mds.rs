@@ -15,6 +15,15 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.cluster = settings.cluster;
     config.heartbeat_ms = settings.heartbeat_ms;
     config.offline_ms = settings.offline_ms;
+    let heal = &settings.heal;
+    config.recover_after_ms = heal.recover_after_ms.unwrap_or(config.recover_after_ms);
+    config.moves_max = heal.moves_max.unwrap_or(config.moves_max);
+    let per_server = heal.moves_per_server_max;
+    config.moves_per_server_max = per_server.unwrap_or(config.moves_per_server_max);
+    let per_device = heal.moves_per_device_max;
+    config.moves_per_device_max = per_device.unwrap_or(config.moves_per_device_max);
+    config.move_timeout_ms = heal.move_timeout_ms.unwrap_or(config.move_timeout_ms);
+    config.balance_after_ms = heal.balance_after_ms.unwrap_or(config.balance_after_ms);
     let members = settings.members.into_iter();
     config.members = members
         .map(|member| Member {

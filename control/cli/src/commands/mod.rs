@@ -5,12 +5,15 @@ pub(crate) mod bench;
 pub(crate) mod chunkserver;
 pub(crate) mod copyset;
 pub(crate) mod export;
+pub(crate) mod job;
 pub(crate) mod mds;
+pub(crate) mod place;
 pub(crate) mod status;
 pub(crate) mod topology;
 pub(crate) mod volume;
 
 mod ask;
+mod confirm;
 mod digest;
 mod export_vhost;
 mod keep;

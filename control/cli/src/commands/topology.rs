@@ -1,6 +1,7 @@
 //! `ogee pool|zone|server|device`.
 
 use super::ask;
+use super::job::ago;
 use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
@@ -88,6 +89,8 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             "server": server.server, "online": server.online, "endpoints": server.endpoints,
             "version": server.version, "leaders": server.leaders, "replicas": server.replicas,
             "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
+            "state": server.state, "mark": server.mark,
+            "absent_since_unix_ms": server.absent_since_unix_ms,
         })
     });
     let json = json!({"servers": json.collect::<Vec<_>>()});
@@ -95,7 +98,7 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         vec![
             server.name.clone(),
             server.zone.clone(),
-            String::from(if server.online { "online" } else { "offline" }),
+            state(&server.state, &server.mark, server.absent_since_unix_ms),
             server.leaders.to_string(),
             server.replicas.to_string(),
             server.endpoints.join(" "),
@@ -122,6 +125,8 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             "shard": device.shard, "state": device.state, "online": device.online,
             "capacity_bytes": device.capacity, "used_bytes": device.used,
             "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
+            "mark": device.mark, "replicas": device.replicas,
+            "absent_since_unix_ms": device.absent_since_unix_ms,
         })
     });
     let json = json!({"devices": json.collect::<Vec<_>>()});
@@ -129,7 +134,8 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         vec![
             device.chunkserver_name.clone(),
             device.path.clone(),
-            device.state.clone(),
+            state(&device.state, &device.mark, device.absent_since_unix_ms),
+            device.replicas.to_string(),
             format!("{} of {}", human(device.used), human(device.capacity)),
             format!(
                 "{} of {}",
@@ -139,7 +145,21 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             device.store.clone(),
         ]
     });
-    let header = ["SERVER", "DEVICE", "STATE", "USED", "LOG USED", "STORE"];
+    let header = [
+        "SERVER", "DEVICE", "STATE", "REPLICAS", "USED", "LOG USED", "STORE",
+    ];
     print(format, &json, &header, rows.collect());
     Ok(ExitCode::SUCCESS)
+}
+
+/// How it is, what is wanted of it, and since when it or a part of it is away.
+fn state(state: &str, mark: &str, since_unix_ms: u64) -> String {
+    let mut words = vec![state.to_owned()];
+    if !mark.is_empty() {
+        words.push(mark.to_owned());
+    }
+    if since_unix_ms > 0 {
+        words.push(format!("away for {}", ago(since_unix_ms)));
+    }
+    words.join(", ")
 }

@@ -1,10 +1,10 @@
 //! `ogee volume`.
 
 use super::ask;
+use super::confirm::confirm;
 use crate::args::{Format, VolumeCommand};
 use crate::error::{CliError, chain};
 use crate::output::{human, print};
-use crate::settings::wrong;
 use ogee_client::{ControlError, MdsClient};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::service::{
@@ -15,7 +15,6 @@ use ogee_proto::unit::ByteLen;
 use ogee_transport::Transport;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 pub(crate) fn run(
@@ -133,33 +132,17 @@ async fn all(client: MdsClient) -> Result<Vec<VolumeInfo>, ControlError> {
 
 fn remove(mds: &[String], name: String, yes: bool) -> Result<(), CliError> {
     if !yes {
-        confirm(&name)?;
+        confirm(
+            &name,
+            &format!("All data of volume {name} will be gone. Type its name to remove it: "),
+            &format!("volume {name} was not removed"),
+        )?;
     }
     let doing = format!("cannot remove volume {name}");
     ask(mds, &doing, async |client| {
         client.remove(VolumeName { name }).await
     })?;
     Ok(())
-}
-
-/// Has the user type the name: the data is gone for good.
-fn confirm(name: &str) -> Result<(), CliError> {
-    let what = format!("volume {name} was not removed");
-    if !std::io::stdin().is_terminal() {
-        return Err(wrong(&what, "nobody can confirm it", "give --yes"));
-    }
-    eprint!("All data of volume {name} will be gone. Type its name to remove it: ");
-    let _ = std::io::stderr().flush();
-    let mut typed = String::new();
-    let read = std::io::stdin().read_line(&mut typed);
-    match read {
-        Ok(_) if typed.trim() == name => Ok(()),
-        _ => Err(wrong(
-            &what,
-            "the name typed differs",
-            "type the name, or give --yes",
-        )),
-    }
 }
 
 fn volume_json(volume: &VolumeInfo) -> Value {

@@ -7,9 +7,10 @@ use super::client::{MdsClient, Repeat};
 use super::error::ControlError;
 use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::{
-    ClusterStatus, CreatePoolRequest, Empty, ListCopysetsResponse, ListDevicesResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, PoolInfo, ReplaceReplicaRequest,
-    ReplaceReplicaResponse, TransferLeaderRequest,
+    ClusterStatus, CreatePoolRequest, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse,
+    ListDevicesResponse, ListJobsResponse, ListPoolsResponse, ListServersResponse,
+    ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
+    ReplaceReplicaRequest, ReplaceReplicaResponse, ServerName, TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -58,6 +59,16 @@ calls! {
     transfer_leader(TransferLeaderRequest) -> Empty, Freely;
     /// Asks for a new replica in the place of another.
     replace_replica(ReplaceReplicaRequest) -> ReplaceReplicaResponse, Freely;
+    /// Drains devices, declares them lost, or takes either back.
+    mark_devices(MarkDevicesRequest) -> MarkDevicesResponse, Freely;
+    /// Asks what would become of copysets without some devices.
+    ok_to_stop(DevicesName) -> OkToStopResponse, Freely;
+    /// Forgets a chunkserver that carries nothing.
+    remove_server(ServerName) -> Empty, Never;
+    /// Cancels a job that has not begun.
+    cancel_job(JobName) -> JobInfo, Never;
+    /// Asks for even leaders; the jobs that see to it.
+    balance_leaders(Empty) -> ListJobsResponse, Freely;
 }
 
 lists! {
@@ -71,6 +82,8 @@ lists! {
     list_devices -> ListDevicesResponse;
     /// All copysets.
     list_copysets -> ListCopysetsResponse;
+    /// Jobs that are live, and the newest that have ended.
+    list_jobs -> ListJobsResponse;
     /// Health and totals.
     status -> ClusterStatus;
 }

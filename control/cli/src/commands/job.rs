@@ -1,0 +1,150 @@
+//! `ogee job`, and the jobs that even out leaders.
+
+use super::ask;
+use crate::args::{Format, JobCommand};
+use crate::error::{CliError, Exit};
+use crate::output::{human, print};
+use ogee_proto::service::{Empty, JobInfo, JobName};
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long transfers that were asked for are waited for: they are given up before.
+const TRANSFERS: Duration = Duration::from_secs(30);
+/// Between two looks at them.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(mds: &[String], what: JobCommand, format: Format) -> Result<ExitCode, CliError> {
+    match what {
+        JobCommand::Ls => list(format, &all(mds)?),
+        JobCommand::Show { id } => show(format, &one(mds, id)?),
+        JobCommand::Cancel { id } => {
+            let doing = format!("cannot cancel job {id}");
+            let job = ask(mds, &doing, async |client| {
+                client.cancel_job(JobName { id }).await
+            })?;
+            show(format, &job);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn all(mds: &[String]) -> Result<Vec<JobInfo>, CliError> {
+    let doing = "cannot list jobs";
+    Ok(ask(mds, doing, async |client| client.list_jobs().await)?.jobs)
+}
+
+fn one(mds: &[String], id: u64) -> Result<JobInfo, CliError> {
+    let found = all(mds)?.into_iter().find(|job| job.id == id);
+    found.ok_or_else(|| {
+        let what = format!("job {id} does not exist");
+        let cause = "jobs that have ended are forgotten when newer ones have";
+        CliError::new("OGEE-3203", &what, cause, "ogee job ls").with_exit(Exit::NotFound)
+    })
+}
+
+fn list(format: Format, jobs: &[JobInfo]) {
+    let json = json!({"jobs": jobs.iter().map(to_json).collect::<Vec<_>>()});
+    let rows = jobs.iter().map(|job| {
+        vec![
+            job.id.to_string(),
+            job.kind.clone(),
+            job.state.clone(),
+            job.copyset.to_string(),
+            job.from.clone(),
+            job.to.clone(),
+            progress(job),
+            job.reason.clone(),
+        ]
+    });
+    let header = [
+        "JOB", "KIND", "STATE", "COPYSET", "FROM", "TO", "PROGRESS", "WHY",
+    ];
+    print(format, &json, &header, rows.collect());
+}
+
+fn show(format: Format, job: &JobInfo) {
+    let rows = [
+        ("job", job.id.to_string()),
+        ("kind", job.kind.clone()),
+        ("state", job.state.clone()),
+        ("why", job.reason.clone()),
+        ("copyset", job.copyset.to_string()),
+        ("replica", job.replica.to_string()),
+        ("from", job.from.clone()),
+        ("to", format!("{} {}", job.to, job.store)),
+        ("progress", progress(job)),
+        ("priority", job.priority.to_string()),
+        ("attempt", job.attempt.to_string()),
+        ("made", format!("{} ago", ago(job.created_unix_ms))),
+    ];
+    let rows = rows
+        .into_iter()
+        .map(|(key, value)| vec![key.to_owned(), value]);
+    print(format, &to_json(job), &["", ""], rows.collect());
+}
+
+fn progress(job: &JobInfo) -> String {
+    match (job.state.as_str(), job.bytes) {
+        ("running", 0) => format!("{} ({} %)", job.step, job.percent),
+        ("running", bytes) => format!("{} ({} % of about {})", job.step, job.percent, human(bytes)),
+        ("pending", _) => job.step.clone(),
+        _ => format!("ended {} ago", ago(job.ended_unix_ms)),
+    }
+}
+
+fn to_json(job: &JobInfo) -> Value {
+    json!({
+        "id": job.id, "kind": job.kind, "state": job.state, "copyset": job.copyset,
+        "replica": job.replica, "from": job.from, "to": job.to, "store": job.store,
+        "priority": job.priority, "attempt": job.attempt, "step": job.step, "reason": job.reason,
+        "bytes": job.bytes, "percent": job.percent, "created_unix_ms": job.created_unix_ms,
+        "started_unix_ms": job.started_unix_ms, "ended_unix_ms": job.ended_unix_ms,
+    })
+}
+
+/// How long a moment lies back, for people.
+pub(crate) fn ago(unix_ms: u64) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = now.saturating_sub(Duration::from_millis(unix_ms)).as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+/// `ogee copyset balance-leaders --now`: asks, and waits for the transfers. Exit code 1 when one of them was
+/// given up.
+pub(crate) fn balance(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
+    let doing = "cannot even out leaders";
+    let asked = ask(mds, doing, async |client| {
+        client.balance_leaders(Empty {}).await
+    })?
+    .jobs;
+    let mut jobs = asked.clone();
+    let deadline = Instant::now() + TRANSFERS;
+    while jobs.iter().any(is_live) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+        let all = all(mds)?;
+        let newest = |job: &JobInfo| {
+            all.iter()
+                .find(|now| now.id == job.id)
+                .unwrap_or(job)
+                .clone()
+        };
+        jobs = asked.iter().map(newest).collect();
+    }
+    list(format, &jobs);
+    Ok(if jobs.iter().all(|job| job.state == "done") {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Exit::Failed as u8)
+    })
+}
+
+fn is_live(job: &JobInfo) -> bool {
+    matches!(job.state.as_str(), "pending" | "running")
+}
