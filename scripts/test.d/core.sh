@@ -6,6 +6,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 # shellcheck source=scripts/lib/cluster.sh
 . "$REPO/scripts/lib/cluster.sh"
+# shellcheck source=scripts/lib/heal.sh
+. "$REPO/scripts/lib/heal.sh"
 cd "$REPO"
 
 # bench_json NAME LOG OPTION...   one load; its JSON in $TEST_DIR/LOG.json
@@ -455,6 +457,61 @@ has_repaired() {
     [ "$(counter_sum blocks_repaired)" -ge "$1" ]
 }
 
+# ---- healing -----------------------------------------------------------------------------------
+
+# Nobody does anything: a chunkserver that is gone for good is replaced, also when the metadata server that
+# saw to it dies meanwhile; then another one is drained until it is empty, and leaders that all sit on one
+# are evened out. All under a verified load.
+test_heal() {
+    local load start led
+    heal_cluster --nodes 5 --mds-nodes 3 --copysets "$(ci_or_full 6 24)" --store-size 2GiB --log-size 128MiB
+    create_volume disk --size 512MiB
+    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size "$(ci_or_full 128MiB 512MiB)"
+    export_start disk
+    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 8 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+
+    start=$(now_ms)
+    [ "$(carries cs5)" -gt 0 ] || give_up "cs5 carries nothing"
+    node_kill cs5
+    find "$DIR/data" -name "cs5-*.store" -delete
+    wait_for 30 jobs_run recover || give_up "no job 30 s after cs5 died: $("$OGEE" status)"
+    mds_leader_kill
+    wait_for 90 empty_and_whole cs5 || give_up "not whole: $("$OGEE" job ls) $("$OGEE" copyset ls)"
+    echo "   whole again $(($(now_ms) - start)) ms after cs5 died, 4000 of which were waited"
+    "$OGEE" server rm cs5
+
+    start=$(now_ms)
+    "$OGEE" server drain cs4 >/dev/null
+    wait_for 90 is_marked cs4 empty || give_up "cs4 is not empty: $("$OGEE" job ls) $("$OGEE" copyset ls)"
+    empty_and_whole cs4 >/dev/null || give_up "drained at the cost of others: $("$OGEE" copyset ls)"
+    "$OGEE" server ok-to-stop cs4 -o json | jq -e '.ok and .degraded == []' >/dev/null || give_up "cs4 is empty and may not stop"
+    echo "   drained in $(($(now_ms) - start)) ms"
+    node_kill cs4
+    wait_for 20 server_removed cs4 || give_up "cs4 is not forgotten: $(tail -n 3 "$TEST_DIR/rm.log")"
+    wait_healthy 30
+
+    leaders_to cs1
+    led=$(leaders_of cs1 cs2 cs3) start=$(now_ms)
+    "$OGEE" copyset balance-leaders --now >"$TEST_DIR/balance" || give_up "balance: $(cat "$TEST_DIR/balance")"
+    # shellcheck disable=SC2046 # one word each
+    is_even $(leaders_of cs1 cs2 cs3) || give_up "leaders: $(leaders_of cs1 cs2 cs3)"
+    echo "   leaders from $led to $(leaders_of cs1 cs2 cs3) in $(($(now_ms) - start)) ms"
+
+    kill "$load"
+    wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    echo "   all under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
+    copysets_agree
+}
+
+# It is taken for online until it has been silent for a while.
+server_removed() {
+    "$OGEE" server rm "$1" >"$TEST_DIR/rm.log" 2>&1
+}
+
 # ---- copies ------------------------------------------------------------------------------------
 
 # A replica that lost its store gets its contents back under a full random-write load, on a log that
@@ -605,4 +662,5 @@ run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
 run_test rot "$(ci_or_full 180 600)" test_rot
+run_test heal "$(ci_or_full 240 600)" test_heal
 run_test copy "$(ci_or_full 600 3600)" test_copy

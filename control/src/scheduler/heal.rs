@@ -250,7 +250,7 @@ fn starts(state: &State, picture: &Picture, rules: &HealRules) -> Vec<Command> {
         let Some(replaced) = replaced.filter(|_| waits && picture.has_quorum(copyset)) else {
             continue;
         };
-        if !is_stuck && !loads.has_room(rules, picture, replaced) {
+        if !loads.has_room(rules, picture, replaced) {
             continue;
         }
         let fit = targets(state, picture, copyset, replaced, job.bytes, &loads);
@@ -259,10 +259,8 @@ fn starts(state: &State, picture: &Picture, rules: &HealRules) -> Vec<Command> {
             continue;
         };
         loads.add(picture, store, job.bytes);
-        if !is_stuck {
-            loads.total += 1;
-            loads.note(replaced.store, replaced.chunkserver);
-        }
+        loads.total += 1;
+        loads.note(replaced.store, replaced.chunkserver);
         commands.push(Command::StartJob(StartJob {
             job: *id,
             attempt: job.attempt,

@@ -143,6 +143,9 @@ pub(crate) struct DevUpArgs {
     /// Chunkservers, each in a zone of its own.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) nodes: u16,
+    /// Metadata servers: 1, 3 or 5.
+    #[arg(long, default_value = "1", value_parser = metadata_servers)]
+    pub(crate) mds_nodes: u16,
     /// Copysets of the default pool.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) copysets: u32,
@@ -554,6 +557,15 @@ pub(crate) struct DaemonArgs {
     /// File to make when the service is ready.
     #[arg(long)]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+fn metadata_servers(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err(format!("{text:?}: 1, 3 or 5")),
+    }
 }
 
 fn size(text: &str) -> Result<ByteLen, String> {

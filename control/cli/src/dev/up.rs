@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// The metadata server's name.
+/// The first metadata server's name.
 const MDS: &str = "mds1";
 /// The pool that every dev cluster has.
 const POOL: &str = "default";
@@ -37,7 +37,7 @@ pub(super) fn up(args: &DevUpArgs) -> Result<(), CliError> {
     for (name, child) in &mut children {
         await_ready(&layout, name, child)?;
     }
-    let mds = vec![mds_address(&layout)?];
+    let mds = mds_addresses(&layout)?;
     make_pool(&mds, args)?;
     await_health(&mds)?;
     eprintln!("healthy; now: . {}", layout.env().display());
@@ -47,28 +47,48 @@ pub(super) fn up(args: &DevUpArgs) -> Result<(), CliError> {
 /// Chooses addresses and writes every configuration file, once.
 fn configure(layout: &Layout, args: &DevUpArgs) -> Result<(), CliError> {
     let per_node = usize::from(args.shards) + 1;
-    let ports = free_addresses(2 + usize::from(args.nodes) * per_node)?;
-    let (mds, metrics) = match ports.as_slice() {
-        [mds, metrics, ..] => (*mds, *metrics),
-        _ => unreachable!("two addresses were asked for"),
-    };
-    for (node, addresses) in
-        (1..=args.nodes).zip(ports.get(2..).unwrap_or_default().chunks(per_node))
-    {
+    let of_mds = 2 * usize::from(args.mds_nodes);
+    let ports = free_addresses(of_mds + usize::from(args.nodes) * per_node)?;
+    let (of_mds, of_nodes) = ports.split_at(of_mds);
+    let (mds, metrics) = of_mds.split_at(of_mds.len() / 2);
+    for (node, addresses) in (1..=args.nodes).zip(of_nodes.chunks(per_node)) {
         let name = format!("cs{node}");
         write(
             &layout.conf(&name),
             &chunkserver_conf(layout, args, &name, node, mds, addresses),
         )?;
     }
-    let env = format!("export OGEE_MDS={mds}\n");
+    let names: Vec<String> = mds.iter().map(ToString::to_string).collect();
+    let env = format!("export OGEE_MDS={}\n", names.join(","));
     write(&layout.env(), &env)?;
-    // Last: its presence says that the configuration is complete.
-    let text = format!(
-        "data_dir = {:?}\nlisten = \"{mds}\"\nmetrics = \"{metrics}\"\ncluster = \"dev\"\n",
-        layout.data(MDS)
+    // The first comes last: its presence says that the configuration is complete.
+    for (at, (listen, metrics)) in mds.iter().zip(metrics).enumerate().rev() {
+        let id = at + 1;
+        let name = format!("mds{id}");
+        let text = mds_conf(layout, &name, id, (*listen, *metrics), mds);
+        write(&layout.conf(&name), &text)?;
+    }
+    Ok(())
+}
+
+fn mds_conf(
+    layout: &Layout,
+    name: &str,
+    id: usize,
+    (listen, metrics): (SocketAddr, SocketAddr),
+    all: &[SocketAddr],
+) -> String {
+    let mut text = format!(
+        "data_dir = {:?}\nlisten = \"{listen}\"\nmetrics = \"{metrics}\"\ncluster = \"dev\"\nid = {id}\n",
+        layout.data(name)
     );
-    write(&layout.conf(MDS), &text)
+    if all.len() > 1 {
+        for (id, addr) in (1..).zip(all) {
+            let id: usize = id;
+            let _ = write!(text, "\n[[members]]\nid = {id}\naddr = \"{addr}\"\n");
+        }
+    }
+    text
 }
 
 fn chunkserver_conf(
@@ -76,7 +96,7 @@ fn chunkserver_conf(
     args: &DevUpArgs,
     name: &str,
     node: u16,
-    mds: SocketAddr,
+    mds: &[SocketAddr],
     addresses: &[SocketAddr],
 ) -> String {
     let (metrics, shards) = addresses
@@ -88,8 +108,12 @@ fn chunkserver_conf(
         .collect();
     let mut text = format!(
         "name = \"{name}\"\nzone = \"zone{node}\"\nserver = \"dev{node}\"\n\
-         listen = [{}]\nmds = [\"{mds}\"]\nmetrics = \"{metrics}\"\n",
-        listen.join(", ")
+         listen = [{}]\nmds = [{}]\nmetrics = \"{metrics}\"\n",
+        listen.join(", "),
+        mds.iter()
+            .map(|addr| format!("\"{addr}\""))
+            .collect::<Vec<_>>()
+            .join(", "),
     );
     for shard in 0..shards.len() {
         let path = layout.data(&format!("{name}-{shard}.store"));
@@ -146,7 +170,7 @@ fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, CliError> {
         .collect()
 }
 
-fn mds_address(layout: &Layout) -> Result<String, CliError> {
+fn mds_addresses(layout: &Layout) -> Result<Vec<String>, CliError> {
     let env = layout.env();
     let text = std::fs::read_to_string(&env).map_err(|error| {
         CliError::io(
@@ -158,7 +182,7 @@ fn mds_address(layout: &Layout) -> Result<String, CliError> {
     let address = text
         .trim()
         .strip_prefix("export OGEE_MDS=")
-        .map(str::to_owned);
+        .map(|names| names.split(',').map(str::to_owned).collect());
     address.ok_or_else(|| {
         let what = format!("{} does not name the metadata server", env.display());
         CliError::new(

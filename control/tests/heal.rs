@@ -1,0 +1,404 @@
+//! The cluster heals by itself, with chunkservers that only talk: what is lost, drained and uneven.
+
+mod common;
+
+use common::{
+    Chunkserver, beat_all, config, eventually, fault, ready, register_soon, registration, start,
+    status, stop, store, topology,
+};
+use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
+use ogee_proto::service::{
+    DevicesName, Empty, JobInfo, JobName, MarkDevicesRequest, ServerName, TransferLeaderRequest,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn hasty(dir: &Path) -> MdsConfig {
+    let mut config = config(dir);
+    config.heartbeat_ms = 100;
+    config.offline_ms = 400;
+    config.recover_after_ms = 1000;
+    config
+}
+
+async fn jobs(mds: &MdsHandle) -> Vec<JobInfo> {
+    let jobs = topology(mds).await.list_jobs(Empty {}).await;
+    jobs.expect("listed").into_inner().jobs
+}
+
+async fn replicas(mds: &MdsHandle, of: &str) -> (u32, u32, String) {
+    let servers = topology(mds).await.list_servers(Empty {}).await;
+    let servers = servers.expect("listed").into_inner().servers;
+    let server = servers.into_iter().find(|s| s.name == of).expect("known");
+    (server.replicas, server.leaders, server.mark)
+}
+
+async fn spare(mds: &MdsHandle, name: &str, zone: &str, number: u8) -> Chunkserver {
+    let stores = [store(number, 1), store(number, 2)];
+    let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
+    register_soon(&mds.addr().to_string(), registration(name, zone, &stores)).await
+}
+
+/// Lets those chunkservers beat until it is so. Followers learn of their leaders from each other.
+async fn beat_until<F: Future<Output = bool>>(
+    what: &str,
+    servers: &mut [Chunkserver],
+    mut is_so: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + common::PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        for at in 0..servers.len() {
+            servers[at].beat().await;
+            hear(servers);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Each replica hears of the newest leader of its copyset.
+fn hear(servers: &mut [Chunkserver]) {
+    let mut newest: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for (id, held) in servers.iter().flat_map(|s| &s.replicas) {
+        let known = newest.entry(*id).or_default();
+        *known = (*known).max((held.term, held.leader));
+    }
+    for (id, held) in servers.iter_mut().flat_map(|s| &mut s.replicas) {
+        (held.term, held.leader) = newest[id];
+    }
+}
+
+/// The copysets that a chunkserver that died led are led by the first other one.
+fn elect_without(servers: &mut [Chunkserver], gone: usize) {
+    let lost: Vec<(u32, u64)> = servers[gone]
+        .replicas
+        .iter()
+        .map(|(id, h)| (*id, h.replica))
+        .collect();
+    for (id, replica) in lost {
+        let heir = servers
+            .iter()
+            .enumerate()
+            .find(|(at, s)| *at != gone && s.replicas.contains_key(&id));
+        let heir = heir
+            .map(|(_, s)| s.replicas[&id].replica)
+            .expect("a majority");
+        for server in servers.iter_mut() {
+            if let Some(held) = server
+                .replicas
+                .get_mut(&id)
+                .filter(|held| held.leader == replica)
+            {
+                (held.leader, held.term) = (heir, held.term + 1);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chunkserver_that_dies_is_replaced_without_anybody_and_then_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    servers.push(spare(&mds, "spare", "c", 9).await);
+    elect_without(&mut servers, 2);
+    servers.swap(2, 3);
+    let died = Instant::now();
+    beat_until("degraded first", &mut servers[..3], || async {
+        status(&mds)
+            .await
+            .codes
+            .iter()
+            .any(|c| c.code == "OGEE-1003" && c.remedy.contains("ogee server lost"))
+    })
+    .await;
+    assert!(jobs(&mds).await.is_empty());
+    beat_until("jobs", &mut servers[..3], || async {
+        !jobs(&mds).await.is_empty()
+    })
+    .await;
+    assert!(
+        died.elapsed() >= Duration::from_millis(1000),
+        "not before its time"
+    );
+    beat_until("recovering", &mut servers[..3], || async {
+        let codes = status(&mds).await.codes;
+        codes
+            .iter()
+            .any(|c| c.code == "OGEE-1013" && c.detail.contains("running"))
+    })
+    .await;
+    beat_until("whole again", &mut servers[..3], || async {
+        replicas(&mds, "cs3").await.0 == 0 && replicas(&mds, "spare").await.0 == 12
+    })
+    .await;
+    let done = jobs(&mds).await;
+    assert_eq!(done.len(), 12);
+    for job in &done {
+        assert_eq!(
+            (job.kind.as_str(), job.state.as_str()),
+            ("recover", "done"),
+            "{job:?}"
+        );
+        assert_eq!(
+            (job.from.as_str(), job.to.as_str(), job.percent),
+            ("cs3", "spare", 100)
+        );
+        assert!(
+            job.ended_unix_ms >= job.started_unix_ms && job.started_unix_ms >= job.created_unix_ms
+        );
+    }
+    let text = common::http(mds.metrics_addr().expect("asked for"), "/metrics").await;
+    assert!(
+        text.contains("ogee_mds_jobs{kind=\"recover\",state=\"done\"} 12"),
+        "{text}"
+    );
+    let mut operator = topology(&mds).await;
+    let named = |name: &str| ServerName { name: name.into() };
+    assert_eq!(
+        fault(operator.remove_server(named("cs1")).await).code(),
+        "OGEE-2048"
+    );
+    operator
+        .remove_server(named("cs3"))
+        .await
+        .expect("nobody counts on it");
+    beat_until("all is well", &mut servers[..3], || async {
+        status(&mds).await.health == "OK"
+    })
+    .await;
+    assert!(
+        !servers[3].beat().await.known,
+        "it would have to register again"
+    );
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn a_lost_one_is_not_waited_for_and_no_target_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = hasty(dir.path());
+    config.recover_after_ms = 0;
+    let mds = start(&config);
+    let mut servers = ready(&mds).await;
+    elect_without(&mut servers, 2);
+    let mut operator = topology(&mds).await;
+    let mark = |name: &str, mark: &str| MarkDevicesRequest {
+        name: name.into(),
+        mark: mark.into(),
+    };
+    beat_all(&mut servers).await;
+    assert_eq!(
+        fault(operator.mark_devices(mark("cs3", "lost")).await).code(),
+        "OGEE-2047"
+    );
+    assert_eq!(
+        fault(operator.mark_devices(mark("nobody", "lost")).await).code(),
+        "OGEE-2046"
+    );
+    assert_eq!(
+        fault(operator.mark_devices(mark("cs1", "gone")).await).code(),
+        "OGEE-2021"
+    );
+    beat_until("offline", &mut servers[..2], || async {
+        status(&mds)
+            .await
+            .codes
+            .iter()
+            .any(|c| c.code == "OGEE-1003")
+    })
+    .await;
+    let asked = operator
+        .mark_devices(mark("cs3", "lost"))
+        .await
+        .expect("away")
+        .into_inner();
+    assert_eq!((asked.devices, asked.replicas), (2, 12));
+    beat_until("no target", &mut servers[..2], || async {
+        let codes = status(&mds).await.codes;
+        codes
+            .iter()
+            .any(|c| c.code == "OGEE-1014" && c.count == 12 && c.remedy.contains("zone c"))
+    })
+    .await;
+    assert!(jobs(&mds).await.is_empty(), "what has no place is no job");
+    servers.push(spare(&mds, "spare", "c", 9).await);
+    servers.swap(2, 3);
+    beat_until("whole again", &mut servers[..3], || async {
+        replicas(&mds, "spare").await.0 == 12
+            && replicas(&mds, "cs3").await == (0, 0, "lost".into())
+    })
+    .await;
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn a_drain_empties_a_chunkserver_leaders_first_and_can_be_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = hasty(dir.path());
+    config.moves_max = 1;
+    let mds = start(&config);
+    let mut servers = ready(&mds).await;
+    servers.push(spare(&mds, "spare", "a", 9).await);
+    beat_all(&mut servers).await;
+    let mut operator = topology(&mds).await;
+    let name = |name: &str| DevicesName { name: name.into() };
+    let may = operator
+        .ok_to_stop(name("cs1"))
+        .await
+        .expect("known")
+        .into_inner();
+    assert_eq!((may.ok, may.degraded.len()), (true, 12));
+    let mark = |mark: &str| MarkDevicesRequest {
+        name: "cs1".into(),
+        mark: mark.into(),
+    };
+    operator
+        .mark_devices(mark("draining"))
+        .await
+        .expect("known");
+    beat_until("leaders are off", &mut servers, || async {
+        replicas(&mds, "cs1").await.1 == 0
+    })
+    .await;
+    let (_, _, told) = replicas(&mds, "cs1").await;
+    assert_eq!(told, "draining");
+    beat_until("moves begin", &mut servers, || async {
+        jobs(&mds)
+            .await
+            .iter()
+            .any(|job| job.kind == "drain" && job.state == "running")
+    })
+    .await;
+    let all = jobs(&mds).await;
+    let running = all
+        .iter()
+        .filter(|job| job.kind == "drain" && job.state == "running");
+    assert_eq!(running.clone().count(), 1, "one at a time, as configured");
+    let under_way = running.map(|job| job.id).next().expect("one");
+    assert_eq!(
+        fault(operator.cancel_job(JobName { id: under_way }).await).code(),
+        "OGEE-2044"
+    );
+    assert_eq!(
+        fault(operator.cancel_job(JobName { id: 999 }).await).code(),
+        "OGEE-2042"
+    );
+    let back = operator
+        .mark_devices(mark(""))
+        .await
+        .expect("known")
+        .into_inner();
+    assert!(back.jobs_cancelled > 0);
+    beat_until("what had begun ends", &mut servers, || async {
+        let live = ["pending", "running"];
+        jobs(&mds)
+            .await
+            .iter()
+            .all(|job| !live.contains(&job.state.as_str()))
+    })
+    .await;
+    let (left, ..) = replicas(&mds, "cs1").await;
+    assert!((1..12).contains(&left), "{left} stayed");
+    operator
+        .mark_devices(mark("draining"))
+        .await
+        .expect("known");
+    beat_until("empty", &mut servers, || async {
+        replicas(&mds, "cs1").await == (0, 0, "empty".into())
+    })
+    .await;
+    let may = operator
+        .ok_to_stop(name("cs1"))
+        .await
+        .expect("known")
+        .into_inner();
+    assert!(may.ok && may.degraded.is_empty());
+    stop(mds).await;
+}
+
+/// Everything is led by one; told to even out, no more is moved than must be.
+#[tokio::test]
+async fn leaders_are_evened_out_when_asked_and_by_themselves() {
+    for asked in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = hasty(dir.path());
+        config.balance_after_ms = if asked { 0 } else { 1000 };
+        let mds = start(&config);
+        let mut servers = ready(&mds).await;
+        let mut operator = topology(&mds).await;
+        let first: Vec<(u32, u64)> = servers[0]
+            .replicas
+            .iter()
+            .map(|(id, h)| (*id, h.replica))
+            .collect();
+        for server in &mut servers {
+            for (id, replica) in &first {
+                let held = server.replicas.get_mut(id).expect("everywhere");
+                (held.leader, held.term) = (*replica, 2);
+            }
+        }
+        beat_until("one leads all", &mut servers, || async {
+            replicas(&mds, "cs1").await.1 == 12
+        })
+        .await;
+        if asked {
+            let made = operator
+                .balance_leaders(Empty {})
+                .await
+                .expect("asked")
+                .into_inner();
+            assert_eq!(made.jobs.len(), 8);
+            assert!(
+                made.jobs
+                    .iter()
+                    .all(|job| job.kind == "transfer_leader" && job.state == "running")
+            );
+        }
+        beat_until("even", &mut servers, || async {
+            let mut led = Vec::new();
+            for name in ["cs1", "cs2", "cs3"] {
+                led.push(replicas(&mds, name).await.1);
+            }
+            led == [4, 4, 4]
+        })
+        .await;
+        beat_until("the jobs are closed", &mut servers, || async {
+            let jobs = jobs(&mds).await;
+            jobs.len() == 8 && jobs.iter().all(|job| job.state == "done")
+        })
+        .await;
+        // By hand goes on as before, and what was moved lately is not moved back by itself.
+        let wish = TransferLeaderRequest {
+            copyset: first[0].0,
+            to_replica: 0,
+        };
+        operator.transfer_leader(wish).await.expect("known");
+        stop(mds).await;
+    }
+}
+
+#[tokio::test]
+async fn settings_out_of_their_range_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let changes: [fn(&mut MdsConfig); 4] = [
+        |c| c.recover_after_ms = c.offline_ms - 1,
+        |c| c.moves_max = 0,
+        |c| c.move_timeout_ms = 0,
+        |c| c.balance_after_ms = 1,
+    ];
+    for change in changes {
+        let mut config = config(dir.path());
+        change(&mut config);
+        let error = Mds::start(&config).err().expect("out of range");
+        assert!(matches!(error, MdsError::Setting { .. }), "{error}");
+        assert_eq!(error.fault().code(), "OGEE-2101");
+    }
+    let mds = start(&config(dir.path()));
+    eventually("a leader", || async {
+        topology(&mds).await.status(Empty {}).await.ok()
+    })
+    .await;
+    stop(mds).await;
+}

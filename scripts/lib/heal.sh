@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# The cluster heals by itself: what the tests of it look at. Sourced after cluster.sh.
+
+# heal_cluster OPTION...   a cluster that re-protects after 4 s, and moves leaders only when asked
+heal_cluster() {
+    export OGEE_MDS_SERVER__HEAL__RECOVER_AFTER_MS=4000 OGEE_MDS_SERVER__HEAL__BALANCE_AFTER_MS=0
+    cluster_up "$@"
+}
+
+# carries NAME   how many replicas count on it
+carries() {
+    "$OGEE" server ls -o json | jq --arg name "$1" '.servers[] | select(.name == $name) | .replicas'
+}
+
+# empty_and_whole NAME   none is there, and each copyset has three that are well
+empty_and_whole() {
+    [ "$(carries "$1")" = 0 ] || return 1
+    "$OGEE" copyset ls -o json | jq -e 'all(.copysets[]; ([.replicas[] | select(.role == "voter" and .state == "ok")] | length) == 3)'
+}
+
+# is_marked NAME MARK
+is_marked() {
+    "$OGEE" server ls -o json | jq -e --arg name "$1" --arg mark "$2" 'any(.servers[]; .name == $name and .mark == $mark)'
+}
+
+# jobs_run KIND   of which at least one is under way or done
+jobs_run() {
+    "$OGEE" job ls -o json | jq -e --arg kind "$1" 'any(.jobs[]; .kind == $kind and (.state == "running" or .state == "done"))'
+}
+
+# mds_leader_kill   by SIGKILL; the others go on
+mds_leader_kill() {
+    local leader
+    leader=mds$("$OGEE" status -o json | jq '.mds.leader')
+    node_kill "$leader"
+    echo "   killed $leader, which led"
+}
+
+# leaders_of NAME...   how many copysets each of them leads
+leaders_of() {
+    "$OGEE" server ls -o json | jq -r --args '[.servers[] | select(.name as $n | $ARGS.positional | any(. == $n)) | .leaders] | join(" ")' "$@"
+}
+
+# leads_all NAME   of those with a replica there
+leads_all() {
+    "$OGEE" copyset ls -o json | jq -e --arg name "$1" 'all(.copysets[]; .replicas | all(.chunkserver != $name) or any(.chunkserver == $name and .leader))'
+}
+
+# leaders_to NAME   every leader that can goes there
+leaders_to() {
+    local copyset
+    while read -r copyset; do
+        "$OGEE" copyset transfer-leader "$copyset" --to "$1" >>"$TEST_DIR/transfer.log" 2>&1 || give_up "transfer-leader: $(tail -n 3 "$TEST_DIR/transfer.log")"
+    done < <("$OGEE" copyset ls -o json | jq -r --arg name "$1" '.copysets[] | select(any(.replicas[]; .chunkserver == $name and (.leader | not))) | .id')
+    wait_for 20 leads_all "$1" || give_up "$1 does not lead: $("$OGEE" copyset ls)"
+}
+
+# is_even NUMBER...   they differ by at most 1
+is_even() {
+    local least=$1 most=$1 number
+    for number in "$@"; do
+        [ "$number" -ge "$least" ] || least=$number
+        [ "$number" -le "$most" ] || most=$number
+    done
+    [ $((most - least)) -le 1 ]
+}
