@@ -95,6 +95,8 @@ pub const LEADS_MAX: usize = 8;
 pub const LEAD_COOLING_MS: u64 = 300_000;
 /// A chunkserver that came back is no target for so long.
 pub const UNSTABLE_FOR: Duration = Duration::from_secs(30);
+/// One whose transfer was given up is not tried again by itself for so long.
+pub const LEAD_RETRY_MS: u64 = 30_000;
 /// Part of a device's capacity that a move leaves free: one in so many.
 pub const MOVE_RESERVE: u64 = 20;
 /// Orders in one heartbeat's answer.

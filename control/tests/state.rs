@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_control::state::{
-    Attach, Attachment, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, CreateCopysets,
-    CreatePool, CreateVolume, Detach, InitCluster, Refusal, RegisterChunkserver, RemoveVolume,
-    ReplaceReplica, Reply, ResizeVolume, State, StoreSpec, Users,
+    AddJobs, Attach, Attachment, Cause, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas,
+    CreateCopysets, CreatePool, CreateVolume, Detach, Ending, InitCluster, JobKind, JobState, Mark,
+    MarkStores, NewJob, NoteStores, Refusal, RegisterChunkserver, RemoveVolume, ReplaceReplica,
+    Reply, ResizeVolume, StartJob, State, StoreSpec, Users,
 };
 use ogee_proto::id::{
-    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
+    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
+    VolumeId,
 };
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::name::Name;
@@ -222,6 +224,177 @@ fn metadata_from_before_replacements_is_read() {
 }
 
 #[test]
+fn metadata_from_before_jobs_is_read() {
+    let mut state = ready(1);
+    let mut json = serde_json::to_value(&state).unwrap();
+    for part in ["jobs", "marks", "away"] {
+        json.as_object_mut().unwrap().remove(part).unwrap();
+    }
+    json["issued"]
+        .as_object_mut()
+        .unwrap()
+        .remove("job")
+        .unwrap();
+    assert_eq!(serde_json::from_value::<State>(json).unwrap(), state);
+    state.apply(&add_job(JobKind::Recover, 3, 1)).unwrap();
+    let json = serde_json::to_value(&state).unwrap();
+    assert_eq!(serde_json::from_value::<State>(json).unwrap(), state);
+    let changes = r#"{"do":"ConfirmChanges","changed":[],"removed":[]}"#;
+    assert!(
+        serde_json::from_str::<Command>(changes).is_ok(),
+        "without a time"
+    );
+}
+
+/// A job on the replica of copyset 1, planned at that configuration.
+fn add_job(kind: JobKind, replica: u64, conf_epoch: u64) -> Command {
+    let job = NewJob {
+        kind,
+        cause: Cause::Away,
+        copyset: CopysetId::new(1),
+        conf_epoch,
+        replica: ReplicaId::new(replica),
+        priority: 1,
+        bytes: 5,
+    };
+    Command::AddJobs(AddJobs {
+        jobs: vec![job],
+        at_ms: 100,
+    })
+}
+
+fn start_job(job: u64, attempt: u32, conf_epoch: u64, server: u8) -> Command {
+    Command::StartJob(StartJob {
+        job: JobId::new(job),
+        attempt,
+        conf_epoch,
+        store: store(server),
+        at_ms: 200,
+    })
+}
+
+fn job_state(state: &State, job: u64) -> (JobState, u32) {
+    let job = &state.jobs()[&JobId::new(job)];
+    (job.state, job.attempt)
+}
+
+#[test]
+fn a_job_is_begun_once_and_what_is_stale_is_refused() {
+    let mut state = ready(1);
+    for server in [5, 8] {
+        state.apply(&register(server)).unwrap();
+    }
+    let made = |ids: &[u64]| Ok(Reply::Jobs(ids.iter().copied().map(JobId::new).collect()));
+    let no_such_replica = state.apply(&add_job(JobKind::Recover, 77, 1));
+    assert_eq!(no_such_replica, made(&[]));
+    let old_plan = state.apply(&add_job(JobKind::Recover, 3, 0));
+    assert_eq!(old_plan, made(&[]));
+    assert_eq!(state.apply(&add_job(JobKind::Recover, 3, 1)), made(&[1]));
+    let second = state.apply(&add_job(JobKind::Drain, 2, 1));
+    assert_eq!(second, made(&[]), "one on a copyset at a time");
+
+    let unknown = refusal(&mut state, &start_job(9, 0, 1, 5));
+    assert!(matches!(unknown, Refusal::NoJob { .. }), "{unknown}");
+    let other_zone = refusal(&mut state, &start_job(1, 0, 1, 7));
+    assert!(
+        matches!(other_zone, Refusal::BadTarget { .. }),
+        "{other_zone}"
+    );
+    let reply = state.apply(&start_job(1, 0, 1, 5));
+    assert_eq!(reply, Ok(Reply::Replica(ReplicaId::new(4))));
+    let twice = refusal(&mut state, &start_job(1, 0, 1, 5));
+    assert!(matches!(twice, Refusal::StaleJob { .. }), "{twice}");
+    let end = |attempt, ending| Command::end(JobId::new(1), attempt, ending, 300);
+    let stale = refusal(&mut state, &end(0, Ending::TimedOut));
+    assert!(matches!(stale, Refusal::StaleJob { .. }), "{stale}");
+    let begun = refusal(&mut state, &end(1, Ending::ByOperator));
+    assert!(matches!(begun, Refusal::JobUnderWay { .. }), "{begun}");
+
+    // Sent elsewhere: what the first target did is no result any more.
+    state.apply(&start_job(1, 1, 2, 8)).unwrap();
+    state.apply(&confirm(&[4], &[])).unwrap();
+    assert_eq!(job_state(&state, 1), (JobState::Running, 2));
+    state.apply(&confirm(&[5], &[])).unwrap();
+    assert_eq!(job_state(&state, 1), (JobState::Done, 2));
+    assert!(state.copysets()[&CopysetId::new(1)].change.is_none());
+    let over = refusal(&mut state, &end(2, Ending::TimedOut));
+    assert!(matches!(over, Refusal::StaleJob { .. }), "{over}");
+}
+
+#[test]
+fn an_operators_replacement_takes_over_and_a_server_is_forgotten_only_empty() {
+    let mut state = ready(1);
+    for server in [5, 8] {
+        state.apply(&register(server)).unwrap();
+    }
+    state.apply(&add_job(JobKind::Drain, 3, 1)).unwrap();
+    state.apply(&start_job(1, 0, 1, 5)).unwrap();
+    state.apply(&replace(3, 5)).unwrap();
+    assert_eq!(job_state(&state, 1).0, JobState::Running, "the same wish");
+    state.apply(&replace(3, 8)).unwrap();
+    assert_eq!(job_state(&state, 1).0, JobState::Cancelled);
+    let forget = |server| Command::RemoveChunkserver {
+        chunkserver: ChunkserverId::new(server),
+    };
+    for server in [3, 4, 5] {
+        let full = refusal(&mut state, &forget(server));
+        assert!(
+            matches!(full, Refusal::NotEmpty { replicas: 1, .. }),
+            "{full}"
+        );
+    }
+    state.apply(&confirm(&[5], &[])).unwrap();
+    state.apply(&forget(3)).unwrap();
+    state.apply(&forget(3)).expect("once more is nothing");
+    let copyset = &state.copysets()[&CopysetId::new(1)];
+    let leaving: Vec<u64> = copyset.leaving.iter().map(|r| r.id.get()).collect();
+    assert_eq!(leaving, [4], "nobody deletes what it had any more");
+    assert!(state.stores().keys().all(|id| *id != store(2)));
+    let again = state.apply(&register(2));
+    assert_eq!(
+        again,
+        Ok(Reply::Chunkserver(ChunkserverId::new(6))),
+        "a new one"
+    );
+}
+
+/// What joins may have copied what a removed volume left: it frees that as well, when it has joined.
+#[test]
+fn a_volume_removed_beside_a_move_is_freed_by_the_new_replica_too() {
+    let mut state = ready(1);
+    state.apply(&register(5)).unwrap();
+    for name in ["before", "beside"] {
+        state.apply(&create_volume(name, 1)).unwrap();
+    }
+    let remove = |of: &str| Command::RemoveVolume(RemoveVolume { name: name(of) });
+    let pending = |state: &State| -> Vec<Vec<u32>> {
+        let garbage = state.garbage().values();
+        garbage
+            .map(|g| g.pending.iter().map(|id| id.get()).collect())
+            .collect()
+    };
+    state.apply(&remove("before")).unwrap();
+    state.apply(&replace(3, 5)).unwrap();
+    state.apply(&remove("beside")).unwrap();
+    assert_eq!(pending(&state), [vec![1, 2, 3], vec![1, 2, 3, 4]]);
+    state.apply(&confirm(&[4], &[])).unwrap();
+    assert_eq!(pending(&state), [vec![1, 2, 3, 4], vec![1, 2, 3, 4]]);
+}
+
+#[test]
+fn ended_jobs_are_forgotten_when_newer_ones_have() {
+    let mut state = ready(1);
+    for number in 1..=400 {
+        state.apply(&add_job(JobKind::Lead, 2, 1)).unwrap();
+        state
+            .apply(&Command::end(JobId::new(number), 1, Ending::InPlace, 7))
+            .unwrap();
+    }
+    assert_eq!(state.jobs().len(), 256);
+    assert!(state.jobs().keys().all(|id| id.get() > 144));
+}
+
+#[test]
 fn the_cluster_is_named_once() {
     let mut state = State::default();
     let init = |byte: u8| {
@@ -386,14 +559,32 @@ fn any_command() -> impl Strategy<Value = Command> {
             force,
         })
     };
-    let confirm = |(server, volume): (u32, u64)| {
+    let confirm_removal = |(server, volume): (u32, u64)| {
         let (chunkserver, volumes) = (ChunkserverId::new(server), vec![VolumeId::new(volume)]);
         Command::ConfirmRemoval(ConfirmRemoval {
             chunkserver,
             volumes,
         })
     };
+    let small = |of: u32| 0..of;
+    let kind = prop::sample::select(vec![JobKind::Recover, JobKind::Drain, JobKind::Lead]);
+    let ending = prop::sample::select(vec![Ending::InPlace, Ending::NotNeeded, Ending::TimedOut]);
+    let mark = prop::sample::select(vec![None, Some(Mark::Draining), Some(Mark::Lost)]);
     prop_oneof![
+        3 => (kind, 0u64..5, 0u64..4).prop_map(|(kind, r, epoch)| add_job(kind, r, epoch)),
+        3 => (0u64..6, small(3), 0u64..4, 0u8..6).prop_map(|(j, a, e, s)| start_job(j, a, e, s)),
+        2 => (0u64..6, small(3), ending)
+            .prop_map(|(j, a, ending)| Command::end(JobId::new(j), a, ending, 5)),
+        2 => prop::collection::vec(0u64..12, 0..3).prop_map(|ids| confirm(&ids, &ids)),
+        1 => (0u8..6, mark).prop_map(|(server, mark)| Command::MarkStores(MarkStores {
+            stores: vec![store(server)], mark, at_ms: 1,
+        })),
+        1 => (0u8..6, 0u64..9).prop_map(|(server, since)| Command::NoteStores(NoteStores {
+            away: vec![(store(server), since)], back: vec![store(server / 2)],
+        })),
+        1 => small(7).prop_map(|server| Command::RemoveChunkserver {
+            chunkserver: ChunkserverId::new(server),
+        }),
         1 => (0u8..6).prop_map(register),
         1 => Just(create_pool()),
         2 => (0u32..20, 0usize..8).prop_map(|(existing, count)| create_copysets(existing, count)),
@@ -403,7 +594,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => volume.clone().prop_map(|v| Command::RemoveVolume(RemoveVolume { name: name(v) })),
         4 => (volume.clone(), 0u8..3).prop_map(attach),
         3 => (volume, 0u64..8, 0u64..8, prop::bool::weighted(0.3)).prop_map(detach),
-        1 => (1u32..5, 1u64..20).prop_map(confirm),
+        1 => (1u32..5, 1u64..20).prop_map(confirm_removal),
     ]
 }
 

@@ -10,8 +10,8 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId};
 
 use super::heal::lead;
 use super::picture::Picture;
-use crate::limit::{JOBS_PER_COMMAND_MAX, LEAD_COOLING_MS};
-use crate::state::{Cause, JobKind, NewJob, State};
+use crate::limit::{JOBS_PER_COMMAND_MAX, LEAD_COOLING_MS, LEAD_RETRY_MS};
+use crate::state::{Cause, JobKind, JobState, NewJob, State};
 
 /// A copyset whose leader may move.
 struct Seat {
@@ -64,7 +64,11 @@ fn seats(state: &State, picture: &Picture, is_cool: bool) -> (Seats, Led) {
     let busy = state.busy();
     let moved = state.jobs().values().filter(|job| {
         let ago = picture.now_ms.saturating_sub(job.ended_ms);
-        job.kind == JobKind::Lead && !job.state.is_live() && ago < LEAD_COOLING_MS
+        let cooling = match job.state {
+            JobState::Done => LEAD_COOLING_MS,
+            _ => LEAD_RETRY_MS,
+        };
+        job.kind == JobKind::Lead && !job.state.is_live() && ago < cooling
     });
     let warm: BTreeSet<CopysetId> = moved.filter(|_| is_cool).map(|job| job.copyset).collect();
     let (mut seats, mut led) = (Seats::new(), Led::new());

@@ -239,10 +239,18 @@ fn cleanups(state: &State, server: ChunkserverId) -> impl Iterator<Item = Planne
         let copyset = state.copysets().get(copyset);
         copyset.is_some_and(|c| c.replicas.iter().any(|r| r.chunkserver == server))
     };
+    // One that joins still copies: what it frees would come back.
+    let joins = move |copyset: &CopysetId| {
+        let change = state
+            .copysets()
+            .get(copyset)
+            .and_then(|c| c.change.as_ref());
+        change.is_some_and(|change| change.joining.chunkserver == server)
+    };
     let pending = state
         .garbage()
         .iter()
-        .filter(move |(_, g)| g.pending.contains(&server));
+        .filter(move |(_, g)| g.pending.contains(&server) && !g.copysets.iter().any(joins));
     pending.map(move |(volume, garbage)| Planned::RemoveChunks {
         volume: *volume,
         copysets: garbage.copysets.iter().copied().filter(mine).collect(),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId};
 
 use super::command::{ConfirmChanges, Outcome, ReplaceReplica, Reply};
 use super::model::{Change, Copyset, Replica, State};
@@ -110,8 +110,16 @@ impl State {
 
     pub(super) fn confirm_changes(&mut self, command: &ConfirmChanges) -> Reply {
         for (id, joined) in &command.changed {
-            if let Some(copyset) = self.copysets.get_mut(id) {
-                finish(copyset, *joined);
+            let joined_at = self
+                .copysets
+                .get_mut(id)
+                .and_then(|copyset| finish(copyset, *joined));
+            if let Some(server) = joined_at {
+                // It may have copied chunks of volumes that were removed meanwhile.
+                let garbage = self.garbage.values_mut();
+                for garbage in garbage.filter(|g| g.copysets.contains(id)) {
+                    garbage.pending.insert(server);
+                }
             }
             self.close_joined(*id, *joined, command.at_ms);
         }
@@ -138,16 +146,19 @@ impl State {
     }
 }
 
-fn finish(copyset: &mut Copyset, joined: ReplicaId) {
-    let Some(change) = copyset.change.take_if(|change| change.joining.id == joined) else {
-        return;
-    };
+/// The chunkserver of the replica that joined, if that ends the change.
+fn finish(copyset: &mut Copyset, joined: ReplicaId) -> Option<ChunkserverId> {
+    let change = copyset
+        .change
+        .take_if(|change| change.joining.id == joined)?;
     let mut joining = change.joining;
     joining.created = true;
+    let server = joining.chunkserver;
     let mut replicas = copyset.replicas.iter_mut();
     if let Some(old) = replicas.find(|r| r.id == change.replaces) {
         copyset.leaving.push(std::mem::replace(old, joining));
     }
     copyset.leaving.extend(change.abandoned);
     copyset.conf_epoch += 1;
+    Some(server)
 }

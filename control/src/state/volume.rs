@@ -175,10 +175,11 @@ impl State {
         Ok(Reply::Volume(id))
     }
 
+    /// Also those that are about to have a replica: what they copy may hold the chunks.
     fn hosts(&self, copysets: &BTreeSet<CopysetId>) -> BTreeSet<ChunkserverId> {
         let copysets = copysets.iter().filter_map(|id| self.copysets.get(id));
         copysets
-            .flat_map(|c| c.replicas.iter().map(|r| r.chunkserver))
+            .flat_map(|c| c.members().map(|r| r.chunkserver))
             .collect()
     }
 

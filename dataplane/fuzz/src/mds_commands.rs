@@ -7,12 +7,14 @@
 use crate::script::Script;
 use ogee_control::fuzzing;
 use ogee_control::state::{
-    Attach, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool,
-    CreateVolume, Detach, InitCluster, RegisterChunkserver, RemoveVolume, ReplaceReplica, Reply,
-    ResizeVolume, State, StoreSpec, Stripe,
+    AddJobs, Attach, Cause, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas,
+    CreateCopysets, CreatePool, CreateVolume, Detach, Ending, InitCluster, JobKind, Mark,
+    MarkStores, NewJob, NoteStores, RegisterChunkserver, RemoveVolume, ReplaceReplica, Reply,
+    ResizeVolume, StartJob, State, StoreSpec, Stripe,
 };
 use ogee_proto::id::{
-    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, PoolId, ReplicaId, StoreId, VolumeId,
+    ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
+    VolumeId,
 };
 use ogee_proto::name::Name;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +102,7 @@ impl World {
             Reply::Pool(id) if !before.pools().contains_key(id) => issue("pool", id.get().into()),
             Reply::Copysets(ids) => ids.iter().for_each(|id| issue("copyset", id.get().into())),
             Reply::Attached { client, .. } => issue("client", client.get()),
+            Reply::Jobs(ids) => ids.iter().for_each(|id| issue("job", id.get())),
             _ => {}
         }
         let known: BTreeSet<ReplicaId> = replicas(before);
@@ -149,6 +152,10 @@ impl World {
             let ids: BTreeSet<ReplicaId> = copyset.placed().map(|replica| replica.id).collect();
             assert_eq!(ids.len(), copyset.placed().count(), "replicas of {id}");
             assert_eq!(copyset.wanted_voters().len(), copyset.replicas.len());
+        }
+        let mut busy = BTreeSet::new();
+        for (id, job) in state.jobs().iter().filter(|(_, job)| job.state.is_live()) {
+            assert!(busy.insert(job.copyset), "{id} beside another job");
         }
         for server in state.chunkservers().keys() {
             for id in state.hosted(*server) {
@@ -259,11 +266,57 @@ fn command(script: &mut Script<'_>) -> Command {
             replica: ReplicaId::new(u64::from(script.byte() % 24)),
             store: store(script.byte() % 6, script.byte() % 4),
         }),
+        14 => job_command(script),
         _ => Command::ConfirmChanges(ConfirmChanges {
             changed: pairs(script),
             removed: pairs(script),
             at_ms: script.u16().into(),
         }),
+    }
+}
+
+fn job_command(script: &mut Script<'_>) -> Command {
+    let job = JobId::new(small(script).into());
+    match script.below(6) {
+        0 => Command::MarkStores(MarkStores {
+            stores: vec![store(script.byte() % 6, script.byte() % 4)],
+            mark: [None, Some(Mark::Draining), Some(Mark::Lost)][script.below(3)],
+            at_ms: script.u64(),
+        }),
+        1 => Command::NoteStores(NoteStores {
+            away: vec![(store(script.byte() % 6, 0), script.u64())],
+            back: vec![store(script.byte() % 6, 0)],
+        }),
+        2 => Command::AddJobs(AddJobs {
+            jobs: (0..script.below(4)).map(|_| new_job(script)).collect(),
+            at_ms: script.u64(),
+        }),
+        3 => Command::StartJob(StartJob {
+            job,
+            attempt: small(script),
+            conf_epoch: small(script).into(),
+            store: store(script.byte() % 6, script.byte() % 4),
+            at_ms: script.u64(),
+        }),
+        4 => {
+            let endings = [Ending::InPlace, Ending::ByOperator, Ending::TimedOut];
+            Command::end(job, small(script), endings[script.below(3)], script.u64())
+        }
+        _ => Command::RemoveChunkserver {
+            chunkserver: ChunkserverId::new(small(script)),
+        },
+    }
+}
+
+fn new_job(script: &mut Script<'_>) -> NewJob {
+    NewJob {
+        kind: [JobKind::Recover, JobKind::Drain, JobKind::Lead][script.below(3)],
+        cause: [Cause::Lost, Cause::Away, Cause::Draining, Cause::Asked][script.below(4)],
+        copyset: CopysetId::new(small(script)),
+        conf_epoch: small(script).into(),
+        replica: ReplicaId::new(u64::from(script.byte() % 24)),
+        priority: script.byte(),
+        bytes: script.u64(),
     }
 }
 
