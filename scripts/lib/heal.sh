@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # The cluster heals by itself: what the tests of it look at. Sourced after cluster.sh.
 
-# heal_cluster OPTION...   a cluster that re-protects after 4 s, and moves leaders only when asked
+# heal_cluster OPTION...   a cluster that re-protects after 4 s, and moves leaders only when asked. Each step of a move
+# takes a heartbeat or two.
 heal_cluster() {
+    export OGEE_MDS_SERVER__HEARTBEAT_MS=500
     export OGEE_MDS_SERVER__HEAL__RECOVER_AFTER_MS=4000 OGEE_MDS_SERVER__HEAL__BALANCE_AFTER_MS=0
     cluster_up "$@"
 }
@@ -31,18 +33,20 @@ jobs_run() {
 # mds_leader_kill   by SIGKILL; the others go on
 mds_leader_kill() {
     local leader
-    leader=mds$("$OGEE" status -o json | jq '.mds.leader')
+    # Not healthy: that is why.
+    "$OGEE" status -o json >"$TEST_DIR/status.json" || [ $? = 3 ] || give_up "status"
+    leader=mds$(jq '.mds.leader' "$TEST_DIR/status.json")
     node_kill "$leader"
     echo "   killed $leader, which led"
 }
 
-# leaders_of NAME...   how many copysets each of them leads
-leaders_of() {
+# led_by NAME...   how many copysets each of them leads
+led_by() {
     "$OGEE" server ls -o json | jq -r --args '[.servers[] | select(.name as $n | $ARGS.positional | any(. == $n)) | .leaders] | join(" ")' "$@"
 }
 
-# leads_all NAME   of those with a replica there
-leads_all() {
+# leads_what_it_can NAME   of those with a replica there
+leads_what_it_can() {
     "$OGEE" copyset ls -o json | jq -e --arg name "$1" 'all(.copysets[]; .replicas | all(.chunkserver != $name) or any(.chunkserver == $name and .leader))'
 }
 
@@ -52,7 +56,7 @@ leaders_to() {
     while read -r copyset; do
         "$OGEE" copyset transfer-leader "$copyset" --to "$1" >>"$TEST_DIR/transfer.log" 2>&1 || give_up "transfer-leader: $(tail -n 3 "$TEST_DIR/transfer.log")"
     done < <("$OGEE" copyset ls -o json | jq -r --arg name "$1" '.copysets[] | select(any(.replicas[]; .chunkserver == $name and (.leader | not))) | .id')
-    wait_for 20 leads_all "$1" || give_up "$1 does not lead: $("$OGEE" copyset ls)"
+    wait_for 20 leads_what_it_can "$1" || give_up "$1 does not lead: $("$OGEE" copyset ls)"
 }
 
 # is_even NUMBER...   they differ by at most 1

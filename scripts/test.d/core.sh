@@ -493,11 +493,11 @@ test_heal() {
     wait_healthy 30
 
     leaders_to cs1
-    led=$(leaders_of cs1 cs2 cs3) start=$(now_ms)
+    led=$(led_by cs1 cs2 cs3) start=$(now_ms)
     "$OGEE" copyset balance-leaders --now >"$TEST_DIR/balance" || give_up "balance: $(cat "$TEST_DIR/balance")"
     # shellcheck disable=SC2046 # one word each
-    is_even $(leaders_of cs1 cs2 cs3) || give_up "leaders: $(leaders_of cs1 cs2 cs3)"
-    echo "   leaders from $led to $(leaders_of cs1 cs2 cs3) in $(($(now_ms) - start)) ms"
+    is_even $(led_by cs1 cs2 cs3) || give_up "leaders: $(led_by cs1 cs2 cs3)"
+    echo "   leaders from $led to $(led_by cs1 cs2 cs3) in $(($(now_ms) - start)) ms"
 
     kill "$load"
     wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
