@@ -233,6 +233,11 @@ async fn serve(
         .http
         .map(|socket| serve_http(Arc::clone(&context), socket, stopped.clone()));
     let healing = heal(Arc::clone(&context), stopped.clone());
+    // What it does ends with the stop; when everything has ended the servers say.
+    let healing = async {
+        healing.await;
+        std::future::pending::<()>().await;
+    };
     let grpc = serve_grpc(context, sockets.grpc, stopped.clone());
     let servers = async {
         match http {
@@ -245,11 +250,10 @@ async fn serve(
         stopped.wait_for(|stop| *stop).await.ok();
         tokio::time::sleep(STOP_GRACE).await;
     };
-    // It ends when it is told to stop, as the servers do.
-    let servers = async { tokio::join!(servers, healing).0 };
     tokio::select! {
         ended = servers => ended.map_err(|source| MdsError::Api { source }),
         () = cut => Ok(()),
+        () = healing => Ok(()),
     }
 }
 

@@ -134,7 +134,31 @@ async fn a_chunkserver_that_dies_is_replaced_without_anybody_and_then_forgotten(
         replicas(&mds, "cs3").await.0 == 0 && replicas(&mds, "spare").await.0 == 12
     })
     .await;
-    let done = jobs(&mds).await;
+    check_recovered(&mds).await;
+    let mut operator = topology(&mds).await;
+    let named = |name: &str| ServerName { name: name.into() };
+    assert_eq!(
+        fault(operator.remove_server(named("cs1")).await).code(),
+        "OGEE-2048"
+    );
+    operator
+        .remove_server(named("cs3"))
+        .await
+        .expect("nobody counts on it");
+    beat_until("all is well", &mut servers[..3], || async {
+        status(&mds).await.health == "OK"
+    })
+    .await;
+    assert!(
+        !servers[3].beat().await.known,
+        "it would have to register again"
+    );
+    stop(mds).await;
+}
+
+/// Each of the twelve is told of, and counted.
+async fn check_recovered(mds: &MdsHandle) {
+    let done = jobs(mds).await;
     assert_eq!(done.len(), 12);
     for job in &done {
         assert_eq!(
@@ -155,25 +179,6 @@ async fn a_chunkserver_that_dies_is_replaced_without_anybody_and_then_forgotten(
         text.contains("ogee_mds_jobs{kind=\"recover\",state=\"done\"} 12"),
         "{text}"
     );
-    let mut operator = topology(&mds).await;
-    let named = |name: &str| ServerName { name: name.into() };
-    assert_eq!(
-        fault(operator.remove_server(named("cs1")).await).code(),
-        "OGEE-2048"
-    );
-    operator
-        .remove_server(named("cs3"))
-        .await
-        .expect("nobody counts on it");
-    beat_until("all is well", &mut servers[..3], || async {
-        status(&mds).await.health == "OK"
-    })
-    .await;
-    assert!(
-        !servers[3].beat().await.known,
-        "it would have to register again"
-    );
-    stop(mds).await;
 }
 
 #[tokio::test]
@@ -272,20 +277,7 @@ async fn a_drain_empties_a_chunkserver_leaders_first_and_can_be_taken_back() {
             .any(|job| job.kind == "drain" && job.state == "running")
     })
     .await;
-    let all = jobs(&mds).await;
-    let running = all
-        .iter()
-        .filter(|job| job.kind == "drain" && job.state == "running");
-    assert_eq!(running.clone().count(), 1, "one at a time, as configured");
-    let under_way = running.map(|job| job.id).next().expect("one");
-    assert_eq!(
-        fault(operator.cancel_job(JobName { id: under_way }).await).code(),
-        "OGEE-2044"
-    );
-    assert_eq!(
-        fault(operator.cancel_job(JobName { id: 999 }).await).code(),
-        "OGEE-2042"
-    );
+    check_under_way(&mds).await;
     let back = operator
         .mark_devices(mark(""))
         .await
@@ -317,6 +309,25 @@ async fn a_drain_empties_a_chunkserver_leaders_first_and_can_be_taken_back() {
         .into_inner();
     assert!(may.ok && may.degraded.is_empty());
     stop(mds).await;
+}
+
+/// One move at a time, as configured, which is not taken back.
+async fn check_under_way(mds: &MdsHandle) {
+    let mut operator = topology(mds).await;
+    let all = jobs(mds).await;
+    let running = all
+        .iter()
+        .filter(|job| job.kind == "drain" && job.state == "running");
+    assert_eq!(running.clone().count(), 1, "one at a time, as configured");
+    let under_way = running.map(|job| job.id).next().expect("one");
+    assert_eq!(
+        fault(operator.cancel_job(JobName { id: under_way }).await).code(),
+        "OGEE-2044"
+    );
+    assert_eq!(
+        fault(operator.cancel_job(JobName { id: 999 }).await).code(),
+        "OGEE-2042"
+    );
 }
 
 /// Everything is led by one; told to even out, no more is moved than must be.

@@ -45,6 +45,9 @@ impl Watchman {
         };
         let now = Instant::now();
         let known = self.leads.filter(|(term, _)| *term == view.term);
+        if known.is_none() {
+            context.world().liveness.begin_reign(now);
+        }
         let (_, since) = *self.leads.insert(known.unwrap_or((view.term, now)));
         if now.saturating_duration_since(since) < context.config.offline + context.config.heartbeat
         {
@@ -59,6 +62,8 @@ impl Watchman {
                 at_ms: picture.now_ms,
             }));
         }
+        // Held on to, it would have to be copied when it changes.
+        drop(view);
         for command in commands {
             tracing::debug!(?command, "healing");
             if let Err(error) = context.write(command).await {

@@ -14,6 +14,8 @@ pub(crate) struct Liveness {
     servers: BTreeMap<ChunkserverId, (Instant, Heard)>,
     /// When those that had been offline were heard from again.
     back: BTreeMap<ChunkserverId, Instant>,
+    /// Since when all of them report here: what was heard before says nothing of an absence.
+    reign: Option<Instant>,
 }
 
 /// What one heartbeat told.
@@ -142,15 +144,24 @@ impl Liveness {
             offline_after,
             servers: BTreeMap::new(),
             back: BTreeMap::new(),
+            reign: None,
         }
     }
 
     /// Takes a heartbeat of a registered chunkserver.
     pub(crate) fn record(&mut self, now: Instant, id: ChunkserverId, heard: Heard) {
-        if self.servers.contains_key(&id) && !self.is_online(now, id) {
+        let before = self.servers.get(&id).map(|(at, _)| *at);
+        let is_ours = before.is_some_and(|at| self.reign.is_none_or(|reign| at >= reign));
+        if is_ours && !self.is_online(now, id) {
             self.back.insert(id, now);
         }
         self.servers.insert(id, (now, heard));
+    }
+
+    /// This metadata server begins to lead.
+    pub(crate) fn begin_reign(&mut self, now: Instant) {
+        self.reign = Some(now);
+        self.back.clear();
     }
 
     /// Online, but silent for half of what makes it offline, or just back from being that.
@@ -263,6 +274,28 @@ mod tests {
         assert!(!liveness.is_online(late, ChunkserverId::new(1)));
         assert_eq!(leader(late), Some((13, 5)));
         assert_eq!(leader(later + Duration::from_secs(3)), None);
+    }
+
+    #[test]
+    fn one_that_was_away_is_unstable_for_a_while_but_not_by_a_change_of_leader() {
+        let id = ChunkserverId::new(1);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut liveness = Liveness::new(Duration::from_secs(4));
+        liveness.record(start, id, Heard::default());
+        assert!(!liveness.is_unstable(after(1), id));
+        assert!(liveness.is_unstable(after(2), id), "it is late");
+        assert!(!liveness.is_unstable(after(9), id), "it is offline");
+        liveness.record(after(9), id, Heard::default());
+        assert!(liveness.is_unstable(after(9), id), "it was offline");
+        liveness.record(after(40), id, Heard::default());
+        assert!(liveness.is_unstable(after(40), id), "and again");
+        liveness.begin_reign(after(80));
+        liveness.record(after(81), id, Heard::default());
+        assert!(
+            !liveness.is_unstable(after(81), id),
+            "others heard of it meanwhile"
+        );
     }
 
     #[test]

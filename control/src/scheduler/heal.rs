@@ -54,6 +54,7 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
 /// Why a copyset's replica is to leave its place, if any is: the one whose device is gone first.
 ///
 /// None while too few others take part: replacing needs a majority of them, and a drain gives none up.
+/// And none while too many replicas were left behind on devices that nobody has deleted them from.
 /// A drained replica that leads hands over first, if there is anybody else.
 pub(crate) fn wish<'a>(
     id: CopysetId,
@@ -62,7 +63,7 @@ pub(crate) fn wish<'a>(
     rules: &HealRules,
 ) -> Option<(JobKind, &'a Replica)> {
     let replicas = || copyset.replicas.iter();
-    if !copyset.formed || !picture.has_quorum(copyset) {
+    if !copyset.formed || !picture.has_quorum(copyset) || left_behind(copyset) > LEAVING_MAX {
         return None;
     }
     if let Some(change) = &copyset.change {
@@ -216,13 +217,13 @@ fn ending(state: &State, picture: &Picture, rules: &HealRules, job: &Job) -> Opt
         _ if ran_ms > rules.move_timeout_ms => Some(Ending::TimedOut),
         _ => {
             let is_stuck = job.target.is_none_or(|to| picture.is_gone(to.store, rules));
-            (is_stuck && targets_tried(copyset) >= LEAVING_MAX).then_some(Ending::TooManyTargets)
+            (is_stuck && left_behind(copyset) > LEAVING_MAX).then_some(Ending::TooManyTargets)
         }
     }
 }
 
 /// Replicas that would be left behind after one more change.
-fn targets_tried(copyset: &Copyset) -> usize {
+fn left_behind(copyset: &Copyset) -> usize {
     let change = copyset.change.as_ref();
     copyset.leaving.len() + change.map_or(0, |change| change.abandoned.len() + 1) + 1
 }
