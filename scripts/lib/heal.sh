@@ -9,6 +9,11 @@ heal_cluster() {
     cluster_up "$@"
 }
 
+# carriers   chunkservers with replicas, by name
+carriers() {
+    "$OGEE" server ls -o json | jq -r '[.servers[] | select(.replicas > 0) | .name] | sort | join(" ")'
+}
+
 # carries NAME   how many replicas count on it
 carries() {
     "$OGEE" server ls -o json | jq --arg name "$1" '.servers[] | select(.name == $name) | .replicas'
