@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("dataplane/runtime", &[]),
-    ("dataplane/device", &["ogee-proto", "ogee-runtime"]),
     ("ffi/rdma", &[]),
+    ("ffi/spdk", &[]),
+    (
+        "dataplane/device",
+        &["ogee-proto", "ogee-runtime", "ogee-spdk"],
+    ),
     (
         "dataplane/transport",
         &["ogee-proto", "ogee-runtime", "ogee-rdma"],

@@ -1,0 +1,305 @@
+//! The safe API over emulated drives: ownership, order, limits and each way to fail.
+#![cfg(feature = "emulated")]
+
+use ogee_spdk::{
+    Command, Completion, Controller, DriveOptions, EmulatedDrive, Env, Health, Kind, PciAddress,
+    QueuePair, Slab, SpdkError, Status, Transfer,
+};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const PIECE: usize = 16 << 10;
+const SECTOR: usize = 512;
+
+/// A drive, and one who uses it.
+struct Rig {
+    queue: QueuePair,
+    slab: Slab,
+    controller: Controller,
+    drive: EmulatedDrive,
+}
+
+fn address() -> PciAddress {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("e000:{number:02x}:00.0")
+        .parse()
+        .expect("an address")
+}
+
+fn rig(options: DriveOptions) -> Rig {
+    let at = address();
+    let drive = EmulatedDrive::plug(at, options);
+    let controller = Controller::open(Env::emulated(), at).expect("a controller");
+    let namespace = controller
+        .namespace(controller.first_namespace())
+        .expect("a namespace");
+    Rig {
+        queue: QueuePair::open(&controller, namespace, 4).expect("a queue"),
+        slab: Slab::take(Env::emulated(), PIECE, 16).expect("memory"),
+        controller,
+        drive,
+    }
+}
+
+fn command(kind: Kind, first_sector: u64, sectors: u32) -> Command {
+    Command {
+        kind,
+        first_sector,
+        sectors,
+    }
+}
+
+impl Rig {
+    fn transfer(&self, len: usize, byte: u8) -> Transfer {
+        let mut transfer = Transfer::default();
+        assert!(transfer.fill(&self.slab, len), "pieces");
+        transfer.write(&vec![byte; len]);
+        transfer
+    }
+
+    fn submit(&self, asked: Command, transfer: Option<Transfer>, token: u64) {
+        if let Err(refused) = self.queue.submit(asked, transfer, token) {
+            panic!("{}", refused.error);
+        }
+    }
+
+    /// Polls until nothing is in flight.
+    fn finish(&self) -> Vec<Completion> {
+        let mut found = Vec::new();
+        for _ in 0..1000 {
+            self.queue.poll(0, &mut found).expect("a queue that works");
+            if self.queue.in_flight() == 0 {
+                return found;
+            }
+        }
+        panic!("nothing completes");
+    }
+
+    fn one(&self, asked: Command, transfer: Option<Transfer>) -> Completion {
+        self.submit(asked, transfer, 7);
+        let mut found = self.finish();
+        assert_eq!((found.len(), found[0].token), (1, 7));
+        found.remove(0)
+    }
+
+    fn read(&self, first: u64, sectors: u32) -> Vec<u8> {
+        let transfer = self.transfer(sectors as usize * SECTOR, 0xee);
+        let done = self.one(command(Kind::Read, first, sectors), Some(transfer));
+        assert_eq!(done.result, Ok(()));
+        let back = done.transfer.expect("its memory");
+        back.parts().flatten().copied().collect()
+    }
+
+    fn write(&self, kind: Kind, first: u64, len: usize, byte: u8) -> Result<(), Status> {
+        let sectors = u32::try_from(len / SECTOR).expect("few");
+        let transfer = self.transfer(len, byte);
+        self.one(command(kind, first, sectors), Some(transfer))
+            .result
+    }
+}
+
+#[test]
+fn what_is_written_over_several_pieces_is_read() {
+    let rig = rig(DriveOptions::default());
+    let len = 2 * PIECE + 3 * SECTOR;
+    rig.write(Kind::Write, 5, len, 3).expect("written");
+    let sectors = u32::try_from(len / SECTOR).expect("few");
+    assert!(rig.read(5, sectors).iter().all(|byte| *byte == 3));
+    assert!(rig.read(4, 1).iter().all(|byte| *byte == 0));
+    assert_eq!(rig.drive.counts().segments_max, 3);
+    assert_eq!(rig.slab.free(), 16, "all pieces came back");
+}
+
+#[test]
+fn a_drive_is_told_of() {
+    let rig = rig(DriveOptions {
+        serial: "S5XYNG0N".into(),
+        ..DriveOptions::default()
+    });
+    let controller = &rig.controller;
+    assert_eq!(controller.serial(), "S5XYNG0N");
+    assert!(controller.has_volatile_cache());
+    assert_eq!(controller.health(), Health::Ready);
+    let missing = controller.namespace(2).expect_err("no such namespace");
+    assert!(missing.to_string().contains("namespace 2"), "{missing}");
+}
+
+#[test]
+fn commands_are_with_the_drive_until_they_complete() {
+    let rig = rig(DriveOptions::default());
+    rig.drive.delay(5);
+    for token in 0..4 {
+        let transfer = rig.transfer(SECTOR, 1);
+        rig.submit(command(Kind::Write, token, 1), Some(transfer), token);
+    }
+    assert_eq!((rig.queue.in_flight(), rig.slab.free()), (4, 12));
+    let transfer = rig.transfer(SECTOR, 1);
+    let refused = rig
+        .queue
+        .submit(command(Kind::Write, 9, 1), Some(transfer), 9);
+    let refused = refused.expect_err("the queue is full");
+    assert!(refused.transfer.is_some(), "the memory comes back");
+    let mut found = Vec::new();
+    for _ in 0..4 {
+        rig.queue.poll(0, &mut found).expect("polled");
+        assert!(found.is_empty(), "too early");
+    }
+    rig.queue.poll(3, &mut found).expect("polled");
+    assert_eq!(found.len(), 3, "no more than were asked for");
+    rig.queue.poll(3, &mut found).expect("polled");
+    let mut tokens: Vec<_> = found.iter().map(|done| done.token).collect();
+    tokens.sort_unstable();
+    assert_eq!(tokens, [0, 1, 2, 3]);
+}
+
+#[test]
+fn the_cache_forgets_what_was_neither_flushed_nor_written_through() {
+    let rig = rig(DriveOptions::default());
+    rig.write(Kind::Write, 0, SECTOR, 1).expect("written");
+    rig.one(command(Kind::Flush, 0, 0), None)
+        .result
+        .expect("flushed");
+    rig.write(Kind::Write, 1, SECTOR, 2).expect("written");
+    rig.write(Kind::WriteThrough, 2, SECTOR, 3)
+        .expect("written");
+    rig.drive.cut_power();
+    let found: Vec<u8> = (0..3).map(|at| rig.read(at, 1)[0]).collect();
+    assert_eq!(found, [1, 0, 3]);
+}
+
+#[test]
+fn a_command_that_fails_tells_the_drives_words() {
+    let rig = rig(DriveOptions::default());
+    let fault = Status {
+        kind: 2,
+        code: 0x80,
+    };
+    rig.drive.fail(Kind::Write, 1, fault);
+    assert_eq!(rig.write(Kind::Write, 0, SECTOR, 1), Err(fault));
+    assert_eq!(rig.read(0, 1)[0], 0, "it did nothing");
+    rig.write(Kind::Write, 0, SECTOR, 1)
+        .expect("only the first one");
+}
+
+#[test]
+fn what_a_drive_does_not_take_is_not_submitted() {
+    let rig = rig(DriveOptions {
+        transfer_max: 4096,
+        segments_max: 1,
+        ..DriveOptions::default()
+    });
+    for len in [4096 + SECTOR, PIECE + SECTOR] {
+        let sectors = u32::try_from(len / SECTOR).expect("few");
+        let transfer = rig.transfer(len, 1);
+        let refused = rig
+            .queue
+            .submit(command(Kind::Write, 0, sectors), Some(transfer), 0);
+        assert!(refused.is_err(), "{len} bytes");
+    }
+    assert_eq!((rig.queue.in_flight(), rig.slab.free()), (0, 16));
+}
+
+#[test]
+fn a_reset_gives_up_what_is_in_flight_and_the_memory_comes_back() {
+    let rig = rig(DriveOptions::default());
+    rig.drive.stall();
+    let transfer = rig.transfer(SECTOR, 1);
+    rig.submit(command(Kind::Write, 0, 1), Some(transfer), 1);
+    let mut found = Vec::new();
+    rig.queue
+        .poll(0, &mut found)
+        .expect("a drive that hangs looks fine");
+    let admin = rig.controller.admin().expect("nobody has it");
+    assert!(rig.controller.admin().is_none(), "one owner");
+    admin.start_reset().expect("begun");
+    assert!(admin.poll_reset().expect("it comes up"));
+    assert!(
+        rig.queue.poll(0, &mut found).is_err(),
+        "the queue is of no more use"
+    );
+    assert_eq!(rig.slab.free(), 15, "still with the drive");
+    let Rig {
+        queue,
+        slab,
+        controller,
+        ..
+    } = rig;
+    drop(queue);
+    assert_eq!(slab.free(), 16);
+    let namespace = controller.namespace(1).expect("it is there");
+    QueuePair::open(&controller, namespace, 4).expect("a new queue works");
+}
+
+#[test]
+fn a_drive_that_resets_itself_or_is_pulled_is_noticed() {
+    let rig1 = rig(DriveOptions::default());
+    rig1.drive.reset();
+    assert_eq!(rig1.controller.health(), Health::Failed);
+    assert!(rig1.queue.poll(0, &mut Vec::new()).is_err());
+    let rig2 = rig(DriveOptions::default());
+    rig2.drive.remove();
+    assert_eq!(rig2.controller.health(), Health::Gone);
+    assert!(rig2.queue.poll(0, &mut Vec::new()).is_err());
+    let admin = rig2.controller.admin().expect("nobody has it");
+    assert!(admin.poll().is_err() && admin.start_reset().is_err());
+}
+
+#[test]
+fn a_queue_ends_behind_what_is_in_flight() {
+    let rig = rig(DriveOptions::default());
+    rig.drive.delay(50);
+    let transfer = rig.transfer(SECTOR, 9);
+    rig.submit(command(Kind::WriteThrough, 0, 1), Some(transfer), 1);
+    let Rig {
+        queue,
+        slab,
+        drive,
+        controller,
+    } = rig;
+    let at = controller.address();
+    drop((queue, controller));
+    assert_eq!(slab.free(), 16);
+    let controller = Controller::open(Env::emulated(), at).expect("it was given up");
+    let queue = QueuePair::open(&controller, controller.namespace(1).expect("one"), 4);
+    let rig = Rig {
+        queue: queue.expect("a queue"),
+        slab,
+        controller,
+        drive,
+    };
+    assert_eq!(rig.read(0, 1)[0], 9, "it was waited for");
+}
+
+#[test]
+fn a_controller_has_one_user() {
+    let rig = rig(DriveOptions::default());
+    let at = rig.controller.address();
+    let second = Controller::open(Env::emulated(), at).err().expect("in use");
+    assert!(matches!(second, SpdkError::NoController { .. }), "{second}");
+    let nowhere = address();
+    let error = Controller::open(Env::emulated(), nowhere).err();
+    let said = error.expect("nothing there").to_string();
+    assert!(
+        said.contains(&nowhere.to_string()) && said.contains("vfio-pci"),
+        "{said}"
+    );
+}
+
+#[test]
+#[should_panic(expected = "not within the namespace")]
+fn a_range_past_the_end_is_a_bug_of_the_caller() {
+    let rig = rig(DriveOptions::default());
+    let end = (8 << 20) / SECTOR as u64;
+    let _ = rig.queue.submit(command(Kind::Deallocate, end, 1), None, 0);
+}
+
+#[cfg(not(feature = "spdk"))]
+#[test]
+fn without_the_feature_the_error_says_what_to_build() {
+    let error = Env::start(&[address()], 64).err().expect("no SPDK");
+    let said = error.to_string();
+    assert!(
+        said.contains("feature `spdk`") && said.contains("docs/spdk.md"),
+        "{said}"
+    );
+}
