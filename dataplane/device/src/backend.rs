@@ -5,6 +5,7 @@ use crate::fault::FaultDevice;
 #[cfg(ogee_sim)]
 use crate::memory::DiskUser;
 use crate::memory::MemoryDevice;
+use crate::nvme::NvmeDevice;
 use crate::request::Request;
 use crate::uring::UringDevice;
 use ogee_runtime::{Buffer, ReadBuffer};
@@ -13,6 +14,7 @@ use std::rc::Rc;
 /// What serves the requests of a device.
 pub(crate) enum Backend {
     Uring(UringDevice),
+    Nvme(NvmeDevice),
     Memory(Rc<MemoryDevice>),
     Fault(FaultDevice),
     #[cfg(ogee_sim)]
@@ -23,6 +25,7 @@ impl Backend {
     pub(crate) async fn read(&self, request: Request<'_>) -> Result<ReadBuffer, DeviceError> {
         match self {
             Self::Uring(uring) => uring.read(request).await,
+            Self::Nvme(nvme) => nvme.read(request).await,
             Self::Memory(memory) => Ok(memory.read(request).await),
             Self::Fault(fault) => fault.read(request).await,
             #[cfg(ogee_sim)]
@@ -37,6 +40,7 @@ impl Backend {
     ) -> Result<(), DeviceError> {
         match self {
             Self::Uring(uring) => uring.write(request, data).await,
+            Self::Nvme(nvme) => nvme.write(request, data).await,
             Self::Memory(memory) => {
                 memory.write(request, data).await;
                 Ok(())
@@ -54,6 +58,7 @@ impl Backend {
     ) -> Result<(), DeviceError> {
         match self {
             Self::Uring(uring) => uring.write_durable(request, data).await,
+            Self::Nvme(nvme) => nvme.write_durable(request, data).await,
             Self::Memory(memory) => {
                 memory.write_durable(request, data).await;
                 Ok(())
@@ -67,6 +72,7 @@ impl Backend {
     pub(crate) async fn flush(&self, request: Request<'_>) -> Result<(), DeviceError> {
         match self {
             Self::Uring(uring) => uring.flush(request).await,
+            Self::Nvme(nvme) => nvme.flush(request).await,
             Self::Memory(memory) => {
                 memory.flush().await;
                 Ok(())
@@ -80,6 +86,7 @@ impl Backend {
     pub(crate) async fn discard(&self, request: Request<'_>) -> Result<(), DeviceError> {
         match self {
             Self::Uring(uring) => uring.discard(request).await,
+            Self::Nvme(nvme) => nvme.discard(request).await,
             Self::Memory(memory) => {
                 memory.discard(request).await;
                 Ok(())

@@ -6,12 +6,14 @@ use crate::error::DeviceError;
 use crate::fault::{FaultControl, FaultDevice, FaultPlan};
 use crate::limit::{IO_ALIGNMENT, ZERO_FILL_STEP};
 use crate::memory::{MemoryControl, MemoryDevice};
+use crate::nvme::{self, NvmeDevice, NvmeName, NvmeOptions};
 use crate::operation::Operation;
 use crate::request::Request;
 use crate::target::OpenOptions;
 use crate::uring::UringDevice;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::{Buffer, ReadBuffer};
+use ogee_spdk::Env;
 use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
@@ -56,6 +58,33 @@ impl Device {
             len,
             Backend::Uring(uring),
         ))
+    }
+
+    /// Takes an NVMe namespace from the kernel's hands into this shard's. It waits for the controller, up to seconds.
+    ///
+    /// # Errors
+    /// When the program was built without SPDK, or the drive cannot be taken: the error says what to do.
+    pub fn open_nvme(name: &NvmeName) -> Result<Self, DeviceError> {
+        let env = nvme::environment(std::slice::from_ref(name));
+        let env = env.map_err(|source| DeviceError::NvmeOpen {
+            device: name.to_string().into(),
+            source: Arc::new(source),
+        })?;
+        Self::open_nvme_on(env, name, NvmeOptions::default())
+    }
+
+    /// The same in an environment that is not the process's: drives in memory.
+    ///
+    /// # Errors
+    /// As of [`Self::open_nvme`].
+    pub fn open_nvme_on(
+        env: Env,
+        name: &NvmeName,
+        options: NvmeOptions,
+    ) -> Result<Self, DeviceError> {
+        let (nvme, len) = NvmeDevice::open(env, name, options)?;
+        let name = name.to_string().into();
+        Ok(Self::with_backend(name, len, Backend::Nvme(nvme)))
     }
 
     /// A device of zeros in memory.

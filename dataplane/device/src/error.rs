@@ -1,8 +1,10 @@
 //! Why a device could not be opened or a request could not be served.
 
 use crate::limit::{IO_ALIGNMENT, IO_LEN_MAX};
+use crate::nvme::NvmeFault;
 use crate::operation::Operation;
 use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_spdk::SpdkError;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,6 +92,57 @@ pub enum DeviceError {
         len: ByteLen,
         /// What the system said.
         source: Arc<io::Error>,
+    },
+    /// An NVMe drive failed the request, or has ended.
+    #[error("{operation} of {len} at {offset} on device {device} failed: {source}")]
+    Nvme {
+        /// The device.
+        device: Arc<str>,
+        /// What was asked.
+        operation: Operation,
+        /// Start of the range.
+        offset: ByteOffset,
+        /// Length of the range.
+        len: ByteLen,
+        /// What happened.
+        source: NvmeFault,
+    },
+    /// An NVMe drive cannot be taken.
+    #[error("device {device} cannot be opened: {source}")]
+    NvmeOpen {
+        /// The device.
+        device: Arc<str>,
+        /// Why.
+        source: Arc<SpdkError>,
+    },
+    /// Another drive than expected is at the address.
+    #[error(
+        "device {device} has serial number {found}, not {wanted}: addresses move when cards are added; find the drive's \
+         (`ogee doctor --check nvme`), and correct `pci`"
+    )]
+    NvmeSerial {
+        /// The device.
+        device: Arc<str>,
+        /// As found.
+        found: Arc<str>,
+        /// As configured.
+        wanted: Arc<str>,
+    },
+    /// The namespace has a format that is not used here.
+    #[error(
+        "device {device} is formatted with sectors of {sector_size} bytes, {metadata_size} bytes of metadata and protection \
+         information of type {protection_type}: Ogee has checksums of its own and wants 512 or 4096 and no metadata; \
+         `nvme id-ns -H` shows the formats, `nvme format --lbaf=…` sets one and erases the drive"
+    )]
+    NvmeFormat {
+        /// The device.
+        device: Arc<str>,
+        /// Bytes of a sector.
+        sector_size: u32,
+        /// Bytes beside it.
+        metadata_size: u32,
+        /// Type of protection information; 0: none.
+        protection_type: u32,
     },
     /// Nothing stands at the path.
     #[error("device {path} does not exist: check the path, or create the file with a size")]

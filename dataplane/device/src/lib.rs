@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `device` | [`Device`]: checks, counters, dispatch |
 //! | `uring` | files and block devices with `O_DIRECT` |
+//! | `nvme` | NVMe drives without the kernel (feature `spdk`) |
 //! | `memory` | a device in RAM that forgets what was not flushed, when told to crash |
 //! | `fault` | a decorator that makes another device fail on purpose |
 //! | `target` | what is looked at before a path is opened |
@@ -29,6 +30,7 @@ mod device;
 mod error;
 mod fault;
 mod memory;
+pub mod nvme;
 mod operation;
 mod request;
 #[cfg(test)]
@@ -43,5 +45,6 @@ pub use fault::{Failure, FaultControl, FaultCounts, FaultPlan, FaultRule, RuleId
 #[cfg(ogee_sim)]
 pub use memory::{DiskCounts, DiskCrash, DiskFaults, SimulatedDisk};
 pub use memory::{MemoryControl, Survivors};
+pub use nvme::{NvmeFault, NvmeName, NvmeOptions};
 pub use operation::{Operation, Operations};
 pub use target::OpenOptions;

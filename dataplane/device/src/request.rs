@@ -2,6 +2,7 @@
 
 use crate::error::DeviceError;
 use crate::limit::{IO_ALIGNMENT, IO_LEN_MAX};
+use crate::nvme::NvmeFault;
 use crate::operation::Operation;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use std::io;
@@ -95,6 +96,17 @@ impl<'a> Request<'a> {
             offset,
             len,
             source: Arc::new(source),
+        }
+    }
+
+    /// The error for what an NVMe drive did with this request.
+    pub(crate) fn failed_by_drive(&self, source: NvmeFault) -> DeviceError {
+        DeviceError::Nvme {
+            device: Arc::clone(self.device),
+            operation: self.operation,
+            offset: self.offset,
+            len: self.len,
+            source,
         }
     }
 

@@ -1,9 +1,11 @@
 //! The conformance suite, run against every backend of this crate.
 
 use crate::conformance::{DEVICE_LEN, Subject};
-use crate::{Device, FaultPlan, MemoryControl, OpenOptions, Survivors};
+use crate::{Device, FaultPlan, MemoryControl, NvmeName, NvmeOptions, OpenOptions, Survivors};
+use ogee_spdk::{DriveOptions, EmulatedDrive, Env};
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 /// Real files with direct I/O.
@@ -78,6 +80,73 @@ impl Subject for Decorated {
     }
 }
 
+/// An NVMe drive in memory; a restart loses what was in its cache.
+struct Nvme {
+    name: NvmeName,
+    drive: EmulatedDrive,
+}
+
+impl Nvme {
+    fn new(options: DriveOptions) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let address = format!("5000:{number:02x}:00.0").parse();
+        let address = address.expect("an address");
+        let len = DEVICE_LEN.as_usize();
+        Self {
+            name: NvmeName {
+                address,
+                serial: None,
+                namespace: None,
+            },
+            drive: EmulatedDrive::plug(address, DriveOptions { len, ..options }),
+        }
+    }
+
+    /// Short commands, and nothing that a drive need not have.
+    fn plain() -> Self {
+        Self::new(DriveOptions {
+            sector_size: 4096,
+            transfer_max: 20 << 10,
+            segments_max: 1,
+            has_force_unit_access: false,
+            has_write_zeroes: false,
+            has_deallocate: true,
+            deallocated_reads_zero: false,
+            ..DriveOptions::default()
+        })
+    }
+
+    /// A drive whose cache does not forget, and which writes zeros but keeps them.
+    fn safe() -> Self {
+        Self::new(DriveOptions {
+            has_volatile_cache: false,
+            write_zeroes_may_deallocate: false,
+            ..DriveOptions::default()
+        })
+    }
+
+    fn open(&self) -> Device {
+        Device::open_nvme_on(Env::emulated(), &self.name, NvmeOptions::default())
+            .expect("a drive that nobody has")
+    }
+}
+
+impl Subject for Nvme {
+    async fn fresh(&self) -> Device {
+        self.open()
+    }
+
+    async fn restart(&self, device: Device) -> Device {
+        drop(device);
+        self.drive.cut_power();
+        self.open()
+    }
+}
+
+crate::conformance_tests!(nvme, super::Nvme::new(super::DriveOptions::default()));
+crate::conformance_tests!(nvme_plain, super::Nvme::plain());
+crate::conformance_tests!(nvme_safe, super::Nvme::safe());
 crate::conformance_tests!(uring, super::Files::new());
 crate::conformance_tests!(memory, super::Memory::default());
 crate::conformance_tests!(fault, super::Decorated::default());

@@ -1,6 +1,6 @@
 //! Errors of the group layer.
 
-use ogee_device::DeviceError;
+use ogee_device::{DeviceError, NvmeFault};
 use ogee_log::LogError;
 use ogee_proto::id::{ChunkKey, CopysetId, ReplicaId, StoreId};
 use ogee_proto::wire::WireError;
@@ -160,7 +160,13 @@ impl GroupError {
             Self::Corrupt { .. }
                 | Self::Store {
                     source: StoreError::Checksum { .. }
-                        | StoreError::Device(DeviceError::Io { .. }),
+                        | StoreError::Device(
+                            DeviceError::Io { .. }
+                                | DeviceError::Nvme {
+                                    source: NvmeFault::Command(_),
+                                    ..
+                                }
+                        ),
                     ..
                 }
         )

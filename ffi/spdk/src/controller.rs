@@ -9,9 +9,14 @@ use crate::address::PciAddress;
 use crate::env::Env;
 use crate::error::SpdkError;
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+/// Those in use by this process. SPDK would give the same one to a second thread.
+static OPEN: Mutex<BTreeSet<PciAddress>> = Mutex::new(BTreeSet::new());
 
 /// A controller in use by this thread.
 #[derive(Clone)]
@@ -25,6 +30,25 @@ pub(crate) struct ControllerInner {
     pub(crate) address: PciAddress,
     info: ControllerInfo,
     has_admin: Cell<bool>,
+    /// Last: given up behind the controller.
+    _claim: Claim,
+}
+
+/// That a controller is in use.
+struct Claim(PciAddress);
+
+impl Claim {
+    fn take(address: PciAddress) -> Option<Self> {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.insert(address).then(|| Self(address))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.remove(&self.0);
+    }
 }
 
 /// How a controller does.
@@ -84,8 +108,9 @@ impl Controller {
     /// Takes the controller at `address`. This waits until it is ready, up to seconds.
     ///
     /// # Errors
-    /// [`SpdkError::NoController`] when there is none, or another has it.
+    /// [`SpdkError::InUse`], or [`SpdkError::NoController`] when there is none, or another process has it.
     pub fn open(env: Env, address: PciAddress) -> Result<Self, SpdkError> {
+        let claim = Claim::take(address).ok_or(SpdkError::InUse { address })?;
         let table = env.table;
         let name = CString::new(address.to_string()).expect("invariant: digits");
         let mut raw = ptr::null_mut();
@@ -111,6 +136,7 @@ impl Controller {
                 address,
                 info,
                 has_admin: Cell::new(false),
+                _claim: claim,
             }),
         })
     }

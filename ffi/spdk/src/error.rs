@@ -64,6 +64,14 @@ pub enum SpdkError {
         /// Negative errno.
         code: i32,
     },
+    /// This process has it already.
+    #[error(
+        "the NVMe controller at {address} is in use by this process: give each device its own controller"
+    )]
+    InUse {
+        /// The controller.
+        address: PciAddress,
+    },
     /// There is no such namespace.
     #[error(
         "the NVMe controller at {address} has no active namespace {id}: `nvme list-ns` shows those it has"

@@ -235,6 +235,13 @@ impl Transfer {
         }
     }
 
+    /// Fills it with zeros.
+    pub fn zero(&mut self) {
+        for piece in &mut self.pieces {
+            piece.fill(0);
+        }
+    }
+
     /// Its bytes, piece by piece.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.len;

@@ -275,7 +275,7 @@ fn a_controller_has_one_user() {
     let rig = rig(DriveOptions::default());
     let at = rig.controller.address();
     let second = Controller::open(Env::emulated(), at).err().expect("in use");
-    assert!(matches!(second, SpdkError::NoController { .. }), "{second}");
+    assert!(matches!(second, SpdkError::InUse { .. }), "{second}");
     let nowhere = address();
     let error = Controller::open(Env::emulated(), nowhere).err();
     let said = error.expect("nothing there").to_string();

@@ -1,0 +1,121 @@
+//! The contract on a real drive, through SPDK: one that this machine can lose, at `OGEE_NVME_PCI`. What is on it is lost.
+//!
+//! `scripts/test lab` runs these in a guest (`spdk_nvme`): all of them are ignored elsewhere, and one at a time, since a drive has
+//! one user.
+#![cfg(all(feature = "conformance", feature = "spdk"))]
+
+use ogee_device::conformance::{self, DEVICE_LEN, Subject};
+use ogee_device::{Device, NvmeName};
+use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::{Buffer, executor, now, spawn};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The drive that the environment names.
+struct Drive(NvmeName);
+
+impl Drive {
+    fn named() -> Self {
+        let address =
+            std::env::var("OGEE_NVME_PCI").expect("OGEE_NVME_PCI names a drive to be lost");
+        Self(NvmeName {
+            address: address.parse().expect("a PCI address"),
+            serial: std::env::var("OGEE_NVME_SERIAL").ok(),
+            namespace: None,
+        })
+    }
+
+    fn open(&self) -> Device {
+        Device::open_nvme(&self.0).expect("opens")
+    }
+}
+
+impl Subject for Drive {
+    async fn fresh(&self) -> Device {
+        let device = self.open();
+        let zeroed = device.discard(ByteOffset::ZERO, device.len()).await;
+        zeroed.expect("zeroed");
+        device
+    }
+
+    async fn restart(&self, device: Device) -> Device {
+        drop(device);
+        self.open()
+    }
+}
+
+macro_rules! on_the_drive {
+    ($($check:ident),* $(,)?) => {
+        $(
+            #[test]
+            #[ignore = "wants a drive to be lost: OGEE_NVME_PCI"]
+            fn $check() {
+                executor::block_on(conformance::$check(&Drive::named()));
+            }
+        )*
+    };
+}
+
+on_the_drive!(
+    a_fresh_device_reads_zeros,
+    what_is_written_is_read,
+    lengths_up_to_a_mebibyte,
+    unaligned_requests_are_refused,
+    empty_requests_are_refused,
+    requests_past_the_end_are_refused,
+    the_last_block_is_usable,
+    a_write_is_visible_when_it_returns,
+    neighbours_are_left_alone,
+    concurrent_reads_may_overlap,
+    concurrent_writes_all_land,
+    a_durable_write_survives,
+    a_flushed_write_survives,
+    a_flushed_discard_survives,
+    discarded_ranges_read_zeros,
+    zero_fill_overwrites_and_reports,
+    counters_move,
+    refused_requests_are_not_counted,
+    clones_are_one_device,
+);
+
+/// Requests a second at a depth, printed: to set beside `spdk_nvme_perf` on the same drive in the same run.
+#[test]
+#[ignore = "wants a drive to be lost: OGEE_NVME_PCI"]
+fn rate() {
+    const DEPTH: u64 = 16;
+    const LEN: u64 = 4096;
+    let seconds = Duration::from_secs(5);
+    executor::block_on(async {
+        let device = Drive::named().fresh().await;
+        for kind in ["read", "write"] {
+            let count = Rc::new(Cell::new(0_u64));
+            let end = now() + seconds;
+            let tasks: Vec<_> = (0..DEPTH)
+                .map(|task| {
+                    let (device, count) = (device.clone(), Rc::clone(&count));
+                    spawn(async move {
+                        let mut block = task;
+                        while now() < end {
+                            block = (block * 6_364_136_223 + 1) % (DEVICE_LEN.get() / LEN);
+                            let at = ByteOffset::new(block * LEN);
+                            let done = match kind {
+                                "read" => device.read(at, ByteLen::new(LEN)).await.map(|_| ()),
+                                _ => device.write(at, Buffer::zeroed(4096)).await,
+                            };
+                            done.expect("done");
+                            count.set(count.get() + 1);
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.expect("not cancelled");
+            }
+            println!(
+                "rate: {kind} 4 KiB QD{DEPTH}: {} a second",
+                count.get() / seconds.as_secs()
+            );
+        }
+    });
+}
