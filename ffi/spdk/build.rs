@@ -29,6 +29,9 @@ const DPDK: [&str; 8] = [
     "rte_pci",
 ];
 
+/// What SPDK uses of the system and its packages do not name.
+const SYSTEM: [&str; 4] = ["ssl", "crypto", "uuid", "numa"];
+
 fn main() {
     println!("cargo::rerun-if-changed=csrc");
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
@@ -110,7 +113,7 @@ fn range() -> String {
 }
 
 fn link_shared(found: &[Library]) {
-    let names = PACKAGES.iter().chain(&DPDK);
+    let names = PACKAGES.iter().chain(&DPDK).chain(&SYSTEM);
     let mut args = vec![
         String::from("-Wl,--push-state"),
         String::from("-Wl,--no-as-needed"),
@@ -129,7 +132,7 @@ fn link_shared(found: &[Library]) {
 /// do not name.
 fn link_static() {
     let mut archives = BTreeSet::new();
-    let mut system: BTreeSet<_> = ["crypto", "numa", "ssl", "uuid"].map(String::from).into();
+    let mut system: BTreeSet<_> = SYSTEM.map(String::from).into();
     for package in PACKAGES.into_iter().chain(["libdpdk"]) {
         let found = Config::new()
             .cargo_metadata(false)

@@ -10,7 +10,7 @@ done
 [ -n "$OGEE_NVME_PCI" ] || { echo "lab_spdk: no NVMe controller" && exit 1; }
 export OGEE_NVME_PCI OPENSSL_CONF=/dev/null
 device=/sys/bus/pci/devices/$OGEE_NVME_PCI
-mkdir -p /dev/hugepages
+mkdir -p /dev/hugepages /var/run
 mount -t hugetlbfs none /dev/hugepages
 echo "$pages" >/proc/sys/vm/nr_hugepages
 [ "$(cat /proc/sys/vm/nr_hugepages)" = "$pages" ] || echo "lab_spdk: only $(cat /proc/sys/vm/nr_hugepages) hugepages"

@@ -560,6 +560,35 @@ need_rdma_headers() {
     export LIBCLANG_PATH
 }
 
+# ---- NVMe without the kernel -------------------------------------------------------------------
+
+# The device suite on an emulated controller, through SPDK: bound to uio, and to vfio behind an IOMMU. SPDK is in no package
+# registry: where none is installed, this is skipped.
+test_spdk_nvme() {
+    local driver drive binary=$WORK/nvme_drive built image=/dev/shm/ogee-lab-nvme.$$.img
+    pkg-config --exists spdk_nvme spdk_env_dpdk ||
+        give_skip "SPDK not installed (pkg-config finds no spdk_nvme: PKG_CONFIG_PATH)"
+    built=$(cargo test --quiet --release -p ogee-device --features conformance,spdk --test nvme_drive --no-run --message-format=json 2>"$TEST_DIR/build.log" |
+        jq -r 'select(.executable and .target.name == "nvme_drive").executable') || give_up "$(tail -n 20 "$TEST_DIR/build.log")"
+    objcopy --strip-debug "$built" "$binary"
+    defer rm -f "$image"
+    for driver in uio_pci_generic vfio-pci; do
+        # On tmpfs: on a disk, reads swing wildly.
+        rm -f "$image"
+        truncate -s 8M "$image"
+        drive="-drive file=$image,if=none,id=n0,format=raw,discard=unmap -device nvme,drive=n0,serial=ogee0"
+        options=(--modules "nvme uio_pci_generic")
+        [ "$driver" = uio_pci_generic ] || options=(--iommu --modules "nvme vfio-pci vfio_iommu_type1")
+        "$LAB" run --memory 1024M --cpus 2 "${options[@]}" --copy "$binary:/usr/bin/nvme_drive" --copy "$REPO/scripts/lib/lab_spdk.sh:/root/lab_spdk.sh" \
+            --qemu "$drive" --timeout 600 -- \
+            env OGEE_NVME_SERIAL=ogee0 sh /root/lab_spdk.sh "$driver" 192 nvme_drive --ignored --test-threads=1 --nocapture >"$TEST_DIR/$driver.log" 2>&1 ||
+            give_up "$driver: $(tail -n 20 "$TEST_DIR/$driver.log")"
+        grep -q '^test result: ok. 2[0-9] passed' "$TEST_DIR/$driver.log" || give_up "only some ran: $(tail -n 3 "$TEST_DIR/$driver.log")"
+        echo "   $driver: $(grep '^test result' "$TEST_DIR/$driver.log")"
+        grep '^rate\|rate: ' "$TEST_DIR/$driver.log" | sed 's/.*rate: /   /'
+    done
+}
+
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages qemu-system-x86 busybox-static cpio kmod binutils dmsetup e2fsprogs qemu-utils socat jq python3
@@ -584,6 +613,8 @@ when_asked lab_icount 400 test_lab_icount
 run_test rdma_verbs 400 test_rdma_verbs
 when_asked doctor_rdma 900 test_doctor_rdma
 when_asked rdma_transport 1800 test_rdma_transport
+# That it cannot run here is told in every run, and counted.
+if pkg-config --exists spdk_nvme 2>/dev/null; then when_asked spdk_nvme 1800 test_spdk_nvme; else run_test spdk_nvme 60 test_spdk_nvme; fi
 when_asked rdma_cluster 1800 test_rdma_cluster
 when_asked rdma_guest_lost 3600 test_rdma_guest_lost
 run_test lossy_disk 60 test_lossy_disk

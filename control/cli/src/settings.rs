@@ -107,8 +107,14 @@ pub(crate) struct ChunkserverSettings {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeviceSettings {
-    /// File or block device.
-    pub(crate) path: PathBuf,
+    /// File or block device; or `pci`.
+    pub(crate) path: Option<PathBuf>,
+    /// Address of an NVMe controller that the kernel does not drive.
+    pub(crate) pci: Option<String>,
+    /// Serial number that must be found there.
+    pub(crate) serial: Option<String>,
+    /// Its namespace; the first one if not given.
+    pub(crate) namespace: Option<u32>,
     /// Size of the file to make if there is none.
     pub(crate) create: Option<String>,
     /// Log of a store that is made.
@@ -212,6 +218,9 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "device",
     "raft",
     "path",
+    "pci",
+    "serial",
+    "namespace",
     "create",
     "log_size",
     "shard",

@@ -39,6 +39,7 @@ impl Chunkserver {
     /// # Errors
     /// [`ShardError`]: why it did not start, or which shard ended.
     pub fn run(self, ready: impl FnOnce() + Send + 'static) -> Result<(), ShardError> {
+        start_nvme(&self.config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -53,4 +54,17 @@ impl Chunkserver {
         };
         runtime.block_on(run(setup))
     }
+}
+
+/// Before any shard: what drives need is started once, for all that the configuration names and no others.
+fn start_nvme(config: &ChunkserverConfig) -> Result<(), ShardError> {
+    let drives = config.stores.iter().filter_map(|store| store.nvme.clone());
+    let drives: Vec<_> = drives.collect();
+    let started = ogee_device::nvme::start(&drives);
+    started.map_err(|source| ShardError::Device {
+        path: drives
+            .first()
+            .map_or_else(Default::default, |first| first.to_string().into()),
+        source,
+    })
 }

@@ -1,5 +1,6 @@
 //! What a chunkserver is told at start. The CLI builds it from flags, environment and file.
 
+use ogee_device::NvmeName;
 use ogee_group::GroupConfig;
 use ogee_proto::unit::ByteLen;
 use ogee_transport::{RdmaOptions, Transport};
@@ -10,8 +11,10 @@ use std::time::Duration;
 /// A device, and the store on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// File or block device.
+    /// File or block device; of an NVMe drive its name.
     pub path: PathBuf,
+    /// An NVMe drive that is used without the kernel.
+    pub nvme: Option<NvmeName>,
     /// Size of the file to create if there is none; `None`: it must exist.
     pub create: Option<ByteLen>,
     /// Log length of a store that is made now.

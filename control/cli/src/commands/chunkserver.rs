@@ -7,11 +7,13 @@ use crate::error::{CliError, chain};
 use crate::settings::{
     self, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings, ScrubSettings, wrong,
 };
+use ogee_device::NvmeName;
 use ogee_group::GroupConfig;
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use ogee_shard::{Chunkserver, ChunkserverConfig, StoreConfig};
 use ogee_transport::{RdmaOptions, Transport};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -112,12 +114,68 @@ fn rdma(settings: RdmaSettings) -> RdmaOptions {
 }
 
 fn store(device: DeviceSettings) -> Result<StoreConfig, CliError> {
+    let nvme = nvme(&device)?;
+    let unclear = || {
+        wrong(
+            "cannot use a device",
+            "it has neither `path` nor `pci`, or both",
+            "give each [[device]] a path (a file or block device), or the PCI address of an NVMe controller",
+        )
+    };
+    let path = match (device.path, &nvme) {
+        (Some(path), None) => path,
+        (None, Some(name)) => PathBuf::from(name.to_string()),
+        _ => return Err(unclear()),
+    };
     Ok(StoreConfig {
         create: device.create.as_deref().map(size).transpose()?,
         log_len: size(&device.log_size)?,
-        path: device.path,
+        path,
+        nvme,
         shard: device.shard,
     })
+}
+
+/// An NVMe controller, by its address; a serial number makes sure of it.
+fn nvme(device: &DeviceSettings) -> Result<Option<NvmeName>, CliError> {
+    let refused = |cause: &str, remedy: &str| Err(wrong("cannot use a device", cause, remedy));
+    let Some(pci) = &device.pci else {
+        return match (&device.serial, device.namespace) {
+            (None, None) => Ok(None),
+            _ => refused(
+                "`serial` and `namespace` are of a device with `pci`",
+                "add the PCI address of the NVMe controller, as `ogee doctor --check nvme-driver` shows it: a serial \
+                 number is checked there, not searched for, since looking for it would touch other drives",
+            ),
+        };
+    };
+    if device.create.is_some() {
+        return refused(
+            "`create` makes files, and `pci` names a drive",
+            "leave `create` out",
+        );
+    }
+    let address = pci.parse().map_err(|error: ogee_spdk::SpdkError| {
+        wrong(
+            "cannot use a device",
+            &error.to_string(),
+            "write pci = \"0000:65:00.0\"",
+        )
+    })?;
+    if !ogee_spdk::has_spdk() {
+        return refused(
+            &format!(
+                "the NVMe controller at {address} is to be used without the kernel, and {}",
+                ogee_spdk::SpdkError::NotBuilt
+            ),
+            "build with --features spdk, or write path = \"/dev/disk/by-id/nvme-…\"",
+        );
+    }
+    Ok(Some(NvmeName {
+        address,
+        serial: device.serial.clone(),
+        namespace: device.namespace,
+    }))
 }
 
 fn size(text: &str) -> Result<ByteLen, CliError> {
@@ -154,4 +212,55 @@ fn raft(settings: RaftSettings) -> Result<GroupConfig, CliError> {
         wrong("cannot use the Raft times", &error.to_string(), remedy)
     })?;
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::store;
+    use crate::settings::DeviceSettings;
+    use std::path::PathBuf;
+
+    fn device(text: &str) -> Result<super::StoreConfig, String> {
+        let settings: DeviceSettings = toml::from_str(text).expect("known keys");
+        store(settings).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_device_is_a_path_or_an_address() {
+        let config = device("path = \"/dev/x\"").expect("a path");
+        assert_eq!((config.path, config.nvme), (PathBuf::from("/dev/x"), None));
+        for text in [
+            "shard = 1",
+            "path = \"/dev/x\"\nserial = \"S1\"",
+            "serial = \"S1\"",
+        ] {
+            let said = device(text).expect_err(text);
+            assert!(said.contains("cannot use a device"), "{said}");
+        }
+        let said = device("pci = \"4\"").expect_err("no address");
+        assert!(said.contains("\"4\" is no PCI address"), "{said}");
+        let said = device("pci = \"00:04.0\"\ncreate = \"1GiB\"").expect_err("no file");
+        assert!(said.contains("`create`"), "{said}");
+    }
+
+    #[cfg(not(feature = "spdk"))]
+    #[test]
+    fn a_program_without_spdk_says_what_to_build() {
+        let said = device("pci = \"0000:00:04.0\"").expect_err("no SPDK in it");
+        for part in ["0000:00:04.0", "--features spdk", "/dev/disk/by-id"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[cfg(feature = "spdk")]
+    #[test]
+    fn a_drive_is_named_by_its_address() {
+        let config = device("pci = \"4:0.0\"\nserial = \"S1\"\nnamespace = 2").expect("a drive");
+        assert_eq!(config.path, PathBuf::from("nvme:0000:04:00.0/n2"));
+        let name = config.nvme.expect("a drive");
+        assert_eq!(
+            (name.serial.as_deref(), name.namespace),
+            (Some("S1"), Some(2))
+        );
+    }
 }

@@ -4,7 +4,7 @@ use super::scrub::Scrubbed;
 use crate::config::StoreConfig;
 use crate::error::ShardError;
 use crate::limit::LOG_CACHE_BYTES_MAX;
-use ogee_device::{Device, OpenOptions};
+use ogee_device::{Device, DeviceError, OpenOptions};
 use ogee_group::StoreKeeper;
 use ogee_log::{Log, LogError, LogOptions, LogRegion};
 use ogee_proto::id::StoreId;
@@ -30,10 +30,7 @@ impl OpenStore {
         cluster: Option<Uuid>,
     ) -> Result<Self, ShardError> {
         let path = &config.path;
-        let options = OpenOptions {
-            create: config.create,
-        };
-        let device = Device::open(path, options).await;
+        let device = open_device(config).await;
         let device = device.map_err(|source| ShardError::Device {
             path: path.clone(),
             source,
@@ -60,6 +57,18 @@ impl OpenStore {
     /// Its id.
     pub(super) fn id(&self) -> StoreId {
         self.store.id()
+    }
+}
+
+async fn open_device(config: &StoreConfig) -> Result<Device, DeviceError> {
+    match &config.nvme {
+        Some(name) => Device::open_nvme(name),
+        None => {
+            let options = OpenOptions {
+                create: config.create,
+            };
+            Device::open(&config.path, options).await
+        }
     }
 }
 
@@ -172,6 +181,7 @@ mod tests {
             let folder = tempfile::tempdir().expect("there is room");
             let config = |log_len: u64| StoreConfig {
                 path: folder.path().join("store"),
+                nvme: None,
                 create: Some(ByteLen::new(256 << 20)),
                 log_len: ByteLen::new(log_len),
                 shard: 0,

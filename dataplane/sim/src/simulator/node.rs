@@ -174,6 +174,7 @@ impl Node {
             rdma: ogee_transport::RdmaOptions::default(),
             stores: vec![StoreConfig {
                 path: path(self.host).into(),
+                nvme: None,
                 create: None,
                 log_len: LOG_LEN,
                 shard: 0,
