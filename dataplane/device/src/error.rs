@@ -118,7 +118,7 @@ pub enum DeviceError {
     /// Another drive than expected is at the address.
     #[error(
         "device {device} has serial number {found}, not {wanted}: addresses move when cards are added; find the drive's \
-         (`ogee doctor --check nvme`), and correct `pci`"
+         (`ogee doctor --check nvme-driver`), and correct `pci`"
     )]
     NvmeSerial {
         /// The device.

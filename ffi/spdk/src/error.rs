@@ -55,7 +55,7 @@ pub enum SpdkError {
     /// The controller does not come up.
     #[error(
         "the NVMe controller at {address} cannot be used: {}. Is it there, bound to vfio-pci or uio_pci_generic, and of no \
-         other process? `ogee doctor --check nvme` tells",
+         other process? `ogee doctor --check nvme-driver` tells",
         Reason(*code)
     )]
     NoController {

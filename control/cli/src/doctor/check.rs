@@ -35,6 +35,14 @@ pub(crate) enum CheckName {
     RdmaLimits,
     /// An RDMA WRITE from this host to itself.
     RdmaLoopback,
+    /// Which driver has an NVMe controller: the kernel's, or one for user space.
+    NvmeDriver,
+    /// Whether controllers with vfio-pci are behind an IOMMU.
+    NvmeIommu,
+    /// Memory for controllers in user space.
+    NvmeHugepages,
+    /// Whether this binary has SPDK in it.
+    NvmeBuild,
 }
 
 /// How a check ended.
@@ -78,7 +86,14 @@ impl CheckName {
     pub(crate) const fn is_of_rdma(self) -> bool {
         !matches!(
             self,
-            Self::Kernel | Self::IoUring | Self::Memlock | Self::OpenFiles
+            Self::Kernel
+                | Self::IoUring
+                | Self::Memlock
+                | Self::OpenFiles
+                | Self::NvmeDriver
+                | Self::NvmeIommu
+                | Self::NvmeHugepages
+                | Self::NvmeBuild
         )
     }
 
@@ -108,8 +123,9 @@ impl Fix {
     }
 
     /// The same, in commands.
-    pub(crate) fn by(mut self, commands: &[&str]) -> Self {
-        self.commands = commands.iter().map(|&command| command.to_owned()).collect();
+    pub(crate) fn by(mut self, commands: &[impl AsRef<str>]) -> Self {
+        let commands = commands.iter().map(|command| command.as_ref().to_owned());
+        self.commands = commands.collect();
         self
     }
 }

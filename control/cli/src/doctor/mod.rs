@@ -10,6 +10,7 @@
 //! | `check` | a finding; names and verdicts |
 //! | `tree` | files under a root: the kernel's, or a test's |
 //! | `host` | io_uring, locked memory, descriptors |
+//! | `nvme` | NVMe controllers, and what those in user space need |
 //! | `rdma` | RDMA devices as the kernel shows them |
 //! | `verbs` | RDMA as the libraries show it: device limits, a write to ourselves (feature `rdma`) |
 //! | `limit` | what is needed |
@@ -18,6 +19,7 @@
 mod check;
 mod host;
 mod limit;
+mod nvme;
 mod print;
 mod rdma;
 mod tree;
@@ -39,6 +41,7 @@ pub(crate) fn run(args: &DoctorArgs, format: Format) -> Result<ExitCode, CliErro
     let tree = Tree::host();
     let mut findings = host::findings(&tree, &host::try_io_uring());
     findings.extend(rdma::findings(&tree, args.shards, args.rdma));
+    findings.extend(nvme::findings(&tree, ogee_spdk::has_spdk()));
     // Opening a device takes time, and its driver may have something to say: only if it is asked.
     if is_wanted(args, &CheckName::OF_VERBS) {
         findings.extend(verbs::findings(&rdma::ports(&tree), args.shards, args.rdma));

@@ -40,6 +40,12 @@ impl Tree {
         names
     }
 
+    /// The last part of where a link leads.
+    pub(crate) fn link_name(&self, path: impl AsRef<Path>) -> Option<String> {
+        let target = fs::read_link(self.path(path)).ok()?;
+        Some(target.file_name()?.to_str()?.to_owned())
+    }
+
     /// A soft limit of this process, as `/proc/self/limits` calls it; `u64::MAX` if there is none.
     pub(crate) fn limit(&self, name: &str) -> Option<u64> {
         let limits = self.read("proc/self/limits")?;

@@ -30,4 +30,4 @@ pub(crate) use device::NvmeDevice;
 pub use fault::NvmeFault;
 pub use name::NvmeName;
 pub(crate) use open::environment;
-pub use open::{NvmeOptions, start};
+pub use open::{NvmeOptions, memory_mib, start};

@@ -46,9 +46,15 @@ pub fn start(names: &[NvmeName]) -> Result<(), DeviceError> {
 
 pub(crate) fn environment(names: &[NvmeName]) -> Result<Env, SpdkError> {
     let addresses: Vec<_> = names.iter().map(|name| name.address).collect();
-    let slabs = addresses.len() * NVME_PIECE_LEN * NVME_PIECES as usize;
+    Env::start(&addresses, memory_mib(addresses.len()))
+}
+
+/// Hugepages that so many drives of one process want, in MiB.
+#[must_use]
+pub fn memory_mib(drives: usize) -> u32 {
+    let slabs = drives.saturating_mul(NVME_PIECE_LEN * NVME_PIECES as usize);
     let mib = u32::try_from(slabs >> 20).unwrap_or(u32::MAX);
-    Env::start(&addresses, NVME_ENV_MIB.saturating_add(mib))
+    NVME_ENV_MIB.saturating_add(mib)
 }
 
 /// Takes a drive, and looks whether it can be used.
