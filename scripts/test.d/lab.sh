@@ -589,6 +589,33 @@ test_spdk_nvme() {
     done
 }
 
+# Three chunkservers in a guest, each on an NVMe controller of its own: a verified load, the leader killed under it and started
+# again, and the replicas agree.
+test_spdk_cluster() {
+    local at image=/dev/shm/ogee-lab-nvme.$$ drives='' ogee=$WORK/ogee-spdk
+    RESULTS_HERE=$TEST_DIR/results
+    pkg-config --exists spdk_nvme spdk_env_dpdk ||
+        give_skip "SPDK not installed (pkg-config finds no spdk_nvme: PKG_CONFIG_PATH)"
+    if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+        (cd "$REPO" && cargo build --release --quiet -p ogee-cli --features spdk) || give_up "no build with SPDK"
+    fi
+    objcopy --strip-debug "${CARGO_TARGET_DIR:-$REPO/target}/release/ogee" "$ogee"
+    defer rm -f "$image.1" "$image.2" "$image.3"
+    for at in 1 2 3; do
+        truncate -s 192M "$image.$at"
+        drives+=" -drive file=$image.$at,if=none,id=n$at,format=raw,discard=unmap -device nvme,drive=n$at,serial=ogee$at"
+    done
+    lab_ends 0 --memory 2560M --cpus 2 --modules "nvme uio_pci_generic" --copy "$ogee:/usr/bin/ogee" --tools jq \
+        --copy "$REPO/scripts/lib/lab_spdk.sh:/root/lab_spdk.sh" --copy "$REPO/scripts/lib/lab_spdk_cluster.sh:/root/lab_spdk_cluster.sh" \
+        --results "$RESULTS_HERE" --qemu "$drives" --timeout 900 -- \
+        sh /root/lab_spdk.sh uio_pci_generic 160 sh /root/lab_spdk_cluster.sh 60
+    grep -q '^killing cs' "$TEST_DIR/lab.log" || give_up "no leader was killed"
+    jq -e '.jobs[0] | .error == 0 and ."job options".verify == "1" and .write.io_bytes > 0 and .read.io_bytes > 0' "$RESULTS_HERE/load.json" >/dev/null ||
+        give_up "the load: $(jq -c '.jobs[0] | [.error, ."job options", .write.io_bytes, .read.io_bytes]' "$RESULTS_HERE/load.json")"
+    jq -e '.agree and (.copysets | length > 0)' "$RESULTS_HERE/check.json" >/dev/null || give_up "replicas differ: $(jq -c . "$RESULTS_HERE/check.json" | cut -c1-600)"
+    echo "   $(jq -r '.jobs[0] | "\(.write.total_ios) written, \(.read.total_ios) read and verified, nothing answered for at most \(.longest_silence_ns / 1e6 | round) ms"' "$RESULTS_HERE/load.json")"
+}
+
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages qemu-system-x86 busybox-static cpio kmod binutils dmsetup e2fsprogs qemu-utils socat jq python3
@@ -615,6 +642,7 @@ when_asked doctor_rdma 900 test_doctor_rdma
 when_asked rdma_transport 1800 test_rdma_transport
 # That it cannot run here is told in every run, and counted.
 if pkg-config --exists spdk_nvme 2>/dev/null; then when_asked spdk_nvme 1800 test_spdk_nvme; else run_test spdk_nvme 60 test_spdk_nvme; fi
+when_asked spdk_cluster 1800 test_spdk_cluster
 when_asked rdma_cluster 1800 test_rdma_cluster
 when_asked rdma_guest_lost 3600 test_rdma_guest_lost
 run_test lossy_disk 60 test_lossy_disk

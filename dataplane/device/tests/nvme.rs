@@ -131,6 +131,25 @@ fn a_drive_that_hangs_ends_after_the_time() {
     });
 }
 
+/// Its memory is lost, and nothing else.
+#[test]
+fn a_drive_that_hangs_and_does_not_reset_ends_all_the_same() {
+    executor::block_on(async {
+        let name = name();
+        let drive = EmulatedDrive::plug(name.address, DriveOptions::default());
+        let device = try_open(&name, Duration::from_secs(1)).expect("opens");
+        drive.stall();
+        drive.refuse_resets();
+        let written = timeout(Duration::from_secs(10), device.write(at(0), filled(1, 300)));
+        let written = written.await.expect("ends");
+        assert_eq!(fault(written), NvmeFault::TimedOut { seconds: 1 });
+        sleep(Duration::from_millis(100)).await;
+        drop(device);
+        let again = try_open(&name, Duration::from_secs(1)).expect_err("it still has our memory");
+        assert!(again.to_string().contains("in use"), "{again}");
+    });
+}
+
 #[test]
 fn a_reset_and_a_removal_end_the_device_with_their_names() {
     executor::block_on(async {

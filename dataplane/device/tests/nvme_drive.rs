@@ -5,9 +5,9 @@
 #![cfg(all(feature = "conformance", feature = "spdk"))]
 
 use ogee_device::conformance::{self, DEVICE_LEN, Subject};
-use ogee_device::{Device, NvmeName};
+use ogee_device::{Device, DeviceError, NvmeName};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::{Buffer, executor, now, spawn};
+use ogee_runtime::{Buffer, executor, now, sleep, spawn, timeout};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,6 +78,50 @@ on_the_drive!(
     refused_requests_are_not_counted,
     clones_are_one_device,
 );
+
+/// The kernel resets the controller under a load, as an administrator may.
+#[test]
+#[ignore = "wants a drive to be lost: OGEE_NVME_PCI"]
+fn a_reset_by_somebody_else_ends_the_device() {
+    executor::block_on(async {
+        let drive = Drive::named();
+        let device = drive.fresh().await;
+        let load = spawn({
+            let device = device.clone();
+            async move {
+                loop {
+                    let written = device
+                        .write(ByteOffset::ZERO, Buffer::zeroed(1 << 20))
+                        .await;
+                    if let Err(error) = written {
+                        return error;
+                    }
+                }
+            }
+        });
+        sleep(Duration::from_millis(200)).await;
+        let reset = format!("/sys/bus/pci/devices/{}/reset", drive.0.address);
+        std::fs::write(&reset, "1").expect("the controller has a reset of its own");
+        let error = timeout(Duration::from_secs(60), load)
+            .await
+            .expect("it ends");
+        let error = error.expect("not cancelled");
+        let DeviceError::Nvme { source, .. } = error else {
+            panic!("{error}");
+        };
+        assert!(source.is_end(), "{source}");
+        let later = device.flush().await.expect_err("and all that comes later");
+        println!("under load: {source}; later: {later}");
+        // The reset by us.
+        sleep(Duration::from_secs(2)).await;
+        drop(device);
+        let device = drive.open();
+        device
+            .write_durable(ByteOffset::ZERO, Buffer::zeroed(4096))
+            .await
+            .expect("it works again");
+    });
+}
 
 /// Requests a second at a depth, printed: to set beside `spdk_nvme_perf` on the same drive in the same run.
 #[test]

@@ -42,6 +42,8 @@ static int env_start(const struct ogee_nvme_env_options *options)
         opts.core_mask = "0x1";
         /* Nobody else is to share its memory. */
         opts.shm_id = -1;
+        /* A process that is killed leaves none behind. */
+        opts.unlink_hugepage = true;
         opts.mem_size = (int)options->memory_mib;
         opts.pci_allowed = allowed;
         opts.num_pci_addr = options->allowed_count;

@@ -90,6 +90,7 @@ struct Inner {
     free: RefCell<Vec<u32>>,
     finished: Box<Finished>,
     namespace: Namespace,
+    is_lost: Cell<bool>,
     /// Last: it is detached behind the rest.
     controller: Controller,
 }
@@ -130,6 +131,7 @@ impl QueuePair {
                 free: RefCell::new((0..depth).rev().collect()),
                 finished,
                 namespace,
+                is_lost: Cell::new(false),
                 controller: controller.clone(),
             }),
         })
@@ -145,6 +147,11 @@ impl QueuePair {
     #[must_use]
     pub fn depth(&self) -> usize {
         self.inner.slots.len()
+    }
+
+    /// The drive hangs, and a reset does not stop it: what it has, memory included, stays with it for ever.
+    pub fn lose(&self) {
+        self.inner.is_lost.set(true);
     }
 
     /// Hands a command to the drive. Its completion carries `token`, and the memory.
@@ -350,7 +357,7 @@ impl Drop for QueuePair {
     fn drop(&mut self) {
         // SAFETY: taken once, here; `self` is not used after.
         let inner = unsafe { ManuallyDrop::take(&mut self.inner) };
-        if !inner.close() {
+        if inner.is_lost.get() || !inner.close() {
             // The drive may still write to the memory, and the driver to the slots: all of it stays, and so does the
             // controller.
             mem::forget(inner);

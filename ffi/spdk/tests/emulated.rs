@@ -270,6 +270,27 @@ fn a_queue_ends_behind_what_is_in_flight() {
     assert_eq!(rig.read(0, 1)[0], 9, "it was waited for");
 }
 
+/// A driver says that a queue was closed whether or not the drive has heard of it.
+#[test]
+fn memory_of_a_drive_that_nothing_stops_is_never_used_again() {
+    let rig = rig(DriveOptions::default());
+    rig.drive.stall();
+    let transfer = rig.transfer(SECTOR, 9);
+    rig.submit(command(Kind::Write, 0, 1), Some(transfer), 1);
+    let Rig {
+        queue,
+        slab,
+        controller,
+        ..
+    } = rig;
+    queue.lose();
+    let at = controller.address();
+    drop((queue, controller));
+    assert_eq!(slab.free(), 15);
+    let again = Controller::open(Env::emulated(), at).err();
+    assert!(matches!(again, Some(SpdkError::InUse { .. })));
+}
+
 #[test]
 fn a_controller_has_one_user() {
     let rig = rig(DriveOptions::default());

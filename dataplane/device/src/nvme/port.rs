@@ -284,6 +284,11 @@ impl Port {
         drop(permits);
     }
 
+    /// Nothing stops the drive: see [`QueuePair::lose`].
+    pub(super) fn lose(&self) {
+        self.queue.lose();
+    }
+
     /// Why it is of no more use.
     pub(super) fn ended(&self) -> Option<NvmeFault> {
         self.ended.get()

@@ -14,7 +14,7 @@ pub(super) async fn run(port: Rc<Port>, name: Rc<str>) {
     let fault = pump(&port).await;
     tracing::error!(device = &*name, error = %fault, "NVMe device lost");
     port.end(fault);
-    if matches!(fault, NvmeFault::TimedOut { .. }) {
+    if fault != NvmeFault::Gone {
         stop(&port, &name).await;
     }
 }
@@ -65,7 +65,7 @@ fn look(port: &Port, at: Instant) -> Option<NvmeFault> {
     port.fault_of_time(at)
 }
 
-/// Resets a controller that hangs, so that it leaves our memory alone.
+/// Resets a controller that is of no more use, so that it leaves our memory alone. If it does not, the memory is left to it.
 async fn stop(port: &Port, name: &str) {
     let Some(admin) = &port.admin else {
         return;
@@ -76,9 +76,18 @@ async fn stop(port: &Port, name: &str) {
         sleep(NVME_BACKOFF_MAX).await;
         state = admin.poll_reset();
     }
-    match state {
-        Ok(true) => tracing::info!(device = name, "the NVMe controller was reset"),
-        Ok(false) => tracing::error!(device = name, "the NVMe controller does not reset"),
-        Err(error) => tracing::error!(device = name, %error, "the NVMe controller does not reset"),
+    if matches!(state, Ok(true)) {
+        tracing::info!(device = name, "the NVMe controller was reset");
+        return;
     }
+    port.lose();
+    let why = state.map_or_else(
+        |error| error.to_string(),
+        |_| String::from("it takes too long"),
+    );
+    tracing::error!(
+        device = name,
+        why,
+        "the NVMe controller does not reset: its memory is left to it"
+    );
 }
