@@ -142,14 +142,24 @@ static int controller_poll(void *controller)
     return spdk_nvme_ctrlr_process_admin_completions(controller);
 }
 
+/* Over PCI, the admin queue is disconnected at the first look. */
+#define DISCONNECT_POLLS_MAX 1000
+
 static int reset_start(void *controller)
 {
     int rc = spdk_nvme_ctrlr_disconnect(controller);
+    int i;
 
-    if (rc == 0) {
-        spdk_nvme_ctrlr_reconnect_async(controller);
+    if (rc != 0) {
+        return rc;
     }
-    return rc;
+    for (i = 0; i < DISCONNECT_POLLS_MAX; i++) {
+        if (spdk_nvme_ctrlr_process_admin_completions(controller) == -ENXIO) {
+            spdk_nvme_ctrlr_reconnect_async(controller);
+            return 0;
+        }
+    }
+    return -EBUSY;
 }
 
 static int reset_poll(void *controller)
