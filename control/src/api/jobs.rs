@@ -233,7 +233,11 @@ fn info(scene: &Scene<'_>, id: JobId, job: &Job) -> JobInfo {
         state: job.state.as_str().into(),
         copyset: job.copyset.get(),
         replica: job.replica.get(),
-        from: name(job.from),
+        from: match job.kind {
+            // Whoever leads when it is carried out.
+            JobKind::Lead => String::new(),
+            JobKind::Recover | JobKind::Drain => name(job.from),
+        },
         to: job
             .target
             .map_or_else(String::new, |to| name(to.chunkserver)),

@@ -131,10 +131,13 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     });
     let json = json!({"devices": json.collect::<Vec<_>>()});
     let rows = devices.iter().map(|device| {
+        let is_known = device.online || device.state == "missing";
+        // The last word of a chunkserver that is offline says nothing of now.
+        let seen = if is_known { &device.state } else { "offline" };
         vec![
             device.chunkserver_name.clone(),
             device.path.clone(),
-            state(&device.state, &device.mark, device.absent_since_unix_ms),
+            state(seen, &device.mark, device.absent_since_unix_ms),
             device.replicas.to_string(),
             format!("{} of {}", human(device.used), human(device.capacity)),
             format!(
