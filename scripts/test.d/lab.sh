@@ -562,30 +562,30 @@ need_rdma_headers() {
 
 # ---- NVMe without the kernel -------------------------------------------------------------------
 
-# The device suite on an emulated controller, through SPDK: bound to uio, and to vfio behind an IOMMU. SPDK is in no package
-# registry: where none is installed, this is skipped.
+# The device suite on an emulated controller, through SPDK: bound to uio, to vfio behind an IOMMU, and with sectors of 4096 bytes.
+# SPDK is in no package registry: where none is installed, this is skipped.
 test_spdk_nvme() {
-    local driver drive binary=$WORK/nvme_drive built image=/dev/shm/ogee-lab-nvme.$$.img
+    local what driver sector drive binary=$WORK/nvme_drive built image=/dev/shm/ogee-lab-nvme.$$.img options
     pkg-config --exists spdk_nvme spdk_env_dpdk ||
         give_skip "SPDK not installed (pkg-config finds no spdk_nvme: PKG_CONFIG_PATH)"
     built=$(cargo test --quiet --release -p ogee-device --features conformance,spdk --test nvme_drive --no-run --message-format=json 2>"$TEST_DIR/build.log" |
         jq -r 'select(.executable and .target.name == "nvme_drive").executable') || give_up "$(tail -n 20 "$TEST_DIR/build.log")"
     objcopy --strip-debug "$built" "$binary"
     defer rm -f "$image"
-    for driver in uio_pci_generic vfio-pci; do
+    for what in "uio_pci_generic 512" "vfio-pci 512" "uio_pci_generic 4096"; do
+        driver=${what% *} sector=${what#* }
         # On tmpfs: on a disk, reads swing wildly.
         rm -f "$image"
         truncate -s 8M "$image"
-        drive="-drive file=$image,if=none,id=n0,format=raw,discard=unmap -device nvme,drive=n0,serial=ogee0"
+        drive="-drive file=$image,if=none,id=n0,format=raw,discard=unmap -device nvme,drive=n0,serial=ogee0,logical_block_size=$sector,physical_block_size=$sector"
         options=(--modules "nvme uio_pci_generic")
         [ "$driver" = uio_pci_generic ] || options=(--iommu --modules "nvme vfio-pci vfio_iommu_type1")
-        "$LAB" run --memory 1024M --cpus 2 "${options[@]}" --copy "$binary:/usr/bin/nvme_drive" --copy "$REPO/scripts/lib/lab_spdk.sh:/root/lab_spdk.sh" \
-            --qemu "$drive" --timeout 600 -- \
-            env OGEE_NVME_SERIAL=ogee0 sh /root/lab_spdk.sh "$driver" 192 nvme_drive --ignored --test-threads=1 --nocapture >"$TEST_DIR/$driver.log" 2>&1 ||
-            give_up "$driver: $(tail -n 20 "$TEST_DIR/$driver.log")"
-        grep -q '^test result: ok. 2[0-9] passed' "$TEST_DIR/$driver.log" || give_up "only some ran: $(tail -n 3 "$TEST_DIR/$driver.log")"
-        echo "   $driver: $(grep '^test result' "$TEST_DIR/$driver.log")"
-        grep '^rate\|rate: ' "$TEST_DIR/$driver.log" | sed 's/.*rate: /   /'
+        lab_ends 0 --memory 1024M --cpus 2 "${options[@]}" --copy "$binary:/usr/bin/nvme_drive" --copy "$REPO/scripts/lib/lab_spdk.sh:/root/lab_spdk.sh" \
+            --qemu "$drive" --timeout 500 -- \
+            env OGEE_NVME_SERIAL=ogee0 sh /root/lab_spdk.sh "$driver" 192 nvme_drive --ignored --test-threads=1 --nocapture
+        grep -q '^test result: ok. 2[0-9] passed' "$TEST_DIR/lab.log" || give_up "only some ran: $(tail -n 3 "$TEST_DIR/lab.log")"
+        echo "   $driver, sectors of $sector: $(grep '^test result' "$TEST_DIR/lab.log")"
+        sed -n 's/.*rate: /   /p' "$TEST_DIR/lab.log"
     done
 }
 
