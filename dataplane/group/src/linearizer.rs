@@ -63,7 +63,8 @@ impl Linearizer {
             let (sender, receiver) = oneshot::channel();
             self.waiting.borrow_mut().push(sender);
             if !self.running.replace(true) {
-                self.clone().run(raft).await;
+                // In a box: a read under a lease needs no room for it.
+                Box::pin(self.clone().run(raft)).await;
             }
             // Without an answer the caller that ran the round went away in the middle: ask again.
             if let Ok(answer) = receiver.await {

@@ -96,7 +96,8 @@ impl Group {
     /// Touches; if that woke this leader, waits a while for a majority that follows it again.
     pub(crate) async fn touch_and_lead(&self) {
         if self.touch() {
-            let led = self.linearize();
+            // In a box: it is rare, and large, and every write's task would have room for it.
+            let led = Box::pin(self.linearize());
             // Without a majority the request fails in its own way.
             let _ = ogee_runtime::timeout(self.config().election_min, led).await;
         }

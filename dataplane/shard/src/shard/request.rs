@@ -128,13 +128,21 @@ fn is_addressed(group: &Group, header: &FrameHeader) -> bool {
     !is_raft(header.kind) || header.epoch.get() == group.replica_id().get()
 }
 
+/// A task is as large as the largest thing that it may wait for, and is copied when it starts. So only a write
+/// waits in place: everything else waits in a box of its own.
 async fn serve(group: &Group, frame: Frame) -> Frame {
     match frame.header.kind {
         FrameKind::Write => mutate(group, frame, CommandKind::Write).await,
+        FrameKind::Read => Box::pin(read(group, &frame.header)).await,
+        _ => Box::pin(serve_other(group, frame)).await,
+    }
+}
+
+async fn serve_other(group: &Group, frame: Frame) -> Frame {
+    match frame.header.kind {
         FrameKind::Discard => mutate(group, frame, CommandKind::Discard).await,
         FrameKind::WriteZeroes => mutate(group, frame, CommandKind::WriteZeroes).await,
         FrameKind::Seal => mutate(group, frame, CommandKind::Seal).await,
-        FrameKind::Read => read(group, &frame.header).await,
         FrameKind::BlockStatus => block_status(group, &frame.header).await,
         FrameKind::Vote => group.on_vote(frame).await,
         FrameKind::Snapshot => group.on_snapshot(frame).await,
@@ -146,6 +154,8 @@ async fn serve(group: &Group, frame: Frame) -> Frame {
         | FrameKind::Ping
         | FrameKind::Pong
         | FrameKind::Reply
+        | FrameKind::Read
+        | FrameKind::Write
         | FrameKind::AppendEntries
         | FrameKind::AppendClose
         | FrameKind::Beat => refusal(&frame.header, Status::BadRequest),
