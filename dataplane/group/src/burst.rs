@@ -117,16 +117,34 @@ async fn load(
         return Ok(Some(BlockChange::Zero));
     };
     let index = dirty.slot.index;
+    if let Some((whole, crc)) = replica.log.cached_whole(LogIndex::new(index)) {
+        return block_of(replica, dirty, &whole, start, Some(crc)).map(Some);
+    }
     let whole = match payloads.entry(index) {
         Entry::Occupied(loaded) => loaded.into_mut(),
         Entry::Vacant(place) => place.insert(whole_payload(replica, dirty).await?),
     };
+    block_of(replica, dirty, whole, start, None).map(Some)
+}
+
+/// One block of an entry's payload, whose checksum is known if that is all of it.
+fn block_of(
+    replica: &Replica,
+    dirty: &DirtyBlock,
+    whole: &Payload,
+    start: usize,
+    crc: Option<u32>,
+) -> Result<BlockChange, GroupError> {
     let (copyset, key) = (replica.copyset, dirty.key);
     if whole.len() < start + BLOCK_SIZE {
         return Err(GroupError::Race { copyset, key });
     }
+    let crc = crc.filter(|_| whole.len() == BLOCK_SIZE);
     let bytes = whole.slice(start..start + BLOCK_SIZE);
-    Ok(Some(BlockChange::Data(bytes)))
+    Ok(match crc {
+        Some(crc) => BlockChange::Summed(bytes, crc),
+        None => BlockChange::Data(bytes),
+    })
 }
 
 async fn whole_payload(replica: &Replica, dirty: &DirtyBlock) -> Result<Payload, GroupError> {

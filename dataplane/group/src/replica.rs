@@ -368,9 +368,7 @@ impl Replica {
 
     /// Length of a live entry's payload.
     pub(crate) fn payload_len(&self, index: u64) -> Option<usize> {
-        let range = LogIndex::new(index)..LogIndex::new(index + 1);
-        let entry = self.log.peek(range, 0).into_iter().next()?;
-        Some(entry.payload_len as usize)
+        self.log.payload_len(LogIndex::new(index))
     }
 
     /// Counts this group's promises with those of its store's other groups from now on.

@@ -332,6 +332,26 @@ impl GroupLog {
         slice(&payload, part).ok_or(missing)
     }
 
+    /// Length of a live entry's payload.
+    #[must_use]
+    pub fn payload_len(&self, index: LogIndex) -> Option<usize> {
+        self.with_front(|front| {
+            let is_lost = front.losses.get(&index.get()) == Some(&Loss::Entry);
+            let slot = front.entry(index.get()).filter(|_| !is_lost)?;
+            Some(slot.record.payload_len as usize)
+        })?
+    }
+
+    /// A live entry's whole payload and its CRC32C, if it is in memory.
+    #[must_use]
+    pub fn cached_whole(&self, index: LogIndex) -> Option<(Payload, u32)> {
+        self.with_front(|front| {
+            let slot = front.entry(index.get())?;
+            let payload = slot.cached.clone()?;
+            Some((payload, slot.record.payload_crc))
+        })?
+    }
+
     /// Part of one entry's payload, if it is in memory.
     #[must_use]
     pub fn cached_payload(&self, index: LogIndex, part: Range<usize>) -> Option<Payload> {

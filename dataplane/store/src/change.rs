@@ -10,8 +10,22 @@ use ogee_runtime::Payload;
 pub enum BlockChange {
     /// Exactly one block of data.
     Data(Payload),
+    /// The same, and the CRC32C that came with it: it goes on into the store's, so that a byte that changed in
+    /// memory meanwhile is found when the block is read.
+    Summed(Payload, u32),
     /// The block becomes absent and reads as zeros.
     Zero,
+}
+
+impl BlockChange {
+    /// The data, unless it is zeros.
+    #[must_use]
+    pub const fn data(&self) -> Option<&Payload> {
+        match self {
+            Self::Data(data) | Self::Summed(data, _) => Some(data),
+            Self::Zero => None,
+        }
+    }
 }
 
 /// The extent that a block lies in.
@@ -91,7 +105,7 @@ mod tests {
             .into_iter()
             .map(|change| match change.what {
                 BlockChange::Data(data) => (change.key.chunk.get(), data[0]),
-                BlockChange::Zero => panic!("no zeros were given"),
+                BlockChange::Summed(..) | BlockChange::Zero => panic!("only data was given"),
             })
             .collect();
         assert_eq!(sorted, [(0, 2), (1, 4)]);

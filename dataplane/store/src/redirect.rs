@@ -273,7 +273,7 @@ impl State {
             return moves;
         }
         for change in changes {
-            let is_data = matches!(change.what, BlockChange::Data(_));
+            let is_data = change.what.data().is_some();
             let chunk = self.chunks.get(&change.key).filter(|_| is_data);
             let mapped = chunk.and_then(|chunk| chunk.extent(Place::of(change.block)));
             if let Some(extent) = mapped.filter(|extent| self.pins.contains(*extent)) {

@@ -2,7 +2,7 @@
 
 use crate::allocated::BlockBitmap;
 use crate::block_crc::Salt;
-use crate::change::{BlockChange, WriteBack};
+use crate::change::WriteBack;
 use crate::error::StoreError;
 use crate::geometry::ExtentId;
 use crate::leaf::{Place, Stored};
@@ -333,12 +333,12 @@ impl State {
 }
 
 fn is_data(change: &WriteBack) -> bool {
-    matches!(change.what, BlockChange::Data(_))
+    change.what.data().is_some()
 }
 
 fn check_length(change: &WriteBack) -> Result<(), StoreError> {
-    match &change.what {
-        BlockChange::Data(data) if data.len() != BLOCK_SIZE => Err(StoreError::BlockLength {
+    match change.what.data() {
+        Some(data) if data.len() != BLOCK_SIZE => Err(StoreError::BlockLength {
             key: change.key,
             block: change.block,
             found: ByteLen::from_usize(data.len()),

@@ -18,6 +18,7 @@ use crate::reserve::{Batch, Outcome, Request};
 use crate::store::Inner;
 use futures_util::stream::{self, StreamExt};
 use ogee_device::DeviceError;
+use ogee_proto::checksum::crc32c_append_block;
 use ogee_proto::id::{ChunkKey, CopysetId};
 use ogee_proto::limit::{BLOCK_SIZE, EXTENT_SIZE};
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -120,10 +121,10 @@ impl Inner {
         let mut buffer = Buffer::with_capacity(len);
         let mut crcs = Vec::with_capacity(changes.len());
         for change in changes {
-            if let BlockChange::Data(data) = &change.what {
+            if let Some(data) = change.what.data() {
                 buffer.extend_from_slice(data);
                 let carried = batch.moves.carried(change.key, change.block);
-                crcs.push(carried.unwrap_or_else(|| salt.block_crc(change.block, data)));
+                crcs.push(carried.unwrap_or_else(|| salted(salt, change, data)));
             }
         }
         assert_eq!(buffer.len(), len, "a run holds data only");
@@ -145,9 +146,17 @@ impl Inner {
     }
 }
 
+/// The checksum that the store keeps of a block of data.
+fn salted(salt: Salt, change: &WriteBack, data: &[u8]) -> u32 {
+    match change.what {
+        BlockChange::Summed(_, crc) => crc32c_append_block(salt.of_block(change.block), crc),
+        BlockChange::Data(_) | BlockChange::Zero => salt.block_crc(change.block, data),
+    }
+}
+
 fn before_write(change: &WriteBack) -> Outcome {
     match change.what {
         BlockChange::Zero => Outcome::Zeroed,
-        BlockChange::Data(_) => Outcome::Failed,
+        BlockChange::Data(_) | BlockChange::Summed(..) => Outcome::Failed,
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use common::*;
 use futures_util::FutureExt;
 use ogee_device::{Device, Failure, FaultPlan, FaultRule, Operation};
-use ogee_proto::checksum::crc32c_blocks;
+use ogee_proto::checksum::{crc32c, crc32c_blocks};
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -267,6 +267,23 @@ fn a_flipped_bit_is_never_returned() {
         faults.clear();
         assert!(holds(&store, 0, 1, Some(2)).await);
         assert!(store.scrub(GROUP, key(0)).await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_checksum_that_comes_with_a_block_is_the_one_that_it_is_read_by() {
+    block_on(async {
+        let (store, _, _) = fresh(40).await;
+        let summed = |at, seed, crc| WriteBack {
+            what: BlockChange::Summed(Payload::from(bytes_of(seed)), crc),
+            ..data(0, at, seed)
+        };
+        let right = summed(3, 1, crc32c(&bytes_of(1)));
+        // As if a byte had changed between the two.
+        let wrong = summed(4, 2, crc32c(&bytes_of(1)));
+        store.write_back(GROUP, vec![right, wrong]).await.unwrap();
+        assert!(holds(&store, 0, 3, Some(1)).await);
+        assert!(is_checksum_error(&read(&store, 0, 4).await));
     });
 }
 

@@ -396,7 +396,7 @@ impl Group {
         let stored = replica.store.allocated(replica.copyset, key);
         let stored = stored.map_err(|error| self.not_stored(&error))?;
         changes.retain(|change| match change.what {
-            BlockChange::Data(_) => true,
+            BlockChange::Data(_) | BlockChange::Summed(..) => true,
             BlockChange::Zero => stored.contains(change.block),
         });
         if changes.is_empty() {
@@ -483,9 +483,7 @@ impl Group {
 
 /// Extents that the store would take to write these blocks of one chunk.
 fn new_extents(store: &Store, changes: &[WriteBack]) -> usize {
-    let data = changes
-        .iter()
-        .filter(|change| matches!(change.what, BlockChange::Data(_)));
+    let data = changes.iter().filter(|change| change.what.data().is_some());
     let lacking = data.filter_map(|change| store.lacks(change.key, change.block).extent);
     lacking.collect::<BTreeSet<_>>().len()
 }
