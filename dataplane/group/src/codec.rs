@@ -105,7 +105,7 @@ pub(crate) fn get_membership(from: &mut Reader<'_>) -> Result<RaftMembership, Wi
             id,
             ReplicaNode {
                 chunkserver,
-                endpoint: endpoint.to_owned(),
+                endpoint: endpoint.into(),
             },
         );
     }

@@ -49,7 +49,7 @@ fn vote() -> impl Strategy<Value = RaftVote> {
 fn node() -> impl Strategy<Value = ReplicaNode> {
     (any::<u32>(), "[a-z0-9:.ü]{0,120}").prop_map(|(chunkserver, endpoint)| ReplicaNode {
         chunkserver,
-        endpoint,
+        endpoint: endpoint.into(),
     })
 }
 

@@ -46,7 +46,7 @@ fn head(kind: CommandKind, sequence: u64) -> CommandHead {
 fn membership() -> RaftMembership {
     let node = |chunkserver| ReplicaNode {
         chunkserver,
-        endpoint: format!("10.0.0.{chunkserver}:7000"),
+        endpoint: format!("10.0.0.{chunkserver}:7000").into(),
     };
     let nodes: BTreeMap<u64, ReplicaNode> =
         [(0xa1, node(1)), (0xa2, node(2)), (0xa3, node(3))].into();

@@ -358,7 +358,7 @@ impl Group {
         let metrics = metrics.borrow_watched();
         let nodes = metrics.membership_config.membership().nodes();
         let others = nodes.filter(|(id, _)| **id != metrics.id);
-        let others = others.map(|(id, node)| (ReplicaId::new(*id), node.endpoint.clone()));
+        let others = others.map(|(id, node)| (ReplicaId::new(*id), node.endpoint.to_string()));
         others.collect()
     }
 

@@ -313,7 +313,7 @@ impl Replica {
         let mut add = |membership: &RaftMembership| {
             members = membership
                 .nodes()
-                .map(|(id, node)| (ReplicaId::new(*id), node.endpoint.clone()))
+                .map(|(id, node)| (ReplicaId::new(*id), node.endpoint.to_string()))
                 .collect();
         };
         add(self.state.borrow().membership.membership());

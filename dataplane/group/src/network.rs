@@ -43,6 +43,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A follower that answers nothing for so long loses its stream.
@@ -97,7 +98,7 @@ pub(crate) struct Network {
     pub(crate) replica: Rc<Replica>,
     pub(crate) copies: Rc<CopyBudget>,
     pub(crate) target: ReplicaId,
-    endpoint: String,
+    endpoint: Arc<str>,
     config: GroupConfig,
 }
 

@@ -12,6 +12,7 @@
 use crate::group::Group;
 use ogee_proto::id::ReplicaId;
 use openraft::async_runtime::WatchReceiver;
+use std::sync::Arc;
 
 /// Looks that the next in line waits longer: a pre-vote, a vote and their writes.
 const TURN_LOOKS: u32 = 3;
@@ -21,7 +22,7 @@ const AGAIN_LOOKS: u32 = 5;
 /// Whom a follower follows, and how many voters stand before it when that one is gone.
 struct Followed {
     leader: ReplicaId,
-    endpoint: String,
+    endpoint: Arc<str>,
     rank: u32,
 }
 

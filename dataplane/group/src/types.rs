@@ -9,14 +9,16 @@ use openraft::impls::leader_id_std::LeaderId;
 use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder};
 use openraft::vote::RaftLeaderId;
 use openraft::{Entry, EntryPayload, OptionalSend, RaftTypeConfig};
+use std::sync::Arc;
 
 /// A replica as the group's membership knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReplicaNode {
     /// The chunkserver that hosts it.
     pub chunkserver: u32,
-    /// Endpoint of its shard when the membership was made; the peer book may know better.
-    pub endpoint: String,
+    /// Endpoint of its shard when the membership was made; the peer book may know better. Shared: a follower's
+    /// openraft clones its leader's node twice whenever it wakes up.
+    pub endpoint: Arc<str>,
 }
 
 /// The one type configuration.

@@ -81,7 +81,7 @@ fn members(copyset: &CopysetInfo) -> BTreeMap<ReplicaId, ReplicaNode> {
         .map(|replica| {
             let node = ReplicaNode {
                 chunkserver: replica.chunkserver,
-                endpoint: replica.endpoint.clone(),
+                endpoint: replica.endpoint.as_str().into(),
             };
             (ReplicaId::new(replica.id), node)
         })

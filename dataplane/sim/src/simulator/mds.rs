@@ -402,7 +402,7 @@ impl Mds {
         replicas: &BTreeMap<ReplicaId, HostId>,
     ) -> BTreeMap<ReplicaId, ReplicaNode> {
         let node = |(replica, host): (&ReplicaId, &HostId)| {
-            let endpoint = self.node(*host)?.endpoint().to_string();
+            let endpoint = self.node(*host)?.endpoint().to_string().into();
             let chunkserver = host.get();
             Some((
                 *replica,

@@ -96,7 +96,7 @@ impl Net {
     pub fn member(&self, replica: ReplicaId) -> ReplicaNode {
         ReplicaNode {
             chunkserver: u32::try_from(replica.get()).expect("small ids"),
-            endpoint: self.endpoint(replica).to_string(),
+            endpoint: self.endpoint(replica).to_string().into(),
         }
     }
 }
