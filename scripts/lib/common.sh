@@ -2,7 +2,9 @@
 # Shared by the scripts: paths, packages, messages. Sourced, not run.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-OGEE=${CARGO_TARGET_DIR:-$REPO/target}/release/ogee
+# A profile of Cargo.toml, whose folder has its name.
+OGEE_PROFILE=${OGEE_PROFILE:-release}
+OGEE=${CARGO_TARGET_DIR:-$REPO/target}/$OGEE_PROFILE/ogee
 
 say() { printf '\n== %s\n' "$*"; }
 die() {
@@ -37,7 +39,7 @@ build_release() {
     fi
     need_rust
     need_packages gcc make libc6-dev
-    (cd "$REPO" && cargo build --release --quiet -p ogee-cli)
+    (cd "$REPO" && cargo build --profile "$OGEE_PROFILE" --quiet -p ogee-cli)
 }
 
 # wait_for SECONDS COMMAND...   until the command succeeds
