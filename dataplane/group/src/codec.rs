@@ -154,20 +154,29 @@ pub(crate) fn get_snapshot_meta(from: &mut Reader<'_>) -> Result<RaftSnapshotMet
     })
 }
 
-/// An entry's kind and head as a log record and a frame carry them.
+/// An entry's kind and head as a log record carries them.
 pub(crate) fn entry_head(entry: &RaftEntry) -> (u8, Vec<u8>) {
+    let mut head = match &entry.payload {
+        EntryPayload::Normal(_) => Vec::with_capacity(COMMAND_HEAD_LEN),
+        EntryPayload::Blank | EntryPayload::Membership(_) => Vec::new(),
+    };
+    put_head(&mut head, entry);
+    (kind_of(entry), head)
+}
+
+const fn kind_of(entry: &RaftEntry) -> u8 {
     match &entry.payload {
-        EntryPayload::Blank => (ENTRY_BLANK, Vec::new()),
-        EntryPayload::Normal(command) => {
-            let mut head = Vec::with_capacity(COMMAND_HEAD_LEN);
-            command.head.encode(&mut head);
-            (ENTRY_COMMAND, head)
-        }
-        EntryPayload::Membership(membership) => {
-            let mut head = Vec::new();
-            put_membership(&mut head, membership);
-            (ENTRY_MEMBERSHIP, head)
-        }
+        EntryPayload::Blank => ENTRY_BLANK,
+        EntryPayload::Normal(_) => ENTRY_COMMAND,
+        EntryPayload::Membership(_) => ENTRY_MEMBERSHIP,
+    }
+}
+
+fn put_head(out: &mut Vec<u8>, entry: &RaftEntry) {
+    match &entry.payload {
+        EntryPayload::Blank => {}
+        EntryPayload::Normal(command) => command.head.encode(out),
+        EntryPayload::Membership(membership) => put_membership(out, membership),
     }
 }
 
@@ -206,7 +215,6 @@ pub(crate) fn put_append(out: &mut Vec<u8>, request: &AppendEntriesRequest<TypeC
     let count = u32::try_from(request.entries.len()).expect("limited by the log reader");
     Writer::new(out).u32(count);
     for entry in &request.entries {
-        let (kind, head) = entry_head(entry);
         let id = from_raft(&entry.log_id);
         let (len, crc) = match &entry.payload {
             EntryPayload::Normal(command) => (command.payload.len(), command.payload.crc()),
@@ -215,11 +223,16 @@ pub(crate) fn put_append(out: &mut Vec<u8>, request: &AppendEntriesRequest<TypeC
         Writer::new(out)
             .u64(id.term.get())
             .u64(id.index.get())
-            .u8(kind)
-            .u16(u16::try_from(head.len()).expect("heads are at most 2 KiB"))
+            .u8(kind_of(entry));
+        let at = out.len();
+        Writer::new(out)
+            .u16(0)
             .u32(u32::try_from(len).expect("payloads are at most 1 MiB"))
-            .u32(crc)
-            .bytes(&head);
+            .u32(crc);
+        let start = out.len();
+        put_head(out, entry);
+        let head_len = u16::try_from(out.len() - start).expect("heads are at most 2 KiB");
+        out[at..at + 2].copy_from_slice(&head_len.to_le_bytes());
     }
 }
 

@@ -173,10 +173,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
             true => found,
             false => found.and_then(|entries| whole(entries, start..end)),
         };
-        stream::iter(match found {
-            Ok(entries) => entries.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        })
+        let (entries, error) = match found {
+            Ok(entries) => (entries, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        stream::iter(entries.into_iter().map(Ok).chain(error))
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {

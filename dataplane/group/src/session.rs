@@ -216,7 +216,11 @@ impl Session {
         }
         if head.watermark > self.watermark {
             self.watermark = head.watermark;
-            self.applied = self.applied.split_off(&(head.watermark.get() + 1));
+            // One by one: each write lets go of about as many as it adds, and a split makes a new tree.
+            let passed = head.watermark.get();
+            while self.applied.first().is_some_and(|first| *first <= passed) {
+                self.applied.pop_first();
+            }
         }
         self.applied.insert(sequence);
         assert!(
