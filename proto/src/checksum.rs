@@ -27,6 +27,13 @@ pub fn crc32c_append_block(crc: u32, block_crc: u32) -> u32 {
     times(&BLOCK_SHIFT, crc) ^ block_crc
 }
 
+/// The same for so many blocks whose CRC32C together is known.
+#[must_use]
+pub fn crc32c_append_blocks(crc: u32, blocks_crc: u32, blocks: usize) -> u32 {
+    let shifted = (0..blocks).fold(crc, |crc, _| times(&BLOCK_SHIFT, crc));
+    shifted ^ blocks_crc
+}
+
 /// CRC32C of each block of `bytes`, and of all of them together, in one pass over the bytes.
 ///
 /// # Panics
@@ -120,6 +127,12 @@ mod tests {
     #[test]
     fn blocks_and_the_whole_are_told_in_one_pass() {
         let all = bytes(5 * BLOCK_SIZE);
+        for count in 0..=4 {
+            let (before, rest) = all.split_at(100);
+            let blocks = &rest[..count * BLOCK_SIZE];
+            let joined = crc32c_append_blocks(crc32c(before), crc32c(blocks), count);
+            assert_eq!(joined, crc32c_append(crc32c(before), blocks));
+        }
         let (blocks, whole) = crc32c_blocks(&all);
         assert_eq!(whole, crc32c(&all));
         assert_eq!(blocks.len(), 5);

@@ -24,7 +24,9 @@ use crate::types::{RaftVote, ReplicaNode, TypeConfig, from_raft};
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use futures_util::{Stream, StreamExt, stream};
+use ogee_proto::checksum::crc32c_append_blocks;
 use ogee_proto::id::{ClientId, Epoch, LogIndex, ReplicaId, RequestId};
+use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status, WireError};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
 use ogee_runtime::{Instant, Payload, ScopedTask, seeded_bug};
@@ -306,15 +308,15 @@ async fn fill(
     let mut meta = Vec::with_capacity(64 + request.entries.len() * 96);
     put_append(&mut meta, request);
     frame.meta = Bytes::from(meta);
-    let mut parts = Vec::with_capacity(request.entries.len());
+    let mut payloads = Payloads::with_capacity(request.entries.len());
     for entry in &request.entries {
         let EntryPayload::Normal(command) = &entry.payload else {
             continue;
         };
         match &command.payload {
             PayloadRef::None => {}
-            PayloadRef::Memory { bytes, .. } => parts.push(bytes.clone()),
-            PayloadRef::Log { len, .. } => {
+            PayloadRef::Memory { bytes, crc } => payloads.push(bytes.clone(), *crc),
+            PayloadRef::Log { len, crc } => {
                 let read = replica
                     .log_payload(entry.log_id.index, 0..*len as usize)
                     .await;
@@ -329,12 +331,37 @@ async fn fill(
                 {
                     return lost("an entry was replaced while it was being sent");
                 }
-                parts.push(bytes);
+                payloads.push(bytes, *crc);
             }
         }
     }
-    frame.payload = join(parts, &replica.metrics);
+    frame.set_parts(payloads.parts, payloads.crc);
     Ok(())
+}
+
+/// Payloads of entries, as a frame takes them.
+struct Payloads {
+    parts: Vec<Payload>,
+    /// Of all of them: known as long as they are whole blocks.
+    crc: Option<u32>,
+}
+
+impl Payloads {
+    fn with_capacity(entries: usize) -> Self {
+        Self {
+            parts: Vec::with_capacity(entries),
+            crc: Some(0),
+        }
+    }
+
+    /// `crc` came with the payload and was compared with it: by the client's frame, or by whoever read it.
+    fn push(&mut self, payload: Payload, crc: u32) {
+        let blocks = payload.len() / BLOCK_SIZE;
+        let is_whole = payload.len().is_multiple_of(BLOCK_SIZE);
+        let before = self.crc.filter(|_| is_whole);
+        self.crc = before.map(|before| crc32c_append_blocks(before, crc, blocks));
+        self.parts.push(payload);
+    }
 }
 
 /// One payload of several; a single one is not copied.

@@ -162,11 +162,8 @@ impl Decoder {
         let mut body = self.chunk.split_to(header.body_len()).freeze();
         check_body(&header, crc32c(&body))?;
         let meta = body.split_to(header.meta_len as usize);
-        Ok(Frame {
-            header,
-            meta: detached(meta),
-            payload: Payload::from(detached(body)),
-        })
+        let payload = Payload::from(detached(body));
+        Ok(Frame::of_parts(header, detached(meta), payload))
     }
 
     fn start_large(&mut self, header: FrameHeader, meta_len: usize) {
@@ -203,11 +200,7 @@ impl Decoder {
         self.after_large = true;
         check_body(&large.header, large.crc)?;
         let payload = Payload::from(large.payload.freeze());
-        Ok(Some(Frame {
-            header: large.header,
-            meta: large.meta,
-            payload,
-        }))
+        Ok(Some(Frame::of_parts(large.header, large.meta, payload)))
     }
 
     /// Makes room for what is missing of the current frame, in a fresh chunk when little is left

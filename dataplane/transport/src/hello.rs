@@ -72,11 +72,7 @@ impl Hello {
             .u8(len)
             .bytes(name.as_bytes());
         let header = FrameHeader::new(FrameKind::Hello, RequestId::new(0));
-        Frame {
-            header,
-            meta: Bytes::from(meta),
-            payload: Payload::empty(),
-        }
+        Frame::of_parts(header, Bytes::from(meta), Payload::empty())
     }
 
     /// From a Hello frame's meta.

@@ -84,7 +84,7 @@ impl Outbox {
         if let Some(whole) = &mut self.whole {
             self.frames += 1;
             self.bytes += frame.wire_len();
-            whole.push_back(frame);
+            whole.push_back(frame.in_one_piece());
             return;
         }
         let len = self.batch.add(frame);
@@ -154,8 +154,7 @@ impl Batch {
         let len = frame.wire_len();
         self.small
             .extend_from_slice(&frame.sealed_header().encode());
-        self.add_part(Payload::from(frame.meta));
-        self.add_part(frame.payload);
+        frame.into_body().for_each(|part| self.add_part(part));
         self.frames += 1;
         self.bytes += len;
         len

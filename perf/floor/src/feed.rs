@@ -206,9 +206,6 @@ async fn gather_group(
 
 pub(crate) fn frame(shipment: &Shipment) -> Frame {
     let (meta, payload) = shipment.encode();
-    Frame {
-        header: FrameHeader::new(FrameKind::AppendEntries, RequestId::new(0)),
-        meta,
-        payload,
-    }
+    let header = FrameHeader::new(FrameKind::AppendEntries, RequestId::new(0));
+    Frame::of_parts(header, meta, payload)
 }

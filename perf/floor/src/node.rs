@@ -143,6 +143,7 @@ impl Node {
             header,
             meta,
             payload,
+            ..
         } = frame;
         let is_whole = meta.is_empty() && payload.len() == header.length as usize;
         let place = Place::checked(header.key, header.offset, payload.len());

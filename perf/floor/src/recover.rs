@@ -81,14 +81,7 @@ impl Node {
             };
             let (meta, payload) = shipment.encode();
             let header = FrameHeader::reply(&header, Status::Ok);
-            answer(
-                &peer,
-                Frame {
-                    header,
-                    meta,
-                    payload,
-                },
-            );
+            answer(&peer, Frame::of_parts(header, meta, payload));
         }));
     }
 }

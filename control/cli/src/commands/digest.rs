@@ -3,7 +3,6 @@
 use ogee_proto::id::{ChunkIndex, CopysetId, RequestId, Sequence, VolumeId};
 use ogee_proto::service::{CopysetInfo, ReplicaInfo};
 use ogee_proto::wire::{FrameHeader, FrameKind, Reader, Status, WireError};
-use ogee_runtime::Payload;
 use ogee_transport::{Caller, CallerOptions, Endpoint, Frame, Hello, Role};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -103,11 +102,7 @@ async fn holdings(
     loop {
         let mut header = header(copyset, id, 1);
         header.offset = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-        let frame = Frame {
-            header,
-            meta: bytes::Bytes::new(),
-            payload: Payload::empty(),
-        };
+        let frame = Frame::new(header);
         let reply = caller.call_within(frame, COLLECT).await;
         let reply = reply.map_err(|source| DigestError::Unreachable {
             name: name(),

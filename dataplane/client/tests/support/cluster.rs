@@ -300,11 +300,8 @@ impl Cluster {
                 .borrow_mut()
                 .insert((header.client.get(), header.sequence.get()));
         }
-        Frame {
-            header: FrameHeader::reply(header, applied.status),
-            meta: applied.meta.into(),
-            payload: Payload::from(applied.payload),
-        }
+        let reply = FrameHeader::reply(header, applied.status);
+        Frame::of_parts(reply, applied.meta.into(), Payload::from(applied.payload))
     }
 
     /// Everything up to the watermark must have been done, somewhere.

@@ -445,11 +445,7 @@ impl Attempt<'_> {
         header.sequence = Sequence::new(step);
         header.stream = self.track.id;
         header.watermark = Sequence::new(self.number);
-        Frame {
-            header,
-            meta: Bytes::from(meta),
-            payload,
-        }
+        Frame::of_parts(header, Bytes::from(meta), payload)
     }
 
     async fn step(&self, step: u64, meta: Vec<u8>, payload: Payload) -> StreamingResult<Frame> {

@@ -49,11 +49,7 @@ fn step(step: u64, attempt: u64, meta: Vec<u8>, payload: Payload) -> Frame {
     header.stream = 77;
     header.watermark = Sequence::new(attempt);
     header.key = KEY;
-    Frame {
-        header,
-        meta: meta.into(),
-        payload,
-    }
+    Frame::of_parts(header, meta.into(), payload)
 }
 
 const KEY: ChunkKey = ChunkKey {

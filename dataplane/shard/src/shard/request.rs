@@ -167,6 +167,7 @@ async fn mutate(group: &Group, frame: Frame, kind: CommandKind) -> Frame {
         header,
         meta,
         payload,
+        ..
     } = frame;
     let expected = if kind == CommandKind::Write {
         header.length as usize

@@ -185,11 +185,7 @@ impl Wire {
             note_crc_error(&error);
             return Err(error.into());
         }
-        let frame = Frame {
-            header,
-            meta,
-            payload,
-        };
+        let frame = Frame::of_parts(header, meta, payload);
         count(|metrics| metrics.bytes_in.add(frame.wire_len()));
         Ok(Some(frame))
     }

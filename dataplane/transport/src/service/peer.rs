@@ -165,11 +165,7 @@ impl Peer {
         tracing::warn!(peer = %self.hello().name, %error, "peer cut off");
         let header = FrameHeader::reply(header, Status::BadRequest);
         let meta = Bytes::from(error.to_string());
-        let reason = Frame {
-            header,
-            meta,
-            payload: Payload::empty(),
-        };
+        let reason = Frame::of_parts(header, meta, Payload::empty());
         // Past the bounds, and if the connection is already over there is nobody to tell.
         drop(self.inner.sender.send_beyond(reason));
         self.inner.sender.close_because(error);

@@ -32,11 +32,7 @@ pub fn write(sequence: u64, payload: Vec<u8>) -> Frame {
 /// A reply that carries what the request carried.
 pub fn echo(request: Frame) -> Frame {
     let header = FrameHeader::reply(&request.header, Status::Ok);
-    Frame {
-        header,
-        meta: request.meta,
-        payload: request.payload,
-    }
+    Frame::of_parts(header, request.meta, request.payload)
 }
 
 pub fn echoing() -> Handler {
