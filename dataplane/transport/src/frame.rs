@@ -22,10 +22,16 @@ pub struct Frame {
     pub meta: Bytes,
     /// Data bytes, at most 1 MiB.
     pub payload: Payload,
-    /// What follows the payload on the wire, and is part of it for whoever receives the frame.
-    rest: Vec<Payload>,
-    /// CRC32C of the payload, if the sender knows it.
-    sum: Option<u32>,
+    /// What goes out in the payload's place. Few frames have it, and all of them are moved.
+    parts: Option<Box<Parts>>,
+}
+
+/// A payload in parts, as whoever sends it has them.
+#[derive(Clone)]
+struct Parts {
+    parts: Vec<Payload>,
+    /// CRC32C of all of them, if it is known.
+    crc: Option<u32>,
 }
 
 impl Frame {
@@ -36,9 +42,14 @@ impl Frame {
             header,
             meta: Bytes::new(),
             payload: Payload::empty(),
-            rest: Vec::new(),
-            sum: None,
+            parts: None,
         }
+    }
+
+    /// A frame that carries data only.
+    #[must_use]
+    pub fn with_payload(header: FrameHeader, payload: impl Into<Payload>) -> Self {
+        Self::of_parts(header, Bytes::new(), payload.into())
     }
 
     /// A frame of both parts.
@@ -48,8 +59,7 @@ impl Frame {
             header,
             meta,
             payload,
-            rest: Vec::new(),
-            sum: None,
+            parts: None,
         }
     }
 
@@ -58,55 +68,33 @@ impl Frame {
     /// frame, as one that was damaged on the way.
     pub fn set_parts(&mut self, parts: Vec<Payload>, crc: Option<u32>) {
         self.payload = Payload::empty();
-        self.rest = parts;
-        self.sum = crc;
+        self.parts = Some(Box::new(Parts { parts, crc }));
     }
 
-    /// The payload's parts in order.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &Payload> {
-        std::iter::once(&self.payload).chain(&self.rest)
-    }
-
-    /// What follows the header on the wire, in order.
-    pub(crate) fn into_body(self) -> impl Iterator<Item = Payload> {
-        [Payload::from(self.meta), self.payload]
-            .into_iter()
-            .chain(self.rest)
+    /// What follows the header on the wire goes to `add`, in order.
+    pub(crate) fn into_body(self, mut add: impl FnMut(Payload)) {
+        add(Payload::from(self.meta));
+        match self.parts {
+            None => add(self.payload),
+            Some(parts) => parts.parts.into_iter().for_each(add),
+        }
     }
 
     /// Bytes of the whole payload.
     pub(crate) fn payload_len(&self) -> usize {
-        self.parts().map(|part| part.len()).sum()
+        match &self.parts {
+            None => self.payload.len(),
+            Some(parts) => parts.len(),
+        }
     }
 
     /// The frame with its payload in one piece, for a carrier that takes no other.
     #[cfg(feature = "rdma")]
     pub(crate) fn in_one_piece(mut self) -> Self {
-        let mut rest = std::mem::take(&mut self.rest);
-        self.payload = match rest.len() {
-            0 => self.payload,
-            1 if self.payload.is_empty() => rest.remove(0),
-            _ => {
-                let mut joined = Vec::with_capacity(self.payload_len());
-                joined.extend_from_slice(&self.payload);
-                rest.iter().for_each(|part| joined.extend_from_slice(part));
-                count(|metrics| metrics.bytes_copied.add(joined.len()));
-                Payload::from(joined)
-            }
-        };
-        self
-    }
-
-    /// A frame that carries data only.
-    #[must_use]
-    pub fn with_payload(header: FrameHeader, payload: impl Into<Payload>) -> Self {
-        Self {
-            header,
-            meta: Bytes::new(),
-            payload: payload.into(),
-            rest: Vec::new(),
-            sum: None,
+        if let Some(parts) = self.parts.take() {
+            self.payload = parts.joined();
         }
+        self
     }
 
     /// Bytes on the wire.
@@ -135,15 +123,45 @@ impl Frame {
     }
 
     fn body_crc(&self) -> u32 {
-        let (meta, len) = (crc32c(&self.meta), self.payload_len());
-        match self.sum {
-            Some(sum) if len.is_multiple_of(BLOCK_SIZE) => {
-                crc32c_append_blocks(meta, sum, len / BLOCK_SIZE)
+        let meta = crc32c(&self.meta);
+        match &self.parts {
+            None => crc32c_append(meta, &self.payload),
+            Some(parts) => parts.append_crc(meta),
+        }
+    }
+}
+
+impl Parts {
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+
+    /// Continues the checksum of what stands before them.
+    fn append_crc(&self, before: u32) -> u32 {
+        let len = self.len();
+        match self.crc {
+            Some(crc) if len.is_multiple_of(BLOCK_SIZE) => {
+                crc32c_append_blocks(before, crc, len / BLOCK_SIZE)
             }
             _ => self
-                .parts()
-                .fold(meta, |crc, part| crc32c_append(crc, part)),
+                .parts
+                .iter()
+                .fold(before, |crc, part| crc32c_append(crc, part)),
         }
+    }
+
+    /// One payload of them; a single one is not copied.
+    #[cfg(feature = "rdma")]
+    fn joined(mut self) -> Payload {
+        if self.parts.len() <= 1 {
+            return self.parts.pop().unwrap_or_default();
+        }
+        let mut joined = Vec::with_capacity(self.len());
+        self.parts
+            .iter()
+            .for_each(|part| joined.extend_from_slice(part));
+        count(|metrics| metrics.bytes_copied.add(joined.len()));
+        Payload::from(joined)
     }
 }
 

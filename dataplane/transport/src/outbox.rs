@@ -154,7 +154,7 @@ impl Batch {
         let len = frame.wire_len();
         self.small
             .extend_from_slice(&frame.sealed_header().encode());
-        frame.into_body().for_each(|part| self.add_part(part));
+        frame.into_body(|part| self.add_part(part));
         self.frames += 1;
         self.bytes += len;
         len
