@@ -182,6 +182,7 @@ mod tests {
     use ogee_proto::id::RequestId;
     use ogee_proto::limit::FRAME_HEADER_SIZE;
     use ogee_proto::wire::{FrameHeader, FrameKind};
+    use ogee_runtime::Payload;
 
     fn frame(payload: Vec<u8>) -> Frame {
         Frame::with_payload(
@@ -212,6 +213,27 @@ mod tests {
         );
         assert_eq!(lens.iter().sum::<usize>(), batch.bytes());
         assert_eq!(metrics().bytes_copied - before, (COPY_MAX + 1) as u64);
+    }
+
+    #[test]
+    fn parts_go_out_as_one_payload() {
+        let parts = [vec![1; 3], vec![2; COPY_MAX + 1], vec![3; 5]];
+        let (mut outbox, mut many) = (Outbox::default(), frame(Vec::new()));
+        let payloads = parts.iter().map(|part| Payload::from(part.clone()));
+        many.set_parts(payloads.collect(), None);
+        outbox.add(many);
+        outbox.add(frame(parts.concat()));
+        let batch = outbox.take(Batch::default());
+        let lens: Vec<usize> = batch.pieces().iter().map(|piece| piece.len()).collect();
+        let (head, whole) = (FRAME_HEADER_SIZE, COPY_MAX + 1 + 8);
+        assert_eq!(lens, [head + 3, COPY_MAX + 1, 5 + head, whole]);
+        let sent: Vec<u8> = batch
+            .pieces()
+            .iter()
+            .flat_map(|piece| piece.to_vec())
+            .collect();
+        let (many, one) = sent.split_at(head + whole);
+        assert!(many == one);
     }
 
     #[test]
