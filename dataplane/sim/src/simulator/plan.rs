@@ -125,19 +125,7 @@ impl Plan {
         };
         let usages = usages(dice);
         group.copy_rate = group.copy_rate.filter(|rate| *rate > written(&usages));
-        let mut faults: Vec<Fault> = OPTIONAL.to_vec();
-        let odds = 2 + dice.below(3);
-        faults.retain(|_| dice.once_in(odds));
-        faults.push(Fault::PowerCut);
-        if dice.once_in(4) {
-            faults.extend(OF_FRAMES.iter().filter(|_| dice.once_in(2)));
-        }
-        if dice.once_in(3) {
-            faults.push(*dice.pick(OF_DISKS));
-            faults.push(*dice.pick(OF_DISKS));
-            faults.sort();
-            faults.dedup();
-        }
+        let faults = faults(dice);
         // All are quick, or all slow, or some of each.
         let slow_odds = *dice.pick(&[1, 2, u64::MAX, u64::MAX]);
         let pace = |_| match dice.once_in(slow_odds) {
@@ -197,6 +185,24 @@ impl Plan {
     pub fn sound(&self) -> Option<&'static [&'static str]> {
         (!self.faults.iter().any(is_of_disks)).then_some(&["log_payloads_lost", "checksum_errors"])
     }
+}
+
+/// What goes wrong, but for the storms.
+fn faults(dice: &mut Dice) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = OPTIONAL.to_vec();
+    let odds = 2 + dice.below(3);
+    faults.retain(|_| dice.once_in(odds));
+    faults.push(Fault::PowerCut);
+    if dice.once_in(4) {
+        faults.extend(OF_FRAMES.iter().filter(|_| dice.once_in(2)));
+    }
+    if dice.once_in(3) {
+        faults.push(*dice.pick(OF_DISKS));
+        faults.push(*dice.pick(OF_DISKS));
+        faults.sort();
+        faults.dedup();
+    }
+    faults
 }
 
 fn is_of_disks(fault: &Fault) -> bool {
