@@ -602,8 +602,15 @@ impl Group {
         let replica = &self.inner.replica;
         let read = || replica.read_blocks(span.key, span.first(), span.count.into());
         match read().await {
-            Err(error) if error.is_damaged_block() && self.repair_for_read(span).await => {
-                read().await
+            // Rare, so every read need not have room for it.
+            Err(error) if error.is_damaged_block() => {
+                Box::pin(async move {
+                    match self.repair_for_read(span).await {
+                        true => read().await,
+                        false => Err(error),
+                    }
+                })
+                .await
             }
             other => other,
         }
