@@ -432,7 +432,7 @@ test_rot() {
     export_start victim
     flip_blocks fill --uri "$URI" --blocks "$blocks" >/dev/null || give_up "fill"
     wait_for 60 all_written_back || give_up "blocks stay in the log"
-    bench_json other load --rw randrw --bs 4KiB --iodepth 8 --rate-iops 500 --runtime "$(ci_or_full 20 120)" --verify &
+    bench_json other load --rw randrw --bs 4KiB --iodepth 8 --rate-iops 500 --runtime "$(ci_or_full 10 120)" --verify &
     load=$!
     defer end_process "$load"
     for node in $(chunkservers); do
