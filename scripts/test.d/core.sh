@@ -16,6 +16,14 @@ bench_json() {
         give_up "bench $1 ${*:3}: $(tail -n 3 "$TEST_DIR/$2.log")"
 }
 
+# writer_ends PID   one of nbd_load.py, which saw no error; all that it was told to be written is there
+writer_ends() {
+    kill "$1"
+    wait "$1" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+}
+
 # counter_sum NAME   a counter, summed over its labels and the chunkservers
 counter_sum() {
     local node
@@ -395,11 +403,8 @@ test_replace() {
     grep -q 'copyset replace' "$TEST_DIR/status" || give_up "status does not say what to do: $(cat "$TEST_DIR/status")"
     replace_all_of "$victim"
     wait_healthy 120
-    kill "$load"
-    wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
-    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
     # The two that were there all the time are not needed for what was written.
-    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    writer_ends "$load"
     echo "   replaced under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
     copysets_agree
 }
@@ -503,10 +508,7 @@ test_heal() {
     is_even $(led_by "${stay[@]}") || give_up "leaders: $(led_by "${stay[@]}")"
     echo "   leaders from $led to $(led_by "${stay[@]}") in $(($(now_ms) - start)) ms"
 
-    kill "$load"
-    wait "$load" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
-    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
-    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    writer_ends "$load"
     echo "   all under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
     copysets_agree
 }

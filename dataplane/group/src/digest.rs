@@ -13,7 +13,6 @@ use crate::error::GroupError;
 use crate::limit::{DIGEST_AWAITED, DIGESTS_KEPT};
 use crate::overlay::{Overlay, OverlayWhat};
 use crate::read::Miss;
-use crate::repair::Span;
 use crate::replica::{Hold, Replica};
 use crate::types::from_raft;
 use ogee_proto::checksum::{crc32c, crc32c_append};
@@ -234,12 +233,7 @@ impl Replica {
         count: usize,
         crcs: &mut Vec<Option<u32>>,
     ) -> Result<(), GroupError> {
-        let copyset = self.copyset;
-        let runs = self.store.read(copyset, key, first, count).await;
-        let runs = runs.map_err(|source| GroupError::Store { copyset, source });
-        for run in
-            runs.inspect_err(|error| self.note_damage(error, Span::new(key, first, count)))?
-        {
+        for run in self.read_stored(key, first, count).await? {
             match run {
                 BlockRead::Zeros(blocks) => crcs.extend(std::iter::repeat_n(None, blocks)),
                 BlockRead::Data(bytes) => {

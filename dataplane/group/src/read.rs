@@ -113,6 +113,19 @@ impl Replica {
         })
     }
 
+    /// What the store holds of these blocks, whatever the log says. Damage is noted.
+    pub(crate) async fn read_stored(
+        &self,
+        key: ChunkKey,
+        first: BlockIndex,
+        count: usize,
+    ) -> Result<Vec<BlockRead>, GroupError> {
+        let copyset = self.copyset;
+        let read = self.store.read(copyset, key, first, count).await;
+        let read = read.map_err(|source| GroupError::Store { copyset, source });
+        read.inspect_err(|error| self.note_damage(error, Span::new(key, first, count)))
+    }
+
     /// The runs of these blocks that nothing in the log replaces.
     pub(crate) fn stored(
         &self,

@@ -292,15 +292,9 @@ impl Group {
         }
         let mut bytes = 0;
         for (first, count) in replica.stored(key, first, count) {
-            let read = replica.store.read(replica.copyset, key, first, count).await;
-            bytes += match read {
+            bytes += match replica.read_stored(key, first, count).await {
                 Ok(runs) => runs.iter().map(data_len).sum(),
-                Err(source) => {
-                    let copyset = replica.copyset;
-                    let error = GroupError::Store { copyset, source };
-                    replica.note_damage(&error, Span::new(key, first, count));
-                    (count * BLOCK_SIZE) as u64
-                }
+                Err(_noted) => (count * BLOCK_SIZE) as u64,
             };
         }
         bytes

@@ -417,13 +417,7 @@ pub(crate) enum ServerCommand {
     Ls,
     /// Move leaders and replicas off all devices of a chunkserver. Returns at once; `ls` shows how many are
     /// left, and `empty` in the end.
-    Drain {
-        /// Its name.
-        name: String,
-        /// Take it back: what has not begun to move stays.
-        #[arg(long)]
-        cancel: bool,
-    },
+    Drain(DrainArgs),
     /// Declare a chunkserver that is offline gone for good: its replicas are made anew elsewhere at once.
     Lost(LostArgs),
     /// Whether copysets keep their quorum when it stops. Exit code 1 if not.
@@ -444,13 +438,7 @@ pub(crate) enum DeviceCommand {
     Ls,
     /// Move leaders and replicas off a device. Returns at once; `ls` shows how many are left, and `empty` in
     /// the end.
-    Drain {
-        /// Its store, as `ls` names it.
-        name: String,
-        /// Take it back: what has not begun to move stays.
-        #[arg(long)]
-        cancel: bool,
-    },
+    Drain(DrainArgs),
     /// Declare a device that is away gone for good: its replicas are made anew elsewhere at once.
     Lost(LostArgs),
     /// Whether copysets keep their quorum without it. Exit code 1 if not.
@@ -458,6 +446,15 @@ pub(crate) enum DeviceCommand {
         /// Its store, as `ls` names it.
         name: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DrainArgs {
+    /// The chunkserver's name, or the device's store, as `ls` names it.
+    pub(crate) name: String,
+    /// Take it back: what has not begun to move stays.
+    #[arg(long)]
+    pub(crate) cancel: bool,
 }
 
 #[derive(Args, Debug)]

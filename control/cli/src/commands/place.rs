@@ -3,7 +3,7 @@
 use super::ask;
 use super::confirm::confirm;
 use super::topology;
-use crate::args::{DeviceCommand, Format, LostArgs, ServerCommand};
+use crate::args::{DeviceCommand, DrainArgs, Format, LostArgs, ServerCommand};
 use crate::error::{CliError, Exit};
 use crate::output::{line, print};
 use ogee_proto::service::{DevicesName, MarkDevicesRequest, OkToStopResponse, ServerName};
@@ -17,7 +17,7 @@ pub(crate) fn server(
 ) -> Result<ExitCode, CliError> {
     match what {
         ServerCommand::Ls => topology::servers(mds, format),
-        ServerCommand::Drain { name, cancel } => drain(mds, name, cancel, format),
+        ServerCommand::Drain(args) => drain(mds, &args, format),
         ServerCommand::Lost(args) => lost(mds, "chunkserver", args, format),
         ServerCommand::OkToStop { name } => ok_to_stop(mds, name, format),
         ServerCommand::Rm { name } => {
@@ -37,15 +37,16 @@ pub(crate) fn device(
 ) -> Result<ExitCode, CliError> {
     match what {
         DeviceCommand::Ls => topology::devices(mds, format),
-        DeviceCommand::Drain { name, cancel } => drain(mds, name, cancel, format),
+        DeviceCommand::Drain(args) => drain(mds, &args, format),
         DeviceCommand::Lost(args) => lost(mds, "device", args, format),
         DeviceCommand::OkToStop { name } => ok_to_stop(mds, name, format),
     }
 }
 
-fn drain(mds: &[String], name: String, cancel: bool, format: Format) -> Result<ExitCode, CliError> {
-    let wish = if cancel { "" } else { "draining" };
-    mark(mds, &format!("cannot drain {name}"), &name, wish, format)
+fn drain(mds: &[String], args: &DrainArgs, format: Format) -> Result<ExitCode, CliError> {
+    let wish = if args.cancel { "" } else { "draining" };
+    let name = &args.name;
+    mark(mds, &format!("cannot drain {name}"), name, wish, format)
 }
 
 fn lost(mds: &[String], kind: &str, args: LostArgs, format: Format) -> Result<ExitCode, CliError> {
