@@ -524,8 +524,11 @@ server_removed() {
 # holds a few seconds of it, although the copy is broken off three times. What the writers keep is
 # compared within one run of one load: beside the copy, from its last break to its end, against the
 # times before and after, with all three nodes up; both, since the machine's other work may change.
+# They are to keep 70 % of it. The slice's copy takes seconds, in which a busy machine takes more away
+# than a copy may: there the bar is half.
 test_copy() {
-    local size log victim=cs3 load leader before during after start end
+    local size log victim=cs3 load leader before during after start end kept
+    kept=$(ci_or_full 50 70)
     size=$(ci_or_full 512 4096) log=$(ci_or_full 64MiB 256MiB)
     cluster_up --copysets 1 --log-size "$log" --store-size "$(ci_or_full 2GiB 8GiB)"
     create_volume disk --size "${size}MiB"
@@ -578,7 +581,7 @@ test_copy() {
     copysets_agree
     kill "$load"
     [ "$(slowest_between "$start" "$end")" -gt 0 ] || give_up "writers stood still"
-    [ $((during * 200)) -ge $(((before + after) * 70)) ] || give_up "writers kept $during of $before and $after a second"
+    [ $((during * 200)) -ge $(((before + after) * kept)) ] || give_up "writers kept $during of $before and $after a second: less than $kept %"
 }
 
 now_ms() {

@@ -190,7 +190,8 @@ async fn wait_for_good(
     let node = damage.node;
     let end = world_time() + GOOD_WITHIN;
     let mut bad_since: BTreeMap<(CopysetId, ReplicaId), Duration> = BTreeMap::new();
-    while !judgement::is_good(cluster) {
+    // Also a host that carries no replica now may be given one, and then its disk has to be good.
+    while !judgement::is_good(cluster) || node.report().is_none() {
         if world_time() > end {
             return Err(format!(
                 "VIOLATION: not good within {GOOD_WITHIN:?} after damage\n{}",
