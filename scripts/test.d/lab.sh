@@ -609,6 +609,21 @@ test_spdk_nvme() {
 
 # Three chunkservers in a guest, each on an NVMe controller of its own: a verified load, the leader killed under it and started
 # again, and the replicas agree.
+# ogee device ls --local|prepare|release|health, in a guest with two drives behind an IOMMU: what is in use is refused,
+# what is not changes its driver and back, and is found by its serial number after a boot.
+test_nvme_prepare() {
+    local at image=/dev/shm/ogee-lab-prepare.$$ drives=''
+    for at in 0 1; do
+        truncate -s 64M "$image.$at"
+        defer rm -f "$image.$at"
+        drives+=" -drive file=$image.$at,if=none,id=n$at,format=raw -device nvme,drive=n$at,serial=ogee$at"
+    done
+    lab_ends 0 --memory 768M --iommu --modules "nvme vfio-pci vfio_iommu_type1 ext4" --ogee --tools "jq wipefs mke2fs" \
+        --copy "$REPO/scripts/lib/lab_drive.sh:/root/lab_drive.sh" --timeout 300 --qemu "$drives" -- sh /root/lab_drive.sh
+    grep -q '^drives: all is well$' "$TEST_DIR/lab.log" || give_up "$(tail -n 20 "$TEST_DIR/lab.log")"
+    sed -n 's/^drives: /   /p' "$TEST_DIR/lab.log"
+}
+
 test_spdk_cluster() {
     local at image=/dev/shm/ogee-lab-nvme.$$ drives='' ogee=$WORK/ogee-spdk
     RESULTS_HERE=$TEST_DIR/results
@@ -660,6 +675,7 @@ when_asked doctor_rdma 900 test_doctor_rdma
 when_asked rdma_transport 1800 test_rdma_transport
 # That it cannot run here is told in every run, and counted.
 if pkg-config --exists spdk_nvme 2>/dev/null; then when_asked spdk_nvme 1800 test_spdk_nvme; else run_test spdk_nvme 60 test_spdk_nvme; fi
+when_asked nvme_prepare 400 test_nvme_prepare
 when_asked spdk_cluster 1800 test_spdk_cluster
 when_asked rdma_cluster 1800 test_rdma_cluster
 when_asked rdma_guest_lost 3600 test_rdma_guest_lost

@@ -11,6 +11,7 @@ mod args;
 mod commands;
 mod dev;
 mod doctor;
+mod drive;
 mod error;
 mod memory;
 mod output;

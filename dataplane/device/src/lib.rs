@@ -29,6 +29,7 @@ mod counters;
 mod device;
 mod error;
 mod fault;
+mod health;
 mod memory;
 pub mod nvme;
 mod operation;
@@ -42,6 +43,7 @@ pub use counters::DeviceCounters;
 pub use device::Device;
 pub use error::DeviceError;
 pub use fault::{Failure, FaultControl, FaultCounts, FaultPlan, FaultRule, RuleId};
+pub use health::DriveHealth;
 #[cfg(ogee_sim)]
 pub use memory::{DiskCounts, DiskCrash, DiskFaults, SimulatedDisk};
 pub use memory::{MemoryControl, Survivors};

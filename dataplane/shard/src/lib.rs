@@ -18,6 +18,7 @@ mod shard;
 pub use chunkserver::{Chunkserver, StopHandle};
 pub use config::{ChunkserverConfig, StoreConfig};
 pub use error::ShardError;
+pub use ogee_store::STORE_MAGIC;
 
 /// One shard without its process, for the deterministic simulator, which gives the orders itself.
 #[cfg(ogee_sim)]

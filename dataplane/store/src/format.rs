@@ -153,7 +153,7 @@ pub use group_page::{GroupHead, GroupPart, decode_group, encode_group};
 pub use leaf_page::{LeafOwner, decode_leaf, encode_leaf};
 pub use page::{Page, PageFault, PageHeader, PageId, PageRef, Stamp, open_page};
 pub use root_page::{decode_root, encode_root};
-pub use superblock::{Superblock, SuperblockFault};
+pub use superblock::{STORE_MAGIC, Superblock, SuperblockFault};
 pub use table_page::{TableEntry, decode_table, encode_table};
 
 /// Version of everything this module describes.

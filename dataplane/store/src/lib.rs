@@ -62,7 +62,7 @@ pub use counters::StoreCounters;
 pub use create::StoreParams;
 pub use error::{Space, StoreError};
 pub use foreign::Foreign;
-pub use format::{FORMAT_VERSION, PageFault, PageId};
+pub use format::{FORMAT_VERSION, PageFault, PageId, STORE_MAGIC};
 pub use group_state::GroupCheckpoint;
 pub use limit::GROUP_STATE_MAX;
 pub use read::BlockRead;

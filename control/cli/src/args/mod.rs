@@ -435,7 +435,12 @@ pub(crate) enum ServerCommand {
 #[derive(Subcommand, Debug)]
 pub(crate) enum DeviceCommand {
     /// List them.
-    Ls,
+    Ls {
+        /// This host's NVMe drives instead, whether they are the cluster's or not: what drives each, what holds it, how it
+        /// is. Asks no metadata server.
+        #[arg(long)]
+        local: bool,
+    },
     /// Move leaders and replicas off a device. Returns at once; `ls` shows how many are left, and `empty` in
     /// the end.
     Drain(DrainArgs),
@@ -446,6 +451,53 @@ pub(crate) enum DeviceCommand {
         /// Its store, as `ls` names it.
         name: String,
     },
+    /// Give an NVMe drive of this host to a driver for user space, for SPDK: refused while anything uses it or is on it.
+    /// Nothing on it is written.
+    Prepare(PrepareArgs),
+    /// Give an NVMe drive of this host back to the kernel.
+    Release(ReleaseArgs),
+    /// Show what an NVMe drive of this host says of its own health. Exit code 1 if it warns.
+    Health {
+        /// PCI address, serial number, /dev/nvme… or /dev/disk/by-id/….
+        name: String,
+    },
+}
+
+/// Where drives are remembered.
+const RECORDS: &str = "/etc/ogee/drives.toml";
+
+#[derive(Args, Debug)]
+pub(crate) struct PrepareArgs {
+    /// PCI address, serial number, /dev/nvme… or /dev/disk/by-id/….
+    #[arg(required_unless_present = "recorded")]
+    pub(crate) name: Option<String>,
+    /// All drives that were prepared before, found by serial number: for a unit that runs at boot, before the chunkserver.
+    #[arg(long, conflicts_with_all = ["name", "driver", "once"])]
+    pub(crate) recorded: bool,
+    /// The driver; without it vfio-pci, which wants an IOMMU.
+    #[arg(long, value_parser = ["vfio-pci", "uio_pci_generic"])]
+    pub(crate) driver: Option<String>,
+    /// Do not remember it for `--recorded`.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Print what would be done, as shell commands.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Where drives are remembered.
+    #[arg(long, value_name = "FILE", default_value = RECORDS)]
+    pub(crate) records: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReleaseArgs {
+    /// PCI address, or serial number.
+    pub(crate) name: String,
+    /// Print what would be done, as shell commands.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Where drives are remembered.
+    #[arg(long, value_name = "FILE", default_value = RECORDS)]
+    pub(crate) records: PathBuf,
 }
 
 #[derive(Args, Debug)]

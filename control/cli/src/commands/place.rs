@@ -4,6 +4,7 @@ use super::ask;
 use super::confirm::confirm;
 use super::topology;
 use crate::args::{DeviceCommand, DrainArgs, Format, LostArgs, ServerCommand};
+use crate::drive;
 use crate::error::{CliError, Exit};
 use crate::output::{line, print};
 use ogee_proto::service::{DevicesName, MarkDevicesRequest, OkToStopResponse, ServerName};
@@ -36,10 +37,14 @@ pub(crate) fn device(
     format: Format,
 ) -> Result<ExitCode, CliError> {
     match what {
-        DeviceCommand::Ls => topology::devices(mds, format),
+        DeviceCommand::Ls { local: false } => topology::devices(mds, format),
+        DeviceCommand::Ls { local: true } => drive::ls(format),
         DeviceCommand::Drain(args) => drain(mds, &args, format),
         DeviceCommand::Lost(args) => lost(mds, "device", args, format),
         DeviceCommand::OkToStop { name } => ok_to_stop(mds, name, format),
+        DeviceCommand::Prepare(args) => drive::prepare(&args, format),
+        DeviceCommand::Release(args) => drive::release(&args),
+        DeviceCommand::Health { name } => drive::health(&name, format),
     }
 }
 

@@ -30,12 +30,14 @@ mod verbs;
 mod verbs;
 
 pub(crate) use check::CheckName;
+pub(crate) use tree::Tree;
+#[cfg(test)]
+pub(crate) use tree::put;
 
 use crate::args::{DoctorArgs, Format};
 use crate::error::{CliError, Exit};
 use check::{Finding, Verdict};
 use std::process::ExitCode;
-use tree::Tree;
 
 pub(crate) fn run(args: &DoctorArgs, format: Format) -> Result<ExitCode, CliError> {
     let tree = Tree::host();

@@ -6,34 +6,10 @@
 
 use super::check::{CheckName, Finding, Fix, Verdict};
 use super::tree::Tree;
+use crate::drive::{Controller, controllers};
 use ogee_device::nvme::memory_mib;
 
-const DEVICES: &str = "sys/bus/pci/devices";
-/// Class, subclass and interface of NVMe controllers.
-const NVME_CLASS: &str = "0x010802";
 const HUGEPAGE_KIB: &str = "2048";
-
-/// A controller, as the kernel tells of it without asking the drive.
-struct Controller {
-    address: String,
-    driver: Option<String>,
-    /// Only the kernel's driver shows it.
-    serial: Option<String>,
-    numa_node: Option<String>,
-}
-
-impl Controller {
-    fn is_in_user_space(&self) -> bool {
-        matches!(
-            self.driver.as_deref(),
-            Some("vfio-pci" | "uio_pci_generic" | "igb_uio")
-        )
-    }
-
-    fn is_with(&self, driver: &str) -> bool {
-        self.driver.as_deref() == Some(driver)
-    }
-}
 
 /// All findings, for a program that has SPDK in it, or not.
 pub(crate) fn findings(tree: &Tree, has_spdk: bool) -> Vec<Finding> {
@@ -62,26 +38,6 @@ pub(crate) fn findings(tree: &Tree, has_spdk: bool) -> Vec<Finding> {
     findings
 }
 
-fn controllers(tree: &Tree) -> Vec<Controller> {
-    let addresses = tree.names(DEVICES).into_iter();
-    let is_nvme = |address: &String| {
-        tree.read(format!("{DEVICES}/{address}/class")).as_deref() == Some(NVME_CLASS)
-    };
-    let controllers = addresses.filter(is_nvme).map(|address| {
-        let at = format!("{DEVICES}/{address}");
-        let name = tree.names(format!("{at}/nvme")).into_iter().next();
-        let serial = name.and_then(|name| tree.read(format!("{at}/nvme/{name}/serial")));
-        let node = tree.read(format!("{at}/numa_node"));
-        Controller {
-            driver: tree.link_name(format!("{at}/driver")),
-            serial: serial.map(|serial| serial.trim().to_owned()),
-            numa_node: node.filter(|node| !node.starts_with('-')),
-            address,
-        }
-    });
-    controllers.collect()
-}
-
 fn driver(controller: &Controller, has_iommu: bool) -> Finding {
     let words = match controller.driver.as_deref() {
         Some("nvme") => "nvme, the kernel's: use it by path",
@@ -107,7 +63,8 @@ fn driver(controller: &Controller, has_iommu: bool) -> Finding {
     if controller.is_with("nvme") || controller.is_with("vfio-pci") {
         return finding;
     }
-    let wanted = if has_iommu { "vfio-pci" } else { "nvme" };
+    let verb = if has_iommu { "prepare" } else { "release" };
+    let command = format!("ogee device {verb} {}", controller.address);
     let text = match has_iommu {
         true => "bind it to vfio-pci: the IOMMU then keeps the drive from all memory but its own",
         false => {
@@ -117,20 +74,8 @@ fn driver(controller: &Controller, has_iommu: bool) -> Finding {
     };
     finding.but(
         Verdict::Warning,
-        Fix::new(text).by(&bind(controller, wanted)),
+        Fix::new(text).by(&[command]),
     )
-}
-
-/// What binds a controller to another driver.
-fn bind(controller: &Controller, driver: &str) -> [String; 4] {
-    let address = &controller.address;
-    let at = format!("/{DEVICES}/{address}");
-    [
-        format!("modprobe {driver}"),
-        format!("[ ! -e {at}/driver ] || echo {address} > {at}/driver/unbind"),
-        format!("echo {driver} > {at}/driver_override"),
-        format!("echo {address} > /sys/bus/pci/drivers_probe"),
-    ]
 }
 
 fn iommu(controllers: &[Controller], has_iommu: bool) -> Finding {
@@ -294,8 +239,7 @@ mod tests {
         );
         let fix = found.fix.expect("a fix");
         assert!(
-            fix.commands.iter().any(|command| command
-                == "echo vfio-pci > /sys/bus/pci/devices/0000:00:04.0/driver_override"),
+            fix.commands == ["ogee device prepare 0000:00:04.0"],
             "{fix:?}"
         );
     }

@@ -46,6 +46,19 @@ impl Tree {
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
+    /// Where a link leads.
+    pub(crate) fn link(&self, path: impl AsRef<Path>) -> Option<String> {
+        let target = fs::read_link(self.path(path)).ok()?;
+        Some(target.to_str()?.to_owned())
+    }
+
+    /// The name of the device file that a path of a user's leads to.
+    pub(crate) fn device_name(&self, path: &str) -> Option<String> {
+        let at = path.strip_prefix('/')?;
+        let target = fs::canonicalize(self.path(at)).ok()?;
+        Some(target.file_name()?.to_str()?.to_owned())
+    }
+
     /// A soft limit of this process, as `/proc/self/limits` calls it; `u64::MAX` if there is none.
     pub(crate) fn limit(&self, name: &str) -> Option<u64> {
         let limits = self.read("proc/self/limits")?;

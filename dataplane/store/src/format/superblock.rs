@@ -15,7 +15,8 @@ use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmute_mut, transmute_ref,
 };
 
-const STORE_MAGIC: [u8; 8] = *b"OGEESTOR";
+/// What a device with a store of ours begins with.
+pub const STORE_MAGIC: [u8; 8] = *b"OGEESTOR";
 const CRC_AT: usize = PAGE_SIZE - 4;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
