@@ -8,6 +8,7 @@ use crate::limit::{IO_ALIGNMENT, ZERO_FILL_STEP};
 use crate::memory::{MemoryControl, MemoryDevice};
 use crate::nvme::{self, NvmeDevice, NvmeName, NvmeOptions};
 use crate::operation::Operation;
+use crate::pace::{Meters, Pace};
 use crate::request::Request;
 use crate::target::OpenOptions;
 use crate::uring::UringDevice;
@@ -36,6 +37,7 @@ struct Inner {
     name: Arc<str>,
     len: ByteLen,
     counters: CounterCell,
+    meters: Meters,
     backend: Backend,
 }
 
@@ -136,6 +138,7 @@ impl Device {
                 name,
                 len,
                 counters,
+                meters: Meters::default(),
                 backend,
             }),
         }
@@ -159,12 +162,19 @@ impl Device {
         self.inner.counters.snapshot()
     }
 
+    /// How long its requests have taken since it was opened.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.inner.meters.pace()
+    }
+
     /// Reads exactly `len` bytes.
     ///
     /// # Errors
     /// When the range is unaligned or not within the device, or the device fails.
     pub async fn read(&self, offset: ByteOffset, len: ByteLen) -> Result<ReadBuffer, DeviceError> {
         let request = self.request(Operation::Read, offset, len)?;
+        let _under_way = self.inner.meters.enter(Operation::Read, len.get());
         let result = self.inner.backend.read(request).await;
         self.inner.counters.count(Operation::Read, len, result)
     }
@@ -176,6 +186,7 @@ impl Device {
     pub async fn write(&self, offset: ByteOffset, data: Buffer) -> Result<(), DeviceError> {
         let len = ByteLen::from_usize(data.len());
         let request = self.request(Operation::Write, offset, len)?;
+        let _under_way = self.inner.meters.enter(Operation::Write, len.get());
         let result = self.inner.backend.write(request, data).await;
         self.inner.counters.count(Operation::Write, len, result)
     }
@@ -187,6 +198,7 @@ impl Device {
     pub async fn write_durable(&self, offset: ByteOffset, data: Buffer) -> Result<(), DeviceError> {
         let len = ByteLen::from_usize(data.len());
         let request = self.request(Operation::WriteDurable, offset, len)?;
+        let _under_way = self.inner.meters.enter(Operation::WriteDurable, len.get());
         let result = self.inner.backend.write_durable(request, data).await;
         self.inner
             .counters
@@ -200,6 +212,7 @@ impl Device {
     /// that succeeds does not bring it back.
     pub async fn flush(&self) -> Result<(), DeviceError> {
         let request = Request::flush(&self.inner.name, self.inner.len);
+        let _under_way = self.inner.meters.enter(Operation::Flush, 0);
         let result = self.inner.backend.flush(request).await;
         self.inner
             .counters

@@ -13,6 +13,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `device` | [`Device`]: checks, counters, dispatch |
+//! | `pace` | how long requests take |
 //! | `uring` | files and block devices with `O_DIRECT` |
 //! | `nvme` | NVMe drives without the kernel (feature `spdk`) |
 //! | `memory` | a device in RAM that forgets what was not flushed, when told to crash |
@@ -33,6 +34,7 @@ mod health;
 mod memory;
 pub mod nvme;
 mod operation;
+mod pace;
 mod request;
 #[cfg(test)]
 mod suite;
@@ -49,4 +51,5 @@ pub use memory::{DiskCounts, DiskCrash, DiskFaults, SimulatedDisk};
 pub use memory::{MemoryControl, Survivors};
 pub use nvme::{NvmeFault, NvmeName, NvmeOptions};
 pub use operation::{Operation, Operations};
+pub use pace::{Flow, Pace};
 pub use target::OpenOptions;
