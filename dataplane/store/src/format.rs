@@ -12,12 +12,15 @@
 //! |---|---|---|
 //! | 0 | 4 KiB | superblock copy A |
 //! | 64 KiB | 68 KiB | superblock copy B |
+//! | 128 KiB | 132 KiB | list of retired extents, copy A; zeros when there never was one |
+//! | 192 KiB | 196 KiB | the same, copy B |
+//! | 512 KiB | 516 KiB | written and read only to see how the device fares; means nothing |
 //! | 1 MiB | + log length | log region, whole MiB; its format belongs to `ogee-log` |
 //! | end of log | + 1/128 of the device, at least 4 MiB | metadata page slots, numbered from 1: area A |
 //! | end of area A | + as much | the same slots again: area B |
 //! | end of area B | last whole extent of the device | extents, numbered from 1 |
 //!
-//! What lies between 4 KiB and 1 MiB beside copy B is never written.
+//! What else lies between 4 KiB and 1 MiB is never written.
 //!
 //! # Superblock
 //!
@@ -44,6 +47,21 @@
 //! | 128 | 488 × 8 | references to root pages | slot, crc; zero when unused |
 //! | 4032 | 60 | reserved | zero |
 //! | 4092 | 4 | crc | CRC32C over bytes 0..4092 |
+//!
+//! # Retired extents, version 1
+//!
+//! | at | size | field | meaning |
+//! |---|---|---|---|
+//! | 0 | 4 | crc | CRC32C over bytes 4..4096 |
+//! | 4 | 2 | version | 1 |
+//! | 6 | 2 | count | of the extents below |
+//! | 8 | 8 | magic | `OGEEBADX` |
+//! | 16 | 16 | store | uuid; a list of another store is none |
+//! | 32 | 8 | sequence | grows with each writing; the newer copy counts |
+//! | 40 | 1014 × 4 | extents | numbered from 1, ascending; zero when unused |
+//!
+//! Copy A is written durably, then copy B: whichever is torn, the other is whole. The list is no part of a checkpoint: an
+//! extent that is bad stays so whichever tree is durable.
 //!
 //! # Tree
 //!
@@ -145,6 +163,7 @@
 mod group_page;
 mod leaf_page;
 mod page;
+mod retired;
 mod root_page;
 mod superblock;
 mod table_page;
@@ -152,6 +171,7 @@ mod table_page;
 pub use group_page::{GroupHead, GroupPart, decode_group, encode_group};
 pub use leaf_page::{LeafOwner, decode_leaf, encode_leaf};
 pub use page::{Page, PageFault, PageHeader, PageId, PageRef, Stamp, open_page};
+pub use retired::{RETIRED_VERSION, Retired, RetiredPage};
 pub use root_page::{decode_root, encode_root};
 pub use superblock::{STORE_MAGIC, Superblock, SuperblockFault};
 pub use table_page::{TableEntry, decode_table, encode_table};

@@ -51,9 +51,11 @@ mod recovery;
 mod redirect;
 mod repair;
 mod reserve;
+mod retired;
 mod state;
 mod store;
 mod tree;
+mod trial;
 mod write_back;
 
 pub use allocated::BlockBitmap;

@@ -10,6 +10,14 @@ pub const PAGE_HEADER_SIZE: usize = 64;
 /// Superblock copies, in bytes from the start of the device: far enough apart that no single
 /// misdirected or torn request hits both.
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 64 << 10];
+/// Copies of the list of retired extents, in bytes from the start of the device.
+pub const RETIRED_AT: [u64; 2] = [128 << 10, 192 << 10];
+/// Extents that one page lists: its body behind a head of 40 bytes.
+pub const RETIRED_LISTED_MAX: usize = (PAGE_SIZE - 40) / 4;
+/// A device with so many is to be replaced: 4 MiB that did not take what was written.
+pub const RETIRED_MAX: usize = 64;
+/// A page that is written and read only to see how the device fares, in bytes from its start.
+pub const TRIAL_AT: u64 = 512 << 10;
 /// Bytes ahead of the log region: superblocks, and room for later formats.
 pub const HEAD_LEN: u64 = 1 << 20;
 /// Alignment of the log region, in bytes.
@@ -77,4 +85,7 @@ const _: () = assert!(EXTENTS_PER_LEAF * LEAVES_PER_CHUNK >= EXTENTS_PER_CHUNK);
 const _: () = assert!(EXTENTS_PER_LEAF * (LEAVES_PER_CHUNK - 1) < EXTENTS_PER_CHUNK);
 const _: () = assert!(BLOCKS_PER_EXTENT == 16, "a u16 is the bitmap of an extent");
 const _: () = assert!(PAGE_AREA_MIN.is_multiple_of(EXTENT_SIZE as u64));
+const _: () = assert!(RETIRED_MAX <= RETIRED_LISTED_MAX);
+const _: () = assert!(RETIRED_AT[0] >= SUPERBLOCK_AT[1] + PAGE_SIZE as u64);
+const _: () = assert!(RETIRED_AT[1] + PAGE_SIZE as u64 <= TRIAL_AT);
 const _: () = assert!(SUPERBLOCK_AT[1] + (PAGE_SIZE as u64) <= HEAD_LEN);

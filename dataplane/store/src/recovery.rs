@@ -10,7 +10,7 @@ use crate::checkpoint::{Image, write_superblock};
 use crate::chunk::Chunk;
 use crate::error::StoreError;
 use crate::format::{
-    GroupPart, PageFault, PageHeader, PageId, PageRef, Stamp, Superblock, SuperblockFault,
+    GroupPart, PageFault, PageHeader, PageId, PageRef, Retired, Stamp, Superblock, SuperblockFault,
     TableEntry, decode_group, decode_leaf, decode_root, decode_table,
 };
 use crate::free_map::FreeMap;
@@ -19,6 +19,7 @@ use crate::group_state::{GroupCheckpoint, pages_for};
 use crate::leaf::Leaf;
 use crate::limit::{PAGE_SIZE, REFS_PER_ROOT, SUPERBLOCK_AT};
 use crate::page_reader::{PageReader, Wanted};
+use crate::retired;
 use crate::state::State;
 use crate::tree::Tree;
 use bytes::Bytes;
@@ -78,6 +79,8 @@ pub struct Recovered {
     pub state: State,
     /// The tree on disk.
     pub image: Image,
+    /// Extents that are never used again.
+    pub retired: Retired,
     /// What it took.
     pub stats: OpenStats,
 }
@@ -148,6 +151,11 @@ pub async fn recover(device: &Device) -> Result<Recovered, StoreError> {
         .await?;
     loader.load_pages(pages).await?;
     loader.assemble_groups()?;
+    let superblock = &found.superblock;
+    let retired = retired::read(device, superblock.store, &superblock.geometry).await?;
+    for extent in &retired.extents {
+        loader.state.pin(*extent);
+    }
     // Only now, for pages as for superblocks: a root whose tree cannot be read must replace nothing.
     let healed = loader.reader.heal().await;
     let stats = loader.stats(found.copies_agree, healed);
@@ -167,12 +175,14 @@ pub async fn recover(device: &Device) -> Result<Recovered, StoreError> {
         chunks = stats.chunks,
         groups = stats.groups,
         pages_healed = stats.pages_healed,
+        retired_extents = retired.extents.len(),
         "store opened"
     );
     Ok(Recovered {
         superblock: found.superblock,
         state: loader.state,
         image,
+        retired,
         stats,
     })
 }

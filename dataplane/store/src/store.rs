@@ -6,6 +6,7 @@ use crate::checkpoint::Image;
 use crate::counters::{Counters, StoreCounters};
 use crate::create::{self, StoreParams};
 use crate::error::StoreError;
+use crate::format::Retired;
 use crate::geometry::Geometry;
 use crate::group_state::GroupCheckpoint;
 use crate::leaf::Place;
@@ -35,7 +36,7 @@ pub struct StoreUsage {
     pub free: ByteLen,
     /// Bytes that become free with the next checkpoint, unless the log names them.
     pub pending: ByteLen,
-    /// Bytes that only the log holds.
+    /// Bytes that only the log holds, or that are never used again.
     pub pinned: ByteLen,
     /// Map pages that can be created now.
     pub map_pages_free: u32,
@@ -78,6 +79,8 @@ pub struct Inner {
     pub(crate) settled: Notify,
     pub(crate) failed: Cell<bool>,
     pub(crate) counters: Counters,
+    /// Extents that are never used again: pinned in `state`, for good.
+    pub(crate) retired: RefCell<Retired>,
     stats: OpenStats,
 }
 
@@ -120,6 +123,7 @@ impl Store {
             settled: Notify::new(),
             failed: Cell::new(false),
             counters: Counters::default(),
+            retired: RefCell::new(recovered.retired),
             stats: recovered.stats,
         };
         Ok(Self {
@@ -353,7 +357,8 @@ impl Store {
         self.inner.scrub(copyset, key).await
     }
 
-    /// Rewrites a bad block in place with the bytes of a peer, if they match our checksum.
+    /// Rewrites a bad block in place with the bytes of a peer, if they match our checksum. Where they do not stay, the
+    /// extent is retired, and what it holds goes to another one.
     ///
     /// # Errors
     /// [`StoreError::Checksum`] when the bytes do not match, or did not stay on the device;

@@ -41,6 +41,16 @@ impl Inner {
     ) -> Result<(), StoreError> {
         let turn = self.turn(copyset);
         let _turn = turn.lock().await;
+        self.write_back_in_turn(copyset, changes, adoptions).await
+    }
+
+    /// The same, of who has the group's turn.
+    pub(crate) async fn write_back_in_turn(
+        &self,
+        copyset: CopysetId,
+        changes: Vec<WriteBack>,
+        adoptions: Vec<Adoption>,
+    ) -> Result<(), StoreError> {
         self.check_alive()?;
         let adoptions = adoptions.into_iter().map(|adoption| {
             let extent = self.extent_at(adoption.at)?;

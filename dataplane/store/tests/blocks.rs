@@ -595,3 +595,128 @@ fn the_log_gets_no_extents_when_space_is_short() {
         ));
     });
 }
+
+/// An adopted extent that the log has let go, and a store on a device that can be made to fail.
+async fn plain_extent(store: &Store) -> ByteOffset {
+    let at = adopt(store, 0, 100).await;
+    store.unpin(at);
+    store.checkpoint(Vec::new()).await.unwrap();
+    at
+}
+
+async fn spoil(device: &Device, at: ByteOffset) {
+    let garbage = Buffer::copy_from(&bytes_of(9_999));
+    device.write_durable(at, garbage).await.unwrap();
+}
+
+fn good(seed: u64) -> Payload {
+    Payload::from(Buffer::copy_from(&bytes_of(seed)))
+}
+
+/// What the device does not take back goes elsewhere, with its neighbours, and nobody writes there again.
+#[test]
+fn a_place_that_takes_no_repair_is_retired_for_good() {
+    block_on(async {
+        let len = ByteLen::from_usize(BLOCK_SIZE);
+        for rule in [
+            FaultRule::fail(Operation::WriteDurable, Failure::Eio),
+            FaultRule::lose_writes(),
+        ] {
+            let (memory, _) = formatted(40).await;
+            let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+            let store = Store::open(&device).await.unwrap();
+            let at = plain_extent(&store).await;
+            let bad = at.add(ByteLen::new(2 << 12));
+            spoil(&memory, bad).await;
+            faults.add(rule.within(bad, len));
+            assert!(is_checksum_error(&read(&store, 0, 2).await));
+            store
+                .repair(GROUP, key(0), block(2), good(102))
+                .await
+                .unwrap();
+            for at in 0..16 {
+                assert!(
+                    holds(&store, 0, at, Some(100 + at as u64)).await,
+                    "block {at}"
+                );
+            }
+            assert_eq!((store.retired(), store.counters().repairs), (1, 1));
+            assert!(!store.is_worn());
+            let capacity = store.capacity().get();
+            store.checkpoint(Vec::new()).await.unwrap();
+            // Also after a restart, and also if one copy of the list is lost.
+            spoil(&memory, ByteOffset::new(128 << 10)).await;
+            let store = Store::open(&device).await.unwrap();
+            assert_eq!(store.retired(), 1);
+            assert!(holds(&store, 0, 2, Some(102)).await);
+            let held = store.used().get();
+            assert_eq!(held, 2 << 16, "the chunk's extent, and the retired one");
+            let all = u32::try_from((capacity - held) >> 16).unwrap();
+            let most = all - u32::try_from(capacity >> 16).unwrap() / 8;
+            let taken = store.take_extents(most).unwrap();
+            assert!(!taken.contains(&at), "it is not given away");
+        }
+    });
+}
+
+/// Until the next checkpoint the map on the device still names the old place, which is bad as before.
+#[test]
+fn a_crash_before_the_checkpoint_loses_nothing_of_a_retired_extent() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        let at = plain_extent(&store).await;
+        let (bad, len) = (
+            at.add(ByteLen::new(2 << 12)),
+            ByteLen::from_usize(BLOCK_SIZE),
+        );
+        spoil(&memory, bad).await;
+        faults.add(FaultRule::fail(Operation::WriteDurable, Failure::Eio).within(bad, len));
+        store
+            .repair(GROUP, key(0), block(2), good(102))
+            .await
+            .unwrap();
+        let store = Store::open(&device).await.unwrap();
+        assert_eq!(store.retired(), 1);
+        assert!(holds(&store, 0, 3, Some(103)).await);
+        assert!(is_checksum_error(&read(&store, 0, 2).await));
+        store
+            .repair(GROUP, key(0), block(2), good(102))
+            .await
+            .unwrap();
+        assert!(holds(&store, 0, 2, Some(102)).await);
+        assert_eq!(store.retired(), 1, "it was, already");
+        // What is written there later leaves it, too.
+        store.write_back(GROUP, vec![data(0, 3, 1)]).await.unwrap();
+        assert!(holds(&store, 0, 3, Some(1)).await && holds(&store, 0, 4, Some(104)).await);
+    });
+}
+
+/// A device that takes nothing at all has not lost the block, and many places make it worn.
+#[test]
+fn a_device_with_many_retired_extents_is_worn() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        let chunk = |at: u32| vec![data(at, 0, u64::from(at))];
+        for at in 0..64 {
+            store.write_back(GROUP, chunk(at)).await.unwrap();
+        }
+        store.checkpoint(Vec::new()).await.unwrap();
+        let writes = Operation::Write | Operation::WriteDurable;
+        faults.add(FaultRule::fail(writes, Failure::Eio));
+        let repair = |at: u32| store.repair(GROUP, key(at), block(0), good(at.into()));
+        assert!(repair(0).await.is_err());
+        faults.clear();
+        assert!(holds(&store, 0, 0, Some(0)).await);
+        for at in 0..64 {
+            assert!(!store.is_worn(), "{at}");
+            faults.add(FaultRule::fail(Operation::WriteDurable, Failure::Eio).times(1));
+            repair(at).await.unwrap();
+            assert!(holds(&store, at, 0, Some(at.into())).await);
+        }
+        assert!(store.is_worn());
+    });
+}

@@ -1,0 +1,115 @@
+//! Extents that are never used again, since the device did not take what was written there.
+//!
+//! *Place*: behind read repair. *Owner*: the store's shard. *Invariants*: a retired extent is pinned for good: nobody
+//! writes there, nobody takes it, and what a chunk still has there moves with the next write-back that touches it. The list
+//! stands twice in the head of the device, apart from the tree, and is durable before anything moves: it is of the device,
+//! not of a checkpoint. *On failure*: a list that cannot be written counts as long as the process runs; both copies
+//! damaged, the store opens without it, says so, and finds bad extents again when it next repairs something there.
+
+use crate::error::StoreError;
+use crate::format::{Retired, RetiredPage};
+use crate::geometry::{ExtentId, Geometry};
+use crate::limit::{PAGE_SIZE, RETIRED_AT, RETIRED_LISTED_MAX, RETIRED_MAX};
+use crate::store::{Inner, Store};
+use ogee_device::{Device, DeviceError};
+use ogee_proto::id::StoreId;
+use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::Buffer;
+
+impl Store {
+    /// Extents that are never used again.
+    #[must_use]
+    pub fn retired(&self) -> u32 {
+        let retired = self.inner.retired.borrow();
+        u32::try_from(retired.extents.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether so many are retired that the device should be replaced.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.inner.retired.borrow().extents.len() >= RETIRED_MAX
+    }
+}
+
+impl Inner {
+    /// Retires an extent, durably if the device takes the list. Where the list is full nothing is added any more: the
+    /// device is worn long since.
+    pub(crate) async fn retire(&self, extent: ExtentId) {
+        let list = {
+            let mut retired = self.retired.borrow_mut();
+            let is_full = retired.extents.len() >= RETIRED_LISTED_MAX;
+            if is_full || !retired.extents.insert(extent) {
+                return;
+            }
+            retired.sequence += 1;
+            self.state.borrow_mut().pin(extent);
+            retired.clone()
+        };
+        let count = list.extents.len();
+        tracing::error!(
+            device = self.device.name(),
+            extent = extent.raw(),
+            retired = count,
+            limit = RETIRED_MAX,
+            "the device did not take what was written there: the extent is never used again"
+        );
+        if let Err(error) = write(&self.device, self.store, &list).await {
+            tracing::error!(device = self.device.name(), %error, "the list of retired extents was not written: \
+                a restart forgets the newest");
+        }
+    }
+}
+
+/// One copy after the other, so that one of them is whole at any time.
+async fn write(device: &Device, store: StoreId, list: &Retired) -> Result<(), DeviceError> {
+    for at in RETIRED_AT {
+        let mut buffer = Buffer::zeroed(PAGE_SIZE);
+        let (pages, _) = buffer.as_chunks_mut::<PAGE_SIZE>();
+        list.encode(store, &mut pages[0]);
+        device.write_durable(ByteOffset::new(at), buffer).await?;
+    }
+    Ok(())
+}
+
+/// The list as it stands on the device.
+///
+/// # Errors
+/// When it is of another version.
+pub async fn read(
+    device: &Device,
+    store: StoreId,
+    geometry: &Geometry,
+) -> Result<Retired, StoreError> {
+    let (mut newest, mut is_damaged) = (None::<Retired>, false);
+    for at in RETIRED_AT {
+        let page = device
+            .read(ByteOffset::new(at), ByteLen::from_usize(PAGE_SIZE))
+            .await;
+        let found = page.map_or(RetiredPage::Damaged, |page| {
+            Retired::decode(&page.as_chunks::<PAGE_SIZE>().0[0], store, geometry)
+        });
+        match found {
+            RetiredPage::None => {}
+            RetiredPage::Damaged => is_damaged = true,
+            RetiredPage::Version(found) => {
+                return Err(StoreError::UnknownFormat {
+                    device: device.name().to_owned(),
+                    found: found.into(),
+                    ours: crate::format::RETIRED_VERSION.into(),
+                });
+            }
+            RetiredPage::List(list) => {
+                newest = newest
+                    .filter(|it| it.sequence >= list.sequence)
+                    .or(Some(list));
+            }
+        }
+    }
+    if is_damaged && newest.is_none() {
+        tracing::warn!(
+            device = device.name(),
+            "the list of retired extents is damaged: bad ones are found again"
+        );
+    }
+    Ok(newest.unwrap_or_default())
+}
