@@ -8,7 +8,7 @@ use ogee_proto::name::Name;
 
 use crate::error::MdsError;
 use crate::limit::{MOVES_MAX, TIME_MS_MAX};
-use crate::scheduler::HealRules;
+use crate::scheduler::{HealRules, SickRules};
 
 /// One metadata server of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct MdsConfig {
     pub move_timeout_ms: u64,
     /// Leaders uneven for so long are moved, in milliseconds; 0: never by themselves.
     pub balance_after_ms: u64,
+    /// What becomes of devices that limp.
+    pub sick: SickRules,
 }
 
 impl MdsConfig {
@@ -75,6 +77,7 @@ impl MdsConfig {
             moves_per_device_max: heal.moves_per_device_max,
             move_timeout_ms: heal.move_timeout_ms,
             balance_after_ms: heal.balance_after_ms,
+            sick: heal.sick,
         }
     }
 
@@ -128,7 +131,34 @@ impl MdsConfig {
             moves_per_device_max: self.moves_per_device_max,
             move_timeout_ms: self.move_timeout_ms,
             balance_after_ms: self.balance_after_ms,
+            sick: self.sick_rules()?,
         })
+    }
+
+    fn sick_rules(&self) -> Result<SickRules, MdsError> {
+        let sick = self.sick;
+        let within = |ms: u64, least: u64| (least..=TIME_MS_MAX).contains(&ms);
+        let checks = [
+            (
+                "factor",
+                sick.factor == 0 || (2..=1000).contains(&sick.factor),
+            ),
+            ("floor_ms", (1..=60_000).contains(&sick.floor_ms)),
+            ("limping_after_ms", within(sick.limping_after_ms, 1)),
+            ("well_after_ms", within(sick.well_after_ms, 1000)),
+            (
+                "eject_after_ms",
+                sick.eject_after_ms == 0 || within(sick.eject_after_ms, 1000),
+            ),
+            (
+                "reinstate_after_ms",
+                sick.reinstate_after_ms == 0 || within(sick.reinstate_after_ms, 1000),
+            ),
+        ];
+        match checks.into_iter().find(|(_, is_right)| !is_right) {
+            Some((key, _)) => Err(MdsError::Setting { key }),
+            None => Ok(sick),
+        }
     }
 
     pub(crate) fn cluster_name(&self) -> Result<Name, MdsError> {

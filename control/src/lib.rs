@@ -41,3 +41,4 @@ pub use config::{MdsConfig, Member};
 pub use error::MdsError;
 pub use mds::{Mds, MdsHandle, Stopper};
 pub use raft::{LedgerError, NodeError};
+pub use scheduler::SickRules;

@@ -93,6 +93,14 @@ pub const LEAD_TIMEOUT_MS: u64 = 15_000;
 pub const LEADS_MAX: usize = 8;
 /// A copyset whose leader was just moved is not moved again for so long to make leaders even.
 pub const LEAD_COOLING_MS: u64 = 300_000;
+/// Places with lost blocks that are remembered of one chunkserver.
+pub const LOST_PER_CHUNKSERVER_MAX: usize = 256;
+/// Requests of a kind between two heartbeats that say how a device fares.
+pub const PACE_OPS_MIN: u64 = 3;
+/// Other devices of a pool that must have been seen at work before one is compared with them.
+pub const PACE_PEERS_MIN: usize = 2;
+/// Leader transfers off limping devices that go on at once: each of them holds writers up.
+pub const LIMPING_LEADS_MAX: usize = 64;
 /// A chunkserver that came back is no target for so long.
 pub const UNSTABLE_FOR: Duration = Duration::from_secs(30);
 /// One whose transfer was given up is not tried again by itself for so long.

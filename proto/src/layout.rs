@@ -114,6 +114,19 @@ impl StripeLayout {
         })
     }
 
+    /// Where a byte of a chunk is in the volume: what [`Self::locate`] finds there.
+    #[must_use]
+    pub fn offset_of(self, chunk: ChunkIndex, within: ByteOffset) -> ByteOffset {
+        let (unit, count) = (u64::from(self.unit), u64::from(self.count));
+        let (set, at) = (
+            u64::from(chunk.get()) / count,
+            u64::from(chunk.get()) % count,
+        );
+        let (stripe, into) = (within.get() / unit, within.get() % unit);
+        let set_size = CHUNK_SIZE as u64 * count;
+        ByteOffset::new(set * set_size + (stripe * count + at) * unit + into)
+    }
+
     /// All parts of a request, in address order.
     ///
     /// The caller has checked the request against the volume's size; parts past the largest volume

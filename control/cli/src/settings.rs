@@ -5,6 +5,7 @@
 
 use crate::args::DaemonArgs;
 use crate::error::{CliError, Exit};
+use ogee_control::SickRules;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::net::SocketAddr;
@@ -39,6 +40,43 @@ pub(crate) struct MdsSettings {
     /// What it does by itself.
     #[serde(default)]
     pub(crate) heal: HealSettings,
+    /// What becomes of devices that limp.
+    #[serde(default)]
+    pub(crate) sick: SickSettings,
+}
+
+/// What becomes of devices that limp; what is not given has the server's default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SickSettings {
+    /// A device is slow that takes so many times as long as its peers; 0: none is.
+    pub(crate) factor: Option<u64>,
+    /// And at least so long.
+    pub(crate) floor_ms: Option<u64>,
+    /// Slow for so long it limps.
+    pub(crate) limping_after_ms: Option<u64>,
+    /// Well for so long it does not any more.
+    pub(crate) well_after_ms: Option<u64>,
+    /// Limping for so long it is emptied; 0: never.
+    pub(crate) eject_after_ms: Option<u64>,
+    /// Emptied, and well for so long, it is taken back; 0: only by hand.
+    pub(crate) reinstate_after_ms: Option<u64>,
+}
+
+impl SickSettings {
+    /// These, and the defaults.
+    pub(crate) fn over(&self, default: SickRules) -> SickRules {
+        SickRules {
+            factor: self.factor.unwrap_or(default.factor),
+            floor_ms: self.floor_ms.unwrap_or(default.floor_ms),
+            limping_after_ms: self.limping_after_ms.unwrap_or(default.limping_after_ms),
+            well_after_ms: self.well_after_ms.unwrap_or(default.well_after_ms),
+            eject_after_ms: self.eject_after_ms.unwrap_or(default.eject_after_ms),
+            reinstate_after_ms: self
+                .reinstate_after_ms
+                .unwrap_or(default.reinstate_after_ms),
+        }
+    }
 }
 
 /// What a metadata server does by itself; what is not given has the server's default.
@@ -205,6 +243,13 @@ const MDS_KEYS: &[&str] = &[
     "moves_per_device_max",
     "move_timeout_ms",
     "balance_after_ms",
+    "sick",
+    "factor",
+    "floor_ms",
+    "limping_after_ms",
+    "well_after_ms",
+    "eject_after_ms",
+    "reinstate_after_ms",
 ];
 const CHUNKSERVER_KEYS: &[&str] = &[
     "name",

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 use ogee_proto::name::Name;
+use ogee_proto::service;
 use ogee_proto::service::chunkservers_server::Chunkservers;
 use ogee_proto::service::order::What;
 use ogee_proto::service::{
-    ChangeMembers, CreateReplica, HeartbeatRequest, HeartbeatResponse, Order, PeerInfo,
+    ChangeMembers, CreateReplica, HeartbeatRequest, HeartbeatResponse, IoFlow, Order, PeerInfo,
     RegisterRequest, RegisterResponse, RemoveChunks, RemoveReplica, ReplicaName, ReplicaReport,
     StoreReport, TransferOrder,
 };
@@ -20,10 +21,12 @@ use uuid::Uuid;
 use super::context::{Context, World, unix_ms};
 use super::error::ApiError;
 use super::info::Scene;
-use crate::limit::STORES_PER_CHUNKSERVER_MAX;
-use crate::liveness::{Heard, ReplicaState, ReplicaStatus, StoreState, StoreUsage};
+use crate::limit::{LOST_PER_CHUNKSERVER_MAX, STORES_PER_CHUNKSERVER_MAX};
+use crate::liveness::{
+    Flow, Heard, LostBlocks, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
+};
 use crate::raft::View;
-use crate::scheduler::Planned;
+use crate::scheduler::{Planned, is_tried};
 use crate::state::{
     Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, RegisterChunkserver, Reply, State,
     StoreSpec,
@@ -66,6 +69,7 @@ impl ChunkserversApi {
             endpoints: request.endpoints,
             stores: usages(&request.stores)?,
             replicas: BTreeMap::new(),
+            lost: BTreeSet::new(),
         };
         let reply = self
             .context
@@ -116,10 +120,7 @@ impl ChunkserversApi {
             });
         }
         let heard = heard(&view.state, id, &request)?;
-        self.context
-            .world()
-            .liveness
-            .record(Instant::now(), id, heard);
+        self.take_word(&view.state, id, heard);
         self.context.metrics.heartbeat();
         let changed = self.confirm(&view.state, id, &request).await;
         let view = if changed {
@@ -128,6 +129,21 @@ impl ChunkserversApi {
             view
         };
         Ok(self.answer(&view, id))
+    }
+
+    /// Remembers it, and rings when a device has begun to limp.
+    fn take_word(&self, state: &State, id: ChunkserverId, heard: Heard) {
+        let stores: Vec<StoreId> = heard.stores.keys().copied().collect();
+        let mut world = self.context.world();
+        world.liveness.record(Instant::now(), id, heard);
+        let after_ms = self.context.config.heal.sick.limping_after_ms.max(1);
+        let is_news = |store: &StoreId| {
+            let slow_ms = world.liveness.paces.verdict(*store).slow_ms;
+            slow_ms >= after_ms && state.sick(*store).is_none()
+        };
+        if stores.iter().any(is_news) {
+            self.context.alarm.notify_one();
+        }
     }
 
     /// Writes down what the heartbeat proves. A failure is not the chunkserver's: the next
@@ -192,6 +208,7 @@ impl ChunkserversApi {
             mds_term: view.term,
             orders,
             peers: peers(&scene, id),
+            probe: tried(&view.state, id),
             copysets: view
                 .state
                 .hosted(id)
@@ -247,6 +264,14 @@ impl ChunkserversApi {
             what: Some(what),
         })
     }
+}
+
+/// Its stores that limp.
+fn tried(state: &State, id: ChunkserverId) -> Vec<String> {
+    let server = state.chunkservers().get(&id);
+    let stores = server.into_iter().flat_map(|server| &server.stores);
+    let stores = stores.filter(|store| is_tried(state, **store));
+    stores.map(ToString::to_string).collect()
 }
 
 /// Every chunkserver that shares a copyset with `id`, itself included.
@@ -379,10 +404,23 @@ fn usages(reports: &[StoreReport]) -> Result<BTreeMap<StoreId, StoreUsage>, ApiE
             log_capacity: report.log_capacity,
             log_used: report.log_used,
             state: StoreState::parse(&report.state),
+            flows: [report.writes, report.flushes, report.reads].map(flow),
+            failures: report.failures,
+            retired: report.retired_extents,
         };
         Ok((store_id(&report.store)?, usage))
     };
     reports.map(usage).collect()
+}
+
+/// What a chunkserver of an older version does not tell is nothing.
+fn flow(told: Option<IoFlow>) -> Flow {
+    let told = told.unwrap_or_default();
+    Flow {
+        ops: told.ops,
+        bytes: told.bytes,
+        waited_ns: told.waited_ns,
+    }
 }
 
 /// The heartbeat in our words. Replicas that the metadata does not place there are left out, so
@@ -411,7 +449,22 @@ fn heard(
         endpoints: request.endpoints.clone(),
         stores: usages(&request.stores)?,
         replicas: request.replicas.iter().filter(placed).map(status).collect(),
+        lost: lost(state, &request.lost),
     })
+}
+
+/// Of volumes that there are, and bounded.
+fn lost(state: &State, told: &[service::LostBlocks]) -> BTreeSet<LostBlocks> {
+    let lost = told.iter().take(LOST_PER_CHUNKSERVER_MAX);
+    let lost = lost.map(|told| LostBlocks {
+        volume: VolumeId::new(told.volume),
+        chunk: ChunkIndex::new(told.chunk),
+        first: told.first_block,
+        count: told.blocks,
+        copyset: CopysetId::new(told.copyset),
+    });
+    lost.filter(|lost| state.volumes().contains_key(&lost.volume))
+        .collect()
 }
 
 #[tonic::async_trait]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Notify;
 use tonic::{Response, Status};
 
 use super::error::ApiError;
@@ -51,12 +52,15 @@ pub(crate) struct Context {
     pub(crate) config: ApiConfig,
     pub(crate) raft: RaftClient,
     pub(crate) metrics: Metrics,
+    /// Rung when a device has begun to limp: what is to be done should not wait for the next look.
+    pub(crate) alarm: Notify,
     world: Mutex<World>,
 }
 
 impl Context {
     pub(crate) fn new(config: ApiConfig, raft: RaftClient) -> Self {
-        let liveness = Liveness::new(config.offline);
+        let bounds = config.heal.sick.bounds(config.offline);
+        let liveness = Liveness::new(config.offline, bounds);
         let world = Mutex::new(World {
             liveness,
             scheduler: Scheduler::default(),
@@ -65,6 +69,7 @@ impl Context {
             config,
             raft,
             metrics: Metrics::new(),
+            alarm: Notify::new(),
             world,
         }
     }

@@ -31,6 +31,7 @@ pub(crate) async fn heal(context: Arc<Context>, mut stopped: watch::Receiver<boo
     loop {
         tokio::select! {
             () = tokio::time::sleep(every) => watchman.look(&context).await,
+            () = context.alarm.notified() => watchman.look(&context).await,
             // A sender that is gone means stop as well.
             _ = stopped.wait_for(|stop| *stop) => return,
         }
@@ -53,6 +54,7 @@ impl Watchman {
         {
             return;
         }
+        context.world().liveness.paces.compare(&view.state);
         let picture = Picture::take(&view.state, &context.world().liveness, now, unix_ms());
         let mut commands = plan(&view.state, &picture, &context.config.heal);
         let jobs = self.balance(context, &view, &picture, now);

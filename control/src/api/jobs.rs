@@ -74,7 +74,11 @@ impl TopologyApi {
     }
 
     /// Those of the devices' jobs that have not begun. A look would end them as well.
-    async fn cancel_waiting(&self, stores: &[StoreId], at_ms: u64) -> Result<u32, ApiError> {
+    pub(super) async fn cancel_waiting(
+        &self,
+        stores: &[StoreId],
+        at_ms: u64,
+    ) -> Result<u32, ApiError> {
         let view = self.0.latest().await?;
         let state = &view.state;
         let is_theirs = |job: &Job| {
@@ -167,7 +171,7 @@ pub(super) fn picture(scene: &Scene<'_>) -> Picture {
 }
 
 /// The device of that id, or all of the chunkserver of that name.
-fn named(state: &State, name: &str) -> Vec<StoreId> {
+pub(super) fn named(state: &State, name: &str) -> Vec<StoreId> {
     let is_meant = |(id, store): &(&StoreId, &crate::state::Store)| {
         let server = state.chunkservers().get(&store.chunkserver);
         id.to_string() == name || server.is_some_and(|s| s.name.as_str() == name)

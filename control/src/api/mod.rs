@@ -15,6 +15,7 @@ mod http;
 mod info;
 mod jobs;
 mod peers;
+mod replacing;
 mod topology;
 mod volumes;
 

@@ -11,8 +11,9 @@ use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, DeviceInfo, DevicesName, Empty, JobInfo, JobName,
     ListCopysetsResponse, ListDevicesResponse, ListJobsResponse, ListPoolsResponse,
     ListServersResponse, ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse,
-    OkToStopResponse, PoolInfo, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerInfo,
-    ServerName, TransferLeaderRequest, ZoneInfo,
+    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
+    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerInfo, ServerName,
+    TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
@@ -231,7 +232,8 @@ fn sites(scene: &Scene<'_>) -> Vec<Site> {
         let usage = usage(scene, *id, store)?;
         let server = scene.state.chunkservers().get(&store.chunkserver)?;
         let (replicas, leaders) = carried.get(id).copied().unwrap_or_default();
-        let is_fit = usage.state == StoreState::Ok && scene.state.mark(*id).is_none();
+        let stays = scene.state.mark(*id).is_none() && scene.state.sick(*id).is_none();
+        let is_fit = usage.state == StoreState::Ok && stays;
         is_fit.then(|| Site {
             store: *id,
             chunkserver: store.chunkserver,
@@ -348,6 +350,8 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             .heard(store.chunkserver)
             .and_then(|h| h.stores.get(id));
         let server = scene.state.chunkservers().get(&store.chunkserver);
+        let sick = scene.state.sick(*id);
+        let [write_us, flush_us, read_us] = scene.liveness.paces.latencies(*id).map(|ns| ns / 1000);
         DeviceInfo {
             store: id.to_string(),
             chunkserver: store.chunkserver.get(),
@@ -363,6 +367,17 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             mark: device_mark(scene.state, *id).into(),
             replicas: count(replicas_on(scene.state, |r| r.store == *id)),
             absent_since_unix_ms: scene.state.away_since(*id).unwrap_or(0),
+            sick: sick.map_or("", |sick| sick.stage.as_str()).into(),
+            sick_since_unix_ms: sick.map_or(0, |sick| sick.since_ms),
+            write_latency_us: write_us,
+            flush_latency_us: flush_us,
+            read_latency_us: read_us,
+            failures: heard.map_or(0, |u| u.failures),
+            retired_extents: heard.map_or(0, |u| u.retired),
+            replaced_by: scene
+                .state
+                .successor(*id)
+                .map_or_else(String::new, |new| new.to_string()),
         }
     };
     ListDevicesResponse {
@@ -492,6 +507,22 @@ impl Topology for TopologyApi {
     ) -> Result<Response<OkToStopResponse>, Status> {
         self.0
             .reply("ok_to_stop", self.may_stop(request.into_inner()).await)
+    }
+
+    async fn reinstate_devices(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<ReinstateDevicesResponse>, Status> {
+        let result = self.reinstate(request.into_inner()).await;
+        self.0.reply("reinstate_devices", result)
+    }
+
+    async fn replace_device(
+        &self,
+        request: Request<ReplaceDeviceRequest>,
+    ) -> Result<Response<ReplaceDeviceResponse>, Status> {
+        let result = TopologyApi::replace_device(self, request.into_inner()).await;
+        self.0.reply("replace_device", result)
     }
 
     async fn remove_server(&self, request: Request<ServerName>) -> Result<Response<Empty>, Status> {

@@ -7,6 +7,8 @@ use ogee_proto::id::{ChunkserverId, CopysetId};
 use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
+use super::lost::lost_condition;
+use super::sick::sick_conditions;
 use crate::liveness::{Liveness, ReplicaState, StoreState};
 use crate::scheduler::{HealRules, Loads, Picture, bytes_of, targets, wish};
 use crate::state::{Copyset, JobKind, JobState, State};
@@ -54,7 +56,7 @@ impl Severity {
 }
 
 impl Condition {
-    fn new(
+    pub(super) fn new(
         code: &'static str,
         severity: Severity,
         what: impl Into<String>,
@@ -70,7 +72,7 @@ impl Condition {
         }
     }
 
-    fn add(&mut self, name: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, name: impl FnOnce() -> String) {
         self.count += 1;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(name());
@@ -104,6 +106,8 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     let mut conditions = copyset_conditions(sight);
     conditions.extend(homeless(sight));
     conditions.extend(server_conditions(state, liveness, now));
+    conditions.extend(sick_conditions(sight));
+    conditions.push(lost_condition(sight));
     conditions.extend(empty_condition(state));
     conditions.retain(|condition| condition.count > 0);
     conditions.sort_by_key(|c| (std::cmp::Reverse(c.severity), c.code));
@@ -143,7 +147,7 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
                 format!("{}:{path}", server.name)
             };
             match usage.state {
-                StoreState::Ok => {}
+                StoreState::Ok | StoreState::Worn => {}
                 StoreState::Failed => failed.add(path),
                 StoreState::Full => full.add(path),
             }

@@ -8,5 +8,7 @@
 //! *On failure*: what was not reported counts as not there.
 
 mod assess;
+mod lost;
+mod sick;
 
 pub(crate) use assess::{Severity, Sight, assess};

@@ -6,6 +6,10 @@
 //! *Invariants*: a report counts only while its chunkserver is online.
 //! *On failure*: a lost heartbeat makes a chunkserver offline after the configured time, no more.
 
+mod pace;
 mod tracker;
 
-pub(crate) use tracker::{Heard, Liveness, ReplicaState, ReplicaStatus, StoreState, StoreUsage};
+pub(crate) use pace::{Bounds, Flow, Verdict};
+pub(crate) use tracker::{
+    Heard, Liveness, LostBlocks, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
+};

@@ -1,10 +1,11 @@
 //! The newest heartbeat of each chunkserver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ogee_proto::id::{ChunkserverId, ReplicaId, StoreId};
+use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 
+use super::pace::{Bounds, Flows, Paces};
 use crate::limit::UNSTABLE_FOR;
 use crate::state::Copyset;
 
@@ -16,6 +17,10 @@ pub(crate) struct Liveness {
     back: BTreeMap<ChunkserverId, Instant>,
     /// Since when all of them report here: what was heard before says nothing of an absence.
     reign: Option<Instant>,
+    /// When a device is slow.
+    bounds: Bounds,
+    /// How devices fare.
+    pub(crate) paces: Paces,
 }
 
 /// What one heartbeat told.
@@ -27,6 +32,18 @@ pub(crate) struct Heard {
     pub(crate) stores: BTreeMap<StoreId, StoreUsage>,
     /// Its replicas.
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaStatus>,
+    /// Blocks that are damaged there, and that no other replica has either.
+    pub(crate) lost: BTreeSet<LostBlocks>,
+}
+
+/// Blocks that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LostBlocks {
+    pub(crate) volume: VolumeId,
+    pub(crate) chunk: ChunkIndex,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+    pub(crate) copyset: CopysetId,
 }
 
 /// How full a store is.
@@ -38,6 +55,11 @@ pub(crate) struct StoreUsage {
     pub(crate) log_capacity: u64,
     pub(crate) log_used: u64,
     pub(crate) state: StoreState,
+    pub(crate) flows: Flows,
+    /// Requests that its device failed since it was opened.
+    pub(crate) failures: u64,
+    /// Extents that are never used again.
+    pub(crate) retired: u32,
 }
 
 /// How well a store is.
@@ -49,6 +71,8 @@ pub(crate) enum StoreState {
     Failed,
     /// Takes no new data.
     Full,
+    /// Takes everything, and did not take too much of what was written to it: it is to be emptied.
+    Worn,
 }
 
 /// How far a replica is.
@@ -125,6 +149,7 @@ impl StoreState {
             Self::Ok => "ok",
             Self::Failed => "failed",
             Self::Full => "full",
+            Self::Worn => "worn",
         }
     }
 
@@ -133,18 +158,21 @@ impl StoreState {
         match text {
             "ok" | "" => Self::Ok,
             "full" => Self::Full,
+            "worn" => Self::Worn,
             _ => Self::Failed,
         }
     }
 }
 
 impl Liveness {
-    pub(crate) const fn new(offline_after: Duration) -> Self {
+    pub(crate) fn new(offline_after: Duration, bounds: Bounds) -> Self {
         Self {
             offline_after,
             servers: BTreeMap::new(),
             back: BTreeMap::new(),
             reign: None,
+            bounds,
+            paces: Paces::default(),
         }
     }
 
@@ -154,6 +182,9 @@ impl Liveness {
         let is_ours = before.is_some_and(|at| self.reign.is_none_or(|reign| at >= reign));
         if is_ours && !self.is_online(now, id) {
             self.back.insert(id, now);
+        }
+        for (store, usage) in &heard.stores {
+            self.paces.take(now, *store, usage.flows, self.bounds);
         }
         self.servers.insert(id, (now, heard));
     }
@@ -200,6 +231,13 @@ impl Liveness {
             .filter(|_| online)?
             .replicas
             .get(&replica)
+    }
+
+    /// Blocks that no replica has, as chunkservers that are online tell.
+    pub(crate) fn lost(&self, now: Instant) -> BTreeSet<LostBlocks> {
+        let online = self.servers.keys().filter(|id| self.is_online(now, **id));
+        let heard = online.filter_map(|id| self.heard(*id));
+        heard.flat_map(|heard| heard.lost.iter().copied()).collect()
     }
 
     /// Who leads, by the highest term that a replica reports a leader for. A follower's word
@@ -258,7 +296,7 @@ mod tests {
             leaving: Vec::new(),
         };
         let start = Instant::now();
-        let mut liveness = Liveness::new(Duration::from_secs(3));
+        let mut liveness = Liveness::new(Duration::from_secs(3), Bounds::default());
         assert_eq!(liveness.leader(start, &copyset), None);
         liveness.record(start, ChunkserverId::new(1), says(11, 11, 4));
         let later = start + Duration::from_secs(2);
@@ -281,7 +319,7 @@ mod tests {
         let id = ChunkserverId::new(1);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let mut liveness = Liveness::new(Duration::from_secs(4));
+        let mut liveness = Liveness::new(Duration::from_secs(4), Bounds::default());
         liveness.record(start, id, Heard::default());
         assert!(!liveness.is_unstable(after(1), id));
         assert!(liveness.is_unstable(after(2), id), "it is late");
@@ -310,7 +348,7 @@ mod tests {
             leaving: Vec::new(),
         };
         let now = Instant::now();
-        let mut liveness = Liveness::new(Duration::from_secs(3));
+        let mut liveness = Liveness::new(Duration::from_secs(3), Bounds::default());
         liveness.record(now, ChunkserverId::new(1), says(11, 99, 7));
         assert_eq!(liveness.leader(now, &copyset), None);
     }

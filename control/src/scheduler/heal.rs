@@ -12,9 +12,10 @@ use ogee_proto::id::{ChunkserverId, CopysetId, JobId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
 
 use super::picture::{HealRules, Picture, Place, Presence, bytes_of};
+use super::sick;
 use crate::limit::{
     COMMANDS_PER_LOOK_MAX, JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX, LEAD_TIMEOUT_MS, LEADS_MAX,
-    LEAVING_MAX, MOVE_RESERVE,
+    LEAVING_MAX, LIMPING_LEADS_MAX, MOVE_RESERVE,
 };
 use crate::state::{
     AddJobs, Cause, Change, Command, Copyset, Ending, Job, JobKind, JobState, Mark, NewJob,
@@ -35,6 +36,7 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
     if !notes.away.is_empty() || !notes.back.is_empty() {
         commands.push(Command::NoteStores(notes));
     }
+    commands.extend(sick::note(state, picture, &rules.sick).map(Command::NoteSick));
     commands.extend(ends(state, picture, rules));
     commands.extend(starts(state, picture, rules));
     let mut jobs = new_moves(state, picture, rules);
@@ -102,7 +104,7 @@ fn new_moves(state: &State, picture: &Picture, rules: &HealRules) -> Vec<NewJob>
             .get(&replica.store)
             .is_some_and(|p| p.mark == Some(Mark::Lost));
         let cause = match kind {
-            JobKind::Drain | JobKind::Lead => Cause::Draining,
+            JobKind::Drain | JobKind::Lead => off(state, picture, replica.store),
             JobKind::Recover if is_lost => Cause::Lost,
             JobKind::Recover => Cause::Away,
         };
@@ -121,7 +123,21 @@ fn new_moves(state: &State, picture: &Picture, rules: &HealRules) -> Vec<NewJob>
     jobs
 }
 
-/// Transfers of leaders that are on devices to be emptied: they go before their replicas do.
+/// Why what is on a device leaves it: an operator's wish counts before what it brought upon itself.
+fn off(state: &State, picture: &Picture, store: StoreId) -> Cause {
+    if state.successor(store).is_some() {
+        return Cause::Replaced;
+    }
+    let place = picture.places.get(&store);
+    let is_wish = place.is_none_or(|p| p.mark == Some(Mark::Draining) || p.sick.is_none());
+    if is_wish {
+        Cause::Draining
+    } else {
+        Cause::Limping
+    }
+}
+
+/// Transfers of leaders that are on devices that limp, or are to be emptied: they go before their replicas do.
 fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
     let busy = state.busy();
     let mut led = led_by(state, picture);
@@ -131,10 +147,15 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
             .replicas
             .iter()
             .find(|r| picture.leaders.get(id) == Some(&r.id));
-        let Some(off) = off.filter(|r| picture.is_draining(r.store)) else {
+        let leaves = |r: &&Replica| picture.is_draining(r.store) || picture.limps(r.store);
+        let Some(off) = off.filter(leaves) else {
             continue;
         };
-        if jobs.len() + leads_live(state) >= LEADS_MAX
+        let leads_max = match picture.limps(off.store) {
+            true => LIMPING_LEADS_MAX,
+            false => LEADS_MAX,
+        };
+        if jobs.len() + leads_live(state) >= leads_max
             || copyset.change.is_some()
             || busy.contains(id)
         {
@@ -145,7 +166,12 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
         let least = fit.min_by_key(|r| (led.get(&r.chunkserver).copied().unwrap_or(0), r.id));
         if let Some(to) = least {
             *led.entry(to.chunkserver).or_default() += 1;
-            jobs.push(lead(*id, copyset, to.id, Cause::Draining));
+            jobs.push(lead(
+                *id,
+                copyset,
+                to.id,
+                self::off(state, picture, off.store),
+            ));
         }
     }
     jobs
@@ -294,17 +320,33 @@ pub(crate) fn targets<'a>(
         .filter(move |r| r.id != replaced.id || !is_unknown);
     let taken: BTreeSet<ChunkserverId> = stays.map(|r| r.chunkserver).collect();
     let stores: BTreeSet<StoreId> = copyset.placed().map(|r| r.store).collect();
+    // What is lost goes wherever it can.
+    let successor = state
+        .successor(replaced.store)
+        .filter(|_| picture.is_there(replaced.store));
+    let is_beside =
+        move |id: StoreId| successor == Some(id) && is_beside(state, copyset, replaced, id);
     let fits = move |(id, place): &(&StoreId, &Place)| {
         let zone = state.zone_of(place.chunkserver);
         let reserved = loads.reserved.get(id).copied().unwrap_or(0);
         let full = place.used.saturating_add(reserved).saturating_add(bytes);
         picture.is_up(**id)
             && zone.is_some_and(|zone| !zones.contains(zone))
-            && !taken.contains(&place.chunkserver)
+            && successor.is_none_or(|it| it == **id)
+            && (!taken.contains(&place.chunkserver) || is_beside(**id))
             && !stores.contains(id)
             && full.saturating_add(place.capacity / MOVE_RESERVE) <= place.capacity
     };
     picture.places.iter().filter(fits).map(|(id, _)| *id)
+}
+
+/// Whether a store is of the replaced one's chunkserver, in a shard that serves no replica of the copyset: a shard serves
+/// one of each.
+pub(crate) fn is_beside(state: &State, copyset: &Copyset, replaced: &Replica, id: StoreId) -> bool {
+    let place = |store: StoreId| state.stores().get(&store).map(|s| (s.chunkserver, s.shard));
+    let wanted = place(id);
+    wanted.is_some_and(|(server, _)| server == replaced.chunkserver)
+        && copyset.placed().all(|r| place(r.store) != wanted)
 }
 
 /// What moves already, and what each store carries.

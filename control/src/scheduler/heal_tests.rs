@@ -26,6 +26,7 @@ fn rules() -> HealRules {
         moves_per_device_max: 1,
         move_timeout_ms: 100_000_000,
         balance_after_ms: 1000,
+        sick: super::SickRules::default(),
     }
 }
 
@@ -128,6 +129,9 @@ impl World {
                 chunkserver: stored.chunkserver,
                 presence,
                 mark: self.state.mark(*id),
+                sick: self.state.sick(*id),
+                is_worn: false,
+                verdict: crate::liveness::Verdict::default(),
                 capacity: stored.capacity,
                 used: self.used,
             };

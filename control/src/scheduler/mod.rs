@@ -15,8 +15,11 @@ mod heal;
 mod heal_tests;
 mod picture;
 mod plan;
+mod sick;
 
 pub(crate) use balance::{balance, is_steady};
-pub(crate) use heal::{Loads, leads_live, plan, targets, wish};
+pub(crate) use heal::{Loads, is_beside, leads_live, plan, targets, wish};
 pub(crate) use picture::{HealRules, Picture, Presence, bytes_of};
 pub(crate) use plan::{Planned, Scheduler, TransfersFull};
+pub use sick::SickRules;
+pub(crate) use sick::{Hindrance, hindrance, is_overdue, is_tried};

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 
-use crate::liveness::{Liveness, StoreState};
-use crate::state::{Copyset, Mark, NoteStores, State};
+use super::sick::SickRules;
+use crate::liveness::{Liveness, StoreState, Verdict};
+use crate::state::{Copyset, Mark, NoteStores, Sick, SickStage, State};
 
 /// What the operator has set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(crate) struct HealRules {
     pub(crate) move_timeout_ms: u64,
     /// Leaders uneven for so long are moved, in milliseconds; 0: only when an operator asks.
     pub(crate) balance_after_ms: u64,
+    /// What becomes of devices that limp.
+    pub(crate) sick: SickRules,
 }
 
 impl Default for HealRules {
@@ -34,6 +37,7 @@ impl Default for HealRules {
             moves_per_device_max: 2,
             move_timeout_ms: 6 * 3_600_000,
             balance_after_ms: 60_000,
+            sick: SickRules::default(),
         }
     }
 }
@@ -44,6 +48,11 @@ pub(crate) struct Place {
     pub(crate) chunkserver: ChunkserverId,
     pub(crate) presence: Presence,
     pub(crate) mark: Option<Mark>,
+    pub(crate) sick: Option<Sick>,
+    /// It has too many retired extents.
+    pub(crate) is_worn: bool,
+    /// How it fares now.
+    pub(crate) verdict: Verdict,
     pub(crate) capacity: u64,
     pub(crate) used: u64,
 }
@@ -90,7 +99,7 @@ impl Picture {
             let since_ms = state.away_since(*id).unwrap_or(now_ms);
             let presence = match usage.filter(|_| online).map(|usage| usage.state) {
                 None | Some(StoreState::Failed) => Presence::Away { since_ms },
-                Some(StoreState::Full) => Presence::Shaky,
+                Some(StoreState::Full | StoreState::Worn) => Presence::Shaky,
                 Some(StoreState::Ok) if liveness.is_unstable(now, server) => Presence::Shaky,
                 Some(StoreState::Ok) => Presence::Up,
             };
@@ -98,6 +107,9 @@ impl Picture {
                 chunkserver: server,
                 presence,
                 mark: state.mark(*id),
+                sick: state.sick(*id),
+                is_worn: usage.is_some_and(|usage| usage.state == StoreState::Worn),
+                verdict: liveness.paces.verdict(*id),
                 capacity: usage.map_or(store.capacity, |usage| usage.capacity),
                 used: usage.map_or(0, |usage| usage.used),
             };
@@ -132,15 +144,31 @@ impl Picture {
         is_over || place.mark == Some(Mark::Lost)
     }
 
-    pub(crate) fn is_draining(&self, store: StoreId) -> bool {
+    /// Whether a device serves, however well.
+    pub(crate) fn is_there(&self, store: StoreId) -> bool {
         let place = self.places.get(&store);
-        place.is_some_and(|place| place.mark == Some(Mark::Draining))
+        place.is_some_and(|place| !matches!(place.presence, Presence::Away { .. }))
+    }
+
+    /// Whether a device is to be emptied: an operator wants that, or it limped for too long.
+    pub(crate) fn is_draining(&self, store: StoreId) -> bool {
+        let is_ejected =
+            |place: &Place| place.sick.is_some_and(|it| it.stage == SickStage::Ejected);
+        let place = self.places.get(&store);
+        place.is_some_and(|place| place.mark == Some(Mark::Draining) || is_ejected(place))
+    }
+
+    /// Whether a device is much slower than its peers: it leads nothing, and gets nothing new.
+    pub(crate) fn limps(&self, store: StoreId) -> bool {
+        let place = self.places.get(&store);
+        place.is_some_and(|place| place.sick.is_some())
     }
 
     /// Whether a device is there, healthy, and to stay.
     pub(crate) fn is_up(&self, store: StoreId) -> bool {
         let place = self.places.get(&store);
-        place.is_some_and(|p| p.presence == Presence::Up && p.mark.is_none())
+        let stays = |p: &Place| p.mark.is_none() && p.sick.is_none();
+        place.is_some_and(|p| p.presence == Presence::Up && stays(p))
     }
 
     /// Voters that take part.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob};
 use super::model::Stripe;
 use super::refusal::Refusal;
+use super::sick::NoteSick;
 
 /// A change of the metadata. Whatever is random, timed or measured is decided before and passed in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,20 @@ pub enum Command {
     MarkStores(MarkStores),
     /// Remembers since when devices are away.
     NoteStores(NoteStores),
+    /// Remembers which devices limp.
+    NoteSick(NoteSick),
+    /// Takes devices back that limped. Idempotent.
+    ReinstateStores {
+        /// Which.
+        stores: Vec<StoreId>,
+    },
+    /// Empties a device into another one. Idempotent.
+    ReplaceStore {
+        /// Which.
+        old: StoreId,
+        /// Where its replicas go.
+        new: StoreId,
+    },
     /// Plans work on copysets.
     AddJobs(AddJobs),
     /// Begins a job that moves a replica, or sends it elsewhere.
@@ -277,6 +292,9 @@ impl Command {
             Self::ConfirmChanges(_) => "confirm_changes",
             Self::MarkStores(_) => "mark_stores",
             Self::NoteStores(_) => "note_stores",
+            Self::NoteSick(_) => "note_sick",
+            Self::ReinstateStores { .. } => "reinstate_stores",
+            Self::ReplaceStore { .. } => "replace_store",
             Self::AddJobs(_) => "add_jobs",
             Self::StartJob(_) => "start_job",
             Self::EndJob(_) => "end_job",

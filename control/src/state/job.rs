@@ -101,6 +101,10 @@ pub enum Cause {
     Uneven,
     /// An operator asked for even leaders.
     Asked,
+    /// The device limps.
+    Limping,
+    /// An operator replaces the device.
+    Replaced,
 }
 
 /// Why a job ended.
@@ -257,6 +261,8 @@ impl fmt::Display for Cause {
             Self::Draining => "the device is drained",
             Self::Uneven => "leaders were uneven",
             Self::Asked => "an operator asked for even leaders",
+            Self::Limping => "the device limps",
+            Self::Replaced => "the device is replaced",
         })
     }
 }
@@ -301,6 +307,7 @@ impl State {
             return Err(Refusal::NoStore { store: *store });
         }
         for store in &command.stores {
+            self.successors.remove(store);
             match command.mark {
                 Some(mark) => self.marks.insert(*store, mark),
                 None => self.marks.remove(store),
@@ -500,6 +507,9 @@ impl State {
             self.stores.remove(&store);
             self.marks.remove(&store);
             self.away.remove(&store);
+            self.sick.remove(&store);
+            self.successors
+                .retain(|old, new| *old != store && *new != store);
         }
         for garbage in self.garbage.values_mut() {
             garbage.pending.remove(&id);

@@ -17,6 +17,8 @@ mod model;
 mod query;
 mod refusal;
 mod replace;
+mod sick;
+mod succession;
 mod topology;
 mod volume;
 
@@ -34,3 +36,4 @@ pub use model::{
     Store, Stripe, Users, Volume,
 };
 pub use refusal::Refusal;
+pub use sick::{NoteSick, Sick, SickStage};

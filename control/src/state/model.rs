@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::job::{Job, Mark};
+use super::sick::Sick;
 
 /// All metadata of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,12 @@ pub struct State {
     /// Devices that are away, since when, in milliseconds since 1970.
     #[serde(default)]
     pub(super) away: BTreeMap<StoreId, u64>,
+    /// Devices that limp.
+    #[serde(default)]
+    pub(super) sick: BTreeMap<StoreId, Sick>,
+    /// Devices that are replaced, and by which.
+    #[serde(default)]
+    pub(super) successors: BTreeMap<StoreId, StoreId>,
     pub(super) issued: Issued,
 }
 

@@ -167,6 +167,14 @@ pub enum Refusal {
         /// As asked for.
         store: StoreId,
     },
+    /// A device that leaves takes nobody's place.
+    #[error("device {new} cannot take the place of {old}")]
+    NoSuccessor {
+        /// Which is to be replaced.
+        old: StoreId,
+        /// As asked for.
+        new: StoreId,
+    },
     /// No store of that id.
     #[error("no device {store}")]
     NoStore {
@@ -261,7 +269,7 @@ impl Refusal {
             Self::NoReplica { .. } => "OGEE-2024",
             Self::NotFormed { .. } => "OGEE-2025",
             Self::ChangeUnderWay { .. } => "OGEE-2026",
-            Self::BadTarget { .. } => "OGEE-2027",
+            Self::BadTarget { .. } | Self::NoSuccessor { .. } => "OGEE-2027",
             Self::NoStore { .. } => "OGEE-2041",
             Self::NoJob { .. } => "OGEE-2042",
             Self::StaleJob { .. } => "OGEE-2043",
@@ -300,6 +308,8 @@ impl Refusal {
             Self::BadTarget { .. } => {
                 "it is unknown, holds a replica of it, or is in the zone of another one".into()
             }
+            Self::NoSuccessor { old, new } if old == new => "it is the same device".into(),
+            Self::NoSuccessor { .. } => "it is itself drained, lost or replaced".into(),
             Self::BadPlacement { .. } => {
                 "each replica needs a known store in a zone of its own".into()
             }
@@ -335,7 +345,7 @@ impl Refusal {
             }
             Self::NotFormed { .. } => "again in a few seconds; else ogee status".into(),
             Self::BadTarget { .. } => "a store in a zone without a replica; ogee device ls".into(),
-            Self::NoStore { .. } => "ogee device ls".into(),
+            Self::NoStore { .. } | Self::NoSuccessor { .. } => "ogee device ls".into(),
             Self::NoJob { .. } | Self::StaleJob { .. } => "ogee job ls".into(),
             Self::JobUnderWay { .. } => {
                 "wait for its end, or send it elsewhere: ogee copyset replace".into()

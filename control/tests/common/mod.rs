@@ -18,7 +18,8 @@ use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::volumes_client::VolumesClient;
 use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, CreateVolumeRequest, Empty, HeartbeatRequest,
-    HeartbeatResponse, RegisterRequest, ReplicaName, ReplicaReport, StoreReport, VolumeName,
+    HeartbeatResponse, LostBlocks, RegisterRequest, ReplicaName, ReplicaReport, StoreReport,
+    VolumeName,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
@@ -114,6 +115,7 @@ pub struct Chunkserver {
     pub replicas_removed: Vec<ReplicaName>,
     pub changes: u32,
     pub store_state: &'static str,
+    pub lost: Vec<LostBlocks>,
     registration: RegisterRequest,
     client: ChunkserversClient<Channel>,
 }
@@ -128,6 +130,7 @@ pub fn registration(name: &str, zone: &str, stores: &[&str]) -> RegisterRequest 
         log_capacity: 1 << 30,
         log_used: 0,
         state: "ok".into(),
+        ..StoreReport::default()
     };
     RegisterRequest {
         name: name.into(),
@@ -161,9 +164,20 @@ impl Chunkserver {
             replicas_removed: Vec::new(),
             changes: 0,
             store_state: "ok",
+            lost: Vec::new(),
             registration,
             client,
         })
+    }
+
+    /// The store on that shard has done so many writes, each of which took so many milliseconds.
+    pub fn wrote(&mut self, shard: usize, ops: u64, each_ms: u64) {
+        let flow = self.registration.stores[shard]
+            .writes
+            .get_or_insert_default();
+        flow.ops += ops;
+        flow.bytes += ops * 4096;
+        flow.waited_ns += ops * each_ms * 1_000_000;
     }
 
     /// Heartbeats and carries the orders out.
@@ -191,6 +205,7 @@ impl Chunkserver {
             endpoints: self.registration.endpoints.clone(),
             volumes_removed: self.removed.clone(),
             replicas_removed: std::mem::take(&mut self.replicas_removed),
+            lost: self.lost.clone(),
         };
         let response = self
             .client

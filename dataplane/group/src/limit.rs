@@ -100,6 +100,8 @@ pub const REPAIR_ASK_WAIT: Duration = Duration::from_secs(1);
 pub const REPAIR_READ_WAIT: Duration = Duration::from_secs(2);
 /// Pauses between rounds in which not everything was repaired: the first, and the longest.
 pub const REPAIR_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Times in a row that no other replica has a block, all of them having answered, before it counts as lost.
+pub const REPAIR_ROUNDS_LOST: u32 = 2;
 /// See [`REPAIR_PAUSE_MIN`].
 pub const REPAIR_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long one replica may take to answer.

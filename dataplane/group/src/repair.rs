@@ -17,6 +17,7 @@ use crate::limit::{
     REPAIR_ASK_WAIT, REPAIR_BLOCKS_MAX, REPAIR_PAUSE_MAX, REPAIR_PAUSE_MIN, REPAIR_READ_WAIT,
     REPAIRS_WAITING_MAX,
 };
+use crate::lost::Lost;
 use crate::peers::PeerBook;
 use crate::read::ReadRun;
 use crate::replica::Replica;
@@ -82,6 +83,16 @@ pub(crate) struct Repairs {
     waiting: RefCell<BTreeSet<Span>>,
     changed: Notify,
     turn: Mutex<()>,
+    pub(crate) lost: Lost,
+}
+
+/// What another replica says about blocks that are asked of it.
+enum Answer {
+    Bytes(Payload),
+    /// It cannot read them either.
+    Lacks,
+    /// Nothing, or not now.
+    Silent,
 }
 
 impl Default for Repairs {
@@ -90,6 +101,7 @@ impl Default for Repairs {
             waiting: RefCell::default(),
             changed: Notify::new(),
             turn: Mutex::new(()),
+            lost: Lost::default(),
         }
     }
 }
@@ -110,6 +122,17 @@ impl Repairs {
 
     fn done(&self, span: Span) {
         self.waiting.borrow_mut().remove(&span);
+        self.lost.forget(span);
+    }
+
+    /// Nobody has these. Only what is tried again may count as lost, or it would do so for ever.
+    fn note_lost(&self, span: Span, blocks: Vec<BlockIndex>, have_all_answered: bool) {
+        let is_tried = self.waiting.borrow().contains(&span);
+        if is_tried && have_all_answered {
+            self.lost.note(span, blocks);
+        } else {
+            self.lost.forget(span);
+        }
     }
 }
 
@@ -161,20 +184,24 @@ impl Replica {
         if damaged.is_empty() {
             return true;
         }
+        let mut have_all_answered = true;
         for (peer, endpoint) in self.members() {
             if peer == self.id {
                 continue;
             }
-            damaged = self
+            let answered;
+            (damaged, answered) = self
                 .repair_from(peers, (peer, &endpoint), span.key, damaged)
                 .await;
+            have_all_answered &= answered;
             if damaged.is_empty() {
                 return true;
             }
         }
         tracing::error!(copyset = %self.copyset, replica = %self.id, key = %span.key, blocks = damaged.len(),
-            first = damaged[0].get(), "damaged blocks: no other replica that was reached has what belongs there, or \
-            the device does not take it; replace the device if this goes on");
+            first = damaged[0].get(), have_all_answered, "damaged blocks: no other replica that was reached has what \
+            belongs there, or the device does not take it; replace the device if this goes on");
+        self.repairs.note_lost(span, damaged, have_all_answered);
         false
     }
 
@@ -208,20 +235,25 @@ impl Replica {
         state.overlay.range(key, block, 1).next().is_some()
     }
 
-    /// Those that are still damaged afterwards.
+    /// Those that are still damaged afterwards, and whether that is for want of what belongs there: the peer has
+    /// answered, and this device was not what failed.
     async fn repair_from(
         &self,
         peers: &PeerBook,
         peer: (ReplicaId, &str),
         key: ChunkKey,
         damaged: Vec<BlockIndex>,
-    ) -> Vec<BlockIndex> {
-        let mut left = Vec::new();
+    ) -> (Vec<BlockIndex>, bool) {
+        let (mut left, mut is_lack) = (Vec::new(), true);
         for run in runs(&damaged) {
             let span = Span::new(key, run[0], run.len());
-            let Some(bytes) = self.ask_for_blocks(peers, peer, span).await else {
-                left.extend_from_slice(run);
-                continue;
+            let bytes = match self.ask_for_blocks(peers, peer, span).await {
+                Answer::Bytes(bytes) => bytes,
+                answer => {
+                    is_lack &= matches!(answer, Answer::Lacks);
+                    left.extend_from_slice(run);
+                    continue;
+                }
             };
             for (at, block) in run.iter().enumerate() {
                 let data = bytes.slice(at * BLOCK_SIZE..(at + 1) * BLOCK_SIZE);
@@ -230,12 +262,13 @@ impl Replica {
                     Ok(()) | Err(StoreError::NotPresent { .. }) => {}
                     Err(error) => {
                         tracing::debug!(copyset = %self.copyset, peer = %peer.0, %key, ?block, %error, "not repaired");
+                        is_lack &= matches!(error, StoreError::Checksum { .. });
                         left.push(*block);
                     }
                 }
             }
         }
-        left
+        (left, is_lack)
     }
 
     async fn ask_for_blocks(
@@ -243,7 +276,7 @@ impl Replica {
         peers: &PeerBook,
         (peer, endpoint): (ReplicaId, &str),
         span: Span,
-    ) -> Option<Payload> {
+    ) -> Answer {
         let mut header = FrameHeader::new(FrameKind::Blocks, RequestId::new(0));
         header.copyset = self.copyset;
         header.client = ClientId::new(self.id.get());
@@ -253,11 +286,19 @@ impl Replica {
         let len = usize::from(span.count) * BLOCK_SIZE;
         let bytes = |bytes| u32::try_from(bytes).expect("invariant: a chunk has 16 MiB");
         (header.offset, header.length) = (bytes(first), bytes(len));
-        let caller = peers.caller(peer, endpoint)?;
+        let Some(caller) = peers.caller(peer, endpoint) else {
+            return Answer::Silent;
+        };
         let reply = ogee_runtime::timeout(REPAIR_ASK_WAIT, caller.call(Frame::new(header))).await;
-        let reply = reply.ok()?.ok()?;
+        let Ok(Ok(reply)) = reply else {
+            return Answer::Silent;
+        };
         let is_whole = reply.payload.len() == header.length as usize;
-        (reply.header.status == Status::Ok && is_whole).then_some(reply.payload)
+        match reply.header.status {
+            Status::Ok if is_whole => Answer::Bytes(reply.payload),
+            Status::Corrupt => Answer::Lacks,
+            _ => Answer::Silent,
+        }
     }
 }
 

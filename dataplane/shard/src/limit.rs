@@ -40,6 +40,13 @@ pub const SCRUB_REST: u32 = 9;
 /// A store without contents is looked at again after so long.
 pub const SCRUB_IDLE: Duration = Duration::from_secs(60);
 
+/// Places with lost blocks that one shard tells of with a heartbeat; metrics count them all.
+pub const LOST_REPORTED_MAX: usize = 64;
+/// Writes and reads that try a device out: as many as the MDS asks for with one heartbeat.
+pub const TRIALS: usize = 3;
+/// Between two of them.
+pub const TRIAL_REST: Duration = Duration::from_millis(250);
+
 const _: () = assert!(COPYSET_BYTES_MAX >= 16 * REQUEST_PAYLOAD_MAX);
 const _: () = assert!(ADMITTED_COPYSET_MAX >= 8 * REQUEST_PAYLOAD_MAX);
 const _: () = assert!(ADMITTED_COPYSET_MAX <= COPYSET_BYTES_MAX);

@@ -1,7 +1,8 @@
 //! What crosses between the control thread and the shards, over bounded channels.
 
 use crate::error::ShardError;
-use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, ReplicaNode};
+use ogee_device::Pace;
+use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, LostBlocks, ReplicaNode};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId, Term, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Endpoint;
@@ -48,6 +49,8 @@ pub enum ShardOrder {
         /// Where it had chunks.
         copysets: Vec<CopysetId>,
     },
+    /// Write and read a little on those of these stores that are here: the MDS wants to see how they fare.
+    Probe(Vec<StoreId>),
     /// Say how things stand.
     Report,
     /// Hand leaders over, make a last checkpoint, end.
@@ -107,8 +110,14 @@ pub struct StoreStatus {
     pub log_capacity: ByteLen,
     /// Bytes of log in use.
     pub log_used: ByteLen,
-    /// `ok` or `failed`.
+    /// `ok`, `failed`, `full` or `worn`.
     pub state: &'static str,
+    /// Extents that are never used again.
+    pub retired: u32,
+    /// How long the device takes.
+    pub pace: Pace,
+    /// Requests that the device failed.
+    pub failures: u64,
 }
 
 /// How a replica stands.
@@ -137,6 +146,8 @@ pub struct ShardReport {
     pub volumes_removed: Vec<VolumeId>,
     /// Replicas that were to be deleted and are.
     pub replicas_removed: Vec<(CopysetId, ReplicaId)>,
+    /// Blocks that no replica of their copyset has: the first few.
+    pub lost: Vec<(CopysetId, LostBlocks)>,
     /// Its counters.
     pub metrics: ShardMetrics,
 }

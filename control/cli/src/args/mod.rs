@@ -461,6 +461,14 @@ pub(crate) enum DeviceCommand {
         /// PCI address, serial number, /dev/nvme… or /dev/disk/by-id/….
         name: String,
     },
+    /// Move all that is on a device to another one, and place nothing on it any more. Returns at once; `job ls` shows
+    /// how far it is, and `ls` says `empty` in the end. The same command again changes nothing.
+    Replace(ReplaceArgs),
+    /// Take a device back that limped.
+    Reinstate {
+        /// Its store, or its chunkserver's name for all of them.
+        name: String,
+    },
 }
 
 /// Where drives are remembered.
@@ -498,6 +506,18 @@ pub(crate) struct ReleaseArgs {
     /// Where drives are remembered.
     #[arg(long, value_name = "FILE", default_value = RECORDS)]
     pub(crate) records: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplaceArgs {
+    /// The store that is to be emptied.
+    pub(crate) old: String,
+    /// The store that takes its place; on the same chunkserver also its path.
+    #[arg(required_unless_present = "cancel", default_value = "")]
+    pub(crate) new: String,
+    /// Take it back: what has not begun to move stays.
+    #[arg(long)]
+    pub(crate) cancel: bool,
 }
 
 #[derive(Args, Debug)]

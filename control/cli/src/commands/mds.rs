@@ -24,6 +24,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.moves_per_device_max = per_device.unwrap_or(config.moves_per_device_max);
     config.move_timeout_ms = heal.move_timeout_ms.unwrap_or(config.move_timeout_ms);
     config.balance_after_ms = heal.balance_after_ms.unwrap_or(config.balance_after_ms);
+    config.sick = settings.sick.over(config.sick);
     let members = settings.members.into_iter();
     config.members = members
         .map(|member| Member {

@@ -8,6 +8,7 @@ pub(crate) mod export;
 pub(crate) mod job;
 pub(crate) mod mds;
 pub(crate) mod place;
+mod replace;
 pub(crate) mod status;
 pub(crate) mod topology;
 pub(crate) mod volume;

@@ -2,7 +2,7 @@
 
 use super::ask;
 use super::confirm::confirm;
-use super::topology;
+use super::{replace, topology};
 use crate::args::{DeviceCommand, DrainArgs, Format, LostArgs, ServerCommand};
 use crate::drive;
 use crate::error::{CliError, Exit};
@@ -45,6 +45,8 @@ pub(crate) fn device(
         DeviceCommand::Prepare(args) => drive::prepare(&args, format),
         DeviceCommand::Release(args) => drive::release(&args),
         DeviceCommand::Health { name } => drive::health(&name, format),
+        DeviceCommand::Replace(args) => replace::replace(mds, args, format),
+        DeviceCommand::Reinstate { name } => replace::reinstate(mds, name, format),
     }
 }
 

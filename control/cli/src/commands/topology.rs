@@ -5,7 +5,7 @@ use super::job::ago;
 use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
-use ogee_proto::service::{CreatePoolRequest, PoolInfo};
+use ogee_proto::service::{CreatePoolRequest, DeviceInfo, PoolInfo};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -127,6 +127,10 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
             "mark": device.mark, "replicas": device.replicas,
             "absent_since_unix_ms": device.absent_since_unix_ms,
+            "sick": device.sick, "sick_since_unix_ms": device.sick_since_unix_ms,
+            "write_latency_us": device.write_latency_us, "flush_latency_us": device.flush_latency_us,
+            "read_latency_us": device.read_latency_us, "failures": device.failures,
+            "retired_extents": device.retired_extents, "replaced_by": device.replaced_by,
         })
     });
     let json = json!({"devices": json.collect::<Vec<_>>()});
@@ -137,8 +141,11 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         vec![
             device.chunkserver_name.clone(),
             device.path.clone(),
-            state(seen, &device.mark, device.absent_since_unix_ms),
+            device_state(seen, device),
             device.replicas.to_string(),
+            latency(device.write_latency_us),
+            latency(device.read_latency_us),
+            format!("{}/{}", device.failures, device.retired_extents),
             format!("{} of {}", human(device.used), human(device.capacity)),
             format!(
                 "{} of {}",
@@ -149,10 +156,41 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         ]
     });
     let header = [
-        "SERVER", "DEVICE", "STATE", "REPLICAS", "USED", "LOG USED", "STORE",
+        "SERVER",
+        "DEVICE",
+        "STATE",
+        "REPLICAS",
+        "WRITE",
+        "READ",
+        "ERRORS/RETIRED",
+        "USED",
+        "LOG USED",
+        "STORE",
     ];
     print(format, &json, &header, rows.collect());
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a device is, what is held against it, and what is wanted of it.
+fn device_state(seen: &str, device: &DeviceInfo) -> String {
+    let mut words = state(seen, &device.mark, device.absent_since_unix_ms);
+    if !device.sick.is_empty() {
+        words = format!(
+            "{words}, {} for {}",
+            device.sick,
+            ago(device.sick_since_unix_ms)
+        );
+    }
+    words
+}
+
+/// The mean of the newest seconds with requests.
+fn latency(us: u64) -> String {
+    match us {
+        0 => "-".to_owned(),
+        1..10_000 => format!("{us} us"),
+        _ => format!("{} ms", us / 1000),
+    }
 }
 
 /// How it is, what is wanted of it, and since when it or a part of it is away.

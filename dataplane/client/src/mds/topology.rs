@@ -10,7 +10,8 @@ use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse,
     ListDevicesResponse, ListJobsResponse, ListPoolsResponse, ListServersResponse,
     ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
-    ReplaceReplicaRequest, ReplaceReplicaResponse, ServerName, TransferLeaderRequest,
+    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ServerName, TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -63,6 +64,10 @@ calls! {
     mark_devices(MarkDevicesRequest) -> MarkDevicesResponse, Freely;
     /// Asks what would become of copysets without some devices.
     ok_to_stop(DevicesName) -> OkToStopResponse, Freely;
+    /// Takes devices back that limped.
+    reinstate_devices(DevicesName) -> ReinstateDevicesResponse, Freely;
+    /// Empties a device into another one.
+    replace_device(ReplaceDeviceRequest) -> ReplaceDeviceResponse, Freely;
     /// Forgets a chunkserver that carries nothing.
     remove_server(ServerName) -> Empty, Never;
     /// Cancels a job that has not begun.

@@ -19,6 +19,7 @@ pub(super) fn orders(
 ) -> Vec<Addressed> {
     let places: Vec<_> = answer.copysets.iter().flat_map(places).collect();
     let mut orders: Vec<Addressed> = vec![(None, ShardOrder::Learn(places))];
+    orders.extend(probes(&answer.probe, &shard_of));
     for order in answer.orders {
         match order.what {
             Some(What::CreateReplica(create)) => orders.extend(create_replica(create, &shard_of)),
@@ -47,6 +48,22 @@ pub(super) fn orders(
         }
     }
     orders
+}
+
+/// Stores that are to be tried, by the shards that own them.
+fn probes(
+    stores: &[String],
+    shard_of: &impl Fn(StoreId) -> Option<u16>,
+) -> impl Iterator<Item = Addressed> {
+    let mut shards: BTreeMap<u16, Vec<StoreId>> = BTreeMap::new();
+    let known = stores.iter().filter_map(|store| store.parse().ok());
+    for store in known.map(StoreId::new) {
+        if let Some(shard) = shard_of(store) {
+            shards.entry(shard).or_default().push(store);
+        }
+    }
+    let orders = shards.into_iter();
+    orders.map(|(shard, stores)| (Some(shard), ShardOrder::Probe(stores)))
 }
 
 fn places(copyset: &CopysetInfo) -> Vec<(ReplicaId, Endpoint)> {

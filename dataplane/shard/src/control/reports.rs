@@ -1,8 +1,9 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{ReplicaStatus, ShardReport, StoreStatus};
+use ogee_device::Flow;
 use ogee_proto::id::{CopysetId, ReplicaId};
-use ogee_proto::service::{ReplicaName, ReplicaReport, StoreReport};
+use ogee_proto::service::{IoFlow, LostBlocks, ReplicaName, ReplicaReport, StoreReport};
 use std::collections::BTreeMap;
 
 pub(super) fn store(status: &StoreStatus) -> StoreReport {
@@ -15,6 +16,19 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         log_capacity: status.log_capacity.get(),
         log_used: status.log_used.get(),
         state: status.state.to_owned(),
+        writes: Some(flow(status.pace.writes)),
+        flushes: Some(flow(status.pace.flushes)),
+        reads: Some(flow(status.pace.reads)),
+        failures: status.failures,
+        retired_extents: status.retired,
+    }
+}
+
+const fn flow(flow: Flow) -> IoFlow {
+    IoFlow {
+        ops: flow.ops,
+        bytes: flow.bytes,
+        waited_ns: flow.waited_ns,
     }
 }
 
@@ -40,6 +54,19 @@ const fn state(status: &ReplicaStatus) -> &'static str {
         (true, _, true) => "outrun",
         _ => status.state,
     }
+}
+
+/// Blocks that no replica has.
+pub(super) fn lost(reports: &[ShardReport]) -> Vec<LostBlocks> {
+    let lost = reports.iter().flat_map(|report| &report.lost);
+    let lost = lost.map(|(copyset, blocks)| LostBlocks {
+        copyset: copyset.get(),
+        volume: blocks.key.volume.get(),
+        chunk: blocks.key.chunk.get(),
+        first_block: blocks.first.get().into(),
+        blocks: blocks.count.into(),
+    });
+    lost.collect()
 }
 
 /// Replicas that were deleted.

@@ -393,5 +393,6 @@ fn heartbeat(
             true => reports::replicas_removed(reports),
             false => Vec::new(),
         },
+        lost: reports::lost(reports),
     }
 }

@@ -137,6 +137,7 @@ async fn obey(
                     return;
                 }
             }
+            ShardOrder::Probe(stores) => shard.try_out(&stores),
             ShardOrder::Learn(places) => {
                 for (replica, endpoint) in places {
                     shard.peers.learn(replica, endpoint);

@@ -15,6 +15,7 @@ mod report;
 mod request;
 mod scrub;
 mod stores;
+mod trial;
 
 pub use life::{ShardSetup, run};
 

@@ -2,9 +2,10 @@
 
 use super::Shard;
 use super::stores::OpenStore;
+use crate::limit::LOST_REPORTED_MAX;
 use crate::order::{ReplicaStatus, ShardMetrics, ShardReport, StoreStatus};
-use ogee_group::{Group, GroupReport, KeeperMetrics, MendState};
-use ogee_proto::id::{LogId, Term, VolumeId};
+use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
+use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
 
 /// Everything.
 pub(super) fn report(shard: &Shard) -> ShardReport {
@@ -14,8 +15,19 @@ pub(super) fn report(shard: &Shard) -> ShardReport {
         replicas: replicas(shard),
         volumes_removed: volumes_removed(shard),
         replicas_removed: shard.changes.take_removed(),
+        lost: lost(shard),
         metrics: metrics(shard),
     }
+}
+
+fn lost(shard: &Shard) -> Vec<(CopysetId, LostBlocks)> {
+    let hosted = shard.hosted().into_iter();
+    let lost = hosted.flat_map(|hosted| {
+        let copyset = hosted.group.copyset();
+        let blocks = hosted.group.lost_blocks().into_iter();
+        blocks.map(move |blocks| (copyset, blocks))
+    });
+    lost.take(LOST_REPORTED_MAX).collect()
 }
 
 /// How the stores stand.
@@ -35,9 +47,14 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         log_used: log.used,
         state: match (open.has_failed(), open.keeper.is_full()) {
             (true, _) => "failed",
+            // It serves; its replicas are to leave it.
+            (false, _) if open.store.is_worn() => "worn",
             (false, true) => "full",
             (false, false) => "ok",
         },
+        retired: open.store.retired(),
+        pace: open.device.pace(),
+        failures: open.device.counters().failures,
     }
 }
 
@@ -122,6 +139,23 @@ fn metrics(shard: &Shard) -> ShardMetrics {
                 sum(Group::repairs_waiting),
             ),
             (
+                "lost_places",
+                "Places with damaged blocks that no replica has as they should be",
+                hosted
+                    .iter()
+                    .map(|it| it.group.lost_blocks().len() as u64)
+                    .sum(),
+            ),
+            (
+                "retired_extents",
+                "Extents that did not take what was written, and are never used again",
+                shard
+                    .stores
+                    .iter()
+                    .map(|open| u64::from(open.store.retired()))
+                    .sum(),
+            ),
+            (
                 "waiting_bytes",
                 "Bytes of clients' requests that wait for their turn",
                 shard.admission.waiting() as u64,
@@ -154,6 +188,11 @@ fn store_counters(stores: &[OpenStore]) -> Vec<Counter> {
             "device_read_bytes",
             "Bytes read from devices",
             sum(|open| open.device.counters().read_bytes),
+        ),
+        (
+            "device_failures",
+            "Requests that devices failed",
+            sum(|open| open.device.counters().failures),
         ),
         (
             "log_written_bytes",

@@ -10,6 +10,7 @@ use ogee_log::{Log, LogError, LogOptions, LogRegion};
 use ogee_proto::id::StoreId;
 use ogee_proto::unit::ByteLen;
 use ogee_store::{Store, StoreError, StoreParams};
+use std::cell::Cell;
 use std::path::Path;
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ pub(super) struct OpenStore {
     pub(super) keeper: StoreKeeper,
     pub(super) path: String,
     pub(super) scrubbed: Scrubbed,
+    /// It is being tried out.
+    pub(super) is_tried: Cell<bool>,
 }
 
 impl OpenStore {
@@ -46,6 +49,7 @@ impl OpenStore {
             keeper,
             path: path.display().to_string(),
             scrubbed: Scrubbed::default(),
+            is_tried: Cell::new(false),
         })
     }
 

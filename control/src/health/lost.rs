@@ -1,0 +1,49 @@
+//! Blocks that no replica has as they should be.
+
+use ogee_proto::limit::BLOCK_SIZE;
+use ogee_proto::unit::ByteOffset;
+
+use super::assess::{Condition, Severity, Sight};
+use crate::liveness::LostBlocks;
+
+/// Each place by volume and range.
+pub(super) fn lost_condition(sight: &Sight<'_>) -> Condition {
+    let mut lost = Condition::new(
+        "OGEE-1027",
+        Severity::Err,
+        "blocks are damaged on every replica: reads of them fail, and nothing is guessed",
+        "restore these ranges from a backup, or write them anew (what is written is whole again); if a device was taken \
+         out that had them, put it back; look at the devices that lost them: ogee device ls",
+    );
+    for blocks in sight.liveness.lost(sight.now) {
+        lost.add(|| named(sight, &blocks));
+    }
+    lost
+}
+
+fn named(sight: &Sight<'_>, lost: &LostBlocks) -> String {
+    let Some(volume) = sight.state.volumes().get(&lost.volume) else {
+        return format!("volume {}, chunk {}", lost.volume, lost.chunk.get());
+    };
+    let layout = volume.stripe.layout();
+    let block = BLOCK_SIZE as u64;
+    let at = |block_at: u64| {
+        layout
+            .offset_of(lost.chunk, ByteOffset::new(block_at * block))
+            .get()
+    };
+    let (first, count) = (u64::from(lost.first), u64::from(lost.count.max(1)));
+    let (from, last) = (at(first), at(first + count - 1));
+    let is_whole = last - from == (count - 1) * block;
+    let copyset = lost.copyset;
+    if is_whole {
+        let to = last + block;
+        format!("volume {}, bytes {from} to {to} ({copyset})", volume.name)
+    } else {
+        format!(
+            "volume {}, {count} blocks between bytes {from} and {} ({copyset})",
+            volume.name,
+            last + block
+        )
+    }
+}

@@ -1,0 +1,263 @@
+//! Devices that limp, and devices that are replaced, with chunkservers that only talk.
+
+mod common;
+
+use common::{Chunkserver, config, fault, ready, register_soon, registration, start, status, stop};
+use common::{store, topology};
+use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
+use ogee_proto::service::{DeviceInfo, DevicesName, Empty, JobInfo, ReplaceDeviceRequest};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The second device of cs1.
+const SICK: (usize, usize) = (0, 1);
+
+fn hasty(dir: &Path) -> MdsConfig {
+    let mut config = config(dir);
+    config.heartbeat_ms = 100;
+    config.offline_ms = 1500;
+    config.recover_after_ms = 0;
+    config.balance_after_ms = 1000;
+    config.sick.limping_after_ms = 400;
+    config.sick.well_after_ms = 1000;
+    config.sick.eject_after_ms = 0;
+    config
+}
+
+async fn jobs(mds: &MdsHandle) -> Vec<JobInfo> {
+    let jobs = topology(mds).await.list_jobs(Empty {}).await;
+    jobs.expect("listed").into_inner().jobs
+}
+
+async fn device(mds: &MdsHandle, id: &str) -> DeviceInfo {
+    let devices = topology(mds).await.list_devices(Empty {}).await;
+    let devices = devices.expect("listed").into_inner().devices;
+    devices.into_iter().find(|d| d.store == id).expect("known")
+}
+
+async fn has_code(mds: &MdsHandle, code: &str) -> bool {
+    status(mds).await.codes.iter().any(|c| c.code == code)
+}
+
+/// Replicas of copysets that a device leads.
+async fn led(mds: &MdsHandle, id: &str) -> usize {
+    let copysets = topology(mds).await.list_copysets(Empty {}).await;
+    let copysets = copysets.expect("listed").into_inner().copysets;
+    let leads = copysets.iter().filter(|c| {
+        let mut replicas = c.replicas.iter();
+        replicas.any(|r| r.id == c.leader_replica && r.store == id)
+    });
+    leads.count()
+}
+
+/// Each replica hears of the newest leader of its copyset.
+fn hear(servers: &mut [Chunkserver]) {
+    let mut newest: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for (id, held) in servers.iter().flat_map(|s| &s.replicas) {
+        let known = newest.entry(*id).or_default();
+        *known = (*known).max((held.term, held.leader));
+    }
+    for (id, held) in servers.iter_mut().flat_map(|s| &mut s.replicas) {
+        (held.term, held.leader) = newest[id];
+    }
+}
+
+/// Lets all beat until it is so; the sick device's writes take `ms`, those of all others 1.
+async fn beat_until<F: Future<Output = bool>>(
+    what: &str,
+    servers: &mut [Chunkserver],
+    ms: u64,
+    mut is_so: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + common::PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        for at in 0..servers.len() {
+            for shard in 0..2 {
+                servers[at].wrote(shard, 10, if (at, shard) == SICK { ms } else { 1 });
+            }
+            servers[at].beat().await;
+            hear(servers);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn beat_for(servers: &mut [Chunkserver], ms: u64, time: Duration) {
+    let until = Instant::now() + time;
+    beat_until("time", servers, ms, || async { Instant::now() >= until }).await;
+}
+
+#[tokio::test]
+async fn a_limping_device_leads_nothing_until_it_is_well_for_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    let sick = store(1, 2);
+    beat_until("it leads", &mut servers, 1, || async {
+        led(&mds, &sick).await > 0
+    })
+    .await;
+    beat_for(&mut servers, 1, Duration::from_secs(2)).await;
+    assert_eq!(device(&mds, &sick).await.sick, "", "all are alike");
+    beat_until("it limps", &mut servers, 80, || async {
+        device(&mds, &sick).await.sick == "limping"
+    })
+    .await;
+    beat_until("it leads nothing", &mut servers, 80, || async {
+        led(&mds, &sick).await == 0 && has_code(&mds, "OGEE-1025").await
+    })
+    .await;
+    let told = device(&mds, &sick).await;
+    assert!(told.write_latency_us > 20_000, "{told:?}");
+    let off = jobs(&mds).await;
+    assert!(
+        off.iter().all(|job| job.kind == "transfer_leader"),
+        "{off:?}"
+    );
+    assert!(
+        off.iter().any(|job| job.reason.contains("limps")),
+        "{off:?}"
+    );
+    // Uneven for longer than balancing waits.
+    beat_for(&mut servers, 80, Duration::from_secs(3)).await;
+    assert_eq!(led(&mds, &sick).await, 0, "nobody moves them back");
+    assert_eq!(servers[0].beat().await.probe, [sick.clone()]);
+    beat_until("it is well", &mut servers, 1, || async {
+        device(&mds, &sick).await.sick.is_empty()
+    })
+    .await;
+    assert!(!has_code(&mds, "OGEE-1025").await);
+    assert!(servers[0].beat().await.probe.is_empty());
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn one_that_limps_for_long_is_emptied_and_taken_back_by_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = hasty(dir.path());
+    config.sick.eject_after_ms = 1500;
+    config.sick.reinstate_after_ms = 0;
+    let mds = start(&config);
+    let mut servers = ready(&mds).await;
+    let sick = store(1, 2);
+    let carried = device(&mds, &sick).await.replicas;
+    assert!(carried > 0);
+    beat_until("nowhere to go", &mut servers, 80, || async {
+        has_code(&mds, "OGEE-1029").await
+    })
+    .await;
+    assert_eq!(device(&mds, &sick).await.replicas, carried);
+    let stores = [store(9, 1), store(9, 2)];
+    let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
+    let spare = registration("spare", "a", &stores);
+    servers.push(register_soon(&mds.addr().to_string(), spare).await);
+    beat_until("empty", &mut servers, 80, || async {
+        let told = device(&mds, &sick).await;
+        (told.sick.as_str(), told.replicas) == ("ejected", 0)
+    })
+    .await;
+    assert!(has_code(&mds, "OGEE-1026").await);
+    let drains = jobs(&mds).await;
+    let mut drains = drains.iter().filter(|job| job.kind == "drain");
+    assert!(drains.all(|job| job.reason.contains("limps")));
+    beat_for(&mut servers, 1, Duration::from_secs(2)).await;
+    assert_eq!(device(&mds, &sick).await.sick, "ejected", "only by hand");
+    let mut operator = topology(&mds).await;
+    let nobody = DevicesName {
+        name: "nobody".into(),
+    };
+    assert_eq!(
+        fault(operator.reinstate_devices(nobody).await).code(),
+        "OGEE-2046"
+    );
+    let name = DevicesName { name: sick.clone() };
+    let made = operator.reinstate_devices(name).await.expect("known");
+    assert_eq!(made.into_inner().devices, 1);
+    assert_eq!(device(&mds, &sick).await.sick, "");
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn a_device_is_replaced_by_one_command_that_may_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    let (old, beside, new) = (store(1, 1), store(1, 2), store(9, 1));
+    let stores = [store(9, 1), store(9, 2)];
+    let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
+    let spare = registration("spare", "a", &stores);
+    servers.push(register_soon(&mds.addr().to_string(), spare).await);
+    beat_for(&mut servers, 1, Duration::from_millis(300)).await;
+    let mut operator = topology(&mds).await;
+    let wish = |old: &str, new: &str| ReplaceDeviceRequest {
+        old: old.into(),
+        new: new.into(),
+        cancel: false,
+    };
+    let mut refuse = async |old: &str, new: &str, words: &str| {
+        let fault = fault(operator.replace_device(wish(old, new)).await);
+        assert_eq!(fault.code(), "OGEE-2027", "{fault}");
+        assert!(fault.to_string().contains(words), "{fault}");
+    };
+    refuse(&old, &store(2, 1), "zone, b").await;
+    refuse(&old, &old, "same device").await;
+    let carried = device(&mds, &old).await.replicas;
+    assert!(carried > 0);
+    for _ in 0..2 {
+        let made = operator
+            .replace_device(wish(&old, &new))
+            .await
+            .expect("fits");
+        assert_eq!(made.into_inner().replicas, carried);
+    }
+    let back = fault(operator.replace_device(wish(&beside, &old)).await);
+    assert_eq!(
+        back.code(),
+        "OGEE-2027",
+        "one that leaves takes nobody's place"
+    );
+    beat_until("moved", &mut servers, 1, || async {
+        let told = device(&mds, &old).await;
+        (told.mark.as_str(), told.replaced_by == new) == ("empty", true)
+    })
+    .await;
+    assert_eq!(
+        device(&mds, &new).await.replicas,
+        carried,
+        "all to the same place"
+    );
+    let drains = jobs(&mds).await;
+    let mut drains = drains.iter().filter(|job| job.kind == "drain");
+    assert!(drains.all(|job| job.store == new && job.reason.contains("replaced")));
+    let done = operator
+        .replace_device(wish(&old, &new))
+        .await
+        .expect("done");
+    assert_eq!(done.into_inner().replicas, 0);
+    let keep = ReplaceDeviceRequest {
+        cancel: true,
+        ..wish(&old, "")
+    };
+    operator.replace_device(keep).await.expect("known");
+    assert_eq!(device(&mds, &old).await.mark, "");
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn settings_out_of_their_range_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let changes: [fn(&mut MdsConfig); 4] = [
+        |c| c.sick.factor = 1,
+        |c| c.sick.floor_ms = 0,
+        |c| c.sick.well_after_ms = 1,
+        |c| c.sick.eject_after_ms = 1,
+    ];
+    for change in changes {
+        let mut config = config(dir.path());
+        change(&mut config);
+        let error = Mds::start(&config).err().expect("out of range");
+        assert!(matches!(error, MdsError::Setting { .. }), "{error}");
+    }
+}
