@@ -125,20 +125,6 @@ metrics_of() {
     in_net client curl -sS --fail --max-time 5 "http://${ADDRESS[$1]}:9000/metrics"
 }
 
-# disk_for NODE SIZE   a file system of its own on a loop device, for the node's store
-disk_for() {
-    local at=$DIR/data/$1 loop
-    [ -c /dev/loop-control ] || give_skip "no loop devices"
-    mkdir -p "$at"
-    truncate -s "$2" "$TEST_DIR/$1.img"
-    loop=$(losetup -f --show --direct-io=on "$TEST_DIR/$1.img") || give_skip "no loop device can be made"
-    defer losetup -d "$loop"
-    echo "$loop" >"$TEST_DIR/$1.loop"
-    mkfs.ext4 -q -F -m 0 "$loop"
-    mount "$loop" "$at"
-    defer umount -l "$at"
-}
-
 # shellcheck disable=SC2034 # for nemesis.sh
 # random_below N   $PICK; not a substitution, whose subshell would not move the sequence on
 random_below() {

@@ -8,6 +8,8 @@ set -euo pipefail
 . "$REPO/scripts/lib/cluster.sh"
 # shellcheck source=scripts/lib/chaos.sh
 . "$REPO/scripts/lib/chaos.sh"
+# shellcheck source=scripts/lib/slow_disk.sh
+. "$REPO/scripts/lib/slow_disk.sh"
 # shellcheck source=scripts/lib/nemesis.sh
 . "$REPO/scripts/lib/nemesis.sh"
 cd "$REPO"

@@ -8,6 +8,10 @@ set -euo pipefail
 . "$REPO/scripts/lib/cluster.sh"
 # shellcheck source=scripts/lib/heal.sh
 . "$REPO/scripts/lib/heal.sh"
+# shellcheck source=scripts/lib/slow_disk.sh
+. "$REPO/scripts/lib/slow_disk.sh"
+# shellcheck source=scripts/lib/sick.sh
+. "$REPO/scripts/lib/sick.sh"
 cd "$REPO"
 
 # bench_json NAME LOG OPTION...   one load; its JSON in $TEST_DIR/LOG.json
@@ -673,3 +677,8 @@ run_test replace 240 test_replace
 run_test rot "$(ci_or_full 180 600)" test_rot
 run_test heal "$(ci_or_full 240 600)" test_heal
 run_test copy "$(ci_or_full 600 3600)" test_copy
+# These take longer than the gate has.
+if [ "$FULL" = 1 ] || [ -n "${ONLY:-}" ]; then
+    run_test limping 240 test_limping
+    run_test device_replace 300 test_device_replace
+fi

@@ -38,8 +38,8 @@ pub struct SickRules {
 impl Default for SickRules {
     fn default() -> Self {
         Self {
-            factor: 8,
-            floor_ms: 40,
+            factor: 5,
+            floor_ms: 30,
             limping_after_ms: 900,
             well_after_ms: 30_000,
             eject_after_ms: 600_000,

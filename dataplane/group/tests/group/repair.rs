@@ -95,14 +95,47 @@ fn what_nobody_has_whole_is_told_of() {
         while cluster.read(&head).await != Err(Status::Corrupt) {
             pause().await;
         }
+        let lost = |node: &Node| node.group.lost_blocks();
+        until(|| cluster.nodes().iter().any(|node| !lost(node).is_empty())).await;
+        for found in cluster.nodes().iter().flat_map(|node| lost(node)) {
+            assert_eq!((found.first.get(), found.count), (3, 1), "{found:?}");
+        }
         // Its neighbours are there, and so is what is written over it.
         let neighbours = disk.head(CommandKind::Write, 0, 4, 4);
         let read = cluster.read(&neighbours).await;
         assert_eq!(read, Ok((104..108).flat_map(block_bytes).collect()));
         disk.write(0, 3, 1, 203).await;
         disk.check().await;
+        until(|| cluster.nodes().iter().all(|node| lost(node).is_empty())).await;
         cluster.checkpoint().await;
         disk.check().await;
+        cluster.end().await;
+    });
+}
+
+/// What a replica that is away may have is not lost yet.
+#[test]
+fn what_one_that_is_away_may_have_does_not_count_as_lost() {
+    run_for(PATIENCE, async {
+        let (cluster, disk) = written().await;
+        let leader = cluster.leader().await.replica;
+        let away = cluster.followers().await[0].replica;
+        let third = cluster.followers().await[1].replica;
+        for replica in [leader, third] {
+            hurt(&cluster, replica, &[103]).await;
+        }
+        cluster.stop(away).await;
+        let head = disk.head(CommandKind::Write, 0, 0, BLOCKS);
+        for _ in 0..6 {
+            assert_ne!(cluster.read(&head).await, Ok(whole()));
+            pause().await;
+        }
+        assert!(
+            cluster
+                .nodes()
+                .iter()
+                .all(|node| node.group.lost_blocks().is_empty())
+        );
         cluster.end().await;
     });
 }
