@@ -106,3 +106,41 @@ replicas_of() {
 device_is_empty() {
     "$OGEE" device ls -o json | jq -e --arg store "$1" 'any(.devices[]; .store == $store and .mark == "empty")'
 }
+
+# A device answers EIO to everything, under a verified load: its loop device ends before all that it holds. Nobody sees
+# an error or waits for long, and its chunkserver goes on with its other device.
+test_eio_device() {
+    local load loop pid longest
+    need_root
+    [ -c /dev/loop-control ] || give_skip "no loop devices"
+    mkdir -p "$TEST_DIR/cluster/data"
+    truncate -s 1GiB "$TEST_DIR/disk.img"
+    loop=$(losetup -f --show --direct-io=on "$TEST_DIR/disk.img") || give_skip "no loop device can be made"
+    defer losetup -d "$loop"
+    ln -s "$loop" "$TEST_DIR/cluster/data/cs1-0.store"
+    cluster_up --shards 2 --copysets 8 --store-size 1GiB --log-size 64MiB
+    create_volume disk --size 256MiB
+    "$OGEE" bench disk --rw randrw --bs 4KiB --iodepth 4 --rate-iops 150 --runtime 20 --verify -o json >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    sleep 5
+    pid=$(node_pid cs1) || give_up "cs1 does not run"
+    [ "$(replicas_of "$(device_of cs1 0)")" -gt 0 ] || give_up "nothing is on the device"
+    truncate -s 64KiB "$TEST_DIR/disk.img"
+    losetup -c "$loop"
+    wait_for 10 device_failed cs1 0 || give_up "not said to have failed: $("$OGEE" device ls)"
+    has_code OGEE-1005 >/dev/null || give_up "not said: $("$OGEE" status)"
+    wait "$load" || give_up "the load: $(tail -n 3 "$TEST_DIR/load.log")"
+    [ "$(jq '.jobs[0].error' "$TEST_DIR/load.json")" = 0 ] || give_up "the load saw errors"
+    longest=$(jq '[.jobs[0].write.lat_ns.max, .jobs[0].read.lat_ns.max] | max / 1000000 | floor' "$TEST_DIR/load.json")
+    echo "   EIO from all of a device: no error, longest request $longest ms; $("$OGEE" device ls -o json | jq -c '[.devices[] | select(.chunkserver == "cs1") | {shard, state, failures}]')"
+    [ "$longest" -le 2000 ] || give_up "a request took $longest ms"
+    [ "$(node_pid cs1)" = "$pid" ] || give_up "cs1 did not live"
+    "$OGEE" device ls -o json | jq -e 'any(.devices[]; .chunkserver == "cs1" and .shard == 1 and .state == "ok")' >/dev/null || give_up "its other device: $("$OGEE" device ls)"
+    "$OGEE" copyset ls -o json | jq -e --arg store "$(device_of cs1 1)" 'all(.copysets[].replicas[] | select(.store == $store); .state == "ok")' >/dev/null || give_up "replicas of its other device: $("$OGEE" copyset ls)"
+}
+
+# device_failed CHUNKSERVER SHARD
+device_failed() {
+    "$OGEE" device ls -o json | jq -e --arg name "$1" --argjson shard "$2" 'any(.devices[]; .chunkserver == $name and .shard == $shard and .state == "failed")'
+}

@@ -681,4 +681,5 @@ run_test copy "$(ci_or_full 600 3600)" test_copy
 if [ "$FULL" = 1 ] || [ -n "${ONLY:-}" ]; then
     run_test limping 240 test_limping
     run_test device_replace 300 test_device_replace
+    run_test eio_device 200 test_eio_device
 fi
