@@ -50,6 +50,12 @@ proptest! {
     }
 
     #[test]
+    fn a_place_in_a_chunk_leads_back_to_its_address(layout in any_layout(), offset in 0..VOLUME_SIZE_MAX) {
+        let span = layout.locate(ByteOffset::new(offset), ByteLen::new(1)).expect("within the largest volume");
+        prop_assert_eq!(layout.offset_of(span.chunk, span.chunk_offset).get(), offset);
+    }
+
+    #[test]
     fn locate_agrees_with_spans_at_every_byte_asked(
         layout in any_layout(), offset in 0..VOLUME_SIZE_MAX - (32 << 20), at in 0u64..32 << 20,
     ) {
