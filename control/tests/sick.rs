@@ -5,7 +5,9 @@ mod common;
 use common::{Chunkserver, config, fault, ready, register_soon, registration, start, status, stop};
 use common::{store, topology};
 use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
-use ogee_proto::service::{DeviceInfo, DevicesName, Empty, JobInfo, ReplaceDeviceRequest};
+use ogee_proto::service::{
+    DeviceInfo, DevicesName, Empty, JobInfo, LostBlocks, ReplaceDeviceRequest,
+};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -242,6 +244,72 @@ async fn a_device_is_replaced_by_one_command_that_may_come_again() {
     };
     operator.replace_device(keep).await.expect("known");
     assert_eq!(device(&mds, &old).await.mark, "");
+    stop(mds).await;
+}
+
+/// What the metadata servers say of a code.
+async fn told(mds: &MdsHandle, code: &str) -> Option<(String, String)> {
+    let found = status(mds).await.codes.into_iter().find(|c| c.code == code);
+    found.map(|c| (c.severity, c.detail))
+}
+
+#[tokio::test]
+async fn blocks_that_nobody_has_are_an_error_that_names_volume_and_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    let mut volumes = common::volumes(&mds).await;
+    let made = volumes.create(common::new_volume("disk", 64 << 20)).await;
+    let volume = made.expect("made").into_inner().id;
+    let lost = LostBlocks {
+        copyset: 1,
+        volume,
+        chunk: 1,
+        first_block: 2,
+        blocks: 3,
+    };
+    for server in &mut servers[..2] {
+        server.lost = vec![
+            lost,
+            LostBlocks {
+                volume: 999,
+                ..lost
+            },
+        ];
+    }
+    common::beat_all(&mut servers).await;
+    let (severity, detail) = told(&mds, "OGEE-1027").await.expect("told");
+    let from = (16 << 20) + 2 * 4096;
+    assert_eq!(severity, "ERR");
+    assert!(
+        detail.contains(&format!("volume disk, bytes {from} to {}", from + 3 * 4096)),
+        "{detail}"
+    );
+    assert!(!detail.contains("999"), "{detail}");
+    servers.iter_mut().for_each(|server| server.lost.clear());
+    common::beat_all(&mut servers).await;
+    assert_eq!(told(&mds, "OGEE-1027").await, None);
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn a_worn_device_is_emptied_where_that_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    servers[0].store_state = "worn";
+    beat_until("worn, and nowhere to go", &mut servers, 1, || async {
+        has_code(&mds, "OGEE-1028").await && has_code(&mds, "OGEE-1029").await
+    })
+    .await;
+    let stores = [store(9, 1), store(9, 2)];
+    let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
+    let spare = registration("spare", "a", &stores);
+    servers.push(register_soon(&mds.addr().to_string(), spare).await);
+    beat_until("both are empty", &mut servers, 1, || async {
+        device(&mds, &store(1, 1)).await.replicas + device(&mds, &store(1, 2)).await.replicas == 0
+    })
+    .await;
     stop(mds).await;
 }
 
