@@ -54,6 +54,10 @@ pub struct MdsConfig {
     pub balance_after_ms: u64,
     /// What becomes of devices that limp.
     pub sick: SickRules,
+    /// Devices that carry replicas unevenly for so long are evened out, in milliseconds; 0: never by themselves.
+    pub replica_balance_after_ms: u64,
+    /// Two devices that differ by no more, in percent, are even.
+    pub replica_balance_percent: u64,
 }
 
 impl MdsConfig {
@@ -78,6 +82,8 @@ impl MdsConfig {
             move_timeout_ms: heal.move_timeout_ms,
             balance_after_ms: heal.balance_after_ms,
             sick: heal.sick,
+            replica_balance_after_ms: heal.spread_after_ms,
+            replica_balance_percent: heal.spread_percent,
         }
     }
 
@@ -120,6 +126,14 @@ impl MdsConfig {
                 "balance_after_ms",
                 never_or_from(self.balance_after_ms, 1000),
             ),
+            (
+                "replica_balance_after_ms",
+                never_or_from(self.replica_balance_after_ms, 1000),
+            ),
+            (
+                "replica_balance_percent",
+                (1..=100).contains(&self.replica_balance_percent),
+            ),
         ];
         if let Some((key, _)) = checks.into_iter().find(|(_, is_right)| !is_right) {
             return Err(MdsError::Setting { key });
@@ -132,6 +146,8 @@ impl MdsConfig {
             move_timeout_ms: self.move_timeout_ms,
             balance_after_ms: self.balance_after_ms,
             sick: self.sick_rules()?,
+            spread_after_ms: self.replica_balance_after_ms,
+            spread_percent: self.replica_balance_percent,
         })
     }
 

@@ -34,6 +34,8 @@ mod mds;
 mod metrics;
 pub mod placement;
 mod raft;
+#[cfg(any(test, feature = "scale"))]
+pub mod scale;
 mod scheduler;
 pub mod state;
 

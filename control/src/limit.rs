@@ -12,8 +12,13 @@ pub const CHUNKSERVERS_MAX: usize = 4096;
 pub const STORES_PER_CHUNKSERVER_MAX: usize = 256;
 /// Shard endpoints of one chunkserver.
 pub const ENDPOINTS_PER_CHUNKSERVER_MAX: usize = 1024;
-/// Copysets of a cluster.
-pub const COPYSETS_MAX: usize = 65_536;
+/// Copysets of a cluster: its metadata is one message to a metadata server that has fallen behind. What plans by
+/// itself is shown for more: `scale`.
+pub const COPYSETS_MAX: usize = if cfg!(feature = "scale") {
+    1 << 21
+} else {
+    65_536
+};
 /// Copysets that one command makes: keeps a log entry near 1 MiB.
 pub const COPYSETS_PER_COMMAND_MAX: usize = 4096;
 /// Volumes of a cluster, and removed volumes whose chunks are not freed everywhere yet.
@@ -72,17 +77,20 @@ pub const RAFT_MESSAGE_MAX: usize = 256 << 20;
 /// Replaced replicas of one copyset whose data is not deleted yet.
 pub const LEAVING_MAX: usize = 8;
 /// Most that a setting may allow of replicas that move at once.
-pub const MOVES_MAX: usize = 1024;
+pub const MOVES_MAX: usize = 8192;
 /// Longest time that a setting of healing may name, in milliseconds: 30 days.
 pub const TIME_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// Jobs that are pending or running; the rest is planned when these have gone on.
-pub const JOBS_LIVE_MAX: usize = 1024;
+/// A listing of them fits a default 4 MiB gRPC message.
+pub const JOBS_LIVE_MAX: usize = 8192;
 /// Jobs that have ended and are still told of.
 pub const JOBS_KEPT: usize = 256;
-/// Jobs that one command makes.
-pub const JOBS_PER_COMMAND_MAX: usize = 256;
+/// Jobs that one command makes, or begins.
+pub const JOBS_PER_COMMAND_MAX: usize = 1024;
 /// Devices that one command marks.
 pub const STORES_PER_COMMAND_MAX: usize = STORES_PER_CHUNKSERVER_MAX;
+/// Replicas that one command notes to be ailing, or well again.
+pub const NOTES_MAX: usize = 512;
 /// Commands that one look at the cluster leads to.
 pub const COMMANDS_PER_LOOK_MAX: usize = 64;
 /// Between two looks at what is to be healed.
@@ -103,6 +111,8 @@ pub const PACE_PEERS_MIN: usize = 2;
 pub const LIMPING_LEADS_MAX: usize = 64;
 /// A chunkserver that came back is no target for so long.
 pub const UNSTABLE_FOR: Duration = Duration::from_secs(30);
+/// A copyset of which a replica was just moved to even out devices is not moved again for so long.
+pub const SPREAD_COOLING_MS: u64 = 300_000;
 /// One whose transfer was given up is not tried again by itself for so long.
 pub const LEAD_RETRY_MS: u64 = 30_000;
 /// Part of a device's capacity that a move leaves free: one in so many.
@@ -116,6 +126,7 @@ pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two looks at who is online while a pool waits for zones.
 pub const ZONE_POLL: Duration = Duration::from_millis(50);
 
+const _: () = assert!(MOVES_MAX <= JOBS_LIVE_MAX && JOBS_PER_COMMAND_MAX <= JOBS_LIVE_MAX);
 const _: () = assert!(RAFT_HEARTBEAT_MS * 3 < RAFT_ELECTION_MS.0);
 const _: () = assert!(RAFT_ELECTION_MS.0 < RAFT_ELECTION_MS.1);
 const _: () = assert!(LOG_ENTRIES_KEPT < LOG_ENTRIES_PER_SNAPSHOT);

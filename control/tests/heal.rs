@@ -8,7 +8,8 @@ use common::{
 };
 use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
 use ogee_proto::service::{
-    DevicesName, Empty, JobInfo, JobName, MarkDevicesRequest, ServerName, TransferLeaderRequest,
+    BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName, MarkDevicesRequest, ServerName,
+    TransferLeaderRequest,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -394,11 +395,13 @@ async fn leaders_are_evened_out_when_asked_and_by_themselves() {
 #[tokio::test]
 async fn settings_out_of_their_range_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let changes: [fn(&mut MdsConfig); 4] = [
+    let changes: [fn(&mut MdsConfig); 6] = [
         |c| c.recover_after_ms = c.offline_ms - 1,
         |c| c.moves_max = 0,
         |c| c.move_timeout_ms = 0,
         |c| c.balance_after_ms = 1,
+        |c| c.replica_balance_after_ms = 1,
+        |c| c.replica_balance_percent = 0,
     ];
     for change in changes {
         let mut config = config(dir.path());
@@ -410,6 +413,105 @@ async fn settings_out_of_their_range_are_refused() {
     let mds = start(&config(dir.path()));
     eventually("a leader", || async {
         topology(&mds).await.status(Empty {}).await.ok()
+    })
+    .await;
+    stop(mds).await;
+}
+
+/// Twelve copysets on three; a fourth comes into the zone of the first.
+#[tokio::test]
+async fn a_chunkserver_that_is_added_gets_its_part_when_asked_and_by_itself() {
+    for asked in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = hasty(dir.path());
+        config.replica_balance_after_ms = if asked { 0 } else { 1000 };
+        let mds = start(&config);
+        let mut servers = ready(&mds).await;
+        servers.push(spare(&mds, "new", "a", 9).await);
+        beat_all(&mut servers).await;
+        if asked {
+            ask_for_even_devices(&mds).await;
+        }
+        beat_until("even", &mut servers, || async {
+            replicas(&mds, "cs1").await.0 == 6 && replicas(&mds, "new").await.0 == 6
+        })
+        .await;
+        for other in ["cs2", "cs3"] {
+            assert_eq!(replicas(&mds, other).await.0, 12, "{other}");
+        }
+        beat_until("closed", &mut servers, || async {
+            let jobs = jobs(&mds).await;
+            let moves = jobs.iter().filter(|job| job.kind == "balance");
+            moves.clone().count() == 6 && moves.clone().all(|job| job.state == "done")
+        })
+        .await;
+        stop(mds).await;
+    }
+}
+
+/// First only to see what would be done.
+async fn ask_for_even_devices(mds: &MdsHandle) {
+    let mut operator = topology(mds).await;
+    let mut ask = async |dry_run| {
+        let asked = operator.balance_replicas(BalanceReplicasRequest { dry_run });
+        asked.await.expect("asked").into_inner().jobs
+    };
+    let planned = ask(true).await;
+    assert!(jobs(mds).await.is_empty(), "only told");
+    let made = ask(false).await;
+    for (all, state) in [(&planned, "planned"), (&made, "pending")] {
+        assert_eq!(all.len(), 6);
+        for job in all {
+            assert_eq!((job.kind.as_str(), job.state.as_str()), ("balance", state));
+            assert_eq!((job.from.as_str(), job.to.as_str()), ("cs1", "new"));
+        }
+    }
+    assert!(ask(false).await.is_empty(), "what is planned counts");
+}
+
+/// The one that is lost, and then one that is damaged, with no other device in their zones.
+#[tokio::test]
+async fn a_replica_that_is_missing_or_damaged_is_made_anew_without_anybody() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    beat_all(&mut servers).await;
+    let led_elsewhere = |server: &Chunkserver| {
+        let held = server.replicas.iter();
+        let held = held.filter(|(_, held)| held.leader != held.replica);
+        held.map(|(id, _)| *id)
+            .next()
+            .expect("it does not lead all")
+    };
+    let missing = led_elsewhere(&servers[2]);
+    servers[2].replicas.remove(&missing);
+    let is_done = |jobs: &[JobInfo], reason: &str| {
+        jobs.iter().any(|job| {
+            job.kind == "recover" && job.state == "done" && job.reason.starts_with(reason)
+        })
+    };
+    beat_until("the missing one is there again", &mut servers, || async {
+        is_done(&jobs(&mds).await, "the chunkserver had lost the replica")
+    })
+    .await;
+    let damaged = led_elsewhere(&servers[1]);
+    let held = servers[1].replicas.get_mut(&damaged).expect("just seen");
+    held.state = "damaged";
+    let before = held.replica;
+    beat_until("it is told of", &mut servers, || async {
+        let codes = status(&mds).await.codes;
+        codes
+            .iter()
+            .any(|c| c.code == "OGEE-1009" && c.remedy.contains("made anew by itself after 2 s"))
+    })
+    .await;
+    beat_until("the damaged one is made anew", &mut servers, || async {
+        is_done(&jobs(&mds).await, "the replica was damaged")
+    })
+    .await;
+    assert_ne!(servers[1].replicas[&damaged].replica, before);
+    beat_until("all is well", &mut servers, || async {
+        status(&mds).await.health == "OK"
     })
     .await;
     stop(mds).await;

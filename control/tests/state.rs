@@ -8,7 +8,7 @@ use ogee_control::state::{
     AddJobs, Attach, Attachment, Cause, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas,
     CreateCopysets, CreatePool, CreateVolume, Detach, Ending, InitCluster, JobKind, JobState, Mark,
     MarkStores, NewJob, NoteStores, Refusal, RegisterChunkserver, RemoveVolume, ReplaceReplica,
-    Reply, ResizeVolume, StartJob, State, StoreSpec, Users,
+    Reply, ResizeVolume, StartJob, StartJobs, State, StoreSpec, Users,
 };
 use ogee_proto::id::{
     ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
@@ -227,7 +227,7 @@ fn metadata_from_before_replacements_is_read() {
 fn metadata_from_before_jobs_is_read() {
     let mut state = ready(1);
     let mut json = serde_json::to_value(&state).unwrap();
-    for part in ["jobs", "marks", "away"] {
+    for part in ["jobs", "marks", "away", "ailing"] {
         json.as_object_mut().unwrap().remove(part).unwrap();
     }
     json["issued"]
@@ -256,6 +256,7 @@ fn add_job(kind: JobKind, replica: u64, conf_epoch: u64) -> Command {
         replica: ReplicaId::new(replica),
         priority: 1,
         bytes: 5,
+        to: None,
     };
     Command::AddJobs(AddJobs {
         jobs: vec![job],
@@ -270,6 +271,19 @@ fn start_job(job: u64, attempt: u32, conf_epoch: u64, server: u8) -> Command {
         conf_epoch,
         store: store(server),
         at_ms: 200,
+    })
+}
+
+fn start_jobs(starts: Vec<(u64, u32, u64, u8)>) -> Command {
+    let starts = starts.into_iter();
+    let jobs = starts.map(
+        |(j, attempt, epoch, s)| match start_job(j, attempt, epoch, s) {
+            Command::StartJob(start) => start,
+            other => panic!("{other}"),
+        },
+    );
+    Command::StartJobs(StartJobs {
+        jobs: jobs.collect(),
     })
 }
 
@@ -567,12 +581,18 @@ fn any_command() -> impl Strategy<Value = Command> {
         })
     };
     let small = |of: u32| 0..of;
-    let kind = prop::sample::select(vec![JobKind::Recover, JobKind::Drain, JobKind::Lead]);
+    let kind = prop::sample::select(vec![
+        JobKind::Recover,
+        JobKind::Drain,
+        JobKind::Balance,
+        JobKind::Lead,
+    ]);
     let ending = prop::sample::select(vec![Ending::InPlace, Ending::NotNeeded, Ending::TimedOut]);
     let mark = prop::sample::select(vec![None, Some(Mark::Draining), Some(Mark::Lost)]);
     prop_oneof![
         3 => (kind, 0u64..5, 0u64..4).prop_map(|(kind, r, epoch)| add_job(kind, r, epoch)),
         3 => (0u64..6, small(3), 0u64..4, 0u8..6).prop_map(|(j, a, e, s)| start_job(j, a, e, s)),
+        1 => prop::collection::vec((0u64..6, small(3), 0u64..4, 0u8..6), 0..4).prop_map(start_jobs),
         2 => (0u64..6, small(3), ending)
             .prop_map(|(j, a, ending)| Command::end(JobId::new(j), a, ending, 5)),
         2 => prop::collection::vec(0u64..12, 0..3).prop_map(|ids| confirm(&ids, &ids)),
@@ -581,6 +601,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         })),
         1 => (0u8..6, 0u64..9).prop_map(|(server, since)| Command::NoteStores(NoteStores {
             away: vec![(store(server), since)], back: vec![store(server / 2)],
+            ailing: vec![(CopysetId::new(1), ReplicaId::new(since), since)], well: vec![ReplicaId::new(since / 2)],
         })),
         1 => small(7).prop_map(|server| Command::RemoveChunkserver {
             chunkserver: ChunkserverId::new(server),

@@ -96,6 +96,13 @@ end_group() {
     fi
 }
 
+# when_asked NAME SECONDS FUNCTION   what the gate has no time for: in full runs, and when named in ONLY
+when_asked() {
+    case "$FULL ${ONLY:-} " in
+    1* | *" $1 "*) run_test "$@" ;;
+    esac
+}
+
 # run_test NAME SECONDS FUNCTION [ARGUMENT...]   fails when it takes longer
 run_test() {
     local name=$1 limit=$2 start=$SECONDS status reason

@@ -522,6 +522,84 @@ server_removed() {
     "$OGEE" server rm "$1" >"$TEST_DIR/rm.log" 2>&1
 }
 
+# A fourth chunkserver, in a zone of its own, comes to a cluster under a verified load: nobody does anything, and it
+# gets its part of the replicas, and then of the leaders. No writer sees an error, and nothing is moved twice.
+test_grow() {
+    local load start copysets jobs
+    copysets=$(ci_or_full 8 24)
+    export OGEE_MDS_SERVER__HEARTBEAT_MS=500 OGEE_MDS_SERVER__HEAL__RECOVER_AFTER_MS=20000
+    export OGEE_MDS_SERVER__HEAL__REPLICA_BALANCE_AFTER_MS=2000 OGEE_MDS_SERVER__HEAL__BALANCE_AFTER_MS=1000
+    cluster_up --copysets "$copysets" --store-size 2GiB --log-size 128MiB
+    create_volume other --size 512MiB
+    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size "$(ci_or_full 128MiB 512MiB)"
+    create_volume disk --size 512MiB
+    export_start disk
+    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 8 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+    sleep 2
+    "$OGEE" copyset balance-replicas --now --dry-run >"$TEST_DIR/dry" || give_up "dry run: $(cat "$TEST_DIR/dry")"
+    grep -q '^0 replicas would move' "$TEST_DIR/dry" || give_up "uneven from the start: $(cat "$TEST_DIR/dry")"
+
+    start=$(now_ms)
+    node_add cs4 zone4
+    wait_for 30 jobs_run balance || give_up "nothing moves: $("$OGEE" status)"
+    wait_for "$(ci_or_full 120 600)" devices_even || give_up "uneven: $("$OGEE" device ls) $("$OGEE" job ls)"
+    wait_healthy 60
+    echo "   replicas: $(carried_by) $(($(now_ms) - start)) ms after cs4 came, 2000 of which were waited"
+    jobs=$("$OGEE" job ls -o json | jq '[.jobs[] | select(.kind == "balance" and .state == "done")] | length')
+    # Each of four is to have three quarters of what each of three had.
+    [ "$jobs" -le $((copysets * 3 / 4 + 1)) ] || give_up "$jobs moves for $copysets copysets: $("$OGEE" job ls)"
+    wait_for 60 leaders_even || give_up "leaders: $(led_by cs1 cs2 cs3 cs4) $("$OGEE" job ls)"
+    echo "   leaders: $(led_by cs1 cs2 cs3 cs4) after $(($(now_ms) - start)) ms; $jobs moves"
+    sleep 5
+    [ "$("$OGEE" job ls -o json | jq '[.jobs[] | select(.kind == "balance")] | length')" = "$jobs" ] || give_up "it does not come to rest: $("$OGEE" job ls)"
+
+    writer_ends "$load"
+    echo "   all under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
+    copysets_agree
+}
+
+# node_add NAME ZONE   one more chunkserver, like cs1 but for its name, zone, ports and devices
+node_add() {
+    local conf=$DIR/conf/$1.toml address
+    sed -e "s/^name = .*/name = \"$1\"/" -e "s/^zone = .*/zone = \"$2\"/" -e "s/^server = .*/server = \"$1\"/" \
+        -e "s/cs1-/$1-/" "$DIR/conf/cs1.toml" >"$conf"
+    while read -r address; do
+        sed -i "s/\"$address\"/\"127.0.0.1:$(free_port)\"/" "$conf"
+    done < <(grep -E '^(listen|metrics) = ' "$conf" | grep -oE '[0-9.]+:[0-9]+')
+    node_start "$1"
+}
+
+# A port that nobody has, below those that the kernel gives to outgoing connections.
+free_port() {
+    python3 -c '
+import random, socket
+for port in random.sample(range(10000, 30000), 200):
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+    print(port)
+    break'
+}
+
+# carried_by   replicas of each chunkserver
+carried_by() {
+    "$OGEE" server ls -o json | jq -r '[.servers[].replicas] | join(" ")'
+}
+
+leaders_even() {
+    # shellcheck disable=SC2046 # one word each
+    is_even $(led_by cs1 cs2 cs3 cs4)
+}
+
+devices_even() {
+    # shellcheck disable=SC2046 # one word each
+    is_even $(carried_by)
+}
+
 # ---- copies ------------------------------------------------------------------------------------
 
 # A replica that lost its store gets its contents back under a full random-write load, on a log that
@@ -676,6 +754,7 @@ run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
 run_test rot "$(ci_or_full 180 600)" test_rot
 run_test heal "$(ci_or_full 240 600)" test_heal
+when_asked grow "$(ci_or_full 300 900)" test_grow
 run_test copy "$(ci_or_full 600 3600)" test_copy
 # These take longer than the gate has.
 if [ "$FULL" = 1 ] || [ -n "${ONLY:-}" ]; then

@@ -659,13 +659,6 @@ begin_group lab
 install -m 755 "$POWER_CUT" "$WORK/power_cut"
 POWER_CUT=$WORK/power_cut
 
-# when_asked NAME SECONDS FUNCTION   what the gate has no time for: in full runs, and when named in ONLY
-when_asked() {
-    case "$FULL ${ONLY:-} " in
-    1* | *" $1 "*) run_test "$@" ;;
-    esac
-}
-
 run_test lab_ends 300 test_lab_ends
 run_test lab_two_guests 150 test_lab_two_guests
 run_test lab_rdma 150 test_lab_rdma

@@ -214,13 +214,6 @@ test_vm_fio() {
     copysets_agree
 }
 
-# when_asked NAME SECONDS FUNCTION   what the gate has no time for: in full runs, and when named in ONLY
-when_asked() {
-    case "$FULL ${ONLY:-} " in
-    1* | *" $1 "*) run_test "$@" ;;
-    esac
-}
-
 # An export that went on without a metadata server is shut out by the next user that one grants the volume to, and what
 # it has kept is refused from then on.
 test_export_resumed() {

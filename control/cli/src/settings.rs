@@ -95,6 +95,10 @@ pub(crate) struct HealSettings {
     pub(crate) move_timeout_ms: Option<u64>,
     /// Leaders uneven for so long are moved; 0: never.
     pub(crate) balance_after_ms: Option<u64>,
+    /// Devices that carry replicas unevenly for so long are evened out; 0: never.
+    pub(crate) replica_balance_after_ms: Option<u64>,
+    /// Two devices that differ by no more, in percent, are even.
+    pub(crate) replica_balance_percent: Option<u64>,
 }
 
 /// One member of the metadata group.
@@ -250,6 +254,8 @@ const MDS_KEYS: &[&str] = &[
     "well_after_ms",
     "eject_after_ms",
     "reinstate_after_ms",
+    "replica_balance_after_ms",
+    "replica_balance_percent",
 ];
 const CHUNKSERVER_KEYS: &[&str] = &[
     "name",

@@ -70,6 +70,7 @@ impl ChunkserversApi {
             stores: usages(&request.stores)?,
             replicas: BTreeMap::new(),
             lost: BTreeSet::new(),
+            is_registration: true,
         };
         let reply = self
             .context
@@ -450,6 +451,7 @@ fn heard(
         stores: usages(&request.stores)?,
         replicas: request.replicas.iter().filter(placed).map(status).collect(),
         lost: lost(state, &request.lost),
+        is_registration: false,
     })
 }
 

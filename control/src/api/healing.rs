@@ -14,14 +14,17 @@ use tokio::sync::watch;
 use super::context::{Context, unix_ms};
 use crate::limit::{JOBS_PER_COMMAND_MAX, LEADS_MAX, LOOK_EVERY};
 use crate::raft::{Consistency, View};
-use crate::scheduler::{Picture, balance, is_steady, leads_live, plan};
+use crate::scheduler::{
+    HealRules, Picture, balance, is_steady, leads_live, moves_live, plan, spread,
+};
 use crate::state::{AddJobs, Cause, Command, NewJob};
 
-/// Since when this one leads, and leaders are uneven.
+/// Since when this one leads, and leaders, or devices, are uneven.
 #[derive(Default)]
 struct Watchman {
     leads: Option<(u64, Instant)>,
     uneven: Option<Instant>,
+    crowded: Option<Instant>,
 }
 
 /// Looks until it is told to stop.
@@ -57,7 +60,11 @@ impl Watchman {
         context.world().liveness.paces.compare(&view.state);
         let picture = Picture::take(&view.state, &context.world().liveness, now, unix_ms());
         let mut commands = plan(&view.state, &picture, &context.config.heal);
-        let jobs = self.balance(context, &view, &picture, now);
+        let mut jobs = self.spread(&context.config.heal, &view, &picture, now);
+        if jobs.is_empty() {
+            // Leaders follow replicas.
+            jobs = self.balance(context, &view, &picture, now);
+        }
         if !jobs.is_empty() {
             commands.push(Command::AddJobs(AddJobs {
                 jobs,
@@ -73,6 +80,33 @@ impl Watchman {
                 tracing::info!(?error, "a step of healing was not taken");
             }
         }
+    }
+
+    /// Replicas of devices that have carried too many for a while: a few more than can move at once.
+    fn spread(
+        &mut self,
+        rules: &HealRules,
+        view: &View,
+        picture: &Picture,
+        now: Instant,
+    ) -> Vec<NewJob> {
+        let most = (2 * HealRules::spare(rules.moves_max)).min(JOBS_PER_COMMAND_MAX);
+        let mut jobs = if rules.spread_after_ms > 0 {
+            spread(&view.state, picture, rules, Cause::Crowded, most)
+        } else {
+            Vec::new()
+        };
+        if jobs.is_empty() {
+            self.crowded = None;
+            return jobs;
+        }
+        let since = *self.crowded.get_or_insert(now);
+        let waited = now.saturating_duration_since(since).as_millis();
+        if waited < u128::from(rules.spread_after_ms) {
+            return Vec::new();
+        }
+        jobs.truncate(most.saturating_sub(moves_live(&view.state)));
+        jobs
     }
 
     /// Leaders that have been uneven for a while in a cluster that is otherwise at rest.

@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 
 use ogee_proto::id::{ChunkserverId, JobId, ReplicaId, StoreId};
 use ogee_proto::service::{
-    DevicesName, Empty, JobInfo, JobName, ListJobsResponse, MarkDevicesRequest,
-    MarkDevicesResponse, OkToStopResponse, ServerName,
+    BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName, ListJobsResponse,
+    MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, ServerName,
 };
 
 use super::context::unix_ms;
 use super::error::ApiError;
 use super::info::{Scene, count};
 use super::topology::TopologyApi;
+use crate::limit::{JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX};
 use crate::liveness::ReplicaState;
-use crate::scheduler::{Picture, Presence, balance};
+use crate::scheduler::{Picture, Presence, balance, spread};
 use crate::state::{
-    AddJobs, Cause, Command, Ending, Job, JobKind, JobState, Mark, MarkStores, Reply, State,
+    AddJobs, Cause, Command, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, Reply, State,
 };
 
 impl TopologyApi {
@@ -150,17 +151,43 @@ impl TopologyApi {
         let jobs = self
             .look(|scene, _| balance(scene.state, &picture(scene), Cause::Asked))
             .await?;
-        if jobs.is_empty() {
+        self.make_jobs(&jobs).await
+    }
+
+    /// Begins as many moves as there is room for; what is left is planned when these have gone on.
+    pub(super) async fn even_devices(
+        &self,
+        request: BalanceReplicasRequest,
+    ) -> Result<ListJobsResponse, ApiError> {
+        let jobs = self
+            .look(|scene, _| {
+                let room = JOBS_LIVE_MAX.saturating_sub(scene.state.busy().len());
+                let picture = picture(scene);
+                spread(scene.state, &picture, scene.rules, Cause::AskedSpread, room)
+            })
+            .await?;
+        if request.dry_run {
+            return self.look(|scene, _| planned(scene, &jobs)).await;
+        }
+        self.make_jobs(&jobs).await
+    }
+
+    async fn make_jobs(&self, jobs: &[NewJob]) -> Result<ListJobsResponse, ApiError> {
+        let mut ids = BTreeSet::new();
+        for part in jobs.chunks(JOBS_PER_COMMAND_MAX) {
+            let command = AddJobs {
+                jobs: part.to_vec(),
+                at_ms: unix_ms(),
+            };
+            let Reply::Jobs(made) = self.0.write(Command::AddJobs(command)).await? else {
+                unreachable!("invariant: jobs that are made answer with their ids");
+            };
+            ids.extend(made);
+        }
+        if ids.is_empty() {
             return Ok(ListJobsResponse::default());
         }
-        let command = AddJobs {
-            jobs,
-            at_ms: unix_ms(),
-        };
-        let Reply::Jobs(made) = self.0.write(Command::AddJobs(command)).await? else {
-            unreachable!("invariant: jobs that are made answer with their ids");
-        };
-        self.look(|scene, _| jobs_info(scene, |id| made.contains(&id)))
+        self.look(|scene, _| jobs_info(scene, |id| ids.contains(&id)))
             .await
     }
 }
@@ -221,11 +248,42 @@ fn jobs_info(scene: &Scene<'_>, which: impl Fn(JobId) -> bool) -> ListJobsRespon
     }
 }
 
-fn info(scene: &Scene<'_>, id: JobId, job: &Job) -> JobInfo {
-    let name = |id: ChunkserverId| {
-        let server = scene.state.chunkservers().get(&id);
-        server.map_or_else(|| id.to_string(), |server| server.name.to_string())
+/// Jobs that were not made.
+fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
+    let info = |new: &NewJob| {
+        let copyset = scene.state.copysets().get(&new.copyset);
+        let replica = copyset.and_then(|c| c.replicas.iter().find(|r| r.id == new.replica));
+        JobInfo {
+            kind: new.kind.as_str().into(),
+            state: "planned".into(),
+            copyset: new.copyset.get(),
+            replica: new.replica.get(),
+            from: replica.map_or_else(String::new, |r| name_of(scene, r.chunkserver)),
+            to: server_of(scene, new.to).unwrap_or_default(),
+            store: new.to.map_or_else(String::new, |to| to.to_string()),
+            priority: new.priority.into(),
+            reason: new.cause.to_string(),
+            bytes: new.bytes,
+            ..JobInfo::default()
+        }
     };
+    ListJobsResponse {
+        jobs: jobs.iter().map(info).collect(),
+    }
+}
+
+fn name_of(scene: &Scene<'_>, id: ChunkserverId) -> String {
+    let server = scene.state.chunkservers().get(&id);
+    server.map_or_else(|| id.to_string(), |server| server.name.to_string())
+}
+
+/// The name of the chunkserver that has the store.
+fn server_of(scene: &Scene<'_>, store: Option<StoreId>) -> Option<String> {
+    let store = scene.state.stores().get(&store?)?;
+    Some(name_of(scene, store.chunkserver))
+}
+
+fn info(scene: &Scene<'_>, id: JobId, job: &Job) -> JobInfo {
     let (step, percent) = progress(scene, job);
     let reason = job.ending.map_or_else(
         || job.cause.to_string(),
@@ -240,14 +298,17 @@ fn info(scene: &Scene<'_>, id: JobId, job: &Job) -> JobInfo {
         from: match job.kind {
             // Whoever leads when it is carried out.
             JobKind::Lead => String::new(),
-            JobKind::Recover | JobKind::Drain => name(job.from),
+            JobKind::Recover | JobKind::Drain | JobKind::Balance => name_of(scene, job.from),
         },
-        to: job
-            .target
-            .map_or_else(String::new, |to| name(to.chunkserver)),
+        to: job.target.map_or_else(
+            || server_of(scene, job.to).unwrap_or_default(),
+            |to| name_of(scene, to.chunkserver),
+        ),
         store: job
             .target
-            .map_or_else(String::new, |to| to.store.to_string()),
+            .map(|to| to.store)
+            .or(job.to)
+            .map_or_else(String::new, |store| store.to_string()),
         priority: job.priority.into(),
         attempt: job.attempt,
         step: step.into(),

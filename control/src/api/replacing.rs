@@ -15,7 +15,7 @@ use super::info::{Scene, count};
 use super::jobs::{named, picture};
 use super::topology::TopologyApi;
 use crate::limit::MOVE_RESERVE;
-use crate::scheduler::{Picture, bytes_of, is_beside};
+use crate::scheduler::{Bytes, Picture, is_beside};
 use crate::state::{Command, Copyset, MarkStores, Replica, State, Store};
 
 /// What a replacement has before it.
@@ -170,14 +170,11 @@ fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiEr
 
 /// What is still to move, and what there is room for.
 fn sizes(state: &State, picture: &Picture, old: StoreId, new: StoreId) -> (u64, u64) {
-    let each = bytes_of(state, picture);
-    let on_old = state
-        .copysets()
-        .iter()
-        .filter(|(_, c)| c.replicas.iter().any(|r| r.store == old));
-    let bytes = on_old
-        .filter_map(|(id, _)| each.get(id))
-        .fold(0u64, |sum, one| sum.saturating_add(*one));
+    let each = Bytes::of(state, picture);
+    let on_old = replicas_on(state, old);
+    let bytes = on_old.fold(0u64, |sum, (copyset, _)| {
+        sum.saturating_add(each.of_one(copyset))
+    });
     let free = picture.places.get(&new).map_or(0, |place| {
         let kept = place.capacity / MOVE_RESERVE;
         place

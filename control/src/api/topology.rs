@@ -8,12 +8,12 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
-    ClusterStatus, CreatePoolRequest, DeviceInfo, DevicesName, Empty, JobInfo, JobName,
-    ListCopysetsResponse, ListDevicesResponse, ListJobsResponse, ListPoolsResponse,
-    ListServersResponse, ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse,
-    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
-    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerInfo, ServerName,
-    TransferLeaderRequest, ZoneInfo,
+    BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo, DevicesName, Empty,
+    JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, MarkDevicesRequest,
+    MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
+    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
+    ServerInfo, ServerName, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
@@ -544,6 +544,14 @@ impl Topology for TopologyApi {
         _: Request<Empty>,
     ) -> Result<Response<ListJobsResponse>, Status> {
         self.0.reply("balance_leaders", self.even_leaders().await)
+    }
+
+    async fn balance_replicas(
+        &self,
+        request: Request<BalanceReplicasRequest>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        let result = self.even_devices(request.into_inner()).await;
+        self.0.reply("balance_replicas", result)
     }
 
     async fn status(&self, _: Request<Empty>) -> Result<Response<ClusterStatus>, Status> {

@@ -10,7 +10,7 @@ use ogee_proto::service::HealthCode;
 use super::lost::lost_condition;
 use super::sick::sick_conditions;
 use crate::liveness::{Liveness, ReplicaState, StoreState};
-use crate::scheduler::{HealRules, Loads, Picture, bytes_of, targets, wish};
+use crate::scheduler::{Bytes, HealRules, Loads, Picture, troubled, wish};
 use crate::state::{Copyset, JobKind, JobState, State};
 
 /// How bad it is.
@@ -156,12 +156,12 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
     [offline, failed, full]
 }
 
-fn replica_conditions() -> [Condition; 3] {
+fn replica_conditions(rules: &HealRules) -> [Condition; 3] {
     let damaged = Condition::new(
         "OGEE-1009",
         Severity::Warn,
         "copysets have a replica that is damaged or has stopped",
-        "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER",
+        mended(rules),
     );
     let changing = Condition::new(
         "OGEE-1010",
@@ -227,8 +227,7 @@ impl Tally {
                 "OGEE-1008",
                 Severity::Warn,
                 "copysets have lost a replica on a chunkserver that is online",
-                "its device was replaced or wiped: ogee copyset show COPYSET, then ogee copyset replace \
-                 COPYSET --replica ID --to CHUNKSERVER; a device that stays away is re-protected by itself",
+                format!("its device was replaced or wiped; {}", mended(sight.rules)),
             ),
         }
     }
@@ -241,6 +240,20 @@ fn waiting(rules: &HealRules) -> String {
         ms => format!("re-protected by itself {} s after it went away", ms / 1000),
     };
     format!("start the offline chunkservers; {when}; at once: ogee server lost NAME")
+}
+
+/// What becomes of a replica that does not take part although its chunkserver is online.
+fn mended(rules: &HealRules) -> String {
+    let when = match rules.recover_after_ms {
+        0 => "recover_after_ms is 0: nothing is made anew by itself".to_owned(),
+        ms => format!(
+            "made anew by itself after {} s, while the others are whole and a majority",
+            ms / 1000
+        ),
+    };
+    format!(
+        "{when}; at once: ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER"
+    )
 }
 
 /// How far re-protection is.
@@ -266,7 +279,7 @@ fn recovering(state: &State) -> String {
 fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
     let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
     let mut tally = Tally::new(sight);
-    let [mut damaged, mut changing, mut outrun] = replica_conditions();
+    let [mut damaged, mut changing, mut outrun] = replica_conditions(sight.rules);
     let jobs = state.jobs().values();
     let recover = jobs.filter(|job| job.kind == JobKind::Recover && job.state.is_live());
     let recover: BTreeSet<CopysetId> = recover.map(|job| job.copyset).collect();
@@ -316,7 +329,7 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
 /// Copysets of which a replica is to leave its place and has nowhere to go.
 fn homeless(sight: &Sight<'_>) -> [Condition; 2] {
     let (state, picture) = (sight.state, sight.picture);
-    let bytes = bytes_of(state, picture);
+    let bytes = Bytes::of(state, picture);
     let loads = Loads::of(state, picture);
     // What waits for its turn may have lost the target that it had.
     let running = state
@@ -326,15 +339,15 @@ fn homeless(sight: &Sight<'_>) -> [Condition; 2] {
     let busy: BTreeSet<CopysetId> = running.map(|job| job.copyset).collect();
     let mut zones: [BTreeSet<&Name>; 2] = Default::default();
     let mut stuck: [Vec<CopysetId>; 2] = Default::default();
-    for (id, copyset) in state.copysets().iter().filter(|(id, _)| !busy.contains(id)) {
+    let troubled = troubled(state, picture, sight.rules);
+    for id in troubled.difference(&busy) {
+        let Some(copyset) = state.copysets().get(id) else {
+            continue;
+        };
         let Some((kind, replica)) = wish(*id, copyset, picture, sight.rules) else {
             continue;
         };
-        let need = bytes.get(id).copied().unwrap_or(0);
-        if targets(state, picture, copyset, replica, need, &loads)
-            .next()
-            .is_none()
-        {
+        if !loads.has_target(copyset, replica, bytes.of_one(copyset)) {
             let at = usize::from(kind == JobKind::Drain);
             stuck[at].push(*id);
             zones[at].extend(state.zone_of(replica.chunkserver));

@@ -11,5 +11,5 @@ mod tracker;
 
 pub(crate) use pace::{Bounds, Flow, Verdict};
 pub(crate) use tracker::{
-    Heard, Liveness, LostBlocks, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
+    Heard, Leader, Liveness, LostBlocks, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
 };

@@ -34,6 +34,8 @@ pub(crate) struct Heard {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaStatus>,
     /// Blocks that are damaged there, and that no other replica has either.
     pub(crate) lost: BTreeSet<LostBlocks>,
+    /// It only said that it is there: no replica is missing because it was not named.
+    pub(crate) is_registration: bool,
 }
 
 /// Blocks that follow each other.
@@ -217,6 +219,19 @@ impl Liveness {
     /// The newest heartbeat, however old.
     pub(crate) fn heard(&self, id: ChunkserverId) -> Option<&Heard> {
         self.servers.get(&id).map(|(_, heard)| heard)
+    }
+
+    /// What a simulated chunkserver reports from now on.
+    #[cfg(any(test, feature = "scale"))]
+    pub(crate) fn reports(&mut self, id: ChunkserverId) -> &mut Heard {
+        let (_, heard) = self.servers.get_mut(&id).expect("it was recorded");
+        heard
+    }
+
+    /// A simulated chunkserver is not heard of any more.
+    #[cfg(any(test, feature = "scale"))]
+    pub(crate) fn forget(&mut self, id: ChunkserverId) {
+        self.servers.remove(&id);
     }
 
     /// The newest report of a replica, if its chunkserver is online.

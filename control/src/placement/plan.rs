@@ -1,6 +1,6 @@
 //! The greedy planner: each replica goes where the load in proportion to the weight is least.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ogee_proto::id::{ChunkserverId, StoreId};
 use ogee_proto::name::Name;
@@ -35,6 +35,9 @@ pub fn plan(sites: &[Site], request: Request) -> Result<Vec<Vec<StoreId>>, Place
         .collect())
 }
 
+/// Equally loaded stores of which the one is taken that meets the copyset's others least often.
+const EQUALS_TRIED: usize = 8;
+
 /// Load carried in proportion to a weight. Compared exactly, without division.
 #[derive(Clone, Copy)]
 struct Share {
@@ -49,11 +52,20 @@ impl Share {
         let left = left * u128::from(other.weight.max(1));
         left.cmp(&(right * u128::from(self.weight.max(1))))
     }
+
+    /// The same order, but for the last bits of a quotient.
+    fn rank(self) -> u128 {
+        let next = u128::from(self.load.saturating_add(1));
+        (next << 64) / u128::from(self.weight.max(1))
+    }
 }
 
 struct Zone {
     share: Share,
-    sites: Vec<usize>,
+    /// The least loaded first.
+    sites: BTreeSet<(u128, usize)>,
+    /// Where the search among equals goes on, so that they take turns.
+    turn: usize,
 }
 
 struct Planner<'a> {
@@ -65,7 +77,7 @@ struct Planner<'a> {
     zones: BTreeMap<&'a Name, Zone>,
     /// How often two stores share a copyset (lower position first): ties go to pairs that share
     /// few, so that a lost store's work spreads over many others.
-    together: BTreeMap<(usize, usize), u32>,
+    together: HashMap<(usize, usize), u32>,
 }
 
 impl<'a> Planner<'a> {
@@ -75,11 +87,16 @@ impl<'a> Planner<'a> {
         for (at, site) in sites.iter().enumerate() {
             let zone = zones.entry(&site.zone).or_insert_with(|| Zone {
                 share: Share { load: 0, weight: 0 },
-                sites: Vec::new(),
+                sites: BTreeSet::new(),
+                turn: 0,
             });
             zone.share.load += site.replicas;
             zone.share.weight = zone.share.weight.saturating_add(site.weight.max(1));
-            zone.sites.push(at);
+            let share = Share {
+                load: site.replicas,
+                weight: site.weight,
+            };
+            zone.sites.insert((share.rank(), at));
             *leaders_by_server.entry(site.chunkserver).or_default() += site.leaders;
         }
         Self {
@@ -94,7 +111,7 @@ impl<'a> Planner<'a> {
             leaders: sites.iter().map(|s| s.leaders).collect(),
             leaders_by_server,
             zones,
-            together: BTreeMap::new(),
+            together: HashMap::new(),
         }
     }
 
@@ -130,20 +147,27 @@ impl<'a> Planner<'a> {
                 .map(|c| self.together.get(&pair(at, *c)).copied().unwrap_or(0))
                 .sum()
         };
-        let order = |a: &usize, b: &usize| {
-            let by_share = self.shares[*a].next_cmp(self.shares[*b]);
-            by_share.then_with(|| met(*a).cmp(&met(*b))).then(a.cmp(b))
-        };
-        let sites = self.zones[zone].sites.iter().copied();
-        sites
-            .min_by(order)
-            .expect("invariant: a zone is made by its first site")
+        let zone = &self.zones[zone];
+        let (least, _) = (zone.sites.first()).expect("invariant: a zone is made by its first site");
+        let (first, turn, last) = ((*least, 0), (*least, zone.turn), (*least, usize::MAX));
+        let equals = zone
+            .sites
+            .range(turn..=last)
+            .chain(zone.sites.range(first..turn));
+        let equals = equals.take(EQUALS_TRIED).map(|(_, at)| *at);
+        equals
+            .min_by_key(|at| met(*at))
+            .expect("invariant: the first of them is one")
     }
 
     fn carry(&mut self, zone: &Name, site: usize, chosen: &[usize]) {
+        let before = self.shares[site].rank();
         self.shares[site].load += 1;
         if let Some(zone) = self.zones.get_mut(zone) {
             zone.share.load += 1;
+            zone.sites.remove(&(before, site));
+            zone.sites.insert((self.shares[site].rank(), site));
+            zone.turn = site + 1;
         }
         for other in chosen {
             *self.together.entry(pair(site, *other)).or_default() += 1;

@@ -20,29 +20,33 @@ struct Seat {
     fit: BTreeMap<ChunkserverId, ReplicaId>,
 }
 
-/// Transfers that make leaders even: all of them when an operator asked, else only of copysets that
-/// were not moved lately.
+/// Transfers that make leaders even, at most so many: all of them when an operator asked, else only of
+/// copysets that were not moved lately.
 pub(crate) fn balance(state: &State, picture: &Picture, cause: Cause) -> Vec<NewJob> {
-    let (mut seats, mut led) = seats(state, picture, cause == Cause::Uneven);
+    let (mut seats, led) = seats(state, picture, cause == Cause::Uneven);
     let before: BTreeMap<CopysetId, ChunkserverId> =
         seats.iter().map(|(id, seat)| (*id, seat.leader)).collect();
-    while let Some(chain) = chain(&seats, &led) {
+    let mut table = Table::new(&seats, led);
+    let mut moved = BTreeSet::new();
+    while moved.len() < JOBS_PER_COMMAND_MAX {
+        let Some(chain) = table.chain(&seats) else {
+            break;
+        };
         for (id, from, to) in chain {
             if let Some(seat) = seats.get_mut(&id) {
                 seat.leader = to;
             }
-            *led.entry(from).or_default() -= 1;
-            *led.entry(to).or_default() += 1;
+            table.hand_over(id, from, to);
+            moved.insert(id);
         }
     }
-    let moved = seats
-        .iter()
-        .filter(|(id, seat)| before.get(id) != Some(&seat.leader));
-    let jobs = moved.filter_map(|(id, seat)| {
-        let to = seat.fit.get(&seat.leader)?;
-        Some(lead(*id, state.copysets().get(id)?, *to, cause))
+    let moved = moved.into_iter().filter_map(|id| {
+        let seat = seats.get(&id)?;
+        let is_elsewhere = before.get(&id) != Some(&seat.leader);
+        let to = seat.fit.get(&seat.leader).filter(|_| is_elsewhere)?;
+        Some(lead(id, state.copysets().get(&id)?, *to, cause))
     });
-    jobs.take(JOBS_PER_COMMAND_MAX).collect()
+    moved.take(JOBS_PER_COMMAND_MAX).collect()
 }
 
 /// Whether every copyset has its leader and all its replicas: else leaders move by themselves.
@@ -93,45 +97,98 @@ fn seats(state: &State, picture: &Picture, is_cool: bool) -> (Seats, Led) {
     (seats, led)
 }
 
-/// A chain of transfers from a chunkserver that leads most to the one that leads fewest, at least two
-/// fewer, of those that it reaches; the shortest.
-fn chain(seats: &Seats, led: &Led) -> Option<Vec<(CopysetId, ChunkserverId, ChunkserverId)>> {
-    let mut givers: Vec<(&ChunkserverId, &usize)> = led.iter().collect();
-    givers.sort_by_key(|(id, count)| (std::cmp::Reverse(**count), **id));
-    givers
-        .into_iter()
-        .find_map(|(giver, count)| chain_from(seats, led, *giver, *count))
+/// How many copysets each chunkserver leads, and which of them may move.
+struct Table {
+    led: Led,
+    seats: BTreeMap<ChunkserverId, BTreeSet<CopysetId>>,
+    /// Those that reach nobody who leads two fewer than they do, nor do those whom they reach. Nobody gets fewer but
+    /// by giving, and nobody whom they reach gives: so it stays.
+    settled: BTreeSet<ChunkserverId>,
 }
 
-fn chain_from(
-    seats: &Seats,
-    led: &Led,
-    giver: ChunkserverId,
-    count: usize,
-) -> Option<Vec<(CopysetId, ChunkserverId, ChunkserverId)>> {
-    let mut came: BTreeMap<ChunkserverId, Option<(CopysetId, ChunkserverId)>> =
-        BTreeMap::from([(giver, None)]);
-    let mut queue = VecDeque::from([giver]);
-    let mut best: Option<(usize, ChunkserverId)> = None;
-    while let Some(at) = queue.pop_front() {
-        let leads = led.get(&at).copied().unwrap_or(0);
-        if leads + 2 <= count && best.is_none_or(|(least, _)| leads < least) {
-            best = Some((leads, at));
+impl Table {
+    fn new(seats: &Seats, led: Led) -> Self {
+        let mut by_leader: BTreeMap<ChunkserverId, BTreeSet<CopysetId>> = BTreeMap::new();
+        for (id, seat) in seats {
+            by_leader.entry(seat.leader).or_default().insert(*id);
         }
-        for (id, seat) in seats.iter().filter(|(_, seat)| seat.leader == at) {
-            for next in seat.fit.keys() {
-                if !came.contains_key(next) {
-                    came.insert(*next, Some((*id, at)));
-                    queue.push_back(*next);
-                }
-            }
+        Self {
+            led,
+            seats: by_leader,
+            settled: BTreeSet::new(),
         }
     }
-    let (_, mut to) = best?;
+
+    fn hand_over(&mut self, id: CopysetId, from: ChunkserverId, to: ChunkserverId) {
+        *self.led.entry(from).or_default() -= 1;
+        *self.led.entry(to).or_default() += 1;
+        self.seats.entry(from).or_default().remove(&id);
+        self.seats.entry(to).or_default().insert(id);
+    }
+
+    /// A chain of transfers from a chunkserver that leads most to one that leads at least two fewer: the
+    /// shortest, and of those the one to whom leads fewest.
+    fn chain(&mut self, seats: &Seats) -> Option<Vec<(CopysetId, ChunkserverId, ChunkserverId)>> {
+        let least = self.led.values().copied().min()?;
+        let givers = self.led.iter().filter(|(_, count)| **count >= least + 2);
+        let mut givers: Vec<(usize, ChunkserverId)> =
+            givers.map(|(id, count)| (*count, *id)).collect();
+        givers.sort_by_key(|(count, id)| (std::cmp::Reverse(*count), *id));
+        for (count, giver) in givers {
+            if self.settled.contains(&giver) {
+                continue;
+            }
+            match self.chain_from(seats, giver, count) {
+                Ok(chain) => return Some(chain),
+                Err(reached) => self.settled.extend(reached),
+            }
+        }
+        None
+    }
+
+    /// Or all whom it reaches.
+    fn chain_from(
+        &self,
+        seats: &Seats,
+        giver: ChunkserverId,
+        count: usize,
+    ) -> Result<Vec<(CopysetId, ChunkserverId, ChunkserverId)>, BTreeSet<ChunkserverId>> {
+        let mut came: BTreeMap<ChunkserverId, Option<(CopysetId, ChunkserverId)>> =
+            BTreeMap::from([(giver, None)]);
+        let mut level = VecDeque::from([giver]);
+        while !level.is_empty() {
+            let mut next_level = VecDeque::new();
+            for at in level {
+                for id in self.seats.get(&at).into_iter().flatten() {
+                    let fit = seats.get(id).into_iter().flat_map(|seat| seat.fit.keys());
+                    for next in fit {
+                        if !came.contains_key(next) {
+                            came.insert(*next, Some((*id, at)));
+                            next_level.push_back(*next);
+                        }
+                    }
+                }
+            }
+            let led = |server: &ChunkserverId| self.led.get(server).copied().unwrap_or(0);
+            let takers = next_level.iter().filter(|server| led(server) + 2 <= count);
+            if let Some(to) = takers.min_by_key(|server| (led(server), **server)) {
+                return Ok(links(&came, *to));
+            }
+            level = next_level;
+        }
+        Err(came.into_keys().collect())
+    }
+}
+
+/// The chain that came there.
+fn links(
+    came: &BTreeMap<ChunkserverId, Option<(CopysetId, ChunkserverId)>>,
+    mut to: ChunkserverId,
+) -> Vec<(CopysetId, ChunkserverId, ChunkserverId)> {
     let mut chain = Vec::new();
     while let Some(Some((id, from))) = came.get(&to) {
         chain.push((*id, *from, to));
         to = *from;
     }
-    Some(chain)
+    chain
 }

@@ -8,18 +8,19 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ogee_proto::id::{ChunkserverId, CopysetId, JobId, ReplicaId, StoreId};
-use ogee_proto::name::Name;
+use ogee_proto::id::{ChunkserverId, CopysetId, JobId, PoolId, ReplicaId, StoreId};
 
-use super::picture::{HealRules, Picture, Place, Presence, bytes_of};
+use super::loads::Loads;
+use super::picture::{AilmentKind, Bytes, HealRules, Picture};
 use super::sick;
+use super::spread::{is_still_wanted, whole_pools};
 use crate::limit::{
     COMMANDS_PER_LOOK_MAX, JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX, LEAD_TIMEOUT_MS, LEADS_MAX,
-    LEAVING_MAX, LIMPING_LEADS_MAX, MOVE_RESERVE,
+    LEAVING_MAX, LIMPING_LEADS_MAX,
 };
 use crate::state::{
-    AddJobs, Cause, Change, Command, Copyset, Ending, Job, JobKind, JobState, Mark, NewJob,
-    Replica, StartJob, State,
+    AddJobs, Cause, Command, Copyset, Ending, Job, JobKind, JobState, Mark, NewJob, Replica,
+    StartJob, StartJobs, State,
 };
 
 /// Priority of a drain; a recovery's grows with the replicas that are missing.
@@ -33,13 +34,23 @@ pub(crate) const LEAD_PRIORITY: u8 = 5;
 pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<Command> {
     let mut commands = Vec::new();
     let notes = picture.unnoted(state);
-    if !notes.away.is_empty() || !notes.back.is_empty() {
+    if !notes.is_empty() {
         commands.push(Command::NoteStores(notes));
     }
     commands.extend(sick::note(state, picture, &rules.sick).map(Command::NoteSick));
-    commands.extend(ends(state, picture, rules));
-    commands.extend(starts(state, picture, rules));
-    let mut jobs = new_moves(state, picture, rules);
+    let mut look = Look::new(state, picture, rules);
+    let ended = look.ended();
+    commands.extend(look.starts(&ended));
+    commands.extend(
+        ended
+            .iter()
+            .take(COMMANDS_PER_LOOK_MAX / 2)
+            .filter_map(|(id, ending)| {
+                let job = state.jobs().get(id)?;
+                Some(Command::end(*id, job.attempt, *ending, picture.now_ms))
+            }),
+    );
+    let mut jobs = look.new_moves();
     jobs.extend(leaders_off(state, picture));
     let room = JOBS_LIVE_MAX.saturating_sub(state.busy().len());
     jobs.truncate(room.min(JOBS_PER_COMMAND_MAX));
@@ -49,8 +60,17 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
             at_ms: picture.now_ms,
         }));
     }
-    commands.truncate(COMMANDS_PER_LOOK_MAX);
     commands
+}
+
+/// What a look has before it.
+struct Look<'a> {
+    state: &'a State,
+    picture: &'a Picture,
+    rules: &'a HealRules,
+    loads: Loads<'a>,
+    /// Pools in which replicas may be moved just to be even; looked at only if some are.
+    whole: BTreeSet<PoolId>,
 }
 
 /// Why a copyset's replica is to leave its place, if any is: the one whose device is gone first.
@@ -77,50 +97,215 @@ pub(crate) fn wish<'a>(
     if let Some(gone) = replicas().find(|r| picture.is_gone(r.store, rules)) {
         return Some((JobKind::Recover, gone));
     }
+    // It is deleted in the end: the others must have all that there is.
+    let mut ailing = replicas().filter(|r| picture.is_ailing(r.id, rules));
+    if let Some(ailing) = ailing.next().filter(|_| picture.has_whole_quorum(copyset)) {
+        return Some((JobKind::Recover, ailing));
+    }
     let all_serve = picture.serving_of(copyset) == copyset.replicas.len();
     let leads = |r: &Replica| picture.leaders.get(&id) == Some(&r.id) && copyset.replicas.len() > 1;
     let draining = replicas().find(|r| picture.is_draining(r.store) && !leads(r));
     draining.filter(|_| all_serve).map(|r| (JobKind::Drain, r))
 }
 
-fn new_moves(state: &State, picture: &Picture, rules: &HealRules) -> Vec<NewJob> {
-    let busy = state.busy();
-    let bytes = bytes_of(state, picture);
-    let loads = Loads::of(state, picture);
-    let copysets = state.copysets().iter();
-    let jobs = copysets.filter(|(id, _)| !busy.contains(id));
-    let jobs = jobs.filter_map(|(id, copyset)| {
-        let (kind, replica) = wish(*id, copyset, picture, rules)?;
-        // What cannot go anywhere is no job: health says so.
-        let need = bytes.get(id).copied().unwrap_or(0);
-        targets(state, picture, copyset, replica, need, &loads).next()?;
-        let missing = copyset.replicas.len() - picture.serving_of(copyset);
-        let priority = match kind {
-            JobKind::Recover => RECOVER_PRIORITY.saturating_mul(u8::try_from(missing).unwrap_or(2)),
-            JobKind::Drain | JobKind::Lead => DRAIN_PRIORITY,
+/// Copysets that may have something to wish for, of many that have not.
+pub(crate) fn troubled(state: &State, picture: &Picture, rules: &HealRules) -> BTreeSet<CopysetId> {
+    let places = picture.places.iter();
+    let to_leave =
+        places.filter(|(id, _)| picture.is_draining(**id) || picture.is_gone(**id, rules));
+    let servers: BTreeSet<ChunkserverId> = to_leave.map(|(_, place)| place.chunkserver).collect();
+    let hosted = servers.into_iter().flat_map(|server| state.hosted(server));
+    let ailing = picture.ailing.values().map(|ailment| ailment.copyset);
+    hosted.chain(ailing).collect()
+}
+
+/// A replica that is to leave its place.
+struct Wish<'a> {
+    id: CopysetId,
+    copyset: &'a Copyset,
+    kind: JobKind,
+    replica: &'a Replica,
+    priority: u8,
+}
+
+impl<'a> Look<'a> {
+    fn new(state: &'a State, picture: &'a Picture, rules: &'a HealRules) -> Self {
+        let mut live = state.jobs().values().filter(|job| job.state.is_live());
+        let whole = if live.any(|job| job.kind == JobKind::Balance) {
+            whole_pools(state, picture)
+        } else {
+            BTreeSet::new()
         };
-        let is_lost = picture
-            .places
-            .get(&replica.store)
-            .is_some_and(|p| p.mark == Some(Mark::Lost));
-        let cause = match kind {
-            JobKind::Drain | JobKind::Lead => off(state, picture, replica.store),
-            JobKind::Recover if is_lost => Cause::Lost,
-            JobKind::Recover => Cause::Away,
+        Self {
+            state,
+            picture,
+            rules,
+            loads: Loads::of(state, picture),
+            whole,
+        }
+    }
+
+    /// What the copysets that have no job wish for, the most pressing first.
+    fn wishes(&self) -> Vec<Wish<'a>> {
+        let busy = self.state.busy();
+        let troubled = troubled(self.state, self.picture, self.rules).into_iter();
+        let wishes = troubled.filter(|id| !busy.contains(id)).filter_map(|id| {
+            let copyset = self.state.copysets().get(&id)?;
+            let (kind, replica) = wish(id, copyset, self.picture, self.rules)?;
+            let missing = copyset.replicas.len() - self.picture.serving_of(copyset);
+            let priority = match kind {
+                JobKind::Recover => {
+                    RECOVER_PRIORITY.saturating_mul(u8::try_from(missing).unwrap_or(2))
+                }
+                JobKind::Drain | JobKind::Lead | JobKind::Balance => DRAIN_PRIORITY,
+            };
+            Some(Wish {
+                id,
+                copyset,
+                kind,
+                replica,
+                priority,
+            })
+        });
+        let mut wishes: Vec<Wish<'_>> = wishes.collect();
+        wishes.sort_by_key(|wish| (Reverse(wish.priority), wish.id));
+        wishes
+    }
+
+    fn new_moves(&self) -> Vec<NewJob> {
+        let room = JOBS_LIVE_MAX.saturating_sub(self.state.busy().len());
+        let wishes = if room == 0 { Vec::new() } else { self.wishes() };
+        if wishes.is_empty() {
+            return Vec::new();
+        }
+        let bytes = Bytes::of(self.state, self.picture);
+        let jobs = wishes.into_iter().filter_map(|wish| {
+            // What cannot go anywhere is no job: health says so.
+            let need = bytes.of_one(wish.copyset);
+            let has_target = self.loads.has_target(wish.copyset, wish.replica, need);
+            has_target.then(|| NewJob {
+                kind: wish.kind,
+                cause: self.cause(&wish),
+                copyset: wish.id,
+                conf_epoch: wish.copyset.conf_epoch,
+                replica: wish.replica.id,
+                priority: wish.priority,
+                bytes: need,
+                to: None,
+            })
+        });
+        jobs.take(room.min(JOBS_PER_COMMAND_MAX)).collect()
+    }
+
+    fn cause(&self, wish: &Wish<'_>) -> Cause {
+        let place = self.picture.places.get(&wish.replica.store);
+        if wish.kind != JobKind::Recover {
+            return off(self.state, self.picture, wish.replica.store);
+        }
+        if place.is_some_and(|place| place.mark == Some(Mark::Lost)) {
+            return Cause::Lost;
+        }
+        match self.picture.ailment(wish.replica.id) {
+            Some(AilmentKind::Missing) => Cause::Missing,
+            Some(AilmentKind::Damaged | AilmentKind::Failed) => Cause::Damaged,
+            None => Cause::Away,
+        }
+    }
+
+    fn ended(&self) -> BTreeMap<JobId, Ending> {
+        let jobs = self.state.jobs().iter();
+        let live = jobs.filter(|(_, job)| job.state.is_live());
+        live.filter_map(|(id, job)| Some((*id, self.ending(job)?)))
+            .collect()
+    }
+
+    fn ending(&self, job: &Job) -> Option<Ending> {
+        let (picture, rules) = (self.picture, self.rules);
+        let Some(copyset) = self.state.copysets().get(&job.copyset) else {
+            return Some(Ending::NotNeeded);
         };
-        Some(NewJob {
-            kind,
-            cause,
-            copyset: *id,
-            conf_epoch: copyset.conf_epoch,
-            replica: replica.id,
-            priority,
-            bytes: need,
-        })
-    });
-    let mut jobs: Vec<NewJob> = jobs.collect();
-    jobs.sort_by_key(|job| (Reverse(job.priority), job.copyset));
-    jobs
+        let ran_ms = picture.now_ms.saturating_sub(job.started_ms);
+        match (job.kind, job.state) {
+            (JobKind::Lead, _) => {
+                if picture.leaders.get(&job.copyset) == Some(&job.replica) {
+                    Some(Ending::InPlace)
+                } else if !picture.serving.contains(&job.replica) {
+                    Some(Ending::TargetAway)
+                } else {
+                    (ran_ms > LEAD_TIMEOUT_MS).then_some(Ending::TimedOut)
+                }
+            }
+            (JobKind::Balance, JobState::Pending) => {
+                let is_wanted = self.whole.contains(&copyset.pool)
+                    && is_still_wanted(picture, rules, &self.loads, copyset, job);
+                (!is_wanted).then_some(Ending::NotNeeded)
+            }
+            (_, JobState::Pending) => {
+                let wish = wish(job.copyset, copyset, picture, rules);
+                let is_wish = wish.is_some_and(|(kind, r)| kind == job.kind && r.id == job.replica);
+                // Without a majority nothing is known to be unneeded.
+                (!is_wish && picture.has_quorum(copyset)).then_some(Ending::NotNeeded)
+            }
+            _ if ran_ms > rules.move_timeout_ms => Some(Ending::TimedOut),
+            _ => {
+                let is_stuck = job.target.is_none_or(|to| picture.is_gone(to.store, rules));
+                (is_stuck && left_behind(copyset) > LEAVING_MAX).then_some(Ending::TooManyTargets)
+            }
+        }
+    }
+
+    /// Pending jobs whose turn it is, and running ones whose target is gone.
+    fn starts(&mut self, ended: &BTreeMap<JobId, Ending>) -> Option<Command> {
+        let live = self.state.jobs().iter();
+        let live = live.filter(|(id, job)| job.state.is_live() && !ended.contains_key(id));
+        let mut moves: Vec<(&JobId, &Job)> =
+            live.filter(|(_, job)| job.kind != JobKind::Lead).collect();
+        moves.sort_by_key(|(id, job)| (Reverse(job.priority), **id));
+        let mut jobs = Vec::new();
+        for (id, job) in moves {
+            if jobs.len() >= JOBS_PER_COMMAND_MAX {
+                break;
+            }
+            let Some((conf_epoch, store)) = self.start(job) else {
+                continue;
+            };
+            jobs.push(StartJob {
+                job: *id,
+                attempt: job.attempt,
+                conf_epoch,
+                store,
+                at_ms: self.picture.now_ms,
+            });
+        }
+        (!jobs.is_empty()).then_some(Command::StartJobs(StartJobs { jobs }))
+    }
+
+    /// Where the job's replica goes now, if it goes.
+    fn start(&mut self, job: &Job) -> Option<(u64, StoreId)> {
+        let (picture, rules) = (self.picture, self.rules);
+        let copyset = self.state.copysets().get(&job.copyset)?;
+        let is_stuck = job
+            .target
+            .is_some_and(|to| picture.is_gone(to.store, rules));
+        let waits = job.state == JobState::Pending || is_stuck;
+        let replaced = copyset.replicas.iter().find(|r| r.id == job.replica)?;
+        let may_begin =
+            waits && picture.has_quorum(copyset) && self.loads.has_room(rules, job.kind, replaced);
+        if !may_begin {
+            return None;
+        }
+        let takes = |store| self.loads.takes(rules, job.kind, store);
+        let planned = job.to.filter(|_| job.state == JobState::Pending);
+        let store = match planned {
+            Some(to) => Some(to).filter(|to| takes(*to))?,
+            None => (self.loads).target(copyset, replaced, job.bytes, takes)?,
+        };
+        self.loads.begin(replaced, store, job.bytes);
+        if planned.is_none() {
+            self.loads.shift(replaced.store, store);
+        }
+        Some((copyset.conf_epoch, store))
+    }
 }
 
 /// Why what is on a device leaves it: an operator's wish counts before what it brought upon itself.
@@ -139,10 +324,21 @@ fn off(state: &State, picture: &Picture, store: StoreId) -> Cause {
 
 /// Transfers of leaders that are on devices that limp, or are to be emptied: they go before their replicas do.
 fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
+    let left = picture.places.iter();
+    let left = left.filter(|(id, _)| picture.is_draining(**id) || picture.limps(**id));
+    let servers: BTreeSet<ChunkserverId> = left.map(|(_, place)| place.chunkserver).collect();
+    let hosted = servers.into_iter().flat_map(|server| state.hosted(server));
+    let copysets: BTreeSet<CopysetId> = hosted.collect();
+    if copysets.is_empty() {
+        return Vec::new();
+    }
     let busy = state.busy();
     let mut led = led_by(state, picture);
     let mut jobs = Vec::new();
-    for (id, copyset) in state.copysets() {
+    for id in &copysets {
+        let Some(copyset) = state.copysets().get(id) else {
+            continue;
+        };
         let off = copyset
             .replicas
             .iter()
@@ -187,6 +383,7 @@ pub(crate) const fn lead(id: CopysetId, copyset: &Copyset, to: ReplicaId, cause:
         replica: to,
         priority: LEAD_PRIORITY,
         bytes: 0,
+        to: None,
     }
 }
 
@@ -210,223 +407,8 @@ pub(crate) fn leads_live(state: &State) -> usize {
         .count()
 }
 
-fn ends(state: &State, picture: &Picture, rules: &HealRules) -> Vec<Command> {
-    let live = state.jobs().iter().filter(|(_, job)| job.state.is_live());
-    let ended = live.filter_map(|(id, job)| {
-        let ending = ending(state, picture, rules, job)?;
-        Some(Command::end(*id, job.attempt, ending, picture.now_ms))
-    });
-    ended.collect()
-}
-
-fn ending(state: &State, picture: &Picture, rules: &HealRules, job: &Job) -> Option<Ending> {
-    let Some(copyset) = state.copysets().get(&job.copyset) else {
-        return Some(Ending::NotNeeded);
-    };
-    let ran_ms = picture.now_ms.saturating_sub(job.started_ms);
-    match (job.kind, job.state) {
-        (JobKind::Lead, _) => {
-            if picture.leaders.get(&job.copyset) == Some(&job.replica) {
-                Some(Ending::InPlace)
-            } else if !picture.serving.contains(&job.replica) {
-                Some(Ending::TargetAway)
-            } else {
-                (ran_ms > LEAD_TIMEOUT_MS).then_some(Ending::TimedOut)
-            }
-        }
-        (_, JobState::Pending) => {
-            let wish = wish(job.copyset, copyset, picture, rules);
-            let is_wish = wish.is_some_and(|(kind, r)| kind == job.kind && r.id == job.replica);
-            // Without a majority nothing is known to be unneeded.
-            (!is_wish && picture.has_quorum(copyset)).then_some(Ending::NotNeeded)
-        }
-        _ if ran_ms > rules.move_timeout_ms => Some(Ending::TimedOut),
-        _ => {
-            let is_stuck = job.target.is_none_or(|to| picture.is_gone(to.store, rules));
-            (is_stuck && left_behind(copyset) > LEAVING_MAX).then_some(Ending::TooManyTargets)
-        }
-    }
-}
-
 /// Replicas that would be left behind after one more change.
 fn left_behind(copyset: &Copyset) -> usize {
     let change = copyset.change.as_ref();
     copyset.leaving.len() + change.map_or(0, |change| change.abandoned.len() + 1) + 1
-}
-
-/// Pending jobs whose turn it is, and running ones whose target is gone.
-fn starts(state: &State, picture: &Picture, rules: &HealRules) -> Vec<Command> {
-    let mut loads = Loads::of(state, picture);
-    let live = state.jobs().iter().filter(|(_, job)| job.state.is_live());
-    let mut moves: Vec<(&JobId, &Job)> =
-        live.filter(|(_, job)| job.kind != JobKind::Lead).collect();
-    moves.sort_by_key(|(id, job)| (Reverse(job.priority), **id));
-    let mut commands = Vec::new();
-    for (id, job) in moves {
-        if ending(state, picture, rules, job).is_some() {
-            continue;
-        }
-        let Some(copyset) = state.copysets().get(&job.copyset) else {
-            continue;
-        };
-        let is_stuck = job
-            .target
-            .is_some_and(|to| picture.is_gone(to.store, rules));
-        let waits = job.state == JobState::Pending || is_stuck;
-        let replaced = copyset.replicas.iter().find(|r| r.id == job.replica);
-        let Some(replaced) = replaced.filter(|_| waits && picture.has_quorum(copyset)) else {
-            continue;
-        };
-        if !loads.has_room(rules, picture, replaced) {
-            continue;
-        }
-        let fit = targets(state, picture, copyset, replaced, job.bytes, &loads);
-        let fit = fit.filter(|store| loads.takes(rules, picture, *store));
-        let Some(store) = fit.min_by_key(|store| loads.rank(picture, *store)) else {
-            continue;
-        };
-        loads.add(picture, store, job.bytes);
-        loads.total += 1;
-        loads.note(replaced.store, replaced.chunkserver);
-        commands.push(Command::StartJob(StartJob {
-            job: *id,
-            attempt: job.attempt,
-            conf_epoch: copyset.conf_epoch,
-            store,
-            at_ms: picture.now_ms,
-        }));
-    }
-    commands
-}
-
-/// Stores that can take the replica's place: there and to stay, with room, in a zone of their own, on a
-/// chunkserver that has no other replica of the copyset.
-pub(crate) fn targets<'a>(
-    state: &'a State,
-    picture: &'a Picture,
-    copyset: &'a Copyset,
-    replaced: &'a Replica,
-    bytes: u64,
-    loads: &'a Loads,
-) -> impl Iterator<Item = StoreId> + 'a {
-    let others = copyset.replicas.iter().filter(|r| r.id != replaced.id);
-    let zones: BTreeSet<&Name> = others
-        .filter_map(|r| state.zone_of(r.chunkserver))
-        .collect();
-    // One that its chunkserver knows nothing of may be made anew beside itself.
-    let is_unknown = !picture.known.contains(&replaced.id);
-    let stays = copyset
-        .placed()
-        .filter(move |r| r.id != replaced.id || !is_unknown);
-    let taken: BTreeSet<ChunkserverId> = stays.map(|r| r.chunkserver).collect();
-    let stores: BTreeSet<StoreId> = copyset.placed().map(|r| r.store).collect();
-    // What is lost goes wherever it can.
-    let successor = state
-        .successor(replaced.store)
-        .filter(|_| picture.is_there(replaced.store));
-    let is_beside =
-        move |id: StoreId| successor == Some(id) && is_beside(state, copyset, replaced, id);
-    let fits = move |(id, place): &(&StoreId, &Place)| {
-        let zone = state.zone_of(place.chunkserver);
-        let reserved = loads.reserved.get(id).copied().unwrap_or(0);
-        let full = place.used.saturating_add(reserved).saturating_add(bytes);
-        picture.is_up(**id)
-            && zone.is_some_and(|zone| !zones.contains(zone))
-            && successor.is_none_or(|it| it == **id)
-            && (!taken.contains(&place.chunkserver) || is_beside(**id))
-            && !stores.contains(id)
-            && full.saturating_add(place.capacity / MOVE_RESERVE) <= place.capacity
-    };
-    picture.places.iter().filter(fits).map(|(id, _)| *id)
-}
-
-/// Whether a store is of the replaced one's chunkserver, in a shard that serves no replica of the copyset: a shard serves
-/// one of each.
-pub(crate) fn is_beside(state: &State, copyset: &Copyset, replaced: &Replica, id: StoreId) -> bool {
-    let place = |store: StoreId| state.stores().get(&store).map(|s| (s.chunkserver, s.shard));
-    let wanted = place(id);
-    wanted.is_some_and(|(server, _)| server == replaced.chunkserver)
-        && copyset.placed().all(|r| place(r.store) != wanted)
-}
-
-/// What moves already, and what each store carries.
-#[derive(Default)]
-pub(crate) struct Loads {
-    total: usize,
-    servers: BTreeMap<ChunkserverId, usize>,
-    devices: BTreeMap<StoreId, usize>,
-    carried: BTreeMap<StoreId, usize>,
-    /// Bytes that are still to come, at most.
-    reserved: BTreeMap<StoreId, u64>,
-}
-
-impl Loads {
-    /// Of every replacement that goes on, whoever began it. One that waits for a majority, or for its
-    /// target, copies nothing, and must not keep others from being healed.
-    pub(crate) fn of(state: &State, picture: &Picture) -> Self {
-        let mut loads = Self::default();
-        for copyset in state.copysets().values() {
-            for replica in copyset.members() {
-                *loads.carried.entry(replica.store).or_default() += 1;
-            }
-            let goes_on = |change: &&Change| {
-                let to = picture.places.get(&change.joining.store);
-                picture.has_quorum(copyset)
-                    && to.is_some_and(|to| !matches!(to.presence, Presence::Away { .. }))
-            };
-            let Some(change) = copyset.change.as_ref().filter(goes_on) else {
-                continue;
-            };
-            let old = copyset.replicas.iter().find(|r| r.id == change.replaces);
-            loads.total += 1;
-            for end in old.into_iter().chain([&change.joining]) {
-                loads.note(end.store, end.chunkserver);
-            }
-        }
-        for job in state.jobs().values().filter(|job| job.state.is_live()) {
-            if let Some(to) = job.target.filter(|_| job.kind != JobKind::Lead) {
-                *loads.reserved.entry(to.store).or_default() += job.bytes;
-            }
-        }
-        loads
-    }
-
-    fn note(&mut self, store: StoreId, server: ChunkserverId) {
-        *self.devices.entry(store).or_default() += 1;
-        *self.servers.entry(server).or_default() += 1;
-    }
-
-    fn is_free(&self, rules: &HealRules, store: StoreId, server: ChunkserverId) -> bool {
-        let device = self.devices.get(&store).copied().unwrap_or(0);
-        let server = self.servers.get(&server).copied().unwrap_or(0);
-        device < rules.moves_per_device_max && server < rules.moves_per_server_max
-    }
-
-    /// Whether one more may begin, from this end. A device that is gone sends nothing.
-    fn has_room(&self, rules: &HealRules, picture: &Picture, from: &Replica) -> bool {
-        let is_sender = !picture.is_gone(from.store, rules);
-        let is_free = !is_sender || self.is_free(rules, from.store, from.chunkserver);
-        self.total < rules.moves_max && is_free
-    }
-
-    /// Whether one more may go to that store.
-    fn takes(&self, rules: &HealRules, picture: &Picture, store: StoreId) -> bool {
-        let place = picture.places.get(&store);
-        place.is_some_and(|place| self.is_free(rules, store, place.chunkserver))
-    }
-
-    /// The store with the fewest replicas for its capacity comes first, exactly enough for a choice.
-    fn rank(&self, picture: &Picture, store: StoreId) -> (u128, StoreId) {
-        let carried = self.carried.get(&store).copied().unwrap_or(0) as u128 + 1;
-        let capacity = picture.places.get(&store).map_or(1, |p| p.capacity.max(1));
-        ((carried << 64) / u128::from(capacity), store)
-    }
-
-    fn add(&mut self, picture: &Picture, to: StoreId, bytes: u64) {
-        if let Some(place) = picture.places.get(&to) {
-            self.note(to, place.chunkserver);
-        }
-        *self.carried.entry(to).or_default() += 1;
-        *self.reserved.entry(to).or_default() += bytes;
-    }
 }

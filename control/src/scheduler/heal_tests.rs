@@ -8,17 +8,19 @@ use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
 use proptest::prelude::*;
 
-use super::{HealRules, Picture, Presence, balance, plan, wish};
+use super::picture::{Ailment, AilmentKind};
+use super::{HealRules, Picture, Presence, balance, plan, spread, wish};
 use crate::limit::LEAD_TIMEOUT_MS;
 use crate::state::{
-    Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool, Ending,
-    JobKind, JobState, Mark, MarkStores, Refusal, RegisterChunkserver, State, StoreSpec,
+    AddJobs, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool,
+    Ending, JobKind, JobState, Mark, MarkStores, Refusal, RegisterChunkserver, StartJob, State,
+    StoreSpec,
 };
 
 const RECOVER_MS: u64 = 10_000;
-const GIB: u64 = 1 << 30;
+pub(super) const GIB: u64 = 1 << 30;
 
-fn rules() -> HealRules {
+pub(super) fn rules() -> HealRules {
     HealRules {
         recover_after_ms: RECOVER_MS,
         moves_max: 3,
@@ -27,52 +29,59 @@ fn rules() -> HealRules {
         move_timeout_ms: 100_000_000,
         balance_after_ms: 1000,
         sick: super::SickRules::default(),
+        spread_after_ms: 1000,
+        spread_percent: 5,
     }
 }
 
-fn store(server: u32) -> StoreId {
+pub(super) fn store(server: u32) -> StoreId {
     StoreId::from_bytes([u8::try_from(server).expect("few"); 16])
 }
 
-fn name(text: &str) -> Name {
+pub(super) fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
 }
 
 /// One store to a chunkserver; `zones[n]` is where chunkserver `n + 1` stands.
-struct World {
-    state: State,
-    away: BTreeSet<StoreId>,
-    leaders: BTreeMap<CopysetId, ReplicaId>,
-    now_ms: u64,
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) away: BTreeSet<StoreId>,
+    pub(super) ill: BTreeMap<ReplicaId, AilmentKind>,
+    pub(super) leaders: BTreeMap<CopysetId, ReplicaId>,
+    pub(super) now_ms: u64,
     /// Replicas that exist; those that joined are whole when they are made.
     made: BTreeSet<ReplicaId>,
-    used: u64,
+    pub(super) used: u64,
+}
+
+pub(super) fn register(state: &mut State, server: u32, zone: u8, capacity: u64) {
+    let spec = StoreSpec {
+        id: store(server),
+        shard: 0,
+        path: "/dev/disk".into(),
+        capacity,
+        log_capacity: GIB,
+    };
+    let register = RegisterChunkserver {
+        name: name(&format!("cs{server}")),
+        zone: name(&format!("z{zone}")),
+        server: name(&format!("h{server}")),
+        endpoints: vec!["127.0.0.1:1".into()],
+        stores: vec![spec],
+        version: "1".into(),
+    };
+    state
+        .apply(&Command::RegisterChunkserver(register))
+        .expect("registered");
 }
 
 impl World {
-    fn new(zones: &[u8], copysets: usize) -> Self {
+    pub(super) fn new(zones: &[u8], copysets: usize) -> Self {
         let mut state = State::default();
         let mut by_zone: BTreeMap<u8, Vec<u32>> = BTreeMap::new();
         for (server, zone) in (1u32..).zip(zones) {
             by_zone.entry(*zone).or_default().push(server);
-            let spec = StoreSpec {
-                id: store(server),
-                shard: 0,
-                path: "/dev/disk".into(),
-                capacity: 100 * GIB,
-                log_capacity: GIB,
-            };
-            let register = RegisterChunkserver {
-                name: name(&format!("cs{server}")),
-                zone: name(&format!("z{zone}")),
-                server: name(&format!("h{server}")),
-                endpoints: vec!["127.0.0.1:1".into()],
-                stores: vec![spec],
-                version: "1".into(),
-            };
-            state
-                .apply(&Command::RegisterChunkserver(register))
-                .expect("registered");
+            register(&mut state, server, *zone, 100 * GIB);
         }
         let pool = CreatePool {
             name: name("p"),
@@ -106,6 +115,7 @@ impl World {
         Self {
             state,
             away: BTreeSet::new(),
+            ill: BTreeMap::new(),
             leaders,
             now_ms: 1_000_000,
             made,
@@ -113,7 +123,7 @@ impl World {
         }
     }
 
-    fn picture(&self) -> Picture {
+    pub(super) fn picture(&self) -> Picture {
         let mut picture = Picture {
             now_ms: self.now_ms,
             ..Picture::default()
@@ -139,9 +149,15 @@ impl World {
         }
         for (id, copyset) in self.state.copysets() {
             for replica in copyset.members() {
-                if self.made.contains(&replica.id) && !self.away.contains(&replica.store) {
-                    picture.known.insert(replica.id);
-                    picture.serving.insert(replica.id);
+                let is_there =
+                    self.made.contains(&replica.id) && !self.away.contains(&replica.store);
+                match self.ill.get(&replica.id).filter(|_| is_there) {
+                    Some(kind) => self.show_ill(&mut picture, *id, replica.id, *kind),
+                    None if is_there => {
+                        picture.known.insert(replica.id);
+                        picture.serving.insert(replica.id);
+                    }
+                    None => {}
                 }
             }
             let leader = self
@@ -153,9 +169,56 @@ impl World {
         picture
     }
 
+    fn show_ill(
+        &self,
+        picture: &mut Picture,
+        copyset: CopysetId,
+        id: ReplicaId,
+        kind: AilmentKind,
+    ) {
+        if kind != AilmentKind::Missing {
+            picture.known.insert(id);
+        }
+        let since_ms = self.state.ailing_since(id).unwrap_or(self.now_ms);
+        let ailment = Ailment {
+            copyset,
+            kind,
+            since_ms,
+        };
+        picture.ailing.insert(id, ailment);
+    }
+
+    /// Plans to even out devices, and has it written down.
+    pub(super) fn spread(&mut self, rules: &HealRules, cause: Cause, limit: usize) -> usize {
+        let jobs = spread(&self.state, &self.picture(), rules, cause, limit);
+        let count = jobs.len();
+        for part in jobs.chunks(crate::limit::JOBS_PER_COMMAND_MAX) {
+            let add = AddJobs {
+                jobs: part.to_vec(),
+                at_ms: self.now_ms,
+            };
+            let reply = self.state.apply(&Command::AddJobs(add)).expect("few");
+            let crate::state::Reply::Jobs(made) = reply else {
+                panic!("{reply:?}");
+            };
+            assert_eq!(made.len(), part.len(), "each fits");
+        }
+        count
+    }
+
+    /// Replicas by chunkserver.
+    pub(super) fn carried(&self) -> BTreeMap<u32, usize> {
+        let servers = self.state.chunkservers().keys();
+        let mut carried: BTreeMap<u32, usize> = servers.map(|id| (id.get(), 0)).collect();
+        for replica in self.state.copysets().values().flat_map(|c| &c.replicas) {
+            *carried.entry(replica.chunkserver.get()).or_default() += 1;
+        }
+        carried
+    }
+
     /// One look: every command is applied, and comes a second time, as from a leader that does not
     /// know yet that it is none.
-    fn look(&mut self) -> usize {
+    pub(super) fn look(&mut self) -> usize {
         self.elect();
         let picture = self.picture();
         let commands = plan(&self.state, &picture, &rules());
@@ -228,7 +291,7 @@ impl World {
         }
     }
 
-    fn transfer(&mut self) {
+    pub(super) fn transfer(&mut self) {
         let picture = self.picture();
         for job in self.state.jobs().values() {
             if job.kind == JobKind::Lead
@@ -241,7 +304,7 @@ impl World {
     }
 
     /// The data plane does its part in one of the changes: makes the replica, then promotes it.
-    fn step(&mut self, pick: usize) {
+    pub(super) fn step(&mut self, pick: usize) {
         let picture = self.picture();
         let changing: Vec<(CopysetId, Copyset)> = self
             .state
@@ -276,6 +339,10 @@ impl World {
                 .apply(&Command::ConfirmChanges(changed))
                 .expect("noted");
         }
+        self.ill.retain(|replica, _| {
+            let copysets = self.state.copysets().values();
+            copysets.flat_map(|c| &c.replicas).any(|r| r.id == *replica)
+        });
         // What was left behind on devices that are there is deleted.
         let copyset = &self.state.copysets()[id];
         let gone = copyset
@@ -297,12 +364,29 @@ impl World {
     }
 
     fn check_plan(&self, picture: &Picture, command: &Command) {
-        let Command::StartJob(start) = command else {
+        let Command::StartJobs(starts) = command else {
             return;
         };
+        for start in &starts.jobs {
+            self.check_start(picture, start);
+        }
+    }
+
+    fn check_start(&self, picture: &Picture, start: &StartJob) {
         let job = &self.state.jobs()[&start.job];
         let copyset = &self.state.copysets()[&job.copyset];
         assert!(picture.has_quorum(copyset), "planned below a quorum");
+        if job.kind == JobKind::Balance && job.state == JobState::Pending {
+            let whole = |c: &Copyset| picture.serving_of(c) == c.replicas.len();
+            assert!(
+                self.state.copysets().values().all(whole),
+                "evened out beside a degraded copyset"
+            );
+            assert!(
+                picture.leaders.get(&job.copyset) != Some(&job.replica),
+                "a leader moves"
+            );
+        }
         let others = copyset.replicas.iter().filter(|r| r.id != job.replica);
         let serve = others.filter(|r| picture.serving.contains(&r.id)).count();
         // A move that is sent elsewhere cannot be taken back: with the new one it is a majority again, and
@@ -336,7 +420,7 @@ impl World {
         }
     }
 
-    fn mark(&mut self, server: u32, mark: Option<Mark>) {
+    pub(super) fn mark(&mut self, server: u32, mark: Option<Mark>) {
         let command = MarkStores {
             stores: vec![store(server)],
             mark,
@@ -348,7 +432,7 @@ impl World {
     }
 
     /// Looks and lets the data plane work until nothing is planned and nothing runs.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let mut quiet_ms = 0;
         for round in 0..2000 {
             let planned = self.look();
@@ -580,8 +664,97 @@ fn leaders_all_on_one_become_even_and_stay() {
     assert_eq!(balanced(&mut world, Cause::Asked), 0);
 }
 
+fn fall_ill(world: &mut World, kind: AilmentKind, copyset: u32, at: usize) -> ReplicaId {
+    let replica = world.state.copysets()[&CopysetId::new(copyset)].replicas[at].id;
+    world.ill.insert(replica, kind);
+    replica
+}
+
+#[test]
+fn a_damaged_replica_is_made_anew_elsewhere_after_its_time() {
+    let mut world = World::new(&[0, 1, 2, 2], 4);
+    let ill = fall_ill(&mut world, AilmentKind::Damaged, 1, 2);
+    world.look();
+    assert_eq!(world.state.ailing_since(ill), Some(world.now_ms));
+    world.now_ms += RECOVER_MS / 2;
+    world.look();
+    assert!(world.state.jobs().is_empty(), "not before its time");
+    world.settle();
+    let job = world.state.jobs().values().next().expect("one");
+    assert_eq!(
+        (job.kind, job.cause, job.state),
+        (JobKind::Recover, Cause::Damaged, JobState::Done)
+    );
+    assert!(
+        job.target.is_some_and(|to| to.chunkserver != job.from),
+        "not where it rotted, while there is another device"
+    );
+    assert!(world.state.ailing().is_empty());
+    assert_eq!(world.state.jobs().len(), 1);
+}
+
+#[test]
+fn one_that_is_missing_comes_to_its_device_again_and_a_damaged_one_if_there_is_no_other() {
+    for (zones, kind) in [
+        (vec![0, 1, 2, 2], AilmentKind::Missing),
+        (vec![0, 1, 2], AilmentKind::Damaged),
+    ] {
+        let mut world = World::new(&zones, 3);
+        fall_ill(&mut world, kind, 1, 2);
+        world.settle();
+        let job = world.state.jobs().values().next().expect("one");
+        assert_eq!(job.state, JobState::Done, "{kind:?}");
+        assert!(job.target.is_some_and(|to| to.chunkserver == job.from));
+    }
+    // One that has stopped holds its place.
+    let mut world = World::new(&[0, 1, 2], 3);
+    fall_ill(&mut world, AilmentKind::Failed, 1, 2);
+    world.settle();
+    assert!(world.state.jobs().is_empty());
+}
+
+#[test]
+fn the_last_good_copies_are_not_given_up() {
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 1);
+    let ill = fall_ill(&mut world, AilmentKind::Damaged, 1, 0);
+    fall_ill(&mut world, AilmentKind::Damaged, 1, 1);
+    world.settle();
+    assert!(world.state.jobs().is_empty(), "no majority is well");
+    let mut picture = world.picture();
+    let copyset = &world.state.copysets()[&CopysetId::new(1)];
+    world.ill.remove(&copyset.replicas[1].id);
+    let sick = |picture: &Picture| {
+        let wish = wish(CopysetId::new(1), copyset, picture, &rules());
+        wish.map(|(_, replica)| replica.id)
+    };
+    picture = Picture {
+        now_ms: picture.now_ms + 10 * RECOVER_MS,
+        ..world.picture()
+    };
+    assert_eq!(sick(&picture), Some(ill));
+    picture.copying.insert(copyset.replicas[2].id);
+    assert_eq!(sick(&picture), None, "another one is only being copied");
+}
+
+#[test]
+fn one_that_is_well_again_is_let_be() {
+    let mut world = World::new(&[0, 1, 2, 2], 4);
+    let ill = fall_ill(&mut world, AilmentKind::Failed, 1, 2);
+    world.look();
+    world.now_ms += RECOVER_MS / 2;
+    world.ill.clear();
+    world.look();
+    assert!(world.state.ailing().is_empty());
+    world.ill.insert(ill, AilmentKind::Failed);
+    world.now_ms += RECOVER_MS / 2 + 1;
+    world.look();
+    assert!(world.state.jobs().is_empty(), "a new time begins");
+}
+
 #[derive(Clone, Debug)]
 enum Event {
+    Ill(usize, AilmentKind),
+    Spread,
     Away(u32),
     Back(u32),
     Mark(u32, Option<Mark>),
@@ -592,7 +765,15 @@ enum Event {
 fn event(servers: u32) -> impl Strategy<Value = Event> {
     let server = 1..=servers;
     let mark = prop::sample::select(vec![None, Some(Mark::Draining), Some(Mark::Lost)]);
+    let kinds = [
+        AilmentKind::Missing,
+        AilmentKind::Damaged,
+        AilmentKind::Failed,
+    ];
+    let kind = prop::sample::select(kinds.to_vec());
     prop_oneof![
+        1 => (any::<usize>(), kind).prop_map(|(pick, kind)| Event::Ill(pick, kind)),
+        2 => Just(Event::Spread),
         1 => server.clone().prop_map(Event::Away),
         2 => server.clone().prop_map(Event::Back),
         1 => (server, mark).prop_map(|(server, mark)| Event::Mark(server, mark)),
@@ -618,6 +799,11 @@ proptest! {
                 Event::Mark(n, mark) if n <= servers => world.mark(n, mark),
                 Event::Pass(ms) => world.now_ms += ms,
                 Event::Step(pick) => world.step(pick),
+                Event::Spread => { world.spread(&rules(), Cause::AskedSpread, 8); }
+                Event::Ill(pick, kind) => {
+                    let copyset = u32::try_from(pick % copysets + 1).expect("few");
+                    fall_ill(&mut world, kind, copyset, pick % 3);
+                }
                 _ => {}
             }
             world.look();
@@ -629,8 +815,7 @@ proptest! {
         let loads = super::Loads::of(&world.state, &picture);
         for (id, copyset) in world.state.copysets() {
             if let Some((_, replica)) = wish(*id, copyset, &picture, &rules()) {
-                let mut targets = super::targets(&world.state, &picture, copyset, replica, 0, &loads);
-                prop_assert!(targets.next().is_none(), "{} could be healed: {:?}", id, world.state.jobs());
+                prop_assert!(!loads.has_target(copyset, replica, 0), "{} could be healed: {:?}", id, world.state.jobs());
             }
         }
     }

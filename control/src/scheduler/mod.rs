@@ -3,7 +3,7 @@
 //! *Place*: asked by `api` for the answer to each heartbeat.
 //! *Owner*: the leading metadata server, behind its mutex. Remembers only leader transfers, which
 //! an operator asked for by hand; all other orders follow from the metadata and its jobs, which
-//! `heal` and `balance` plan.
+//! `heal`, `spread` and `balance` plan.
 //! *Invariants*: orders are idempotent and repeated until the metadata or a report shows that
 //! they are carried out. A replica that ever existed is never ordered again, and a copyset that
 //! ever had a leader is never initialised again.
@@ -13,13 +13,20 @@ mod balance;
 mod heal;
 #[cfg(test)]
 mod heal_tests;
+mod loads;
 mod picture;
 mod plan;
+mod replica_set;
 mod sick;
+mod spread;
+#[cfg(test)]
+mod spread_tests;
 
 pub(crate) use balance::{balance, is_steady};
-pub(crate) use heal::{Loads, is_beside, leads_live, plan, targets, wish};
-pub(crate) use picture::{HealRules, Picture, Presence, bytes_of};
+pub(crate) use heal::{leads_live, plan, troubled, wish};
+pub(crate) use loads::{Loads, is_beside};
+pub(crate) use picture::{Bytes, HealRules, Picture, Presence};
 pub(crate) use plan::{Planned, Scheduler, TransfersFull};
 pub use sick::SickRules;
 pub(crate) use sick::{Hindrance, hindrance, is_overdue, is_tried};
+pub(crate) use spread::{moves_live, spread};

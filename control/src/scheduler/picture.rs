@@ -1,13 +1,15 @@
 //! The world as healing sees it: plain data, so that plans can be made of any.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 
+use super::replica_set::ReplicaSet;
 use super::sick::SickRules;
-use crate::liveness::{Liveness, StoreState, Verdict};
-use crate::state::{Copyset, Mark, NoteStores, Sick, SickStage, State};
+use crate::limit::NOTES_MAX;
+use crate::liveness::{Heard, Leader, Liveness, ReplicaState, ReplicaStatus, StoreState, Verdict};
+use crate::state::{Copyset, Mark, NoteStores, Replica, Sick, SickStage, State};
 
 /// What the operator has set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +28,10 @@ pub(crate) struct HealRules {
     pub(crate) balance_after_ms: u64,
     /// What becomes of devices that limp.
     pub(crate) sick: SickRules,
+    /// The same of replicas.
+    pub(crate) spread_after_ms: u64,
+    /// Two devices that differ by no more, in percent of what they carry, are even.
+    pub(crate) spread_percent: u64,
 }
 
 impl Default for HealRules {
@@ -38,7 +44,16 @@ impl Default for HealRules {
             move_timeout_ms: 6 * 3_600_000,
             balance_after_ms: 60_000,
             sick: SickRules::default(),
+            spread_after_ms: 60_000,
+            spread_percent: 5,
         }
+    }
+}
+
+impl HealRules {
+    /// What replicas that are only moved to be even may take of a limit: something is left for what matters more.
+    pub(crate) const fn spare(limit: usize) -> usize {
+        if limit < 2 { 1 } else { limit / 2 }
     }
 }
 
@@ -78,10 +93,34 @@ pub(crate) struct Picture {
     pub(crate) now_ms: u64,
     pub(crate) places: BTreeMap<StoreId, Place>,
     /// Replicas that take part in their groups.
-    pub(crate) serving: BTreeSet<ReplicaId>,
+    pub(crate) serving: ReplicaSet,
+    /// Of those, they whose contents are being copied.
+    pub(crate) copying: ReplicaSet,
     /// Replicas of which their chunkservers know, in whatever state.
-    pub(crate) known: BTreeSet<ReplicaId>,
+    pub(crate) known: ReplicaSet,
+    /// Voters that do not take part although their devices are there.
+    pub(crate) ailing: BTreeMap<ReplicaId, Ailment>,
     pub(crate) leaders: BTreeMap<CopysetId, ReplicaId>,
+}
+
+/// Why a replica does not take part although its device is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ailment {
+    pub(crate) copyset: CopysetId,
+    pub(crate) kind: AilmentKind,
+    /// In milliseconds since 1970.
+    pub(crate) since_ms: u64,
+}
+
+/// See [`Ailment`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AilmentKind {
+    /// Its chunkserver does not know it.
+    Missing,
+    /// It is there and cannot be opened.
+    Damaged,
+    /// It has stopped.
+    Failed,
 }
 
 impl Picture {
@@ -115,20 +154,93 @@ impl Picture {
             };
             picture.places.insert(*id, place);
         }
+        let online: BTreeMap<ChunkserverId, &Heard> = state
+            .chunkservers()
+            .keys()
+            .filter(|id| liveness.is_online(now, **id))
+            .filter_map(|id| Some((*id, liveness.heard(*id)?)))
+            .collect();
         for (id, copyset) in state.copysets() {
-            for replica in copyset.members() {
-                if let Some(status) = liveness.replica(now, replica.chunkserver, replica.id) {
-                    picture.known.insert(replica.id);
-                    if status.state.serves() {
-                        picture.serving.insert(replica.id);
-                    }
-                }
-            }
-            if let Some(leader) = liveness.leader(now, copyset) {
-                picture.leaders.insert(*id, leader.replica);
-            }
+            picture.add_copyset(state, &online, *id, copyset);
         }
         picture
+    }
+
+    /// What is heard of its replicas: each report is looked up once, since there may be millions.
+    fn add_copyset(
+        &mut self,
+        state: &State,
+        online: &BTreeMap<ChunkserverId, &Heard>,
+        id: CopysetId,
+        copyset: &Copyset,
+    ) {
+        let mut newest: Option<Leader> = None;
+        for replica in copyset.members() {
+            let heard = online.get(&replica.chunkserver);
+            let status = heard.and_then(|heard| heard.replicas.get(&replica.id));
+            if let Some(status) = status {
+                self.add_status(replica.id, status);
+                let is_member = copyset.members().any(|r| r.id == status.leader);
+                if is_member && newest.is_none_or(|newest| status.term >= newest.term) {
+                    newest = Some(Leader {
+                        replica: status.leader,
+                        term: status.term,
+                    });
+                }
+            }
+            let is_telling = heard.is_some_and(|heard| !heard.is_registration);
+            if let Some(kind) = ailment(replica, status).filter(|_| is_telling) {
+                self.add_ailing(state, id, copyset, replica, kind);
+            }
+        }
+        if let Some(leader) = newest {
+            self.leaders.insert(id, leader.replica);
+        }
+    }
+
+    fn add_status(&mut self, replica: ReplicaId, status: &ReplicaStatus) {
+        self.known.insert(replica);
+        if status.state.serves() {
+            self.serving.insert(replica);
+        }
+        if status.state == ReplicaState::Installing {
+            self.copying.insert(replica);
+        }
+    }
+
+    /// Only voters, and only where the device is there: else that is what is said of it.
+    fn add_ailing(
+        &mut self,
+        state: &State,
+        id: CopysetId,
+        copyset: &Copyset,
+        replica: &Replica,
+        kind: AilmentKind,
+    ) {
+        let place = self.places.get(&replica.store);
+        let is_there = place.is_some_and(|place| !matches!(place.presence, Presence::Away { .. }));
+        if is_there && copyset.replicas.iter().any(|r| r.id == replica.id) {
+            let ailment = Ailment {
+                copyset: id,
+                kind,
+                since_ms: state.ailing_since(replica.id).unwrap_or(self.now_ms),
+            };
+            self.ailing.insert(replica.id, ailment);
+        }
+    }
+
+    /// Whether a replica does not come to itself, as far as anybody may act on it.
+    pub(crate) fn is_ailing(&self, replica: ReplicaId, rules: &HealRules) -> bool {
+        let ailment = self.ailing.get(&replica);
+        ailment.is_some_and(|ailment| {
+            let waited = self.now_ms.saturating_sub(ailment.since_ms);
+            rules.recover_after_ms > 0 && waited >= rules.recover_after_ms
+        })
+    }
+
+    /// What is wrong with a replica whose device is there.
+    pub(crate) fn ailment(&self, replica: ReplicaId) -> Option<AilmentKind> {
+        self.ailing.get(&replica).map(|ailment| ailment.kind)
     }
 
     /// Whether a device will not come back, as far as anybody may act on it.
@@ -182,7 +294,15 @@ impl Picture {
         self.serving_of(copyset) * 2 > copyset.replicas.len()
     }
 
-    /// What the metadata does not say yet about who is away.
+    /// Whether a majority takes part and has all its contents: enough to do without the others.
+    pub(crate) fn has_whole_quorum(&self, copyset: &Copyset) -> bool {
+        let replicas = copyset.replicas.iter();
+        let whole =
+            replicas.filter(|r| self.serving.contains(&r.id) && !self.copying.contains(&r.id));
+        whole.count() * 2 > copyset.replicas.len()
+    }
+
+    /// What the metadata does not say yet about who is away. Of replicas so many at a time.
     pub(crate) fn unnoted(&self, state: &State) -> NoteStores {
         let mut notes = NoteStores::default();
         for (id, place) in &self.places {
@@ -192,30 +312,56 @@ impl Picture {
                 _ => {}
             }
         }
+        let new = self.ailing.iter();
+        let new = new.filter(|(id, _)| state.ailing_since(**id).is_none());
+        let new = new.map(|(id, ailment)| (ailment.copyset, *id, ailment.since_ms));
+        notes.ailing = new.take(NOTES_MAX).collect();
+        let well = state.ailing().keys();
+        // One that is away may be as it was when it comes back, or not: then its time begins anew.
+        let well = well.filter(|id| !self.ailing.contains_key(id));
+        notes.well = well.copied().take(NOTES_MAX).collect();
         notes
     }
 }
 
-/// Bytes that a copyset's replica holds, estimated: its part of what its devices hold, by the chunks
-/// that volumes have in each copyset.
-pub(crate) fn bytes_of(state: &State, picture: &Picture) -> BTreeMap<CopysetId, u64> {
-    let mut chunks: BTreeMap<StoreId, u64> = BTreeMap::new();
-    for copyset in state.copysets().values() {
-        for replica in &copyset.replicas {
-            *chunks.entry(replica.store).or_default() += copyset.chunks;
-        }
+fn ailment(replica: &Replica, status: Option<&ReplicaStatus>) -> Option<AilmentKind> {
+    match status.map(|status| status.state) {
+        None => replica.created.then_some(AilmentKind::Missing),
+        Some(ReplicaState::Damaged) => Some(AilmentKind::Damaged),
+        Some(ReplicaState::Failed) => Some(AilmentKind::Failed),
+        Some(_) => None,
     }
-    let share = |copyset: &Copyset, store: StoreId| {
-        let place = picture.places.get(&store)?;
-        let all = chunks.get(&store).copied().filter(|all| *all > 0)?;
+}
+
+/// Bytes that replicas hold, estimated: of what a device holds, each replica's part by the chunks that
+/// volumes have in its copyset.
+pub(crate) struct Bytes<'a> {
+    picture: &'a Picture,
+    chunks: BTreeMap<StoreId, u64>,
+}
+
+impl<'a> Bytes<'a> {
+    pub(crate) fn of(state: &State, picture: &'a Picture) -> Self {
+        let mut chunks: BTreeMap<StoreId, u64> = BTreeMap::new();
+        for copyset in state.copysets().values().filter(|c| c.chunks > 0) {
+            for replica in &copyset.replicas {
+                *chunks.entry(replica.store).or_default() += copyset.chunks;
+            }
+        }
+        Self { picture, chunks }
+    }
+
+    /// Of one replica of that copyset: the most that any of its devices suggests.
+    pub(crate) fn of_one(&self, copyset: &Copyset) -> u64 {
+        let replicas = copyset.replicas.iter();
+        let shares = replicas.filter_map(|r| self.share(copyset, r.store));
+        shares.max().unwrap_or(0)
+    }
+
+    fn share(&self, copyset: &Copyset, store: StoreId) -> Option<u64> {
+        let place = self.picture.places.get(&store)?;
+        let all = self.chunks.get(&store).copied().filter(|all| *all > 0)?;
         let bytes = u128::from(place.used) * u128::from(copyset.chunks) / u128::from(all);
         u64::try_from(bytes).ok()
-    };
-    let estimate = |copyset: &Copyset| {
-        let replicas = copyset.replicas.iter();
-        let shares = replicas.filter_map(|r| share(copyset, r.store));
-        shares.max().unwrap_or(0)
-    };
-    let copysets = state.copysets().iter();
-    copysets.map(|(id, c)| (*id, estimate(c))).collect()
+    }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use ogee_proto::id::StoreId;
 use ogee_proto::name::Name;
 
-use super::heal::{Loads, targets};
-use super::picture::{Picture, Place, Presence, bytes_of};
+use super::loads::Loads;
+use super::picture::{Bytes, Picture, Place, Presence};
 use crate::limit::STORES_PER_COMMAND_MAX;
 use crate::liveness::Bounds;
 use crate::state::{NoteSick, SickStage, State};
@@ -158,16 +158,11 @@ pub(crate) fn hindrance(state: &State, picture: &Picture, store: StoreId) -> Opt
     if emptied.any(|other| zone_of(state, *other) == zone && carries(*other)) {
         return Some(Hindrance::ZoneBusy);
     }
-    let bytes = bytes_of(state, picture);
+    let bytes = Bytes::of(state, picture);
     let loads = Loads::of(state, picture);
-    let has_nowhere = state.copysets().iter().any(|(id, copyset)| {
+    let has_nowhere = state.copysets().values().any(|copyset| {
         let here = copyset.replicas.iter().find(|r| r.store == store);
-        let need = bytes.get(id).copied().unwrap_or(0);
-        here.is_some_and(|r| {
-            targets(state, picture, copyset, r, need, &loads)
-                .next()
-                .is_none()
-        })
+        here.is_some_and(|r| !loads.has_target(copyset, r, bytes.of_one(copyset)))
     });
     has_nowhere.then_some(Hindrance::NoTarget)
 }

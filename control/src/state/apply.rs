@@ -30,6 +30,7 @@ impl State {
             Command::ReplaceStore { old, new } => self.replace_store(*old, *new),
             Command::AddJobs(command) => self.add_jobs(command),
             Command::StartJob(command) => self.start_job(command),
+            Command::StartJobs(command) => self.start_jobs(command),
             Command::EndJob(command) => self.end_job(command),
             Command::RemoveChunkserver { chunkserver } => self.remove_chunkserver(*chunkserver),
         }

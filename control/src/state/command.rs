@@ -9,7 +9,7 @@ use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob};
+use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
 use super::model::Stripe;
 use super::refusal::Refusal;
 use super::sick::NoteSick;
@@ -66,6 +66,8 @@ pub enum Command {
     AddJobs(AddJobs),
     /// Begins a job that moves a replica, or sends it elsewhere.
     StartJob(StartJob),
+    /// The same for many at once.
+    StartJobs(StartJobs),
     /// Ends a job.
     EndJob(EndJob),
     /// Forgets a chunkserver that carries nothing. Idempotent.
@@ -297,6 +299,7 @@ impl Command {
             Self::ReplaceStore { .. } => "replace_store",
             Self::AddJobs(_) => "add_jobs",
             Self::StartJob(_) => "start_job",
+            Self::StartJobs(_) => "start_jobs",
             Self::EndJob(_) => "end_job",
             Self::RemoveChunkserver { .. } => "remove_chunkserver",
         }

@@ -39,6 +39,9 @@ pub struct Job {
     pub attempt: u32,
     /// The newest of them.
     pub target: Option<Target>,
+    /// Where the new replica is to go, if that was planned as well.
+    #[serde(default)]
+    pub to: Option<StoreId>,
     /// Bytes to be copied, as estimated when it was made.
     pub bytes: u64,
     /// Milliseconds since 1970, as are the next two.
@@ -71,6 +74,8 @@ pub enum JobKind {
     Drain,
     /// Makes another replica lead.
     Lead,
+    /// Moves a replica to a device that carries less.
+    Balance,
 }
 
 /// How far a job is.
@@ -105,6 +110,14 @@ pub enum Cause {
     Limping,
     /// An operator replaces the device.
     Replaced,
+    /// The replica could not be opened, or had stopped.
+    Damaged,
+    /// The replica's chunkserver did not know it any more.
+    Missing,
+    /// The device carried more replicas than others.
+    Crowded,
+    /// An operator asked for even devices.
+    AskedSpread,
 }
 
 /// Why a job ended.
@@ -153,6 +166,23 @@ pub struct NoteStores {
     pub away: Vec<(StoreId, u64)>,
     /// There again.
     pub back: Vec<StoreId>,
+    /// Replicas that do not take part although their devices are there, since when.
+    #[serde(default)]
+    pub ailing: Vec<(CopysetId, ReplicaId, u64)>,
+    /// They take part again, or are not heard of any more.
+    #[serde(default)]
+    pub well: Vec<ReplicaId>,
+}
+
+impl NoteStores {
+    /// Whether there is nothing to note.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.away.is_empty()
+            && self.back.is_empty()
+            && self.ailing.is_empty()
+            && self.well.is_empty()
+    }
 }
 
 /// See [`Command::AddJobs`].
@@ -181,6 +211,9 @@ pub struct NewJob {
     pub priority: u8,
     /// As in [`Job`].
     pub bytes: u64,
+    /// As in [`Job`].
+    #[serde(default)]
+    pub to: Option<StoreId>,
 }
 
 /// See [`Command::StartJob`]. Also sends one that runs elsewhere, when its target is gone.
@@ -196,6 +229,13 @@ pub struct StartJob {
     pub store: StoreId,
     /// Milliseconds since 1970.
     pub at_ms: u64,
+}
+
+/// See [`Command::StartJobs`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartJobs {
+    /// Those that would be refused by themselves are passed over.
+    pub jobs: Vec<StartJob>,
 }
 
 /// See [`Command::EndJob`].
@@ -239,6 +279,7 @@ impl JobKind {
             Self::Recover => "recover",
             Self::Drain => "drain",
             Self::Lead => "transfer_leader",
+            Self::Balance => "balance",
         }
     }
 }
@@ -263,6 +304,10 @@ impl fmt::Display for Cause {
             Self::Asked => "an operator asked for even leaders",
             Self::Limping => "the device limps",
             Self::Replaced => "the device is replaced",
+            Self::Damaged => "the replica was damaged or had stopped",
+            Self::Missing => "the chunkserver had lost the replica",
+            Self::Crowded => "the device carried more than others",
+            Self::AskedSpread => "an operator asked for even devices",
         })
     }
 }
@@ -326,6 +371,16 @@ impl State {
                 *known = (*known).min(*since);
             }
         }
+        for replica in &command.well {
+            self.ailing.remove(replica);
+        }
+        for (copyset, replica, since) in &command.ailing {
+            let copyset = self.copysets.get(copyset);
+            if copyset.is_some_and(|c| c.replicas.iter().any(|r| r.id == *replica)) {
+                let known = self.ailing.entry(*replica).or_insert(*since);
+                *known = (*known).min(*since);
+            }
+        }
         Reply::Done
     }
 
@@ -377,6 +432,7 @@ impl State {
             priority: new.priority,
             attempt: u32::from(is_transfer),
             target: is_transfer.then_some(target),
+            to: new.to,
             bytes: new.bytes,
             created_ms: at_ms,
             started_ms: if is_transfer { at_ms } else { 0 },
@@ -426,6 +482,15 @@ impl State {
             });
         }
         Ok(Reply::Replica(replica))
+    }
+
+    pub(super) fn start_jobs(&mut self, command: &StartJobs) -> Outcome {
+        check_count("jobs at once", command.jobs.len(), JOBS_PER_COMMAND_MAX)?;
+        for start in &command.jobs {
+            // A refusal changes nothing; the next look plans anew.
+            let _ = self.start_job(start);
+        }
+        Ok(Reply::Done)
     }
 
     pub(super) fn end_job(&mut self, command: &EndJob) -> Outcome {

@@ -29,7 +29,7 @@ pub use command::{
 };
 pub use job::{
     AddJobs, Cause, EndJob, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, NoteStores,
-    StartJob, Target,
+    StartJob, StartJobs, Target,
 };
 pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,

@@ -43,6 +43,9 @@ pub struct State {
     /// Devices that are replaced, and by which.
     #[serde(default)]
     pub(super) successors: BTreeMap<StoreId, StoreId>,
+    /// Replicas that do not take part although their devices are there, since when.
+    #[serde(default)]
+    pub(super) ailing: BTreeMap<ReplicaId, u64>,
     pub(super) issued: Issued,
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, JobId, PoolId, StoreId, VolumeId};
+use ogee_proto::id::{
+    ChunkIndex, ChunkserverId, CopysetId, JobId, PoolId, ReplicaId, StoreId, VolumeId,
+};
 
 use ogee_proto::name::Name;
 
@@ -70,6 +72,18 @@ impl State {
     #[must_use]
     pub fn away_since(&self, store: StoreId) -> Option<u64> {
         self.away.get(&store).copied()
+    }
+
+    /// Since when a replica does not take part although its device is there.
+    #[must_use]
+    pub fn ailing_since(&self, replica: ReplicaId) -> Option<u64> {
+        self.ailing.get(&replica).copied()
+    }
+
+    /// All of those.
+    #[must_use]
+    pub const fn ailing(&self) -> &BTreeMap<ReplicaId, u64> {
+        &self.ailing
     }
 
     /// Copysets with a replica on `chunkserver`.

@@ -114,7 +114,8 @@ impl State {
                 .copysets
                 .get_mut(id)
                 .and_then(|copyset| finish(copyset, *joined));
-            if let Some(server) = joined_at {
+            if let Some((replaced, server)) = joined_at {
+                self.ailing.remove(&replaced);
                 // It may have copied chunks of volumes that were removed meanwhile.
                 let garbage = self.garbage.values_mut();
                 for garbage in garbage.filter(|g| g.copysets.contains(id)) {
@@ -146,8 +147,8 @@ impl State {
     }
 }
 
-/// The chunkserver of the replica that joined, if that ends the change.
-fn finish(copyset: &mut Copyset, joined: ReplicaId) -> Option<ChunkserverId> {
+/// The replica whose place was taken, and the chunkserver of the one that joined, if that ends the change.
+fn finish(copyset: &mut Copyset, joined: ReplicaId) -> Option<(ReplicaId, ChunkserverId)> {
     let change = copyset
         .change
         .take_if(|change| change.joining.id == joined)?;
@@ -160,5 +161,5 @@ fn finish(copyset: &mut Copyset, joined: ReplicaId) -> Option<ChunkserverId> {
     }
     copyset.leaving.extend(change.abandoned);
     copyset.conf_epoch += 1;
-    Some(server)
+    Some((change.replaces, server))
 }

@@ -228,6 +228,14 @@ impl State {
         id
     }
 
+    /// Every copyset carries so many chunks, as if there were volumes.
+    #[cfg(any(test, feature = "scale"))]
+    pub(crate) fn fill(&mut self, chunks: u64) {
+        for copyset in self.copysets.values_mut() {
+            copyset.chunks = chunks;
+        }
+    }
+
     pub(super) fn confirm_replicas(&mut self, command: &ConfirmReplicas) -> Reply {
         for (copyset, replica) in &command.created {
             let found = self.copysets.get_mut(copyset).into_iter().flat_map(|c| {

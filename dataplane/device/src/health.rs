@@ -124,7 +124,9 @@ impl DriveHealth {
     fn parse(page: &[u8; PAGE]) -> Self {
         let [critical, low, high, spare, threshold, used, ..] = *page;
         let counter = |at: usize| {
-            let bytes = page.get(at..at + 16).and_then(|bytes| bytes.try_into().ok());
+            let bytes = page
+                .get(at..at + 16)
+                .and_then(|bytes| bytes.try_into().ok());
             u128::from_le_bytes(bytes.unwrap_or_default())
         };
         let short = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);

@@ -589,6 +589,16 @@ pub(crate) enum CopysetCommand {
         #[arg(long, required = true)]
         now: bool,
     },
+    /// Even out how many replicas each device carries for its capacity, as far as zones allow. Returns when
+    /// the moves are planned; `job ls` tells how far they are.
+    BalanceReplicas {
+        /// At once, whatever was moved lately.
+        #[arg(long, required = true)]
+        now: bool,
+        /// Only show which replicas would move, and about how many bytes.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Hand the leadership of a copyset over.
     TransferLeader {
         /// The copyset.

@@ -22,6 +22,7 @@ pub(crate) fn run(
         CopysetCommand::Replace { id, replica, to } => replace(mds, format, (id, replica), to)?,
         CopysetCommand::TransferLeader { id, to } => transfer(mds, id, &to)?,
         CopysetCommand::BalanceLeaders { .. } => return job::balance(mds, format),
+        CopysetCommand::BalanceReplicas { dry_run, .. } => job::spread(mds, format, dry_run)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,10 @@
-//! `ogee job`, and the jobs that even out leaders.
+//! `ogee job`, and the jobs that even out leaders and replicas.
 
 use super::ask;
 use crate::args::{Format, JobCommand};
 use crate::error::{CliError, Exit};
 use crate::output::{human, print};
-use ogee_proto::service::{Empty, JobInfo, JobName};
+use ogee_proto::service::{BalanceReplicasRequest, Empty, JobInfo, JobName};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -89,6 +89,7 @@ fn progress(job: &JobInfo) -> String {
         ("running", 0) => format!("{} ({} %)", job.step, job.percent),
         ("running", bytes) => format!("{} ({} % of about {})", job.step, job.percent, human(bytes)),
         ("pending", _) => job.step.clone(),
+        ("planned", bytes) => format!("about {}", human(bytes)),
         _ => format!("ended {} ago", ago(job.ended_unix_ms)),
     }
 }
@@ -143,6 +144,25 @@ pub(crate) fn balance(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     } else {
         ExitCode::from(Exit::Failed as u8)
     })
+}
+
+/// `ogee copyset balance-replicas --now`: asks; the copies take their time.
+pub(crate) fn spread(mds: &[String], format: Format, dry_run: bool) -> Result<(), CliError> {
+    let doing = "cannot even out replicas";
+    let jobs = ask(mds, doing, async |client| {
+        let request = BalanceReplicasRequest { dry_run };
+        client.balance_replicas(request).await
+    })?
+    .jobs;
+    list(format, &jobs);
+    if format == Format::Table {
+        let bytes = jobs
+            .iter()
+            .fold(0u64, |sum, job| sum.saturating_add(job.bytes));
+        let what = if dry_run { "would move" } else { "are to move" };
+        println!("{} replicas {what}, about {}", jobs.len(), human(bytes));
+    }
+    Ok(())
 }
 
 fn is_live(job: &JobInfo) -> bool {

@@ -25,6 +25,10 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.move_timeout_ms = heal.move_timeout_ms.unwrap_or(config.move_timeout_ms);
     config.balance_after_ms = heal.balance_after_ms.unwrap_or(config.balance_after_ms);
     config.sick = settings.sick.over(config.sick);
+    let after = heal.replica_balance_after_ms;
+    config.replica_balance_after_ms = after.unwrap_or(config.replica_balance_after_ms);
+    let percent = heal.replica_balance_percent;
+    config.replica_balance_percent = percent.unwrap_or(config.replica_balance_percent);
     let members = settings.members.into_iter();
     config.members = members
         .map(|member| Member {

@@ -72,10 +72,7 @@ fn driver(controller: &Controller, has_iommu: bool) -> Finding {
                   write to all memory"
         }
     };
-    finding.but(
-        Verdict::Warning,
-        Fix::new(text).by(&[command]),
-    )
+    finding.but(Verdict::Warning, Fix::new(text).by(&[command]))
 }
 
 fn iommu(controllers: &[Controller], has_iommu: bool) -> Finding {

@@ -43,7 +43,11 @@ impl Step {
     fn run(&self, tree: &Tree) -> Result<(), String> {
         match self {
             // Also one that is built into the kernel.
-            Self::Load { module } if tree.path(format!("sys/bus/pci/drivers/{module}")).exists() => Ok(()),
+            Self::Load { module }
+                if tree.path(format!("sys/bus/pci/drivers/{module}")).exists() =>
+            {
+                Ok(())
+            }
             Self::Load { module } => {
                 let output = Command::new("modprobe")
                     .arg(module)
@@ -120,7 +124,10 @@ pub(super) fn carry_out(
             return Err(CliError::new(
                 "OGEE-3013",
                 &format!("{} is not with {driver}", controller.names()),
-                &format!("it was offered, and after {} s is with {bound}{back}", PROBE.as_secs()),
+                &format!(
+                    "it was offered, and after {} s is with {bound}{back}",
+                    PROBE.as_secs()
+                ),
                 "the kernel's log (dmesg) says why the driver did not take it",
             ));
         }
@@ -143,9 +150,7 @@ fn give_back(tree: &Tree, controller: &Controller, failed: &Step) -> String {
     .map(|step| step.run(tree));
     match results.iter().all(Result::is_ok) {
         true => "; it was offered to the kernel's driver again".to_owned(),
-        false => format!(
-            "; and it has no driver now: echo {address} > /sys/bus/pci/drivers_probe"
-        ),
+        false => format!("; and it has no driver now: echo {address} > /sys/bus/pci/drivers_probe"),
     }
 }
 

@@ -45,9 +45,13 @@ impl Claim {
     pub(super) fn remedy(&self) -> String {
         match self {
             Self::Mounted { at, .. } => format!("umount {at}, and take it out of /etc/fstab"),
-            Self::Swap { device } => format!("swapoff /dev/{device}, and take it out of /etc/fstab"),
+            Self::Swap { device } => {
+                format!("swapoff /dev/{device}, and take it out of /etc/fstab")
+            }
             Self::Part { device, of } => {
-                format!("take /dev/{device} out of {of}: vgreduce, mdadm --remove, dmsetup, cryptsetup close")
+                format!(
+                    "take /dev/{device} out of {of}: vgreduce, mdadm --remove, dmsetup, cryptsetup close"
+                )
             }
             Self::Open { by, .. } => format!("stop process {by}"),
             Self::Partitioned { device, .. } | Self::Signature { device, .. } => {
@@ -101,10 +105,7 @@ impl Claims {
         controller: &Controller,
         signatures: &dyn Fn(&str) -> Result<Vec<String>, String>,
     ) -> Vec<Claim> {
-        let mut claims: Vec<Claim> = self
-            .of_user_space(tree, controller)
-            .into_iter()
-            .collect();
+        let mut claims: Vec<Claim> = self.of_user_space(tree, controller).into_iter().collect();
         for namespace in &controller.namespaces {
             let name = &namespace.name;
             self.of_device(tree, name, &mut claims);
@@ -313,7 +314,10 @@ mod tests {
     }
 
     fn words(root: &Path, found: &[&str]) -> Vec<String> {
-        claims(root, found).iter().map(ToString::to_string).collect()
+        claims(root, found)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]

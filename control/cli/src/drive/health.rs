@@ -51,10 +51,16 @@ pub(super) fn show(controller: &Controller, health: &DriveHealth, format: Format
     let rows = [
         ("warnings", warnings),
         ("temperature", format!("{} °C", health.celsius)),
-        ("wear", format!("{} % of its rated life", health.used_percent)),
+        (
+            "wear",
+            format!("{} % of its rated life", health.used_percent),
+        ),
         ("spare blocks", spare),
         ("media errors", health.media_errors.to_string()),
-        ("entries in its error log", health.error_log_entries.to_string()),
+        (
+            "entries in its error log",
+            health.error_log_entries.to_string(),
+        ),
         ("unsafe shutdowns", health.unsafe_shutdowns.to_string()),
         ("hours powered on", health.power_on_hours.to_string()),
         ("power cycles", health.power_cycles.to_string()),

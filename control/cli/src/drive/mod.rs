@@ -287,7 +287,9 @@ pub(crate) fn health(name: &str, format: Format) -> Result<ExitCode, CliError> {
 fn find(tree: &Tree, name: &str) -> Result<Controller, CliError> {
     let all = controllers(tree);
     let wanted = tree.device_name(name);
-    let found = all.iter().find(|one| one.is_called(name, wanted.as_deref()));
+    let found = all
+        .iter()
+        .find(|one| one.is_called(name, wanted.as_deref()));
     found.cloned().ok_or_else(|| {
         let there: Vec<String> = all.iter().map(Controller::names).collect();
         let there = if there.is_empty() {

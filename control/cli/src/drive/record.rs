@@ -120,10 +120,7 @@ mod tests {
         // Into another slot, which was another drive's.
         Records::put(&mut known, record("A", "0000:02:00.0"));
         records.write(&known).expect("written");
-        assert_eq!(
-            records.read().expect("read"),
-            [record("A", "0000:02:00.0")]
-        );
+        assert_eq!(records.read().expect("read"), [record("A", "0000:02:00.0")]);
     }
 
     #[test]

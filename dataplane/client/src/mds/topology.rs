@@ -7,11 +7,12 @@ use super::client::{MdsClient, Repeat};
 use super::error::ControlError;
 use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::{
-    ClusterStatus, CreatePoolRequest, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse,
-    ListDevicesResponse, ListJobsResponse, ListPoolsResponse, ListServersResponse,
-    ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
-    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
-    ReplaceReplicaResponse, ServerName, TransferLeaderRequest,
+    BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DevicesName, Empty, JobInfo, JobName,
+    ListCopysetsResponse, ListDevicesResponse, ListJobsResponse, ListPoolsResponse,
+    ListServersResponse, ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse,
+    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
+    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerName,
+    TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -74,6 +75,8 @@ calls! {
     cancel_job(JobName) -> JobInfo, Never;
     /// Asks for even leaders; the jobs that see to it.
     balance_leaders(Empty) -> ListJobsResponse, Freely;
+    /// Asks for devices that carry replicas evenly; the jobs that see to it, or would.
+    balance_replicas(BalanceReplicasRequest) -> ListJobsResponse, Freely;
 }
 
 lists! {
