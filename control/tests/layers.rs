@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Lowest first.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "limit",
     "state",
     "placement",
@@ -11,6 +11,7 @@ const LAYERS: [&str; 13] = [
     "fuzzing",
     "liveness",
     "scheduler",
+    "scale",
     "health",
     "metrics",
     "error",
