@@ -32,6 +32,8 @@ pub struct MdsConfig {
     pub id: u64,
     /// The whole group, this member included; empty: this member alone.
     pub members: Vec<Member>,
+    /// On its first start it forms no group, but waits until it is taken into one.
+    pub join: bool,
     /// How often chunkservers heartbeat, in milliseconds.
     pub heartbeat_ms: u64,
     /// A chunkserver not heard from for so long is offline, in milliseconds.
@@ -71,6 +73,7 @@ impl MdsConfig {
             metrics_listen: None,
             id: 1,
             members: Vec::new(),
+            join: false,
             heartbeat_ms: 1000,
             offline_ms: 3000,
             zone_wait_ms: 10_000,

@@ -20,9 +20,11 @@
 //! | `scheduler` | orders to chunkservers |
 //! | `health` | what is wrong right now |
 //! | `metrics` | counters and gauges |
+//! | `backup` | the metadata as a file, and back |
 //! | `api` | the gRPC services, `/metrics` and `/healthz` |
 
 mod api;
+mod backup;
 mod config;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -39,8 +41,10 @@ pub mod scale;
 mod scheduler;
 pub mod state;
 
+pub use backup::{Backup, BackupError, BackupHead, Restore, restore};
 pub use config::{MdsConfig, Member};
 pub use error::MdsError;
+pub use health::{EXPLANATIONS, Explanation};
 pub use mds::{Mds, MdsHandle, Stopper};
 pub use raft::{LedgerError, NodeError};
 pub use scheduler::SickRules;

@@ -74,6 +74,45 @@ pub const GRPC_REQUEST_MAX: usize = 4 << 20;
 /// One Raft message, in bytes: a snapshot is sent in one piece.
 pub const RAFT_MESSAGE_MAX: usize = 256 << 20;
 
+/// Metadata servers that vote: more are slower and survive hardly more.
+pub const MEMBERS_MAX: usize = 5;
+/// Entries that a new member may lack when it becomes a voter.
+pub const JOIN_LAG_MAX: u64 = 16;
+/// How long a new member's learning is waited for by one request; it goes on afterwards.
+pub const JOIN_WAIT: Duration = Duration::from_secs(3);
+/// A member that answered nothing for so long does not count as one that answers.
+pub const MEMBER_SILENT: Duration = Duration::from_millis(2 * RAFT_ELECTION_MS.0);
+/// How long handing leadership over may take.
+pub const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+/// How long a metadata server that is to stop waits for another one to lead.
+pub const LEAVE_WAIT: Duration = Duration::from_secs(1);
+/// How long one member waits for another one's word on how it is.
+pub const MEMBER_ASK: Duration = Duration::from_secs(1);
+
+/// Replicas of a copyset.
+pub const REPLICAS_MAX: usize = 5;
+/// By how much restored metadata goes ahead of its backup in ids, epochs and terms: more than a cluster
+/// can have issued since.
+pub const RESTORE_GAP: u64 = 1 << 32;
+/// The same for ids of 32 bits: pools, chunkservers, copysets.
+pub const RESTORE_GAP_32: u32 = 1 << 20;
+/// Chunkservers say which volumes they hold, after a restore, so often until it was accepted.
+pub const STRANGERS_EVERY: Duration = Duration::from_secs(5);
+/// And so often afterwards.
+pub const STRANGERS_EVERY_LATER: Duration = Duration::from_secs(60);
+/// Volumes and replicas that are kept in mind, of each chunkserver, that the metadata does not know.
+pub const STRANGERS_MAX: usize = 4096;
+/// Bytes of one part of a backup that is sent.
+pub const BACKUP_PART: usize = 256 << 10;
+/// Bytes of a backup file that is read.
+pub const BACKUP_MAX: u64 = 1 << 30;
+/// Events that are kept.
+pub const EVENTS_KEPT: usize = 1024;
+/// Events that one command notes.
+pub const EVENTS_PER_COMMAND_MAX: usize = 128;
+/// Events in one page of a listing.
+pub const EVENTS_PER_PAGE_MAX: usize = EVENTS_KEPT;
+
 /// Replaced replicas of one copyset whose data is not deleted yet.
 pub const LEAVING_MAX: usize = 8;
 /// Most that a setting may allow of replicas that move at once.
@@ -127,6 +166,8 @@ pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ZONE_POLL: Duration = Duration::from_millis(50);
 
 const _: () = assert!(MOVES_MAX <= JOBS_LIVE_MAX && JOBS_PER_COMMAND_MAX <= JOBS_LIVE_MAX);
+const _: () = assert!(RESTORE_GAP_32 as usize > COPYSETS_MAX + CHUNKSERVERS_MAX + POOLS_MAX);
+const _: () = assert!(JOIN_WAIT.as_millis() < REQUEST_TIMEOUT.as_millis());
 const _: () = assert!(RAFT_HEARTBEAT_MS * 3 < RAFT_ELECTION_MS.0);
 const _: () = assert!(RAFT_ELECTION_MS.0 < RAFT_ELECTION_MS.1);
 const _: () = assert!(LOG_ENTRIES_KEPT < LOG_ENTRIES_PER_SNAPSHOT);

@@ -14,21 +14,22 @@ use std::time::Duration;
 
 use ogee_proto::service::chunkservers_server::ChunkserversServer;
 use ogee_proto::service::mds_raft_server::MdsRaftServer;
+use ogee_proto::service::members_server::MembersServer;
 use ogee_proto::service::topology_server::TopologyServer;
 use ogee_proto::service::volumes_server::VolumesServer;
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 
 use crate::api::{
-    ApiConfig, ChunkserversApi, Context, PeersApi, TopologyApi, VolumesApi, heal, router,
+    ApiConfig, ChunkserversApi, Context, MembersApi, PeersApi, TopologyApi, VolumesApi, heal,
+    router, watch_cluster,
 };
 use crate::config::MdsConfig;
 use crate::error::MdsError;
-use crate::limit::{GRPC_REQUEST_MAX, RAFT_MESSAGE_MAX, STOP_GRACE};
-use crate::raft::{Ledger, Node, NodeConfig};
+use crate::limit::{GRPC_REQUEST_MAX, LEAVE_WAIT, RAFT_MESSAGE_MAX, STOP_GRACE};
+use crate::raft::{Consistency, LEDGER_FILE, Ledger, Node, NodeConfig};
 
 const API_THREAD: &str = "ogee-mds-api";
-const LEDGER_FILE: &str = "mds.redb";
 
 /// The metadata server.
 pub struct Mds;
@@ -87,14 +88,14 @@ impl Mds {
         let stopper = Stopper(watch::Sender::new(false));
         let node_config = NodeConfig {
             id: config.id,
-            members: members.clone(),
+            members,
             cluster: cluster.clone(),
+            join: config.join,
         };
         let raft_ended = stopper.clone();
         let (raft, node) = Node::start(node_config, ledger, move || raft_ended.stop())?;
         let api_config = ApiConfig {
             id: config.id,
-            members,
             cluster: cluster.to_string(),
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             offline: Duration::from_millis(config.offline_ms),
@@ -229,16 +230,19 @@ async fn serve(
     sockets: Sockets,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), MdsError> {
+    let (close, closing) = watch::channel(false);
     let http = sockets
         .http
-        .map(|socket| serve_http(Arc::clone(&context), socket, stopped.clone()));
+        .map(|socket| serve_http(Arc::clone(&context), socket, closing.clone()));
     let healing = heal(Arc::clone(&context), stopped.clone());
     // What it does ends with the stop; when everything has ended the servers say.
+    let watching = watch_cluster(Arc::clone(&context), stopped.clone());
     let healing = async {
-        healing.await;
+        tokio::join!(healing, watching);
         std::future::pending::<()>().await;
     };
-    let grpc = serve_grpc(context, sockets.grpc, stopped.clone());
+    let leaving = Arc::clone(&context);
+    let grpc = serve_grpc(context, sockets.grpc, closing);
     let servers = async {
         match http {
             Some(http) => tokio::try_join!(grpc, http).map(|_| ()),
@@ -248,12 +252,32 @@ async fn serve(
     let cut = async {
         // A sender that is gone means stop as well.
         stopped.wait_for(|stop| *stop).await.ok();
+        // While the others can still be heard.
+        leave(&leaving).await;
+        close.send_replace(true);
         tokio::time::sleep(STOP_GRACE).await;
     };
     tokio::select! {
         ended = servers => ended.map_err(|source| MdsError::Api { source }),
         () = cut => Ok(()),
         () = healing => Ok(()),
+    }
+}
+
+/// One that leads hands over first, so that nobody waits for an election.
+async fn leave(context: &Context) {
+    let view = context.raft.view(Consistency::Local).await;
+    let leads = view.is_ok_and(|view| {
+        let others = view.members.values().filter(|member| member.is_voter);
+        view.leader == Some(context.config.id) && others.count() > 1
+    });
+    if !leads {
+        return;
+    }
+    match tokio::time::timeout(LEAVE_WAIT, context.raft.hand_over(None)).await {
+        Ok(Ok(to)) => tracing::info!(to, "leadership handed over before the stop"),
+        Ok(Err(error)) => tracing::warn!(%error, "leadership not handed over before the stop"),
+        Err(_) => tracing::warn!("leadership not handed over in time before the stop"),
     }
 }
 
@@ -266,6 +290,7 @@ async fn serve_grpc(
     let volumes = VolumesServer::new(VolumesApi(Arc::clone(&context)));
     let topology = TopologyServer::new(TopologyApi(Arc::clone(&context)));
     let chunkservers = ChunkserversServer::new(ChunkserversApi::new(Arc::clone(&context)));
+    let members = MembersServer::new(MembersApi(Arc::clone(&context)));
     let peers = MdsRaftServer::new(PeersApi(context));
     let stop = async move {
         stopped.wait_for(|stop| *stop).await.ok();
@@ -274,6 +299,7 @@ async fn serve_grpc(
         .add_service(volumes.max_decoding_message_size(GRPC_REQUEST_MAX))
         .add_service(topology.max_decoding_message_size(GRPC_REQUEST_MAX))
         .add_service(chunkservers.max_decoding_message_size(GRPC_REQUEST_MAX))
+        .add_service(members.max_decoding_message_size(GRPC_REQUEST_MAX))
         .add_service(peers.max_decoding_message_size(RAFT_MESSAGE_MAX))
         .serve_with_incoming_shutdown(incoming.with_nodelay(Some(true)), stop)
         .await

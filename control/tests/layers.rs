@@ -9,6 +9,7 @@ const LAYERS: [&str; 14] = [
     "placement",
     "raft",
     "fuzzing",
+    "backup",
     "liveness",
     "scheduler",
     "scale",

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use super::context::{Context, World, unix_ms};
 use super::error::ApiError;
 use super::info::Scene;
+use super::strangers::adoptions;
 use crate::limit::{LOST_PER_CHUNKSERVER_MAX, STORES_PER_CHUNKSERVER_MAX};
 use crate::liveness::{
     Flow, Heard, LostBlocks, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
@@ -84,10 +85,12 @@ impl ChunkserversApi {
             .liveness
             .record(Instant::now(), id, heard);
         let heartbeat_ms = self.context.config.heartbeat.as_millis();
+        let mds = view.addresses();
         Ok(RegisterResponse {
             chunkserver: id.get(),
             cluster_id: cluster,
             heartbeat_ms: u64::try_from(heartbeat_ms).unwrap_or(u64::MAX),
+            mds,
         })
     }
 
@@ -159,7 +162,7 @@ impl ChunkserversApi {
                 .is_some_and(|g| g.pending.contains(&id))
         };
         let volumes: Vec<VolumeId> = removed.filter(pending).collect();
-        let mut commands = Vec::new();
+        let mut commands = adoptions(&self.context, state, id, request);
         let changes = ConfirmChanges {
             changed: changed(state, &request.replicas),
             removed: removed_replicas(state, id, &request.replicas_removed),
@@ -192,13 +195,20 @@ impl ChunkserversApi {
         let World {
             liveness,
             scheduler,
+            strangers,
         } = &mut *world;
-        let planned = scheduler.orders(now, &view.state, liveness, id);
+        let mut planned = scheduler.orders(now, &view.state, liveness, id);
+        if view.state.only_listens() {
+            // What was restored may not be so any more: nothing is made, changed or deleted by it.
+            planned.retain(|order| matches!(order, Planned::Transfer { .. }));
+        }
+        let volumes = strangers.ask(now, &view.state, id);
         let scene = Scene {
             state: &view.state,
             liveness,
             now,
             rules: &self.context.config.heal,
+            strangers,
         };
         let orders = planned
             .into_iter()
@@ -215,6 +225,9 @@ impl ChunkserversApi {
                 .hosted(id)
                 .filter_map(|id| scene.copyset_by_id(id))
                 .collect(),
+            mds: view.addresses(),
+            report_volumes: volumes.is_some(),
+            volumes_after: volumes.unwrap_or(0),
         }
     }
 

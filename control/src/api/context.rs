@@ -1,6 +1,5 @@
 //! What all handlers share.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +7,8 @@ use tokio::sync::Notify;
 use tonic::{Response, Status};
 
 use super::error::ApiError;
-use crate::liveness::Liveness;
+use super::watch::Notes;
+use crate::liveness::{Liveness, Strangers};
 use crate::metrics::Metrics;
 use crate::raft::{Consistency, RaftClient, Unavailable, View};
 use crate::scheduler::{HealRules, Scheduler};
@@ -19,8 +19,6 @@ use crate::state::{Command, Reply};
 pub(crate) struct ApiConfig {
     /// This member.
     pub(crate) id: u64,
-    /// Addresses of the group by id.
-    pub(crate) members: BTreeMap<u64, String>,
     /// Name of the cluster: Raft messages carry it.
     pub(crate) cluster: String,
     /// How often chunkservers heartbeat.
@@ -45,6 +43,8 @@ pub(super) fn unix_ms() -> u64 {
 pub(crate) struct World {
     pub(crate) liveness: Liveness,
     pub(crate) scheduler: Scheduler,
+    /// What chunkservers hold and the metadata does not know.
+    pub(crate) strangers: Strangers,
 }
 
 /// See the module.
@@ -54,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     /// Rung when a device has begun to limp: what is to be done should not wait for the next look.
     pub(crate) alarm: Notify,
+    /// Events of the handlers.
+    pub(crate) notes: Notes,
     world: Mutex<World>,
 }
 
@@ -64,12 +66,14 @@ impl Context {
         let world = Mutex::new(World {
             liveness,
             scheduler: Scheduler::default(),
+            strangers: Strangers::default(),
         });
         Self {
             config,
             raft,
             metrics: Metrics::new(),
             alarm: Notify::new(),
+            notes: Notes::default(),
             world,
         }
     }

@@ -3,10 +3,12 @@
 use ogee_proto::fault::{Fault, MDS_LEADER_METADATA};
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::name::{Name, NameError};
+use ogee_proto::service::MemberInfo;
 use tonic::{Code, Status};
 
+use crate::backup::BackupError;
 use crate::placement::PlacementError;
-use crate::raft::{Unavailable, WriteError};
+use crate::raft::{MemberError, Unavailable, WriteError};
 use crate::scheduler::TransfersFull;
 use crate::state::Refusal;
 
@@ -114,6 +116,54 @@ impl ApiError {
         Self::new(Code::FailedPrecondition, fault)
     }
 
+    /// A volume that nobody reports as unknown.
+    pub(crate) fn no_stranger(volume: u64) -> Self {
+        let what = format!("no volume {volume} is held that the metadata does not know");
+        let cause = "no chunkserver has reported one";
+        let fault = Fault::new("OGEE-2074", &what, cause, "ogee mds strangers");
+        Self::new(Code::NotFound, fault)
+    }
+
+    /// Chunkservers that are silent may hold what the metadata does not know.
+    pub(crate) fn not_all_heard(names: &[String]) -> Self {
+        let what = "the restored metadata is not accepted";
+        let shown: Vec<&str> = names.iter().take(8).map(String::as_str).collect();
+        let cause = format!(
+            "{} chunkservers that it names have not reported what they hold: {}",
+            names.len(),
+            shown.join(", ")
+        );
+        let remedy = "start them, or wait a few seconds; one that is gone for good: --force";
+        Self::new(
+            Code::FailedPrecondition,
+            Fault::new("OGEE-2075", what, &cause, remedy),
+        )
+    }
+
+    /// A new member is asked before it is taken in.
+    pub(crate) fn no_member_there(addr: &str) -> Self {
+        let what = format!("no metadata server answers at {addr}");
+        let remedy = "start it with join = true and an empty data directory; check the address";
+        Self::new(
+            Code::FailedPrecondition,
+            Fault::new("OGEE-2061", &what, "it is asked who it is first", remedy),
+        )
+    }
+
+    /// Whoever is there is not the one that is meant.
+    pub(crate) fn other_member_there(addr: &str, id: u64, said: &MemberInfo) -> Self {
+        let what = format!("{addr} is not a metadata server {id} that could be taken in");
+        let cause = match said.cluster_id.as_str() {
+            "" => format!("it is metadata server {}", said.id),
+            cluster => format!("it is metadata server {} of cluster {cluster}", said.id),
+        };
+        let remedy = "its id in its configuration, join = true, and an empty data directory";
+        Self::new(
+            Code::FailedPrecondition,
+            Fault::new("OGEE-2062", &what, &cause, remedy),
+        )
+    }
+
     /// A transfer to a replica that the copyset does not have.
     pub(crate) fn no_replica(copyset: u32, replica: u64) -> Self {
         let what = format!("copyset {copyset} has no replica {replica}");
@@ -212,6 +262,64 @@ impl From<Unavailable> for ApiError {
                 fault("OGEE-2034", "another metadata server"),
             ),
         }
+    }
+}
+
+impl From<BackupError> for ApiError {
+    fn from(error: BackupError) -> Self {
+        Self::new(Code::Unavailable, error.fault("no backup was made"))
+    }
+}
+
+impl From<MemberError> for ApiError {
+    fn from(error: MemberError) -> Self {
+        let what = "the group of metadata servers was not changed";
+        let (grpc, code, remedy) = match &error {
+            MemberError::Unavailable(unavailable) => return unavailable.clone().into(),
+            MemberError::Unknown { .. } => (Code::NotFound, "OGEE-2063", "ogee mds ls"),
+            MemberError::NoVoter { .. } => (Code::FailedPrecondition, "OGEE-2063", "ogee mds ls"),
+            MemberError::Last { .. } => (
+                Code::FailedPrecondition,
+                "OGEE-2064",
+                "add another one first: ogee mds add",
+            ),
+            MemberError::NoQuorum { .. } => (
+                Code::FailedPrecondition,
+                "OGEE-2065",
+                "start those that do not answer: ogee mds ls shows which",
+            ),
+            MemberError::TooMany => (
+                Code::ResourceExhausted,
+                "OGEE-2066",
+                "take one out first: ogee mds rm",
+            ),
+            MemberError::InProgress => (Code::Aborted, "OGEE-2067", "again in a few seconds"),
+            MemberError::Behind { .. } => (
+                Code::DeadlineExceeded,
+                "OGEE-2068",
+                "again: it goes on learning, and votes when it has caught up",
+            ),
+            MemberError::Configured { .. } => (
+                Code::FailedPrecondition,
+                "OGEE-2069",
+                "the same address; or correct [[members]] of every metadata server and restart them",
+            ),
+            MemberError::OtherAddress { .. } => (
+                Code::FailedPrecondition,
+                "OGEE-2069",
+                "take it out first: ogee mds rm",
+            ),
+            MemberError::AddressInUse { .. } => {
+                (Code::FailedPrecondition, "OGEE-2069", "its own address")
+            }
+            MemberError::NoTarget { .. } => (
+                Code::FailedPrecondition,
+                "OGEE-2070",
+                "ogee mds ls shows who lacks how much; again in a few seconds",
+            ),
+            MemberError::Refused { .. } => (Code::FailedPrecondition, "OGEE-2067", "ogee mds ls"),
+        };
+        Self::new(grpc, Fault::new(code, what, &error.to_string(), remedy))
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::context::{Context, unix_ms};
 use crate::limit::{JOBS_PER_COMMAND_MAX, LEADS_MAX, LOOK_EVERY};
+use crate::liveness::Strangers;
 use crate::raft::{Consistency, View};
 use crate::scheduler::{
     HealRules, Picture, balance, is_steady, leads_live, moves_live, plan, spread,
@@ -50,7 +51,9 @@ impl Watchman {
         let now = Instant::now();
         let known = self.leads.filter(|(term, _)| *term == view.term);
         if known.is_none() {
-            context.world().liveness.begin_reign(now);
+            let mut world = context.world();
+            world.liveness.begin_reign(now);
+            world.strangers = Strangers::default();
         }
         let (_, since) = *self.leads.insert(known.unwrap_or((view.term, now)));
         if now.saturating_duration_since(since) < context.config.offline + context.config.heartbeat
@@ -58,6 +61,9 @@ impl Watchman {
             return;
         }
         context.world().liveness.paces.compare(&view.state);
+        if view.state.only_listens() {
+            return;
+        }
         let picture = Picture::take(&view.state, &context.world().liveness, now, unix_ms());
         let mut commands = plan(&view.state, &picture, &context.config.heal);
         let mut jobs = self.spread(&context.config.heal, &view, &picture, now);
@@ -142,7 +148,7 @@ impl Watchman {
 }
 
 /// The newest metadata, if this one leads.
-async fn leading(context: &Context) -> Option<View> {
+pub(super) async fn leading(context: &Context) -> Option<View> {
     let local = context.raft.view(Consistency::Local).await.ok()?;
     if local.leader != Some(context.config.id) {
         return None;

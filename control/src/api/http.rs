@@ -37,6 +37,7 @@ async fn metrics(State(context): State<Arc<Context>>) -> impl IntoResponse {
                 now,
                 picture: &Picture::take(&view.state, &world.liveness, now, unix_ms()),
                 rules: &context.config.heal,
+                strangers: &world.strangers,
             };
             let text = context.metrics.render(context.config.id, &view, &sight);
             (StatusCode::OK, [(CONTENT_TYPE, OPEN_METRICS)], text)

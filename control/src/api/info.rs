@@ -5,7 +5,7 @@ use std::time::Instant;
 use ogee_proto::id::{ChunkserverId, CopysetId, VolumeId};
 use ogee_proto::service::{CopysetInfo, MapSegment, PoolInfo, ReplicaInfo, VolumeInfo, VolumeMap};
 
-use crate::liveness::Liveness;
+use crate::liveness::{Liveness, Strangers};
 use crate::scheduler::HealRules;
 use crate::state::{Copyset, Pool, Replica, State, Volume};
 
@@ -16,6 +16,7 @@ pub(super) struct Scene<'a> {
     pub(super) liveness: &'a Liveness,
     pub(super) now: Instant,
     pub(super) rules: &'a HealRules,
+    pub(super) strangers: &'a Strangers,
 }
 
 impl Scene<'_> {
@@ -75,6 +76,7 @@ impl Scene<'_> {
             volume: Some(self.volume_info(id, volume)),
             segments: segments.collect(),
             copysets: copysets.filter_map(|id| self.copyset_by_id(id)).collect(),
+            mds: Vec::new(),
         }
     }
 

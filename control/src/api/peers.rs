@@ -26,9 +26,14 @@ impl PeersApi {
                 config.id, config.cluster, message.to, message.cluster
             )));
         }
-        let reply = self.0.raft.peer(call, message.body).await;
+        let raft = &self.0.raft;
+        let reply = raft.peer(call, message.group, message.body).await;
         let body = reply.map_err(|error| match error {
             PeerError::Undecodable(_) => Status::invalid_argument(error.to_string()),
+            PeerError::OtherGroup { .. } => {
+                tracing::warn!(from = message.from, %error, "refused");
+                Status::failed_precondition(error.to_string())
+            }
             PeerError::Stopped => Status::unavailable(error.to_string()),
             PeerError::Overloaded => Status::resource_exhausted(error.to_string()),
         })?;
@@ -36,6 +41,7 @@ impl PeersApi {
             cluster: message.cluster,
             from: config.id,
             to: message.from,
+            group: message.group,
             body,
         }))
     }
@@ -63,5 +69,12 @@ impl MdsRaft for PeersApi {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         self.pass_on(PeerCall::Snapshot, request).await
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        self.pass_on(PeerCall::Transfer, request).await
     }
 }

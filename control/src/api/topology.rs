@@ -51,6 +51,7 @@ impl TopologyApi {
             liveness: &world.liveness,
             now: Instant::now(),
             rules: &self.0.config.heal,
+            strangers: &world.strangers,
         };
         Ok(read(&scene, &view))
     }
@@ -176,8 +177,7 @@ impl TopologyApi {
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus, ApiError> {
-        let members = count(self.0.config.members.len());
-        self.look(|scene, view| status(scene, view, members)).await
+        self.look(status).await
     }
 }
 
@@ -253,7 +253,7 @@ fn usage<'a>(scene: &Scene<'a>, id: StoreId, store: &Store) -> Option<&'a StoreU
     heard.stores.get(&id)
 }
 
-fn status(scene: &Scene<'_>, view: &View, members: u32) -> ClusterStatus {
+fn status(scene: &Scene<'_>, view: &View) -> ClusterStatus {
     let state = scene.state;
     let conditions = health::assess(&health::Sight {
         state,
@@ -261,6 +261,7 @@ fn status(scene: &Scene<'_>, view: &View, members: u32) -> ClusterStatus {
         now: scene.now,
         picture: &picture(scene),
         rules: scene.rules,
+        strangers: scene.strangers,
     });
     let worst = conditions.iter().map(|c| c.severity).max();
     let usages = state
@@ -289,7 +290,7 @@ fn status(scene: &Scene<'_>, view: &View, members: u32) -> ClusterStatus {
         capacity,
         used,
         mds_leader: view.leader.unwrap_or(0),
-        mds_count: members,
+        mds_count: count(view.addresses().len()),
         version: env!("CARGO_PKG_VERSION").into(),
     }
 }

@@ -18,9 +18,10 @@ use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::Scene;
 use crate::limit::VOLUMES_PER_PAGE_MAX;
+use crate::raft::View;
 use crate::state::{
-    Attach, Command, CreateVolume, Detach, Refusal, RemoveVolume, Reply, ResizeVolume, State,
-    Volume,
+    Attach, Command, CreateVolume, Detach, EventLevel, Refusal, RemoveVolume, Reply, ResizeVolume,
+    State, Users, Volume,
 };
 
 /// Pool of a volume whose creator names none.
@@ -36,6 +37,14 @@ impl VolumesApi {
         read: impl FnOnce(&Scene<'_>) -> Result<T, Refusal>,
     ) -> Result<T, ApiError> {
         let view = self.0.latest().await?;
+        self.read(&view, read)
+    }
+
+    fn read<T>(
+        &self,
+        view: &View,
+        read: impl FnOnce(&Scene<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, ApiError> {
         let world = self.0.world();
         let (state, liveness): (&State, _) = (&view.state, &world.liveness);
         Ok(read(&Scene {
@@ -43,6 +52,7 @@ impl VolumesApi {
             liveness,
             now: Instant::now(),
             rules: &self.0.config.heal,
+            strangers: &world.strangers,
         })?)
     }
 
@@ -59,12 +69,14 @@ impl VolumesApi {
         name: &str,
         check: impl FnOnce(VolumeId, &Volume) -> Result<(), Refusal>,
     ) -> Result<VolumeMap, ApiError> {
-        self.look(|scene| {
+        let view = self.0.latest().await?;
+        let mds = view.addresses();
+        let map = self.read(&view, |scene| {
             let (id, volume) = scene.state.volume(name)?;
             check(id, volume)?;
             Ok(scene.volume_map(id, volume))
-        })
-        .await
+        });
+        Ok(VolumeMap { mds, ..map? })
     }
 
     async fn create_volume(&self, request: CreateVolumeRequest) -> Result<VolumeInfo, ApiError> {
@@ -142,7 +154,21 @@ impl VolumesApi {
             host: request.host,
             read_only: request.read_only,
         };
+        let before = self.0.latest().await?;
+        let before = before
+            .state
+            .volume(&request.name)
+            .map(|(_, it)| it.users.clone());
         let reply = self.0.write(Command::Attach(command)).await?;
+        if let Ok(Users::Writer(other)) = before {
+            let text = format!(
+                "volume \"{}\" was taken over from host \"{}\", which is fenced",
+                request.name, other.host
+            );
+            self.0
+                .notes
+                .add(EventLevel::Info, "volume_fenced", &request.name, text);
+        }
         let Reply::Attached { client, epoch, .. } = reply else {
             unreachable!("invariant: an attach that is carried out answers with the attachment");
         };
@@ -162,6 +188,12 @@ impl VolumesApi {
             force: request.force,
         };
         self.0.write(Command::Detach(command)).await?;
+        if request.force {
+            let text = format!("volume \"{}\" was taken from whoever had it", request.name);
+            self.0
+                .notes
+                .add(EventLevel::Warn, "volume_detached", &request.name, text);
+        }
         Ok(Empty {})
     }
 

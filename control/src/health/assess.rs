@@ -8,8 +8,9 @@ use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
 use super::lost::lost_condition;
+use super::restored::restored;
 use super::sick::sick_conditions;
-use crate::liveness::{Liveness, ReplicaState, StoreState};
+use crate::liveness::{Liveness, ReplicaState, StoreState, Strangers};
 use crate::scheduler::{Bytes, HealRules, Loads, Picture, troubled, wish};
 use crate::state::{Copyset, JobKind, JobState, State};
 
@@ -41,6 +42,7 @@ pub(crate) struct Sight<'a> {
     pub(crate) now: Instant,
     pub(crate) picture: &'a Picture,
     pub(crate) rules: &'a HealRules,
+    pub(crate) strangers: &'a Strangers,
 }
 
 /// Names that a detail lists before it only counts.
@@ -70,6 +72,11 @@ impl Condition {
             examples: Vec::new(),
             remedy: remedy.into(),
         }
+    }
+
+    /// What is wrong, without where.
+    pub(super) fn what(&self) -> &str {
+        &self.what
     }
 
     pub(super) fn add(&mut self, name: impl FnOnce() -> String) {
@@ -109,6 +116,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions.extend(sick_conditions(sight));
     conditions.push(lost_condition(sight));
     conditions.extend(empty_condition(state));
+    conditions.extend(restored(sight));
     conditions.retain(|condition| condition.count > 0);
     conditions.sort_by_key(|c| (std::cmp::Reverse(c.severity), c.code));
     conditions

@@ -8,7 +8,12 @@
 //! *On failure*: what was not reported counts as not there.
 
 mod assess;
+mod change;
+mod explain;
 mod lost;
+mod restored;
 mod sick;
 
 pub(crate) use assess::{Severity, Sight, assess};
+pub(crate) use change::Seen;
+pub use explain::{EXPLANATIONS, Explanation};

@@ -7,9 +7,11 @@
 //! *On failure*: a lost heartbeat makes a chunkserver offline after the configured time, no more.
 
 mod pace;
+mod strangers;
 mod tracker;
 
 pub(crate) use pace::{Bounds, Flow, Verdict};
+pub(crate) use strangers::Strangers;
 pub(crate) use tracker::{
     Heard, Leader, Liveness, LostBlocks, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
 };

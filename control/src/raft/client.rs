@@ -1,11 +1,14 @@
 //! The handlers' way to the Raft thread: two bounded queues.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::{PeerError, Unavailable, WriteError};
+use super::error::{MemberError, PeerError, Unavailable, WriteError};
+use super::members::MemberChange;
 use super::peer::{PeerCall, PeerRequest};
 use crate::limit::{PEER_QUEUE, REQUEST_QUEUE};
 use crate::state::{Command, Reply, State};
@@ -30,6 +33,48 @@ pub(crate) struct View {
     pub(crate) term: u64,
     /// Newest log entry that is kept only in the snapshot; 0: none.
     pub(crate) purged: u64,
+    /// The entry that the metadata is as of.
+    pub(crate) applied: Position,
+    /// Who belongs to the group.
+    pub(crate) members: Arc<Members>,
+}
+
+/// A place in the log; zeros: before its first entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+}
+
+/// Members of the metadata group by number.
+pub(crate) type Members = BTreeMap<u64, MemberRecord>;
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemberRecord {
+    /// Where its gRPC services are.
+    pub(crate) addr: String,
+    /// It counts; else it learns.
+    pub(crate) is_voter: bool,
+}
+
+/// How far the others are, as their leader knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The leader's newest entry.
+    pub(crate) last_log: u64,
+    /// The newest entry that a member is known to have.
+    pub(crate) matched: BTreeMap<u64, u64>,
+    /// How long ago a member answered.
+    pub(crate) silence: BTreeMap<u64, Duration>,
+}
+
+impl View {
+    /// Where the voters are.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let voters = self.members.values().filter(|member| member.is_voter);
+        voters.map(|member| member.addr.clone()).collect()
+    }
 }
 
 /// What the Raft thread is asked by handlers.
@@ -41,6 +86,17 @@ pub(super) enum Request {
     Read {
         consistency: Consistency,
         reply: oneshot::Sender<Result<View, Unavailable>>,
+    },
+    Change {
+        change: MemberChange,
+        reply: oneshot::Sender<Result<(), MemberError>>,
+    },
+    HandOver {
+        to: Option<u64>,
+        reply: oneshot::Sender<Result<u64, MemberError>>,
+    },
+    Progress {
+        reply: oneshot::Sender<Progress>,
     },
 }
 
@@ -83,14 +139,45 @@ impl RaftClient {
     }
 
     /// Has a Raft message of another metadata server answered.
-    pub(crate) async fn peer(&self, call: PeerCall, body: Vec<u8>) -> Result<Vec<u8>, PeerError> {
+    pub(crate) async fn peer(
+        &self,
+        call: PeerCall,
+        group: u64,
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>, PeerError> {
         let (reply, answer) = oneshot::channel();
-        let request = PeerRequest { call, body, reply };
+        let request = PeerRequest {
+            call,
+            group,
+            body,
+            reply,
+        };
         self.peers.try_send(request).map_err(|error| match error {
             TrySendError::Full(_) => PeerError::Overloaded,
             TrySendError::Closed(_) => PeerError::Stopped,
         })?;
         answer.await.map_err(|_| PeerError::Stopped)?
+    }
+
+    /// Takes a member into the group, or out of it.
+    pub(crate) async fn change_members(&self, change: MemberChange) -> Result<(), MemberError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Change { change, reply })?;
+        answer.await.map_err(|_| Unavailable::Stopped)?
+    }
+
+    /// Has another member lead; answers with its number when it does.
+    pub(crate) async fn hand_over(&self, to: Option<u64>) -> Result<u64, MemberError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::HandOver { to, reply })?;
+        answer.await.map_err(|_| Unavailable::Stopped)?
+    }
+
+    /// How far the others are, as far as this one knows.
+    pub(crate) async fn progress(&self) -> Result<Progress, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Progress { reply })?;
+        answer.await.map_err(|_| Unavailable::Stopped)
     }
 
     fn send(&self, request: Request) -> Result<(), Unavailable> {

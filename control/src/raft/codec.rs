@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::entry::EntryPayload;
 use openraft::impls::BasicNode;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
 };
 use openraft::vote::RaftLeaderId;
 use serde::de::DeserializeOwned;
@@ -178,6 +179,25 @@ impl SnapshotRecord {
         }
     }
 
+    /// The first record of a new group of one member.
+    pub(super) fn first(term: u64, index: u64, member: u64, addr: String, state: State) -> Self {
+        let id = Some(LogIdRecord { term, index });
+        let membership = MembershipRecord {
+            configs: vec![BTreeSet::from([member])],
+            nodes: BTreeMap::from([(member, addr)]),
+        };
+        Self {
+            last: id,
+            membership_id: id,
+            membership,
+            state,
+        }
+    }
+
+    pub(super) const fn last(&self) -> Option<LogIdRecord> {
+        self.last
+    }
+
     pub(super) fn into_parts(self) -> Result<(SnapshotMeta, State), LedgerError> {
         if let Some(what) = self.state.contradiction() {
             return Err(LedgerError::State { what });
@@ -307,6 +327,31 @@ impl From<BallotReply> for VoteResponse<Group> {
 pub(super) struct InstallRecord {
     pub(super) vote: VoteRecord,
     pub(super) snapshot: SnapshotRecord,
+}
+
+/// Who is to lead from now on; the answer says whether that was taken note of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TransferRecord {
+    vote: VoteRecord,
+    to: u64,
+    last: Option<LogIdRecord>,
+}
+
+impl From<&TransferLeaderRequest<Group>> for TransferRecord {
+    fn from(request: &TransferLeaderRequest<Group>) -> Self {
+        Self {
+            vote: request.from_leader().into(),
+            to: *request.to_node_id(),
+            last: record_of(request.last_log_id()),
+        }
+    }
+}
+
+impl From<TransferRecord> for TransferLeaderRequest<Group> {
+    fn from(record: TransferRecord) -> Self {
+        let last = record.last.map(LogId::from);
+        Self::new(record.vote.into(), record.to, last)
+    }
 }
 
 /// The answer to an [`InstallRecord`].

@@ -132,6 +132,90 @@ pub(crate) enum Unavailable {
     Stopped,
 }
 
+/// Why the group of metadata servers was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MemberError {
+    /// It cannot be asked just now.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// No such member.
+    #[error("no metadata server {id} belongs to the group")]
+    Unknown {
+        /// As asked for.
+        id: u64,
+    },
+    /// Leadership can only go to one that votes.
+    #[error("metadata server {id} does not vote")]
+    NoVoter {
+        /// As asked for.
+        id: u64,
+    },
+    /// The last voter cannot go.
+    #[error("metadata server {id} is the only one that votes")]
+    Last {
+        /// As asked for.
+        id: u64,
+    },
+    /// Fewer than a majority would answer, or do.
+    #[error("{answering} of the voters answer, and {needed} are needed")]
+    NoQuorum {
+        /// Voters that answer.
+        answering: usize,
+        /// A majority.
+        needed: usize,
+    },
+    /// There are enough.
+    #[error("the group has as many voters as it may have")]
+    TooMany,
+    /// A change is under way.
+    #[error("another change of the members is under way")]
+    InProgress,
+    /// It still lacks too much to vote.
+    #[error("metadata server {id} lacks {lacks} log entries")]
+    Behind {
+        /// Which.
+        id: u64,
+        /// Entries.
+        lacks: u64,
+    },
+    /// The leader's member list says otherwise.
+    #[error("the leader's own member list has metadata server {id} at {addr}")]
+    Configured {
+        /// Which.
+        id: u64,
+        /// As configured.
+        addr: String,
+    },
+    /// The group knows it elsewhere.
+    #[error("metadata server {id} belongs to the group at {addr}")]
+    OtherAddress {
+        /// Which.
+        id: u64,
+        /// As known.
+        addr: String,
+    },
+    /// Two members at one address.
+    #[error("{addr} is the address of metadata server {other}")]
+    AddressInUse {
+        /// As asked for.
+        addr: String,
+        /// Whose it is.
+        other: u64,
+    },
+    /// Nobody could take over.
+    #[error("no metadata server that has everything and answers could take over")]
+    NoTarget {
+        /// As asked for.
+        to: Option<u64>,
+    },
+    /// Raft refuses the change.
+    #[error("{reason}")]
+    Refused {
+        /// In openraft's words.
+        reason: String,
+    },
+}
+
 /// Why a command has no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
@@ -149,6 +233,14 @@ pub(crate) enum PeerError {
     /// Not one of ours.
     #[error("the message cannot be read: {0}")]
     Undecodable(LedgerError),
+    /// The sender's metadata is another one's: one of both was restored.
+    #[error("the message is of group {theirs:#x}, and this one belongs to {ours:#x}")]
+    OtherGroup {
+        /// Of the sender.
+        theirs: u64,
+        /// Of this member.
+        ours: u64,
+    },
     /// Raft stopped, or is stopping.
     #[error("this metadata server is stopping")]
     Stopped,

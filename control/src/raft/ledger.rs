@@ -15,9 +15,13 @@ use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable,
 use super::codec::{self, EntryRecord, LogIdRecord, SnapshotRecord, VoteRecord};
 use super::error::LedgerError;
 use super::types::{Entry, LogId, Vote};
+use crate::state::State;
 
 /// Format of everything in the file. Grows when any record changes incompatibly.
 const FORMAT: &str = "ogee-mds 1";
+
+/// The file, in the data directory.
+pub(crate) const LEDGER_FILE: &str = "mds.redb";
 
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -54,6 +58,24 @@ impl Ledger {
             }
         }
         Ok(ledger)
+    }
+
+    /// Makes the file of the only member of a new group, whose log begins after `at`.
+    pub(crate) fn restore(
+        path: &Path,
+        member: u64,
+        addr: &str,
+        (term, index): (u64, u64),
+        state: State,
+    ) -> Result<(), LedgerError> {
+        let record = SnapshotRecord::first(term, index, member, addr.to_owned(), state);
+        let last = record.last().map(LogId::from);
+        let ledger = Self::open(path, member)?;
+        ledger.save_snapshot(&record)?;
+        if let Some(last) = last {
+            ledger.purge(&last)?;
+        }
+        ledger.save_vote(&Vote::new(term, member))
     }
 
     fn create_tables(&self) -> Result<(), LedgerError> {

@@ -21,13 +21,18 @@ use crate::state::{Outcome, Reply, State};
 ///
 /// A reader's copy is immutable. Applying while one is held copies the state once, so that
 /// readers never block the group; with nobody reading, it changes in place.
-pub(super) type Shared = Rc<RefCell<Arc<State>>>;
+pub(super) type Shared = Rc<RefCell<Applied>>;
+
+/// A state, and the log entry that it is as of. Both change in one step.
+pub(super) struct Applied {
+    pub(super) state: Arc<State>,
+    pub(super) last: Option<LogId>,
+}
 
 /// State machine in memory; its snapshots are on disk, and a restart replays from the newest one.
 pub(super) struct Machine {
     ledger: Rc<Ledger>,
     state: Shared,
-    applied: Option<LogId>,
     membership: StoredMembership,
 }
 
@@ -40,8 +45,10 @@ impl Machine {
         };
         Ok(Self {
             ledger,
-            state: Rc::new(RefCell::new(Arc::new(state))),
-            applied: meta.last_log_id,
+            state: Rc::new(RefCell::new(Applied {
+                state: Arc::new(state),
+                last: meta.last_log_id,
+            })),
             membership: meta.last_membership,
         })
     }
@@ -51,22 +58,21 @@ impl Machine {
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Outcome {
-        self.applied = Some(entry.log_id);
+        let mut applied = self.state.borrow_mut();
+        applied.last = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Ok(Reply::Done),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Ok(Reply::Done)
             }
-            EntryPayload::Normal(command) => {
-                Arc::make_mut(&mut self.state.borrow_mut()).apply(&command)
-            }
+            EntryPayload::Normal(command) => Arc::make_mut(&mut applied.state).apply(&command),
         }
     }
 
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta {
-            last_log_id: self.applied,
+            last_log_id: self.state.borrow().last,
             last_membership: self.membership.clone(),
         }
     }
@@ -77,7 +83,7 @@ impl RaftStateMachine<Group> for Machine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        Ok((self.applied, self.membership.clone()))
+        Ok((self.state.borrow().last, self.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -97,7 +103,7 @@ impl RaftStateMachine<Group> for Machine {
         Builder {
             ledger: Rc::clone(&self.ledger),
             meta: self.meta(),
-            state: Arc::clone(&self.state.borrow()),
+            state: Arc::clone(&self.state.borrow().state),
         }
     }
 
@@ -108,8 +114,10 @@ impl RaftStateMachine<Group> for Machine {
     ) -> Result<(), io::Error> {
         self.ledger
             .save_snapshot(&SnapshotRecord::new(meta, &state))?;
-        *self.state.borrow_mut() = state;
-        self.applied = meta.last_log_id;
+        *self.state.borrow_mut() = Applied {
+            state,
+            last: meta.last_log_id,
+        };
         self.membership = meta.last_membership.clone();
         Ok(())
     }

@@ -17,7 +17,8 @@ use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable}
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,8 +26,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::codec::{
     self, AppendRecord, AppendReply, BallotRecord, BallotReply, InstallRecord, InstallReply,
-    SnapshotRecord,
+    SnapshotRecord, TransferRecord,
 };
+use super::machine::Shared;
 use super::peer::PeerCall;
 use super::types::{Group, Vote};
 use crate::limit::{RAFT_ELECTION_MS, RAFT_MESSAGE_MAX};
@@ -42,6 +44,8 @@ pub(super) struct Network {
     pub(super) cluster: Rc<str>,
     /// From the configuration, so that a member may move to another address by a restart.
     pub(super) members: Rc<BTreeMap<u64, String>>,
+    /// The metadata says which group it is of.
+    pub(super) state: Shared,
 }
 
 impl RaftNetworkFactory<Group> for Network {
@@ -53,6 +57,7 @@ impl RaftNetworkFactory<Group> for Network {
             from: self.me,
             to: target,
             cluster: Rc::clone(&self.cluster),
+            state: Rc::clone(&self.state),
             client: connect(addr),
         }
     }
@@ -71,6 +76,7 @@ pub(super) struct Link {
     from: u64,
     to: u64,
     cluster: Rc<str>,
+    state: Shared,
     /// `None` when the address is no address.
     client: Option<MdsRaftClient<Channel>>,
 }
@@ -87,6 +93,7 @@ impl Link {
             cluster: self.cluster.to_string(),
             from: self.from,
             to: self.to,
+            group: self.state.borrow().state.group(),
             body,
         };
         let Some(client) = &mut self.client else {
@@ -110,6 +117,7 @@ async fn send(
         PeerCall::Vote => client.vote(message).await,
         PeerCall::PreVote => client.pre_vote(message).await,
         PeerCall::Snapshot => client.snapshot(message).await,
+        PeerCall::Transfer => client.transfer(message).await,
     };
     reply.map(tonic::Response::into_inner)
 }
@@ -169,5 +177,21 @@ impl RaftNetworkV2<Group> for Link {
             closed = cancel => Err(StreamingError::Closed(closed)),
             reply = sent => Ok(reply?.into()),
         }
+    }
+
+    /// To every voter: the target runs, the others let it.
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Group>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Group>, RPCError<Group>> {
+        let record = TransferRecord::from(&request);
+        let limit = option.hard_ttl();
+        let taken: bool = self.call(PeerCall::Transfer, &record, limit).await?;
+        if !taken {
+            let why = "it has seen a newer vote, or lacks entries";
+            return Err(Unreachable::from_string(why).into());
+        }
+        Ok(Ok(()))
     }
 }

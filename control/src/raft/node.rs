@@ -6,6 +6,7 @@
 //! limited in number, so that a group without quorum can always hear of a new leader.
 //! *On failure*: when Raft stops for good, the thread ends with the reason and tells the rest.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,14 +24,14 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::client::{Consistency, Queues, RaftClient, Request, View};
-use super::error::{NodeError, Unavailable, WriteError};
+use super::client::{Consistency, Members, Position, Queues, RaftClient, Request, View};
+use super::error::{NodeError, PeerError, Unavailable, WriteError};
 use super::ledger::Ledger;
 use super::log_store::LogStore;
 use super::machine::{Machine, Shared};
 use super::network::Network;
 use super::peer::{self, PeerRequest};
-use super::types::{Group, Raft};
+use super::types::{Group, Raft, StoredMembership};
 use crate::limit::{
     IN_FLIGHT_MAX, LEADER_WAIT, LOG_ENTRIES_KEPT, LOG_ENTRIES_PER_SNAPSHOT, PEER_QUEUE,
     RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS, REQUEST_QUEUE, REQUEST_TIMEOUT, RETRY_PAUSE,
@@ -48,6 +49,8 @@ pub(crate) struct NodeConfig {
     pub(crate) members: BTreeMap<u64, String>,
     /// Name of the cluster.
     pub(crate) cluster: Name,
+    /// On its first start it forms no group, but waits until it is taken into one.
+    pub(crate) join: bool,
 }
 
 /// The running thread.
@@ -110,10 +113,14 @@ fn run(
 }
 
 /// Raft and the state it applies to.
-struct Core {
-    config: NodeConfig,
-    raft: Raft,
-    state: Shared,
+pub(super) struct Core {
+    pub(super) config: NodeConfig,
+    pub(super) raft: Raft,
+    pub(super) state: Shared,
+    /// The members, and the record that they were read from.
+    pub(super) members: RefCell<Option<(Arc<StoredMembership>, Arc<Members>)>>,
+    /// The term in which leadership was handed over by this one: its lease says nothing any more.
+    pub(super) unleased: Cell<u64>,
 }
 
 impl Core {
@@ -125,6 +132,7 @@ impl Core {
             me: config.id,
             cluster: config.cluster.as_str().into(),
             members: Rc::new(config.members.clone()),
+            state: Rc::clone(&state),
         };
         let settings = Arc::new(settings(&config).validate().map_err(failed)?);
         let log = LogStore::new(ledger);
@@ -135,6 +143,8 @@ impl Core {
             config,
             raft,
             state,
+            members: RefCell::default(),
+            unleased: Cell::default(),
         };
         core.form_group().await?;
         Ok(core)
@@ -143,10 +153,16 @@ impl Core {
     /// First start: every member proposes the same configured group, which openraft allows.
     async fn form_group(&self) -> Result<(), NodeError> {
         if self.raft.is_initialized().await.map_err(failed)? {
-            if self.config.members.len() == 1 {
+            let members = self.members();
+            let voters = members.iter().filter(|(_, member)| member.is_voter);
+            if voters.map(|(id, _)| *id).eq([self.config.id]) {
                 // Nobody else can lead: no need to wait for the election timeout.
                 self.raft.trigger().elect(false).await.map_err(failed)?;
             }
+            return Ok(());
+        }
+        if self.config.join {
+            tracing::info!("waiting to be taken into a group: ogee mds add");
             return Ok(());
         }
         let members = self.config.members.iter();
@@ -203,11 +219,28 @@ impl Core {
             };
             let core = Rc::clone(&self);
             spawn_local(async move {
-                let answer = peer::answer(&core.raft, request.call, &request.body).await;
+                let answer = match core.check_group(request.group) {
+                    Ok(()) => peer::answer(&core.raft, request.call, &request.body).await,
+                    Err(error) => Err(error),
+                };
                 // The caller may have given up.
                 request.reply.send(answer).ok();
                 drop(permit);
             });
+        }
+    }
+
+    /// Metadata that was restored is another group's, though the members and the cluster are named alike:
+    /// what both would make of each other's messages is not the metadata of either. A member without any
+    /// is taken in by whoever sends it its own.
+    fn check_group(&self, theirs: u64) -> Result<(), PeerError> {
+        let state = Arc::clone(&self.state.borrow().state);
+        let ours = state.group();
+        let is_new = state.cluster().is_none() && ours == 0;
+        if ours == theirs || is_new {
+            Ok(())
+        } else {
+            Err(PeerError::OtherGroup { theirs, ours })
         }
     }
 
@@ -223,6 +256,19 @@ impl Core {
                 let answer = timeout(REQUEST_TIMEOUT, self.view(consistency)).await;
                 let answer = answer.unwrap_or(Err(Unavailable::TimedOut));
                 reply.send(answer).ok();
+            }
+            Request::Change { change, reply } => {
+                let answer = timeout(REQUEST_TIMEOUT, self.change_members(change)).await;
+                let answer = answer.unwrap_or_else(|_| Err(Unavailable::TimedOut.into()));
+                reply.send(answer).ok();
+            }
+            Request::HandOver { to, reply } => {
+                let answer = timeout(REQUEST_TIMEOUT, self.hand_over(to)).await;
+                let answer = answer.unwrap_or_else(|_| Err(Unavailable::TimedOut.into()));
+                reply.send(answer).ok();
+            }
+            Request::Progress { reply } => {
+                reply.send(self.progress()).ok();
             }
         }
     }
@@ -246,21 +292,44 @@ impl Core {
             self.catch_up().await?;
         }
         let purged = self.raft.data_metrics().borrow_watched().purged;
+        let members = self.members();
+        let applied = self.state.borrow();
+        let position = applied.last.map(|id| Position {
+            term: id.leader_id.term,
+            index: id.index,
+        });
+        Ok(View {
+            state: Arc::clone(&applied.state),
+            leader: self.leader(),
+            term: self.term(),
+            purged: purged.map_or(0, |id| id.index),
+            applied: position.unwrap_or_default(),
+            members,
+        })
+    }
+
+    pub(super) fn leader(&self) -> Option<u64> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        Ok(View {
-            state: Arc::clone(&self.state.borrow()),
-            leader: metrics.current_leader,
-            term: metrics.vote.leader_id.term,
-            purged: purged.map_or(0, |id| id.index),
-        })
+        metrics.current_leader
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.vote.leader_id.term
     }
 
     /// Returns when the applied state holds every write acknowledged before the call.
     async fn catch_up(&self) -> Result<(), Unavailable> {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
-            match self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await {
+            let policy = if self.unleased.get() == self.term() {
+                ReadPolicy::ReadIndex
+            } else {
+                ReadPolicy::LeaseRead
+            };
+            match self.raft.ensure_linearizable(policy).await {
                 Ok(_) => return Ok(()),
                 Err(RaftError::Fatal(_)) => return Err(Unavailable::Stopped),
                 Err(error) => {
@@ -281,16 +350,12 @@ impl Core {
             .and_then(|f| f.leader_id)
             .filter(|id| *id != self.config.id);
         if let Some(id) = leader {
+            let members = self.members();
             let node = forward
                 .and_then(|f| f.leader_node.as_ref())
                 .map(|n| &n.addr);
-            let addr = self
-                .config
-                .members
-                .get(&id)
-                .or(node)
-                .cloned()
-                .unwrap_or_default();
+            let known = members.get(&id).map(|member| &member.addr);
+            let addr = known.or(node).cloned().unwrap_or_default();
             return Err(Unavailable::NotLeader { id, addr });
         }
         if Instant::now() >= deadline {
@@ -305,7 +370,7 @@ impl Core {
         let mut metrics = self.raft.server_metrics();
         loop {
             let leads = metrics.borrow_watched().current_leader == Some(self.config.id);
-            if self.state.borrow().cluster().is_some() {
+            if self.state.borrow().state.cluster().is_some() {
                 return;
             }
             if leads {

@@ -1,6 +1,6 @@
 //! Raft messages from other metadata servers.
 
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use openraft::storage::Snapshot;
 use serde::Serialize;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::codec::{
     self, AppendRecord, AppendReply, BallotRecord, BallotReply, InstallRecord, InstallReply,
+    TransferRecord,
 };
 use super::error::PeerError;
 use super::types::Raft;
@@ -23,11 +24,15 @@ pub(crate) enum PeerCall {
     PreVote,
     /// The whole metadata.
     Snapshot,
+    /// Leadership is given to somebody.
+    Transfer,
 }
 
 /// A message that waits for the Raft thread.
 pub(super) struct PeerRequest {
     pub(super) call: PeerCall,
+    /// Of the sender's metadata.
+    pub(super) group: u64,
     pub(super) body: Vec<u8>,
     pub(super) reply: oneshot::Sender<Result<Vec<u8>, PeerError>>,
 }
@@ -73,6 +78,13 @@ pub(super) async fn answer(raft: &Raft, call: PeerCall, body: &[u8]) -> Result<V
             encode(&InstallReply::from(
                 &installed.map_err(|_| PeerError::Stopped)?,
             ))
+        }
+        PeerCall::Transfer => {
+            let request: TransferLeaderRequest<_> = decode::<TransferRecord>(body)?.into();
+            let taken = raft.handle_transfer_leader(request).await;
+            // One that does not take over is seen by the leader's waiting.
+            let taken = taken.map_err(|_| PeerError::Stopped)?.is_ok();
+            encode(&taken)
         }
     }
 }

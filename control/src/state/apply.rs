@@ -33,6 +33,10 @@ impl State {
             Command::StartJobs(command) => self.start_jobs(command),
             Command::EndJob(command) => self.end_job(command),
             Command::RemoveChunkserver { chunkserver } => self.remove_chunkserver(*chunkserver),
+            Command::NoteEvents { events } => self.note_events(events),
+            Command::AdoptMembers(command) => self.adopt_members(command),
+            Command::AcceptRestore => self.accept_restore(),
+            Command::DiscardVolume(command) => self.discard_volume(command),
         }
     }
 

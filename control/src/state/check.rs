@@ -20,7 +20,8 @@ impl State {
         let grow = ids.into_iter().all(is_low)
             && short_ids.into_iter().all(|id| id <= GROWING_32_MAX)
             && (self.copysets.values()).all(|it| is_low(it.chunks) && is_low(it.conf_epoch))
-            && self.volumes.values().all(|it| is_low(it.epoch.get()));
+            && self.volumes.values().all(|it| is_low(it.epoch.get()))
+            && self.events.is_sound(GROWING_MAX);
         if !grow {
             return Some("an id, an epoch or a count has no room to grow");
         }

@@ -9,9 +9,11 @@ use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::event::Event;
 use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
 use super::model::Stripe;
 use super::refusal::Refusal;
+use super::restore::{AdoptMembers, DiscardVolume};
 use super::sick::NoteSick;
 
 /// A change of the metadata. Whatever is random, timed or measured is decided before and passed in.
@@ -75,6 +77,17 @@ pub enum Command {
         /// Which.
         chunkserver: ChunkserverId,
     },
+    /// Remembers what happened.
+    NoteEvents {
+        /// The oldest first.
+        events: Vec<Event>,
+    },
+    /// After a restore: the voters of a copyset are these. Idempotent.
+    AdoptMembers(AdoptMembers),
+    /// After a restore: from now on more is done than listening. Idempotent.
+    AcceptRestore,
+    /// Has the chunks of a volume freed that the metadata does not know. Idempotent.
+    DiscardVolume(DiscardVolume),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -302,6 +315,10 @@ impl Command {
             Self::StartJobs(_) => "start_jobs",
             Self::EndJob(_) => "end_job",
             Self::RemoveChunkserver { .. } => "remove_chunkserver",
+            Self::NoteEvents { .. } => "note_events",
+            Self::AdoptMembers(_) => "adopt_members",
+            Self::AcceptRestore => "accept_restore",
+            Self::DiscardVolume(_) => "discard_volume",
         }
     }
 }

@@ -11,12 +11,14 @@
 mod apply;
 mod check;
 mod command;
+mod event;
 mod job;
 mod map;
 mod model;
 mod query;
 mod refusal;
 mod replace;
+mod restore;
 mod sick;
 mod succession;
 mod topology;
@@ -27,6 +29,7 @@ pub use command::{
     CreateVolume, Detach, InitCluster, Outcome, RegisterChunkserver, RemoveVolume, ReplaceReplica,
     Reply, ResizeVolume, StoreSpec,
 };
+pub use event::{Event, EventLevel, Events};
 pub use job::{
     AddJobs, Cause, EndJob, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, NoteStores,
     StartJob, StartJobs, Target,
@@ -36,4 +39,5 @@ pub use model::{
     Store, Stripe, Users, Volume,
 };
 pub use refusal::Refusal;
+pub use restore::{AdoptMembers, DiscardVolume, Restored};
 pub use sick::{NoteSick, Sick, SickStage};

@@ -10,7 +10,9 @@ use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::event::Events;
 use super::job::{Job, Mark};
+use super::restore::Restored;
 use super::sick::Sick;
 
 /// All metadata of a cluster.
@@ -46,6 +48,12 @@ pub struct State {
     /// Replicas that do not take part although their devices are there, since when.
     #[serde(default)]
     pub(super) ailing: BTreeMap<ReplicaId, u64>,
+    /// What happened lately.
+    #[serde(default)]
+    pub(super) events: Events,
+    /// The restore that this metadata comes from.
+    #[serde(default)]
+    pub(super) restored: Option<Restored>,
     pub(super) issued: Issued,
 }
 

@@ -225,6 +225,18 @@ pub enum Refusal {
         /// Its length.
         len: usize,
     },
+    /// The metadata does not come from a backup, or was accepted.
+    #[error("the metadata is not waiting to be accepted after a restore")]
+    NotRestored,
+    /// The metadata comes from a backup and was not accepted yet.
+    #[error("the restored metadata was not accepted yet")]
+    NotAccepted,
+    /// The volume is known.
+    #[error("volume \"{name}\" is known to the metadata")]
+    VolumeKnown {
+        /// Which.
+        name: Name,
+    },
     /// A store names a shard that has no endpoint.
     #[error("store {store} is on shard {shard}, which has no endpoint")]
     NoShard {
@@ -275,6 +287,9 @@ impl Refusal {
             Self::StaleJob { .. } => "OGEE-2043",
             Self::JobUnderWay { .. } => "OGEE-2044",
             Self::NotEmpty { .. } => "OGEE-2045",
+            Self::NotRestored => "OGEE-2071",
+            Self::NotAccepted => "OGEE-2072",
+            Self::VolumeKnown { .. } => "OGEE-2073",
         }
     }
 
@@ -304,6 +319,8 @@ impl Refusal {
                     .into()
             }
             Self::NotEmpty { .. } => "copysets count on them".into(),
+            Self::NotAccepted => "until then nothing is deleted".into(),
+            Self::VolumeKnown { .. } => "only what no volume names is discarded".into(),
             Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
             Self::BadTarget { .. } => {
                 "it is unknown, holds a replica of it, or is in the zone of another one".into()
@@ -353,6 +370,9 @@ impl Refusal {
             Self::NotEmpty { name, .. } => {
                 format!("ogee server drain {name}; if it is gone for good: ogee server lost {name}")
             }
+            Self::NotAccepted => "ogee mds strangers, then ogee mds accept-restore".into(),
+            Self::VolumeKnown { name } => format!("ogee volume rm {name}"),
+            Self::NotRestored => "ogee status".into(),
             Self::BadSize { .. }
             | Self::Limit { .. }
             | Self::TextTooLong { .. }

@@ -176,7 +176,7 @@ impl State {
     }
 
     /// Also those that are about to have a replica: what they copy may hold the chunks.
-    fn hosts(&self, copysets: &BTreeSet<CopysetId>) -> BTreeSet<ChunkserverId> {
+    pub(super) fn hosts(&self, copysets: &BTreeSet<CopysetId>) -> BTreeSet<ChunkserverId> {
         let copysets = copysets.iter().filter_map(|id| self.copysets.get(id));
         copysets
             .flat_map(|c| c.members().map(|r| r.chunkserver))

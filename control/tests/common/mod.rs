@@ -19,7 +19,7 @@ use ogee_proto::service::volumes_client::VolumesClient;
 use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, CreateVolumeRequest, Empty, HeartbeatRequest,
     HeartbeatResponse, LostBlocks, RegisterRequest, ReplicaName, ReplicaReport, StoreReport,
-    VolumeName,
+    VolumeHeld, VolumeName,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
@@ -116,7 +116,12 @@ pub struct Chunkserver {
     pub changes: u32,
     pub store_state: &'static str,
     pub lost: Vec<LostBlocks>,
-    registration: RegisterRequest,
+    /// What it lists when it is asked.
+    pub volumes: Vec<VolumeHeld>,
+    /// Of its replicas, in reports.
+    pub replica_store: String,
+    pub registration: RegisterRequest,
+    listing: bool,
     client: ChunkserversClient<Channel>,
 }
 
@@ -165,7 +170,10 @@ impl Chunkserver {
             changes: 0,
             store_state: "ok",
             lost: Vec::new(),
+            volumes: Vec::new(),
+            replica_store: String::new(),
             registration,
+            listing: false,
             client,
         })
     }
@@ -191,6 +199,7 @@ impl Chunkserver {
             last_log: 6,
             voters: held.voters.clone(),
             state: held.state.into(),
+            store: self.replica_store.clone(),
             ..ReplicaReport::default()
         });
         let mut stores = self.registration.stores.clone();
@@ -206,6 +215,13 @@ impl Chunkserver {
             volumes_removed: self.removed.clone(),
             replicas_removed: std::mem::take(&mut self.replicas_removed),
             lost: self.lost.clone(),
+            volumes_reported: self.listing,
+            volumes: if self.listing {
+                self.volumes.clone()
+            } else {
+                Vec::new()
+            },
+            ..HeartbeatRequest::default()
         };
         let response = self
             .client
@@ -213,6 +229,7 @@ impl Chunkserver {
             .await
             .expect("heartbeat")
             .into_inner();
+        self.listing = response.report_volumes;
         for order in &response.orders {
             self.carry_out(order.what.clone().expect("an order says what"));
         }

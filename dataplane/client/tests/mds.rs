@@ -75,6 +75,7 @@ fn map() -> message::VolumeMap {
             replicas: vec![replica],
             ..Default::default()
         }],
+        mds: vec![],
     }
 }
 

@@ -135,6 +135,12 @@ impl Sessions {
         session.is_some_and(|session| session.epoch == REMOVED)
     }
 
+    /// Every volume that was sealed here: the newest epoch, or that it was removed.
+    pub fn sealed(&self) -> impl Iterator<Item = (VolumeId, Epoch, bool)> {
+        let volumes = self.volumes.iter();
+        volumes.map(|(id, session)| (*id, session.epoch, session.epoch == REMOVED))
+    }
+
     /// Appends the encoded sessions.
     pub fn encode(&self, out: &mut Vec<u8>) {
         Writer::new(out).u32(u32::try_from(self.volumes.len()).unwrap_or(u32::MAX));

@@ -50,3 +50,6 @@ pub const TRIAL_REST: Duration = Duration::from_millis(250);
 const _: () = assert!(COPYSET_BYTES_MAX >= 16 * REQUEST_PAYLOAD_MAX);
 const _: () = assert!(ADMITTED_COPYSET_MAX >= 8 * REQUEST_PAYLOAD_MAX);
 const _: () = assert!(ADMITTED_COPYSET_MAX <= COPYSET_BYTES_MAX);
+
+/// Volumes in one page of a listing: some 100 bytes each, and one page of all shards is one heartbeat.
+pub const VOLUMES_PER_PAGE: usize = 2048;

@@ -3,7 +3,7 @@
 use crate::error::ShardError;
 use ogee_device::Pace;
 use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, LostBlocks, ReplicaNode};
-use ogee_proto::id::{CopysetId, ReplicaId, StoreId, Term, VolumeId};
+use ogee_proto::id::{CopysetId, Epoch, ReplicaId, StoreId, Term, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Endpoint;
 use std::collections::BTreeMap;
@@ -51,6 +51,11 @@ pub enum ShardOrder {
     },
     /// Write and read a little on those of these stores that are here: the MDS wants to see how they fare.
     Probe(Vec<StoreId>),
+    /// List, in the next report, the volumes that are held, from those after this one on.
+    ListVolumes {
+        /// 0: all.
+        after: VolumeId,
+    },
     /// Say how things stand.
     Report,
     /// Hand leaders over, make a last checkpoint, end.
@@ -148,8 +153,32 @@ pub struct ShardReport {
     pub replicas_removed: Vec<(CopysetId, ReplicaId)>,
     /// Blocks that no replica of their copyset has: the first few.
     pub lost: Vec<(CopysetId, LostBlocks)>,
+    /// A page of the volumes held, if that was asked for.
+    pub volumes: Option<VolumePage>,
     /// Its counters.
     pub metrics: ShardMetrics,
+}
+
+/// Volumes that a shard holds, in the order of their ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumePage {
+    /// What it holds of each.
+    pub volumes: BTreeMap<VolumeId, VolumeReport>,
+    /// There are others after the last one.
+    pub has_more: bool,
+}
+
+/// What is held of one volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeReport {
+    /// Chunks with data.
+    pub chunks: u32,
+    /// Newest epoch that was sealed.
+    pub epoch: Epoch,
+    /// It was removed for good in some copyset.
+    pub is_removed: bool,
+    /// Where.
+    pub copysets: Vec<CopysetId>,
 }
 
 /// Counters of one shard.

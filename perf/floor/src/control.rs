@@ -86,6 +86,7 @@ impl Control {
                 copysets: groups().map(CopysetId::get).collect(),
             }],
             copysets: groups().map(|group| self.copyset(group)).collect(),
+            mds: Vec::new(),
         })
     }
 

@@ -186,6 +186,15 @@ impl MdsClient {
         }
     }
 
+    /// Takes note of where the metadata servers are by now: the configured ones stay known, those that
+    /// were learnt before and are none any more are forgotten.
+    pub(super) fn learn(&self, addresses: &[String]) {
+        if !addresses.is_empty() {
+            self.servers()
+                .replace_learnt(addresses, &self.shared.config);
+        }
+    }
+
     fn follow(&self, from: &Server, leader: &str) {
         let mut servers = self.servers();
         // An address that cannot be parsed is as good as none.
@@ -262,6 +271,24 @@ impl Servers {
             .position(|known| known.address == server.address);
         self.preferred = at.unwrap_or_else(|| self.learn(server));
         Ok(())
+    }
+
+    /// An address that cannot be used is passed over; the one that answers stays preferred.
+    fn replace_learnt(&mut self, addresses: &[String], config: &MdsConfig) {
+        let answers = self.preferred().clone();
+        let is_kept = |server: &Server| addresses.contains(&server.address);
+        let mut known: Vec<Server> = self.known.iter().take(self.configured).cloned().collect();
+        let learnt = self.known.iter().skip(self.configured);
+        known.extend(learnt.filter(|server| is_kept(server)).cloned());
+        for address in addresses {
+            let is_new = known.iter().all(|server| server.address != *address);
+            if is_new && known.len() < MDS_ENDPOINTS_MAX {
+                known.extend(Server::new(address, config));
+            }
+        }
+        let at = known.iter().position(|it| it.address == answers.address);
+        self.known = known;
+        self.preferred = at.unwrap_or(0);
     }
 
     fn learn(&mut self, server: Server) -> usize {
@@ -394,6 +421,37 @@ mod tests {
         }
         let none = MdsClient::new(MdsConfig::new(vec![]));
         assert!(matches!(none, Err(ControlError::NoEndpoints)));
+    }
+
+    #[tokio::test]
+    async fn what_was_learnt_goes_when_it_is_none_any_more() {
+        let config = MdsConfig::new(vec!["10.0.0.1:1".into()]);
+        let client = MdsClient::new(config.clone()).unwrap();
+        let addresses = |client: &MdsClient| -> Vec<String> {
+            let servers = client.servers();
+            servers.known.iter().map(|it| it.address.clone()).collect()
+        };
+        client.learn(&[
+            "10.0.0.1:1".into(),
+            "10.0.0.2:1".into(),
+            "no address".into(),
+        ]);
+        assert_eq!(addresses(&client), ["10.0.0.1:1", "10.0.0.2:1"]);
+        client.servers().prefer("10.0.0.2:1", &config).unwrap();
+        client.learn(&["10.0.0.2:1".into(), "10.0.0.3:1".into()]);
+        assert_eq!(
+            addresses(&client),
+            ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]
+        );
+        assert_eq!(client.servers().preferred().address, "10.0.0.2:1");
+        client.learn(&["10.0.0.3:1".into()]);
+        assert_eq!(addresses(&client), ["10.0.0.1:1", "10.0.0.3:1"]);
+        assert_eq!(client.servers().preferred().address, "10.0.0.1:1");
+        client.learn(&[]);
+        assert_eq!(addresses(&client).len(), 2, "silence says nothing");
+        let many: Vec<String> = (0..100).map(|n| format!("10.0.1.{n}:1")).collect();
+        client.learn(&many);
+        assert_eq!(addresses(&client).len(), MDS_ENDPOINTS_MAX);
     }
 
     #[tokio::test]

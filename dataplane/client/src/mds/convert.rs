@@ -112,6 +112,7 @@ mod tests {
                 leader_replica: 31,
                 ..Default::default()
             }],
+            mds: vec![],
         }
     }
 

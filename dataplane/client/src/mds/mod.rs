@@ -10,7 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `client` | [`MdsClient`]: endpoints, failover, redirects, retries |
-//! | `volumes`, `topology` | its calls, one method each |
+//! | `volumes`, `topology`, `members` | its calls, one method each |
 //! | `handle` | [`MdsHandle`]: the thread and the bridge |
 //! | `convert` | messages → checked values |
 //! | `error` | [`ControlError`] |
@@ -19,6 +19,7 @@ mod client;
 mod convert;
 mod error;
 mod handle;
+mod members;
 mod topology;
 mod volumes;
 

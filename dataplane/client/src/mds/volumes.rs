@@ -49,6 +49,20 @@ calls! {
     attach(AttachRequest) -> Attachment, Never;
     /// Gives an attachment up.
     detach(DetachRequest) -> Empty, Never;
-    /// The map of an attached volume.
-    refresh(RefreshRequest) -> VolumeMap, Freely;
+}
+
+impl MdsClient {
+    /// The map of an attached volume. It says where the metadata servers are by now, too.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn refresh(&self, request: RefreshRequest) -> Result<VolumeMap, ControlError> {
+        let asked = self.call(Repeat::Freely, |channel| {
+            let request = request.clone();
+            async move { VolumesClient::new(channel).refresh(request).await }
+        });
+        let map = asked.await?;
+        self.learn(&map.mds);
+        Ok(map)
+    }
 }

@@ -10,12 +10,16 @@ use tonic::{Code, Request, Status};
 const CALL: Duration = Duration::from_secs(2);
 /// Bound of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(1);
+/// MDSes that are known, more than there can be members.
+const ENDPOINTS_MAX: usize = 16;
 /// Where an MDS that does not lead says who does.
 const LEADER: &str = "ogee-mds-leader";
 
 /// The MDSes, one of which is being talked to.
 pub(super) struct MdsClient {
+    /// The configured ones, then those that were learnt.
     endpoints: Vec<String>,
+    configured: usize,
     current: usize,
     channel: Option<ChunkserversClient<Channel>>,
 }
@@ -23,6 +27,7 @@ pub(super) struct MdsClient {
 impl MdsClient {
     pub(super) const fn new(endpoints: Vec<String>) -> Self {
         Self {
+            configured: endpoints.len(),
             endpoints,
             current: 0,
             channel: None,
@@ -45,6 +50,26 @@ impl MdsClient {
         let mut client = self.client()?;
         let answer = client.heartbeat(timed(request.clone())).await;
         self.settle(answer.map(tonic::Response::into_inner))
+    }
+
+    /// Takes note of where the MDSes are by now. The configured ones are never forgotten.
+    pub(super) fn learn(&mut self, addresses: &[String]) {
+        if addresses.is_empty() {
+            return;
+        }
+        let answers = self.endpoints.get(self.current).cloned();
+        self.endpoints.truncate(self.configured);
+        for address in addresses {
+            if !self.endpoints.contains(address) && self.endpoints.len() < ENDPOINTS_MAX {
+                self.endpoints.push(address.clone());
+            }
+        }
+        let at = answers.and_then(|it| self.endpoints.iter().position(|known| *known == it));
+        // One that answered and is none any more: the next call goes to another.
+        if at.is_none() {
+            self.channel = None;
+        }
+        self.current = at.unwrap_or(0);
     }
 
     fn client(&mut self) -> Result<ChunkserversClient<Channel>, Status> {
@@ -72,16 +97,21 @@ impl MdsClient {
                 .metadata()
                 .get(LEADER)
                 .and_then(|value| value.to_str().ok());
-            let known = |leader| {
-                self.endpoints
-                    .iter()
-                    .position(|endpoint| endpoint == leader)
-            };
             let next = (self.current + 1) % self.endpoints.len().max(1);
-            self.current = named.and_then(known).unwrap_or(next);
+            self.current = named.map_or(next, |leader| self.place_of(leader, next));
             self.channel = None;
         }
         answer
+    }
+
+    /// Where that leader stands in the list; if there is no room for it, the next one does.
+    fn place_of(&mut self, leader: &str, next: usize) -> usize {
+        let known = self.endpoints.iter().position(|it| it == leader);
+        if known.is_none() && !leader.is_empty() && self.endpoints.len() < ENDPOINTS_MAX {
+            self.endpoints.push(leader.to_owned());
+            return self.endpoints.len() - 1;
+        }
+        known.unwrap_or(next)
     }
 }
 
@@ -89,4 +119,35 @@ fn timed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(CALL);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ENDPOINTS_MAX, MdsClient};
+
+    #[test]
+    fn configured_ones_stay_and_learnt_ones_are_replaced() {
+        let mut mds = MdsClient::new(vec!["a:1".into()]);
+        mds.learn(&["a:1".into(), "b:1".into()]);
+        assert_eq!(mds.endpoints, ["a:1", "b:1"]);
+        mds.current = 1;
+        mds.learn(&["b:1".into(), "c:1".into()]);
+        assert_eq!((mds.endpoints.len(), mds.current), (3, 1));
+        mds.learn(&["c:1".into()]);
+        assert_eq!(mds.endpoints, ["a:1", "c:1"]);
+        assert_eq!(mds.current, 0, "the one that is gone is not asked again");
+        mds.learn(&[]);
+        assert_eq!(mds.endpoints.len(), 2);
+        let many: Vec<String> = (0..100).map(|n| format!("m{n}:1")).collect();
+        mds.learn(&many);
+        assert_eq!(mds.endpoints.len(), ENDPOINTS_MAX);
+    }
+
+    #[test]
+    fn a_leader_that_is_named_is_learnt() {
+        let mut mds = MdsClient::new(vec!["a:1".into()]);
+        assert_eq!(mds.place_of("z:1", 0), 1);
+        assert_eq!(mds.place_of("z:1", 0), 1);
+        assert_eq!(mds.endpoints, ["a:1", "z:1"]);
+    }
 }

@@ -20,6 +20,10 @@ pub(super) fn orders(
     let places: Vec<_> = answer.copysets.iter().flat_map(places).collect();
     let mut orders: Vec<Addressed> = vec![(None, ShardOrder::Learn(places))];
     orders.extend(probes(&answer.probe, &shard_of));
+    if answer.report_volumes {
+        let after = VolumeId::new(answer.volumes_after);
+        orders.push((None, ShardOrder::ListVolumes { after }));
+    }
     for order in answer.orders {
         match order.what {
             Some(What::CreateReplica(create)) => orders.extend(create_replica(create, &shard_of)),

@@ -1,9 +1,11 @@
 //! Shards' reports → protobuf.
 
-use crate::order::{ReplicaStatus, ShardReport, StoreStatus};
+use crate::order::{ReplicaStatus, ShardReport, StoreStatus, VolumePage};
 use ogee_device::Flow;
 use ogee_proto::id::{CopysetId, ReplicaId};
-use ogee_proto::service::{IoFlow, LostBlocks, ReplicaName, ReplicaReport, StoreReport};
+use ogee_proto::service::{
+    IoFlow, LostBlocks, ReplicaName, ReplicaReport, StoreReport, VolumeHeld,
+};
 use std::collections::BTreeMap;
 
 pub(super) fn store(status: &StoreStatus) -> StoreReport {
@@ -69,6 +71,33 @@ pub(super) fn lost(reports: &[ShardReport]) -> Vec<LostBlocks> {
     lost.collect()
 }
 
+/// One page of the volumes held, and after which the next one goes on (0: that was all). None if not every
+/// shard has listed its own.
+pub(super) fn volumes(reports: &[ShardReport], shards: usize) -> Option<(Vec<VolumeHeld>, u64)> {
+    let pages = reports.iter().filter_map(|report| report.volumes.as_ref());
+    let pages: Vec<&VolumePage> = pages.collect();
+    if pages.len() != shards {
+        return None;
+    }
+    // What a shard has left out must not be passed over.
+    let ends = pages.iter().filter(|page| page.has_more);
+    let end = ends.filter_map(|page| page.volumes.keys().last()).min();
+    let mut all: BTreeMap<u64, VolumeHeld> = BTreeMap::new();
+    for (id, report) in pages.iter().flat_map(|page| &page.volumes) {
+        if end.is_some_and(|end| id > end) {
+            continue;
+        }
+        let held = all.entry(id.get()).or_default();
+        held.volume = id.get();
+        held.chunks = held.chunks.saturating_add(report.chunks);
+        held.epoch = held.epoch.max(report.epoch.get());
+        held.removed |= report.is_removed;
+        held.copysets
+            .extend(report.copysets.iter().map(|id| id.get()));
+    }
+    Some((all.into_values().collect(), end.map_or(0, |id| id.get())))
+}
+
 /// Replicas that were deleted.
 pub(super) fn replicas_removed(reports: &[ShardReport]) -> Vec<ReplicaName> {
     // Every shard is asked: only together do they know that none of their stores holds it.
@@ -100,5 +129,51 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         state: state(status).to_owned(),
         store: status.store.to_string(),
         voters: status.voters.iter().map(|id| id.get()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::volumes;
+    use crate::order::{ShardReport, VolumePage, VolumeReport};
+    use ogee_proto::id::{CopysetId, Epoch, VolumeId};
+
+    fn report(shard: u16, ids: &[u64], has_more: bool) -> ShardReport {
+        let one = |id: &u64| {
+            let held = VolumeReport {
+                chunks: 2,
+                epoch: Epoch::new(*id + u64::from(shard)),
+                is_removed: false,
+                copysets: vec![CopysetId::new(u32::from(shard))],
+            };
+            (VolumeId::new(*id), held)
+        };
+        let volumes = ids.iter().map(one).collect();
+        ShardReport {
+            shard,
+            stores: Vec::new(),
+            replicas: Vec::new(),
+            volumes_removed: Vec::new(),
+            replicas_removed: Vec::new(),
+            lost: Vec::new(),
+            volumes: Some(VolumePage { volumes, has_more }),
+            metrics: crate::order::ShardMetrics::default(),
+        }
+    }
+
+    #[test]
+    fn a_page_ends_where_the_shard_that_is_least_far_ends() {
+        let reports = [report(0, &[1, 2, 5], true), report(1, &[2, 3, 9], false)];
+        let (page, next) = volumes(&reports, 2).expect("both have listed");
+        let ids: Vec<u64> = page.iter().map(|held| held.volume).collect();
+        assert_eq!((ids, next), (vec![1, 2, 3, 5], 5));
+        assert_eq!((page[1].chunks, page[1].epoch), (4, 3));
+        assert_eq!(page[1].copysets, [0, 1]);
+        let reports = [report(0, &[1], false), report(1, &[], false)];
+        assert_eq!(
+            volumes(&reports, 2).map(|(page, next)| (page.len(), next)),
+            Some((1, 0))
+        );
+        assert!(volumes(&reports, 3).is_none(), "one has not listed");
     }
 }

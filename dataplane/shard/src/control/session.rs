@@ -56,7 +56,14 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
     let server = http::start(&config, latest.clone()).await?;
     let first = timeout(
         FIRST_WORDS,
-        register(&mut mds, &config, addresses(&config), Vec::new(), &mut stop),
+        register(
+            &mut mds,
+            &config,
+            addresses(&config),
+            Vec::new(),
+            None,
+            &mut stop,
+        ),
     )
     .await;
     let cluster = match first {
@@ -70,7 +77,7 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
     };
     let mut shards = Shards::start(&config, cluster).await?;
     ready();
-    let outcome = serve(&mut mds, &config, &mut shards, &mut stop, &latest).await;
+    let outcome = serve(&mut mds, &config, cluster, &mut shards, &mut stop, &latest).await;
     shards.stop().await;
     server.abort();
     outcome
@@ -92,6 +99,7 @@ async fn register(
     config: &ChunkserverConfig,
     endpoints: Vec<String>,
     stores: Vec<ogee_proto::service::StoreReport>,
+    cluster: Option<Uuid>,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Option<RegisterResponse>, ShardError> {
     let request = RegisterRequest {
@@ -101,7 +109,7 @@ async fn register(
         endpoints,
         stores,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        cluster_id: String::new(),
+        cluster_id: cluster.map_or_else(String::new, |id| id.to_string()),
     };
     loop {
         match mds.register(&request).await {
@@ -266,6 +274,11 @@ impl Shards {
                     let _ = orders.send(ShardOrder::ChangeMembers(change.clone())).await;
                 }
             }
+            (None, ShardOrder::ListVolumes { after }) => {
+                for orders in &self.orders {
+                    let _ = orders.send(ShardOrder::ListVolumes { after }).await;
+                }
+            }
             (None, ShardOrder::RemoveReplica { copyset, replica }) => {
                 for orders in &self.orders {
                     let order = ShardOrder::RemoveReplica { copyset, replica };
@@ -316,6 +329,7 @@ fn start_shard(
 async fn serve(
     mds: &mut MdsClient,
     config: &ChunkserverConfig,
+    mut cluster: Option<Uuid>,
     shards: &mut Shards,
     stop: &mut watch::Receiver<bool>,
     latest: &Mutex<Vec<ShardReport>>,
@@ -338,11 +352,18 @@ async fn serve(
             let stores = shards.stores.iter().map(reports::store).collect();
             match timeout(
                 FIRST_WORDS,
-                register(mds, config, shards.endpoints.clone(), stores, stop),
+                register(mds, config, shards.endpoints.clone(), stores, cluster, stop),
             )
             .await
             {
-                Ok(Ok(answer)) => identity = answer,
+                Ok(Ok(answer)) => {
+                    if let Some(answer) = &answer {
+                        mds.learn(&answer.mds);
+                        // Whoever answers at these addresses later must be of the same cluster.
+                        cluster = cluster.or_else(|| answer.cluster_id.parse().ok());
+                    }
+                    identity = answer;
+                }
                 // I/O goes on whatever the MDS says; the operator sees it and the next try asks again.
                 Ok(Err(error)) => tracing::error!(%error, "not registered"),
                 Err(_elapsed) => tracing::debug!("no MDS answers yet"),
@@ -360,6 +381,7 @@ async fn serve(
             }
             Ok(answer) => {
                 mds_term = answer.mds_term;
+                mds.learn(&answer.mds);
                 for (shard, order) in orders::orders(answer, |store| shards.shard_of(store)) {
                     shards.give(shard, order).await;
                 }
@@ -382,6 +404,8 @@ fn heartbeat(
     let everywhere = removed
         .into_iter()
         .filter(|(_, shards)| *shards == config.listen.len());
+    let volumes = reports::volumes(reports, config.listen.len());
+    let (page, next) = volumes.clone().unwrap_or_default();
     HeartbeatRequest {
         chunkserver: known.chunkserver,
         name: config.name.clone(),
@@ -394,5 +418,8 @@ fn heartbeat(
             false => Vec::new(),
         },
         lost: reports::lost(reports),
+        volumes_reported: volumes.is_some(),
+        volumes: page,
+        volumes_next: next,
     }
 }

@@ -157,6 +157,7 @@ async fn obey(
                     tracing::error!(%copyset, %replica, %error, "cannot create the replica");
                 }
             }
+            ShardOrder::ListVolumes { after } => shard.listing.set(Some(after)),
             ShardOrder::ChangeMembers(change) => shard.change_members(change),
             ShardOrder::RemoveReplica { copyset, replica } => {
                 shard.remove_replica(copyset, replica);

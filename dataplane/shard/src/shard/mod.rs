@@ -55,6 +55,8 @@ pub(crate) struct Shard {
     changes: Changes,
     /// Removed volumes whose chunks are being given back, and where.
     removing: RefCell<BTreeMap<VolumeId, BTreeSet<CopysetId>>>,
+    /// The next report is to list volumes, those after this one.
+    listing: Cell<Option<VolumeId>>,
 }
 
 impl Shard {
@@ -75,6 +77,7 @@ impl Shard {
             broken: RefCell::default(),
             changes: Changes::default(),
             removing: RefCell::default(),
+            listing: Cell::default(),
         }
     }
 }

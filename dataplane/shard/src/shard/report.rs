@@ -2,10 +2,13 @@
 
 use super::Shard;
 use super::stores::OpenStore;
-use crate::limit::LOST_REPORTED_MAX;
-use crate::order::{ReplicaStatus, ShardMetrics, ShardReport, StoreStatus};
+use crate::limit::{LOST_REPORTED_MAX, VOLUMES_PER_PAGE};
+use crate::order::{
+    ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage, VolumeReport,
+};
 use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
 use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
+use std::collections::BTreeMap;
 
 /// Everything.
 pub(super) fn report(shard: &Shard) -> ShardReport {
@@ -16,6 +19,7 @@ pub(super) fn report(shard: &Shard) -> ShardReport {
         volumes_removed: volumes_removed(shard),
         replicas_removed: shard.changes.take_removed(),
         lost: lost(shard),
+        volumes: shard.listing.take().map(|after| volumes(shard, after)),
         metrics: metrics(shard),
     }
 }
@@ -111,6 +115,27 @@ fn volumes_removed(shard: &Shard) -> Vec<VolumeId> {
         groups.all(|group| group.has_removed(*volume))
     });
     gone.map(|(volume, _)| volume).collect()
+}
+
+/// The volumes after one, as far as a page goes. It looks at every chunk's key, so it is made only when
+/// asked for.
+fn volumes(shard: &Shard, after: VolumeId) -> VolumePage {
+    let mut volumes: BTreeMap<VolumeId, VolumeReport> = BTreeMap::new();
+    for hosted in shard.hosted() {
+        let held = hosted.group.volumes().into_iter();
+        for (id, held) in held.filter(|(id, _)| *id > after) {
+            let report = volumes.entry(id).or_default();
+            report.chunks = report.chunks.saturating_add(held.chunks);
+            report.is_removed |= held.is_removed;
+            if !held.is_removed {
+                report.epoch = report.epoch.max(held.epoch);
+            }
+            report.copysets.push(hosted.group.copyset());
+        }
+    }
+    let rest = volumes.keys().nth(VOLUMES_PER_PAGE).copied();
+    let has_more = rest.is_some_and(|rest| !volumes.split_off(&rest).is_empty());
+    VolumePage { volumes, has_more }
 }
 
 fn metrics(shard: &Shard) -> ShardMetrics {

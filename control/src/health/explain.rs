@@ -1,0 +1,223 @@
+//! What each code means, for people: `ogee explain`. One table, which a test holds against the code.
+
+/// A health code in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Stable.
+    pub code: &'static str,
+    /// WARN: I/O works; ERR: some does not.
+    pub severity: &'static str,
+    /// In one line.
+    pub title: &'static str,
+    /// What it says of the cluster.
+    pub meaning: &'static str,
+    /// What happens without anybody.
+    pub by_itself: &'static str,
+    /// What an operator does.
+    pub to_do: &'static str,
+}
+
+/// Every code that [`super::assess`] gives, in order.
+pub const EXPLANATIONS: &[Explanation] = &[
+    Explanation {
+        code: "OGEE-1001",
+        severity: "WARN",
+        title: "chunkservers are offline",
+        meaning: "They have not reported for offline_ms (3 s unless configured). Copysets with a majority elsewhere \
+                  go on; what lost its leader elected another one.",
+        by_itself: "After heal.recover_after_ms (10 min) their replicas are made anew on other chunkservers. If they \
+                    come back before, what they lack is copied to them.",
+        to_do: "ogee server ls says which and since when. Start them; their log says why they ended. One that is gone \
+                for good: ogee server lost NAME, and ogee server rm NAME when it is empty.",
+    },
+    Explanation {
+        code: "OGEE-1002",
+        severity: "ERR",
+        title: "copysets have no quorum",
+        meaning: "Half or more of their replicas are on chunkservers that are offline. Requests to their chunks wait; \
+                  nothing that was acknowledged is lost as long as a majority comes back.",
+        by_itself: "They serve again within an election when a majority is back. Nothing is re-protected before: the \
+                    replicas that are left may lack acknowledged writes.",
+        to_do: "Start the offline chunkservers: ogee server ls. Do not wipe their devices.",
+    },
+    Explanation {
+        code: "OGEE-1003",
+        severity: "WARN",
+        title: "copysets have an offline replica",
+        meaning: "They serve with a majority. One more failure among their replicas may stop them.",
+        by_itself: "Re-protection begins heal.recover_after_ms after the device went away, at once if it was declared \
+                    lost.",
+        to_do: "Start the chunkserver, or wait. At once: ogee server lost NAME.",
+    },
+    Explanation {
+        code: "OGEE-1004",
+        severity: "ERR",
+        title: "copysets have no leader",
+        meaning: "A majority of their replicas is online and none leads, as far as was reported: an election goes on, \
+                  or replicas cannot reach each other.",
+        by_itself: "An election takes one to two seconds.",
+        to_do: "If it lasts: check that chunkservers reach each other's listen addresses, and their logs.",
+    },
+    Explanation {
+        code: "OGEE-1005",
+        severity: "WARN",
+        title: "devices have failed",
+        meaning: "A write or flush failed, so the store takes no part any more; a failed write is never retried as if \
+                  it had worked. The other replicas serve.",
+        by_itself: "Their replicas are made anew elsewhere after heal.recover_after_ms.",
+        to_do: "Replace the device. Without waiting: ogee device lost STORE.",
+    },
+    Explanation {
+        code: "OGEE-1006",
+        severity: "WARN",
+        title: "there is no pool with copysets",
+        meaning: "No volume can be made yet.",
+        by_itself: "Nothing.",
+        to_do: "ogee pool create default, with chunkservers online in as many zones as there are to be replicas.",
+    },
+    Explanation {
+        code: "OGEE-1007",
+        severity: "WARN",
+        title: "copysets are being formed",
+        meaning: "They were placed and have not had a leader yet. Volumes use only those that have.",
+        by_itself: "Chunkservers make the replicas when they are told to, within seconds.",
+        to_do: "If it lasts: the chunkservers' logs say what hinders them.",
+    },
+    Explanation {
+        code: "OGEE-1008",
+        severity: "WARN",
+        title: "copysets have lost a replica on a chunkserver that is online",
+        meaning: "A replica that existed is not reported: its device was replaced, wiped or not configured. It is \
+                  never made again under its id, since it would have forgotten its vote.",
+        by_itself: "If its device stays away it is re-protected like one that is offline. On a device that is there \
+                    nothing happens.",
+        to_do: "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER.",
+    },
+    Explanation {
+        code: "OGEE-1009",
+        severity: "WARN",
+        title: "copysets have a replica that is damaged or has stopped",
+        meaning: "Its log or store cannot be relied on beyond what the other replicas can repair, or it ended with an \
+                  error. It neither votes nor acknowledges.",
+        by_itself: "What can be repaired from the others was tried.",
+        to_do: "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER. If it comes \
+                again on one device, replace that.",
+    },
+    Explanation {
+        code: "OGEE-1010",
+        severity: "WARN",
+        title: "copysets have a replica that is being copied or replaced",
+        meaning: "A replica gets its contents, or a new one is to take another's place.",
+        by_itself: "It ends by itself; writers are slowed down only as far as the copy needs.",
+        to_do: "Wait: ogee copyset show COPYSET and ogee job ls say how far it is.",
+    },
+    Explanation {
+        code: "OGEE-1011",
+        severity: "ERR",
+        title: "devices are full and refuse writes",
+        meaning: "Thin volumes have promised more than there is. New data waits; what has its place can be written \
+                  over, and reads, discards and removals go on.",
+        by_itself: "Writers that wait go on by themselves when there is room.",
+        to_do: "Remove volumes, discard in guests (fstrim), or add devices: ogee device ls.",
+    },
+    Explanation {
+        code: "OGEE-1012",
+        severity: "WARN",
+        title: "copysets have a replica that does not catch up with their writers",
+        meaning: "A copy gains nothing on what writers change, or a follower takes entries more slowly than they come. \
+                  Nobody waits for it; redundancy is reduced meanwhile.",
+        by_itself: "The copy goes on, and ends when writers slow down.",
+        to_do: "Look at the device and the network of its chunkserver; raise or remove raft.copy_rate.",
+    },
+    Explanation {
+        code: "OGEE-1013",
+        severity: "WARN",
+        title: "copysets are degraded and being re-protected",
+        meaning: "Replicas are made anew elsewhere. Until that ends one more failure among the others may stop them.",
+        by_itself: "Jobs go on within heal.moves_max and the limits of each server and device.",
+        to_do: "Wait: ogee job ls says how far it is.",
+    },
+    Explanation {
+        code: "OGEE-1014",
+        severity: "WARN",
+        title: "copysets are degraded and have no re-protection target",
+        meaning: "No device that is online, with room, is in a zone without a replica of them: with three zones and \
+                  three replicas, a zone that is gone leaves nowhere to go.",
+        by_itself: "Re-protection begins when there is a place.",
+        to_do: "Start the chunkservers of that zone, or add one there or in another zone.",
+    },
+    Explanation {
+        code: "OGEE-1015",
+        severity: "WARN",
+        title: "copysets cannot leave a device that is drained",
+        meaning: "No other device that is online, with room, is in a zone without a replica of them.",
+        by_itself: "The drain goes on when there is a place.",
+        to_do: "Add a chunkserver with space in that zone; or ogee server drain NAME --cancel.",
+    },
+    Explanation {
+        code: "OGEE-1020",
+        severity: "WARN",
+        title: "the metadata comes from a backup and was not accepted yet",
+        meaning: "The metadata servers were restored. What chunkservers did after the backup is learnt from their \
+                  reports: who the voters of copysets are, and which volumes they hold. Volumes serve and can be \
+                  attached and made.",
+        by_itself: "Copysets' voters are taken over as their leaders report them. No replica is made, moved or \
+                    deleted, and nothing is freed.",
+        to_do: "ogee status and ogee mds strangers until every chunkserver was heard; then ogee mds accept-restore.",
+    },
+    Explanation {
+        code: "OGEE-1021",
+        severity: "WARN",
+        title: "volumes or replicas are held that the restored metadata does not know",
+        meaning: "They were made after the backup, or a volume that the backup has was removed after it. Their data is \
+                  there, but no name leads to it.",
+        by_itself: "Nothing: they are never deleted without an operator's word. They take space.",
+        to_do: "ogee mds strangers lists them. ogee mds discard VOLUME frees a volume's data for good; ogee volume rm \
+                NAME forgets one that was removed. A replica of a copyset that is not known stays until its device is \
+                formatted.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::EXPLANATIONS;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// A code in the health module, wherever it is given.
+    fn given() -> BTreeSet<String> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/health");
+        let mut codes = BTreeSet::new();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.ends_with("explain.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(path).unwrap();
+            let found = text.split("\"OGEE-").skip(1);
+            codes.extend(found.map(|rest| format!("OGEE-{}", rest.split('"').next().unwrap())));
+        }
+        codes
+    }
+
+    #[test]
+    fn every_code_is_explained_and_none_is_invented() {
+        let explained: BTreeSet<String> = EXPLANATIONS.iter().map(|it| it.code.into()).collect();
+        assert_eq!(explained.len(), EXPLANATIONS.len(), "a code stands twice");
+        assert!(EXPLANATIONS.is_sorted_by_key(|it| it.code));
+        let given = given();
+        assert!(given.len() > 10, "the scan sees codes");
+        assert_eq!(given, explained);
+    }
+
+    #[test]
+    fn texts_are_there_and_bounded() {
+        for it in EXPLANATIONS {
+            assert!(matches!(it.severity, "WARN" | "ERR"), "{}", it.code);
+            for text in [it.title, it.meaning, it.by_itself, it.to_do] {
+                assert!(!text.is_empty() && text.len() <= 400, "{}: {text}", it.code);
+                assert!(!text.contains("  "), "{}: a gap in {text}", it.code);
+            }
+        }
+    }
+}
