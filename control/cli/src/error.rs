@@ -33,6 +33,14 @@ impl CliError {
         }
     }
 
+    /// A fault that was found elsewhere.
+    pub(crate) const fn fault(fault: Fault) -> Self {
+        Self {
+            fault,
+            exit: Exit::Failed,
+        }
+    }
+
     /// The same with another exit code.
     pub(crate) const fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;

@@ -56,7 +56,10 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
     } = cli;
     match command {
         Command::Dev { what } => dev::run(what, output),
-        Command::Mds(args) => commands::mds::run(&args),
+        Command::Mds(args) => match args.what {
+            None => commands::mds::run(&args.daemon),
+            Some(what) => commands::members::run(&mds, what, output),
+        },
         Command::Chunkserver(args) => commands::chunkserver::run(&args),
         Command::Export { what } => commands::export::run(&mds, what),
         Command::Attach(args) => commands::attach::run(&mds, args, output),
@@ -68,7 +71,9 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Device { what } => commands::place::device(&mds, what, output),
         Command::Job { what } => commands::job::run(&mds, what, output),
         Command::Copyset { what } => commands::copyset::run(&mds, what, output),
-        Command::Status => commands::status::run(&mds, output),
+        Command::Status(args) => commands::status::run(&mds, &args, output),
+        Command::Events(args) => commands::events::run(&mds, &args, output),
+        Command::Explain { code } => commands::explain::run(code.as_deref(), output),
         Command::Doctor(args) => doctor::run(&args, output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ogee", &mut std::io::stdout());

@@ -28,6 +28,9 @@ pub(crate) struct MdsSettings {
     /// The whole group by number; empty: this member alone.
     #[serde(default)]
     pub(crate) members: Vec<MemberSettings>,
+    /// Form no group on the first start: wait until `ogee mds add` takes it in.
+    #[serde(default)]
+    pub(crate) join: bool,
     /// Name of the cluster.
     #[serde(default = "ogee")]
     pub(crate) cluster: String,
@@ -237,6 +240,7 @@ const MDS_KEYS: &[&str] = &[
     "metrics",
     "id",
     "members",
+    "join",
     "cluster",
     "heartbeat_ms",
     "offline_ms",

@@ -1,10 +1,12 @@
 //! The command line.
 
 mod bench;
+mod ops;
 
 pub(crate) use bench::{
     AbArgs, BenchArgs, BenchCommand, CompareArgs, CurvesArgs, LoadArgs, ReportArgs, SyncMode,
 };
+pub(crate) use ops::{BackupArgs, EventsArgs, MdsArgs, MdsCommand, RestoreArgs, StatusArgs};
 
 use crate::doctor::CheckName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -99,13 +101,20 @@ pub(crate) enum Command {
         what: CopysetCommand,
     },
     /// Health of the cluster. Exit code 3 when it is not OK.
-    Status,
+    Status(StatusArgs),
+    /// What happened to the cluster lately.
+    Events(EventsArgs),
+    /// What a health code means, what the system does by itself, and what to do.
+    Explain {
+        /// Such as OGEE-1003; all of them without one.
+        code: Option<String>,
+    },
     /// Check whether this host has what Ogee needs. Exit code 1 when something fails, 3 on warnings.
     Doctor(DoctorArgs),
     /// Load volumes, devices or NBD exports; report latencies with fio's keys; compare reports.
     Bench(Box<BenchArgs>),
-    /// Run a metadata server in the foreground.
-    Mds(DaemonArgs),
+    /// Run a metadata server in the foreground; or look after those that run.
+    Mds(MdsArgs),
     /// Run a chunkserver in the foreground.
     Chunkserver(DaemonArgs),
     /// Print completions for a shell.

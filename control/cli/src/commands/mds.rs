@@ -12,6 +12,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     let mut config = MdsConfig::new(settings.data_dir, settings.listen);
     config.metrics_listen = settings.metrics;
     config.id = settings.id;
+    config.join = settings.join;
     config.cluster = settings.cluster;
     config.heartbeat_ms = settings.heartbeat_ms;
     config.offline_ms = settings.offline_ms;

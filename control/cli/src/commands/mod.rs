@@ -4,9 +4,12 @@ pub(crate) mod attach;
 pub(crate) mod bench;
 pub(crate) mod chunkserver;
 pub(crate) mod copyset;
+pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod job;
 pub(crate) mod mds;
+pub(crate) mod members;
 pub(crate) mod place;
 mod replace;
 pub(crate) mod status;
@@ -14,10 +17,12 @@ pub(crate) mod topology;
 pub(crate) mod volume;
 
 mod ask;
+mod backup;
 mod confirm;
 mod digest;
 mod export_vhost;
 mod keep;
 mod signal;
+mod strangers;
 
 pub(crate) use ask::ask;

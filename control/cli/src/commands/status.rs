@@ -1,14 +1,34 @@
 //! `ogee status`.
 
 use super::ask;
-use crate::args::Format;
+use crate::args::{Format, StatusArgs};
 use crate::error::{CliError, Exit};
 use crate::output::{human, line};
 use ogee_proto::service::ClusterStatus;
 use serde_json::json;
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
-pub(crate) fn run(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
+pub(crate) fn run(mds: &[String], args: &StatusArgs, format: Format) -> Result<ExitCode, CliError> {
+    let Some(seconds) = args.watch else {
+        return once(mds, format);
+    };
+    let is_screen = std::io::stdout().is_terminal() && format == Format::Table;
+    loop {
+        if is_screen {
+            // Home, and clear what is below.
+            line("\x1b[H\x1b[2J");
+        }
+        // A cluster that does not answer is what one wants to see as well.
+        if let Err(error) = once(mds, format) {
+            line(&error.to_string());
+        }
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+}
+
+fn once(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
     let status = ask(mds, "cannot get the cluster's status", async |client| {
         client.status().await
     })?;
