@@ -625,6 +625,173 @@ test_mds_down() {
     copysets_agree
 }
 
+# ---- operating the metadata servers -----------------------------------------------------------
+
+# mds_address NAME
+mds_address() {
+    sed -n 's/^listen = "\(.*\)"$/\1/p' "$DIR/conf/$1.toml"
+}
+
+has_code() {
+    local status
+    # Degraded is an answer, too.
+    status=$("$OGEE" status -o json 2>/dev/null) || [ -n "$status" ] || return 1
+    jq -e --arg code "$1" 'any(.codes[]; .code == $code)' <<<"$status"
+}
+
+has_no_code() {
+    local status
+    status=$("$OGEE" status -o json 2>/dev/null) || [ -n "$status" ] || return 1
+    jq -e --arg code "$1" 'all(.codes[]; .code != $code)' <<<"$status"
+}
+
+all_online() {
+    "$OGEE" server ls -o json | jq -e '.servers | length == 3 and all(.online)'
+}
+
+knows_stranger() {
+    "$OGEE" mds strangers -o json | jq -e --argjson id "$1" 'any(.volumes[]; .id == $id) and .not_heard == []'
+}
+
+volume_epoch() {
+    "$OGEE" volume show "$1" -o json | jq .epoch
+}
+
+no_stranger() {
+    "$OGEE" mds strangers -o json | jq -e '.volumes == []'
+}
+
+# The metadata is lost, and comes back from a backup that is older than what chunkservers hold.
+test_mds_restore() {
+    cluster_up --log-size 128MiB --store-size 2GiB
+    create_volume old --size 256MiB
+    export_start old
+    qemu-io -f raw -c 'write -P 1 0 4M' -c 'write -P 2 100M 1M' -c flush "$URI" >"$TEST_DIR/io.log"
+    export_stop
+    expect 0 "$OGEE" mds backup "$TEST_DIR/backup"
+    expect 1 "$OGEE" mds backup "$TEST_DIR/backup"
+    expect 0 "$OGEE" mds backup --force "$TEST_DIR/backup"
+    expect 0 "$OGEE" mds backup --check "$TEST_DIR/backup" -o json
+    json '.volumes == [{"name": "old", "size_bytes": 268435456}] and .chunkservers == 3 and .applied > 0'
+    sed 's/"old"/"odd"/' "$TEST_DIR/backup" >"$TEST_DIR/damaged"
+    expect 1 "$OGEE" mds backup --check "$TEST_DIR/damaged"
+
+    # What the backup does not know: attachments, a new size, a volume.
+    local epoch id pid live
+    "$OGEE" volume resize old --size 512MiB >/dev/null
+    for _ in 1 2 3; do
+        export_start old
+        qemu-io -f raw -c 'write -P 3 200M 1M' -c flush "$URI" >"$TEST_DIR/io.log"
+        export_stop
+    done
+    epoch=$(volume_epoch old)
+    create_volume new --size 64MiB
+    id=$("$OGEE" volume show new -o json | jq .id)
+    export_start new
+    qemu-io -f raw -c 'write -P 4 0 40M' -c flush "$URI" >"$TEST_DIR/io.log"
+    live=$EXPORT_PID
+
+    node_kill mds1
+    expect 1 "$OGEE" mds restore "$TEST_DIR/backup" --data-dir "$DIR/data/mds1" --address "$(mds_address mds1)"
+    mv "$DIR/data/mds1" "$TEST_DIR/lost"
+    expect 1 "$OGEE" mds restore "$TEST_DIR/damaged" --data-dir "$DIR/data/mds1" --address "$(mds_address mds1)"
+    expect 0 "$OGEE" mds restore "$TEST_DIR/backup" --data-dir "$DIR/data/mds1" --address "$(mds_address mds1)"
+    node_start mds1
+    wait_for 30 all_online || give_up "chunkservers do not come back: $("$OGEE" server ls)"
+    has_code OGEE-1020 >/dev/null || give_up "status does not say that the metadata was restored: $("$OGEE" status)"
+
+    # A user that was attached goes on, also with a volume that nobody knows.
+    qemu-io -f raw -c 'read -P 4 0 40M' -c 'write -P 5 0 1M' -c 'read -P 5 0 1M' "$URI" >"$TEST_DIR/io.log" ||
+        give_up "a volume that is attached does not go on: $(cat "$TEST_DIR/io.log")"
+    EXPORT_PID=$live
+    kill "$live"
+    wait_for 20 process_gone "$live" || give_up "the export of a volume that nobody knows does not end"
+
+    export_start old
+    [ "$(volume_epoch old)" -gt "$((epoch + 1000))" ] || give_up "epoch $(volume_epoch old) is too near to $epoch"
+    qemu-io -f raw -c 'read -P 1 0 4M' -c 'read -P 2 100M 1M' -c 'read -P 3 200M 1M' -c 'write -P 6 8M 1M' -c flush \
+        -c 'read -P 6 8M 1M' "$URI" >"$TEST_DIR/io.log" || give_up "the old volume: $(cat "$TEST_DIR/io.log")"
+    export_stop
+    echo "   restored: epoch $epoch at the loss, $(volume_epoch old) now; the old volume reads and writes"
+
+    # The volume that is not known is reported, kept, and freed on an operator's word only.
+    wait_for 30 knows_stranger "$id" || give_up "volume $id is not reported: $("$OGEE" mds strangers -o json)"
+    has_code OGEE-1021 >/dev/null || give_up "status does not tell of volume $id"
+    expect 1 "$OGEE" mds discard "$id" --yes
+    expect 0 "$OGEE" mds accept-restore
+    wait_for 20 has_no_code OGEE-1020 || give_up "accepted, and status says otherwise"
+    sleep 5
+    knows_stranger "$id" >/dev/null || give_up "volume $id went without a word"
+    create_volume more --size 64MiB
+    [ "$("$OGEE" volume show more -o json | jq .id)" -gt "$id" ] || give_up "a volume id is given twice"
+    expect 0 "$OGEE" mds discard "$id" --yes
+    wait_for 90 no_stranger || give_up "volume $id is still there: $("$OGEE" mds strangers -o json)"
+    wait_healthy
+    copysets_agree
+    "$OGEE" events -o json | jq -e 'any(.events[]; .kind == "restore_accepted")' >/dev/null ||
+        give_up "no event of the acceptance: $("$OGEE" events)"
+}
+
+# mds_conf ID   of one that is to be taken in; its own addresses
+mds_conf() {
+    local address
+    address=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print("127.0.0.1:%d" % s.getsockname()[1])')
+    printf 'data_dir = "%s"\nlisten = "%s"\ncluster = "dev"\nid = %s\njoin = true\n' \
+        "$DIR/data/mds$1" "$address" "$1" >"$DIR/conf/mds$1.toml"
+}
+
+mds_leader() {
+    "$OGEE" mds ls -o json | jq -er '.members[] | select(.role == "leader") | .id'
+}
+
+leads() {
+    [ "$(mds_leader)" = "$1" ]
+}
+
+# One metadata server becomes three, the first one leaves, and nobody is told: I/O goes on, and chunkservers
+# and the export find the others by what they have learnt.
+test_mds_members() {
+    cluster_up --log-size 128MiB --store-size 2GiB
+    create_volume disk --size 256MiB
+    export_start disk
+    local load first
+    first=$(mds_address mds1)
+    exec_fio_verify "$SEED" 40 "$TEST_DIR/fio.members" &
+    load=$!
+    defer end_process "$load"
+    local id
+    for id in 2 3; do
+        mds_conf "$id"
+        node_start "mds$id"
+        expect 0 "$OGEE" mds add "$id" --address "$(mds_address "mds$id")"
+    done
+    expect 0 "$OGEE" mds ls -o json
+    json '[.members[] | {id, reachable}] == [{"id": 1, "reachable": true}, {"id": 2, "reachable": true}, {"id": 3, "reachable": true}]'
+    expect 0 "$OGEE" mds transfer-leader 3
+    wait_for 10 leads 3 || give_up "mds3 does not lead: $("$OGEE" mds ls)"
+    expect 0 "$OGEE" mds transfer-leader 1
+    wait_for 10 leads 1 || give_up "mds1 does not lead: $("$OGEE" mds ls)"
+    # It leads, so it hands over and goes; what knew only its address goes on.
+    sleep 12
+    expect 0 "$OGEE" mds rm 1
+    kill "$(node_pid mds1)"
+    OGEE_MDS=$(mds_address mds2),$(mds_address mds3)
+    export OGEE_MDS
+    expect 0 "$OGEE" mds ls -o json
+    json '[.members[].id] == [2, 3]'
+    wait_for 20 all_online || give_up "chunkservers do not find the others (they know $first): $("$OGEE" server ls)"
+    "$OGEE" volume resize disk --size 512MiB >/dev/null
+    # shellcheck disable=SC2317 # called by wait_for
+    grown() { [ "$(nbdinfo --size "$URI")" = 536870912 ]; }
+    wait_for 60 grown || give_up "the export does not find the others: it shows the old size 60 s after the resize"
+    wait "$load" || give_up "fio: $(tail -n 4 "$TEST_DIR/fio.members.log")"
+    jq -e '.jobs[0] | .error == 0 and .write.total_ios > 0' "$TEST_DIR/fio.members" >/dev/null
+    failover_within "$(fio_wait_ms "$TEST_DIR/fio.members")" "of one request"
+    wait_healthy
+    export_stop
+    copysets_agree
+}
+
 # ---- memory -----------------------------------------------------------------------------------
 
 # Writing much more than the log and the volume hold: memory and disk use stay bounded.
@@ -690,4 +857,9 @@ run_test postgres_ext4 "$(ci_or_full 300 1500)" test_postgres ext4
 run_test fio_kills "$(ci_or_full 240 2400)" test_fio_kills
 run_test kill_all "$(ci_or_full 240 2400)" test_kill_all
 run_test mds_down 150 test_mds_down
+run_test mds_restore 180 test_mds_restore
+# The gate has no time for this one.
+if [ "$FULL" = 1 ] || [[ " ${ONLY:-} " == *" mds_members "* ]]; then
+    run_test mds_members 240 test_mds_members
+fi
 run_test memory "$(ci_or_full 400 2400)" test_memory
