@@ -657,6 +657,13 @@ volume_epoch() {
     "$OGEE" volume show "$1" -o json | jq .epoch
 }
 
+agree_for_a_while() {
+    for _ in 1 2 3; do
+        "$OGEE" copyset check >/dev/null 2>&1 || return 1
+        sleep 2
+    done
+}
+
 no_stranger() {
     "$OGEE" mds strangers -o json | jq -e '.volumes == []'
 }
@@ -727,6 +734,8 @@ test_mds_restore() {
     expect 0 "$OGEE" mds discard "$id" --yes
     wait_for 90 no_stranger || give_up "volume $id is still there: $("$OGEE" mds strangers -o json)"
     wait_healthy
+    # Each replica frees the chunks at its own pace: until then their contents differ.
+    wait_for 60 agree_for_a_while || give_up "volume $id is not freed everywhere"
     copysets_agree
     "$OGEE" events -o json | jq -e 'any(.events[]; .kind == "restore_accepted")' >/dev/null ||
         give_up "no event of the acceptance: $("$OGEE" events)"
