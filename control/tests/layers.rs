@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Lowest first.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "limit",
     "state",
     "placement",

@@ -96,6 +96,7 @@ impl State {
         // They are planned anew for what is then; absences and limping count from now on.
         self.jobs.retain(|_, job| !job.state.is_live());
         self.away.clear();
+        self.ailing.clear();
         for sick in self.sick.values_mut() {
             sick.since_ms = origin.restored_ms;
         }
