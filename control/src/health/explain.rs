@@ -176,6 +176,55 @@ pub const EXPLANATIONS: &[Explanation] = &[
                 NAME forgets one that was removed. A replica of a copyset that is not known stays until its device is \
                 formatted.",
     },
+    Explanation {
+        code: "OGEE-1025",
+        severity: "WARN",
+        title: "devices limp: they are much slower than their peers",
+        meaning: "Their requests take at least sick.factor times the median of their pool, and at least sick.floor_ms \
+                  (forty times that for flushes), in two heartbeats in a row.",
+        by_itself: "Their leaders move at once and nothing new is placed there. They are tried with every heartbeat, \
+                    taken back when they are well for sick.well_after_ms, and emptied after sick.eject_after_ms.",
+        to_do: "Look at SMART (ogee device health NAME on their host), the kernel's log and who shares the device. \
+                Well again: ogee device reinstate STORE; to be replaced: ogee device replace OLD NEW.",
+    },
+    Explanation {
+        code: "OGEE-1026",
+        severity: "WARN",
+        title: "devices limped for too long and are emptied",
+        meaning: "They limped for sick.eject_after_ms and still do. Their replicas move elsewhere; they serve \
+                  until then.",
+        by_itself: "Drain jobs move the replicas, one device of a zone at a time and never below the quorum. A device \
+                    is taken back when it is well for sick.reinstate_after_ms.",
+        to_do: "Replace it: ogee device replace OLD NEW. Well again: ogee device reinstate STORE. ogee job ls says how \
+                far it is.",
+    },
+    Explanation {
+        code: "OGEE-1027",
+        severity: "ERR",
+        title: "blocks are damaged on every replica",
+        meaning: "Blocks of a replica fail their checksum, and every other replica answered twice without having them.",
+        by_itself: "Reads of the range fail; nothing is guessed. Repair is tried again, and the code clears when the \
+                    range is written or a good copy returns.",
+        to_do: "Restore the range that ogee status names from a backup, or write it anew. Put back a device that was \
+                taken out. Check the devices: ogee device ls.",
+    },
+    Explanation {
+        code: "OGEE-1028",
+        severity: "WARN",
+        title: "devices are worn",
+        meaning: "64 or more of their extents did not take what a repair wrote over them, and are never used again.",
+        by_itself: "They serve, get nothing new and are emptied. Reinstating one does not last.",
+        to_do: "ogee device replace OLD NEW. The kernel's log and SMART (ogee device health NAME) say more.",
+    },
+    Explanation {
+        code: "OGEE-1029",
+        severity: "WARN",
+        title: "devices limp or are worn and cannot be emptied",
+        meaning: "Some of their replicas have no target, for want of a zone or of space; or another device of their \
+                  zone is being emptied.",
+        by_itself: "It is tried again with every look, once a second.",
+        to_do: "Add a device with room in that zone, or wait until the other one is empty: ogee job ls.",
+    },
 ];
 
 #[cfg(test)]
