@@ -866,9 +866,7 @@ run_test postgres_ext4 "$(ci_or_full 300 1500)" test_postgres ext4
 run_test fio_kills "$(ci_or_full 240 2400)" test_fio_kills
 run_test kill_all "$(ci_or_full 240 2400)" test_kill_all
 run_test mds_down 150 test_mds_down
-run_test mds_restore 180 test_mds_restore
-# The gate has no time for this one.
-if [ "$FULL" = 1 ] || [[ " ${ONLY:-} " == *" mds_members "* ]]; then
-    run_test mds_members 240 test_mds_members
-fi
+# The gate has no time for these.
+when_asked mds_restore 180 test_mds_restore
+when_asked mds_members 240 test_mds_members
 run_test memory "$(ci_or_full 400 2400)" test_memory
