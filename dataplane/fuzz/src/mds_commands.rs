@@ -9,8 +9,8 @@ use ogee_control::fuzzing;
 use ogee_control::state::{
     AddJobs, Attach, Cause, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas,
     CreateCopysets, CreatePool, CreateVolume, Detach, Ending, InitCluster, JobKind, Mark,
-    MarkStores, NewJob, NoteStores, RegisterChunkserver, RemoveVolume, ReplaceReplica, Reply,
-    ResizeVolume, StartJob, State, StoreSpec, Stripe,
+    MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver, RemoveVolume, ReplaceReplica,
+    Reply, ResizeVolume, SickStage, StartJob, StartJobs, State, StoreSpec, Stripe,
 };
 use ogee_proto::id::{
     ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
@@ -277,7 +277,7 @@ fn command(script: &mut Script<'_>) -> Command {
 
 fn job_command(script: &mut Script<'_>) -> Command {
     let job = JobId::new(small(script).into());
-    match script.below(6) {
+    match script.below(10) {
         0 => Command::MarkStores(MarkStores {
             stores: vec![store(script.byte() % 6, script.byte() % 4)],
             mark: [None, Some(Mark::Draining), Some(Mark::Lost)][script.below(3)],
@@ -286,37 +286,72 @@ fn job_command(script: &mut Script<'_>) -> Command {
         1 => Command::NoteStores(NoteStores {
             away: vec![(store(script.byte() % 6, 0), script.u64())],
             back: vec![store(script.byte() % 6, 0)],
+            ailing: pairs(script)
+                .into_iter()
+                .map(|(copyset, replica)| (copyset, replica, script.u64()))
+                .collect(),
+            well: pairs(script).into_iter().map(|pair| pair.1).collect(),
         }),
         2 => Command::AddJobs(AddJobs {
             jobs: (0..script.below(4)).map(|_| new_job(script)).collect(),
             at_ms: script.u64(),
         }),
-        3 => Command::StartJob(StartJob {
-            job,
-            attempt: small(script),
-            conf_epoch: small(script).into(),
-            store: store(script.byte() % 6, script.byte() % 4),
-            at_ms: script.u64(),
-        }),
+        3 => Command::StartJob(start(job, script)),
         4 => {
             let endings = [Ending::InPlace, Ending::ByOperator, Ending::TimedOut];
             Command::end(job, small(script), endings[script.below(3)], script.u64())
         }
-        _ => Command::RemoveChunkserver {
+        5 => Command::RemoveChunkserver {
             chunkserver: ChunkserverId::new(small(script)),
         },
+        6 => Command::StartJobs(StartJobs {
+            jobs: vec![start(job, script), start(job, script)],
+        }),
+        7 => Command::NoteSick(NoteSick {
+            sick: vec![(
+                store(script.byte() % 6, script.byte() % 4),
+                [SickStage::Limping, SickStage::Ejected][script.below(2)],
+            )],
+            well: vec![store(script.byte() % 6, script.byte() % 4)],
+            at_ms: script.u64(),
+        }),
+        8 => Command::ReinstateStores {
+            stores: vec![store(script.byte() % 6, script.byte() % 4)],
+        },
+        _ => Command::ReplaceStore {
+            old: store(script.byte() % 6, script.byte() % 4),
+            new: store(script.byte() % 6, script.byte() % 4),
+        },
+    }
+}
+
+fn start(job: JobId, script: &mut Script<'_>) -> StartJob {
+    StartJob {
+        job,
+        attempt: small(script),
+        conf_epoch: small(script).into(),
+        store: store(script.byte() % 6, script.byte() % 4),
+        at_ms: script.u64(),
     }
 }
 
 fn new_job(script: &mut Script<'_>) -> NewJob {
     NewJob {
-        kind: [JobKind::Recover, JobKind::Drain, JobKind::Lead][script.below(3)],
+        kind: [
+            JobKind::Recover,
+            JobKind::Drain,
+            JobKind::Lead,
+            JobKind::Balance,
+        ][script.below(4)],
         cause: [Cause::Lost, Cause::Away, Cause::Draining, Cause::Asked][script.below(4)],
         copyset: CopysetId::new(small(script)),
         conf_epoch: small(script).into(),
         replica: ReplicaId::new(u64::from(script.byte() % 24)),
         priority: script.byte(),
         bytes: script.u64(),
+        to: script
+            .flag()
+            .then(|| store(script.byte() % 6, script.byte() % 4)),
     }
 }
 
