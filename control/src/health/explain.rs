@@ -17,7 +17,7 @@ pub struct Explanation {
     pub to_do: &'static str,
 }
 
-/// Every code that [`super::assess`] gives, in order.
+/// Every code that `assess` gives, in order.
 pub const EXPLANATIONS: &[Explanation] = &[
     Explanation {
         code: "OGEE-1001",
