@@ -625,7 +625,7 @@ test_copy() {
     # The log has filled by then, and is written back while it fills.
     sleep "$(ci_or_full 10 20)"
     start=$(now_ms)
-    sleep "$(ci_or_full 15 60)"
+    sleep "$(ci_or_full 8 60)"
     before=$(writes_between "$start" "$(now_ms)")
 
     node_kill "$victim"
@@ -656,7 +656,7 @@ test_copy() {
     end=$(now_ms)
     process_alive "$load" || give_up "the load ended before the copy: $(cat "$TEST_DIR/load.log")"
     during=$(writes_between "$start" "$end")
-    sleep "$(ci_or_full 15 60)"
+    sleep "$(ci_or_full 8 60)"
     after=$(writes_between "$end" "$(now_ms)")
     echo "   broken off three times, then $size MiB in $(((end - start) / 1000)) s on a log of $log"
     echo "   writes a second: $before before, $during beside the copy, $after after: $((during * 200 / (before + after))) %; $(slowest_between "$start" "$end") in its slowest 5 s"
