@@ -21,6 +21,14 @@ scripts/sim --seeds 1 --seed 1 --quiet
 export OGEE_SKIP_BUILD=1
 sim=${CARGO_TARGET_DIR:-$REPO/target}/sim/sim/ogee-sim
 
+# Here and not in scripts/verify: it checks every dependency once more, which wants nothing but processor time.
+say "lints of what only the simulator compiles"
+if RUSTFLAGS="--cfg ogee_sim" cargo clippy --quiet --profile sim --target-dir "${CARGO_TARGET_DIR:-$REPO/target}/sim" -p ogee-sim -p ogee-fuzz -- -D warnings; then
+    echo "sim: lints" >>"$RESULTS/passed"
+else
+    echo "sim: lints: above" >>"$RESULTS/failed"
+fi
+
 say "the inputs that fuzzing has kept"
 if "${sim%/*}/ogee-fuzz-replay" dataplane/fuzz/corpus >"$RESULTS/replay"; then
     sed 's/^/fuzz: /' "$RESULTS/replay" | tee -a "$RESULTS/passed"
