@@ -21,7 +21,7 @@ use super::error::ApiError;
 use super::watch::note;
 use crate::backup;
 use crate::limit::{BACKUP_PART, EVENTS_PER_PAGE_MAX, MEMBER_ASK};
-use crate::raft::{Consistency, MemberChange, MemberRecord, View};
+use crate::raft::{Consistency, MemberChange, MemberRecord, View, is_address};
 use crate::state::{Event, EventLevel};
 
 /// See the module.
@@ -83,9 +83,7 @@ impl MembersApi {
 
     async fn add_one(&self, request: AddMemberRequest) -> Result<Empty, ApiError> {
         let AddMemberRequest { id, address } = request;
-        let port = address.rsplit_once(':');
-        let port = port.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        if id == 0 || !port.is_some_and(|(host, port)| !host.is_empty() && port > 0) {
+        if id == 0 || !is_address(&address) {
             let expected = "a number from 1 on, and an address HOST:PORT";
             return Err(ApiError::bad_field(
                 "member",

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::error::BackupError;
 use super::format::Backup;
 use crate::limit::RESTORE_GAP;
-use crate::raft::{LEDGER_FILE, Ledger};
+use crate::raft::{LEDGER_FILE, Ledger, is_address};
 use crate::state::Restored;
 
 /// Where to restore to.
@@ -31,11 +31,7 @@ pub struct Restore {
 /// # Errors
 /// Why not; then nothing that would start was made.
 pub fn restore(backup: Backup, to: &Restore) -> Result<(), BackupError> {
-    let port = to
-        .addr
-        .rsplit_once(':')
-        .map(|(host, port)| (host, port.parse::<u16>()));
-    if to.id == 0 || !matches!(port, Some((host, Ok(1..))) if !host.is_empty()) {
+    if to.id == 0 || !is_address(&to.addr) {
         let (id, addr) = (to.id, to.addr.clone());
         return Err(BackupError::Member { id, addr });
     }

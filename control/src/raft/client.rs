@@ -69,6 +69,13 @@ pub(crate) struct Progress {
     pub(crate) silence: BTreeMap<u64, Duration>,
 }
 
+/// Whether members may be at such an address: `host:port`.
+pub(crate) fn is_address(addr: &str) -> bool {
+    let parts = addr.rsplit_once(':');
+    let parts = parts.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    parts.is_some_and(|(host, port)| !host.is_empty() && port > 0)
+}
+
 impl View {
     /// Where the voters are.
     pub(crate) fn addresses(&self) -> Vec<String> {

@@ -22,7 +22,7 @@ mod node;
 mod peer;
 mod types;
 
-pub(crate) use client::{Consistency, MemberRecord, Position, RaftClient, View};
+pub(crate) use client::{Consistency, MemberRecord, Position, RaftClient, View, is_address};
 pub use error::{LedgerError, NodeError};
 pub(crate) use error::{MemberError, PeerError, Unavailable, WriteError};
 pub(crate) use ledger::{LEDGER_FILE, Ledger};
