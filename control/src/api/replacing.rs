@@ -87,7 +87,7 @@ impl TopologyApi {
         self.0.write(Command::MarkStores(command)).await?;
         let jobs_cancelled = self.cancel_waiting(&stores, at_ms).await?;
         let replicas = self
-            .look(|scene, _| replicas_on(scene.state, old).count())
+            .look(|scene, _| scene.state.voters_on(old).count())
             .await?;
         Ok(ReplaceDeviceResponse {
             replicas: count(replicas),
@@ -115,15 +115,6 @@ fn successor(state: &State, name: &str, beside: &Store) -> Result<StoreId, ApiEr
     }
 }
 
-fn replicas_on(state: &State, store: StoreId) -> impl Iterator<Item = (&Copyset, &Replica)> {
-    let copysets = state.copysets().values();
-    let here = move |copyset| {
-        let copyset: &Copyset = copyset;
-        Some((copyset, copyset.replicas.iter().find(|r| r.store == store)?))
-    };
-    copysets.filter_map(here)
-}
-
 fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiError> {
     let state = scene.state;
     let (old, from) = known(state, &request.old)?;
@@ -141,10 +132,11 @@ fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiEr
         let cause = "it is away, full, drained, lost or limping, or its chunkserver just came back";
         return Err(refused(&request.new, &request.old, cause, "ogee device ls"));
     }
-    let stays: Vec<_> = replicas_on(state, old)
-        .filter(|(copyset, replica)| !fits(state, copyset, replica, new))
+    let stays: Vec<_> = state
+        .voters_on(old)
+        .filter(|(_, copyset, replica)| !fits(state, copyset, replica, new))
         .collect();
-    if let Some((copyset, replica)) = stays.first() {
+    if let Some((_, copyset, replica)) = stays.first() {
         let cause = misfit(state, copyset, replica, new, stays.len());
         let remedy = "a device in the old one's zone; on the same chunkserver it must belong to another shard \
                       (`shard` of its [[device]])";
@@ -158,7 +150,7 @@ fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiEr
         let remedy = "a larger device, or ogee device drain, which spreads them";
         return Err(refused(&request.new, &request.old, &cause, remedy));
     }
-    let replicas = replicas_on(state, old).count();
+    let replicas = state.voters_on(old).count();
     Ok(Plan {
         old,
         new,
@@ -171,8 +163,8 @@ fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiEr
 /// What is still to move, and what there is room for.
 fn sizes(state: &State, picture: &Picture, old: StoreId, new: StoreId) -> (u64, u64) {
     let each = Bytes::of(state, picture);
-    let on_old = replicas_on(state, old);
-    let bytes = on_old.fold(0u64, |sum, (copyset, _)| {
+    let on_old = state.voters_on(old);
+    let bytes = on_old.fold(0u64, |sum, (_, copyset, _)| {
         sum.saturating_add(each.of_one(copyset))
     });
     let free = picture.places.get(&new).map_or(0, |place| {

@@ -148,7 +148,11 @@ pub(crate) fn is_overdue(place: &Place, now_ms: u64, rules: &SickRules) -> bool 
 pub(crate) fn hindrance(state: &State, picture: &Picture, store: StoreId) -> Option<Hindrance> {
     let zone = zone_of(state, store);
     let carries = |other: StoreId| {
-        let mut members = state.copysets().values().flat_map(|c| c.members());
+        let owner = state.stores().get(&other).map(|owned| owned.chunkserver);
+        let hosted = owner.into_iter().flat_map(|server| state.hosted(server));
+        let mut members = hosted
+            .filter_map(|id| state.copysets().get(&id))
+            .flat_map(|copyset| copyset.members());
         members.any(|r| r.store == other)
     };
     let mut emptied = picture
@@ -160,10 +164,9 @@ pub(crate) fn hindrance(state: &State, picture: &Picture, store: StoreId) -> Opt
     }
     let bytes = Bytes::of(state, picture);
     let loads = Loads::of(state, picture);
-    let has_nowhere = state.copysets().values().any(|copyset| {
-        let here = copyset.replicas.iter().find(|r| r.store == store);
-        here.is_some_and(|r| !loads.has_target(copyset, r, bytes.of_one(copyset)))
-    });
+    let has_nowhere = state
+        .voters_on(store)
+        .any(|(_, copyset, r)| !loads.has_target(copyset, r, bytes.of_one(copyset)));
     has_nowhere.then_some(Hindrance::NoTarget)
 }
 

@@ -190,13 +190,10 @@ impl<'a> Planner<'a> {
     /// What a device may give away: of whole copysets that nothing is done with.
     fn gifts(&self, from: StoreId) -> Vec<Gift<'a>> {
         let (state, picture) = (self.state, self.picture);
-        let server = picture.places.get(&from).map(|place| place.chunkserver);
-        let hosted = server.into_iter().flat_map(|server| state.hosted(server));
-        let gifts = hosted
-            .filter(|id| !self.taken.contains(id))
-            .filter_map(|id| {
-                let copyset = state.copysets().get(&id)?;
-                let replica = copyset.replicas.iter().find(|r| r.store == from)?;
+        let gifts = state
+            .voters_on(from)
+            .filter(|(id, ..)| !self.taken.contains(id))
+            .filter_map(|(id, copyset, replica)| {
                 let may_move = self.whole.contains(&copyset.pool)
                     && copyset.change.is_none()
                     && copyset.leaving.is_empty();

@@ -10,7 +10,7 @@ use ogee_proto::name::Name;
 
 use super::job::{Job, Mark};
 use super::map;
-use super::model::{Chunkserver, Cluster, Copyset, Garbage, Pool, State, Store, Volume};
+use super::model::{Chunkserver, Cluster, Copyset, Garbage, Pool, Replica, State, Store, Volume};
 use super::refusal::Refusal;
 
 impl State {
@@ -89,6 +89,20 @@ impl State {
     /// Copysets with a replica on `chunkserver`.
     pub fn hosted(&self, chunkserver: ChunkserverId) -> impl Iterator<Item = CopysetId> + '_ {
         self.hosted.get(&chunkserver).into_iter().flatten().copied()
+    }
+
+    /// Voters on a device, and their copysets.
+    pub(crate) fn voters_on(
+        &self,
+        store: StoreId,
+    ) -> impl Iterator<Item = (CopysetId, &Copyset, &Replica)> {
+        let owner = self.stores.get(&store).map(|owned| owned.chunkserver);
+        let hosted = owner.into_iter().flat_map(|server| self.hosted(server));
+        hosted.filter_map(move |id| {
+            let copyset = self.copysets.get(&id)?;
+            let voter = copyset.replicas.iter().find(|r| r.store == store)?;
+            Some((id, copyset, voter))
+        })
     }
 
     pub(crate) fn zone_of(&self, chunkserver: ChunkserverId) -> Option<&Name> {
