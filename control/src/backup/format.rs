@@ -89,13 +89,11 @@ impl Backup {
         if magic != MAGIC {
             return Err(BackupError::NoBackup);
         }
-        let mut numbers = numbers.chunks_exact(4).map(|it| {
-            it.iter()
-                .rev()
-                .fold(0u32, |sum, byte| (sum << 8) | u32::from(*byte))
-        });
-        let mut number = || numbers.next().ok_or(BackupError::Short);
-        let (version, head_len, head_crc) = (number()?, number()?, number()?);
+        let (numbers, _) = numbers.as_chunks::<4>();
+        let [version, head_len, head_crc] = *numbers else {
+            return Err(BackupError::Short);
+        };
+        let [version, head_len, head_crc] = [version, head_len, head_crc].map(u32::from_le_bytes);
         if version != VERSION {
             return Err(BackupError::Version {
                 found: version,

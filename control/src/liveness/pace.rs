@@ -8,7 +8,7 @@
 //! A pool of fewer than three devices that were ever seen at work has nobody to compare with.
 //! *On failure*: counters that went back are those of a device that was opened anew: it begins afresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ogee_proto::id::{PoolId, StoreId};
@@ -184,7 +184,7 @@ impl Paces {
     /// Forgets devices that are none any more, and finds what is usual among those that are.
     pub(crate) fn compare(&mut self, state: &State) {
         self.stores.retain(|id, _| state.stores().contains_key(id));
-        let mut pools: BTreeMap<PoolId, std::collections::BTreeSet<StoreId>> = BTreeMap::new();
+        let mut pools: BTreeMap<PoolId, BTreeSet<StoreId>> = BTreeMap::new();
         for copyset in state.copysets().values() {
             let stores = pools.entry(copyset.pool).or_default();
             stores.extend(copyset.replicas.iter().map(|r| r.store));
@@ -197,7 +197,7 @@ impl Paces {
                 let known = self.norms.entry(*store).or_default();
                 for (known, norm) in known.iter_mut().zip(norm) {
                     // A device of several pools is as good as the worst of them.
-                    *known = (*known).max_by_latency(norm);
+                    *known = slower(*known, norm);
                 }
             }
         }
@@ -238,16 +238,10 @@ impl Paces {
     }
 }
 
-trait Worse {
-    fn max_by_latency(self, other: Self) -> Self;
-}
-
-impl Worse for Option<Rate> {
-    fn max_by_latency(self, other: Self) -> Self {
-        self.into_iter()
-            .chain(other)
-            .max_by_key(|rate| rate.latency_ns)
-    }
+fn slower(one: Option<Rate>, other: Option<Rate>) -> Option<Rate> {
+    one.into_iter()
+        .chain(other)
+        .max_by_key(|rate| rate.latency_ns)
 }
 
 impl Pace {
