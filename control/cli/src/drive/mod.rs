@@ -130,12 +130,10 @@ pub(crate) fn prepare(args: &PrepareArgs, format: Format) -> Result<ExitCode, Cl
                 ..record.clone()
             }),
     };
-    let steps = take(&tree, &controller, wanted)?;
+    hand_over(&tree, &controller, wanted, args.dry_run)?;
     if args.dry_run {
-        show(&steps);
         return Ok(ExitCode::SUCCESS);
     }
-    carry_out(&tree, &controller, wanted, &steps)?;
     let is_kept = !args.once && record.is_some();
     if let Some(record) = record.filter(|_| is_kept) {
         Records::put(&mut known, record);
@@ -218,11 +216,8 @@ fn prepare_one(tree: &Tree, record: &Record, args: &PrepareArgs) -> Result<Strin
         )
         .with_exit(Exit::NotFound));
     };
-    let steps = take(tree, controller, &record.driver)?;
-    if args.dry_run {
-        show(&steps);
-    } else {
-        carry_out(tree, controller, &record.driver, &steps)?;
+    hand_over(tree, controller, &record.driver, args.dry_run)?;
+    if !args.dry_run {
         line(&format!(
             "{serial}: {} is with {} now",
             controller.address, record.driver
@@ -320,6 +315,21 @@ fn driver<'a>(controller: &Controller, args: &'a PrepareArgs) -> Result<&'a str,
              line; or, where all that runs here may be trusted, --driver uio_pci_generic",
         )),
     }
+}
+
+/// Gives a drive to a driver for user space, or prints how.
+fn hand_over(
+    tree: &Tree,
+    controller: &Controller,
+    driver: &str,
+    dry_run: bool,
+) -> Result<(), CliError> {
+    let steps = take(tree, controller, driver)?;
+    if dry_run {
+        show(&steps);
+        return Ok(());
+    }
+    carry_out(tree, controller, driver, &steps)
 }
 
 /// What takes a drive from the kernel, if nothing else has it.
