@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use common::{any_port, channel, eventually, named, new_volume, registration, stop, store};
+use common::{any_port, channel, eventually, named, new_volume, stop};
 use ogee_control::{Mds, MdsConfig, MdsHandle, Member};
 use ogee_proto::fault::MDS_LEADER_METADATA;
 use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::volumes_client::VolumesClient;
-use ogee_proto::service::{AttachRequest, CreatePoolRequest, Empty};
+use ogee_proto::service::{AttachRequest, Empty};
 use tonic::Code;
 
 /// Three addresses that were free a moment ago.
@@ -94,18 +94,7 @@ impl Group {
     }
 
     async fn make_pool(&self, leader: u64) {
-        let addr = self.addr(leader);
-        let request = registration("cs1", "a", &[&store(1, 1)]);
-        let mut server = common::register_soon(&addr, request).await;
-        let mut operator = TopologyClient::new(channel(&addr).await);
-        let pool = CreatePoolRequest {
-            replicas: 1,
-            copysets: 4,
-            ..CreatePoolRequest::default()
-        };
-        operator.create_pool(pool).await.expect("pool");
-        server.beat().await;
-        server.beat().await;
+        common::small_pool(&self.addr(leader)).await;
     }
 }
 

@@ -11,7 +11,6 @@ use ogee_proto::service::{
     BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName, MarkDevicesRequest, ServerName,
     TransferLeaderRequest,
 };
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -53,21 +52,9 @@ async fn beat_until<F: Future<Output = bool>>(
         assert!(Instant::now() < deadline, "never: {what}");
         for at in 0..servers.len() {
             servers[at].beat().await;
-            hear(servers);
+            common::hear(servers);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Each replica hears of the newest leader of its copyset.
-fn hear(servers: &mut [Chunkserver]) {
-    let mut newest: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    for (id, held) in servers.iter().flat_map(|s| &s.replicas) {
-        let known = newest.entry(*id).or_default();
-        *known = (*known).max((held.term, held.leader));
-    }
-    for (id, held) in servers.iter_mut().flat_map(|s| &mut s.replicas) {
-        (held.term, held.leader) = newest[id];
     }
 }
 

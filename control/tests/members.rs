@@ -8,15 +8,12 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use common::{any_port, channel, eventually, fault, named, new_volume, registration, stop, store};
+use common::{any_port, channel, eventually, fault, named, new_volume, stop};
 use ogee_control::{Mds, MdsConfig, MdsHandle};
 use ogee_proto::fault::MDS_LEADER_METADATA;
 use ogee_proto::service::members_client::MembersClient;
-use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::volumes_client::VolumesClient;
-use ogee_proto::service::{
-    AddMemberRequest, CreatePoolRequest, Empty, ListEventsRequest, MemberInfo, MemberName,
-};
+use ogee_proto::service::{AddMemberRequest, Empty, ListEventsRequest, MemberInfo, MemberName};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -122,17 +119,7 @@ impl Group {
 }
 
 async fn make_pool(addr: &str) {
-    let request = registration("cs1", "a", &[&store(1, 1)]);
-    let mut server = common::register_soon(addr, request).await;
-    let mut operator = TopologyClient::new(channel(addr).await);
-    let pool = CreatePoolRequest {
-        replicas: 1,
-        copysets: 4,
-        ..CreatePoolRequest::default()
-    };
-    operator.create_pool(pool).await.expect("pool");
-    server.beat().await;
-    let answer = server.beat().await;
+    let answer = common::small_pool(addr).await;
     assert_eq!(answer.mds, [addr.to_owned()], "it learns where they are");
 }
 

@@ -8,7 +8,6 @@ use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
 use ogee_proto::service::{
     DeviceInfo, DevicesName, Empty, JobInfo, LostBlocks, ReplaceDeviceRequest,
 };
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -53,18 +52,6 @@ async fn led(mds: &MdsHandle, id: &str) -> usize {
     leads.count()
 }
 
-/// Each replica hears of the newest leader of its copyset.
-fn hear(servers: &mut [Chunkserver]) {
-    let mut newest: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    for (id, held) in servers.iter().flat_map(|s| &s.replicas) {
-        let known = newest.entry(*id).or_default();
-        *known = (*known).max((held.term, held.leader));
-    }
-    for (id, held) in servers.iter_mut().flat_map(|s| &mut s.replicas) {
-        (held.term, held.leader) = newest[id];
-    }
-}
-
 /// Lets all beat until it is so; the sick device's writes take `ms`, those of all others 1.
 async fn beat_until<F: Future<Output = bool>>(
     what: &str,
@@ -80,7 +67,7 @@ async fn beat_until<F: Future<Output = bool>>(
                 servers[at].wrote(shard, 10, if (at, shard) == SICK { ms } else { 1 });
             }
             servers[at].beat().await;
-            hear(servers);
+            common::hear(servers);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -74,10 +74,7 @@ test_device_replace() {
     create_volume disk --size 256MiB
     old=$(device_of cs1 0) new=$(device_of cs1 1)
     [ "$(replicas_of "$old")" -gt 0 ] || give_up "nothing is on the old one"
-    export_start disk
-    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 4 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-    load=$!
-    defer end_process "$load"
+    writer_begins 4
     sleep 2
     ! "$OGEE" device replace "$old" "$(device_of cs2 0)" >"$TEST_DIR/refused" 2>&1 || give_up "another zone was taken"
     grep -q 'in its zone' "$TEST_DIR/refused" || give_up "the zone is not named: $(cat "$TEST_DIR/refused")"

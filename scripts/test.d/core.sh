@@ -20,6 +20,21 @@ bench_json() {
         give_up "bench $1 ${*:3}: $(tail -n 3 "$TEST_DIR/$2.log")"
 }
 
+# make_volumes SIZE   "other", with so much in it, and "disk", which is empty
+make_volumes() {
+    create_volume other --size 512MiB
+    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size "$1"
+    create_volume disk --size 512MiB
+}
+
+# writer_begins DEPTH   a verified load on "disk", through NBD, in the background; sets `load`
+writer_begins() {
+    export_start disk
+    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth "$1" >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+}
+
 # writer_ends PID   one of nbd_load.py, which saw no error; all that it was told to be written is there
 writer_ends() {
     kill "$1"
@@ -390,13 +405,8 @@ written_back() {
 test_replace() {
     local load victim=cs3
     cluster_up --copysets 4
-    create_volume other --size 512MiB
-    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size 256MiB
-    create_volume disk --size 512MiB
-    export_start disk
-    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 8 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-    load=$!
-    defer end_process "$load"
+    make_volumes 256MiB
+    writer_begins 8
     sleep 1
     node_kill "$victim"
     find "$DIR/data" -name "$victim-*.store" -delete
@@ -475,13 +485,8 @@ has_repaired() {
 test_heal() {
     local load start led lost drained stay
     heal_cluster --nodes 5 --mds-nodes 3 --copysets "$(ci_or_full 6 24)" --store-size 2GiB --log-size 128MiB
-    create_volume other --size 512MiB
-    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size "$(ci_or_full 128MiB 512MiB)"
-    create_volume disk --size 512MiB
-    export_start disk
-    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 8 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-    load=$!
-    defer end_process "$load"
+    make_volumes "$(ci_or_full 128MiB 512MiB)"
+    writer_begins 8
 
     # Of five that register one after another, the last may have come too late to get replicas.
     read -r lost drained _ < <(carriers)
@@ -530,13 +535,8 @@ test_grow() {
     export OGEE_MDS_SERVER__HEARTBEAT_MS=500 OGEE_MDS_SERVER__HEAL__RECOVER_AFTER_MS=20000
     export OGEE_MDS_SERVER__HEAL__REPLICA_BALANCE_AFTER_MS=2000 OGEE_MDS_SERVER__HEAL__BALANCE_AFTER_MS=1000
     cluster_up --copysets "$copysets" --store-size 2GiB --log-size 128MiB
-    create_volume other --size 512MiB
-    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size "$(ci_or_full 128MiB 512MiB)"
-    create_volume disk --size 512MiB
-    export_start disk
-    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 8 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-    load=$!
-    defer end_process "$load"
+    make_volumes "$(ci_or_full 128MiB 512MiB)"
+    writer_begins 8
     sleep 2
     "$OGEE" copyset balance-replicas --now --dry-run >"$TEST_DIR/dry" || give_up "dry run: $(cat "$TEST_DIR/dry")"
     grep -q '^0 replicas would move' "$TEST_DIR/dry" || give_up "uneven from the start: $(cat "$TEST_DIR/dry")"

@@ -305,6 +305,33 @@ pub async fn beat_all(servers: &mut [Chunkserver]) {
     }
 }
 
+/// Each replica hears of the newest leader of its copyset.
+pub fn hear(servers: &mut [Chunkserver]) {
+    let mut newest: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for (id, held) in servers.iter().flat_map(|s| &s.replicas) {
+        let known = newest.entry(*id).or_default();
+        *known = (*known).max((held.term, held.leader));
+    }
+    for (id, held) in servers.iter_mut().flat_map(|s| &mut s.replicas) {
+        (held.term, held.leader) = newest[id];
+    }
+}
+
+/// A pool of four copysets of one replica, on a chunkserver of its own; what its last heartbeat was answered.
+pub async fn small_pool(addr: &str) -> HeartbeatResponse {
+    let request = registration("cs1", "a", &[&store(1, 1)]);
+    let mut server = register_soon(addr, request).await;
+    let mut operator = TopologyClient::new(channel(addr).await);
+    let pool = CreatePoolRequest {
+        replicas: 1,
+        copysets: 4,
+        ..CreatePoolRequest::default()
+    };
+    operator.create_pool(pool).await.expect("pool");
+    server.beat().await;
+    server.beat().await
+}
+
 /// Three zones and a pool whose copysets all have a leader.
 pub async fn ready(mds: &MdsHandle) -> Vec<Chunkserver> {
     let mut servers = three_zones(&mds.addr().to_string()).await;
