@@ -4,6 +4,9 @@
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # A profile of Cargo.toml, whose folder has its name.
 OGEE_PROFILE=${OGEE_PROFILE:-release}
+# What later builds could start from makes the first one slower and its folder three times as large: without, unless
+# somebody has worked here, whose builds would begin anew.
+[ -d "${CARGO_TARGET_DIR:-$REPO/target}/debug/incremental" ] || export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 OGEE=${CARGO_TARGET_DIR:-$REPO/target}/$OGEE_PROFILE/ogee
 
 say() { printf '\n== %s\n' "$*"; }

@@ -869,4 +869,4 @@ run_test mds_down 150 test_mds_down
 # The gate has no time for these.
 when_asked mds_restore 180 test_mds_restore
 when_asked mds_members 240 test_mds_members
-run_test memory "$(ci_or_full 400 2400)" test_memory
+when_asked memory "$(ci_or_full 400 2400)" test_memory

@@ -131,7 +131,7 @@ start_ahead() {
 # A former user's writes, held in its process and its sockets while another one attaches: all refused.
 test_fencing() {
     local rounds round old new old_load
-    rounds=$(ci_or_full 4 30)
+    rounds=$(ci_or_full 2 30)
     cluster_up
     create_volume disk --size 256MiB
     for ((round = 1; round <= rounds; round++)); do
@@ -747,7 +747,7 @@ STALE_READS=$WORK/reader
 run_test stale_reads "$(ci_or_full 240 2400)" test_stale_reads
 run_test fencing "$(ci_or_full 180 1200)" test_fencing
 run_test full_device 360 test_full_device
-run_test full_follower 480 test_full_follower
+when_asked full_follower 480 test_full_follower
 run_test overload "$(ci_or_full 180 300)" test_overload
 run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification

@@ -659,7 +659,7 @@ begin_group lab
 install -m 755 "$POWER_CUT" "$WORK/power_cut"
 POWER_CUT=$WORK/power_cut
 
-run_test lab_ends 300 test_lab_ends
+when_asked lab_ends 300 test_lab_ends
 run_test lab_two_guests 150 test_lab_two_guests
 run_test lab_rdma 150 test_lab_rdma
 when_asked lab_icount 400 test_lab_icount
@@ -675,4 +675,4 @@ when_asked rdma_guest_lost 3600 test_rdma_guest_lost
 run_test lossy_disk 60 test_lossy_disk
 run_test power_killed "$(ci_or_full 900 4000)" test_power_killed
 when_asked power_log_writes 1800 test_power_log_writes
-run_test power_flakey "$(ci_or_full 400 1200)" test_power_flakey
+when_asked power_flakey "$(ci_or_full 400 1200)" test_power_flakey

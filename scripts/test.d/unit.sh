@@ -1,20 +1,54 @@
 # shellcheck shell=bash
 # Every package's own tests. Real clients (libnbd, qemu, fio) are used where a test wants them.
+#
+# Cargo builds the test programs and would run one after the other, although most of them wait for most of their time.
+# Here the longest, a third of it all, run one after the other beside all others. Then the examples in the docs.
 set -euo pipefail
 . scripts/lib/common.sh
-need_packages gcc make libc6-dev fio libnbd-bin qemu-utils
-out=$RESULTS/unit.out
-set +e
-cargo test --workspace --no-fail-fast 2>&1 | tee "$out" | grep --line-buffered -E '^(test result|failures:|error|SKIP|    [a-z_:]+$)|FAILED|panicked'
-status=${PIPESTATUS[0]}
-set -e
-# Counted test by test, from cargo's own lines.
-grep -E '^test .* \.\.\. ok$' "$out" >>"$RESULTS/passed" || true
-grep -E '^test .* \.\.\. FAILED$' "$out" >>"$RESULTS/failed" || true
-grep -E '^test .* \.\.\. ignored' "$out" >>"$RESULTS/skipped" || true
-grep -hE '^SKIP' "$out" >>"$RESULTS/skipped" || true
-[ "$status" = 0 ] || {
-    # A test that failed is counted already; a build that failed is not.
-    [ -s "$RESULTS/failed" ] || echo "cargo test ended with $status" >>"$RESULTS/failed"
-    tail -n 40 "$out"
+need_rust
+need_packages gcc make libc6-dev fio libnbd-bin qemu-utils jq
+outs=$RESULTS/unit
+mkdir "$outs"
+
+# The package whose tests look at speed and at bounds of time: no two of its programs at a time.
+LONGEST=dataplane/group
+
+# programs   three lines each: directory, program, name
+programs() {
+    cargo test --workspace --no-run --message-format json-render-diagnostics |
+        jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable)
+            | (.manifest_path | rtrimstr("/Cargo.toml")), .executable, .target.name'
 }
+
+# run_programs is|isnt   those of the longest package, or all others; a line for each when it has ended
+run_programs() {
+    local which=$1 dir program name out start status
+    while read -r dir && read -r program && read -r name; do
+        if [ "$dir" = "$REPO/$LONGEST" ]; then [ "$which" = is ] || continue; else [ "$which" = isnt ] || continue; fi
+        out=$outs/$name.${program##*-} start=$SECONDS status=0
+        (cd "$dir" && "$program" </dev/null >"$out" 2>&1) || status=$?
+        # One that ends without a word about it failed as a whole.
+        [ "$status" = 0 ] || grep -qE '^test .* \.\.\. FAILED$' "$out" || echo "test $name as a whole, which ended with $status ... FAILED" >>"$out"
+        echo "${dir#"$REPO"/}: $name: $(sed -n 's/^test result: \(.*\); 0 measured.*/\1/p' "$out"), $((SECONDS - start)) s"
+        if [ "$status" != 0 ]; then tail -n 60 "$out"; fi
+    done <"$RESULTS/programs"
+}
+
+if ! programs >"$RESULTS/programs" || [ ! -s "$RESULTS/programs" ]; then
+    echo "the tests do not build: above" >>"$RESULTS/failed"
+    exit 0
+fi
+run_programs is &
+run_programs isnt
+wait
+cargo test --workspace --doc >"$outs/docs" 2>&1 || {
+    grep -qE '^test .* \.\.\. FAILED$' "$outs/docs" || echo "test the documentation ... FAILED" >>"$outs/docs"
+    tail -n 60 "$outs/docs"
+}
+
+# Counted test by test, from the programs' own lines.
+cat "$outs"/* >"$RESULTS/unit.out"
+grep -E '^test .* \.\.\. ok$' "$RESULTS/unit.out" >>"$RESULTS/passed" || true
+grep -E '^test .* \.\.\. FAILED$' "$RESULTS/unit.out" >>"$RESULTS/failed" || true
+grep -E '^test .* \.\.\. ignored' "$RESULTS/unit.out" >>"$RESULTS/skipped" || true
+grep -hE '^SKIP' "$RESULTS/unit.out" >>"$RESULTS/skipped" || true
