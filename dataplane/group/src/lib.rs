@@ -34,6 +34,7 @@ mod acks;
 mod append;
 mod beat;
 mod burst;
+mod changes;
 mod checkpoint;
 mod codec;
 mod command;

@@ -129,6 +129,13 @@ pub const COPY_WINDOW: usize = 8;
 pub const COPY_WINDOW_BUSY: usize = 2;
 /// An answer that takes longer means that the way is slow: one step at a time then.
 pub const COPY_SLOW: Duration = Duration::from_millis(100);
+/// Changed blocks after which they are counted anew: 16 MiB.
+pub const CHANGES_GENERATION: usize = 4096;
+/// So many such counts are kept apart.
+pub const CHANGES_GENERATIONS: usize = 48;
+/// What a group may take to know what has changed. A chunk of 16 MiB takes 80 bytes in each count, and 8 more for
+/// each piece of 128 KiB.
+pub const CHANGES_BYTES: usize = 2 << 20;
 /// Copies that one shard sends at a time; with [`COPY_WINDOW`] this bounds their memory.
 pub const COPIES_MAX: usize = 2;
 /// A leader hands over for damage of its own no more often than this.

@@ -56,6 +56,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let index = entry.log_id.index;
             self.replica.copies.note(&entry);
+            self.replica.changes.note(&entry);
             let (applied, effect) = self.replica.state.borrow_mut().apply(entry);
             match effect {
                 Effect::None => {}

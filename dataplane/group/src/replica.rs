@@ -8,6 +8,7 @@
 
 use crate::acks::Acks;
 use crate::append::payload_len;
+use crate::changes::Changes;
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::command::{CommandHead, CommandKind};
 use crate::decline::Damage;
@@ -81,6 +82,8 @@ pub(crate) struct Replica {
     /// Copies, and attempts at one, that have begun to come in.
     copies_begun: Cell<u64>,
     pub(crate) copies: Copies,
+    /// What has changed, for whoever was away.
+    pub(crate) changes: Changes,
     cutting: Cell<bool>,
     cut_ended: Notify,
     keeper: RefCell<KeeperLink>,
@@ -202,7 +205,8 @@ impl Replica {
             state.sessions = checkpoint.sessions.clone();
         }
         let growth = Growth::default();
-        growth.begin(state.applied.map_or(0, |id| id.index));
+        let applied = state.applied.map_or(0, |id| id.index);
+        growth.begin(applied);
         let group_log = log.group(copyset);
         let logged_at_load = group_log.last();
         Ok(Rc::new(Self {
@@ -229,6 +233,7 @@ impl Replica {
             logged_at_load,
             copies_begun: Cell::new(0),
             copies: Copies::default(),
+            changes: Changes::begin(applied),
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
             keeper: RefCell::default(),
@@ -576,6 +581,7 @@ impl Replica {
             .is_none_or(|old| old.applied <= state.applied);
         assert!(newer, "checkpoints move forward");
         *checkpoint = Some(state);
+        self.changes.note_checkpoint();
     }
 
     /// The entry as of which the store's root is, if there is a checkpoint.
@@ -682,6 +688,7 @@ impl Replica {
         self.settle_promises();
         // What other replicas were sent does not lead up to these contents.
         self.copies.forget_all();
+        self.changes.begin_anew(last);
         self.fuzzy_until
             .set(fuzzy_until.filter(|_| !seeded_bug!("copy-mark-forgotten")));
         self.save(Some(&new)).await?;

@@ -1,8 +1,8 @@
 //! The steps of a copy, for fuzzing: see [`crate::fuzzing`].
 
 use super::wire::{
-    Begin, get_blocks, get_end, get_keys, get_state_range, get_token, get_zeros, put_end, put_keys,
-    put_token,
+    Begin, get_base, get_blocks, get_end, get_keys, get_state_range, get_token, get_zeros,
+    put_base, put_end, put_keys, put_token,
 };
 use crate::fuzzing::stands_still;
 use crate::limit::COPY_PIECE_BLOCKS;
@@ -14,6 +14,7 @@ pub(crate) fn steps(frame: &Frame) {
     let meta = &frame.meta;
     stands_still(meta, Begin::decode, |begin| begin.encode());
     stands_still(meta, get_end, put_end);
+    stands_still(meta, get_base, |base| put_base(base).to_vec());
     stands_still(meta, get_token, |token| put_token(*token).to_vec());
     for len in [0, 1, 100, 128 << 10, (128 << 10) + 1, 1 << 20] {
         if let Ok(range) = get_state_range(frame, len) {

@@ -34,6 +34,20 @@
 //! nothing, says so. After an installation nothing is good: replay may put an older write over a
 //! newer block for a while.
 //!
+//! # What a target has already
+//!
+//! A target that was here before lacks only what has changed since. It names the checkpoint C that its store is as of,
+//! and the sender knows what has changed after C ([`crate::changes`]), from what it has applied itself: those
+//! blocks are what the target lacks, as if the others had been sent and acknowledged. What the target has
+//! applied behind C does not count: it may be in its log only, which installing lets go of.
+//!
+//! That holds for a target with a mark as well. A block that has not changed after C is there as of C, or as a
+//! broken-off copy brought it, of a moment after its last change. Replay behind C, and an installation as of a newer
+//! D, which is then C, change none of that. One thing more is needed: that no earlier leader's copy brought
+//! anything that this one has not applied, since it would not know that it changed. So it must have applied an entry
+//! of its own term; if it has not, perhaps because it needs this very target for that, a target with a mark gets
+//! everything.
+//!
 //! # Why it ends
 //!
 //! What an attempt sends first is whatever the target lacks as it begins. If the log behind its
@@ -94,7 +108,7 @@ mod wire;
 
 pub use budget::CopyBudget;
 pub(crate) use receive::Incoming;
-pub(crate) use track::Copies;
+pub(crate) use track::{Copies, PIECES};
 
 #[cfg(test)]
 mod tests;

@@ -10,24 +10,24 @@
 //! next one, until the leader is deposed, the sender stays away, or this process ends.
 
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
-    get_blocks, get_end, get_keys, get_state_range, get_zeros, put_token,
+    Base, Begin, STEP_BASE, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC,
+    STEP_ZEROS, get_blocks, get_end, get_keys, get_state_range, get_zeros, put_base, put_token,
 };
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::codec::put_vote;
 use crate::group::Group;
 use crate::limit::COPY_KEPT;
 use crate::machine::SnapshotState;
-use crate::replica::Hold;
+use crate::replica::{Hold, Replica};
 use crate::room::extents_in;
-use crate::types::{RaftLogId, RaftVote, from_raft, to_raft_vote};
+use crate::types::{RaftLogId, RaftVote, from_raft, to_raft, to_raft_vote};
 use bytes::Bytes;
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{ChunkKey, LogId};
 use ogee_proto::unit::ByteLen;
 use ogee_proto::wire::{FrameHeader, Status, WireError};
-use ogee_runtime::Instant;
 use ogee_runtime::channel::{Mutex, Notify};
+use ogee_runtime::{Instant, seeded_bug};
 use ogee_store::{BlockChange, Store, StoreError, WriteBack};
 use ogee_transport::Frame;
 use openraft::raft::AppendEntriesRequest;
@@ -71,6 +71,8 @@ struct Transfer {
     /// Chosen here: a sender that knows it knows what is here.
     token: u64,
     attempt: RefCell<Attempt>,
+    /// What was here before.
+    base: Base,
     heard: Cell<Instant>,
     _hold: Hold,
 }
@@ -175,6 +177,7 @@ impl Group {
         let done = match header.sequence.get() {
             STEP_BEGIN => self.begin_snapshot(&frame).await,
             STEP_END => self.end_snapshot(&frame).await,
+            STEP_BASE => self.tell_base(&frame),
             _ => self.take_step(&frame).await.map(|()| Bytes::new()),
         };
         let status = done.as_ref().err().copied().unwrap_or(Status::Ok);
@@ -199,6 +202,7 @@ impl Group {
         let goes_on = known.filter(|known| known.id == id && known.token == begin.token);
         let resumed = goes_on.is_some();
         let hold = self.replica().hold_idle().await;
+        let base = self.replica().base();
         // Of a term that the sender does not see: whatever is committed there comes after all that
         // the sender can have applied.
         let until = LogId::new(begin.vote.leader_id.term + 1, 0);
@@ -219,6 +223,7 @@ impl Group {
                 id,
                 token: ogee_runtime::random_u64().max(1),
                 attempt: RefCell::new(Attempt::new(number, begin)),
+                base,
                 heard: Cell::new(ogee_runtime::now()),
                 _hold: hold,
             }),
@@ -227,6 +232,14 @@ impl Group {
         let token = transfer.token;
         *self.incoming().transfer.borrow_mut() = Some(transfer);
         Ok(put_token(token))
+    }
+
+    /// So that the sender leaves out what has not changed since.
+    fn tell_base(&self, frame: &Frame) -> Result<Bytes, Status> {
+        let current = self.current_vote();
+        let work = self.incoming().work(&frame.header, current.as_ref());
+        let work = work.ok_or(Status::Retry)?;
+        Ok(put_base(&work.transfer.base))
     }
 
     /// Whether what a snapshot stands for is in this replica's log or behind its checkpoint, durably. Its
@@ -506,4 +519,19 @@ fn decode_state(attempt: &Attempt) -> Result<CheckpointState, WireError> {
     let applied = attempt.begin.meta.last_log_id.as_ref().map(from_raft);
     let saved = Saved::decode(applied.unwrap_or_default(), &attempt.state)?;
     saved.state.ok_or(missing("snapshot state"))
+}
+
+impl Replica {
+    /// What the store holds of the group: what is applied behind its checkpoint may be in the log only, which
+    /// installing a copy lets go of.
+    fn base(&self) -> Base {
+        let checkpoint = match seeded_bug!("copy-base-of-applied") {
+            true => self.state.borrow().applied,
+            false => self.checkpointed_to().map(to_raft),
+        };
+        Base {
+            checkpoint,
+            is_fuzzy: self.is_fuzzy(),
+        }
+    }
 }

@@ -10,9 +10,10 @@ use super::flow::{Flow, Step};
 use super::last_pass::{Brake, LastPass, catch_up, is_little};
 use super::track::{PIECES, Track, Wanted, What, batches, len_of};
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
-    get_token, put_blocks, put_end, put_keys, put_state_at, put_zeros,
+    Begin, STEP_BASE, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC,
+    STEP_ZEROS, get_base, get_token, put_blocks, put_end, put_keys, put_state_at, put_zeros,
 };
+use crate::changes::Since;
 use crate::checkpoint::CheckpointState;
 use crate::codec::get_vote;
 use crate::limit::{
@@ -23,7 +24,7 @@ use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
 use crate::read::ReadRun;
 use crate::replica::Replica;
-use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote, TypeConfig};
+use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote, TypeConfig, from_raft};
 use bytes::Bytes;
 use futures_util::future::{Either, join_all, select};
 use ogee_proto::checksum::crc32c;
@@ -214,7 +215,15 @@ impl Attempt<'_> {
             return Ok(None);
         };
         self.check_current()?;
-        self.track.begun(token, keys);
+        let since = match token == self.track.token() {
+            true => None,
+            false => self.since_base().await?,
+        };
+        self.track.begun(token, keys, since.as_ref());
+        if let Some(since) = &since {
+            tracing::info!(copyset = %replica.copyset, target = %self.network.target, since = %since.entry,
+                changed = self.track.lacks(keys), "blocks that have changed since a replica was here are copied");
+        }
         let mut flow = Flow::new(self.network, &self.track, hurries);
         for at in (0..state.len()).step_by(COPY_PIECE_BYTES) {
             let part = state.slice(at..state.len().min(at + COPY_PIECE_BYTES));
@@ -229,6 +238,30 @@ impl Attempt<'_> {
                 .await?;
         }
         Ok(Some(flow))
+    }
+
+    /// What has changed since the target's last checkpoint, if that is known.
+    ///
+    /// Of a block that has not, the target has what is here: its store holds it as of its checkpoint, or as a
+    /// copy that broke off brought it, of a moment after its last change. Nothing is newer there than here, provided
+    /// that this leader has applied all that earlier ones had, from whom such a copy came: its own term's
+    /// first entry says so.
+    async fn since_base(&self) -> StreamingResult<Option<Since>> {
+        let replica = &self.network.replica;
+        let frame = self.frame(STEP_BASE, Vec::new(), Payload::empty());
+        let reply = self.caller.call(frame).await;
+        let is_unknown = |reply: &Frame| reply.header.status == Status::BadRequest;
+        if reply.as_ref().is_ok_and(is_unknown) {
+            // A build that does not know the question.
+            return Ok(None);
+        }
+        let reply = self.answered(reply)?;
+        let base = get_base(&reply.meta).map_err(|error| wire(&error))?;
+        self.check_current()?;
+        let term = self.applied()?.committed_leader_id().term;
+        let is_ahead = base.is_fuzzy && term < self.vote.leader_id.term;
+        let checkpoint = base.checkpoint.as_ref().filter(|_| !is_ahead);
+        Ok(checkpoint.and_then(|it| replica.changes.since(from_raft(it))))
     }
 
     /// The target's token; `None` if it has everything already.

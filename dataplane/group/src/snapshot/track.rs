@@ -10,6 +10,7 @@
 use super::gain::Gain;
 use super::laggards::Laggards;
 use super::last_pass::LastPass;
+use crate::changes::Since;
 use crate::command::CommandKind;
 use crate::limit::{COPY_GAP_BLOCKS, COPY_KEPT, COPY_PIECE_BLOCKS};
 use crate::types::RaftEntry;
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Pieces of a chunk.
-pub(super) const PIECES: usize = BLOCKS_PER_CHUNK / COPY_PIECE_BLOCKS;
+pub(crate) const PIECES: usize = BLOCKS_PER_CHUNK / COPY_PIECE_BLOCKS;
 
 /// Every copy that this replica sends or might go on with.
 #[derive(Default)]
@@ -248,12 +249,19 @@ impl Track {
         lacks.sum()
     }
 
-    /// The target has begun; another token than before means that it has nothing of this copy. Only
-    /// chunks of `keys` matter from here on: it drops all others.
-    pub(crate) fn begun(&self, token: u64, keys: &BTreeSet<ChunkKey>) {
+    /// The target has begun; another token than before means that it has nothing of this copy, and what
+    /// has not changed since the checkpoint that it comes from, if that is known. Only chunks of `keys` matter from
+    /// here on: it drops all others.
+    pub(crate) fn begun(&self, token: u64, keys: &BTreeSet<ChunkKey>, since: Option<&Since>) {
         let mut good = self.good.borrow_mut();
         if self.token.replace(token) != token {
             good.clear();
+            if let Some(since) = since {
+                good.extend(
+                    keys.iter()
+                        .map(|key| (*key, Box::new(since.unchanged(*key)))),
+                );
+            }
         }
         good.retain(|key, _| keys.contains(key));
     }
@@ -457,7 +465,7 @@ mod tests {
             let track = track();
             let keys = BTreeSet::from([key(0)]);
             let attempt = track.begin();
-            track.begun(7, &keys);
+            track.begun(7, &keys, None);
             assert_eq!(track.lacks(&keys), BLOCKS_PER_CHUNK as u64);
             for wanted in track.claim(key(0), &[u32::MAX; PIECES]) {
                 track.taken(attempt, &wanted);
@@ -564,6 +572,7 @@ mod tests {
             &(0..CHUNKS)
                 .map(|chunk| key(u32::try_from(chunk).expect("few")))
                 .collect::<BTreeSet<_>>(),
+            None,
         );
         let (mut sent, mut writes) = (0, writes.iter());
         // First what is absent, then all.
@@ -641,7 +650,7 @@ mod tests {
             let track = track();
             let keys = BTreeSet::from([key(0)]);
             let first = track.begin();
-            track.begun(7, &keys);
+            track.begun(7, &keys, None);
             let mut present = [0; PIECES];
             present[3] = 1;
             let claimed = track.claim(key(0), &present);
@@ -650,7 +659,7 @@ mod tests {
                 .find(|it| it.first == first_block(3))
                 .expect("claimed");
             let second = track.begin();
-            track.begun(7, &keys);
+            track.begun(7, &keys, None);
             assert_eq!(
                 track.claim(key(0), &present),
                 claimed,
@@ -660,16 +669,16 @@ mod tests {
             track.end_attempt(first);
             track.end_attempt(second);
             let third = track.begin();
-            track.begun(7, &keys);
+            track.begun(7, &keys, None);
             assert_eq!(track.claim(key(0), &present), claimed, "nor was it later");
             for wanted in &claimed {
                 track.taken(third, wanted);
             }
             track.end_attempt(third);
             track.begin();
-            track.begun(7, &keys);
+            track.begun(7, &keys, None);
             assert_eq!(track.claim(key(0), &present), []);
-            track.begun(8, &keys);
+            track.begun(8, &keys, None);
             assert_eq!(
                 track.claim(key(0), &present),
                 claimed,

@@ -12,9 +12,12 @@
 //! | 5 zeros | yes | first `u16`, count `u16` | |
 //! | 6 end | | log id up to which the blocks may be | |
 //! | 7 sync | | | |
+//! | 8 base | | | |
 //!
 //! Answers carry a status; that of begin a token `u64`, which the sender's next begin repeats, or
-//! `Stale` when all that the snapshot stands for is there already; that of end the vote.
+//! `Stale` when all that the snapshot stands for is there already; that of end the vote; that of base the log id of
+//! the checkpoint that the target's blocks come from, if it has one, and a byte that is 1 when some of them may be
+//! newer than that and what was applied behind it.
 
 use crate::codec::{get_log_id, get_snapshot_meta, get_vote, put_log_id};
 use crate::codec::{put_snapshot_meta, put_vote};
@@ -37,6 +40,7 @@ pub(super) const STEP_BLOCKS: u64 = 4;
 pub(super) const STEP_ZEROS: u64 = 5;
 pub(super) const STEP_END: u64 = 6;
 pub(super) const STEP_SYNC: u64 = 7;
+pub(super) const STEP_BASE: u64 = 8;
 
 /// Bytes that name a chunk.
 const KEY_LEN: usize = 12;
@@ -272,6 +276,43 @@ pub(super) fn get_end(meta: &[u8]) -> Result<RaftLogId, WireError> {
     from.finish("snapshot end")?;
     until.ok_or(WireError::Truncated {
         field: "snapshot end",
+    })
+}
+
+/// What of the group the target had when the copy began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    /// The checkpoint that its blocks come from.
+    pub(super) checkpoint: Option<RaftLogId>,
+    /// Some may be newer than what it has applied: of a copy that broke off, or whose log it had not got yet.
+    pub(super) is_fuzzy: bool,
+}
+
+/// Answer of base.
+pub(super) fn put_base(base: &Base) -> Bytes {
+    let mut meta = Vec::with_capacity(18);
+    put_log_id(&mut meta, base.checkpoint.as_ref());
+    Writer::new(&mut meta).u8(base.is_fuzzy.into());
+    meta.into()
+}
+
+pub(super) fn get_base(meta: &[u8]) -> Result<Base, WireError> {
+    let mut from = Reader::new(meta);
+    let checkpoint = get_log_id(&mut from)?;
+    let is_fuzzy = match from.u8("snapshot base")? {
+        0 => false,
+        1 => true,
+        value => {
+            return Err(WireError::Field {
+                field: "snapshot base",
+                value: value.into(),
+            });
+        }
+    };
+    from.finish("snapshot base")?;
+    Ok(Base {
+        checkpoint,
+        is_fuzzy,
     })
 }
 

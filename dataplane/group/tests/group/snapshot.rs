@@ -261,6 +261,94 @@ fn a_copy_that_breaks_off_goes_on_where_it_was() {
     });
 }
 
+/// A cluster whose disk is full of data, and a follower that goes with some of it in its log only.
+async fn with_one_away(cluster: &Rc<Cluster>) -> (Disk, ReplicaId, crate::common::Medium, u64) {
+    let disk = Disk::attach(cluster, 1, 1).await;
+    for chunk in 0..CHUNKS {
+        disk.write(chunk, 0, 128, 1000 * u64::from(chunk + 1)).await;
+    }
+    cluster.settle().await;
+    cluster.checkpoint().await;
+    disk.write(1, 16, 8, 500_000).await;
+    disk.zero(CommandKind::Discard, 2, 16, 8).await;
+    cluster.settle().await;
+    let away = cluster.followers().await[0].clone();
+    let last = away.group.report().last_log;
+    let medium = cluster.stop(away.replica).await;
+    (disk, away.replica, medium, last)
+}
+
+/// What it had in its log only is as missing as what it never saw; nothing else comes.
+#[test]
+fn a_replica_that_was_away_gets_what_has_changed_since() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let (disk, replica, medium, last) = with_one_away(&cluster).await;
+        for step in 0..10 {
+            disk.write(3 + step, 40, 2, 600_000 + 10 * u64::from(step))
+                .await;
+        }
+        disk.write(CHUNKS, 0, 4, 700_000).await;
+        purge_past(&cluster, last).await;
+        disk.write(20, 0, 4, 800_000).await;
+        let leader = cluster.leader().await;
+        let before = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        until(|| node.group.report().applied >= leader.group.report().applied).await;
+        until(|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        let sent = leader.copies.bytes_sent() - before;
+        assert!(sent > 0, "it came by a copy");
+        assert!(sent <= COPIED / 20, "{sent} of {COPIED}");
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        disk.check().await;
+    });
+}
+
+/// The copy of one leader breaks off in its middle, the target loses power, and another leader goes on: with what has
+/// changed since the checkpoint that the target still has.
+#[test]
+fn another_leader_goes_on_with_a_replica_that_is_half_copied() {
+    run(async {
+        let cluster = Cluster::with_times(SLOWLY).await;
+        let (disk, replica, medium, last) = with_one_away(&cluster).await;
+        // Half of it.
+        for chunk in 0..CHUNKS / 2 {
+            disk.write(chunk, 0, 128, 2_000_000 + 1000 * u64::from(chunk))
+                .await;
+        }
+        purge_past(&cluster, last).await;
+        let leader = cluster.leader().await;
+        let before = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        until_sent(&leader, before, COPIED / 8).await;
+        assert!(node.group.report().is_installing);
+        let medium = cluster.stop(replica).await;
+        let other = cluster
+            .followers()
+            .await
+            .into_iter()
+            .find(|it| it.replica != replica);
+        let other = other.expect("three replicas");
+        cluster.transfer_to(other.replica).await;
+        disk.write(30, 64, 4, 3_000_000).await;
+        let before = other.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        until(|| other.copies.bytes_sent() > before).await;
+        until(|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        let sent = other.copies.bytes_sent() - before;
+        assert!(
+            sent <= COPIED * 3 / 4,
+            "{sent} of {COPIED}: only what has changed"
+        );
+        cluster.agreed_digest().await;
+        cluster.transfer_to(replica).await;
+        disk.check().await;
+    });
+}
+
 /// Its map is newer than its state after that, and blocks may be newer than the map: it says so, and
 /// a new copy or, from a leader that still has the log, replay makes it whole.
 #[test]
