@@ -270,6 +270,7 @@ impl Cluster {
                 flows: Default::default(),
                 failures: 0,
                 retired: 0,
+                scrub: None,
             };
             let heard = Heard {
                 stores: ids.into_iter().map(|id| (id, usage)).collect(),

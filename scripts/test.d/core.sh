@@ -666,6 +666,37 @@ test_copy() {
     [ $((during * 200)) -ge $(((before + after) * kept)) ] || give_up "writers kept $during of $before and $after a second: less than $kept %"
 }
 
+# A follower is away while a hundredth of the volume, scattered over all of it, is written over and over, far more
+# than the log holds: it comes back by a copy of at most three hundredths.
+test_away() {
+    local size log parts=64 victim=cs3 part before copied
+    size=$(ci_or_full 1024 4096) log=64MiB
+    cluster_up --copysets 1 --log-size "$log" --store-size "$(ci_or_full 3GiB 8GiB)"
+    create_volume disk --size "${size}MiB"
+    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size "${size}MiB"
+    [ "$(volume_leader disk)" != "$victim" ] || victim=cs2
+    wait_for 60 written_back || give_up "blocks stay in the log"
+    node_kill "$victim"
+    # A hundredth: of each 64th part so much, 4 KiB each.
+    for ((part = 0; part < parts; part++)); do
+        bench_json disk part --rw randwrite --bs 4KiB --iodepth 32 --seed "$part" \
+            --offset "$((part * size / parts))MiB" --size "$((size * 1024 / parts / 100 / 4 * 4))KiB" --io-size "$(ci_or_full 6 8)MiB"
+    done
+    before=$(copied_kib)
+    node_start "$victim"
+    wait_healthy 300
+    copied=$(($(copied_kib) - before))
+    echo "   away for $((parts * $(ci_or_full 6 8))) MiB of writes to a hundredth of $size MiB: back with $copied KiB, $((copied * 1000 / size / 1024)) of a thousand"
+    [ "$copied" -gt 0 ] || give_up "it came back by its log: nothing was shown"
+    [ $((copied * 100)) -le $((size * 1024 * 3)) ] || give_up "$copied KiB of $size MiB: more than 3 %"
+    copysets_agree
+}
+
+copied_kib() {
+    local name
+    for name in $(chunkservers); do counter_of "$name" replica_copy_bytes; done | awk '{ sum += $1 } END { printf "%.0f\n", sum / 1024 }'
+}
+
 now_ms() {
     echo $((${EPOCHREALTIME/./} / 1000))
 }
@@ -755,6 +786,7 @@ run_test replace 240 test_replace
 run_test rot "$(ci_or_full 180 600)" test_rot
 run_test heal "$(ci_or_full 240 600)" test_heal
 when_asked grow "$(ci_or_full 300 900)" test_grow
+when_asked away "$(ci_or_full 300 900)" test_away
 run_test copy "$(ci_or_full 600 3600)" test_copy
 # These take longer than the gate has.
 if [ "$FULL" = 1 ] || [ -n "${ONLY:-}" ]; then

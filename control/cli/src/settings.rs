@@ -189,6 +189,8 @@ pub(crate) struct RaftSettings {
 pub(crate) struct ScrubSettings {
     /// Once in so many seconds; 0: never.
     pub(crate) period_s: Option<u64>,
+    /// Hours of the day, in UTC, as `22-6`.
+    pub(crate) hours: Option<String>,
 }
 
 /// RDMA of each shard; what is not given has the transport's default.

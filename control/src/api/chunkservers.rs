@@ -421,6 +421,7 @@ fn usages(reports: &[StoreReport]) -> Result<BTreeMap<StoreId, StoreUsage>, ApiE
             flows: [report.writes, report.flushes, report.reads].map(flow),
             failures: report.failures,
             retired: report.retired_extents,
+            scrub: report.scrub,
         };
         Ok((store_id(&report.store)?, usage))
     };

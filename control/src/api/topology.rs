@@ -375,6 +375,7 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             read_latency_us: read_us,
             failures: heard.map_or(0, |u| u.failures),
             retired_extents: heard.map_or(0, |u| u.retired),
+            scrub: heard.and_then(|u| u.scrub),
             replaced_by: scene
                 .state
                 .successor(*id)

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::service::ScrubReport;
 
 use super::pace::{Bounds, Flows, Paces};
 use crate::limit::UNSTABLE_FOR;
@@ -62,6 +63,8 @@ pub(crate) struct StoreUsage {
     pub(crate) failures: u64,
     /// Extents that are never used again.
     pub(crate) retired: u32,
+    /// How far it has been read for what rots.
+    pub(crate) scrub: Option<ScrubReport>,
 }
 
 /// How well a store is.

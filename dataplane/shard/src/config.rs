@@ -48,6 +48,26 @@ pub struct ChunkserverConfig {
     pub metrics: Option<SocketAddr>,
     /// Raft times.
     pub group: GroupConfig,
-    /// Each store is read whole once in so long, for what rots; `None`: never.
-    pub scrub_period: Option<Duration>,
+    /// How each store is read whole, for what rots; `None`: never.
+    pub scrub: Option<ScrubConfig>,
+}
+
+/// How stores are read whole, for what rots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubConfig {
+    /// Once in so long.
+    pub period: Duration,
+    /// Only then; at any time if not given.
+    pub hours: Option<ScrubHours>,
+}
+
+/// Hours of the day, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubHours {
+    /// The first, 0 to 23.
+    pub from: u8,
+    /// The one that is none of them any more, 0 to 23; before `from`: on the next day.
+    pub to: u8,
+    /// What the host's clock said when the process began, since 1970.
+    pub begun: Duration,
 }

@@ -16,7 +16,7 @@ mod order;
 mod shard;
 
 pub use chunkserver::{Chunkserver, StopHandle};
-pub use config::{ChunkserverConfig, StoreConfig};
+pub use config::{ChunkserverConfig, ScrubConfig, ScrubHours, StoreConfig};
 pub use error::ShardError;
 pub use ogee_store::STORE_MAGIC;
 

@@ -7,6 +7,7 @@ use ogee_proto::id::{CopysetId, Epoch, ReplicaId, StoreId, Term, VolumeId};
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Endpoint;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// From the control thread to a shard. All are idempotent.
 #[derive(Debug)]
@@ -123,6 +124,23 @@ pub struct StoreStatus {
     pub pace: Pace,
     /// Requests that the device failed.
     pub failures: u64,
+    /// How far it has been read for what rots.
+    pub scrub: ScrubStatus,
+}
+
+/// How far a store has been read for what rots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubStatus {
+    /// Bytes of the pass under way.
+    pub read: u64,
+    /// Of so many, as of its beginning; 0: there is none under way.
+    pub of: u64,
+    /// How long it has taken.
+    pub took: Duration,
+    /// Passes that have ended.
+    pub passes: u64,
+    /// When the last one of them did, before now.
+    pub ended: Duration,
 }
 
 /// How a replica stands.

@@ -11,11 +11,11 @@ use ogee_device::NvmeName;
 use ogee_group::GroupConfig;
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
-use ogee_shard::{Chunkserver, ChunkserverConfig, StoreConfig};
+use ogee_shard::{Chunkserver, ChunkserverConfig, ScrubConfig, ScrubHours, StoreConfig};
 use ogee_transport::{RdmaOptions, Transport};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A slower copy of a replica would hardly ever end.
 const COPY_RATE_MIN: ByteLen = ByteLen::new(1 << 20);
@@ -76,14 +76,38 @@ fn config(settings: ChunkserverSettings) -> Result<ChunkserverConfig, CliError> 
         mds: settings.mds,
         metrics: settings.metrics,
         group: raft(settings.raft)?,
-        scrub_period: scrub_period(&settings.scrub),
+        scrub: scrub(&settings.scrub)?,
     })
 }
 
-/// 0 is never.
-fn scrub_period(settings: &ScrubSettings) -> Option<Duration> {
+/// A period of 0 is never.
+fn scrub(settings: &ScrubSettings) -> Result<Option<ScrubConfig>, CliError> {
+    let hours = settings.hours.as_deref().map(scrub_hours).transpose()?;
     let seconds = settings.period_s.unwrap_or(SCRUB_PERIOD_S);
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+    Ok((seconds > 0).then(|| ScrubConfig {
+        period: Duration::from_secs(seconds),
+        hours,
+    }))
+}
+
+/// Two different hours of the day.
+fn scrub_hours(text: &str) -> Result<ScrubHours, CliError> {
+    let hour = |text: &str| text.trim().parse::<u8>().ok().filter(|hour| *hour < 24);
+    let hours = text.split_once('-');
+    let hours = hours.and_then(|(from, to)| Some((hour(from)?, hour(to)?)));
+    let (from, to) = hours.filter(|(from, to)| from != to).ok_or_else(|| {
+        wrong(
+            "cannot read the hours of scrubbing",
+            &format!("scrub.hours is \"{text}\""),
+            "write two hours of the day in UTC, 0 to 23, such as hours = \"22-6\"; leave it out for any time",
+        )
+    })?;
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(ScrubHours {
+        from,
+        to,
+        begun: begun.unwrap_or_default(),
+    })
 }
 
 fn transport(text: Option<&str>) -> Result<Transport, CliError> {
@@ -241,6 +265,31 @@ mod tests {
         assert!(said.contains("\"4\" is no PCI address"), "{said}");
         let said = device("pci = \"00:04.0\"\ncreate = \"1GiB\"").expect_err("no file");
         assert!(said.contains("`create`"), "{said}");
+    }
+
+    #[test]
+    fn stores_are_read_at_the_hours_that_are_given() {
+        let read = |text: &str| super::scrub(&toml::from_str(text).expect("known keys"));
+        let always = read("").expect("fine").expect("once a week");
+        assert_eq!((always.period.as_secs(), always.hours), (604_800, None));
+        assert_eq!(read("period_s = 0").expect("fine"), None);
+        let nights = read("hours = \"22-6\"")
+            .expect("fine")
+            .expect("once a week");
+        let hours = nights.hours.expect("given");
+        assert_eq!((hours.from, hours.to), (22, 6));
+        assert!(
+            hours.begun.as_secs() > 1_700_000_000,
+            "by this host's clock"
+        );
+        for wrong in ["22", "22-24", "6-6", "-", "a-b", "22-6-7", "-1-5", ""] {
+            let said = read(&format!("hours = \"{wrong}\"")).expect_err(wrong);
+            let said = said.to_string();
+            assert!(
+                said.contains(&format!("\"{wrong}\"")) && said.contains("22-6"),
+                "{said}"
+            );
+        }
     }
 
     #[cfg(not(feature = "spdk"))]

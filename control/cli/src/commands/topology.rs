@@ -1,13 +1,14 @@
 //! `ogee pool|zone|server|device`.
 
 use super::ask;
-use super::job::ago;
+use super::job::{ago, span};
 use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
-use ogee_proto::service::{CreatePoolRequest, DeviceInfo, PoolInfo};
+use ogee_proto::service::{CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport};
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(crate) fn pool(
     mds: &[String],
@@ -131,6 +132,10 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             "write_latency_us": device.write_latency_us, "flush_latency_us": device.flush_latency_us,
             "read_latency_us": device.read_latency_us, "failures": device.failures,
             "retired_extents": device.retired_extents, "replaced_by": device.replaced_by,
+            "scrub": device.scrub.map(|scrub| json!({
+                "read_bytes": scrub.read, "of_bytes": scrub.of, "took_ms": scrub.took_ms,
+                "passes": scrub.passes, "ended_ms_ago": scrub.ended_ms_ago,
+            })),
         })
     });
     let json = json!({"devices": json.collect::<Vec<_>>()});
@@ -146,6 +151,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             latency(device.write_latency_us),
             latency(device.read_latency_us),
             format!("{}/{}", device.failures, device.retired_extents),
+            scrubbed(device.scrub.as_ref()),
             format!("{} of {}", human(device.used), human(device.capacity)),
             format!(
                 "{} of {}",
@@ -163,6 +169,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         "WRITE",
         "READ",
         "ERRORS/RETIRED",
+        "SCRUB",
         "USED",
         "LOG USED",
         "STORE",
@@ -184,6 +191,29 @@ fn device_state(seen: &str, device: &DeviceInfo) -> String {
     words
 }
 
+/// How far a device has been read for what rots: of the pass under way its share and the time that is left at the
+/// speed so far, or else when the last one ended.
+fn scrubbed(scrub: Option<&ScrubReport>) -> String {
+    let Some(scrub) = scrub else {
+        return "-".to_owned();
+    };
+    if let Some(share) = scrub.read.saturating_mul(100).checked_div(scrub.of) {
+        let left = (scrub.of - scrub.read.min(scrub.of)) as f64 / scrub.read.max(1) as f64;
+        let left = Duration::from_millis(scrub.took_ms).mul_f64(left.min(1e6));
+        return match scrub.read {
+            0 => "begun".to_owned(),
+            _ => format!("{share} %, {} left", span(left)),
+        };
+    }
+    match scrub.passes {
+        0 => "-".to_owned(),
+        _ => format!(
+            "done {} ago",
+            span(Duration::from_millis(scrub.ended_ms_ago))
+        ),
+    }
+}
+
 /// The mean of the newest seconds with requests.
 fn latency(us: u64) -> String {
     match us {
@@ -203,4 +233,35 @@ fn state(state: &str, mark: &str, since_unix_ms: u64) -> String {
         words.push(format!("away for {}", ago(since_unix_ms)));
     }
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scrubbed;
+    use ogee_proto::service::ScrubReport;
+
+    #[test]
+    fn a_scrub_is_told_with_what_is_left() {
+        assert_eq!(scrubbed(None), "-");
+        assert_eq!(scrubbed(Some(&ScrubReport::default())), "-");
+        let rests = ScrubReport {
+            passes: 2,
+            ended_ms_ago: 3 * 3_600_000,
+            ..ScrubReport::default()
+        };
+        assert_eq!(scrubbed(Some(&rests)), "done 3 h ago");
+        let goes_on = ScrubReport {
+            read: 25,
+            of: 100,
+            took_ms: 86_400_000,
+            ..rests
+        };
+        assert_eq!(scrubbed(Some(&goes_on)), "25 %, 3 d left");
+        let begun = ScrubReport {
+            read: 0,
+            of: 100,
+            ..goes_on
+        };
+        assert_eq!(scrubbed(Some(&begun)), "begun");
+    }
 }

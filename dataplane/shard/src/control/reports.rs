@@ -1,12 +1,13 @@
 //! Shards' reports → protobuf.
 
-use crate::order::{ReplicaStatus, ShardReport, StoreStatus, VolumePage};
+use crate::order::{ReplicaStatus, ScrubStatus, ShardReport, StoreStatus, VolumePage};
 use ogee_device::Flow;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    IoFlow, LostBlocks, ReplicaName, ReplicaReport, StoreReport, VolumeHeld,
+    IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport, StoreReport, VolumeHeld,
 };
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub(super) fn store(status: &StoreStatus) -> StoreReport {
     StoreReport {
@@ -23,6 +24,18 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         reads: Some(flow(status.pace.reads)),
         failures: status.failures,
         retired_extents: status.retired,
+        scrub: Some(scrub(&status.scrub)),
+    }
+}
+
+fn scrub(status: &ScrubStatus) -> ScrubReport {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    ScrubReport {
+        read: status.read,
+        of: status.of,
+        took_ms: ms(status.took),
+        passes: status.passes,
+        ended_ms_ago: ms(status.ended),
     }
 }
 

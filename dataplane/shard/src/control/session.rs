@@ -166,7 +166,7 @@ impl Shards {
                     .collect(),
                 cluster,
                 group: config.group,
-                scrub_period: config.scrub_period,
+                scrub: config.scrub,
                 orders,
                 events: sender.clone(),
             };

@@ -3,7 +3,7 @@
 use super::hosted::{Damaged, Hosted};
 use super::stores::OpenStore;
 use super::{Shard, report};
-use crate::config::StoreConfig;
+use crate::config::{ScrubConfig, StoreConfig};
 use crate::error::ShardError;
 use crate::limit::STOP_WAIT;
 use crate::order::{ShardEvent, ShardOrder, ShardStart};
@@ -38,8 +38,8 @@ pub struct ShardSetup {
     pub cluster: Option<Uuid>,
     /// Raft times.
     pub group: GroupConfig,
-    /// Each store is read whole once in so long, for what rots; `None`: never.
-    pub scrub_period: Option<Duration>,
+    /// How each store is read whole, for what rots; `None`: never.
+    pub scrub: Option<ScrubConfig>,
     /// What it is told.
     pub orders: bridge::Receiver<ShardOrder>,
     /// What it tells.
@@ -69,7 +69,7 @@ pub async fn run(setup: ShardSetup) {
                 }),
             };
             if events.send(started).await.is_ok() {
-                let _scrubs = super::scrub::start(&shard, setup.scrub_period);
+                let _scrubs = super::scrub::start(&shard, setup.scrub);
                 obey(&shard, setup.orders, &events).await;
             }
             stop(&shard, service).await;

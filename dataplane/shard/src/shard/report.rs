@@ -59,6 +59,7 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         retired: open.store.retired(),
         pace: open.device.pace(),
         failures: open.device.counters().failures,
+        scrub: open.scrubbed.status(),
     }
 }
 

@@ -9,11 +9,15 @@
 //! *On failure*: a store that has failed is left alone; damage that nobody can repair is found again by the next pass.
 
 use super::{OpenStore, Shard};
+use crate::config::{ScrubConfig, ScrubHours};
 use crate::limit::{SCRUB_BLOCKS, SCRUB_IDLE, SCRUB_REST};
+use crate::order::ScrubStatus;
 use ogee_proto::id::{ChunkKey, CopysetId, StoreId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK, EXTENT_SIZE};
 use ogee_proto::unit::BlockIndex;
-use ogee_runtime::{ScopedTask, now, random_u64, sleep, spawn_scoped, yield_now};
+use ogee_runtime::{
+    Instant, ScopedTask, now, random_u64, sleep, spawn_scoped, suspended_time, yield_now,
+};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -23,28 +27,105 @@ use std::time::Duration;
 pub(super) struct Scrubbed {
     pub(super) bytes: Cell<u64>,
     pub(super) passes: Cell<u64>,
+    /// Of the pass under way: when it began, what had been read before, and what there was to read.
+    pass: Cell<Option<(Instant, u64, u64)>>,
+    ended: Cell<Option<Instant>>,
 }
 
-/// Reads each store once in a `period` until the tasks are dropped.
-pub(super) fn start(shard: &Rc<Shard>, period: Option<Duration>) -> Vec<ScopedTask<()>> {
+impl Scrubbed {
+    pub(super) fn status(&self) -> ScrubStatus {
+        let now = now();
+        let begun = self.pass.get();
+        let (read, of) = begun.map_or((0, 0), |(_, before, of)| (self.bytes.get() - before, of));
+        ScrubStatus {
+            read,
+            // What is written meanwhile is read as well.
+            of: of.max(read),
+            took: begun.map_or(Duration::ZERO, |(begun, ..)| now - begun),
+            passes: self.passes.get(),
+            ended: self.ended.get().map_or(Duration::ZERO, |ended| now - ended),
+        }
+    }
+}
+
+/// Reads each store once in a period until the tasks are dropped.
+pub(super) fn start(shard: &Rc<Shard>, config: Option<ScrubConfig>) -> Vec<ScopedTask<()>> {
+    let Some(config) = config else {
+        return Vec::new();
+    };
+    let hours = config.hours.map(|hours| Rc::new(Hours::new(hours)));
     let stores = shard.stores.iter().map(OpenStore::id);
-    let stores = stores.filter_map(|store| Some((store, period?)));
     stores
-        .map(|(store, period)| spawn_scoped(scrub(shard.clone(), store, period)))
+        .map(|store| spawn_scoped(scrub(shard.clone(), store, config.period, hours.clone())))
         .collect()
 }
 
-async fn scrub(shard: Rc<Shard>, store: StoreId, period: Duration) {
+async fn scrub(shard: Rc<Shard>, store: StoreId, period: Duration, hours: Option<Rc<Hours>>) {
     while let Some(open) = shard.store(store).filter(|open| !open.has_failed()) {
         let begun = now();
-        let read = shard.scrub_pass(open, period).await;
+        let scrubbed = &open.scrubbed;
+        scrubbed
+            .pass
+            .set(Some((begun, scrubbed.bytes.get(), open.store.used().get())));
+        let read = shard.scrub_pass(open, period, hours.as_deref()).await;
+        scrubbed.pass.set(None);
         if read > 0 {
-            open.scrubbed.passes.set(open.scrubbed.passes.get() + 1);
+            scrubbed.passes.set(scrubbed.passes.get() + 1);
+            scrubbed.ended.set(Some(now()));
             tracing::info!(%store, bytes = read, took = ?(now() - begun), "all of a store was read");
         }
         // A store without contents may be filled at any time.
         let (left, least) = (period.saturating_sub(now() - begun), SCRUB_IDLE.min(period));
         sleep(if read > 0 { left.max(least) } else { least }).await;
+    }
+}
+
+/// The hours of the day in which stores are read.
+struct Hours {
+    hours: ScrubHours,
+    /// When the process began, by this shard's clock.
+    begun: Instant,
+    suspended: Duration,
+}
+
+const HOUR_S: u64 = 3600;
+const DAY_S: u64 = 24 * HOUR_S;
+
+impl Hours {
+    fn new(hours: ScrubHours) -> Self {
+        Self {
+            hours,
+            begun: now(),
+            suspended: suspended_time(),
+        }
+    }
+
+    /// Waits until it is one of them. A clock that is set meanwhile is not followed.
+    async fn opened(&self) {
+        loop {
+            let slept = suspended_time().saturating_sub(self.suspended);
+            let wait = until_open(&self.hours, self.hours.begun + (now() - self.begun) + slept);
+            if wait.is_zero() {
+                return;
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// How much of the time they are.
+    fn part_of(&self, period: Duration) -> Duration {
+        let hours = (24 + self.hours.to - self.hours.from) % 24;
+        period * u32::from(hours) / 24
+    }
+}
+
+/// How long it is until one of these hours, at a time since 1970.
+fn until_open(hours: &ScrubHours, unix: Duration) -> Duration {
+    let since_begin = (unix.as_secs() + DAY_S - u64::from(hours.from) * HOUR_S) % DAY_S;
+    let open_for = (u64::from(hours.to) + 24 - u64::from(hours.from)) % 24 * HOUR_S;
+    match since_begin < open_for {
+        true => Duration::ZERO,
+        false => Duration::from_secs(DAY_S - since_begin),
     }
 }
 
@@ -65,10 +146,14 @@ fn chunks_of(open: &OpenStore) -> Vec<(CopysetId, ChunkKey)> {
 
 impl Shard {
     /// Reads all of a store; how many bytes.
-    async fn scrub_pass(&self, open: &OpenStore, period: Duration) -> u64 {
+    async fn scrub_pass(&self, open: &OpenStore, period: Duration, hours: Option<&Hours>) -> u64 {
+        let period = hours.map_or(period, |hours| hours.part_of(period));
         let gap = period / pieces(open.store.used().get());
         let mut read = 0;
         for (copyset, key) in chunks_of(open) {
+            if let Some(hours) = hours {
+                hours.opened().await;
+            }
             read += self.scrub_chunk(open, (copyset, key), gap).await;
         }
         read
@@ -107,4 +192,34 @@ fn pieces(bytes: u64) -> u32 {
     const _: () = assert!(SCRUB_BLOCKS * BLOCK_SIZE >= EXTENT_SIZE);
     let pieces = bytes.div_ceil((SCRUB_BLOCKS * BLOCK_SIZE) as u64);
     u32::try_from(pieces).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DAY_S, HOUR_S, until_open};
+    use crate::config::ScrubHours;
+    use std::time::Duration;
+
+    fn wait(from: u8, to: u8, hour: u64, minute: u64) -> u64 {
+        let hours = ScrubHours {
+            from,
+            to,
+            begun: Duration::ZERO,
+        };
+        let at = Duration::from_secs(20_000 * DAY_S + hour * HOUR_S + minute * 60);
+        until_open(&hours, at).as_secs() / 60
+    }
+
+    #[test]
+    fn hours_may_go_past_midnight() {
+        assert_eq!(wait(1, 5, 0, 30), 30);
+        assert_eq!(wait(1, 5, 1, 0), 0);
+        assert_eq!(wait(1, 5, 4, 59), 0);
+        assert_eq!(wait(1, 5, 5, 0), 20 * 60);
+        assert_eq!(wait(22, 6, 21, 59), 1);
+        assert_eq!(wait(22, 6, 22, 0), 0);
+        assert_eq!(wait(22, 6, 3, 0), 0);
+        assert_eq!(wait(22, 6, 6, 0), 16 * 60);
+        assert_eq!(wait(0, 1, 23, 59), 1);
+    }
 }

@@ -11,8 +11,8 @@ use ogee_proto::id::StoreId;
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::sim::{self, Death, HostId};
 use ogee_runtime::{JoinHandle, bridge, spawn};
-use ogee_shard::StoreConfig;
 use ogee_shard::simulated::{ShardEvent, ShardOrder, ShardReport, ShardSetup, run};
+use ogee_shard::{ScrubConfig, StoreConfig};
 use ogee_transport::Endpoint;
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -181,7 +181,10 @@ impl Node {
             }],
             cluster: Some(CLUSTER),
             group: self.config,
-            scrub_period: self.scrub_period,
+            scrub: self.scrub_period.map(|period| ScrubConfig {
+                period,
+                hours: None,
+            }),
             orders: obeyed,
             events: told,
         };
