@@ -88,6 +88,8 @@ pub const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 pub const LEAVE_WAIT: Duration = Duration::from_secs(1);
 /// How long one member waits for another one's word on how it is.
 pub const MEMBER_ASK: Duration = Duration::from_secs(1);
+/// The same with a digest of the metadata: below what a client waits for an answer, and time for some hundred MiB.
+pub const MEMBER_DIGEST: Duration = Duration::from_secs(4);
 
 /// Replicas of a copyset.
 pub const REPLICAS_MAX: usize = 5;

@@ -89,6 +89,13 @@ impl Context {
         self.raft.view(Consistency::Latest).await
     }
 
+    /// The metadata after a write that this one has answered, with that in it. Nothing that goes wrong
+    /// here may read as if the write had not been carried out: it would be asked for again.
+    pub(crate) async fn written(&self) -> Result<View, Unavailable> {
+        let view = self.raft.view(Consistency::Local).await;
+        view.map_err(|_| Unavailable::Unknown)
+    }
+
     pub(crate) async fn write(&self, command: Command) -> Result<Reply, ApiError> {
         let kind = command.kind();
         let reply = self.raft.write(command).await;

@@ -141,7 +141,7 @@ impl TopologyApi {
         let end = Command::end(id, attempt, Ending::ByOperator, unix_ms());
         self.0.write(end).await?;
         let mut found = self
-            .look(|scene, _| jobs_info(scene, |it| it == id))
+            .look_back(|scene| jobs_info(scene, |it| it == id))
             .await?;
         let found = found.jobs.pop();
         found.ok_or_else(|| crate::state::Refusal::NoJob { job: id }.into())
