@@ -1,11 +1,11 @@
 //! Jobs, marks on devices, and what may be stopped or forgotten: for operators.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_proto::id::{ChunkserverId, JobId, ReplicaId, StoreId};
 use ogee_proto::service::{
-    BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName, ListJobsResponse,
-    MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, ServerName,
+    BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName,
+    ListJobsResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, ServerName,
 };
 
 use super::context::unix_ms;
@@ -14,7 +14,7 @@ use super::info::{Scene, count};
 use super::topology::TopologyApi;
 use crate::limit::{JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX};
 use crate::liveness::ReplicaState;
-use crate::scheduler::{Picture, Presence, balance, spread};
+use crate::scheduler::{Handover, Picture, Presence, Standing, balance, spread};
 use crate::state::{
     AddJobs, Cause, Command, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, Reply, State,
 };
@@ -147,11 +147,32 @@ impl TopologyApi {
         found.ok_or_else(|| crate::state::Refusal::NoJob { job: id }.into())
     }
 
-    pub(super) async fn even_leaders(&self) -> Result<ListJobsResponse, ApiError> {
-        let jobs = self
-            .look(|scene, _| balance(scene.state, &picture(scene), Cause::Asked))
+    pub(super) async fn even_leaders(
+        &self,
+        request: BalanceLeadersRequest,
+    ) -> Result<ListJobsResponse, ApiError> {
+        let (jobs, whys, mut planned) = self
+            .look(|scene, _| {
+                let percent = scene.rules.lead_percent;
+                let handovers = balance(scene.state, &picture(scene), percent, Cause::Asked);
+                let whys = handovers
+                    .iter()
+                    .map(|it| (it.job.copyset.get(), why(scene, it)));
+                let whys: BTreeMap<u32, String> = whys.collect();
+                let jobs: Vec<NewJob> = handovers.into_iter().map(|it| it.job).collect();
+                let planned = planned(scene, &jobs);
+                (jobs, whys, planned)
+            })
             .await?;
-        self.make_jobs(&jobs).await
+        if !request.dry_run {
+            planned = self.make_jobs(&jobs).await?;
+        }
+        for job in &mut planned.jobs {
+            if let Some(why) = whys.get(&job.copyset) {
+                job.reason = format!("{}: {why}", job.reason);
+            }
+        }
+        Ok(planned)
     }
 
     /// Begins as many moves as there is room for; what is left is planned when these have gone on.
@@ -246,6 +267,16 @@ fn jobs_info(scene: &Scene<'_>, which: impl Fn(JobId) -> bool) -> ListJobsRespon
     ListJobsResponse {
         jobs: jobs.map(|(id, job)| info(scene, *id, job)).collect(),
     }
+}
+
+/// What speaks for a transfer.
+fn why(scene: &Scene<'_>, handover: &Handover) -> String {
+    let stands = |it: &Standing| {
+        let name = name_of(scene, it.chunkserver);
+        format!("{name} leads {} ({}/s)", it.leads, it.demand)
+    };
+    let (from, to) = (stands(&handover.from), stands(&handover.to));
+    format!("{from}, {to}; this one {}/s", handover.demand)
 }
 
 /// Jobs that were not made.

@@ -8,10 +8,10 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
-    BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo, DevicesName, Empty,
-    JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, MarkDevicesRequest,
-    MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
+    BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo,
+    DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
+    ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
+    MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
     ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
     ServerInfo, ServerName, TransferLeaderRequest, ZoneInfo,
 };
@@ -554,9 +554,10 @@ impl Topology for TopologyApi {
 
     async fn balance_leaders(
         &self,
-        _: Request<Empty>,
+        request: Request<BalanceLeadersRequest>,
     ) -> Result<Response<ListJobsResponse>, Status> {
-        self.0.reply("balance_leaders", self.even_leaders().await)
+        let result = self.even_leaders(request.into_inner()).await;
+        self.0.reply("balance_leaders", result)
     }
 
     async fn balance_replicas(
