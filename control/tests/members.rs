@@ -146,6 +146,23 @@ async fn refuses_whom_it_does_not_know(group: &mut Group) {
     assert_eq!(fault(refused).code(), "OGEE-2064", "the last one stays");
 }
 
+/// Two have got it as a snapshot or entry by entry, one has made it.
+async fn hold_the_same(group: &Group) {
+    let digests = eventually("all at one entry", || async {
+        let listed = group.members(group.leader().await).await;
+        let listed = { listed }.list(MemberQuery { digest: true }).await.ok()?;
+        let members = listed.into_inner().members;
+        let at = members[0].applied;
+        let is_comparable = members.iter().all(|it| it.reachable && it.applied == at);
+        is_comparable.then(|| members.into_iter().map(|it| it.digest).collect::<Vec<_>>())
+    });
+    let digests = digests.await;
+    assert!(
+        !digests[0].is_empty() && digests.iter().all(|it| *it == digests[0]),
+        "{digests:?}"
+    );
+}
+
 #[tokio::test]
 async fn one_becomes_three_and_the_first_one_leaves() {
     let dir = tempfile::tempdir().unwrap();
@@ -172,20 +189,7 @@ async fn one_becomes_three_and_the_first_one_leaves() {
     };
     assert_eq!(roles(&listed)[&1], "leader");
     assert!(["voter", "voter"] == [&*roles(&listed)[&2], &*roles(&listed)[&3]]);
-    // Two have got it as a snapshot or entry by entry, one has made it: it is the same.
-    let digests = eventually("all at one entry", || async {
-        let listed = group.members(group.leader().await).await;
-        let listed = { listed }.list(MemberQuery { digest: true }).await.ok()?;
-        let members = listed.into_inner().members;
-        let at = members[0].applied;
-        let is_comparable = members.iter().all(|it| it.reachable && it.applied == at);
-        is_comparable.then(|| members.into_iter().map(|it| it.digest).collect::<Vec<_>>())
-    });
-    let digests = digests.await;
-    assert!(
-        !digests[0].is_empty() && digests.iter().all(|it| *it == digests[0]),
-        "{digests:?}"
-    );
+    hold_the_same(&group).await;
 
     let mut members = group.members(1).await;
     let to = members.transfer_leadership(MemberName { id: 3 }).await;

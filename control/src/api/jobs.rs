@@ -155,10 +155,9 @@ impl TopologyApi {
             .look(|scene, _| {
                 let percent = scene.rules.lead_percent;
                 let handovers = balance(scene.state, &picture(scene), percent, Cause::Asked);
-                let whys = handovers
-                    .iter()
-                    .map(|it| (it.job.copyset.get(), why(scene, it)));
-                let whys: BTreeMap<u32, String> = whys.collect();
+                let whys = handovers.iter();
+                let whys = whys.map(|it| (it.job.copyset.get(), Why::of(scene, it)));
+                let whys: BTreeMap<u32, Why> = whys.collect();
                 let jobs: Vec<NewJob> = handovers.into_iter().map(|it| it.job).collect();
                 let planned = planned(scene, &jobs);
                 (jobs, whys, planned)
@@ -169,7 +168,9 @@ impl TopologyApi {
         }
         for job in &mut planned.jobs {
             if let Some(why) = whys.get(&job.copyset) {
-                job.reason = format!("{}: {why}", job.reason);
+                job.reason = format!("{}: {}", job.reason, why.text);
+                job.from.clone_from(&why.from);
+                job.to.clone_from(&why.to);
             }
         }
         Ok(planned)
@@ -269,14 +270,27 @@ fn jobs_info(scene: &Scene<'_>, which: impl Fn(JobId) -> bool) -> ListJobsRespon
     }
 }
 
-/// What speaks for a transfer.
-fn why(scene: &Scene<'_>, handover: &Handover) -> String {
-    let stands = |it: &Standing| {
-        let name = name_of(scene, it.chunkserver);
-        format!("{name} leads {} ({}/s)", it.leads, it.demand)
-    };
-    let (from, to) = (stands(&handover.from), stands(&handover.to));
-    format!("{from}, {to}; this one {}/s", handover.demand)
+/// What speaks for a transfer, and whose it is.
+struct Why {
+    from: String,
+    to: String,
+    text: String,
+}
+
+impl Why {
+    fn of(scene: &Scene<'_>, handover: &Handover) -> Self {
+        let stands =
+            |name: &str, it: &Standing| format!("{name} leads {} ({}/s)", it.leads, it.demand);
+        let from = name_of(scene, handover.from.chunkserver);
+        let to = name_of(scene, handover.to.chunkserver);
+        let text = format!(
+            "{}, {}; this one {}/s",
+            stands(&from, &handover.from),
+            stands(&to, &handover.to),
+            handover.demand
+        );
+        Self { from, to, text }
+    }
 }
 
 /// Jobs that were not made.
