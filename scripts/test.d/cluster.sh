@@ -805,11 +805,6 @@ test_mds_members() {
 
 # ---- upgrading --------------------------------------------------------------------------------
 
-# Every metadata server answers and lacks next to nothing.
-mds_level() {
-    "$OGEE" mds ls -o json | jq -e '.members | length == 3 and all(.reachable and .lag <= 16)'
-}
-
 # restart_stopped NAME   as its service manager does: SIGTERM, and when it is gone a new one
 restart_stopped() {
     local pid

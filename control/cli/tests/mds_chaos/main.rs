@@ -138,7 +138,7 @@ async fn disturb(cluster: &mut Cluster, client: &MdsClient, random: &mut SmallRn
     kill(pid, Signal::SIGSTOP).unwrap();
     cluster.stopped = Some(pid);
     leader(client, victim).await;
-    sleep_ms(random.random_range(0..1500)).await;
+    sleep_ms(random.random_range(0..1000)).await;
     kill(pid, Signal::SIGCONT).unwrap();
     cluster.stopped = None;
 }
@@ -204,9 +204,9 @@ async fn leaders_die_and_nothing_is_lost() {
     let mut random = SmallRng::seed_from_u64(seed);
     for round in 1..=rounds {
         let is_kill = round % 3 != 0;
-        sleep_ms(random.random_range(200..800)).await;
+        sleep_ms(random.random_range(100..600)).await;
         disturb(&mut cluster, &operator, &mut random, is_kill).await;
-        sleep_ms(random.random_range(0..300)).await;
+        sleep_ms(random.random_range(0..150)).await;
         let pause = load.pause().await;
         cluster.check();
         load.next_round();
