@@ -123,7 +123,7 @@ impl TopologyApi {
                 existing,
                 placements: part.to_vec(),
             };
-            self.0.write(Command::CreateCopysets(command)).await?;
+            self.0.write_on(Command::CreateCopysets(command)).await?;
             existing += count(part.len());
         }
         Ok(())
