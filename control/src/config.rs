@@ -60,6 +60,8 @@ pub struct MdsConfig {
     pub replica_balance_after_ms: u64,
     /// Two devices that differ by no more, in percent, are even.
     pub replica_balance_percent: u64,
+    /// Leaders move for what is asked of them only if that evens out so much, in percent; 0: never.
+    pub leader_load_percent: u64,
 }
 
 impl MdsConfig {
@@ -87,6 +89,7 @@ impl MdsConfig {
             sick: heal.sick,
             replica_balance_after_ms: heal.spread_after_ms,
             replica_balance_percent: heal.spread_percent,
+            leader_load_percent: heal.lead_percent,
         }
     }
 
@@ -137,6 +140,7 @@ impl MdsConfig {
                 "replica_balance_percent",
                 (1..=100).contains(&self.replica_balance_percent),
             ),
+            ("leader_load_percent", self.leader_load_percent <= 100),
         ];
         if let Some((key, _)) = checks.into_iter().find(|(_, is_right)| !is_right) {
             return Err(MdsError::Setting { key });
@@ -151,6 +155,7 @@ impl MdsConfig {
             sick: self.sick_rules()?,
             spread_after_ms: self.replica_balance_after_ms,
             spread_percent: self.replica_balance_percent,
+            lead_percent: self.leader_load_percent,
         })
     }
 

@@ -88,6 +88,8 @@ pub const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
 pub const LEAVE_WAIT: Duration = Duration::from_secs(1);
 /// How long one member waits for another one's word on how it is.
 pub const MEMBER_ASK: Duration = Duration::from_secs(1);
+/// The same with a digest of the metadata: below what a client waits for an answer, and time for some hundred MiB.
+pub const MEMBER_DIGEST: Duration = Duration::from_secs(4);
 
 /// Replicas of a copyset.
 pub const REPLICAS_MAX: usize = 5;
@@ -140,6 +142,18 @@ pub const LEAD_TIMEOUT_MS: u64 = 15_000;
 pub const LEADS_MAX: usize = 8;
 /// A copyset whose leader was just moved is not moved again for so long to make leaders even.
 pub const LEAD_COOLING_MS: u64 = 300_000;
+/// What is asked of a copyset is averaged over about so long.
+pub const DEMAND_MEMORY: Duration = Duration::from_secs(20);
+/// Two heartbeats that are further apart say nothing of what was asked between them.
+pub const DEMAND_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// So many bytes are as much work as one more request.
+pub const DEMAND_BYTES_PER_REQUEST: f64 = 32_768.0;
+/// Less a second is nothing.
+pub const DEMAND_FORGOTTEN: f64 = 0.05;
+/// Less a second on average for each chunkserver is not worth a transfer.
+pub const DEMAND_MIN: u64 = 50;
+/// How often chunkservers are gone through for exchanges of leaders.
+pub const EXCHANGE_SWEEPS_MAX: usize = 4;
 /// Places with lost blocks that are remembered of one chunkserver.
 pub const LOST_PER_CHUNKSERVER_MAX: usize = 256;
 /// Requests of a kind between two heartbeats that say how a device fares.

@@ -16,9 +16,7 @@ use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
 
 use crate::limit::{COPYSETS_PER_COMMAND_MAX, JOBS_PER_COMMAND_MAX};
-use crate::liveness::{
-    Bounds, Heard, Liveness, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
-};
+use crate::liveness::{Bounds, Heard, Liveness, ReplicaStatus, StoreState, StoreUsage};
 use crate::placement::{self, Request, Site};
 use crate::scheduler::{HealRules, Picture, balance, is_steady, moves_live, plan, spread};
 use crate::state::{
@@ -226,7 +224,12 @@ impl Cluster {
         let picture = self.picture();
         let began = Stopwatch::start();
         let is_steady = is_steady(&self.state, &picture);
-        let jobs = balance(&self.state, &picture, Cause::Asked);
+        let jobs = balance(
+            &self.state,
+            &picture,
+            self.rules().lead_percent,
+            Cause::Asked,
+        );
         assert!(is_steady, "all is in place");
         (began.ms(), jobs.len())
     }
@@ -326,7 +329,7 @@ impl Cluster {
             term,
             applied: 1,
             last_log: 1,
-            state: ReplicaState::Ok,
+            ..ReplicaStatus::default()
         };
         heard.replicas.insert(replica.id, status);
         if let Some(usage) = heard.stores.get_mut(&replica.store) {

@@ -8,8 +8,8 @@ use common::{
 };
 use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
 use ogee_proto::service::{
-    BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName, MarkDevicesRequest, ServerName,
-    TransferLeaderRequest,
+    BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName,
+    MarkDevicesRequest, ServerName, TransferLeaderRequest,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -345,7 +345,7 @@ async fn leaders_are_evened_out_when_asked_and_by_themselves() {
         .await;
         if asked {
             let made = operator
-                .balance_leaders(Empty {})
+                .balance_leaders(BalanceLeadersRequest::default())
                 .await
                 .expect("asked")
                 .into_inner();

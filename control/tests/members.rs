@@ -13,7 +13,9 @@ use ogee_control::{Mds, MdsConfig, MdsHandle};
 use ogee_proto::fault::MDS_LEADER_METADATA;
 use ogee_proto::service::members_client::MembersClient;
 use ogee_proto::service::volumes_client::VolumesClient;
-use ogee_proto::service::{AddMemberRequest, Empty, ListEventsRequest, MemberInfo, MemberName};
+use ogee_proto::service::{
+    AddMemberRequest, ListEventsRequest, MemberInfo, MemberName, MemberQuery,
+};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -70,7 +72,7 @@ impl Group {
         eventually("a leader", || async {
             for id in self.running.keys() {
                 let mut members = self.members(*id).await;
-                if members.list(Empty {}).await.is_ok() {
+                if members.list(MemberQuery::default()).await.is_ok() {
                     return Some(*id);
                 }
             }
@@ -81,7 +83,11 @@ impl Group {
 
     async fn list(&self) -> Vec<MemberInfo> {
         let leader = self.leader().await;
-        let listed = self.members(leader).await.list(Empty {}).await;
+        let listed = self
+            .members(leader)
+            .await
+            .list(MemberQuery::default())
+            .await;
         listed.expect("listed").into_inner().members
     }
 
@@ -127,7 +133,7 @@ async fn refuses_whom_it_does_not_know(group: &mut Group) {
     let refused = group.add(2).await;
     assert_eq!(fault(refused).code(), "OGEE-2061", "nobody is there");
     group.start_member(2, true);
-    let own = group.members(2).await.local(Empty {}).await;
+    let own = group.members(2).await.local(MemberQuery::default()).await;
     let own = own.expect("it answers").into_inner();
     assert_eq!((own.id, own.role.as_str(), own.leader), (2, "", 0));
     let wrong = AddMemberRequest {
@@ -138,6 +144,23 @@ async fn refuses_whom_it_does_not_know(group: &mut Group) {
     assert_eq!(fault(refused).code(), "OGEE-2062", "another one is there");
     let refused = group.remove(1).await;
     assert_eq!(fault(refused).code(), "OGEE-2064", "the last one stays");
+}
+
+/// Two have got it as a snapshot or entry by entry, one has made it.
+async fn hold_the_same(group: &Group) {
+    let digests = eventually("all at one entry", || async {
+        let listed = group.members(group.leader().await).await;
+        let listed = { listed }.list(MemberQuery { digest: true }).await.ok()?;
+        let members = listed.into_inner().members;
+        let at = members[0].applied;
+        let is_comparable = members.iter().all(|it| it.reachable && it.applied == at);
+        is_comparable.then(|| members.into_iter().map(|it| it.digest).collect::<Vec<_>>())
+    });
+    let digests = digests.await;
+    assert!(
+        !digests[0].is_empty() && digests.iter().all(|it| *it == digests[0]),
+        "{digests:?}"
+    );
 }
 
 #[tokio::test]
@@ -166,6 +189,7 @@ async fn one_becomes_three_and_the_first_one_leaves() {
     };
     assert_eq!(roles(&listed)[&1], "leader");
     assert!(["voter", "voter"] == [&*roles(&listed)[&2], &*roles(&listed)[&3]]);
+    hold_the_same(&group).await;
 
     let mut members = group.members(1).await;
     let to = members.transfer_leadership(MemberName { id: 3 }).await;

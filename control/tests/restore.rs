@@ -11,7 +11,7 @@ use common::{
 use ogee_control::{Backup, Mds, MdsConfig, MdsHandle, Restore, restore};
 use ogee_proto::service::members_client::MembersClient;
 use ogee_proto::service::{AcceptRestoreRequest, AttachRequest, DiscardVolumeRequest, Empty};
-use ogee_proto::service::{ListStrangersResponse, ReplaceReplicaRequest, VolumeHeld};
+use ogee_proto::service::{ListStrangersResponse, MemberQuery, ReplaceReplicaRequest, VolumeHeld};
 use std::path::Path;
 use tonic::transport::Channel;
 
@@ -272,13 +272,13 @@ async fn a_member_of_the_old_group_is_not_listened_to() {
     let new = Mds::start(&restore_to(&file, &dir.path().join("new"))).expect("starts");
     let own = members(&new)
         .await
-        .local(Empty {})
+        .local(MemberQuery::default())
         .await
         .unwrap()
         .into_inner();
     let other = members(&old)
         .await
-        .local(Empty {})
+        .local(MemberQuery::default())
         .await
         .unwrap()
         .into_inner();

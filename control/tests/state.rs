@@ -504,6 +504,29 @@ fn a_volume_needs_copysets_that_have_had_a_leader() {
     assert_eq!(volume(&state, "v").copysets().len(), 4);
 }
 
+/// Whoever asked afterwards could see what came after it, or find it gone.
+#[test]
+fn changes_of_a_volume_are_answered_with_it() {
+    let mut state = ready(40);
+    let mut answer = |command: &Command| {
+        let reply = state.apply(command).unwrap();
+        (reply, volume(&state, "v"))
+    };
+    for command in [create_volume("v", 3), resize("v", 100)] {
+        let (reply, now) = answer(&command);
+        assert!(matches!(reply, Reply::Volume(_, of) if *of == now));
+    }
+    let attach = Command::Attach(Attach {
+        name: name("v"),
+        host: "h".into(),
+        read_only: false,
+    });
+    let (reply, now) = answer(&attach);
+    assert!(
+        matches!(reply, Reply::Attached { epoch, volume, .. } if *volume == now && epoch == now.epoch)
+    );
+}
+
 #[test]
 fn growing_adds_copysets_without_moving_a_chunk() {
     let mut state = ready(40);
@@ -547,7 +570,7 @@ fn removal_frees_the_load_and_waits_for_each_chunkserver() {
             left
         );
     }
-    let Ok(Reply::Volume(next)) = state.apply(&create_volume("v", 1)) else {
+    let Ok(Reply::Volume(next, _)) = state.apply(&create_volume("v", 1)) else {
         panic!("the name is free again");
     };
     assert!(next > id, "the id is not");

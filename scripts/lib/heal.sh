@@ -45,6 +45,18 @@ mds_leader_kill() {
     echo "   killed $leader, which led"
 }
 
+# Every metadata server answers and lacks next to nothing.
+mds_level() {
+    "$OGEE" mds ls -o json | jq -e '.members | length == 3 and all(.reachable and .lag <= 16)'
+}
+
+# Metadata servers that were killed come back.
+mds_restart_dead() {
+    local name
+    for name in mds1 mds2 mds3; do node_pid "$name" >/dev/null || node_start "$name"; done
+    wait_for 60 mds_level || give_up "the metadata servers are not level: $("$OGEE" mds ls)"
+}
+
 # led_by NAME...   how many copysets each of them leads
 led_by() {
     "$OGEE" server ls -o json | jq -r --args '[.servers[] | select(.name as $n | $ARGS.positional | any(. == $n)) | .leaders] | join(" ")' "$@"

@@ -6,6 +6,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 # shellcheck source=scripts/lib/cluster.sh
 . "$REPO/scripts/lib/cluster.sh"
+# shellcheck source=scripts/lib/heal.sh
+. "$REPO/scripts/lib/heal.sh"
 cd "$REPO"
 
 # ---- starting and stopping --------------------------------------------------------------------
@@ -801,6 +803,61 @@ test_mds_members() {
     copysets_agree
 }
 
+# ---- upgrading --------------------------------------------------------------------------------
+
+# restart_stopped NAME   as its service manager does: SIGTERM, and when it is gone a new one
+restart_stopped() {
+    local pid
+    pid=$(node_pid "$1") || give_up "$1 does not run"
+    kill "$pid"
+    wait_for 30 process_gone "$pid" || give_up "$1 does not end on SIGTERM"
+    node_start "$1"
+}
+
+# Each process is restarted as docs/operations.md says, under a writer that looks at every answer. A chunkserver leads
+# all that it can when its turn comes, and the metadata servers' leader is among them.
+test_rolling_restart() {
+    local name load led start
+    cluster_up --mds-nodes 3 --log-size 128MiB --store-size 2GiB
+    create_volume disk --size 256MiB
+    export_start disk
+    for name in mds1 mds2 mds3 $(chunkservers); do
+        led=
+        case $name in
+        cs*)
+            leaders_to "$name"
+            led=", led $(led_by "$name")"
+            wait_for 60 "$OGEE" server ok-to-stop "$name" || give_up "not ok to stop $name: $("$OGEE" copyset ls)"
+            ;;
+        *)
+            wait_for 60 mds_level || give_up "the metadata servers are not level: $("$OGEE" mds ls)"
+            ! leads "${name#mds}" || led=", led"
+            ;;
+        esac
+        exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 16 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+        load=$!
+        defer end_process "$load"
+        sleep 2
+        start=$EPOCHREALTIME
+        restart_stopped "$name"
+        wait_healthy
+        echo "   $name$led: well again after $(((${EPOCHREALTIME/./} - ${start/./}) / 1000)) ms"
+        sleep 2
+        kill "$load"
+        wait "$load" || give_up "the writer while $name was restarted: $(tail -n 2 "$TEST_DIR/load.log")"
+        jq -e '.errors == 0 and (.disconnected | not) and .acked > 0' "$TEST_DIR/load.json" >/dev/null ||
+            give_up "the writer while $name was restarted: $(cat "$TEST_DIR/load.json")"
+        echo "   $name: $(jq -c '{acked, errors, gap_max_ms, wait_max_ms}' "$TEST_DIR/load.json")"
+        # Only a stop that was not graceful waits for an election.
+        jq -e '.gap_max_ms <= 1000' "$TEST_DIR/load.json" >/dev/null || give_up "no I/O for $(jq .gap_max_ms "$TEST_DIR/load.json") ms while $name was restarted"
+        ! grep -q 'stopping while still leading' "$DIR/logs/$name.log" || give_up "$name stopped while it led"
+    done
+    expect 0 "$OGEE" mds check
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "at the end: $(cat "$TEST_DIR/verify.json")"
+    export_stop
+    copysets_agree
+}
+
 # ---- memory -----------------------------------------------------------------------------------
 
 # Writing much more than the log and the volume hold: memory and disk use stay bounded.
@@ -869,4 +926,5 @@ run_test mds_down 150 test_mds_down
 # The gate has no time for these.
 when_asked mds_restore 180 test_mds_restore
 when_asked mds_members 240 test_mds_members
+when_asked rolling_restart 300 test_rolling_restart
 when_asked memory "$(ci_or_full 400 2400)" test_memory

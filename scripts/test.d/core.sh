@@ -600,6 +600,77 @@ devices_even() {
     is_even $(carried_by)
 }
 
+# ---- six nodes ---------------------------------------------------------------------------------
+
+# three_zones OPTION...   a cluster as `dev up` makes it, but nodes 4 to 6 stand in the zones of 1 to 3
+three_zones() {
+    local at
+    cluster_up "$@"
+    "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev down: $(tail -n 3 "$TEST_DIR/up.log")"
+    find "$DIR/data" -mindepth 1 -delete
+    for at in 4 5 6; do sed -i "s/^zone = .*/zone = \"zone$((at - 3))\"/" "$DIR/conf/cs$at.toml"; done
+    "$OGEE" dev up --dir "$DIR" "$@" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+}
+
+six_leaders_even() {
+    # shellcheck disable=SC2046 # one word each
+    is_even $(led_by cs1 cs2 cs3 cs4 cs5 cs7)
+}
+
+# is_begun KIND   such a job is under way
+is_begun() {
+    "$OGEE" job ls -o json | jq -e --arg kind "$1" 'any(.jobs[]; .kind == $kind and .state == "running")'
+}
+
+# Six chunkservers in three zones, three metadata servers, a verified load: one chunkserver dies for good, one comes, one is
+# drained, and the leading metadata server dies during each.
+test_six_nodes() {
+    local load start lost=cs6 drained=cs5
+    export OGEE_MDS_SERVER__HEARTBEAT_MS=500 OGEE_MDS_SERVER__HEAL__RECOVER_AFTER_MS=4000
+    export OGEE_MDS_SERVER__HEAL__REPLICA_BALANCE_AFTER_MS=2000 OGEE_MDS_SERVER__HEAL__BALANCE_AFTER_MS=1000
+    three_zones --nodes 6 --mds-nodes 3 --copysets "$(ci_or_full 12 48)" --store-size 2GiB --log-size 128MiB
+    make_volumes "$(ci_or_full 128MiB 512MiB)"
+    writer_begins 8
+
+    start=$(now_ms)
+    node_kill "$lost"
+    find "$DIR/data" -name "$lost-*.store" -delete
+    wait_for 60 is_begun recover || give_up "nothing is recovered: $("$OGEE" status)"
+    mds_leader_kill
+    wait_for 180 empty_and_whole "$lost" || give_up "not whole: $("$OGEE" job ls) $("$OGEE" copyset ls)"
+    echo "   whole again $(($(now_ms) - start)) ms after $lost died, 4000 of which were waited"
+    wait_for 20 server_removed "$lost" || give_up "$lost is not forgotten: $(tail -n 3 "$TEST_DIR/rm.log")"
+    mds_restart_dead
+
+    start=$(now_ms)
+    node_add cs7 zone3
+    wait_for 60 is_begun balance || give_up "nothing moves: $("$OGEE" status)"
+    mds_leader_kill
+    wait_for 240 devices_even || give_up "uneven: $("$OGEE" device ls) $("$OGEE" job ls)"
+    echo "   replicas: $(carried_by) $(($(now_ms) - start)) ms after cs7 came, 2000 of which were waited"
+    # Leaders go when every replica is in its place.
+    wait_for 120 six_leaders_even || give_up "leaders: $("$OGEE" server ls) $("$OGEE" job ls)"
+    echo "   leaders: $(led_by cs1 cs2 cs3 cs4 cs5 cs7) after $(($(now_ms) - start)) ms"
+    mds_restart_dead
+
+    start=$(now_ms)
+    "$OGEE" server drain "$drained" >/dev/null
+    wait_for 60 is_begun drain || give_up "nothing is drained: $("$OGEE" status)"
+    mds_leader_kill
+    wait_for 180 is_marked "$drained" empty || give_up "$drained is not empty: $("$OGEE" job ls) $("$OGEE" copyset ls)"
+    empty_and_whole "$drained" >/dev/null || give_up "drained at the cost of others: $("$OGEE" copyset ls)"
+    echo "   drained in $(($(now_ms) - start)) ms"
+    node_kill "$drained"
+    wait_for 20 server_removed "$drained" || give_up "$drained is not forgotten: $(tail -n 3 "$TEST_DIR/rm.log")"
+    mds_restart_dead
+    wait_healthy 60
+
+    writer_ends "$load"
+    echo "   all under load: $(jq -c '{acked, errors, gap_max_ms, wait_max_ms}' "$TEST_DIR/load.json")"
+    "$OGEE" mds check >"$TEST_DIR/mds-check.log" 2>&1 || give_up "the metadata servers differ: $(cat "$TEST_DIR/mds-check.log")"
+    copysets_agree
+}
+
 # ---- copies ------------------------------------------------------------------------------------
 
 # A replica that lost its store gets its contents back under a full random-write load, on a log that
@@ -765,6 +836,57 @@ copied_beyond() {
     [ "$(copied_mib)" -gt "$1" ]
 }
 
+# ---- leaders by load ---------------------------------------------------------------------------
+
+hot_copysets() {
+    "$OGEE" volume locate hot -o json | jq '[.chunks[].copyset] | unique | .[]'
+}
+
+# hot_leaders   how many of them each chunkserver leads that leads any, the most first
+hot_leaders() {
+    "$OGEE" volume locate hot -o json | jq -c '[.chunks[] | {copyset, leader}] | unique | group_by(.leader) | map(length) | sort | reverse'
+}
+
+hot_leaders_are() {
+    [ "$(hot_leaders)" = "$1" ]
+}
+
+would_move() {
+    "$OGEE" copyset balance-leaders --now --dry-run -o json | jq -e --argjson least "$1" '[.jobs[] | select(.state == "planned")] | length >= $least'
+}
+
+# One chunkserver leads all copysets of a busy volume, the others as many idle ones: even by number.
+test_hot_leaders() {
+    local id hot even load others=(cs2 cs3) at=0
+    heal_cluster --copysets 9 --store-size 2GiB --log-size 128MiB
+    create_volume hot --size 48MiB
+    hot=$(hot_copysets | wc -l)
+    [ "$hot" -ge 3 ] || give_up "the volume has $hot copysets"
+    for id in $("$OGEE" copyset ls -o json | jq '.copysets[].id'); do
+        if hot_copysets | grep -qx "$id"; then
+            "$OGEE" copyset transfer-leader "$id" --to cs1 >>"$TEST_DIR/transfer.log" 2>&1 || give_up "transfer-leader"
+        else
+            "$OGEE" copyset transfer-leader "$id" --to "${others[at++ % 2]}" >>"$TEST_DIR/transfer.log" 2>&1 || give_up "transfer-leader"
+        fi
+    done
+    wait_for 20 hot_leaders_are "[$hot]" || give_up "cs1 does not lead the volume: $("$OGEE" copyset ls)"
+    "$OGEE" bench hot --rw randrw --bs 4KiB --iodepth 8 --runtime 120 -o json >"$TEST_DIR/bench.json" 2>"$TEST_DIR/bench.log" &
+    load=$!
+    defer end_process "$load"
+    wait_for 60 would_move 2 || give_up "nothing would move: $("$OGEE" server ls)"
+    "$OGEE" copyset balance-leaders --now --dry-run | sed 's/^/   /'
+    hot_leaders_are "[$hot]" || give_up "a dry run moves leaders: $(hot_leaders)"
+    "$OGEE" copyset balance-leaders --now >"$TEST_DIR/balance.log" || give_up "balance-leaders: $(tail -n 3 "$TEST_DIR/balance.log")"
+    # As even as so many can be.
+    even=$(jq -nc --argjson hot "$hot" '[range(3) | ($hot + 2 - .) / 3 | floor]')
+    wait_for 20 hot_leaders_are "$even" || give_up "leaders of the volume: $(hot_leaders), not $even: $(cat "$TEST_DIR/balance.log")"
+    sleep 10
+    ! would_move 1 >"$TEST_DIR/again.json" || give_up "it does not rest: $(jq -c '[.jobs[].reason]' "$TEST_DIR/again.json")$("$OGEE" copyset balance-leaders --now --dry-run)"
+    process_alive "$load" || give_up "the load has ended: $(tail -n 3 "$TEST_DIR/bench.log")"
+    end_process "$load"
+    echo "   $hot copysets of a busy volume, led by one chunkserver, are led $even"
+}
+
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages libnbd-bin python3-libnbd qemu-utils jq curl util-linux
@@ -785,6 +907,8 @@ run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
 run_test rot "$(ci_or_full 180 600)" test_rot
 run_test heal "$(ci_or_full 240 600)" test_heal
+when_asked six_nodes "$(ci_or_full 700 1500)" test_six_nodes
+when_asked hot_leaders 300 test_hot_leaders
 when_asked grow "$(ci_or_full 300 900)" test_grow
 when_asked away "$(ci_or_full 300 900)" test_away
 run_test copy "$(ci_or_full 600 3600)" test_copy

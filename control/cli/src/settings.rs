@@ -102,6 +102,8 @@ pub(crate) struct HealSettings {
     pub(crate) replica_balance_after_ms: Option<u64>,
     /// Two devices that differ by no more, in percent, are even.
     pub(crate) replica_balance_percent: Option<u64>,
+    /// Leaders move for their load only if that evens out so much, in percent; 0: never.
+    pub(crate) leader_load_percent: Option<u64>,
 }
 
 /// One member of the metadata group.
@@ -262,6 +264,7 @@ const MDS_KEYS: &[&str] = &[
     "reinstate_after_ms",
     "replica_balance_after_ms",
     "replica_balance_percent",
+    "leader_load_percent",
 ];
 const CHUNKSERVER_KEYS: &[&str] = &[
     "name",

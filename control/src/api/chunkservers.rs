@@ -457,6 +457,8 @@ fn heard(
             applied: report.applied,
             last_log: report.last_log,
             state: ReplicaState::parse(&report.state),
+            requests: report.requests,
+            bytes: report.bytes,
         };
         (ReplicaId::new(report.replica), status)
     };

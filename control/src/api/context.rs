@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::watch::Notes;
 use crate::liveness::{Liveness, Strangers};
 use crate::metrics::Metrics;
-use crate::raft::{Consistency, RaftClient, Unavailable, View};
+use crate::raft::{Consistency, RaftClient, Unavailable, View, WriteError};
 use crate::scheduler::{HealRules, Scheduler};
 use crate::state::{Command, Reply};
 
@@ -89,11 +89,30 @@ impl Context {
         self.raft.view(Consistency::Latest).await
     }
 
+    /// The metadata after a write that this one has answered, with that in it. Nothing that goes wrong
+    /// here may read as if the write had not been carried out: it would be asked for again.
+    pub(crate) async fn written(&self) -> Result<View, Unavailable> {
+        let view = self.raft.view(Consistency::Local).await;
+        view.map_err(|_| Unavailable::Unknown)
+    }
+
     pub(crate) async fn write(&self, command: Command) -> Result<Reply, ApiError> {
         let kind = command.kind();
         let reply = self.raft.write(command).await;
         self.metrics.command(kind, reply.is_ok());
         Ok(reply?)
+    }
+
+    /// A further write of a request of which a part was carried out: whatever keeps it from being done, the request
+    /// is not one that was not.
+    pub(crate) async fn write_on(&self, command: Command) -> Result<Reply, ApiError> {
+        let kind = command.kind();
+        let reply = self.raft.write(command).await;
+        self.metrics.command(kind, reply.is_ok());
+        Ok(reply.map_err(|error| match error {
+            WriteError::Unavailable(_) => Unavailable::Unknown.into(),
+            refused @ WriteError::Refused(_) => refused,
+        })?)
     }
 
     /// Counts a request and turns its result into gRPC's.

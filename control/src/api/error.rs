@@ -42,6 +42,13 @@ impl ApiError {
         )
     }
 
+    /// The metadata could not be read as a whole.
+    pub(crate) fn no_digest(why: &str) -> Self {
+        let what = "no digest of the metadata was made";
+        let remedy = "again; this metadata server's log says more";
+        Self::new(Code::Internal, Fault::new("OGEE-2076", what, why, remedy))
+    }
+
     /// Someone else's chunkserver.
     pub(crate) fn other_cluster(theirs: &str, ours: &str) -> Self {
         let what = format!("this chunkserver's stores belong to cluster {theirs}");

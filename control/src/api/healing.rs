@@ -126,7 +126,9 @@ impl Watchman {
         let after = u128::from(context.config.heal.balance_after_ms);
         let is_steady = after > 0 && is_steady(&view.state, picture);
         let mut jobs = if is_steady {
-            balance(&view.state, picture, Cause::Uneven)
+            let percent = context.config.heal.lead_percent;
+            let handovers = balance(&view.state, picture, percent, Cause::Uneven);
+            handovers.into_iter().map(|it| it.job).collect()
         } else {
             Vec::new()
         };

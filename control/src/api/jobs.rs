@@ -1,11 +1,11 @@
 //! Jobs, marks on devices, and what may be stopped or forgotten: for operators.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_proto::id::{ChunkserverId, JobId, ReplicaId, StoreId};
 use ogee_proto::service::{
-    BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName, ListJobsResponse,
-    MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, ServerName,
+    BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName,
+    ListJobsResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, ServerName,
 };
 
 use super::context::unix_ms;
@@ -14,7 +14,7 @@ use super::info::{Scene, count};
 use super::topology::TopologyApi;
 use crate::limit::{JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX};
 use crate::liveness::ReplicaState;
-use crate::scheduler::{Picture, Presence, balance, spread};
+use crate::scheduler::{Handover, Picture, Presence, Standing, balance, spread};
 use crate::state::{
     AddJobs, Cause, Command, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, Reply, State,
 };
@@ -141,17 +141,39 @@ impl TopologyApi {
         let end = Command::end(id, attempt, Ending::ByOperator, unix_ms());
         self.0.write(end).await?;
         let mut found = self
-            .look(|scene, _| jobs_info(scene, |it| it == id))
+            .look_back(|scene| jobs_info(scene, |it| it == id))
             .await?;
         let found = found.jobs.pop();
         found.ok_or_else(|| crate::state::Refusal::NoJob { job: id }.into())
     }
 
-    pub(super) async fn even_leaders(&self) -> Result<ListJobsResponse, ApiError> {
-        let jobs = self
-            .look(|scene, _| balance(scene.state, &picture(scene), Cause::Asked))
+    pub(super) async fn even_leaders(
+        &self,
+        request: BalanceLeadersRequest,
+    ) -> Result<ListJobsResponse, ApiError> {
+        let (jobs, whys, mut planned) = self
+            .look(|scene, _| {
+                let percent = scene.rules.lead_percent;
+                let handovers = balance(scene.state, &picture(scene), percent, Cause::Asked);
+                let whys = handovers.iter();
+                let whys = whys.map(|it| (it.job.copyset.get(), Why::of(scene, it)));
+                let whys: BTreeMap<u32, Why> = whys.collect();
+                let jobs: Vec<NewJob> = handovers.into_iter().map(|it| it.job).collect();
+                let planned = planned(scene, &jobs);
+                (jobs, whys, planned)
+            })
             .await?;
-        self.make_jobs(&jobs).await
+        if !request.dry_run {
+            planned = self.make_jobs(&jobs).await?;
+        }
+        for job in &mut planned.jobs {
+            if let Some(why) = whys.get(&job.copyset) {
+                job.reason = format!("{}: {}", job.reason, why.text);
+                job.from.clone_from(&why.from);
+                job.to.clone_from(&why.to);
+            }
+        }
+        Ok(planned)
     }
 
     /// Begins as many moves as there is room for; what is left is planned when these have gone on.
@@ -245,6 +267,29 @@ fn jobs_info(scene: &Scene<'_>, which: impl Fn(JobId) -> bool) -> ListJobsRespon
     let jobs = scene.state.jobs().iter().filter(|(id, _)| which(**id));
     ListJobsResponse {
         jobs: jobs.map(|(id, job)| info(scene, *id, job)).collect(),
+    }
+}
+
+/// What speaks for a transfer, and whose it is.
+struct Why {
+    from: String,
+    to: String,
+    text: String,
+}
+
+impl Why {
+    fn of(scene: &Scene<'_>, handover: &Handover) -> Self {
+        let stands =
+            |name: &str, it: &Standing| format!("{name} leads {} ({}/s)", it.leads, it.demand);
+        let from = name_of(scene, handover.from.chunkserver);
+        let to = name_of(scene, handover.to.chunkserver);
+        let text = format!(
+            "{}, {}; this one {}/s",
+            stands(&from, &handover.from),
+            stands(&to, &handover.to),
+            handover.demand
+        );
+        Self { from, to, text }
     }
 }
 

@@ -11,7 +11,7 @@ use ogee_proto::service::members_server::Members;
 use ogee_proto::service::{
     AcceptRestoreRequest, AddMemberRequest, BackupPart, DiscardVolumeRequest, Empty, EventInfo,
     ListEventsRequest, ListEventsResponse, ListMembersResponse, ListStrangersResponse, MemberInfo,
-    MemberName,
+    MemberName, MemberQuery,
 };
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
@@ -20,8 +20,8 @@ use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::watch::note;
 use crate::backup;
-use crate::limit::{BACKUP_PART, EVENTS_PER_PAGE_MAX, MEMBER_ASK};
-use crate::raft::{Consistency, MemberChange, MemberRecord, View, is_address};
+use crate::limit::{BACKUP_PART, EVENTS_PER_PAGE_MAX, MEMBER_ASK, MEMBER_DIGEST};
+use crate::raft::{Consistency, MemberChange, MemberRecord, View, digest, is_address};
 use crate::state::{Event, EventLevel};
 
 /// See the module.
@@ -31,10 +31,15 @@ type Parts = Pin<Box<dyn Stream<Item = Result<BackupPart, Status>> + Send>>;
 
 impl MembersApi {
     /// As this one knows it, without asking anybody.
-    async fn own(&self) -> Result<MemberInfo, ApiError> {
+    async fn own(&self, query: MemberQuery) -> Result<MemberInfo, ApiError> {
         let view = self.0.raft.view(Consistency::Local).await?;
         let id = self.0.config.id;
         let member = view.members.get(&id);
+        let digest = if query.digest {
+            digest_of(&view).await?
+        } else {
+            String::new()
+        };
         let role = match member {
             Some(_) if view.leader == Some(id) => "leader",
             Some(member) if member.is_voter => "voter",
@@ -54,19 +59,21 @@ impl MembersApi {
             cluster_id: cluster.map_or_else(String::new, |it| it.id.to_string()),
             leader: view.leader.unwrap_or(0),
             group: view.state.group(),
+            digest,
         })
     }
 
-    async fn all(&self) -> Result<ListMembersResponse, ApiError> {
+    async fn all(&self, query: MemberQuery) -> Result<ListMembersResponse, ApiError> {
         let view = self.0.latest().await?;
         let progress = self.0.raft.progress().await?;
-        let own = self.own().await?;
+        let me = self.0.config.id;
         let asked = view.members.iter().map(async |(id, member)| {
-            let mut info = if *id == own.id {
-                own.clone()
+            let mut info = if *id == me {
+                self.own(query).await?
             } else {
                 let matched = progress.matched.get(id).copied();
-                let said = ask(&member.addr).await.filter(|said| said.id == *id);
+                let said = ask(&member.addr, query).await;
+                let said = said.filter(|said| said.id == *id);
                 let mut info = said.unwrap_or_default();
                 info.lag = progress.last_log.saturating_sub(matched.unwrap_or(0));
                 info
@@ -74,10 +81,12 @@ impl MembersApi {
             info.id = *id;
             info.address.clone_from(&member.addr);
             info.role = role(&view, *id, member).into();
-            info
+            Ok::<_, ApiError>(info)
         });
+        // All at the same time: what they have applied is compared.
+        let members = join_all(asked).await.into_iter();
         Ok(ListMembersResponse {
-            members: join_all(asked).await,
+            members: members.collect::<Result<_, _>>()?,
         })
     }
 
@@ -94,7 +103,7 @@ impl MembersApi {
         let view = self.0.latest().await?;
         let is_known = view.members.get(&id).is_some_and(|it| it.addr == address);
         if !is_known {
-            let said = ask(&address).await;
+            let said = ask(&address, MemberQuery::default()).await;
             let said = said.ok_or_else(|| ApiError::no_member_there(&address))?;
             let ours = view.state.cluster().map(|it| it.id.to_string());
             let is_new = said.cluster_id.is_empty();
@@ -170,12 +179,29 @@ const fn role(view: &View, id: u64, member: &MemberRecord) -> &'static str {
     }
 }
 
+/// Of all metadata: not on the thread that serves.
+async fn digest_of(view: &View) -> Result<String, ApiError> {
+    let state = Arc::clone(&view.state);
+    let made = tokio::task::spawn_blocking(move || digest(&state)).await;
+    let why = match made {
+        Ok(Ok(digest)) => return Ok(digest),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    Err(ApiError::no_digest(&why))
+}
+
 /// What the metadata server at an address says of itself, if one answers.
-async fn ask(addr: &str) -> Option<MemberInfo> {
+async fn ask(addr: &str, query: MemberQuery) -> Option<MemberInfo> {
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).ok()?;
     let channel = endpoint.connect_timeout(MEMBER_ASK).connect_lazy();
     let mut client = MembersClient::new(channel);
-    let answer = tokio::time::timeout(MEMBER_ASK, client.local(Empty {})).await;
+    let patience = if query.digest {
+        MEMBER_DIGEST
+    } else {
+        MEMBER_ASK
+    };
+    let answer = tokio::time::timeout(patience, client.local(query)).await;
     Some(answer.ok()?.ok()?.into_inner())
 }
 
@@ -183,12 +209,16 @@ async fn ask(addr: &str) -> Option<MemberInfo> {
 impl Members for MembersApi {
     type BackupStream = Parts;
 
-    async fn local(&self, _: Request<Empty>) -> Result<Response<MemberInfo>, Status> {
-        self.0.reply("member", self.own().await)
+    async fn local(&self, request: Request<MemberQuery>) -> Result<Response<MemberInfo>, Status> {
+        self.0.reply("member", self.own(request.into_inner()).await)
     }
 
-    async fn list(&self, _: Request<Empty>) -> Result<Response<ListMembersResponse>, Status> {
-        self.0.reply("list_members", self.all().await)
+    async fn list(
+        &self,
+        request: Request<MemberQuery>,
+    ) -> Result<Response<ListMembersResponse>, Status> {
+        self.0
+            .reply("list_members", self.all(request.into_inner()).await)
     }
 
     async fn add(&self, request: Request<AddMemberRequest>) -> Result<Response<Empty>, Status> {

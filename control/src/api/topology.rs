@@ -8,10 +8,10 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
-    BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo, DevicesName, Empty,
-    JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, MarkDevicesRequest,
-    MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
+    BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo,
+    DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
+    ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
+    MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
     ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
     ServerInfo, ServerName, TransferLeaderRequest, ZoneInfo,
 };
@@ -45,15 +45,27 @@ impl TopologyApi {
         read: impl FnOnce(&Scene<'_>, &View) -> T,
     ) -> Result<T, ApiError> {
         let view = self.0.latest().await?;
+        Ok(self.read(&view, |scene| read(scene, &view)))
+    }
+
+    /// What a write has made of it that was just answered.
+    pub(super) async fn look_back<T>(
+        &self,
+        read: impl FnOnce(&Scene<'_>) -> T,
+    ) -> Result<T, ApiError> {
+        let view = self.0.written().await?;
+        Ok(self.read(&view, read))
+    }
+
+    fn read<T>(&self, view: &View, read: impl FnOnce(&Scene<'_>) -> T) -> T {
         let world = self.0.world();
-        let scene = Scene {
+        read(&Scene {
             state: &view.state,
             liveness: &world.liveness,
             now: Instant::now(),
             rules: &self.0.config.heal,
             strangers: &world.strangers,
-        };
-        Ok(read(&scene, &view))
+        })
     }
 
     async fn make_pool(&self, request: CreatePoolRequest) -> Result<PoolInfo, ApiError> {
@@ -92,7 +104,7 @@ impl TopologyApi {
         };
         let placements = placement::plan(&sites, wish)?;
         self.write_pool(pool, &placements).await?;
-        self.look(|scene, _| Ok(scene.pool_info(scene.state.pool(name)?.1)))
+        self.look_back(|scene| Ok(scene.pool_info(scene.state.pool(name)?.1)))
             .await?
     }
 
@@ -111,7 +123,7 @@ impl TopologyApi {
                 existing,
                 placements: part.to_vec(),
             };
-            self.0.write(Command::CreateCopysets(command)).await?;
+            self.0.write_on(Command::CreateCopysets(command)).await?;
             existing += count(part.len());
         }
         Ok(())
@@ -543,9 +555,10 @@ impl Topology for TopologyApi {
 
     async fn balance_leaders(
         &self,
-        _: Request<Empty>,
+        request: Request<BalanceLeadersRequest>,
     ) -> Result<Response<ListJobsResponse>, Status> {
-        self.0.reply("balance_leaders", self.even_leaders().await)
+        let result = self.even_leaders(request.into_inner()).await;
+        self.0.reply("balance_leaders", result)
     }
 
     async fn balance_replicas(

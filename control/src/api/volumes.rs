@@ -79,6 +79,15 @@ impl VolumesApi {
         Ok(VolumeMap { mds, ..map? })
     }
 
+    /// As a command that was carried out left it, whatever came after.
+    async fn changed(&self, reply: Reply) -> Result<VolumeInfo, ApiError> {
+        let Reply::Volume(id, volume) = reply else {
+            unreachable!("invariant: a volume that is made or resized is in the answer");
+        };
+        let view = self.0.written().await?;
+        self.read(&view, |scene| Ok(scene.volume_info(id, &volume)))
+    }
+
     async fn create_volume(&self, request: CreateVolumeRequest) -> Result<VolumeInfo, ApiError> {
         let unit = if request.stripe_unit == 0 {
             CHUNK_SIZE as u64
@@ -102,8 +111,8 @@ impl VolumesApi {
             owner: request.owner,
             created_unix_ms: unix_ms(),
         };
-        self.0.write(Command::CreateVolume(command)).await?;
-        self.info(&request.name).await
+        let reply = self.0.write(Command::CreateVolume(command)).await?;
+        self.changed(reply).await
     }
 
     async fn resize_volume(&self, request: ResizeVolumeRequest) -> Result<VolumeInfo, ApiError> {
@@ -112,8 +121,8 @@ impl VolumesApi {
             name,
             size: request.size,
         };
-        self.0.write(Command::ResizeVolume(command)).await?;
-        self.info(&request.name).await
+        let reply = self.0.write(Command::ResizeVolume(command)).await?;
+        self.changed(reply).await
     }
 
     async fn remove_volume(&self, request: VolumeName) -> Result<Empty, ApiError> {
@@ -169,12 +178,20 @@ impl VolumesApi {
                 .notes
                 .add(EventLevel::Info, "volume_fenced", &request.name, text);
         }
-        let Reply::Attached { client, epoch, .. } = reply else {
+        let Reply::Attached {
+            id,
+            client,
+            epoch,
+            volume,
+        } = reply
+        else {
             unreachable!("invariant: an attach that is carried out answers with the attachment");
         };
-        let map = self.map(&request.name, |_, _| Ok(())).await?;
+        let view = self.0.written().await?;
+        let mds = view.addresses();
+        let map = self.read(&view, |scene| Ok(scene.volume_map(id, &volume)))?;
         Ok(Attachment {
-            map: Some(map),
+            map: Some(VolumeMap { mds, ..map }),
             client: client.get(),
             epoch: epoch.get(),
         })

@@ -6,6 +6,7 @@
 //! *Invariants*: a report counts only while its chunkserver is online.
 //! *On failure*: a lost heartbeat makes a chunkserver offline after the configured time, no more.
 
+mod demand;
 mod pace;
 mod strangers;
 mod tracker;

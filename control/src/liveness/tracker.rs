@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 use ogee_proto::service::ScrubReport;
 
+use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
 use crate::limit::UNSTABLE_FOR;
 use crate::state::Copyset;
@@ -22,6 +23,8 @@ pub(crate) struct Liveness {
     bounds: Bounds,
     /// How devices fare.
     pub(crate) paces: Paces,
+    /// What is asked of replicas that lead.
+    pub(crate) demand: Demand,
 }
 
 /// What one heartbeat told.
@@ -81,7 +84,7 @@ pub(crate) enum StoreState {
 }
 
 /// How far a replica is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReplicaStatus {
     /// Whom it follows; 0: nobody.
     pub(crate) leader: ReplicaId,
@@ -89,6 +92,9 @@ pub(crate) struct ReplicaStatus {
     pub(crate) applied: u64,
     pub(crate) last_log: u64,
     pub(crate) state: ReplicaState,
+    /// Requests of clients that it took since it was opened, and their bytes.
+    pub(crate) requests: u64,
+    pub(crate) bytes: u64,
 }
 
 /// How well a replica is.
@@ -178,6 +184,7 @@ impl Liveness {
             reign: None,
             bounds,
             paces: Paces::default(),
+            demand: Demand::default(),
         }
     }
 
@@ -191,6 +198,14 @@ impl Liveness {
         for (store, usage) in &heard.stores {
             self.paces.take(now, *store, usage.flows, self.bounds);
         }
+        if let Some((at, before)) = self.servers.get(&id).filter(|_| is_ours) {
+            let apart = now.saturating_duration_since(*at);
+            for (replica, status) in &heard.replicas {
+                if let Some(before) = before.replicas.get(replica) {
+                    self.demand.take(*replica, (before, status), apart);
+                }
+            }
+        }
         self.servers.insert(id, (now, heard));
     }
 
@@ -198,6 +213,7 @@ impl Liveness {
     pub(crate) fn begin_reign(&mut self, now: Instant) {
         self.reign = Some(now);
         self.back.clear();
+        self.demand.clear();
     }
 
     /// Online, but silent for half of what makes it offline, or just back from being that.
@@ -292,9 +308,8 @@ mod tests {
         let status = ReplicaStatus {
             leader: ReplicaId::new(leader),
             term,
-            applied: 0,
-            last_log: 0,
             state: ReplicaState::Ok,
+            ..ReplicaStatus::default()
         };
         Heard {
             replicas: BTreeMap::from([(ReplicaId::new(replica), status)]),

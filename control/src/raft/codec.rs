@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ogee_proto::checksum::crc32c_append;
 use openraft::entry::EntryPayload;
 use openraft::impls::BasicNode;
 use openraft::raft::{
@@ -35,6 +36,35 @@ pub(super) fn decode<T: DeserializeOwned>(
     bytes: &[u8],
 ) -> Result<T, LedgerError> {
     serde_json::from_slice(bytes).map_err(|error| LedgerError::Record { record, error })
+}
+
+/// A digest of all metadata, as it stands in a snapshot: length and CRC32C of that, in hex. Members that have
+/// applied the same entries have the same.
+pub(crate) fn digest(state: &State) -> Result<String, LedgerError> {
+    let mut sum = Sum::default();
+    let written = serde_json::to_writer(&mut sum, state);
+    let record = "digest";
+    written.map_err(|error| LedgerError::Record { record, error })?;
+    Ok(format!("{:x}-{:08x}", sum.length, sum.crc))
+}
+
+/// Keeps nothing of what is written to it but that.
+#[derive(Default)]
+struct Sum {
+    length: u64,
+    crc: u32,
+}
+
+impl std::io::Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.length += bytes.len() as u64;
+        self.crc = crc32c_append(self.crc, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -376,10 +406,11 @@ impl From<InstallReply> for SnapshotResponse<Group> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SnapshotRecord, decode};
+    use super::{SnapshotRecord, decode, digest};
     use crate::raft::error::LedgerError;
     use crate::raft::types::SnapshotMeta;
     use crate::state::{Command, State};
+    use ogee_proto::checksum::crc32c;
     use serde_json::{Value, json};
 
     /// With one volume.
@@ -417,6 +448,27 @@ mod tests {
             state.apply(&command).unwrap();
         }
         state
+    }
+
+    /// Also of a member that got it as a snapshot, and not entry by entry.
+    #[test]
+    fn a_digest_tells_states_apart() {
+        let state = state();
+        let ours = digest(&state).unwrap();
+        let bytes = serde_json::to_vec(&state).unwrap();
+        assert_eq!(
+            ours,
+            format!("{:x}-{:08x}", bytes.len(), crc32c(&bytes)),
+            "of the encoding"
+        );
+        let record = SnapshotRecord::new(&SnapshotMeta::default(), &state);
+        let copy = read(&serde_json::to_value(record).unwrap()).unwrap();
+        assert_eq!(digest(&copy).unwrap(), ours);
+        let mut other = state;
+        let resize = json!({"do": "ResizeVolume", "name": "v", "size": 128 << 20});
+        let resize: Command = serde_json::from_value(resize).unwrap();
+        other.apply(&resize).unwrap();
+        assert_ne!(digest(&other).unwrap(), ours);
     }
 
     fn read(record: &Value) -> Result<State, LedgerError> {

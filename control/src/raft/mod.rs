@@ -23,6 +23,7 @@ mod peer;
 mod types;
 
 pub(crate) use client::{Consistency, MemberRecord, Position, RaftClient, View, is_address};
+pub(crate) use codec::digest;
 pub use error::{LedgerError, NodeError};
 pub(crate) use error::{MemberError, PeerError, Unavailable, WriteError};
 pub(crate) use ledger::{LEDGER_FILE, Ledger};

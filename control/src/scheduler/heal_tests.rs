@@ -9,7 +9,7 @@ use ogee_proto::name::Name;
 use proptest::prelude::*;
 
 use super::picture::{Ailment, AilmentKind};
-use super::{HealRules, Picture, Presence, balance, plan, spread, wish};
+use super::{Handover, HealRules, Picture, Presence, balance, plan, spread, wish};
 use crate::limit::LEAD_TIMEOUT_MS;
 use crate::state::{
     AddJobs, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool,
@@ -31,6 +31,7 @@ pub(super) fn rules() -> HealRules {
         sick: super::SickRules::default(),
         spread_after_ms: 1000,
         spread_percent: 5,
+        lead_percent: 20,
     }
 }
 
@@ -641,8 +642,8 @@ fn gap(led: &BTreeMap<ChunkserverId, usize>) -> usize {
 }
 
 fn balanced(world: &mut World, cause: Cause) -> usize {
-    let jobs = balance(&world.state, &world.picture(), cause);
-    for job in &jobs {
+    let jobs = balance(&world.state, &world.picture(), 20, cause);
+    for Handover { job, .. } in &jobs {
         world.leaders.insert(job.copyset, job.replica);
     }
     jobs.len()

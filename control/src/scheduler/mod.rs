@@ -10,6 +10,9 @@
 //! *On failure*: a lost order comes again with the next heartbeat; transfers are given up.
 
 mod balance;
+#[cfg(test)]
+mod balance_tests;
+mod exchange;
 mod heal;
 #[cfg(test)]
 mod heal_tests;
@@ -22,7 +25,7 @@ mod spread;
 #[cfg(test)]
 mod spread_tests;
 
-pub(crate) use balance::{balance, is_steady};
+pub(crate) use balance::{Handover, Standing, balance, is_steady};
 pub(crate) use heal::{leads_live, plan, troubled, wish};
 pub(crate) use loads::{Loads, is_beside};
 pub(crate) use picture::{Bytes, HealRules, Picture, Presence};

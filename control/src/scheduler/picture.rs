@@ -32,6 +32,8 @@ pub(crate) struct HealRules {
     pub(crate) spread_after_ms: u64,
     /// Two devices that differ by no more, in percent of what they carry, are even.
     pub(crate) spread_percent: u64,
+    /// Leaders move for what is asked of them only if that evens out so much, in percent; 0: never.
+    pub(crate) lead_percent: u64,
 }
 
 impl Default for HealRules {
@@ -46,6 +48,7 @@ impl Default for HealRules {
             sick: SickRules::default(),
             spread_after_ms: 60_000,
             spread_percent: 5,
+            lead_percent: 20,
         }
     }
 }
@@ -101,6 +104,8 @@ pub(crate) struct Picture {
     /// Voters that do not take part although their devices are there.
     pub(crate) ailing: BTreeMap<ReplicaId, Ailment>,
     pub(crate) leaders: BTreeMap<CopysetId, ReplicaId>,
+    /// What is asked of copysets, a second; none of those of which nothing is.
+    pub(crate) demand: BTreeMap<CopysetId, u64>,
 }
 
 /// Why a replica does not take part although its device is there.
@@ -162,6 +167,13 @@ impl Picture {
             .collect();
         for (id, copyset) in state.copysets() {
             picture.add_copyset(state, &online, *id, copyset);
+            let replicas = copyset.replicas.iter();
+            // Whoever does not report any more leads nothing.
+            let replicas = replicas.filter(|r| online.contains_key(&r.chunkserver));
+            let demand: u64 = replicas.map(|r| liveness.demand.of(r.id)).sum();
+            if demand > 0 {
+                picture.demand.insert(*id, demand);
+            }
         }
         picture
     }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::event::Event;
 use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
-use super::model::Stripe;
+use super::model::{Stripe, Volume};
 use super::refusal::Refusal;
 use super::restore::{AdoptMembers, DiscardVolume};
 use super::sick::NoteSick;
@@ -267,8 +267,8 @@ pub enum Reply {
     Pool(PoolId),
     /// Ids of the copysets, in the order of the placements.
     Copysets(Vec<CopysetId>),
-    /// Id of the volume.
-    Volume(VolumeId),
+    /// The volume, as the command left it.
+    Volume(VolumeId, Box<Volume>),
     /// Id of the replica.
     Replica(ReplicaId),
     /// Jobs that were made.
@@ -276,7 +276,9 @@ pub enum Reply {
     /// The new attachment.
     Attached {
         /// Which volume.
-        volume: VolumeId,
+        id: VolumeId,
+        /// As it is since.
+        volume: Box<Volume>,
         /// Its new user.
         client: ClientId,
         /// Its new epoch.

@@ -65,8 +65,9 @@ impl State {
             created_unix_ms: command.created_unix_ms,
         };
         self.names.insert(command.name.clone(), id);
+        let made = Box::new(volume.clone());
         self.volumes.insert(id, volume);
-        Ok(Reply::Volume(id))
+        Ok(Reply::Volume(id, made))
     }
 
     /// The copysets that a volume of `chunks` chunks needs beside those that it `has`. Only
@@ -126,12 +127,11 @@ impl State {
         }
         check_count("segments of a volume map", segments.len(), SEGMENTS_MAX)?;
         self.carry(&map::load(&segments, from, chunks));
-        if let Some(volume) = self.volumes.get_mut(&id) {
-            volume.size = command.size;
-            volume.chunks = chunks;
-            volume.segments = segments;
-        }
-        Ok(Reply::Volume(id))
+        let volume = self.volumes.get_mut(&id).expect("invariant: just found");
+        volume.size = command.size;
+        volume.chunks = chunks;
+        volume.segments = segments;
+        Ok(Reply::Volume(id, Box::new(volume.clone())))
     }
 
     /// The segment for chunks past the present end, if more copysets are due. The present
@@ -172,7 +172,7 @@ impl State {
         self.garbage.insert(id, Garbage { copysets, pending });
         self.volumes.remove(&id);
         self.names.remove(&command.name);
-        Ok(Reply::Volume(id))
+        Ok(Reply::Done)
     }
 
     /// Also those that are about to have a replica: what they copy may hold the chunks.
@@ -216,9 +216,10 @@ impl State {
             };
         }
         Ok(Reply::Attached {
-            volume: id,
+            id,
             client,
             epoch: volume.epoch,
+            volume: Box::new(volume.clone()),
         })
     }
 
@@ -228,7 +229,7 @@ impl State {
         if command.force {
             volume.epoch = Epoch::new(volume.epoch.get() + 1);
             volume.users = Users::Nobody;
-            return Ok(Reply::Volume(id));
+            return Ok(Reply::Done);
         }
         let is_others = matches!(&volume.users, Users::Writer(one) if one.client != command.client);
         if is_others || volume.epoch != command.epoch {
@@ -239,7 +240,7 @@ impl State {
         }
         // Gone already: the answer to the first try was lost.
         volume.users.remove(command.client);
-        Ok(Reply::Volume(id))
+        Ok(Reply::Done)
     }
 
     pub(super) fn confirm_removal(&mut self, command: &ConfirmRemoval) -> Reply {

@@ -107,6 +107,10 @@ pub struct GroupReport {
     pub is_installing: bool,
     /// Whether a copy that this replica sends gains nothing on the writers.
     pub is_outrun: bool,
+    /// Requests that came since it was opened, and bytes of those that were let in.
+    pub requests: u64,
+    /// See `requests`.
+    pub bytes: u64,
 }
 
 /// Outcome of a request.
@@ -776,6 +780,8 @@ impl Group {
             is_quiet: self.phase() != Phase::Awake,
             is_installing: self.inner.replica.is_fuzzy(),
             is_outrun: self.inner.replica.copies.is_outrun(),
+            requests: self.requests(),
+            bytes: self.bytes(),
         }
     }
 

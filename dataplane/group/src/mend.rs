@@ -161,6 +161,8 @@ impl Mender {
             is_quiet: false,
             is_outrun: false,
             is_installing: false,
+            requests: 0,
+            bytes: 0,
         }
     }
 

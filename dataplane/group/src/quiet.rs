@@ -48,6 +48,8 @@ pub(crate) struct Quiet {
     phase: Cell<Phase>,
     /// Requests so far.
     requests: Cell<u64>,
+    /// Bytes that they move, in either direction.
+    bytes: Cell<u64>,
 }
 
 impl Default for Quiet {
@@ -55,6 +57,7 @@ impl Default for Quiet {
         Self {
             phase: Cell::new(Phase::Awake),
             requests: Cell::new(0),
+            bytes: Cell::new(0),
         }
     }
 }
@@ -127,6 +130,16 @@ impl Group {
 
     pub(crate) fn requests(&self) -> u64 {
         self.quiet().requests.get()
+    }
+
+    /// A client's request that is served moves so many bytes.
+    pub fn note_bytes(&self, bytes: usize) {
+        let sum = &self.quiet().bytes;
+        sum.set(sum.get().wrapping_add(bytes as u64));
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.quiet().bytes.get()
     }
 
     fn rest(&self, phase: Phase) {

@@ -592,11 +592,15 @@ pub(crate) enum CopysetCommand {
         #[arg(long)]
         to: String,
     },
-    /// Even out how many copysets each chunkserver leads, as far as replicas allow. Waits until it is done.
+    /// Even out how many copysets each chunkserver leads, and what is asked of those, as far as replicas allow. Waits
+    /// until it is done.
     BalanceLeaders {
         /// At once, whatever was moved lately.
         #[arg(long, required = true)]
         now: bool,
+        /// Only show which leaders would move, and why.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Even out how many replicas each device carries for its capacity, as far as zones allow. Returns when
     /// the moves are planned; `job ls` tells how far they are.

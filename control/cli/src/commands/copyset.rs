@@ -21,7 +21,9 @@ pub(crate) fn run(
         CopysetCommand::Show { id } => show(format, &one(mds, id)?),
         CopysetCommand::Replace { id, replica, to } => replace(mds, format, (id, replica), to)?,
         CopysetCommand::TransferLeader { id, to } => transfer(mds, id, &to)?,
-        CopysetCommand::BalanceLeaders { .. } => return job::balance(mds, format),
+        CopysetCommand::BalanceLeaders { dry_run, .. } => {
+            return job::balance(mds, format, dry_run);
+        }
         CopysetCommand::BalanceReplicas { dry_run, .. } => job::spread(mds, format, dry_run)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use super::ask;
 use crate::args::{Format, JobCommand};
 use crate::error::{CliError, Exit};
 use crate::output::{human, print};
-use ogee_proto::service::{BalanceReplicasRequest, Empty, JobInfo, JobName};
+use ogee_proto::service::{BalanceLeadersRequest, BalanceReplicasRequest, JobInfo, JobName};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -89,6 +89,7 @@ fn progress(job: &JobInfo) -> String {
         ("running", 0) => format!("{} ({} %)", job.step, job.percent),
         ("running", bytes) => format!("{} ({} % of about {})", job.step, job.percent, human(bytes)),
         ("pending", _) => job.step.clone(),
+        ("planned", 0) => "would move".to_owned(),
         ("planned", bytes) => format!("about {}", human(bytes)),
         _ => format!("ended {} ago", ago(job.ended_unix_ms)),
     }
@@ -125,22 +126,30 @@ pub(crate) fn span(time: Duration) -> String {
 
 /// `ogee copyset balance-leaders --now`: asks, and waits for the transfers. Exit code 1 when one of them was
 /// given up.
-pub(crate) fn balance(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
+pub(crate) fn balance(mds: &[String], format: Format, dry_run: bool) -> Result<ExitCode, CliError> {
     let doing = "cannot even out leaders";
     let asked = ask(mds, doing, async |client| {
-        client.balance_leaders(Empty {}).await
+        let request = BalanceLeadersRequest { dry_run };
+        client.balance_leaders(request).await
     })?
     .jobs;
+    if dry_run {
+        list(format, &asked);
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut jobs = asked.clone();
     let deadline = Instant::now() + TRANSFERS;
     while jobs.iter().any(is_live) && Instant::now() < deadline {
         std::thread::sleep(LOOK);
         let all = all(mds)?;
         let newest = |job: &JobInfo| {
-            all.iter()
-                .find(|now| now.id == job.id)
-                .unwrap_or(job)
-                .clone()
+            let now = all.iter().find(|now| now.id == job.id).unwrap_or(job);
+            // What spoke for it is in the first answer only.
+            let reason = job.reason.clone();
+            JobInfo {
+                reason,
+                ..now.clone()
+            }
         };
         jobs = asked.iter().map(newest).collect();
     }

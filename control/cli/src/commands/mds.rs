@@ -30,6 +30,8 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.replica_balance_after_ms = after.unwrap_or(config.replica_balance_after_ms);
     let percent = heal.replica_balance_percent;
     config.replica_balance_percent = percent.unwrap_or(config.replica_balance_percent);
+    let percent = heal.leader_load_percent;
+    config.leader_load_percent = percent.unwrap_or(config.leader_load_percent);
     let members = settings.members.into_iter();
     config.members = members
         .map(|member| Member {

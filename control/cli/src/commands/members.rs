@@ -12,12 +12,17 @@ use std::time::{Duration, Instant};
 
 /// How long a new member's learning is waited for.
 const LEARNING: Duration = Duration::from_secs(120);
+/// How long members that are at different log entries are asked again.
+const SETTLING: Duration = Duration::from_secs(10);
+/// Between two of these questions.
+const CHECK_PAUSE: Duration = Duration::from_millis(200);
 /// The metadata server's word that a new member lacks too much.
 const BEHIND: &str = "OGEE-2068";
 
 pub(crate) fn run(mds: &[String], what: MdsCommand, format: Format) -> Result<ExitCode, CliError> {
     match what {
         MdsCommand::Ls => list(mds, format)?,
+        MdsCommand::Check => return check(mds, format),
         MdsCommand::Add { id, address } => add(mds, id, &address)?,
         MdsCommand::Rm { id } => remove(mds, id)?,
         MdsCommand::TransferLeader { id } => transfer(mds, id)?,
@@ -32,7 +37,7 @@ pub(crate) fn run(mds: &[String], what: MdsCommand, format: Format) -> Result<Ex
 
 fn list(mds: &[String], format: Format) -> Result<(), CliError> {
     let doing = "cannot list the metadata servers";
-    let members = ask(mds, doing, async |client| client.list_members().await)?.members;
+    let members = ask(mds, doing, async |client| client.list_members(false).await)?.members;
     let json = json!({"members": members.iter().map(to_json).collect::<Vec<_>>()});
     let rows = members.iter().map(|member| {
         let said = |text: String| if member.reachable { text } else { "-".into() };
@@ -58,6 +63,61 @@ fn list(mds: &[String], format: Format) -> Result<(), CliError> {
         eprintln!("{voters} that vote survive no more failures than {less} do: have 1, 3 or 5");
     }
     Ok(())
+}
+
+/// Whether all hold the same metadata, which is only comparable as of the same log entry.
+fn check(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
+    let doing = "cannot compare the metadata servers";
+    let (members, verdict) = ask(mds, doing, async |client| {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            let members = client.list_members(true).await?.members;
+            let verdict = verdict(&members);
+            if verdict.is_some() || Instant::now() >= deadline {
+                return Ok((members, verdict));
+            }
+            tokio::time::sleep(CHECK_PAUSE).await;
+        }
+    })?;
+    let silent = members.iter().filter(|member| !member.reachable);
+    let silent: Vec<String> = silent.map(|member| member.id.to_string()).collect();
+    if !silent.is_empty() {
+        let because = format!("no answer from metadata server {}", silent.join(", "));
+        let remedy = "start it, or take it out of the group: ogee mds ls, ogee mds rm";
+        return Err(CliError::new("OGEE-3407", doing, &because, remedy));
+    }
+    let Some(agree) = verdict else {
+        let because = "they were at different log entries each time: the metadata changes, or one does not catch up";
+        let remedy = "ogee mds ls shows who lags; again when less is changed";
+        return Err(CliError::new("OGEE-3408", doing, because, remedy));
+    };
+    let json = json!({"agree": agree, "members": members.iter().map(|member| json!({
+        "id": member.id, "applied": member.applied, "digest": member.digest,
+    })).collect::<Vec<_>>()});
+    let rows = members.iter().map(|member| {
+        vec![
+            member.id.to_string(),
+            member.applied.to_string(),
+            member.digest.clone(),
+        ]
+    });
+    print(format, &json, &["ID", "APPLIED", "DIGEST"], rows.collect());
+    if agree {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!(
+        "the metadata servers differ: stop one that differs from the others, empty its data directory and take it in \
+         anew (ogee mds rm, ogee mds add); make a backup first (ogee mds backup)"
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+/// Whether they agree; nothing while they cannot be compared.
+fn verdict(members: &[MemberInfo]) -> Option<bool> {
+    let first = members.first()?;
+    let is_comparable = |it: &MemberInfo| it.reachable && it.applied == first.applied;
+    let comparable = members.iter().all(is_comparable);
+    comparable.then(|| members.iter().all(|it| it.digest == first.digest))
 }
 
 fn to_json(member: &MemberInfo) -> Value {
@@ -115,4 +175,34 @@ fn transfer(mds: &[String], id: Option<u64>) -> Result<(), CliError> {
     })?;
     line(&format!("metadata server {leader} leads"));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, applied: u64, digest: &str) -> MemberInfo {
+        MemberInfo {
+            id,
+            applied,
+            digest: digest.into(),
+            reachable: true,
+            ..MemberInfo::default()
+        }
+    }
+
+    #[test]
+    fn digests_count_at_the_same_entry_only() {
+        let same = [member(1, 7, "a"), member(2, 7, "a")];
+        assert_eq!(verdict(&same), Some(true));
+        assert_eq!(
+            verdict(&[member(1, 7, "a"), member(2, 7, "b")]),
+            Some(false)
+        );
+        assert_eq!(verdict(&[member(1, 7, "a"), member(2, 8, "a")]), None);
+        let mut silent = same;
+        silent[1].reachable = false;
+        assert_eq!(verdict(&silent), None);
+        assert_eq!(verdict(&[]), None);
+    }
 }

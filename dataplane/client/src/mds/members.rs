@@ -9,17 +9,18 @@ use super::error::{ControlError, Refusal};
 use ogee_proto::service::members_client::MembersClient;
 use ogee_proto::service::{
     AcceptRestoreRequest, AddMemberRequest, DiscardVolumeRequest, Empty, ListEventsRequest,
-    ListEventsResponse, ListMembersResponse, ListStrangersResponse, MemberName,
+    ListEventsResponse, ListMembersResponse, ListStrangersResponse, MemberName, MemberQuery,
 };
 
 impl MdsClient {
-    /// All metadata servers of the group.
+    /// All metadata servers of the group; with a digest of what each has applied, if that is asked for.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub async fn list_members(&self) -> Result<ListMembersResponse, ControlError> {
+    pub async fn list_members(&self, digest: bool) -> Result<ListMembersResponse, ControlError> {
         self.call(Repeat::Freely, |channel| async move {
-            MembersClient::new(channel).list(Empty {}).await
+            let query = MemberQuery { digest };
+            MembersClient::new(channel).list(query).await
         })
         .await
     }

@@ -7,12 +7,12 @@ use super::client::{MdsClient, Repeat};
 use super::error::ControlError;
 use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::{
-    BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DevicesName, Empty, JobInfo, JobName,
-    ListCopysetsResponse, ListDevicesResponse, ListJobsResponse, ListPoolsResponse,
-    ListServersResponse, ListZonesResponse, MarkDevicesRequest, MarkDevicesResponse,
-    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
-    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerName,
-    TransferLeaderRequest,
+    BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DevicesName,
+    Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, MarkDevicesRequest,
+    MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
+    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
+    ServerName, TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -73,8 +73,8 @@ calls! {
     remove_server(ServerName) -> Empty, Never;
     /// Cancels a job that has not begun.
     cancel_job(JobName) -> JobInfo, Never;
-    /// Asks for even leaders; the jobs that see to it.
-    balance_leaders(Empty) -> ListJobsResponse, Freely;
+    /// Asks for even leaders; the jobs that see to it, or would.
+    balance_leaders(BalanceLeadersRequest) -> ListJobsResponse, Freely;
     /// Asks for devices that carry replicas evenly; the jobs that see to it, or would.
     balance_replicas(BalanceReplicasRequest) -> ListJobsResponse, Freely;
 }

@@ -142,6 +142,8 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         state: state(status).to_owned(),
         store: status.store.to_string(),
         voters: status.voters.iter().map(|id| id.get()).collect(),
+        requests: group.requests,
+        bytes: group.bytes,
     }
 }
 

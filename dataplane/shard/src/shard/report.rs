@@ -99,6 +99,8 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
             is_installing: false,
             is_outrun: false,
             is_quiet: false,
+            requests: 0,
+            bytes: 0,
         },
         store: broken.store,
         voters: Vec::new(),

@@ -69,6 +69,7 @@ impl Shard {
         let submitted = self
             .admission
             .submit(from.id(), copyset, cost, move |room| {
+                group.note_bytes(cost);
                 shard.spawn_request(group, peer, frame, arrived, room);
             });
         if submitted.is_err() {
