@@ -151,10 +151,7 @@ impl Shard {
         let gap = period / pieces(open.store.used().get());
         let mut read = 0;
         for (copyset, key) in chunks_of(open) {
-            if let Some(hours) = hours {
-                hours.opened().await;
-            }
-            read += self.scrub_chunk(open, (copyset, key), gap).await;
+            read += self.scrub_chunk(open, (copyset, key), gap, hours).await;
         }
         read
     }
@@ -164,9 +161,13 @@ impl Shard {
         open: &OpenStore,
         (copyset, key): (CopysetId, ChunkKey),
         gap: Duration,
+        hours: Option<&Hours>,
     ) -> u64 {
         let mut read = 0;
         for first in (0..BLOCKS_PER_CHUNK).step_by(SCRUB_BLOCKS) {
+            if let Some(hours) = hours {
+                hours.opened().await;
+            }
             let group = self.group(copyset).filter(|_| !open.has_failed());
             let (Some(group), Some(first)) = (group, BlockIndex::new(first)) else {
                 break;
