@@ -15,7 +15,7 @@ LONGEST=dataplane/group
 
 # programs   three lines each: directory, program, name
 programs() {
-    cargo test --workspace --no-run --message-format json-render-diagnostics |
+    cargo test --workspace --quiet --no-run --message-format json-render-diagnostics |
         jq -r 'select(.reason == "compiler-artifact" and .profile.test and .executable)
             | (.manifest_path | rtrimstr("/Cargo.toml")), .executable, .target.name'
 }
