@@ -95,7 +95,7 @@ impl World {
     fn note(&mut self, command: &Command, before: &State, reply: &Reply) {
         let mut issue = |of, id| assert!(self.issued.insert((of, id)), "{of} {id} again");
         match reply {
-            Reply::Volume(id) if !before.volumes().contains_key(id) => issue("volume", id.get()),
+            Reply::Volume(id, _) if !before.volumes().contains_key(id) => issue("volume", id.get()),
             Reply::Chunkserver(id) if !before.chunkservers().contains_key(id) => {
                 issue("chunkserver", id.get().into());
             }
