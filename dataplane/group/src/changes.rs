@@ -35,8 +35,6 @@ pub(crate) struct Changes {
     floor: Cell<u64>,
     /// The oldest first.
     generations: RefCell<VecDeque<Generation>>,
-    /// What they take, as counted here.
-    bytes: Cell<usize>,
 }
 
 /// Blocks that have changed by some entries in a row.
@@ -46,7 +44,7 @@ struct Generation {
     upto: u64,
     chunks: BTreeMap<ChunkKey, Changed>,
     removed: BTreeSet<VolumeId>,
-    /// Blocks that the masks name.
+    /// Blocks that the masks name, and volumes.
     blocks: usize,
 }
 
@@ -68,6 +66,8 @@ pub(crate) struct Since {
 }
 
 const _: () = assert!(PIECES == 128 && COPY_PIECE_BLOCKS == 32);
+// A generation fits into the half that a turn leaves: each block may lie in a chunk of its own.
+const _: () = assert!(CHANGES_GENERATION * (CHUNK_BYTES + PIECE_BYTES) < CHANGES_BYTES / 2);
 
 impl Changes {
     /// Contents as of entry `floor`: of what changed before nothing is known.
@@ -75,7 +75,6 @@ impl Changes {
         let changes = Self {
             floor: Cell::new(0),
             generations: RefCell::default(),
-            bytes: Cell::new(0),
         };
         changes.begin_anew(floor);
         changes
@@ -84,7 +83,6 @@ impl Changes {
     /// The contents came by other means than apply, and are as of entry `floor`, or newer in part.
     pub(crate) fn begin_anew(&self, floor: u64) {
         self.floor.set(floor);
-        self.bytes.set(0);
         let newest = Generation {
             upto: floor,
             ..Generation::default()
@@ -103,37 +101,30 @@ impl Changes {
             return;
         };
         let head = &command.head;
-        let added = match head.kind {
+        match head.kind {
             CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes => {
                 if !head.is_in_range() {
                     return;
                 }
-                newest.add(head.key, head.first_block(), head.block_count())
+                newest.add(head.key, head.first_block(), head.block_count());
             }
             CommandKind::RemoveVolume => {
-                newest.removed.insert(head.key.volume);
-                CHUNK_BYTES
+                newest.blocks += usize::from(newest.removed.insert(head.key.volume));
             }
             CommandKind::Seal | CommandKind::Digest => return,
-        };
+        }
         let is_full = newest.blocks >= CHANGES_GENERATION;
-        self.bytes.set(self.bytes.get() + added);
         drop(generations);
-        if is_full || self.bytes.get() > CHANGES_BYTES {
+        if is_full {
             self.turn(entry.log_id.index);
         }
     }
 
     /// A checkpoint has been made: those of the others are of about the same entry.
     pub(crate) fn note_checkpoint(&self) {
-        let newest = self
-            .generations
-            .borrow()
-            .back()
-            .map(|it| (it.bytes(), it.upto));
-        if let Some((bytes, upto)) = newest
-            && bytes > 0
-        {
+        let newest = |it: &Generation| (it.blocks, it.upto);
+        let newest = self.generations.borrow().back().map(newest);
+        if let Some((1.., upto)) = newest {
             self.turn(upto);
         }
     }
@@ -148,10 +139,8 @@ impl Changes {
         if generations.len() > CHANGES_GENERATIONS {
             merge_two(&mut generations);
         }
-        let total =
-            |generations: &VecDeque<Generation>| generations.iter().map(Generation::bytes).sum();
-        let mut bytes: usize = total(&generations);
-        // To half, so that it is not looked for room at every turn.
+        let mut bytes: usize = generations.iter().map(Generation::bytes).sum();
+        // To half: the rest is for what comes until the next turn.
         for generation in &mut *generations {
             if bytes <= CHANGES_BYTES / 2 {
                 break;
@@ -166,7 +155,6 @@ impl Changes {
                 self.floor.set(oldest.upto);
             }
         }
-        self.bytes.set(bytes);
     }
 
     /// What has changed since an entry; none if that is further back than is known.
@@ -195,13 +183,10 @@ impl Changes {
 }
 
 impl Generation {
-    /// Blocks have changed; how many more bytes that takes.
-    fn add(&mut self, key: ChunkKey, first: usize, count: usize) -> usize {
-        let mut bytes = 0;
-        let chunk = self.chunks.entry(key).or_insert_with(|| {
-            bytes += CHUNK_BYTES;
-            Changed::Blocks(Vec::new())
-        });
+    /// Blocks have changed.
+    fn add(&mut self, key: ChunkKey, first: usize, count: usize) {
+        let new = || Changed::Blocks(Vec::new());
+        let chunk = self.chunks.entry(key).or_insert_with(new);
         let end = first + count;
         for piece in first / COPY_PIECE_BLOCKS..end.div_ceil(COPY_PIECE_BLOCKS) {
             let start = piece * COPY_PIECE_BLOCKS;
@@ -209,11 +194,13 @@ impl Generation {
             let to = (end - start).min(COPY_PIECE_BLOCKS);
             let mask = (u32::MAX >> (COPY_PIECE_BLOCKS - (to - from))) << from;
             let piece = u8::try_from(piece).expect("invariant: a chunk has 128 pieces");
-            let (blocks, is_new) = chunk.add(piece, mask);
-            self.blocks += blocks;
-            bytes += usize::from(is_new) * PIECE_BYTES;
+            self.blocks += chunk.add(piece, mask);
         }
-        bytes
+    }
+
+    fn count(&mut self) {
+        let named = self.chunks.values().map(Changed::blocks);
+        self.blocks = named.sum::<usize>() + self.removed.len();
     }
 
     fn bytes(&self) -> usize {
@@ -236,7 +223,7 @@ impl Generation {
                 Some(mine) => mine.absorb(&changed),
             }
         }
-        self.blocks = self.chunks.values().map(Changed::blocks).sum();
+        self.count();
     }
 
     /// Pieces instead of blocks.
@@ -244,30 +231,30 @@ impl Generation {
         for changed in self.chunks.values_mut() {
             *changed = Changed::Pieces(changed.pieces());
         }
-        self.blocks = self.chunks.values().map(Changed::blocks).sum();
+        self.count();
     }
 }
 
 impl Changed {
-    /// How many blocks were not there, and whether the piece was not.
-    fn add(&mut self, piece: u8, mask: u32) -> (usize, bool) {
+    /// How many blocks were not there.
+    fn add(&mut self, piece: u8, mask: u32) -> usize {
         match self {
             Self::Blocks(pieces) => match pieces.binary_search_by_key(&piece, |it| it.0) {
                 Ok(at) => {
                     let before = pieces[at].1;
                     pieces[at].1 |= mask;
-                    ((mask & !before).count_ones() as usize, false)
+                    (mask & !before).count_ones() as usize
                 }
                 Err(at) => {
                     pieces.insert(at, (piece, mask));
-                    (mask.count_ones() as usize, true)
+                    mask.count_ones() as usize
                 }
             },
             Self::Pieces(bits) => {
                 let bit = 1 << piece;
                 let is_new = *bits & bit == 0;
                 *bits |= bit;
-                (usize::from(is_new) * COPY_PIECE_BLOCKS, false)
+                usize::from(is_new) * COPY_PIECE_BLOCKS
             }
         }
     }
