@@ -66,6 +66,13 @@ async fn go_on_without(cluster: &Rc<Cluster>, disk: &Disk, last: u64) {
     disk.zero(CommandKind::WriteZeroes, 7, 8, 2).await;
 }
 
+/// All hold the same, and it serves what was written.
+async fn leads_with_all(cluster: &Cluster, replica: ReplicaId, disk: &Disk) {
+    cluster.agreed_digest().await;
+    cluster.transfer_to(replica).await;
+    disk.check().await;
+}
+
 #[test]
 fn a_replica_that_missed_a_purge_catches_up_by_a_copy() {
     run(async {
@@ -166,9 +173,7 @@ fn a_copy_that_is_cut_off_by_power_loss_is_begun_again() {
         }
         cluster.restart(medium).await;
         cluster.settle().await;
-        cluster.agreed_digest().await;
-        cluster.transfer_to(replica).await;
-        disk.check().await;
+        leads_with_all(&cluster, replica, &disk).await;
     });
 }
 
@@ -255,9 +260,7 @@ fn a_copy_that_breaks_off_goes_on_where_it_was() {
         assert!(sent >= COPIED, "{sent}: all of it came");
         assert!(sent < 2 * COPIED, "{sent}: not from the start each time");
         cluster.settle().await;
-        cluster.agreed_digest().await;
-        cluster.transfer_to(replica).await;
-        disk.check().await;
+        leads_with_all(&cluster, replica, &disk).await;
     });
 }
 
@@ -300,9 +303,7 @@ fn a_replica_that_was_away_gets_what_has_changed_since() {
         let sent = leader.copies.bytes_sent() - before;
         assert!(sent > 0, "it came by a copy");
         assert!(sent <= COPIED / 20, "{sent} of {COPIED}");
-        cluster.agreed_digest().await;
-        cluster.transfer_to(replica).await;
-        disk.check().await;
+        leads_with_all(&cluster, replica, &disk).await;
     });
 }
 
@@ -343,9 +344,7 @@ fn another_leader_goes_on_with_a_replica_that_is_half_copied() {
             sent <= COPIED * 3 / 4,
             "{sent} of {COPIED}: only what has changed"
         );
-        cluster.agreed_digest().await;
-        cluster.transfer_to(replica).await;
-        disk.check().await;
+        leads_with_all(&cluster, replica, &disk).await;
     });
 }
 
@@ -374,9 +373,7 @@ fn a_replica_that_loses_power_in_the_middle_is_installing_until_it_is_whole() {
         let node = cluster.restart(medium).await;
         until(|| !node.group.report().is_installing).await;
         cluster.settle().await;
-        cluster.agreed_digest().await;
-        cluster.transfer_to(replica).await;
-        disk.check().await;
+        leads_with_all(&cluster, replica, &disk).await;
     });
 }
 
@@ -465,9 +462,7 @@ fn replay_makes_a_broken_off_copy_whole() {
         until(|| !node.group.report().is_installing).await;
         assert_eq!(next.copies.bytes_sent(), 0, "by log");
         cluster.settle().await;
-        cluster.agreed_digest().await;
-        cluster.transfer_to(replica).await;
-        disk.check().await;
+        leads_with_all(&cluster, replica, &disk).await;
     });
 }
 
