@@ -114,16 +114,19 @@ impl Hours {
 
     /// How much of the time they are.
     fn part_of(&self, period: Duration) -> Duration {
-        let hours = (24 + self.hours.to - self.hours.from) % 24;
-        period * u32::from(hours) / 24
+        period * open_hours(&self.hours) / 24
     }
+}
+
+/// How many they are.
+fn open_hours(hours: &ScrubHours) -> u32 {
+    (24 + u32::from(hours.to) - u32::from(hours.from)) % 24
 }
 
 /// How long it is until one of these hours, at a time since 1970.
 fn until_open(hours: &ScrubHours, unix: Duration) -> Duration {
     let since_begin = (unix.as_secs() + DAY_S - u64::from(hours.from) * HOUR_S) % DAY_S;
-    let open_for = (u64::from(hours.to) + 24 - u64::from(hours.from)) % 24 * HOUR_S;
-    match since_begin < open_for {
+    match since_begin < u64::from(open_hours(hours)) * HOUR_S {
         true => Duration::ZERO,
         false => Duration::from_secs(DAY_S - since_begin),
     }
