@@ -97,22 +97,24 @@ impl Context {
     }
 
     pub(crate) async fn write(&self, command: Command) -> Result<Reply, ApiError> {
-        let kind = command.kind();
-        let reply = self.raft.write(command).await;
-        self.metrics.command(kind, reply.is_ok());
-        Ok(reply?)
+        Ok(self.counted(command).await?)
     }
 
     /// A further write of a request of which a part was carried out: whatever keeps it from being done, the request
     /// is not one that was not.
     pub(crate) async fn write_on(&self, command: Command) -> Result<Reply, ApiError> {
-        let kind = command.kind();
-        let reply = self.raft.write(command).await;
-        self.metrics.command(kind, reply.is_ok());
+        let reply = self.counted(command).await;
         Ok(reply.map_err(|error| match error {
             WriteError::Unavailable(_) => Unavailable::Unknown.into(),
             refused @ WriteError::Refused(_) => refused,
         })?)
+    }
+
+    async fn counted(&self, command: Command) -> Result<Reply, WriteError> {
+        let kind = command.kind();
+        let reply = self.raft.write(command).await;
+        self.metrics.command(kind, reply.is_ok());
+        reply
     }
 
     /// Counts a request and turns its result into gRPC's.
