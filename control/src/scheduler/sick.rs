@@ -148,12 +148,8 @@ pub(crate) fn is_overdue(place: &Place, now_ms: u64, rules: &SickRules) -> bool 
 pub(crate) fn hindrance(state: &State, picture: &Picture, store: StoreId) -> Option<Hindrance> {
     let zone = zone_of(state, store);
     let carries = |other: StoreId| {
-        let owner = state.stores().get(&other).map(|owned| owned.chunkserver);
-        let hosted = owner.into_iter().flat_map(|server| state.hosted(server));
-        let mut members = hosted
-            .filter_map(|id| state.copysets().get(&id))
-            .flat_map(|copyset| copyset.members());
-        members.any(|r| r.store == other)
+        let mut hosted = state.hosted_beside(other);
+        hosted.any(|(_, copyset)| copyset.members().any(|r| r.store == other))
     };
     let mut emptied = picture
         .places

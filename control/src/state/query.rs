@@ -91,15 +91,22 @@ impl State {
         self.hosted.get(&chunkserver).into_iter().flatten().copied()
     }
 
+    /// Copysets of which the chunkserver of a device hosts a replica.
+    pub(crate) fn hosted_beside(
+        &self,
+        store: StoreId,
+    ) -> impl Iterator<Item = (CopysetId, &Copyset)> {
+        let owner = self.stores.get(&store).map(|owned| owned.chunkserver);
+        let hosted = owner.into_iter().flat_map(|server| self.hosted(server));
+        hosted.filter_map(|id| Some((id, self.copysets.get(&id)?)))
+    }
+
     /// Voters on a device, and their copysets.
     pub(crate) fn voters_on(
         &self,
         store: StoreId,
     ) -> impl Iterator<Item = (CopysetId, &Copyset, &Replica)> {
-        let owner = self.stores.get(&store).map(|owned| owned.chunkserver);
-        let hosted = owner.into_iter().flat_map(|server| self.hosted(server));
-        hosted.filter_map(move |id| {
-            let copyset = self.copysets.get(&id)?;
+        self.hosted_beside(store).filter_map(move |(id, copyset)| {
             let voter = copyset.replicas.iter().find(|r| r.store == store)?;
             Some((id, copyset, voter))
         })
