@@ -151,7 +151,7 @@ impl TopologyApi {
         &self,
         request: BalanceLeadersRequest,
     ) -> Result<ListJobsResponse, ApiError> {
-        let (jobs, whys, mut planned) = self
+        let (jobs, whys, planned) = self
             .look(|scene, _| {
                 let percent = scene.rules.lead_percent;
                 let handovers = balance(scene.state, &picture(scene), percent, Cause::Asked);
@@ -159,21 +159,22 @@ impl TopologyApi {
                 let whys = whys.map(|it| (it.job.copyset.get(), Why::of(scene, it)));
                 let whys: BTreeMap<u32, Why> = whys.collect();
                 let jobs: Vec<NewJob> = handovers.into_iter().map(|it| it.job).collect();
-                let planned = planned(scene, &jobs);
+                let planned = request.dry_run.then(|| planned(scene, &jobs));
                 (jobs, whys, planned)
             })
             .await?;
-        if !request.dry_run {
-            planned = self.make_jobs(&jobs).await?;
-        }
-        for job in &mut planned.jobs {
+        let mut answer = match planned {
+            Some(planned) => planned,
+            None => self.make_jobs(&jobs).await?,
+        };
+        for job in &mut answer.jobs {
             if let Some(why) = whys.get(&job.copyset) {
                 job.reason = format!("{}: {}", job.reason, why.text);
                 job.from.clone_from(&why.from);
                 job.to.clone_from(&why.to);
             }
         }
-        Ok(planned)
+        Ok(answer)
     }
 
     /// Begins as many moves as there is room for; what is left is planned when these have gone on.
