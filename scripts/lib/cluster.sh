@@ -92,7 +92,7 @@ end_group() {
     if [ "$KEEP" = 1 ]; then
         echo "kept: $WORK"
     else
-        [ -z "${REMOVER:-}" ] || wait "$REMOVER" || true
+        await_remover
         rm -rf --one-file-system "$WORK"
     fi
 }
@@ -141,9 +141,13 @@ run_test() {
 # Removes the test's directory: stores are large. On file systems that discard what they free this takes up to a
 # minute, beside the next test; the one before has to be gone, so that there are never more than two.
 remove_test() {
-    [ -z "${REMOVER:-}" ] || wait "$REMOVER" || true
+    await_remover
     nice -n 19 rm -rf --one-file-system "$TEST_DIR" &
     REMOVER=$!
+}
+
+await_remover() {
+    [ -z "${REMOVER:-}" ] || wait "$REMOVER" || true
 }
 
 # stop_test REASON   ends the running test and what it waits for; it then undoes what it did
@@ -426,6 +430,24 @@ all_written_back() {
 # program: they are called in the background, where $! is then its pid, or in parentheses.
 exec_nbd_load() {
     exec "$PYTHON" "$REPO/scripts/lib/nbd_load.py" "$1" --uri "$URI" "${@:2}"
+}
+
+# writer_starts DEPTH [SEED]   a verified load on $URI, in the background; sets `load`
+writer_starts() {
+    exec_nbd_load write --state "$TEST_DIR/state" --seed "${2:-$SEED}" --depth "$1" >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
+    load=$!
+    defer end_process "$load"
+}
+
+# cluster_emptied   ends the cluster and takes its stores away: what its configurations say then begins from nothing
+cluster_emptied() {
+    "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev down: $(tail -n 3 "$TEST_DIR/up.log")"
+    find "$DIR/data" -mindepth 1 -delete
+}
+
+# cluster_again OPTION...   starts it
+cluster_again() {
+    "$OGEE" dev up --dir "$DIR" "$@" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
 }
 
 # failover_within MILLISECONDS WHAT   asserts and prints a wait for I/O across a dead leader

@@ -492,9 +492,7 @@ test_failover() {
     export_start fast
     local load victim kills
     kills=$(ci_or_full 2 10)
-    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 16 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-    load=$!
-    defer end_process "$load"
+    writer_starts 16
     for ((; kills > 0; kills--)); do
         sleep 3
         victim=$(volume_leader fast)
@@ -567,9 +565,7 @@ test_kill_all() {
         export_start disk
         [ "$round" = 1 ] || (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" ||
             give_up "round $round: $(cat "$TEST_DIR/verify.json")"
-        exec_nbd_load write --state "$TEST_DIR/state" --seed "$((SEED + round))" --depth 32 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-        load=$!
-        defer end_process "$load"
+        writer_starts 32 "$((SEED + round))"
         after=$((500 + RANDOM % 3000))
         sleep_ms "$after"
         kill_everything
@@ -834,9 +830,7 @@ test_rolling_restart() {
             ! leads "${name#mds}" || led=", led"
             ;;
         esac
-        exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth 16 >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-        load=$!
-        defer end_process "$load"
+        writer_starts 16
         sleep 2
         start=$EPOCHREALTIME
         restart_stopped "$name"

@@ -30,9 +30,7 @@ make_volumes() {
 # writer_begins DEPTH   a verified load on "disk", through NBD, in the background; sets `load`
 writer_begins() {
     export_start disk
-    exec_nbd_load write --state "$TEST_DIR/state" --seed "$SEED" --depth "$1" >"$TEST_DIR/load.json" 2>"$TEST_DIR/load.log" &
-    load=$!
-    defer end_process "$load"
+    writer_starts "$1"
 }
 
 # writer_ends PID   one of nbd_load.py, which saw no error; all that it was told to be written is there
@@ -258,10 +256,9 @@ test_full_follower() {
 
 # shrink_store NAME SIZE OPTION...   the cluster anew, from nothing, with one smaller store
 shrink_store() {
-    "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev down: $(tail -n 3 "$TEST_DIR/up.log")"
-    find "$DIR/data" -mindepth 1 -delete
+    cluster_emptied
     sed -i "s/^create = .*/create = \"$2\"/" "$DIR/conf/$1.toml"
-    "$OGEE" dev up --dir "$DIR" "${@:3}" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+    cluster_again "${@:3}"
 }
 
 is_left_behind() {
@@ -606,10 +603,9 @@ devices_even() {
 three_zones() {
     local at
     cluster_up "$@"
-    "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev down: $(tail -n 3 "$TEST_DIR/up.log")"
-    find "$DIR/data" -mindepth 1 -delete
+    cluster_emptied
     for at in 4 5 6; do sed -i "s/^zone = .*/zone = \"zone$((at - 3))\"/" "$DIR/conf/cs$at.toml"; done
-    "$OGEE" dev up --dir "$DIR" "$@" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+    cluster_again "$@"
 }
 
 six_leaders_even() {
@@ -753,19 +749,14 @@ test_away() {
         bench_json disk part --rw randwrite --bs 4KiB --iodepth 32 --seed "$part" \
             --offset "$((part * size / parts))MiB" --size "$((size * 1024 / parts / 100 / 4 * 4))KiB" --io-size "$(ci_or_full 6 8)MiB"
     done
-    before=$(copied_kib)
+    before=$(copied_in 1024)
     node_start "$victim"
     wait_healthy 300
-    copied=$(($(copied_kib) - before))
+    copied=$(($(copied_in 1024) - before))
     echo "   away for $((parts * $(ci_or_full 6 8))) MiB of writes to a hundredth of $size MiB: back with $copied KiB, $((copied * 1000 / size / 1024)) of a thousand"
     [ "$copied" -gt 0 ] || give_up "it came back by its log: nothing was shown"
     [ $((copied * 100)) -le $((size * 1024 * 3)) ] || give_up "$copied KiB of $size MiB: more than 3 %"
     copysets_agree
-}
-
-copied_kib() {
-    local name
-    for name in $(chunkservers); do counter_of "$name" replica_copy_bytes; done | awk '{ sum += $1 } END { printf "%.0f\n", sum / 1024 }'
 }
 
 now_ms() {
@@ -828,8 +819,13 @@ copied_further() {
 }
 
 copied_mib() {
+    copied_in 1048576
+}
+
+# copied_in BYTES   what copies have sent, in units of so many
+copied_in() {
     local name
-    for name in $(chunkservers); do counter_of "$name" replica_copy_bytes; done | awk '{ sum += $1 } END { printf "%.0f\n", sum / 1048576 }'
+    for name in $(chunkservers); do counter_of "$name" replica_copy_bytes; done | awk -v unit="$1" '{ sum += $1 } END { printf "%.0f\n", sum / unit }'
 }
 
 copied_beyond() {

@@ -20,11 +20,12 @@ programs() {
             | (.manifest_path | rtrimstr("/Cargo.toml")), .executable, .target.name'
 }
 
-# run_programs is|isnt   those of the longest package, or all others; a line for each when it has ended
+# run_programs longest|others   those of the longest package, or all others; a line for each when it has ended
 run_programs() {
-    local which=$1 dir program name out start status
+    local lane dir program name out start status
     while read -r dir && read -r program && read -r name; do
-        if [ "$dir" = "$REPO/$LONGEST" ]; then [ "$which" = is ] || continue; else [ "$which" = isnt ] || continue; fi
+        if [ "$dir" = "$REPO/$LONGEST" ]; then lane=longest; else lane=others; fi
+        [ "$lane" = "$1" ] || continue
         out=$outs/$name.${program##*-} start=$SECONDS status=0
         (cd "$dir" && "$program" </dev/null >"$out" 2>&1) || status=$?
         # One that ends without a word about it failed as a whole.
@@ -38,8 +39,8 @@ if ! programs >"$RESULTS/programs" || [ ! -s "$RESULTS/programs" ]; then
     echo "the tests do not build: above" >>"$RESULTS/failed"
     exit 0
 fi
-run_programs is &
-run_programs isnt
+run_programs longest &
+run_programs others
 wait
 cargo test --workspace --doc >"$outs/docs" 2>&1 || {
     grep -qE '^test .* \.\.\. FAILED$' "$outs/docs" || echo "test the documentation ... FAILED" >>"$outs/docs"
