@@ -4,10 +4,10 @@
 //! beside the group that is looked at.
 
 use crate::alone;
-use crate::common::{COPYSET, Cluster, Disk, Node, pause, run, until};
+use crate::common::{COPYSET, Cluster, Disk, Node, QUICK, pause, run, until};
 use futures_util::future::{join, join_all};
 use ogee_device::Survivors;
-use ogee_group::CommandKind;
+use ogee_group::{CommandKind, GroupConfig};
 use ogee_proto::id::{ChunkIndex, ChunkKey, CopysetId, LogIndex, VolumeId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK, BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::BlockIndex;
@@ -23,9 +23,15 @@ const EXTENTS: u32 = 8;
 /// Blocks of one call.
 const PIECE: usize = 256;
 /// Far longer than any write waits for anything but a dead quorum.
-const PROMPT: Duration = Duration::from_secs(2);
+const PROMPT: Duration = Duration::from_secs(10);
 /// Longer than entries wait that no majority has room for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Who leads is changed here by full stores, and not by a machine that is busy with other things.
+const STEADY: GroupConfig = GroupConfig {
+    election_min: Duration::from_secs(2),
+    election_max: Duration::from_secs(4),
+    ..QUICK
+};
 
 const fn other_key(chunk: u32) -> ChunkKey {
     ChunkKey {
@@ -136,7 +142,7 @@ fn applied(node: &Node) -> u64 {
 }
 
 async fn start() -> (Rc<Cluster>, Disk, Rc<Node>, Rc<Node>) {
-    let cluster = Cluster::of_three().await;
+    let cluster = Cluster::with_times(STEADY).await;
     let disk = Disk::attach(&cluster, 1, 1).await;
     write_all(&cluster, &disk, 0..4).await;
     cluster.settle().await;
