@@ -226,8 +226,9 @@ fn two_full_followers_refuse_new_data_and_nothing_else() {
             fill(follower, 40).await;
         }
         let first = write_until_full(&cluster, &disk, 4).await;
+        // A follower that is late counts what it has not applied yet against its last word.
         assert!(
-            (30..=44).contains(&first),
+            (20..=44).contains(&first),
             "{first}: their room, not their reserve"
         );
         // It is refused before it is in anybody's log.
