@@ -34,15 +34,23 @@ need_rust() {
     command -v cargo >/dev/null || die "cargo is not installed: install Rust with rustup (https://rustup.rs)"
 }
 
-# OGEE_SKIP_BUILD=1 takes the binary as it is.
+# build_release [WHAT...]   what cargo is to build, by default `ogee`; OGEE_SKIP_BUILD=1 takes what is there
 build_release() {
     if [ "${OGEE_SKIP_BUILD:-0}" = 1 ]; then
         [ -x "$OGEE" ] || die "there is no $OGEE to take as it is"
         return 0
     fi
+    [ $# -gt 0 ] || set -- -p ogee-cli
     need_rust
     need_packages gcc make libc6-dev
-    (cd "$REPO" && cargo build --profile "$OGEE_PROFILE" --quiet -p ogee-cli)
+    (cd "$REPO" && cargo build --profile "$OGEE_PROFILE" --quiet "$@")
+}
+
+# The same with all that tests start beside it. One command for every group: with other packages, what they share would
+# have other features, and be built once more.
+build_for_tests() {
+    build_release -p ogee-cli -p ogee-capi -p ogee-client -p ogee-cost --lib --bins \
+        --example blocks --example stale_reads --example power_cut
 }
 
 # wait_for SECONDS COMMAND...   until the command succeeds

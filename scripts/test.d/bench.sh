@@ -80,7 +80,7 @@ test_harness() {
 }
 
 need_packages jq
-build_release
+build_for_tests
 begin_group bench
 run_test bench 90 test_bench
 run_test cost 500 test_cost

@@ -893,13 +893,8 @@ test_memory() {
 # ---- the group --------------------------------------------------------------------------------
 
 need_packages fio libnbd-bin python3-libnbd qemu-utils jq curl e2fsprogs xfsprogs postgresql-15
-build_release
-BLOCKS_RS=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/blocks
-if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
-    # The library with the binary: they share most of what is built.
-    cargo build --release --quiet -p ogee-cli -p ogee-capi
-    cargo build --release --quiet -p ogee-client --example blocks
-fi
+build_for_tests
+BLOCKS_RS=$(dirname "$OGEE")/examples/blocks
 begin_group cluster
 
 # The limit of a test is far above its time: it ends what hangs.

@@ -886,9 +886,8 @@ test_hot_leaders() {
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages libnbd-bin python3-libnbd qemu-utils jq curl util-linux
-build_release
-STALE_READS=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/stale_reads
-[ "${OGEE_SKIP_BUILD:-0}" = 1 ] || cargo build --release --quiet -p ogee-client --example stale_reads
+build_for_tests
+STALE_READS=$(dirname "$OGEE")/examples/stale_reads
 begin_group core
 install -m 755 "$STALE_READS" "$WORK/reader"
 STALE_READS=$WORK/reader

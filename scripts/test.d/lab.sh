@@ -652,9 +652,8 @@ test_spdk_cluster() {
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages qemu-system-x86 busybox-static cpio kmod binutils dmsetup e2fsprogs qemu-utils socat jq python3
-build_release
-POWER_CUT=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/power_cut
-[ "${OGEE_SKIP_BUILD:-0}" = 1 ] || cargo build --release --quiet -p ogee-client --example power_cut
+build_for_tests
+POWER_CUT=$(dirname "$OGEE")/examples/power_cut
 begin_group lab
 install -m 755 "$POWER_CUT" "$WORK/power_cut"
 POWER_CUT=$WORK/power_cut

@@ -260,7 +260,7 @@ resumed_start() {
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages qemu-system-x86 busybox-static cpio kmod binutils e2fsprogs fdisk util-linux jq curl qemu-utils libnbd-bin fio
-build_release
+build_for_tests
 begin_group vhost
 run_test vm_disk "$(ci_or_full 500 900)" test_vm_disk
 run_test vm_boot "$(ci_or_full 300 900)" test_vm_boot

@@ -1,6 +1,6 @@
 //! One step of the data path, over and over, for an instruction counter.
 //!
-//! `cost STEP COUNT` repeats a step; two counts under `valgrind --tool=callgrind` give what one repetition
+//! `ogee-cost STEP COUNT` repeats a step; two counts under `valgrind --tool=callgrind` give what one repetition
 //! costs, without what surrounds them. Devices are in memory, since a wait costs as many instructions as
 //! the executor's idle loop happens to run; what such a device costs is counted, too, two thirds of
 //! `append`. `scripts/cost` compares with `perf/cost.txt`.
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             Ok(count) => run(step, count),
             Err(error) => Err(format!("COUNT {count:?}: {error}").into()),
         },
-        _ => Err("usage: cost frame|append|read|propose COUNT".into()),
+        _ => Err("usage: ogee-cost frame|append|read|propose COUNT".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
