@@ -524,6 +524,33 @@ server_removed() {
     "$OGEE" server rm "$1" >"$TEST_DIR/rm.log" 2>&1
 }
 
+# A chunkserver in maintenance is stopped for longer than others are waited for: nothing is made anew, nobody is alarmed, a
+# second one is refused, and no writer sees an error.
+test_maintenance() {
+    local load answer
+    heal_cluster --nodes 4 --copysets 6 --store-size 2GiB --log-size 128MiB
+    make_volumes 64MiB
+    writer_begins 8
+    ! "$OGEE" server maintenance nobody >"$TEST_DIR/nobody" 2>&1 || give_up "a chunkserver that there is not"
+    answer=$("$OGEE" server maintenance cs1 --for 2h -o json) || give_up "maintenance: $answer $("$OGEE" status)"
+    jq -e '.may_stop and .leaders == 0' <<<"$answer" >/dev/null || give_up "it may not stop: $answer"
+    [ "$(led_by cs1)" = 0 ] || give_up "cs1 leads $(led_by cs1)"
+    end_process "$(node_pid cs1)"
+    # Others are given up after four seconds here.
+    sleep 9
+    [ "$("$OGEE" job ls -o json | jq '[.jobs[] | select(.kind == "recover")] | length')" = 0 ] || give_up "made anew: $("$OGEE" job ls)"
+    "$OGEE" status -o json >"$TEST_DIR/status.json" || true
+    jq -e '[.codes[].code] == ["OGEE-1016"]' "$TEST_DIR/status.json" >/dev/null || give_up "alarms: $(cat "$TEST_DIR/status.json")"
+    ! "$OGEE" server maintenance cs2 >"$TEST_DIR/second" 2>&1 || give_up "a second one: $(cat "$TEST_DIR/second")"
+    grep -q OGEE-2080 "$TEST_DIR/second" || give_up "refused otherwise: $(cat "$TEST_DIR/second")"
+    node_start cs1
+    "$OGEE" server maintenance cs1 --cancel >/dev/null
+    wait_healthy 60
+    writer_ends "$load"
+    echo "   under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
+    copysets_agree
+}
+
 # A fourth chunkserver, in a zone of its own, comes to a cluster under a verified load: nobody does anything, and it
 # gets its part of the replicas, and then of the leaders. No writer sees an error, and nothing is moved twice.
 test_grow() {
@@ -910,6 +937,7 @@ when_asked away "$(ci_or_full 300 900)" test_away
 run_test copy "$(ci_or_full 600 3600)" test_copy
 # These take longer than the gate has.
 if [ "$FULL" = 1 ] || [ -n "${ONLY:-}" ]; then
+    run_test maintenance 180 test_maintenance
     run_test limping 240 test_limping
     run_test device_replace 300 test_device_replace
     run_test eio_device 200 test_eio_device

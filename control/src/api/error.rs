@@ -115,6 +115,20 @@ impl ApiError {
         Self::new(Code::FailedPrecondition, fault)
     }
 
+    /// Copysets need it.
+    pub(crate) fn no_quorum_without(named: &str, copysets: &[u32]) -> Self {
+        let what = format!("chunkserver \"{named}\" cannot go into maintenance");
+        let shown: Vec<String> = copysets.iter().take(8).map(u32::to_string).collect();
+        let cause = format!(
+            "{} copysets would have no quorum without it, those that are away or in maintenance already not counted: {}",
+            copysets.len(),
+            shown.join(" ")
+        );
+        let remedy = "ogee status: first start what is offline, end other maintenances, or wait for copies that go on";
+        let fault = Fault::new("OGEE-2080", &what, &cause, remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
     /// One that runs would register again.
     pub(crate) fn still_online(named: &str) -> Self {
         let what = format!("chunkserver \"{named}\" is online");
@@ -196,12 +210,14 @@ impl From<Refusal> for ApiError {
         let grpc = match &refusal {
             Refusal::VolumeExists { .. } | Refusal::PoolExists { .. } => Code::AlreadyExists,
             Refusal::NoVolume { .. }
+            | Refusal::NoChunkserver { .. }
             | Refusal::NoPool { .. }
             | Refusal::NoCopyset { .. }
             | Refusal::NoStore { .. }
             | Refusal::NoJob { .. }
             | Refusal::NoReplica { .. } => Code::NotFound,
             Refusal::BadSize { .. }
+            | Refusal::BadSpan { .. }
             | Refusal::BadStripe { .. }
             | Refusal::BadReplicas { .. }
             | Refusal::TextTooLong { .. }

@@ -14,6 +14,7 @@ mod healing;
 mod http;
 mod info;
 mod jobs;
+mod maintenance;
 mod members;
 mod peers;
 mod replacing;

@@ -129,7 +129,7 @@ fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiEr
     }
     let picture = picture(scene);
     if !picture.is_up(new) {
-        let cause = "it is away, full, drained, lost or limping, or its chunkserver just came back";
+        let cause = "it is away, full, drained, lost, limping or in maintenance, or its chunkserver just came back";
         return Err(refused(&request.new, &request.old, cause, "ogee device ls"));
     }
     let stays: Vec<_> = state

@@ -11,13 +11,14 @@ use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo,
     DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
-    MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
-    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
-    ServerInfo, ServerName, TransferLeaderRequest, ZoneInfo,
+    MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
+    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
+    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerInfo, ServerName,
+    TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
-use super::context::Context;
+use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::{Scene, count};
 use super::jobs::picture;
@@ -204,12 +205,13 @@ fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, Ap
         let server = scene.state.chunkservers().get(&store.chunkserver);
         id.to_string() == to || server.is_some_and(|s| s.name.as_str() == to)
     };
-    let stores = scene.state.stores().iter();
+    let (stores, now_ms) = (scene.state.stores().iter(), unix_ms());
     let stores = stores.filter(|(id, store)| named(**id, store));
     let usable = stores.filter_map(|(id, store)| {
         let usage = usage(scene, *id, store)?;
         let free = usage.capacity.saturating_sub(usage.used);
-        (usage.state == StoreState::Ok).then_some((free, *id, store.chunkserver))
+        let stays = scene.state.maintenance(store.chunkserver, now_ms).is_none();
+        (usage.state == StoreState::Ok && stays).then_some((free, *id, store.chunkserver))
     });
     let usable: Vec<_> = usable.collect();
     let under_way = known.change.as_ref().map(|change| change.joining.store);
@@ -239,12 +241,14 @@ fn sites(scene: &Scene<'_>) -> Vec<Site> {
             *leaders += u64::from(at == 0);
         }
     }
-    let stores = scene.state.stores().iter();
+    let (stores, now_ms) = (scene.state.stores().iter(), unix_ms());
     let usable = stores.filter_map(|(id, store)| {
         let usage = usage(scene, *id, store)?;
         let server = scene.state.chunkservers().get(&store.chunkserver)?;
         let (replicas, leaders) = carried.get(id).copied().unwrap_or_default();
-        let stays = scene.state.mark(*id).is_none() && scene.state.sick(*id).is_none();
+        let stays = scene.state.mark(*id).is_none()
+            && scene.state.sick(*id).is_none()
+            && scene.state.store_maintenance(*id, now_ms).is_none();
         let is_fit = usage.state == StoreState::Ok && stays;
         is_fit.then(|| Site {
             store: *id,
@@ -350,6 +354,8 @@ fn servers(scene: &Scene<'_>) -> ListServersResponse {
         state: scene.presence(*id).into(),
         absent_since_unix_ms: away_since(scene.state, &server.stores),
         mark: server_mark(scene.state, *id, server).into(),
+        maintenance_until_unix_ms: (scene.state.maintenance(*id, unix_ms()))
+            .map_or(0, |it| it.until_ms),
     };
     ListServersResponse {
         servers: scene.state.chunkservers().iter().map(info).collect(),
@@ -521,6 +527,14 @@ impl Topology for TopologyApi {
     ) -> Result<Response<OkToStopResponse>, Status> {
         self.0
             .reply("ok_to_stop", self.may_stop(request.into_inner()).await)
+    }
+
+    async fn set_maintenance(
+        &self,
+        request: Request<MaintenanceRequest>,
+    ) -> Result<Response<MaintenanceResponse>, Status> {
+        let result = self.maintain(request.into_inner()).await;
+        self.0.reply("set_maintenance", result)
     }
 
     async fn reinstate_devices(

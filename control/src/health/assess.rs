@@ -8,6 +8,7 @@ use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
 use super::lost::lost_condition;
+use super::maintenance::{Spared, maintenance_condition};
 use super::restored::restored;
 use super::sick::sick_conditions;
 use crate::liveness::{Liveness, ReplicaState, StoreState, Strangers};
@@ -109,12 +110,13 @@ impl From<Condition> for HealthCode {
 
 /// Everything that is wrong, the worst first.
 pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
-    let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
+    let state = sight.state;
     let mut conditions = copyset_conditions(sight);
     conditions.extend(homeless(sight));
-    conditions.extend(server_conditions(state, liveness, now));
+    conditions.extend(server_conditions(sight));
     conditions.extend(sick_conditions(sight));
     conditions.push(lost_condition(sight));
+    conditions.push(maintenance_condition(sight));
     conditions.extend(empty_condition(state));
     conditions.extend(restored(sight));
     conditions.retain(|condition| condition.count > 0);
@@ -122,7 +124,9 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions
 }
 
-fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condition; 3] {
+fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
+    let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
+    let now_ms = sight.picture.now_ms;
     let mut offline = Condition::new(
         "OGEE-1001",
         Severity::Warn,
@@ -145,7 +149,9 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
     );
     for (id, server) in state.chunkservers() {
         if !liveness.is_online(now, *id) {
-            offline.add(|| server.name.to_string());
+            if state.maintenance(*id, now_ms).is_none() {
+                offline.add(|| server.name.to_string());
+            }
             continue;
         }
         let stores = liveness.heard(*id).into_iter().flat_map(|h| &h.stores);
@@ -292,6 +298,7 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
     let recover = jobs.filter(|job| job.kind == JobKind::Recover && job.state.is_live());
     let recover: BTreeSet<CopysetId> = recover.map(|job| job.copyset).collect();
     let online = |id: ChunkserverId| liveness.is_online(now, id);
+    let spared = Spared::of(sight);
     for (id, copyset) in state.copysets() {
         let name = || id.to_string();
         let up = copyset
@@ -308,7 +315,9 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
         } else if recover.contains(id) {
             tally.recovering.add(name);
         } else if up < copyset.replicas.len() {
-            tally.degraded.add(name);
+            if !spared.explains(copyset) {
+                tally.degraded.add(name);
+            }
         } else if has_lost_replica(copyset, liveness, now) {
             tally.missing.add(name);
         } else if has_replica_in(copyset, liveness, now, &BROKEN) {

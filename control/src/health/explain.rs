@@ -155,6 +155,17 @@ pub const EXPLANATIONS: &[Explanation] = &[
         to_do: "Add a chunkserver with space in that zone; or ogee server drain NAME --cancel.",
     },
     Explanation {
+        code: "OGEE-1016",
+        severity: "WARN",
+        title: "chunkservers are in maintenance",
+        meaning: "An operator is about to stop them, or has. Their leaders have moved, nothing new goes there, and their \
+                  replicas count as missed, not as lost; one more failure may stop copysets that they have a part of.",
+        by_itself: "It ends when its time is over; what has been away for heal.recover_after_ms by then is made anew at \
+                    once.",
+        to_do: "Start them again, then ogee server maintenance NAME --cancel. If it takes longer: ogee server \
+                maintenance NAME --for TIME.",
+    },
+    Explanation {
         code: "OGEE-1020",
         severity: "WARN",
         title: "the metadata comes from a backup and was not accepted yet",

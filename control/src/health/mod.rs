@@ -11,6 +11,7 @@ mod assess;
 mod change;
 mod explain;
 mod lost;
+mod maintenance;
 mod restored;
 mod sick;
 

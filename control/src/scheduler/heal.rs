@@ -19,8 +19,8 @@ use crate::limit::{
     LEAVING_MAX, LIMPING_LEADS_MAX,
 };
 use crate::state::{
-    AddJobs, Cause, Command, Copyset, Ending, Job, JobKind, JobState, Mark, NewJob, Replica,
-    StartJob, StartJobs, State,
+    AddJobs, Cause, Command, Copyset, EndMaintenance, Ending, Job, JobKind, JobState, Mark, NewJob,
+    Replica, StartJob, StartJobs, State,
 };
 
 /// Priority of a drain; a recovery's grows with the replicas that are missing.
@@ -38,6 +38,13 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
         commands.push(Command::NoteStores(notes));
     }
     commands.extend(sick::note(state, picture, &rules.sick).map(Command::NoteSick));
+    let over = state.maintenance_over(picture.now_ms);
+    commands.extend(over.take(COMMANDS_PER_LOOK_MAX / 4).map(|chunkserver| {
+        Command::EndMaintenance(EndMaintenance {
+            chunkserver,
+            over_by_ms: picture.now_ms,
+        })
+    }));
     let mut look = Look::new(state, picture, rules);
     let ended = look.ended();
     commands.extend(look.starts(&ended));
@@ -314,18 +321,21 @@ fn off(state: &State, picture: &Picture, store: StoreId) -> Cause {
         return Cause::Replaced;
     }
     let place = picture.places.get(&store);
-    let is_wish = place.is_none_or(|p| p.mark == Some(Mark::Draining) || p.sick.is_none());
-    if is_wish {
-        Cause::Draining
-    } else {
-        Cause::Limping
+    match place {
+        Some(place) if place.mark == Some(Mark::Draining) => Cause::Draining,
+        Some(place) if place.maintenance_until_ms.is_some() => Cause::Maintenance,
+        Some(place) if place.sick.is_some() => Cause::Limping,
+        _ => Cause::Draining,
     }
 }
 
-/// Transfers of leaders that are on devices that limp, or are to be emptied: they go before their replicas do.
+/// Transfers of leaders that are on devices that limp, are to be emptied, or are about to be stopped: they go before
+/// their replicas do.
 fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
-    let left = picture.places.iter();
-    let left = left.filter(|(id, _)| picture.is_draining(**id) || picture.limps(**id));
+    let is_left = |store: StoreId| {
+        picture.is_draining(store) || picture.limps(store) || picture.is_maintained(store)
+    };
+    let left = picture.places.iter().filter(|(id, _)| is_left(**id));
     let servers: BTreeSet<ChunkserverId> = left.map(|(_, place)| place.chunkserver).collect();
     let hosted = servers.into_iter().flat_map(|server| state.hosted(server));
     let copysets: BTreeSet<CopysetId> = hosted.collect();
@@ -343,11 +353,12 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
             .replicas
             .iter()
             .find(|r| picture.leaders.get(id) == Some(&r.id));
-        let leaves = |r: &&Replica| picture.is_draining(r.store) || picture.limps(r.store);
-        let Some(off) = off.filter(leaves) else {
+        let Some(off) = off.filter(|r| is_left(r.store)) else {
             continue;
         };
-        let leads_max = match picture.limps(off.store) {
+        // Somebody waits for these.
+        let is_pressing = picture.limps(off.store) || picture.is_maintained(off.store);
+        let leads_max = match is_pressing {
             true => LIMPING_LEADS_MAX,
             false => LEADS_MAX,
         };

@@ -12,9 +12,9 @@ use super::picture::{Ailment, AilmentKind};
 use super::{Handover, HealRules, Picture, Presence, balance, plan, spread, wish};
 use crate::limit::LEAD_TIMEOUT_MS;
 use crate::state::{
-    AddJobs, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool,
-    Ending, JobKind, JobState, Mark, MarkStores, Refusal, RegisterChunkserver, StartJob, State,
-    StoreSpec,
+    AddJobs, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset,
+    CreateCopysets, CreatePool, Ending, JobKind, JobState, Mark, MarkStores, Refusal,
+    RegisterChunkserver, StartJob, State, StoreSpec,
 };
 
 const RECOVER_MS: u64 = 10_000;
@@ -141,6 +141,10 @@ impl World {
                 presence,
                 mark: self.state.mark(*id),
                 sick: self.state.sick(*id),
+                maintenance_until_ms: self
+                    .state
+                    .maintenance(stored.chunkserver, self.now_ms)
+                    .map(|it| it.until_ms),
                 is_worn: false,
                 verdict: crate::liveness::Verdict::default(),
                 capacity: stored.capacity,
@@ -181,8 +185,13 @@ impl World {
             picture.known.insert(id);
         }
         let since_ms = self.state.ailing_since(id).unwrap_or(self.now_ms);
+        let copysets = self.state.copysets().values();
+        let mut replicas = copysets.flat_map(|c| &c.replicas);
         let ailment = Ailment {
             copyset,
+            store: replicas
+                .find(|r| r.id == id)
+                .map_or_else(StoreId::default, |r| r.store),
             kind,
             since_ms,
         };
@@ -396,6 +405,15 @@ impl World {
         assert!(serve >= least, "what stays is a majority");
         let place = &picture.places[&start.store];
         assert_eq!((place.presence, place.mark), (Presence::Up, None));
+        assert!(!self.is_maintained(place.chunkserver), "it may be stopped");
+        let is_lost = picture.places[&copyset_store(copyset, job.replica)].mark == Some(Mark::Lost);
+        assert!(
+            job.kind != JobKind::Recover
+                || job.state == JobState::Running
+                || is_lost
+                || !self.is_maintained(job.from),
+            "made anew while it is in maintenance"
+        );
         assert!(place.used + job.bytes <= place.capacity);
     }
 
@@ -432,6 +450,19 @@ impl World {
             .expect("known");
     }
 
+    pub(super) fn maintain(&mut self, server: u32, for_ms: u64) -> bool {
+        let begin = BeginMaintenance {
+            chunkserver: ChunkserverId::new(server),
+            for_ms,
+            at_ms: self.now_ms,
+        };
+        self.state.apply(&Command::BeginMaintenance(begin)).is_ok()
+    }
+
+    fn is_maintained(&self, server: ChunkserverId) -> bool {
+        self.state.maintenance(server, self.now_ms).is_some()
+    }
+
     /// Looks and lets the data plane work until nothing is planned and nothing runs.
     pub(super) fn settle(&mut self) {
         let mut quiet_ms = 0;
@@ -442,7 +473,8 @@ impl World {
                 quiet_ms = 0;
             }
             // Who went away last may be acted on only after its time.
-            if quiet_ms > 2 * RECOVER_MS {
+            let is_maintained = self.state.maintenance_over(u64::MAX).next().is_some();
+            if quiet_ms > 2 * RECOVER_MS && !is_maintained {
                 return;
             }
             self.step(round);
@@ -465,6 +497,97 @@ impl World {
             !picture.has_quorum(c) || to.is_some_and(|to| self.away.contains(&to))
         });
         stuck.all(|it| it)
+    }
+}
+
+fn copyset_store(copyset: &Copyset, replica: ReplicaId) -> StoreId {
+    let mut replicas = copyset.replicas.iter();
+    replicas.find(|r| r.id == replica).expect("a voter").store
+}
+
+#[test]
+fn what_is_in_maintenance_leads_nothing_and_is_not_made_anew_before_its_time_is_over() {
+    let mut world = World::new(&[0, 1, 2, 2], 6);
+    let (cs3, hour) = (ChunkserverId::new(3), 100 * RECOVER_MS);
+    let led = |world: &World| counts(world).get(&cs3).copied().unwrap_or(0);
+    assert!(led(&world) > 0);
+    assert!(world.maintain(3, hour));
+    world.look();
+    world.transfer();
+    world.look();
+    assert_eq!(led(&world), 0, "leaders are off");
+    assert_eq!(
+        world.spread(&rules(), Cause::AskedSpread, 8),
+        0,
+        "nothing goes there"
+    );
+    world.away.insert(store(3));
+    world.look();
+    let begun = world.now_ms;
+    while world.now_ms + RECOVER_MS < begun + hour {
+        world.now_ms += RECOVER_MS;
+        world.look();
+    }
+    let moves = |world: &World| {
+        let jobs = world.state.jobs().values();
+        jobs.filter(|job| job.kind == JobKind::Recover).count()
+    };
+    assert_eq!(
+        moves(&world),
+        0,
+        "it has been away for a hundred times as long"
+    );
+    assert!(world.maintain(3, hour), "again: it ends later");
+    world.now_ms += hour - 1;
+    world.look();
+    assert_eq!(moves(&world), 0);
+    world.now_ms += 1;
+    world.look();
+    assert!(moves(&world) > 0, "its time is over");
+    assert_eq!(
+        world.state.maintenance_over(u64::MAX).count(),
+        0,
+        "it is forgotten"
+    );
+    world.settle();
+}
+
+#[test]
+fn what_is_declared_lost_in_maintenance_is_made_anew_at_once() {
+    let mut world = World::new(&[0, 1, 2, 2], 6);
+    assert!(world.maintain(3, RECOVER_MS));
+    world.away.insert(store(3));
+    world.look();
+    world.mark(3, Some(Mark::Lost));
+    world.look();
+    let jobs = world.state.jobs().values();
+    assert!(jobs.filter(|job| job.cause == Cause::Lost).count() > 0);
+}
+
+#[test]
+fn no_two_that_share_a_copyset_of_three_are_in_maintenance() {
+    let mut world = World::new(&[0, 1, 2, 2], 4);
+    assert!(world.maintain(1, RECOVER_MS));
+    assert!(
+        !world.maintain(2, RECOVER_MS),
+        "its copysets would have no quorum"
+    );
+    assert!(world.maintain(1, RECOVER_MS), "that one still may");
+    world.now_ms += RECOVER_MS;
+    assert!(
+        world.maintain(2, RECOVER_MS),
+        "the first one's time is over"
+    );
+    let end = crate::state::EndMaintenance {
+        chunkserver: ChunkserverId::new(2),
+        over_by_ms: 0,
+    };
+    let end = Command::EndMaintenance(end);
+    world.state.apply(&end).expect("ended");
+    assert!(world.maintain(3, RECOVER_MS), "and that one's was ended");
+    assert!(!world.maintain(9, RECOVER_MS), "there is none");
+    for ms in [0, 1, u64::MAX] {
+        assert!(!world.maintain(3, ms), "{ms} ms");
     }
 }
 
@@ -759,6 +882,7 @@ enum Event {
     Away(u32),
     Back(u32),
     Mark(u32, Option<Mark>),
+    Maintain(u32, u64),
     Pass(u64),
     Step(usize),
 }
@@ -777,7 +901,8 @@ fn event(servers: u32) -> impl Strategy<Value = Event> {
         2 => Just(Event::Spread),
         1 => server.clone().prop_map(Event::Away),
         2 => server.clone().prop_map(Event::Back),
-        1 => (server, mark).prop_map(|(server, mark)| Event::Mark(server, mark)),
+        1 => (server.clone(), mark).prop_map(|(server, mark)| Event::Mark(server, mark)),
+        1 => (server, 1000..5 * RECOVER_MS).prop_map(|(server, ms)| Event::Maintain(server, ms)),
         2 => (0u64..RECOVER_MS).prop_map(Event::Pass),
         6 => any::<usize>().prop_map(Event::Step),
     ]
@@ -798,6 +923,7 @@ proptest! {
                 Event::Away(n) if n <= servers => { world.away.insert(store(n)); }
                 Event::Back(n) if n <= servers => { world.away.remove(&store(n)); }
                 Event::Mark(n, mark) if n <= servers => world.mark(n, mark),
+                Event::Maintain(n, ms) if n <= servers => { world.maintain(n, ms); }
                 Event::Pass(ms) => world.now_ms += ms,
                 Event::Step(pick) => world.step(pick),
                 Event::Spread => { world.spread(&rules(), Cause::AskedSpread, 8); }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::event::Event;
 use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
+use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
 use super::refusal::Refusal;
 use super::restore::{AdoptMembers, DiscardVolume};
@@ -88,6 +89,10 @@ pub enum Command {
     AcceptRestore,
     /// Has the chunks of a volume freed that the metadata does not know. Idempotent.
     DiscardVolume(DiscardVolume),
+    /// A chunkserver is about to be stopped for a while.
+    BeginMaintenance(BeginMaintenance),
+    /// It is not any more.
+    EndMaintenance(EndMaintenance),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -321,6 +326,8 @@ impl Command {
             Self::AdoptMembers(_) => "adopt_members",
             Self::AcceptRestore => "accept_restore",
             Self::DiscardVolume(_) => "discard_volume",
+            Self::BeginMaintenance(_) => "begin_maintenance",
+            Self::EndMaintenance(_) => "end_maintenance",
         }
     }
 }

@@ -118,6 +118,8 @@ pub enum Cause {
     Crowded,
     /// An operator asked for even devices.
     AskedSpread,
+    /// The chunkserver is about to be stopped for a while.
+    Maintenance,
 }
 
 /// Why a job ended.
@@ -308,6 +310,7 @@ impl fmt::Display for Cause {
             Self::Missing => "the chunkserver had lost the replica",
             Self::Crowded => "the device carried more than others",
             Self::AskedSpread => "an operator asked for even devices",
+            Self::Maintenance => "the chunkserver is in maintenance",
         })
     }
 }
@@ -581,6 +584,7 @@ impl State {
         }
         self.garbage
             .retain(|_, garbage| !garbage.pending.is_empty());
+        self.maintenance.remove(&id);
         self.chunkservers.remove(&id);
         Ok(Reply::Done)
     }

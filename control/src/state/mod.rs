@@ -13,6 +13,7 @@ mod check;
 mod command;
 mod event;
 mod job;
+mod maintenance;
 mod map;
 mod model;
 mod query;
@@ -34,6 +35,7 @@ pub use job::{
     AddJobs, Cause, EndJob, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, NoteStores,
     StartJob, StartJobs, Target,
 };
+pub use maintenance::{BeginMaintenance, EndMaintenance, Maintenance};
 pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
     Store, Stripe, Users, Volume,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::event::Events;
 use super::job::{Job, Mark};
+use super::maintenance::Maintenance;
 use super::restore::Restored;
 use super::sick::Sick;
 
@@ -48,6 +49,9 @@ pub struct State {
     /// Replicas that do not take part although their devices are there, since when.
     #[serde(default)]
     pub(super) ailing: BTreeMap<ReplicaId, u64>,
+    /// Chunkservers that are stopped for a while, or about to be.
+    #[serde(default)]
+    pub(super) maintenance: BTreeMap<ChunkserverId, Maintenance>,
     /// What happened lately.
     #[serde(default)]
     pub(super) events: Events,

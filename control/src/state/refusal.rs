@@ -209,6 +209,34 @@ pub enum Refusal {
         /// How many.
         replicas: usize,
     },
+    /// No chunkserver of that id.
+    #[error("no chunkserver {chunkserver}")]
+    NoChunkserver {
+        /// As asked for.
+        chunkserver: ChunkserverId,
+    },
+    /// A copyset would lose its quorum.
+    #[error(
+        "chunkserver \"{chunkserver}\" cannot go into maintenance: {copyset} would have no quorum"
+    )]
+    MaintenanceQuorum {
+        /// Which chunkserver.
+        chunkserver: Box<str>,
+        /// The first of those that would have none.
+        copyset: CopysetId,
+        /// Others of its chunkservers that are in maintenance.
+        others: Box<str>,
+    },
+    /// A time is out of range.
+    #[error("{ms} ms is no time for a maintenance")]
+    BadSpan {
+        /// As asked for.
+        ms: u64,
+        /// The shortest.
+        min: u64,
+        /// The longest.
+        max: u64,
+    },
     /// A limit would be passed.
     #[error("more than {max} {of} are not supported")]
     Limit {
@@ -287,6 +315,9 @@ impl Refusal {
             Self::StaleJob { .. } => "OGEE-2043",
             Self::JobUnderWay { .. } => "OGEE-2044",
             Self::NotEmpty { .. } => "OGEE-2045",
+            Self::NoChunkserver { .. } => "OGEE-2046",
+            Self::MaintenanceQuorum { .. } => "OGEE-2080",
+            Self::BadSpan { .. } => "OGEE-2081",
             Self::NotRestored => "OGEE-2071",
             Self::NotAccepted => "OGEE-2072",
             Self::VolumeKnown { .. } => "OGEE-2073",
@@ -320,6 +351,13 @@ impl Refusal {
             }
             Self::NotEmpty { .. } => "copysets count on them".into(),
             Self::NotAccepted => "until then nothing is deleted".into(),
+            Self::MaintenanceQuorum { others, .. } if others.is_empty() => {
+                "half or more of its replicas are there".into()
+            }
+            Self::MaintenanceQuorum { others, .. } => {
+                format!("{others} is in maintenance, and may be stopped at any time")
+            }
+            Self::BadSpan { min, max, .. } => format!("it lasts {min} to {max} ms"),
             Self::VolumeKnown { .. } => "only what no volume names is discarded".into(),
             Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
             Self::BadTarget { .. } => {
@@ -372,6 +410,14 @@ impl Refusal {
             }
             Self::NotAccepted => "ogee mds strangers, then ogee mds accept-restore".into(),
             Self::VolumeKnown { name } => format!("ogee volume rm {name}"),
+            Self::MaintenanceQuorum { others, .. } if others.is_empty() => {
+                "more replicas, or stop what uses its volumes".into()
+            }
+            Self::MaintenanceQuorum { others, .. } => {
+                format!("first start {others} again, and: ogee server maintenance NAME --cancel")
+            }
+            Self::BadSpan { .. } => "--for 30m, 2h or 1d".into(),
+            Self::NoChunkserver { .. } => "ogee server ls".into(),
             Self::NotRestored => "ogee status".into(),
             Self::BadSize { .. }
             | Self::Limit { .. }

@@ -7,10 +7,11 @@
 use crate::script::Script;
 use ogee_control::fuzzing;
 use ogee_control::state::{
-    AddJobs, Attach, Cause, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas,
-    CreateCopysets, CreatePool, CreateVolume, Detach, Ending, InitCluster, JobKind, Mark,
-    MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver, RemoveVolume, ReplaceReplica,
-    Reply, ResizeVolume, SickStage, StartJob, StartJobs, State, StoreSpec, Stripe,
+    AddJobs, Attach, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmRemoval,
+    ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume, Detach, EndMaintenance, Ending,
+    InitCluster, JobKind, Mark, MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver,
+    RemoveVolume, ReplaceReplica, Reply, ResizeVolume, SickStage, StartJob, StartJobs, State,
+    StoreSpec, Stripe,
 };
 use ogee_proto::id::{
     ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
@@ -277,7 +278,16 @@ fn command(script: &mut Script<'_>) -> Command {
 
 fn job_command(script: &mut Script<'_>) -> Command {
     let job = JobId::new(small(script).into());
-    match script.below(10) {
+    match script.below(12) {
+        10 => Command::BeginMaintenance(BeginMaintenance {
+            chunkserver: ChunkserverId::new(small(script)),
+            for_ms: u64::from(script.u16()) * 100,
+            at_ms: script.u16().into(),
+        }),
+        11 => Command::EndMaintenance(EndMaintenance {
+            chunkserver: ChunkserverId::new(small(script)),
+            over_by_ms: script.u16().into(),
+        }),
         0 => Command::MarkStores(MarkStores {
             stores: vec![store(script.byte() % 6, script.byte() % 4)],
             mark: [None, Some(Mark::Draining), Some(Mark::Lost)][script.below(3)],

@@ -16,6 +16,7 @@ use ogee_transport::Transport;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Ogee: replicated block storage.
 #[derive(Parser, Debug)]
@@ -429,6 +430,9 @@ pub(crate) enum ServerCommand {
     Drain(DrainArgs),
     /// Declare a chunkserver that is offline gone for good: its replicas are made anew elsewhere at once.
     Lost(LostArgs),
+    /// Say that a chunkserver is about to be stopped for a while: its leaders move, nothing new goes there, and its
+    /// replicas are not made anew before the time is over. Waits until it leads nothing. Exit code 1: do not stop it.
+    Maintenance(MaintenanceArgs),
     /// Whether copysets keep their quorum when it stops. Exit code 1 if not.
     OkToStop {
         /// Its name.
@@ -535,6 +539,18 @@ pub(crate) struct DrainArgs {
     pub(crate) name: String,
     /// Take it back: what has not begun to move stays.
     #[arg(long)]
+    pub(crate) cancel: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MaintenanceArgs {
+    /// The chunkserver's name.
+    pub(crate) name: String,
+    /// How long it lasts at most, such as 30m, 2h, 1d; again, it lasts so long from now on.
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = span)]
+    pub(crate) time: Duration,
+    /// It is over.
+    #[arg(long, conflicts_with = "time")]
     pub(crate) cancel: bool,
 }
 
@@ -658,6 +674,17 @@ fn metadata_servers(text: &str) -> Result<u16, String> {
         "5" => Ok(5),
         _ => Err(format!("{text:?}: 1, 3 or 5")),
     }
+}
+
+/// A time such as 90s, 15m, 2h, 1d.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let found = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    let seconds = found.ok_or_else(|| format!("{text:?}: a time such as 90s, 15m, 2h, 1d"))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn size(text: &str) -> Result<ByteLen, String> {

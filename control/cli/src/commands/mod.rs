@@ -22,6 +22,7 @@ mod confirm;
 mod digest;
 mod export_vhost;
 mod keep;
+mod maintenance;
 mod signal;
 mod strangers;
 

@@ -2,10 +2,11 @@
 
 use super::ask;
 use super::job::{ago, span};
+use super::maintenance::until;
 use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
-use ogee_proto::service::{CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport};
+use ogee_proto::service::{CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -92,6 +93,7 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
             "state": server.state, "mark": server.mark,
             "absent_since_unix_ms": server.absent_since_unix_ms,
+            "maintenance_until_unix_ms": server.maintenance_until_unix_ms,
         })
     });
     let json = json!({"servers": json.collect::<Vec<_>>()});
@@ -99,7 +101,7 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         vec![
             server.name.clone(),
             server.zone.clone(),
-            state(&server.state, &server.mark, server.absent_since_unix_ms),
+            server_state(server),
             server.leaders.to_string(),
             server.replicas.to_string(),
             server.endpoints.join(" "),
@@ -176,6 +178,15 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     ];
     print(format, &json, &header, rows.collect());
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a chunkserver is, and what is wanted of it.
+fn server_state(server: &ServerInfo) -> String {
+    let words = state(&server.state, &server.mark, server.absent_since_unix_ms);
+    match server.maintenance_until_unix_ms {
+        0 => words,
+        end => format!("{words}, maintenance for {}", span(until(end))),
+    }
 }
 
 /// How a device is, what is held against it, and what is wanted of it.

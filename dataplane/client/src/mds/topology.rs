@@ -9,10 +9,10 @@ use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DevicesName,
     Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, MarkDevicesRequest,
-    MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
-    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
-    ServerName, TransferLeaderRequest,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
+    MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
+    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ServerName, TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -65,6 +65,8 @@ calls! {
     mark_devices(MarkDevicesRequest) -> MarkDevicesResponse, Freely;
     /// Asks what would become of copysets without some devices.
     ok_to_stop(DevicesName) -> OkToStopResponse, Freely;
+    /// Says that a chunkserver is about to be stopped for a while, or is not any more.
+    set_maintenance(MaintenanceRequest) -> MaintenanceResponse, Freely;
     /// Takes devices back that limped.
     reinstate_devices(DevicesName) -> ReinstateDevicesResponse, Freely;
     /// Empties a device into another one.
