@@ -18,6 +18,7 @@ mod maintenance;
 mod members;
 mod peers;
 mod replacing;
+mod resetting;
 mod strangers;
 mod topology;
 mod volumes;

@@ -13,8 +13,8 @@ use ogee_proto::service::{
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
     MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
     OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
-    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ServerInfo, ServerName,
-    TransferLeaderRequest, ZoneInfo,
+    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
+    ResetCopysetResponse, ServerInfo, ServerName, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
@@ -511,6 +511,14 @@ impl Topology for TopologyApi {
     ) -> Result<Response<ReplaceReplicaResponse>, Status> {
         self.0
             .reply("replace_replica", self.replace(request.into_inner()).await)
+    }
+
+    async fn reset_copyset(
+        &self,
+        request: Request<ResetCopysetRequest>,
+    ) -> Result<Response<ResetCopysetResponse>, Status> {
+        let result = self.reset(request.into_inner()).await;
+        self.0.reply("reset_copyset", result)
     }
 
     async fn mark_devices(

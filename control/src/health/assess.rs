@@ -9,6 +9,7 @@ use ogee_proto::service::HealthCode;
 
 use super::lost::lost_condition;
 use super::maintenance::{Spared, maintenance_condition};
+use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
 use super::sick::sick_conditions;
 use crate::liveness::{Liveness, ReplicaState, StoreState, Strangers};
@@ -211,7 +212,8 @@ impl Tally {
                 Severity::Err,
                 "copysets have no quorum: their chunks cannot be read or written, and requests wait until \
                  they can",
-                "start the offline chunkservers; ogee server ls. Nothing is re-protected without a majority",
+                "start the offline chunkservers; ogee server ls. Nothing is re-protected without a majority. What will never \
+                 come back: ogee server lost NAME",
             ),
             degraded: Condition::new(
                 "OGEE-1003",
@@ -294,6 +296,7 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
     let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
     let mut tally = Tally::new(sight);
     let [mut damaged, mut changing, mut outrun] = replica_conditions(sight.rules);
+    let [mut beyond, mut reset] = reset_conditions();
     let jobs = state.jobs().values();
     let recover = jobs.filter(|job| job.kind == JobKind::Recover && job.state.is_live());
     let recover: BTreeSet<CopysetId> = recover.map(|job| job.copyset).collect();
@@ -306,7 +309,9 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
             .iter()
             .filter(|r| online(r.chunkserver))
             .count();
-        if up * 2 <= copyset.replicas.len() {
+        if up * 2 <= copyset.replicas.len() && is_beyond_waiting(sight, copyset) {
+            beyond.add(name);
+        } else if up * 2 <= copyset.replicas.len() {
             tally.no_quorum.add(name);
         } else if !copyset.formed {
             tally.forming.add(name);
@@ -325,6 +330,9 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
         } else if copyset.change.is_some() || has_replica_in(copyset, liveness, now, &BUSY) {
             changing.add(name);
         }
+        if !copyset.is_complete() {
+            reset.add(name);
+        }
         // Beside any of those: it says why they last.
         if has_replica_in(copyset, liveness, now, &[ReplicaState::Outrun]) {
             outrun.add(name);
@@ -340,6 +348,8 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
         damaged,
         changing,
         outrun,
+        beyond,
+        reset,
     ]
 }
 

@@ -12,6 +12,7 @@ mod change;
 mod explain;
 mod lost;
 mod maintenance;
+mod reset;
 mod restored;
 mod sick;
 

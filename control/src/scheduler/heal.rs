@@ -97,12 +97,15 @@ pub(crate) fn wish<'a>(
     }
     if let Some(change) = &copyset.change {
         // Whoever began it: it ends by itself unless its target is gone.
-        let replaced = replicas().find(|r| r.id == change.replaces)?;
+        let replaced = copyset.place(change.replaces)?;
         let is_stuck = picture.is_gone(change.joining.store, rules);
         return is_stuck.then_some((JobKind::Recover, replaced));
     }
     if let Some(gone) = replicas().find(|r| picture.is_gone(r.store, rules)) {
         return Some((JobKind::Recover, gone));
+    }
+    if let Some(vacant) = copyset.vacant.first() {
+        return Some((JobKind::Recover, vacant));
     }
     // It is deleted in the end: the others must have all that there is.
     let mut ailing = replicas().filter(|r| picture.is_ailing(r.id, rules));
@@ -123,7 +126,12 @@ pub(crate) fn troubled(state: &State, picture: &Picture, rules: &HealRules) -> B
     let servers: BTreeSet<ChunkserverId> = to_leave.map(|(_, place)| place.chunkserver).collect();
     let hosted = servers.into_iter().flat_map(|server| state.hosted(server));
     let ailing = picture.ailing.values().map(|ailment| ailment.copyset);
-    hosted.chain(ailing).collect()
+    let all = state.copysets().iter();
+    let short = all.filter(|(_, copyset)| !copyset.vacant.is_empty());
+    hosted
+        .chain(ailing)
+        .chain(short.map(|(id, _)| *id))
+        .collect()
 }
 
 /// A replica that is to leave its place.
@@ -160,6 +168,7 @@ impl<'a> Look<'a> {
             let copyset = self.state.copysets().get(&id)?;
             let (kind, replica) = wish(id, copyset, self.picture, self.rules)?;
             let missing = copyset.replicas.len() - self.picture.serving_of(copyset);
+            let missing = missing + copyset.vacant.len();
             let priority = match kind {
                 JobKind::Recover => {
                     RECOVER_PRIORITY.saturating_mul(u8::try_from(missing).unwrap_or(2))
@@ -208,6 +217,9 @@ impl<'a> Look<'a> {
         let place = self.picture.places.get(&wish.replica.store);
         if wish.kind != JobKind::Recover {
             return off(self.state, self.picture, wish.replica.store);
+        }
+        if wish.copyset.vacant.iter().any(|r| r.id == wish.replica.id) {
+            return Cause::GivenUp;
         }
         if place.is_some_and(|place| place.mark == Some(Mark::Lost)) {
             return Cause::Lost;
@@ -295,7 +307,7 @@ impl<'a> Look<'a> {
             .target
             .is_some_and(|to| picture.is_gone(to.store, rules));
         let waits = job.state == JobState::Pending || is_stuck;
-        let replaced = copyset.replicas.iter().find(|r| r.id == job.replica)?;
+        let replaced = copyset.place(job.replica)?;
         let may_begin =
             waits && picture.has_quorum(copyset) && self.loads.has_room(rules, job.kind, replaced);
         if !may_begin {

@@ -14,6 +14,7 @@ use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
 use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
 use super::refusal::Refusal;
+use super::reset::ResetCopyset;
 use super::restore::{AdoptMembers, DiscardVolume};
 use super::sick::NoteSick;
 
@@ -89,6 +90,8 @@ pub enum Command {
     AcceptRestore,
     /// Has the chunks of a volume freed that the metadata does not know. Idempotent.
     DiscardVolume(DiscardVolume),
+    /// A copyset that has lost its majority goes on with one replica.
+    ResetCopyset(ResetCopyset),
     /// A chunkserver is about to be stopped for a while.
     BeginMaintenance(BeginMaintenance),
     /// It is not any more.
@@ -326,6 +329,7 @@ impl Command {
             Self::AdoptMembers(_) => "adopt_members",
             Self::AcceptRestore => "accept_restore",
             Self::DiscardVolume(_) => "discard_volume",
+            Self::ResetCopyset(_) => "reset_copyset",
             Self::BeginMaintenance(_) => "begin_maintenance",
             Self::EndMaintenance(_) => "end_maintenance",
         }

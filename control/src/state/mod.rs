@@ -19,6 +19,7 @@ mod model;
 mod query;
 mod refusal;
 mod replace;
+mod reset;
 mod restore;
 mod sick;
 mod succession;
@@ -41,5 +42,6 @@ pub use model::{
     Store, Stripe, Users, Volume,
 };
 pub use refusal::Refusal;
+pub use reset::{Reset, ResetCopyset};
 pub use restore::{AdoptMembers, DiscardVolume, Restored};
 pub use sick::{NoteSick, Sick, SickStage};

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::event::Events;
 use super::job::{Job, Mark};
 use super::maintenance::Maintenance;
+use super::reset::Reset;
 use super::restore::Restored;
 use super::sick::Sick;
 
@@ -146,6 +147,12 @@ pub struct Copyset {
     /// Replicas that were replaced and whose data is still to be deleted.
     #[serde(default)]
     pub leaving: Vec<Replica>,
+    /// Replicas that were given up and whose places are still to be taken.
+    #[serde(default)]
+    pub vacant: Vec<Replica>,
+    /// One replica is to go on alone.
+    #[serde(default)]
+    pub reset: Option<Reset>,
 }
 
 /// One replica takes the place of another.

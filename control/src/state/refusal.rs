@@ -6,7 +6,7 @@ use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use ogee_proto::name::Name;
 
-use crate::limit::TEXT_LEN_MAX;
+use crate::limit::{RESET_AFTER_MS, TEXT_LEN_MAX};
 
 /// A refusal: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -209,6 +209,18 @@ pub enum Refusal {
         /// How many.
         replicas: usize,
     },
+    /// The copyset is not as it was when this was decided.
+    #[error("{copyset} was changed meanwhile")]
+    CopysetChanged {
+        /// Which.
+        copyset: CopysetId,
+    },
+    /// The copyset can do without that.
+    #[error("{copyset} has not lost its majority for good")]
+    MajorityLeft {
+        /// Which.
+        copyset: CopysetId,
+    },
     /// No chunkserver of that id.
     #[error("no chunkserver {chunkserver}")]
     NoChunkserver {
@@ -315,6 +327,8 @@ impl Refusal {
             Self::StaleJob { .. } => "OGEE-2043",
             Self::JobUnderWay { .. } => "OGEE-2044",
             Self::NotEmpty { .. } => "OGEE-2045",
+            Self::CopysetChanged { .. } => "OGEE-2082",
+            Self::MajorityLeft { .. } => "OGEE-2083",
             Self::NoChunkserver { .. } => "OGEE-2046",
             Self::MaintenanceQuorum { .. } => "OGEE-2080",
             Self::BadSpan { .. } => "OGEE-2081",
@@ -357,6 +371,10 @@ impl Refusal {
             Self::MaintenanceQuorum { others, .. } => {
                 format!("{others} is in maintenance, and may be stopped at any time")
             }
+            Self::MajorityLeft { .. } => format!(
+                "a majority of its replicas is neither declared lost nor away, damaged or missing for {} s",
+                RESET_AFTER_MS / 1000
+            ),
             Self::BadSpan { min, max, .. } => format!("it lasts {min} to {max} ms"),
             Self::VolumeKnown { .. } => "only what no volume names is discarded".into(),
             Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
@@ -416,6 +434,14 @@ impl Refusal {
             Self::MaintenanceQuorum { others, .. } => {
                 format!("first start {others} again, and: ogee server maintenance NAME --cancel")
             }
+            Self::CopysetChanged { copyset } => {
+                format!("ogee copyset show {}, then again", copyset.get())
+            }
+            Self::MajorityLeft { copyset } => format!(
+                "start what is away (ogee copyset show {}); what will never come back: ogee server lost NAME, ogee \
+                 device lost STORE",
+                copyset.get()
+            ),
             Self::BadSpan { .. } => "--for 30m, 2h or 1d".into(),
             Self::NoChunkserver { .. } => "ogee server ls".into(),
             Self::NotRestored => "ogee status".into(),

@@ -78,7 +78,7 @@ impl State {
         if !copyset.formed {
             return Err(Refusal::NotFormed { copyset: id });
         }
-        if !copyset.replicas.iter().any(|r| r.id == command.replica) {
+        if copyset.place(command.replica).is_none() {
             return Err(Refusal::NoReplica {
                 copyset: id,
                 replica: command.replica,
@@ -158,6 +158,9 @@ fn finish(copyset: &mut Copyset, joined: ReplicaId) -> Option<(ReplicaId, Chunks
     let mut replicas = copyset.replicas.iter_mut();
     if let Some(old) = replicas.find(|r| r.id == change.replaces) {
         copyset.leaving.push(std::mem::replace(old, joining));
+    } else {
+        copyset.vacant.retain(|vacant| vacant.id != change.replaces);
+        copyset.replicas.push(joining);
     }
     copyset.leaving.extend(change.abandoned);
     copyset.conf_epoch += 1;

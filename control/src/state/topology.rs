@@ -223,6 +223,8 @@ impl State {
             chunks: 0,
             change: None,
             leaving: Vec::new(),
+            vacant: Vec::new(),
+            reset: None,
         };
         self.copysets.insert(id, copyset);
         id
@@ -245,6 +247,7 @@ impl State {
             for found in found.filter(|r| r.id == *replica) {
                 found.created = true;
             }
+            self.confirm_reset(*copyset, *replica);
         }
         for copyset in &command.formed {
             if let Some(found) = self.copysets.get_mut(copyset) {

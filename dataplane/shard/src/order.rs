@@ -34,6 +34,8 @@ pub enum ShardOrder {
         /// Exactly this one.
         replica: ReplicaId,
     },
+    /// Have a replica go on alone: the others of its group are gone for good.
+    ResetReplica(ResetReplica),
     /// Where replicas are now.
     Learn(Vec<(ReplicaId, Endpoint)>),
     /// Hand leadership over, if this shard leads.
@@ -74,6 +76,21 @@ pub struct ChangeMembers {
     pub term: Term,
     /// Of the configuration that is wanted: an order of an earlier one is void.
     pub conf_epoch: u64,
+}
+
+/// See [`ShardOrder::ResetReplica`].
+#[derive(Clone, Debug)]
+pub struct ResetReplica {
+    /// Of which copyset.
+    pub copyset: CopysetId,
+    /// The id that it has.
+    pub from: ReplicaId,
+    /// The id that it gets.
+    pub to: ReplicaId,
+    /// Where it is.
+    pub store: StoreId,
+    /// The same for others.
+    pub node: ReplicaNode,
 }
 
 /// From a shard to the control thread.
@@ -152,6 +169,10 @@ pub struct ReplicaStatus {
     pub store: StoreId,
     /// Voters as committed; none while they change.
     pub voters: Vec<ReplicaId>,
+    /// Term of its last log entry.
+    pub last_term: Term,
+    /// Whether its group does as it is, as far as is seen from here.
+    pub is_led: bool,
     /// `ok`, `failed`, `repairing` (its log, from the others) or `damaged` beyond that.
     pub state: &'static str,
 }

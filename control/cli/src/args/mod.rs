@@ -628,6 +628,26 @@ pub(crate) enum CopysetCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Go on with one replica of a copyset that has lost its majority for good; new ones are made from it. What only the
+    /// lost replicas had, acknowledged writes among it, is gone. Refused while a majority could answer.
+    Reset {
+        /// The copyset.
+        id: u32,
+        /// Chunkserver, or store of one, whose replica goes on; without it the one that is furthest.
+        #[arg(
+            long,
+            value_name = "CHUNKSERVER|STORE",
+            default_value = "",
+            hide_default_value = true
+        )]
+        from: String,
+        /// Only tell what would be lost.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+    },
     /// Hand the leadership of a copyset over.
     TransferLeader {
         /// The copyset.

@@ -23,6 +23,7 @@ mod digest;
 mod export_vhost;
 mod keep;
 mod maintenance;
+mod reset;
 mod signal;
 mod strangers;
 

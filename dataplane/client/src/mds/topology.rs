@@ -12,7 +12,8 @@ use ogee_proto::service::{
     ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
     MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
     ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
-    ReplaceReplicaResponse, ServerName, TransferLeaderRequest,
+    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerName,
+    TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -61,6 +62,8 @@ calls! {
     transfer_leader(TransferLeaderRequest) -> Empty, Freely;
     /// Asks for a new replica in the place of another.
     replace_replica(ReplaceReplicaRequest) -> ReplaceReplicaResponse, Freely;
+    /// Has a copyset that has lost its majority go on with one replica; or asks what that would cost.
+    reset_copyset(ResetCopysetRequest) -> ResetCopysetResponse, Never;
     /// Drains devices, declares them lost, or takes either back.
     mark_devices(MarkDevicesRequest) -> MarkDevicesResponse, Freely;
     /// Asks what would become of copysets without some devices.

@@ -144,6 +144,8 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         voters: status.voters.iter().map(|id| id.get()).collect(),
         requests: group.requests,
         bytes: group.bytes,
+        last_log_term: status.last_term.get(),
+        is_led: status.is_led,
     }
 }
 

@@ -69,6 +69,8 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         group: hosted.group.report(),
         store: hosted.store,
         voters: hosted.group.voters(),
+        last_term: hosted.group.last_logged().term,
+        is_led: hosted.group.is_led(),
         state: if hosted.group.report().is_running {
             "ok"
         } else {
@@ -80,6 +82,8 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         group: damaged.mender.report(),
         store: damaged.store,
         voters: Vec::new(),
+        last_term: Term::default(),
+        is_led: false,
         state: match damaged.mender.state() {
             MendState::Repairing => "repairing",
             MendState::NeedsReplacing => "damaged",
@@ -104,6 +108,8 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         },
         store: broken.store,
         voters: Vec::new(),
+        last_term: Term::default(),
+        is_led: false,
         state: broken.state,
     });
     status.chain(damaged).chain(broken).collect()

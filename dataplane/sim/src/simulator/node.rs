@@ -185,6 +185,7 @@ impl Node {
                 period,
                 hours: None,
             }),
+            fenced: std::collections::BTreeSet::new(),
             orders: obeyed,
             events: told,
         };
