@@ -14,7 +14,7 @@ use crate::limit::LEAD_TIMEOUT_MS;
 use crate::state::{
     AddJobs, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset,
     CreateCopysets, CreatePool, Ending, JobKind, JobState, Mark, MarkStores, Refusal,
-    RegisterChunkserver, StartJob, State, StoreSpec,
+    RegisterChunkserver, ResetCopyset, StartJob, State, StoreSpec,
 };
 
 const RECOVER_MS: u64 = 10_000;
@@ -397,20 +397,26 @@ impl World {
                 "a leader moves"
             );
         }
+        let replaced = copyset.place(job.replica).expect("it is known");
+        let is_lost = picture.places[&replaced.store].mark == Some(Mark::Lost);
+        let is_vacant = copyset.vacant.contains(replaced);
         let others = copyset.replicas.iter().filter(|r| r.id != job.replica);
         let serve = others.filter(|r| picture.serving.contains(&r.id)).count();
         // A move that is sent elsewhere cannot be taken back: with the new one it is a majority again, and
         // until then the one that is replaced still votes.
         let least = if job.state == JobState::Pending { 2 } else { 1 };
-        assert!(serve >= least, "what stays is a majority");
+        let is_whole = copyset.vacant.is_empty();
+        assert!(!is_whole || serve >= least, "what stays is a majority");
+        let is_enough = serve * 2 > copyset.replicas.len();
+        assert!(!is_vacant || is_enough, "what is there is a majority");
         let place = &picture.places[&start.store];
         assert_eq!((place.presence, place.mark), (Presence::Up, None));
         assert!(!self.is_maintained(place.chunkserver), "it may be stopped");
-        let is_lost = picture.places[&copyset_store(copyset, job.replica)].mark == Some(Mark::Lost);
         assert!(
             job.kind != JobKind::Recover
                 || job.state == JobState::Running
                 || is_lost
+                || is_vacant
                 || !self.is_maintained(job.from),
             "made anew while it is in maintenance"
         );
@@ -426,7 +432,12 @@ impl World {
             let zone = |server| self.state.zone_of(server).expect("known").clone();
             let zones = copyset.replicas.iter().map(|r| zone(r.chunkserver));
             let zones: BTreeSet<Name> = zones.collect();
-            assert_eq!(zones.len(), 3, "zones of {id}");
+            assert_eq!(zones.len(), copyset.replicas.len(), "zones of {id}");
+            assert_eq!(
+                copyset.replicas.len() + copyset.vacant.len(),
+                3,
+                "places of {id}"
+            );
             if let Some(change) = &copyset.change {
                 let stay = copyset.replicas.iter();
                 let stay = stay.filter(|r| r.id != change.replaces);
@@ -457,6 +468,44 @@ impl World {
             at_ms: self.now_ms,
         };
         self.state.apply(&Command::BeginMaintenance(begin)).is_ok()
+    }
+
+    /// A copyset goes on with the first replica that serves, if that may be; whether it does.
+    fn reset(&mut self, id: CopysetId) -> bool {
+        let picture = self.picture();
+        let copyset = self.state.copysets()[&id].clone();
+        let mut serving = copyset.replicas.iter();
+        let Some(survivor) = serving.find(|r| picture.serving.contains(&r.id)) else {
+            return false;
+        };
+        let before = self.state.clone();
+        let command = Command::ResetCopyset(ResetCopyset {
+            copyset: id,
+            survivor: survivor.id,
+            conf_epoch: copyset.conf_epoch,
+            at_ms: self.now_ms,
+        });
+        match self.state.apply(&command) {
+            Err(Refusal::MajorityLeft { .. }) => {
+                assert_eq!(self.state, before, "a refusal changes nothing");
+                return false;
+            }
+            Err(other) => panic!("{command:?}: {other}"),
+            Ok(reply) => assert_eq!(self.state.apply(&command), Ok(reply), "the same again"),
+        }
+        // What was declared lost counts as that when it is there again: the handler looks whether it is.
+        let alone = self.state.copysets()[&id].replicas[0].id;
+        assert!(alone > survivor.id, "a new id");
+        // The data plane does it.
+        self.made.remove(&survivor.id);
+        self.made.insert(alone);
+        self.leaders.insert(id, alone);
+        let created = vec![(id, alone)];
+        let formed = Vec::new();
+        let confirm = Command::ConfirmReplicas(ConfirmReplicas { created, formed });
+        self.state.apply(&confirm).expect("noted");
+        assert_eq!(self.state.copysets()[&id].reset, None);
+        true
     }
 
     fn is_maintained(&self, server: ChunkserverId) -> bool {
@@ -498,11 +547,6 @@ impl World {
         });
         stuck.all(|it| it)
     }
-}
-
-fn copyset_store(copyset: &Copyset, replica: ReplicaId) -> StoreId {
-    let mut replicas = copyset.replicas.iter();
-    replicas.find(|r| r.id == replica).expect("a voter").store
 }
 
 #[test]
@@ -589,6 +633,75 @@ fn no_two_that_share_a_copyset_of_three_are_in_maintenance() {
     for ms in [0, 1, u64::MAX] {
         assert!(!world.maintain(3, ms), "{ms} ms");
     }
+}
+
+#[test]
+fn a_copyset_without_a_majority_goes_on_alone_and_becomes_whole_again() {
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 6);
+    let id = CopysetId::new(1);
+    let old = world.state.copysets()[&id].replicas.clone();
+    world.away.extend([old[1].store, old[2].store]);
+    world.look();
+    assert!(!world.reset(id), "they may come back");
+    world.now_ms += crate::limit::RESET_AFTER_MS - 1;
+    assert!(!world.reset(id), "not yet");
+    for replica in &old[1..] {
+        world.mark(replica.chunkserver.get(), Some(Mark::Lost));
+    }
+    assert!(world.reset(id), "they were declared lost");
+    let copyset = &world.state.copysets()[&id];
+    assert_eq!((copyset.replicas.len(), copyset.vacant.len()), (1, 2));
+    let leaving: Vec<ReplicaId> = copyset.leaving.iter().map(|r| r.id).collect();
+    assert_eq!(leaving, [old[1].id, old[2].id], "not the one that goes on");
+    assert!(!world.reset(id), "once is enough");
+    world.settle();
+    let copyset = &world.state.copysets()[&id];
+    assert_eq!((copyset.replicas.len(), copyset.vacant.len()), (3, 0));
+    let jobs = world.state.jobs().values();
+    let made = jobs.filter(|job| job.copyset == id && job.cause == Cause::GivenUp);
+    assert_eq!(made.filter(|job| job.state == JobState::Done).count(), 2);
+}
+
+#[test]
+fn those_that_are_away_for_long_enough_are_given_up_without_a_word() {
+    let mut world = World::new(&[0, 1, 2], 1);
+    let id = CopysetId::new(1);
+    let old = world.state.copysets()[&id].replicas.clone();
+    world.away.extend([old[0].store, old[1].store]);
+    world.look();
+    world.now_ms += crate::limit::RESET_AFTER_MS;
+    // One that has come back since counts.
+    world.away.remove(&old[1].store);
+    world.look();
+    assert!(!world.reset(id));
+    world.away.insert(old[1].store);
+    world.look();
+    world.now_ms += crate::limit::RESET_AFTER_MS;
+    assert!(world.reset(id));
+}
+
+#[test]
+fn one_that_joins_may_be_a_voter_and_counts() {
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 1);
+    let id = CopysetId::new(1);
+    let old = world.state.copysets()[&id].replicas.clone();
+    let lose = |world: &mut World, replica: &crate::state::Replica| {
+        world.away.insert(replica.store);
+        world.mark(replica.chunkserver.get(), Some(Mark::Lost));
+    };
+    lose(&mut world, &old[0]);
+    world.look();
+    world.look();
+    let change = world.state.copysets()[&id].change.clone();
+    let joining = change.expect("it is replaced").joining;
+    lose(&mut world, &old[1]);
+    world.look();
+    assert!(!world.reset(id), "with the new one it may have a majority");
+    lose(&mut world, &joining);
+    world.look();
+    assert!(world.reset(id));
+    let copyset = &world.state.copysets()[&id];
+    assert_eq!((copyset.leaving.len(), copyset.vacant.len()), (3, 2));
 }
 
 #[test]
@@ -789,7 +902,8 @@ fn leaders_all_on_one_become_even_and_stay() {
 }
 
 fn fall_ill(world: &mut World, kind: AilmentKind, copyset: u32, at: usize) -> ReplicaId {
-    let replica = world.state.copysets()[&CopysetId::new(copyset)].replicas[at].id;
+    let replicas = &world.state.copysets()[&CopysetId::new(copyset)].replicas;
+    let replica = replicas[at % replicas.len()].id;
     world.ill.insert(replica, kind);
     replica
 }
@@ -883,6 +997,7 @@ enum Event {
     Back(u32),
     Mark(u32, Option<Mark>),
     Maintain(u32, u64),
+    Reset(usize),
     Pass(u64),
     Step(usize),
 }
@@ -903,7 +1018,8 @@ fn event(servers: u32) -> impl Strategy<Value = Event> {
         2 => server.clone().prop_map(Event::Back),
         1 => (server.clone(), mark).prop_map(|(server, mark)| Event::Mark(server, mark)),
         1 => (server, 1000..5 * RECOVER_MS).prop_map(|(server, ms)| Event::Maintain(server, ms)),
-        2 => (0u64..RECOVER_MS).prop_map(Event::Pass),
+        1 => any::<usize>().prop_map(Event::Reset),
+        2 => (0u64..10 * RECOVER_MS).prop_map(Event::Pass),
         6 => any::<usize>().prop_map(Event::Step),
     ]
 }
@@ -923,6 +1039,10 @@ proptest! {
                 Event::Away(n) if n <= servers => { world.away.insert(store(n)); }
                 Event::Back(n) if n <= servers => { world.away.remove(&store(n)); }
                 Event::Mark(n, mark) if n <= servers => world.mark(n, mark),
+                Event::Reset(pick) => {
+                    let id = u32::try_from(pick % copysets + 1).expect("few");
+                    world.reset(CopysetId::new(id));
+                }
                 Event::Maintain(n, ms) if n <= servers => { world.maintain(n, ms); }
                 Event::Pass(ms) => world.now_ms += ms,
                 Event::Step(pick) => world.step(pick),

@@ -10,8 +10,8 @@ use ogee_control::state::{
     AddJobs, Attach, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmRemoval,
     ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume, Detach, EndMaintenance, Ending,
     InitCluster, JobKind, Mark, MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver,
-    RemoveVolume, ReplaceReplica, Reply, ResizeVolume, SickStage, StartJob, StartJobs, State,
-    StoreSpec, Stripe,
+    RemoveVolume, ReplaceReplica, Reply, ResetCopyset, ResizeVolume, SickStage, StartJob,
+    StartJobs, State, StoreSpec, Stripe,
 };
 use ogee_proto::id::{
     ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
@@ -152,7 +152,14 @@ impl World {
             }
             let ids: BTreeSet<ReplicaId> = copyset.placed().map(|replica| replica.id).collect();
             assert_eq!(ids.len(), copyset.placed().count(), "replicas of {id}");
-            assert_eq!(copyset.wanted_voters().len(), copyset.replicas.len());
+            let change = copyset.change.as_ref();
+            let is_more =
+                change.is_some_and(|it| copyset.vacant.iter().any(|r| r.id == it.replaces));
+            let voters = copyset.replicas.len() + usize::from(is_more);
+            assert_eq!(copyset.wanted_voters().len(), voters, "voters of {id}");
+            let pool = &state.pools()[&copyset.pool];
+            let places = copyset.replicas.len() + copyset.vacant.len();
+            assert_eq!(places, usize::from(pool.replicas), "places of {id}");
         }
         let mut busy = BTreeSet::new();
         for (id, job) in state.jobs().iter().filter(|(_, job)| job.state.is_live()) {
@@ -278,7 +285,13 @@ fn command(script: &mut Script<'_>) -> Command {
 
 fn job_command(script: &mut Script<'_>) -> Command {
     let job = JobId::new(small(script).into());
-    match script.below(12) {
+    match script.below(13) {
+        12 => Command::ResetCopyset(ResetCopyset {
+            copyset: CopysetId::new(small(script)),
+            survivor: ReplicaId::new(u64::from(script.byte() % 24)),
+            conf_epoch: u64::from(script.byte() % 4),
+            at_ms: script.u64(),
+        }),
         10 => Command::BeginMaintenance(BeginMaintenance {
             chunkserver: ChunkserverId::new(small(script)),
             for_ms: u64::from(script.u16()) * 100,
