@@ -125,6 +125,8 @@ pub const TIME_MS_MAX: u64 = 30 * 24 * 3_600_000;
 pub const RESET_AFTER_MS: u64 = 60_000;
 /// Volumes that an operator is told the names of before a copyset is reset.
 pub const RESET_NAMES_MAX: usize = 64;
+/// Largest weight of a pool.
+pub const POOL_WEIGHT_MAX: u32 = 1_000_000;
 /// Shortest maintenance of a chunkserver, in milliseconds.
 pub const MAINTENANCE_MS_MIN: u64 = 1000;
 /// Jobs that are pending or running; the rest is planned when these have gone on.

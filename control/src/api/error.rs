@@ -218,11 +218,12 @@ impl From<Refusal> for ApiError {
             | Refusal::NoReplica { .. } => Code::NotFound,
             Refusal::BadSize { .. }
             | Refusal::BadSpan { .. }
+            | Refusal::BadWeight { .. }
             | Refusal::BadStripe { .. }
             | Refusal::BadReplicas { .. }
             | Refusal::TextTooLong { .. }
             | Refusal::NoShard { .. } => Code::InvalidArgument,
-            Refusal::Limit { .. } => Code::ResourceExhausted,
+            Refusal::Limit { .. } | Refusal::PoolQuota { .. } => Code::ResourceExhausted,
             Refusal::PoolChanged { .. }
             | Refusal::BadPlacement { .. }
             | Refusal::StaleJob { .. }

@@ -14,7 +14,7 @@ use ogee_proto::service::{
     MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
     OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
     ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
-    ResetCopysetResponse, ServerInfo, ServerName, TransferLeaderRequest, ZoneInfo,
+    ResetCopysetResponse, ServerInfo, ServerName, SetPoolRequest, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
@@ -30,7 +30,7 @@ use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{
     Chunkserver, Command, CreateCopysets, CreatePool, Mark, Refusal, ReplaceReplica, Replica,
-    Reply, State, Store,
+    Reply, SetPool, State, Store,
 };
 
 /// Replicas of a pool whose creator names no number.
@@ -105,8 +105,27 @@ impl TopologyApi {
         };
         let placements = placement::plan(&sites, wish)?;
         self.write_pool(pool, &placements).await?;
-        self.look_back(|scene| Ok(scene.pool_info(scene.state.pool(name)?.1)))
-            .await?
+        self.told(name).await
+    }
+
+    /// A pool as a write has left it.
+    async fn told(&self, name: &str) -> Result<PoolInfo, ApiError> {
+        self.look_back(|scene| {
+            let (id, pool) = scene.state.pool(name)?;
+            Ok(scene.pool_info(id, pool))
+        })
+        .await?
+    }
+
+    async fn change_pool(&self, request: SetPoolRequest) -> Result<PoolInfo, ApiError> {
+        let command = SetPool {
+            name: Name::new(&request.name)?,
+            allows_volumes: request.allow_volumes,
+            quota: request.quota,
+            weight: request.weight,
+        };
+        self.0.write(Command::SetPool(command)).await?;
+        self.told(&request.name).await
     }
 
     async fn write_pool(
@@ -440,7 +459,9 @@ fn away_since(state: &State, stores: &BTreeSet<StoreId>) -> u64 {
 
 fn pools(state: &State, scene: &Scene<'_>) -> ListPoolsResponse {
     ListPoolsResponse {
-        pools: state.pools().values().map(|p| scene.pool_info(p)).collect(),
+        pools: (state.pools().iter())
+            .map(|(id, pool)| scene.pool_info(*id, pool))
+            .collect(),
     }
 }
 
@@ -459,6 +480,14 @@ impl Topology for TopologyApi {
     ) -> Result<Response<PoolInfo>, Status> {
         self.0
             .reply("create_pool", self.make_pool(request.into_inner()).await)
+    }
+
+    async fn set_pool(
+        &self,
+        request: Request<SetPoolRequest>,
+    ) -> Result<Response<PoolInfo>, Status> {
+        let result = self.change_pool(request.into_inner()).await;
+        self.0.reply("set_pool", result)
     }
 
     async fn list_pools(&self, _: Request<Empty>) -> Result<Response<ListPoolsResponse>, Status> {

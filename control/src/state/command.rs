@@ -13,6 +13,7 @@ use super::event::Event;
 use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
 use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
+use super::pool::SetPool;
 use super::refusal::Refusal;
 use super::reset::ResetCopyset;
 use super::restore::{AdoptMembers, DiscardVolume};
@@ -90,6 +91,8 @@ pub enum Command {
     AcceptRestore,
     /// Has the chunks of a volume freed that the metadata does not know. Idempotent.
     DiscardVolume(DiscardVolume),
+    /// Changes what is allowed in a pool.
+    SetPool(SetPool),
     /// A copyset that has lost its majority goes on with one replica.
     ResetCopyset(ResetCopyset),
     /// A chunkserver is about to be stopped for a while.
@@ -329,6 +332,7 @@ impl Command {
             Self::AdoptMembers(_) => "adopt_members",
             Self::AcceptRestore => "accept_restore",
             Self::DiscardVolume(_) => "discard_volume",
+            Self::SetPool(_) => "set_pool",
             Self::ResetCopyset(_) => "reset_copyset",
             Self::BeginMaintenance(_) => "begin_maintenance",
             Self::EndMaintenance(_) => "end_maintenance",

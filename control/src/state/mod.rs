@@ -16,6 +16,7 @@ mod job;
 mod maintenance;
 mod map;
 mod model;
+mod pool;
 mod query;
 mod refusal;
 mod replace;
@@ -41,6 +42,7 @@ pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
     Store, Stripe, Users, Volume,
 };
+pub use pool::SetPool;
 pub use refusal::Refusal;
 pub use reset::{Reset, ResetCopyset};
 pub use restore::{AdoptMembers, DiscardVolume, Restored};

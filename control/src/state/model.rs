@@ -93,6 +93,15 @@ pub struct Pool {
     pub replicas: u8,
     /// Its copysets.
     pub copysets: BTreeSet<CopysetId>,
+    /// No new volumes are made in it.
+    #[serde(default)]
+    pub is_closed: bool,
+    /// Bytes that its volumes may have in all; 0: any number.
+    #[serde(default)]
+    pub quota: u64,
+    /// Share of the volumes that name no pool; 0: none of them.
+    #[serde(default)]
+    pub weight: u32,
 }
 
 /// A data-plane process.

@@ -6,7 +6,7 @@ use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use ogee_proto::name::Name;
 
-use crate::limit::{RESET_AFTER_MS, TEXT_LEN_MAX};
+use crate::limit::{POOL_WEIGHT_MAX, RESET_AFTER_MS, TEXT_LEN_MAX};
 
 /// A refusal: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -209,6 +209,30 @@ pub enum Refusal {
         /// How many.
         replicas: usize,
     },
+    /// No new volumes are made in the pool.
+    #[error("pool \"{pool}\" takes no new volumes")]
+    PoolClosed {
+        /// Which.
+        pool: Name,
+    },
+    /// The volumes of a pool would have too many bytes.
+    #[error("pool \"{pool}\" has no room for {} more within its quota", gib(*more))]
+    PoolQuota {
+        /// Which.
+        pool: Name,
+        /// Bytes that its volumes may have.
+        quota: u64,
+        /// Bytes that they have.
+        promised: u64,
+        /// Bytes asked for.
+        more: u64,
+    },
+    /// A pool's weight is out of range.
+    #[error("{weight} is no weight for a pool")]
+    BadWeight {
+        /// As asked for.
+        weight: u32,
+    },
     /// The copyset is not as it was when this was decided.
     #[error("{copyset} was changed meanwhile")]
     CopysetChanged {
@@ -287,6 +311,15 @@ pub enum Refusal {
     },
 }
 
+/// Bytes for people, exact enough to see what is missing.
+fn gib(bytes: u64) -> String {
+    let tenths = u128::from(bytes) * 10 / (1 << 30);
+    match tenths {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{}.{} GiB", tenths / 10, tenths % 10),
+    }
+}
+
 impl Refusal {
     /// The refusal in the user's words.
     #[must_use]
@@ -327,6 +360,9 @@ impl Refusal {
             Self::StaleJob { .. } => "OGEE-2043",
             Self::JobUnderWay { .. } => "OGEE-2044",
             Self::NotEmpty { .. } => "OGEE-2045",
+            Self::PoolClosed { .. } => "OGEE-2084",
+            Self::PoolQuota { .. } => "OGEE-2085",
+            Self::BadWeight { .. } => "OGEE-2086",
             Self::CopysetChanged { .. } => "OGEE-2082",
             Self::MajorityLeft { .. } => "OGEE-2083",
             Self::NoChunkserver { .. } => "OGEE-2046",
@@ -371,6 +407,15 @@ impl Refusal {
             Self::MaintenanceQuorum { others, .. } => {
                 format!("{others} is in maintenance, and may be stopped at any time")
             }
+            Self::PoolClosed { .. } => "an operator has closed it for them".into(),
+            Self::PoolQuota {
+                quota, promised, ..
+            } => format!(
+                "its volumes have {} of {} in all",
+                gib(*promised),
+                gib(*quota)
+            ),
+            Self::BadWeight { .. } => format!("it is 0 to {POOL_WEIGHT_MAX}"),
             Self::MajorityLeft { .. } => format!(
                 "a majority of its replicas is neither declared lost nor away, damaged or missing for {} s",
                 RESET_AFTER_MS / 1000
@@ -434,6 +479,12 @@ impl Refusal {
             Self::MaintenanceQuorum { others, .. } => {
                 format!("first start {others} again, and: ogee server maintenance NAME --cancel")
             }
+            Self::PoolClosed { pool } => {
+                format!("another pool (ogee pool ls), or ogee pool set {pool} --allow-volumes yes")
+            }
+            Self::PoolQuota { pool, .. } => {
+                format!("remove volumes, another pool, or ogee pool set {pool} --quota SIZE|none")
+            }
             Self::CopysetChanged { copyset } => {
                 format!("ogee copyset show {}, then again", copyset.get())
             }
@@ -446,6 +497,7 @@ impl Refusal {
             Self::NoChunkserver { .. } => "ogee server ls".into(),
             Self::NotRestored => "ogee status".into(),
             Self::BadSize { .. }
+            | Self::BadWeight { .. }
             | Self::Limit { .. }
             | Self::TextTooLong { .. }
             | Self::NoShard { .. } => String::new(),

@@ -149,6 +149,9 @@ impl State {
             name: command.name.clone(),
             replicas: command.replicas,
             copysets: BTreeSet::new(),
+            is_closed: false,
+            quota: 0,
+            weight: 0,
         };
         self.pools.insert(id, pool);
         Ok(Reply::Pool(id))

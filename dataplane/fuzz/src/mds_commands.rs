@@ -10,7 +10,7 @@ use ogee_control::state::{
     AddJobs, Attach, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmRemoval,
     ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume, Detach, EndMaintenance, Ending,
     InitCluster, JobKind, Mark, MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver,
-    RemoveVolume, ReplaceReplica, Reply, ResetCopyset, ResizeVolume, SickStage, StartJob,
+    RemoveVolume, ReplaceReplica, Reply, ResetCopyset, ResizeVolume, SetPool, SickStage, StartJob,
     StartJobs, State, StoreSpec, Stripe,
 };
 use ogee_proto::id::{
@@ -285,7 +285,13 @@ fn command(script: &mut Script<'_>) -> Command {
 
 fn job_command(script: &mut Script<'_>) -> Command {
     let job = JobId::new(small(script).into());
-    match script.below(13) {
+    match script.below(14) {
+        13 => Command::SetPool(SetPool {
+            name: name(script.byte() % 3),
+            allows_volumes: script.flag().then(|| script.flag()),
+            quota: script.flag().then(|| size(script)),
+            weight: script.flag().then(|| script.u32()),
+        }),
         12 => Command::ResetCopyset(ResetCopyset {
             copyset: CopysetId::new(small(script)),
             survivor: ReplicaId::new(u64::from(script.byte() % 24)),

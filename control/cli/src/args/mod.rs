@@ -188,8 +188,8 @@ pub(crate) enum VolumeCommand {
         /// Chunks that take turns.
         #[arg(long, requires = "stripe_unit")]
         stripe_count: Option<u32>,
-        /// Pool to place it in.
-        #[arg(long, default_value = "default")]
+        /// Pool to place it in; without it one that pools' weights choose, or else "default".
+        #[arg(long, default_value = "", hide_default_value = true)]
         pool: String,
         /// Who it belongs to, for people.
         #[arg(long, default_value = "")]
@@ -410,6 +410,21 @@ pub(crate) enum PoolCommand {
         /// Raft groups to make.
         #[arg(long, default_value_t = 8)]
         copysets: u32,
+    },
+    /// Change what is allowed in a pool. What is not named stays as it is.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        /// Its name.
+        name: String,
+        /// Whether new volumes may be made in it; those that it has go on, and grow.
+        #[arg(long, group = "change", value_name = "yes|no", value_parser = yes_or_no)]
+        allow_volumes: Option<bool>,
+        /// Bytes that its volumes may have in all, as their users see them, such as 10TiB; or none.
+        #[arg(long, group = "change", value_name = "SIZE|none", value_parser = quota)]
+        quota: Option<u64>,
+        /// Share of the volumes that name no pool, beside the other pools' weights; 0: none of them.
+        #[arg(long, group = "change")]
+        weight: Option<u32>,
     },
     /// List pools.
     Ls,
@@ -693,6 +708,24 @@ fn metadata_servers(text: &str) -> Result<u16, String> {
         "3" => Ok(3),
         "5" => Ok(5),
         _ => Err(format!("{text:?}: 1, 3 or 5")),
+    }
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{text:?}: yes or no")),
+    }
+}
+
+fn quota(text: &str) -> Result<u64, String> {
+    match text {
+        "none" => Ok(0),
+        text => match size(text)?.get() {
+            0 => Err("0 bytes would be no quota: say none".to_owned()),
+            bytes => Ok(bytes),
+        },
     }
 }
 

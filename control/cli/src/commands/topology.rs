@@ -6,7 +6,9 @@ use super::maintenance::until;
 use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
-use ogee_proto::service::{CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo};
+use ogee_proto::service::{
+    CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo, SetPoolRequest,
+};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,6 +34,23 @@ pub(crate) fn pool(
                 client.create_pool(request).await
             })?]
         }
+        PoolCommand::Set {
+            name,
+            allow_volumes,
+            quota,
+            weight,
+        } => {
+            let doing = format!("cannot change pool {name}");
+            let request = SetPoolRequest {
+                name,
+                allow_volumes,
+                quota,
+                weight,
+            };
+            vec![ask(mds, &doing, async |client| {
+                client.set_pool(request).await
+            })?]
+        }
         PoolCommand::Ls => {
             ask(mds, "cannot list pools", async |client| {
                 client.list_pools().await
@@ -45,12 +64,29 @@ pub(crate) fn pool(
             pool.name.clone(),
             pool.replicas.to_string(),
             format!("{}/{}", pool.copysets_ready, pool.copysets),
+            pool.volumes.to_string(),
+            match pool.quota {
+                0 => human(pool.promised),
+                quota => format!("{} of {}", human(pool.promised), human(quota)),
+            },
+            match (pool.allows_volumes, pool.weight) {
+                (false, _) => "closed".to_owned(),
+                (true, 0) => "if named".to_owned(),
+                (true, weight) => format!("weight {weight}"),
+            },
         ]
     });
     print(
         format,
         &json,
-        &["POOL", "REPLICAS", "COPYSETS READY"],
+        &[
+            "POOL",
+            "REPLICAS",
+            "COPYSETS READY",
+            "VOLUMES",
+            "PROMISED",
+            "NEW VOLUMES",
+        ],
         rows.collect(),
     );
     Ok(ExitCode::SUCCESS)
@@ -59,7 +95,9 @@ pub(crate) fn pool(
 fn pool_json(pool: &PoolInfo) -> Value {
     json!({
         "name": pool.name, "replicas": pool.replicas, "copysets": pool.copysets,
-        "copysets_ready": pool.copysets_ready,
+        "copysets_ready": pool.copysets_ready, "volumes": pool.volumes,
+        "promised_bytes": pool.promised, "quota_bytes": pool.quota,
+        "allows_volumes": pool.allows_volumes, "weight": pool.weight,
     })
 }
 

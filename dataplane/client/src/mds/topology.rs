@@ -12,7 +12,7 @@ use ogee_proto::service::{
     ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
     MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
     ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
-    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerName,
+    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerName, SetPoolRequest,
     TransferLeaderRequest,
 };
 
@@ -58,6 +58,8 @@ macro_rules! lists {
 calls! {
     /// Makes a pool.
     create_pool(CreatePoolRequest) -> PoolInfo, Never;
+    /// Changes what is allowed in a pool.
+    set_pool(SetPoolRequest) -> PoolInfo, Freely;
     /// Asks for another leader of a copyset.
     transfer_leader(TransferLeaderRequest) -> Empty, Freely;
     /// Asks for a new replica in the place of another.
