@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use ogee_proto::service;
 use ogee_proto::service::chunkservers_server::Chunkservers;
@@ -426,7 +427,19 @@ fn store_spec(report: &StoreReport) -> Result<StoreSpec, ApiError> {
         path: report.path.clone(),
         capacity: report.capacity,
         log_capacity: report.log_capacity,
+        class: class(&report.class)?,
     })
+}
+
+/// Empty: not known.
+pub(super) fn class(text: &str) -> Result<Option<MediaClass>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = text.parse();
+    parsed
+        .map(Some)
+        .map_err(|_| ApiError::bad_field("class", text, "hdd, ssd or nvme"))
 }
 
 fn store_id(text: &str) -> Result<StoreId, ApiError> {

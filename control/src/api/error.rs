@@ -2,6 +2,7 @@
 
 use ogee_proto::fault::{Fault, MDS_LEADER_METADATA};
 use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::{Name, NameError};
 use ogee_proto::service::MemberInfo;
 use tonic::{Code, Status};
@@ -112,6 +113,23 @@ impl ApiError {
         let cause = "a device of it is online and serves";
         let remedy = format!("to empty it: drain {named}; to give it up: stop it first");
         let fault = Fault::new("OGEE-2047", &what, cause, &remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
+    /// Too few zones have what is wanted.
+    pub(crate) fn no_placement(error: &PlacementError, class: Option<MediaClass>) -> Self {
+        let what = "the pool cannot be placed";
+        let (cause, remedy) = match class {
+            None => (
+                error.to_string(),
+                "start chunkservers in more zones, or fewer replicas; ogee zone list",
+            ),
+            Some(class) => (
+                format!("{error}; only devices of class {class} count"),
+                "devices of that class in more zones (ogee device ls; `class` of a [[device]]), or fewer replicas",
+            ),
+        };
+        let fault = Fault::new("OGEE-2011", what, &cause, remedy);
         Self::new(Code::FailedPrecondition, fault)
     }
 
@@ -231,15 +249,6 @@ impl From<Refusal> for ApiError {
             _ => Code::FailedPrecondition,
         };
         Self::new(grpc, refusal.fault())
-    }
-}
-
-impl From<PlacementError> for ApiError {
-    fn from(error: PlacementError) -> Self {
-        let remedy = "start chunkservers in more zones, or fewer replicas; ogee zone list";
-        let what = "the pool cannot be placed";
-        let fault = Fault::new("OGEE-2011", what, &error.to_string(), remedy);
-        Self::new(Code::FailedPrecondition, fault)
     }
 }
 

@@ -155,6 +155,9 @@ impl Scene<'_> {
             quota: pool.quota,
             allows_volumes: !pool.is_closed,
             weight: pool.weight,
+            class: pool
+                .class
+                .map_or_else(String::new, |class| class.to_string()),
             volumes: count(volumes.filter(|volume| volume.pool == id).count()),
             name: pool.name.to_string(),
             replicas: pool.replicas.into(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
@@ -18,6 +19,7 @@ use ogee_proto::service::{
 };
 use tonic::{Request, Response, Status};
 
+use super::chunkservers::class;
 use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::{Scene, count};
@@ -84,10 +86,11 @@ impl TopologyApi {
         let pool = CreatePool {
             name: Name::new(name)?,
             replicas,
+            class: class(&request.class)?,
         };
         let view = self.0.latest().await?;
         view.state.check_pool(&pool)?;
-        let sites = self.wait_for_zones(usize::from(replicas)).await?;
+        let sites = (self.wait_for_zones(usize::from(replicas), pool.class)).await?;
         let copysets = match usize::try_from(request.copysets).unwrap_or(COPYSETS_MAX) {
             0 => placement::default_copysets(&sites, usize::from(replicas)),
             asked => asked.min(COPYSETS_MAX + 1),
@@ -103,7 +106,8 @@ impl TopologyApi {
             replicas: usize::from(replicas),
             copysets,
         };
-        let placements = placement::plan(&sites, wish)?;
+        let placements = placement::plan(&sites, wish);
+        let placements = placements.map_err(|error| ApiError::no_placement(&error, pool.class))?;
         self.write_pool(pool, &placements).await?;
         self.told(name).await
     }
@@ -150,10 +154,14 @@ impl TopologyApi {
     }
 
     /// Stores that may take replicas, once there are enough zones of them or the wait is over.
-    async fn wait_for_zones(&self, needed: usize) -> Result<Vec<Site>, ApiError> {
+    async fn wait_for_zones(
+        &self,
+        needed: usize,
+        class: Option<MediaClass>,
+    ) -> Result<Vec<Site>, ApiError> {
         let deadline = Instant::now() + self.0.config.zone_wait;
         loop {
-            let sites = self.look(|scene, _| sites(scene)).await?;
+            let sites = self.look(|scene, _| sites(scene, class)).await?;
             let zones: BTreeSet<&Name> = sites.iter().map(|s| &s.zone).collect();
             if zones.len() >= needed || Instant::now() >= deadline {
                 return Ok(sites);
@@ -230,7 +238,8 @@ fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, Ap
         let usage = usage(scene, *id, store)?;
         let free = usage.capacity.saturating_sub(usage.used);
         let stays = scene.state.maintenance(store.chunkserver, now_ms).is_none();
-        (usage.state == StoreState::Ok && stays).then_some((free, *id, store.chunkserver))
+        let fits = scene.state.is_of_class(*id, known.pool);
+        (usage.state == StoreState::Ok && stays && fits).then_some((free, *id, store.chunkserver))
     });
     let usable: Vec<_> = usable.collect();
     let under_way = known.change.as_ref().map(|change| change.joining.store);
@@ -251,7 +260,8 @@ fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, Ap
     }
 }
 
-fn sites(scene: &Scene<'_>) -> Vec<Site> {
+/// Of that class only, if one is named.
+fn sites(scene: &Scene<'_>, class: Option<MediaClass>) -> Vec<Site> {
     let mut carried: BTreeMap<StoreId, (u64, u64)> = BTreeMap::new();
     for copyset in scene.state.copysets().values() {
         for (at, replica) in copyset.replicas.iter().enumerate() {
@@ -268,7 +278,8 @@ fn sites(scene: &Scene<'_>) -> Vec<Site> {
         let stays = scene.state.mark(*id).is_none()
             && scene.state.sick(*id).is_none()
             && scene.state.store_maintenance(*id, now_ms).is_none();
-        let is_fit = usage.state == StoreState::Ok && stays;
+        let is_fit =
+            usage.state == StoreState::Ok && stays && (class.is_none() || store.class == class);
         is_fit.then(|| Site {
             store: *id,
             chunkserver: store.chunkserver,
@@ -395,6 +406,9 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             chunkserver: store.chunkserver.get(),
             chunkserver_name: server.map_or_else(String::new, |s| s.name.to_string()),
             path: store.path.clone(),
+            class: store
+                .class
+                .map_or_else(String::new, |class| class.to_string()),
             capacity: heard.map_or(store.capacity, |u| u.capacity),
             used: heard.map_or(0, |u| u.used),
             log_capacity: heard.map_or(store.log_capacity, |u| u.log_capacity),

@@ -56,7 +56,18 @@ pub(super) struct World {
 }
 
 pub(super) fn register(state: &mut State, server: u32, zone: u8, capacity: u64) {
+    register_class(state, server, zone, capacity, None);
+}
+
+fn register_class(
+    state: &mut State,
+    server: u32,
+    zone: u8,
+    capacity: u64,
+    class: Option<ogee_proto::media::MediaClass>,
+) {
     let spec = StoreSpec {
+        class,
         id: store(server),
         shard: 0,
         path: "/dev/disk".into(),
@@ -85,6 +96,7 @@ impl World {
             register(&mut state, server, *zone, 100 * GIB);
         }
         let pool = CreatePool {
+            class: None,
             name: name("p"),
             replicas: 3,
         };
@@ -801,6 +813,90 @@ fn without_a_target_nothing_is_begun_and_without_a_majority_either() {
     assert!(
         world.state.copysets().values().all(|c| hit(c) != 1),
         "those with a majority are whole"
+    );
+}
+
+#[test]
+fn a_replica_stays_on_devices_of_its_pool_s_class() {
+    use ogee_proto::media::MediaClass::{Hdd, Ssd};
+    let mut world = World::new(&[0, 1, 2], 0);
+    // Four more of each class, in the three zones, and a pool that wants one of them.
+    let more = [
+        (4, 0, Ssd),
+        (5, 1, Ssd),
+        (6, 2, Ssd),
+        (7, 2, Hdd),
+        (8, 2, Ssd),
+    ];
+    for (server, zone, class) in more {
+        register_class(&mut world.state, server, zone, 100 * GIB, Some(class));
+    }
+    let pool = CreatePool {
+        class: Some(Ssd),
+        name: name("fast"),
+        replicas: 3,
+    };
+    world.state.apply(&Command::CreatePool(pool)).expect("pool");
+    let create = |stores: [u32; 3]| {
+        Command::CreateCopysets(CreateCopysets {
+            pool: PoolId::new(2),
+            existing: 0,
+            placements: vec![stores.map(store).into()],
+        })
+    };
+    let wrong = world.state.apply(&create([4, 5, 7]));
+    assert!(
+        matches!(wrong, Err(Refusal::BadPlacement { at: 0 })),
+        "{wrong:?}"
+    );
+    world
+        .state
+        .apply(&create([4, 5, 6]))
+        .expect("of that class");
+    let id = CopysetId::new(1);
+    let formed = ConfirmReplicas {
+        created: Vec::new(),
+        formed: vec![id],
+    };
+    world
+        .state
+        .apply(&Command::ConfirmReplicas(formed))
+        .expect("formed");
+    let replicas = world.state.copysets()[&id].replicas.clone();
+    world.made.extend(replicas.iter().map(|r| r.id));
+    world.away.insert(store(6));
+    world.mark(6, Some(Mark::Lost));
+    world.settle();
+    let stores: BTreeSet<StoreId> = world.state.copysets()[&id]
+        .replicas
+        .iter()
+        .map(|r| r.store)
+        .collect();
+    assert_eq!(
+        stores,
+        [4, 5, 8].map(store).into(),
+        "not where it is emptiest"
+    );
+    // The last one of its class in the zone: nothing else is as good.
+    world.away.insert(store(8));
+    world.mark(8, Some(Mark::Lost));
+    world.settle();
+    let copyset = &world.state.copysets()[&id];
+    assert!(copyset.change.is_none() && copyset.replicas.iter().any(|r| r.store == store(8)));
+    let by_hand = crate::state::ReplaceReplica {
+        copyset: id,
+        replica: copyset
+            .replicas
+            .iter()
+            .find(|r| r.store == store(8))
+            .expect("it stays")
+            .id,
+        store: store(7),
+    };
+    let refused = world.state.apply(&Command::ReplaceReplica(by_hand));
+    assert!(
+        matches!(refused, Err(Refusal::BadTarget { .. })),
+        "{refused:?}"
     );
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use ogee_proto::id::{
     ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId, VolumeId,
 };
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -140,6 +141,9 @@ pub struct StoreSpec {
     pub capacity: u64,
     /// Bytes of log.
     pub log_capacity: u64,
+    /// What kind of device it is on, if that is known.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
 }
 
 /// See [`Command::CreatePool`]. Idempotent while the pool is empty.
@@ -149,6 +153,9 @@ pub struct CreatePool {
     pub name: Name,
     /// 1, 3 or 5.
     pub replicas: u8,
+    /// Only devices of that class; none: any.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
 }
 
 /// See [`Command::CreateCopysets`]. Refused if the topology no longer allows the placement.

@@ -6,6 +6,7 @@ use ogee_proto::id::{
     ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId, VolumeId,
 };
 use ogee_proto::layout::{LayoutError, StripeLayout};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -93,6 +94,9 @@ pub struct Pool {
     pub replicas: u8,
     /// Its copysets.
     pub copysets: BTreeSet<CopysetId>,
+    /// Its replicas are on devices of that class; none: on any.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
     /// No new volumes are made in it.
     #[serde(default)]
     pub is_closed: bool,
@@ -134,6 +138,9 @@ pub struct Store {
     pub capacity: u64,
     /// Bytes of log.
     pub log_capacity: u64,
+    /// What kind of device it is on, if that is known.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
 }
 
 /// A Raft group that carries chunks.

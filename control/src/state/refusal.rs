@@ -424,12 +424,12 @@ impl Refusal {
             Self::VolumeKnown { .. } => "only what no volume names is discarded".into(),
             Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
             Self::BadTarget { .. } => {
-                "it is unknown, holds a replica of it, or is in the zone of another one".into()
+                "it is unknown, holds a replica of it, is in the zone of another one, or is not of its pool's class".into()
             }
             Self::NoSuccessor { old, new } if old == new => "it is the same device".into(),
             Self::NoSuccessor { .. } => "it is itself drained, lost or replaced".into(),
             Self::BadPlacement { .. } => {
-                "each replica needs a known store in a zone of its own".into()
+                "each replica needs a known store of the pool's class in a zone of its own".into()
             }
             _ => String::new(),
         }

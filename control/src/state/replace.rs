@@ -98,7 +98,8 @@ impl State {
         let zone = self.stores.get(&command.store);
         let zone = zone.and_then(|store| self.zone_of(store.chunkserver));
         let mut placed = copyset.placed().filter(|r| r.id != command.replica);
-        let is_free = placed.all(|r| r.store != command.store);
+        let is_free = placed.all(|r| r.store != command.store)
+            && self.is_of_class(command.store, copyset.pool);
         match zone {
             Some(zone) if zones.insert(zone) && is_free => Ok(()),
             _ => Err(Refusal::BadTarget {

@@ -56,6 +56,7 @@ impl World {
                 world.apply(&register(number, number, 2));
             }
             let pool = Command::CreatePool(CreatePool {
+                class: None,
                 name: name(0),
                 replicas: 3,
             });
@@ -196,6 +197,7 @@ fn store(server: u8, number: u8) -> StoreId {
 
 fn register(server: u8, zone: u8, stores: u8) -> Command {
     let spec = |number| StoreSpec {
+        class: None,
         id: store(server, number),
         shard: 0,
         path: "/dev/one".into(),
@@ -236,6 +238,7 @@ fn command(script: &mut Script<'_>) -> Command {
         }),
         1 => register(script.byte() % 6, script.byte() % 6, script.byte() % 4),
         2 => Command::CreatePool(CreatePool {
+            class: None,
             name: name(script.byte() % 3),
             replicas: script.byte() % 6,
         }),

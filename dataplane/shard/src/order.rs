@@ -4,6 +4,7 @@ use crate::error::ShardError;
 use ogee_device::Pace;
 use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, LostBlocks, ReplicaNode};
 use ogee_proto::id::{CopysetId, Epoch, ReplicaId, StoreId, Term, VolumeId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Endpoint;
 use std::collections::BTreeMap;
@@ -125,6 +126,8 @@ pub struct StoreStatus {
     pub shard: u16,
     /// Its device.
     pub path: String,
+    /// What kind of device that is, if it is known.
+    pub class: Option<MediaClass>,
     /// Bytes of extents.
     pub capacity: ByteLen,
     /// Bytes of extents in use.

@@ -10,6 +10,7 @@ pub(crate) use ops::{BackupArgs, EventsArgs, MdsArgs, MdsCommand, RestoreArgs, S
 
 use crate::doctor::CheckName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ogee_proto::media::{MediaClass, NoClass};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Transport;
@@ -410,6 +411,9 @@ pub(crate) enum PoolCommand {
         /// Raft groups to make.
         #[arg(long, default_value_t = 8)]
         copysets: u32,
+        /// Only devices of that class: hdd, ssd or nvme; without it any.
+        #[arg(long, value_name = "CLASS", value_parser = class)]
+        class: Option<MediaClass>,
     },
     /// Change what is allowed in a pool. What is not named stays as it is.
     #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
@@ -709,6 +713,10 @@ fn metadata_servers(text: &str) -> Result<u16, String> {
         "5" => Ok(5),
         _ => Err(format!("{text:?}: 1, 3 or 5")),
     }
+}
+
+fn class(text: &str) -> Result<MediaClass, String> {
+    text.parse().map_err(|error: NoClass| error.to_string())
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {

@@ -23,12 +23,14 @@ pub(crate) fn pool(
             name,
             replicas,
             copysets,
+            class,
         } => {
             let doing = format!("cannot create pool {name}");
             let request = CreatePoolRequest {
                 name,
                 replicas,
                 copysets,
+                class: class.map_or_else(String::new, |class| class.to_string()),
             };
             vec![ask(mds, &doing, async |client| {
                 client.create_pool(request).await
@@ -63,6 +65,7 @@ pub(crate) fn pool(
         vec![
             pool.name.clone(),
             pool.replicas.to_string(),
+            or_any(&pool.class),
             format!("{}/{}", pool.copysets_ready, pool.copysets),
             pool.volumes.to_string(),
             match pool.quota {
@@ -82,6 +85,7 @@ pub(crate) fn pool(
         &[
             "POOL",
             "REPLICAS",
+            "CLASS",
             "COPYSETS READY",
             "VOLUMES",
             "PROMISED",
@@ -92,12 +96,20 @@ pub(crate) fn pool(
     Ok(ExitCode::SUCCESS)
 }
 
+/// A class, if there is one.
+fn or_any(class: &str) -> String {
+    match class {
+        "" => "-".to_owned(),
+        class => class.to_owned(),
+    }
+}
+
 fn pool_json(pool: &PoolInfo) -> Value {
     json!({
         "name": pool.name, "replicas": pool.replicas, "copysets": pool.copysets,
         "copysets_ready": pool.copysets_ready, "volumes": pool.volumes,
         "promised_bytes": pool.promised, "quota_bytes": pool.quota,
-        "allows_volumes": pool.allows_volumes, "weight": pool.weight,
+        "class": pool.class, "allows_volumes": pool.allows_volumes, "weight": pool.weight,
     })
 }
 
@@ -163,6 +175,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     let json = devices.iter().map(|device| {
         json!({
             "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
+            "class": device.class,
             "shard": device.shard, "state": device.state, "online": device.online,
             "capacity_bytes": device.capacity, "used_bytes": device.used,
             "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
@@ -186,6 +199,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         vec![
             device.chunkserver_name.clone(),
             device.path.clone(),
+            or_any(&device.class),
             device_state(seen, device),
             device.replicas.to_string(),
             latency(device.write_latency_us),
@@ -204,6 +218,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     let header = [
         "SERVER",
         "DEVICE",
+        "CLASS",
         "STATE",
         "REPLICAS",
         "WRITE",

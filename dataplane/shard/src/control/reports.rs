@@ -25,6 +25,9 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         failures: status.failures,
         retired_extents: status.retired,
         scrub: Some(scrub(&status.scrub)),
+        class: status
+            .class
+            .map_or_else(String::new, |class| class.to_string()),
     }
 }
 

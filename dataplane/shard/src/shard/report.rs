@@ -45,6 +45,7 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         store: open.id(),
         shard: shard.number,
         path: open.path.clone(),
+        class: open.class,
         capacity: open.store.capacity(),
         used: open.store.used(),
         log_capacity: log.capacity,

@@ -175,6 +175,7 @@ impl Node {
             stores: vec![StoreConfig {
                 path: path(self.host).into(),
                 nvme: None,
+                class: None,
                 create: None,
                 log_len: LOG_LEN,
                 shard: 0,
