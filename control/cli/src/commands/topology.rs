@@ -60,6 +60,11 @@ pub(crate) fn pool(
             .pools
         }
     };
+    show_pools(format, &pools);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_pools(format: Format, pools: &[PoolInfo]) {
     let json = json!({"pools": pools.iter().map(pool_json).collect::<Vec<_>>()});
     let rows = pools.iter().map(|pool| {
         vec![
@@ -93,7 +98,6 @@ pub(crate) fn pool(
         ],
         rows.collect(),
     );
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A class, if there is one.

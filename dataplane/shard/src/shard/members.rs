@@ -133,7 +133,7 @@ impl Shard {
             Ok(()) => tracing::warn!(%copyset, %from, %to,
                 "the replica goes on alone: what only the others of its group had is lost"),
             Err(error) => {
-                tracing::error!(%copyset, %from, %error, "the replica cannot go on alone")
+                tracing::error!(%copyset, %from, %error, "the replica cannot go on alone");
             }
         }
         drop(group);
