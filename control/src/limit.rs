@@ -121,6 +121,14 @@ pub const LEAVING_MAX: usize = 8;
 pub const MOVES_MAX: usize = 8192;
 /// Longest time that a setting of healing may name, in milliseconds: 30 days.
 pub const TIME_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// A replica that has not taken part for so long may be given up by an operator, in milliseconds.
+pub const RESET_AFTER_MS: u64 = 60_000;
+/// Volumes that an operator is told the names of before a copyset is reset.
+pub const RESET_NAMES_MAX: usize = 64;
+/// Largest weight of a pool.
+pub const POOL_WEIGHT_MAX: u32 = 1_000_000;
+/// Shortest maintenance of a chunkserver, in milliseconds.
+pub const MAINTENANCE_MS_MIN: u64 = 1000;
 /// Jobs that are pending or running; the rest is planned when these have gone on.
 /// A listing of them fits a default 4 MiB gRPC message.
 pub const JOBS_LIVE_MAX: usize = 8192;

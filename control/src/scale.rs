@@ -132,6 +132,7 @@ impl Cluster {
             cluster.add_row();
         }
         let pool = CreatePool {
+            class: None,
             name: name("p"),
             replicas: 3,
         };
@@ -249,6 +250,7 @@ impl Cluster {
             let ids: Vec<StoreId> = (first..first + devices).map(store_id).collect();
             let capacity = self.capacity();
             let spec = |id: &StoreId| StoreSpec {
+                class: None,
                 id: *id,
                 shard: 0,
                 path: "/dev/disk".into(),

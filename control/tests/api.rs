@@ -268,6 +268,7 @@ async fn a_pool_waits_for_zones_and_a_volume_for_leaders() {
     let mut servers = three_zones(&addr).await;
     let mut operator = topology(&mds).await;
     let five = CreatePoolRequest {
+        class: String::new(),
         name: "wide".into(),
         replicas: 5,
         copysets: 1,
@@ -281,6 +282,7 @@ async fn a_pool_waits_for_zones_and_a_volume_for_leaders() {
         "{refused}"
     );
     let even = CreatePoolRequest {
+        class: String::new(),
         name: "even".into(),
         replicas: 2,
         copysets: 1,
@@ -880,5 +882,92 @@ async fn metrics_move_and_health_is_told() {
         text.contains("ogee_mds_health{code=\"OGEE-1011\",severity=\"ERR\"} 2"),
         "{text}"
     );
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn a_pool_of_a_class_is_placed_on_such_devices_and_its_limits_are_told() {
+    use ogee_proto::service::SetPoolRequest;
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&config(dir.path()));
+    let mut servers = Vec::new();
+    for (at, zone) in (1..).zip(["a", "b", "c"]) {
+        let stores = [store(at, 1), store(at, 2)];
+        let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
+        let mut request = registration(&format!("cs{at}"), zone, &stores);
+        request.stores[0].class = "ssd".into();
+        request.stores[1].class = if at == 3 { "hdd" } else { "nvme" }.into();
+        servers.push(register_soon(&mds.addr().to_string(), request).await);
+    }
+    beat_all(&mut servers).await;
+    let mut operator = topology(&mds).await;
+    let pool = |name: &str, class: &str| CreatePoolRequest {
+        name: name.into(),
+        copysets: 4,
+        class: class.into(),
+        ..CreatePoolRequest::default()
+    };
+    let refused = fault(operator.create_pool(pool("fast", "nvme")).await);
+    assert_eq!(refused.code(), "OGEE-2011");
+    assert!(refused.to_string().contains("class nvme"), "{refused}");
+    let refused = fault(operator.create_pool(pool("fast", "tape")).await);
+    assert_eq!(refused.code(), "OGEE-2021");
+    let made = operator.create_pool(pool("fast", "ssd")).await;
+    let made = made.expect("placed").into_inner();
+    assert_eq!(
+        (made.class.as_str(), made.allows_volumes, made.weight),
+        ("ssd", true, 0)
+    );
+    let copysets = operator.list_copysets(Empty {}).await;
+    let copysets = copysets.expect("listed").into_inner().copysets;
+    let on = copysets
+        .iter()
+        .flat_map(|c| &c.replicas)
+        .map(|r| r.store.clone());
+    let on: BTreeSet<String> = on.collect();
+    assert_eq!(on, [1, 2, 3].map(|at| store(at, 1)).into());
+    for _ in 0..3 {
+        beat_all(&mut servers).await;
+    }
+    let set = SetPoolRequest {
+        name: "fast".into(),
+        quota: Some(3 << 30),
+        weight: Some(1),
+        ..SetPoolRequest::default()
+    };
+    let told = operator.set_pool(set).await.expect("set").into_inner();
+    assert_eq!(
+        (told.quota, told.weight, told.allows_volumes),
+        (3 << 30, 1, true)
+    );
+    let made = volumes(&mds).await.create(new_volume("a", 2 << 30)).await;
+    let made = made
+        .expect("no pool named: the one with a weight")
+        .into_inner();
+    assert_eq!(made.pool, "fast");
+    let refused = fault(volumes(&mds).await.create(new_volume("b", 2 << 30)).await);
+    assert_eq!(refused.code(), "OGEE-2085");
+    let pools = operator
+        .list_pools(Empty {})
+        .await
+        .expect("listed")
+        .into_inner();
+    assert_eq!(
+        (pools.pools[0].promised, pools.pools[0].volumes),
+        (2 << 30, 1)
+    );
+    let close = SetPoolRequest {
+        name: "fast".into(),
+        allow_volumes: Some(false),
+        ..SetPoolRequest::default()
+    };
+    operator.set_pool(close).await.expect("closed");
+    let refused = fault(
+        volumes(&mds)
+            .await
+            .create(new_volume("b", 4096 << 10))
+            .await,
+    );
+    assert_eq!(refused.code(), "OGEE-2084");
     stop(mds).await;
 }

@@ -35,6 +35,7 @@ fn register(server: u8) -> Command {
         server: name(&format!("host{server}")),
         endpoints: vec!["127.0.0.1:1".into()],
         stores: vec![StoreSpec {
+            class: None,
             id: store(server),
             shard: 0,
             path: "/dev/disk".into(),
@@ -47,6 +48,7 @@ fn register(server: u8) -> Command {
 
 fn create_pool() -> Command {
     Command::CreatePool(CreatePool {
+        class: None,
         name: name("default"),
         replicas: 3,
     })

@@ -10,6 +10,7 @@
 //! | [`id`] | names of things: volume, chunk, copyset, replica … |
 //! | [`mod@unit`] | quantities of bytes and blocks |
 //! | [`name`] | names that users give |
+//! | [`media`] | classes of devices |
 //! | [`size`] | sizes as users write them |
 //! | [`limit`] | every limit that two processes must agree on |
 //! | [`checksum`] | CRC32C |
@@ -23,6 +24,7 @@ pub mod fault;
 pub mod id;
 pub mod layout;
 pub mod limit;
+pub mod media;
 pub mod name;
 #[cfg(feature = "services")]
 pub mod service;

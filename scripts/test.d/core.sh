@@ -524,6 +524,89 @@ server_removed() {
     "$OGEE" server rm "$1" >"$TEST_DIR/rm.log" 2>&1
 }
 
+# A chunkserver in maintenance is stopped for longer than others are waited for: nothing is made anew, nobody is alarmed, a
+# second one is refused, and no writer sees an error.
+test_maintenance() {
+    local load answer
+    heal_cluster --nodes 4 --copysets 6 --store-size 2GiB --log-size 128MiB
+    make_volumes 64MiB
+    writer_begins 8
+    ! "$OGEE" server maintenance nobody >"$TEST_DIR/nobody" 2>&1 || give_up "a chunkserver that there is not"
+    answer=$("$OGEE" server maintenance cs1 --for 2h -o json) || give_up "maintenance: $answer $("$OGEE" status)"
+    jq -e '.may_stop and .leaders == 0' <<<"$answer" >/dev/null || give_up "it may not stop: $answer"
+    [ "$(led_by cs1)" = 0 ] || give_up "cs1 leads $(led_by cs1)"
+    end_process "$(node_pid cs1)"
+    # Others are given up after four seconds here.
+    sleep 9
+    [ "$("$OGEE" job ls -o json | jq '[.jobs[] | select(.kind == "recover")] | length')" = 0 ] || give_up "made anew: $("$OGEE" job ls)"
+    "$OGEE" status -o json >"$TEST_DIR/status.json" || true
+    jq -e '[.codes[].code] == ["OGEE-1016"]' "$TEST_DIR/status.json" >/dev/null || give_up "alarms: $(cat "$TEST_DIR/status.json")"
+    ! "$OGEE" server maintenance cs2 >"$TEST_DIR/second" 2>&1 || give_up "a second one: $(cat "$TEST_DIR/second")"
+    grep -q OGEE-2080 "$TEST_DIR/second" || give_up "refused otherwise: $(cat "$TEST_DIR/second")"
+    node_start cs1
+    "$OGEE" server maintenance cs1 --cancel >/dev/null
+    wait_healthy 60
+    writer_ends "$load"
+    echo "   under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
+    copysets_agree
+}
+
+# Two chunkservers are declared lost: copysets that had a majority there are reset, and made whole again. Then the two come back, an
+# old majority: they are told to go before they open anything. A user that was there all the time finds all that was
+# acknowledged, since the survivors had it.
+test_reset() {
+    local load gone id ids refused
+    heal_cluster --nodes 5 --copysets 6 --store-size 2GiB --log-size 128MiB
+    make_volumes 64MiB
+    writer_begins 8
+    sleep 3
+    writer_ends "$load"
+    # Followers have everything.
+    sleep 2
+    read -r -a gone < <("$OGEE" copyset ls -o json | jq -r '.copysets[0].replicas[:2] | map(.chunkserver) | join(" ")')
+    ! "$OGEE" copyset reset 1 --yes >"$TEST_DIR/refused" 2>&1 || give_up "reset with a majority there"
+    node_kill "${gone[@]}"
+    wait_for 30 are_lost "${gone[@]}" || give_up "not lost: $(tail -n 3 "$TEST_DIR/lost.log")"
+    mapfile -t ids < <(without_majority)
+    [ ${#ids[@]} -gt 0 ] || give_up "no copyset is without a majority: $("$OGEE" copyset ls)"
+    "$OGEE" status -o json >"$TEST_DIR/status.json" || true
+    jq -e '[.codes[].code] | index("OGEE-1032")' "$TEST_DIR/status.json" >/dev/null || give_up "health: $(cat "$TEST_DIR/status.json")"
+    refused=$("$OGEE" copyset reset "${ids[0]}" 2>&1 </dev/null) && give_up "reset without a word"
+    grep -q 'give --yes' <<<"$refused" || give_up "refused otherwise: $refused"
+    for id in "${ids[@]}"; do
+        "$OGEE" copyset reset "$id" --dry-run >>"$TEST_DIR/reset.log" || give_up "what is lost of $id is not told"
+        "$OGEE" copyset reset "$id" --yes >>"$TEST_DIR/reset.log" 2>&1 || give_up "reset $id: $(tail -n 3 "$TEST_DIR/reset.log")"
+    done
+    grep -q disk "$TEST_DIR/reset.log" || give_up "the volume is not named: $(cat "$TEST_DIR/reset.log")"
+    for id in "${gone[@]}"; do node_start "$id"; done
+    wait_for 120 are_whole || give_up "not whole: $("$OGEE" copyset ls) $("$OGEE" job ls)"
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+    for id in "${gone[@]}"; do
+        grep -q 'no member any more' "$DIR/logs/$id.log" || give_up "$id was not fenced when it came back"
+        "$OGEE" server lost "$id" --cancel >/dev/null
+    done
+    wait_healthy 60
+    copysets_agree
+    echo "   ${#ids[@]} of 6 copysets had lost their majority on ${gone[*]}"
+}
+
+# are_lost NAME...   each can be declared lost: nobody has heard of it for a while
+are_lost() {
+    local name
+    for name in "$@"; do "$OGEE" server lost "$name" --yes >>"$TEST_DIR/lost.log" 2>&1 || return 1; done
+}
+
+# without_majority   copysets of which two replicas are offline
+without_majority() {
+    "$OGEE" copyset ls -o json | jq -r '.copysets[] | select([.replicas[] | select(.online | not)] | length >= 2) | .id'
+}
+
+# Three replicas that are well each, and nothing to delete. What had one replica on those that came back may have kept it.
+are_whole() {
+    "$OGEE" copyset ls -o json |
+        jq -e 'all(.copysets[]; (.replicas | length == 3) and all(.replicas[]; .role == "voter" and .state == "ok"))'
+}
+
 # A fourth chunkserver, in a zone of its own, comes to a cluster under a verified load: nobody does anything, and it
 # gets its part of the replicas, and then of the leaders. No writer sees an error, and nothing is moved twice.
 test_grow() {
@@ -909,6 +992,8 @@ when_asked away "$(ci_or_full 300 900)" test_away
 run_test copy "$(ci_or_full 600 3600)" test_copy
 # These take longer than the gate has.
 if [ "$FULL" = 1 ] || [ -n "${ONLY:-}" ]; then
+    run_test maintenance 180 test_maintenance
+    run_test reset 300 test_reset
     run_test limping 240 test_limping
     run_test device_replace 300 test_device_replace
     run_test eio_device 200 test_eio_device

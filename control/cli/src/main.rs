@@ -13,6 +13,7 @@ mod dev;
 mod doctor;
 mod drive;
 mod error;
+mod media;
 mod memory;
 mod output;
 mod settings;

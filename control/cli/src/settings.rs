@@ -170,6 +170,8 @@ pub(crate) struct DeviceSettings {
     /// Shard that owns it.
     #[serde(default)]
     pub(crate) shard: u16,
+    /// hdd, ssd or nvme; what the kernel says, if not given.
+    pub(crate) class: Option<String>,
 }
 
 /// Raft times in milliseconds.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use ogee_proto::service;
 use ogee_proto::service::chunkservers_server::Chunkservers;
@@ -13,7 +14,7 @@ use ogee_proto::service::order::What;
 use ogee_proto::service::{
     ChangeMembers, CreateReplica, HeartbeatRequest, HeartbeatResponse, IoFlow, Order, PeerInfo,
     RegisterRequest, RegisterResponse, RemoveChunks, RemoveReplica, ReplicaName, ReplicaReport,
-    StoreReport, TransferOrder,
+    ResetReplica, StoreReport, TransferOrder,
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -90,6 +91,7 @@ impl ChunkserversApi {
             chunkserver: id.get(),
             cluster_id: cluster,
             heartbeat_ms: u64::try_from(heartbeat_ms).unwrap_or(u64::MAX),
+            fenced: fenced(&view.state, id),
             mds,
         })
     }
@@ -258,6 +260,17 @@ impl ChunkserversApi {
                 term,
                 conf_epoch,
             }),
+            Planned::Reset {
+                copyset,
+                from,
+                to,
+                store,
+            } => What::ResetReplica(ResetReplica {
+                copyset: Some(scene.copyset_by_id(copyset)?),
+                from: from.get(),
+                to: to.get(),
+                store: store.to_string(),
+            }),
             Planned::Remove { copyset, replica } => What::RemoveReplica(RemoveReplica {
                 copyset: copyset.get(),
                 replica: replica.get(),
@@ -278,6 +291,24 @@ impl ChunkserversApi {
             what: Some(what),
         })
     }
+}
+
+/// Replicas that are no members any more, so that one that was away does not begin by taking part again. The ids are
+/// never used again, so this holds whenever it is heard.
+fn fenced(state: &State, id: ChunkserverId) -> Vec<ReplicaName> {
+    if state.only_listens() {
+        return Vec::new();
+    }
+    let hosted = state.hosted(id);
+    let hosted = hosted.filter_map(|copyset| Some((copyset, state.copysets().get(&copyset)?)));
+    let names = hosted.flat_map(|(copyset, it)| {
+        let mine = it.leaving.iter().filter(|r| r.chunkserver == id);
+        mine.map(move |r| ReplicaName {
+            copyset: copyset.get(),
+            replica: r.id.get(),
+        })
+    });
+    names.collect()
 }
 
 /// Its stores that limp.
@@ -321,7 +352,8 @@ fn new_facts(state: &State, server: ChunkserverId, reports: &[ReplicaReport]) ->
         let Some(mine) = mine else {
             continue;
         };
-        if !mine.created {
+        // Also one that goes on under a new id.
+        if !mine.created || copyset.reset.is_some_and(|reset| reset.to == replica) {
             facts.created.push((id, replica));
         }
         let leader = ReplicaId::new(report.leader_replica);
@@ -395,7 +427,19 @@ fn store_spec(report: &StoreReport) -> Result<StoreSpec, ApiError> {
         path: report.path.clone(),
         capacity: report.capacity,
         log_capacity: report.log_capacity,
+        class: class(&report.class)?,
     })
+}
+
+/// Empty: not known.
+pub(super) fn class(text: &str) -> Result<Option<MediaClass>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = text.parse();
+    parsed
+        .map(Some)
+        .map_err(|_| ApiError::bad_field("class", text, "hdd, ssd or nvme"))
 }
 
 fn store_id(text: &str) -> Result<StoreId, ApiError> {
@@ -459,6 +503,8 @@ fn heard(
             state: ReplicaState::parse(&report.state),
             requests: report.requests,
             bytes: report.bytes,
+            last_term: report.last_log_term,
+            is_led: report.is_led,
         };
         (ReplicaId::new(report.replica), status)
     };

@@ -2,6 +2,7 @@
 
 use ogee_proto::fault::{Fault, MDS_LEADER_METADATA};
 use ogee_proto::id::{CopysetId, ReplicaId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::{Name, NameError};
 use ogee_proto::service::MemberInfo;
 use tonic::{Code, Status};
@@ -115,6 +116,37 @@ impl ApiError {
         Self::new(Code::FailedPrecondition, fault)
     }
 
+    /// Too few zones have what is wanted.
+    pub(crate) fn no_placement(error: &PlacementError, class: Option<MediaClass>) -> Self {
+        let what = "the pool cannot be placed";
+        let (cause, remedy) = match class {
+            None => (
+                error.to_string(),
+                "start chunkservers in more zones, or fewer replicas; ogee zone list",
+            ),
+            Some(class) => (
+                format!("{error}; only devices of class {class} count"),
+                "devices of that class in more zones (ogee device ls; `class` of a [[device]]), or fewer replicas",
+            ),
+        };
+        let fault = Fault::new("OGEE-2011", what, &cause, remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
+    /// Copysets need it.
+    pub(crate) fn no_quorum_without(named: &str, copysets: &[u32]) -> Self {
+        let what = format!("chunkserver \"{named}\" cannot go into maintenance");
+        let shown: Vec<String> = copysets.iter().take(8).map(u32::to_string).collect();
+        let cause = format!(
+            "{} copysets would have no quorum without it, those that are away or in maintenance already not counted: {}",
+            copysets.len(),
+            shown.join(" ")
+        );
+        let remedy = "ogee status: first start what is offline, end other maintenances, or wait for copies that go on";
+        let fault = Fault::new("OGEE-2080", &what, &cause, remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
     /// One that runs would register again.
     pub(crate) fn still_online(named: &str) -> Self {
         let what = format!("chunkserver \"{named}\" is online");
@@ -196,17 +228,20 @@ impl From<Refusal> for ApiError {
         let grpc = match &refusal {
             Refusal::VolumeExists { .. } | Refusal::PoolExists { .. } => Code::AlreadyExists,
             Refusal::NoVolume { .. }
+            | Refusal::NoChunkserver { .. }
             | Refusal::NoPool { .. }
             | Refusal::NoCopyset { .. }
             | Refusal::NoStore { .. }
             | Refusal::NoJob { .. }
             | Refusal::NoReplica { .. } => Code::NotFound,
             Refusal::BadSize { .. }
+            | Refusal::BadSpan { .. }
+            | Refusal::BadWeight { .. }
             | Refusal::BadStripe { .. }
             | Refusal::BadReplicas { .. }
             | Refusal::TextTooLong { .. }
             | Refusal::NoShard { .. } => Code::InvalidArgument,
-            Refusal::Limit { .. } => Code::ResourceExhausted,
+            Refusal::Limit { .. } | Refusal::PoolQuota { .. } => Code::ResourceExhausted,
             Refusal::PoolChanged { .. }
             | Refusal::BadPlacement { .. }
             | Refusal::StaleJob { .. }
@@ -214,15 +249,6 @@ impl From<Refusal> for ApiError {
             _ => Code::FailedPrecondition,
         };
         Self::new(grpc, refusal.fault())
-    }
-}
-
-impl From<PlacementError> for ApiError {
-    fn from(error: PlacementError) -> Self {
-        let remedy = "start chunkservers in more zones, or fewer replicas; ogee zone list";
-        let what = "the pool cannot be placed";
-        let fault = Fault::new("OGEE-2011", what, &error.to_string(), remedy);
-        Self::new(Code::FailedPrecondition, fault)
     }
 }
 

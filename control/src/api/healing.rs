@@ -6,19 +6,22 @@
 //! has heard of nobody: until everybody had time to report it only looks.
 //! *On failure*: what could not be written is planned again at the next look.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ogee_proto::id::ChunkserverId;
 use tokio::sync::watch;
 
 use super::context::{Context, unix_ms};
+use super::watch::note;
 use crate::limit::{JOBS_PER_COMMAND_MAX, LEADS_MAX, LOOK_EVERY};
 use crate::liveness::Strangers;
 use crate::raft::{Consistency, View};
 use crate::scheduler::{
     HealRules, Picture, balance, is_steady, leads_live, moves_live, plan, spread,
 };
-use crate::state::{AddJobs, Cause, Command, NewJob};
+use crate::state::{AddJobs, Cause, Command, EventLevel, NewJob};
 
 /// Since when this one leads, and leaders, or devices, are uneven.
 #[derive(Default)]
@@ -77,13 +80,23 @@ impl Watchman {
                 at_ms: picture.now_ms,
             }));
         }
+        let over = view.state.maintenance_over(picture.now_ms);
+        let named = |id| Some((id, view.state.chunkservers().get(&id)?.name.to_string()));
+        let names: BTreeMap<ChunkserverId, String> = over.filter_map(named).collect();
         // Held on to, it would have to be copied when it changes.
         drop(view);
         for command in commands {
             tracing::debug!(?command, "healing");
+            let ended = match &command {
+                Command::EndMaintenance(end) => names.get(&end.chunkserver).cloned(),
+                _ => None,
+            };
             if let Err(error) = context.write(command).await {
                 // Mostly a plan that the world has overtaken.
                 tracing::info!(?error, "a step of healing was not taken");
+            } else if let Some(name) = ended {
+                let text = format!("the time of chunkserver \"{name}\"'s maintenance is over");
+                note(context, EventLevel::Info, "maintenance_ended", &name, text).await;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ogee_proto::id::{ChunkserverId, CopysetId, VolumeId};
+use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, VolumeId};
 use ogee_proto::service::{CopysetInfo, MapSegment, PoolInfo, ReplicaInfo, VolumeInfo, VolumeMap};
 
 use crate::liveness::{Liveness, Strangers};
@@ -148,8 +148,17 @@ impl Scene<'_> {
             .cloned()
     }
 
-    pub(super) fn pool_info(&self, pool: &Pool) -> PoolInfo {
+    pub(super) fn pool_info(&self, id: PoolId, pool: &Pool) -> PoolInfo {
+        let volumes = self.state.volumes().values();
         PoolInfo {
+            promised: self.state.promised(id),
+            quota: pool.quota,
+            allows_volumes: !pool.is_closed,
+            weight: pool.weight,
+            class: pool
+                .class
+                .map_or_else(String::new, |class| class.to_string()),
+            volumes: count(volumes.filter(|volume| volume.pool == id).count()),
             name: pool.name.to_string(),
             replicas: pool.replicas.into(),
             copysets: count(pool.copysets.len()),

@@ -242,8 +242,12 @@ fn carried(state: &State, stores: &[StoreId]) -> u32 {
     count(members.filter(|r| stores.contains(&r.store)).count())
 }
 
-/// What becomes of copysets when these devices stop.
-fn without(state: &State, picture: &Picture, stores: &BTreeSet<StoreId>) -> OkToStopResponse {
+/// What becomes of copysets when these devices stop. What is in maintenance may stop at any time.
+pub(super) fn without(
+    state: &State,
+    picture: &Picture,
+    stores: &BTreeSet<StoreId>,
+) -> OkToStopResponse {
     let mut answer = OkToStopResponse {
         ok: true,
         ..OkToStopResponse::default()
@@ -251,7 +255,11 @@ fn without(state: &State, picture: &Picture, stores: &BTreeSet<StoreId>) -> OkTo
     for (id, copyset) in state.copysets() {
         let touched = copyset.members().any(|r| stores.contains(&r.store));
         let stay = copyset.replicas.iter();
-        let stay = stay.filter(|r| picture.serving.contains(&r.id) && !stores.contains(&r.store));
+        let stay = stay.filter(|r| {
+            picture.serving.contains(&r.id)
+                && !stores.contains(&r.store)
+                && !picture.is_maintained(r.store)
+        });
         // While voters change, either of two majorities may be asked.
         let spare = usize::from(copyset.change.is_some());
         if touched && (stay.count() * 2) <= copyset.replicas.len() + spare {

@@ -129,7 +129,7 @@ fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiEr
     }
     let picture = picture(scene);
     if !picture.is_up(new) {
-        let cause = "it is away, full, drained, lost or limping, or its chunkserver just came back";
+        let cause = "it is away, full, drained, lost, limping or in maintenance, or its chunkserver just came back";
         return Err(refused(&request.new, &request.old, cause, "ogee device ls"));
     }
     let stays: Vec<_> = state
@@ -197,6 +197,7 @@ fn fits(state: &State, copyset: &Copyset, replica: &Replica, new: StoreId) -> bo
         .zone_of(place.chunkserver)
         .is_some_and(|zone| !zones.contains(zone));
     let is_free = copyset.placed().all(|r| r.chunkserver != place.chunkserver);
+    let is_own_zone = is_own_zone && state.is_of_class(new, copyset.pool);
     is_own_zone && (is_free || is_beside(state, copyset, replica, new))
 }
 
@@ -211,6 +212,11 @@ fn misfit(
     let zone = place.and_then(|place| state.zone_of(place.chunkserver));
     let mut others = copyset.replicas.iter().filter(|r| r.id != replica.id);
     let taken = others.any(|r| state.zone_of(r.chunkserver) == zone);
+    if !state.is_of_class(new, copyset.pool) {
+        return format!(
+            "{count} of the replicas cannot go there: it is not of the class that their pool wants"
+        );
+    }
     match (taken, zone) {
         (true, Some(zone)) => {
             format!("{count} of the replicas have another one of their copyset in its zone, {zone}")

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo,
     DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
-    MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
-    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
-    ServerInfo, ServerName, TransferLeaderRequest, ZoneInfo,
+    MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
+    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
+    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
+    ResetCopysetResponse, ServerInfo, ServerName, SetPoolRequest, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
-use super::context::Context;
+use super::chunkservers::class;
+use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::{Scene, count};
 use super::jobs::picture;
@@ -29,7 +32,7 @@ use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{
     Chunkserver, Command, CreateCopysets, CreatePool, Mark, Refusal, ReplaceReplica, Replica,
-    Reply, State, Store,
+    Reply, SetPool, State, Store,
 };
 
 /// Replicas of a pool whose creator names no number.
@@ -83,10 +86,11 @@ impl TopologyApi {
         let pool = CreatePool {
             name: Name::new(name)?,
             replicas,
+            class: class(&request.class)?,
         };
         let view = self.0.latest().await?;
         view.state.check_pool(&pool)?;
-        let sites = self.wait_for_zones(usize::from(replicas)).await?;
+        let sites = (self.wait_for_zones(usize::from(replicas), pool.class)).await?;
         let copysets = match usize::try_from(request.copysets).unwrap_or(COPYSETS_MAX) {
             0 => placement::default_copysets(&sites, usize::from(replicas)),
             asked => asked.min(COPYSETS_MAX + 1),
@@ -102,10 +106,30 @@ impl TopologyApi {
             replicas: usize::from(replicas),
             copysets,
         };
-        let placements = placement::plan(&sites, wish)?;
+        let placements = placement::plan(&sites, wish);
+        let placements = placements.map_err(|error| ApiError::no_placement(&error, pool.class))?;
         self.write_pool(pool, &placements).await?;
-        self.look_back(|scene| Ok(scene.pool_info(scene.state.pool(name)?.1)))
-            .await?
+        self.told(name).await
+    }
+
+    /// A pool as a write has left it.
+    async fn told(&self, name: &str) -> Result<PoolInfo, ApiError> {
+        self.look_back(|scene| {
+            let (id, pool) = scene.state.pool(name)?;
+            Ok(scene.pool_info(id, pool))
+        })
+        .await?
+    }
+
+    async fn change_pool(&self, request: SetPoolRequest) -> Result<PoolInfo, ApiError> {
+        let command = SetPool {
+            name: Name::new(&request.name)?,
+            allows_volumes: request.allow_volumes,
+            quota: request.quota,
+            weight: request.weight,
+        };
+        self.0.write(Command::SetPool(command)).await?;
+        self.told(&request.name).await
     }
 
     async fn write_pool(
@@ -130,10 +154,14 @@ impl TopologyApi {
     }
 
     /// Stores that may take replicas, once there are enough zones of them or the wait is over.
-    async fn wait_for_zones(&self, needed: usize) -> Result<Vec<Site>, ApiError> {
+    async fn wait_for_zones(
+        &self,
+        needed: usize,
+        class: Option<MediaClass>,
+    ) -> Result<Vec<Site>, ApiError> {
         let deadline = Instant::now() + self.0.config.zone_wait;
         loop {
-            let sites = self.look(|scene, _| sites(scene)).await?;
+            let sites = self.look(|scene, _| sites(scene, class)).await?;
             let zones: BTreeSet<&Name> = sites.iter().map(|s| &s.zone).collect();
             if zones.len() >= needed || Instant::now() >= deadline {
                 return Ok(sites);
@@ -204,12 +232,14 @@ fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, Ap
         let server = scene.state.chunkservers().get(&store.chunkserver);
         id.to_string() == to || server.is_some_and(|s| s.name.as_str() == to)
     };
-    let stores = scene.state.stores().iter();
+    let (stores, now_ms) = (scene.state.stores().iter(), unix_ms());
     let stores = stores.filter(|(id, store)| named(**id, store));
     let usable = stores.filter_map(|(id, store)| {
         let usage = usage(scene, *id, store)?;
         let free = usage.capacity.saturating_sub(usage.used);
-        (usage.state == StoreState::Ok).then_some((free, *id, store.chunkserver))
+        let stays = scene.state.maintenance(store.chunkserver, now_ms).is_none();
+        let fits = scene.state.is_of_class(*id, known.pool);
+        (usage.state == StoreState::Ok && stays && fits).then_some((free, *id, store.chunkserver))
     });
     let usable: Vec<_> = usable.collect();
     let under_way = known.change.as_ref().map(|change| change.joining.store);
@@ -230,7 +260,8 @@ fn target(scene: &Scene<'_>, copyset: CopysetId, to: &str) -> Result<StoreId, Ap
     }
 }
 
-fn sites(scene: &Scene<'_>) -> Vec<Site> {
+/// Of that class only, if one is named.
+fn sites(scene: &Scene<'_>, class: Option<MediaClass>) -> Vec<Site> {
     let mut carried: BTreeMap<StoreId, (u64, u64)> = BTreeMap::new();
     for copyset in scene.state.copysets().values() {
         for (at, replica) in copyset.replicas.iter().enumerate() {
@@ -239,13 +270,16 @@ fn sites(scene: &Scene<'_>) -> Vec<Site> {
             *leaders += u64::from(at == 0);
         }
     }
-    let stores = scene.state.stores().iter();
+    let (stores, now_ms) = (scene.state.stores().iter(), unix_ms());
     let usable = stores.filter_map(|(id, store)| {
         let usage = usage(scene, *id, store)?;
         let server = scene.state.chunkservers().get(&store.chunkserver)?;
         let (replicas, leaders) = carried.get(id).copied().unwrap_or_default();
-        let stays = scene.state.mark(*id).is_none() && scene.state.sick(*id).is_none();
-        let is_fit = usage.state == StoreState::Ok && stays;
+        let stays = scene.state.mark(*id).is_none()
+            && scene.state.sick(*id).is_none()
+            && scene.state.store_maintenance(*id, now_ms).is_none();
+        let is_fit =
+            usage.state == StoreState::Ok && stays && (class.is_none() || store.class == class);
         is_fit.then(|| Site {
             store: *id,
             chunkserver: store.chunkserver,
@@ -350,6 +384,8 @@ fn servers(scene: &Scene<'_>) -> ListServersResponse {
         state: scene.presence(*id).into(),
         absent_since_unix_ms: away_since(scene.state, &server.stores),
         mark: server_mark(scene.state, *id, server).into(),
+        maintenance_until_unix_ms: (scene.state.maintenance(*id, unix_ms()))
+            .map_or(0, |it| it.until_ms),
     };
     ListServersResponse {
         servers: scene.state.chunkservers().iter().map(info).collect(),
@@ -370,6 +406,9 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             chunkserver: store.chunkserver.get(),
             chunkserver_name: server.map_or_else(String::new, |s| s.name.to_string()),
             path: store.path.clone(),
+            class: store
+                .class
+                .map_or_else(String::new, |class| class.to_string()),
             capacity: heard.map_or(store.capacity, |u| u.capacity),
             used: heard.map_or(0, |u| u.used),
             log_capacity: heard.map_or(store.log_capacity, |u| u.log_capacity),
@@ -434,7 +473,9 @@ fn away_since(state: &State, stores: &BTreeSet<StoreId>) -> u64 {
 
 fn pools(state: &State, scene: &Scene<'_>) -> ListPoolsResponse {
     ListPoolsResponse {
-        pools: state.pools().values().map(|p| scene.pool_info(p)).collect(),
+        pools: (state.pools().iter())
+            .map(|(id, pool)| scene.pool_info(*id, pool))
+            .collect(),
     }
 }
 
@@ -453,6 +494,14 @@ impl Topology for TopologyApi {
     ) -> Result<Response<PoolInfo>, Status> {
         self.0
             .reply("create_pool", self.make_pool(request.into_inner()).await)
+    }
+
+    async fn set_pool(
+        &self,
+        request: Request<SetPoolRequest>,
+    ) -> Result<Response<PoolInfo>, Status> {
+        let result = self.change_pool(request.into_inner()).await;
+        self.0.reply("set_pool", result)
     }
 
     async fn list_pools(&self, _: Request<Empty>) -> Result<Response<ListPoolsResponse>, Status> {
@@ -507,6 +556,14 @@ impl Topology for TopologyApi {
             .reply("replace_replica", self.replace(request.into_inner()).await)
     }
 
+    async fn reset_copyset(
+        &self,
+        request: Request<ResetCopysetRequest>,
+    ) -> Result<Response<ResetCopysetResponse>, Status> {
+        let result = self.reset(request.into_inner()).await;
+        self.0.reply("reset_copyset", result)
+    }
+
     async fn mark_devices(
         &self,
         request: Request<MarkDevicesRequest>,
@@ -521,6 +578,14 @@ impl Topology for TopologyApi {
     ) -> Result<Response<OkToStopResponse>, Status> {
         self.0
             .reply("ok_to_stop", self.may_stop(request.into_inner()).await)
+    }
+
+    async fn set_maintenance(
+        &self,
+        request: Request<MaintenanceRequest>,
+    ) -> Result<Response<MaintenanceResponse>, Status> {
+        let result = self.maintain(request.into_inner()).await;
+        self.0.reply("set_maintenance", result)
     }
 
     async fn reinstate_devices(

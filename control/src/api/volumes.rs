@@ -98,13 +98,15 @@ impl VolumesApi {
         let layout = StripeLayout::new(unit, count);
         let layout = layout.map_err(|_| Refusal::BadStripe { unit, count })?;
         let pool = if request.pool.is_empty() {
-            DEFAULT_POOL
+            let view = self.0.latest().await?;
+            let state = &view.state;
+            (state.pool_for(request.size, request.replicas, DEFAULT_POOL)).to_owned()
         } else {
-            &request.pool
+            request.pool
         };
         let command = CreateVolume {
             name: Name::new(&request.name)?,
-            pool: Name::new(pool)?,
+            pool: Name::new(&pool)?,
             size: request.size,
             stripe: layout.into(),
             replicas: request.replicas,

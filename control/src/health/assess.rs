@@ -8,6 +8,8 @@ use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
 use super::lost::lost_condition;
+use super::maintenance::{Spared, maintenance_condition};
+use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
 use super::sick::sick_conditions;
 use crate::liveness::{Liveness, ReplicaState, StoreState, Strangers};
@@ -109,12 +111,13 @@ impl From<Condition> for HealthCode {
 
 /// Everything that is wrong, the worst first.
 pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
-    let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
+    let state = sight.state;
     let mut conditions = copyset_conditions(sight);
     conditions.extend(homeless(sight));
-    conditions.extend(server_conditions(state, liveness, now));
+    conditions.extend(server_conditions(sight));
     conditions.extend(sick_conditions(sight));
     conditions.push(lost_condition(sight));
+    conditions.push(maintenance_condition(sight));
     conditions.extend(empty_condition(state));
     conditions.extend(restored(sight));
     conditions.retain(|condition| condition.count > 0);
@@ -122,7 +125,9 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions
 }
 
-fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condition; 3] {
+fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
+    let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
+    let now_ms = sight.picture.now_ms;
     let mut offline = Condition::new(
         "OGEE-1001",
         Severity::Warn,
@@ -145,7 +150,9 @@ fn server_conditions(state: &State, liveness: &Liveness, now: Instant) -> [Condi
     );
     for (id, server) in state.chunkservers() {
         if !liveness.is_online(now, *id) {
-            offline.add(|| server.name.to_string());
+            if state.maintenance(*id, now_ms).is_none() {
+                offline.add(|| server.name.to_string());
+            }
             continue;
         }
         let stores = liveness.heard(*id).into_iter().flat_map(|h| &h.stores);
@@ -205,7 +212,8 @@ impl Tally {
                 Severity::Err,
                 "copysets have no quorum: their chunks cannot be read or written, and requests wait until \
                  they can",
-                "start the offline chunkservers; ogee server ls. Nothing is re-protected without a majority",
+                "start the offline chunkservers; ogee server ls. Nothing is re-protected without a majority. What will never \
+                 come back: ogee server lost NAME",
             ),
             degraded: Condition::new(
                 "OGEE-1003",
@@ -288,10 +296,12 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
     let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
     let mut tally = Tally::new(sight);
     let [mut damaged, mut changing, mut outrun] = replica_conditions(sight.rules);
+    let [mut beyond, mut reset] = reset_conditions();
     let jobs = state.jobs().values();
     let recover = jobs.filter(|job| job.kind == JobKind::Recover && job.state.is_live());
     let recover: BTreeSet<CopysetId> = recover.map(|job| job.copyset).collect();
     let online = |id: ChunkserverId| liveness.is_online(now, id);
+    let spared = Spared::of(sight);
     for (id, copyset) in state.copysets() {
         let name = || id.to_string();
         let up = copyset
@@ -299,7 +309,9 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
             .iter()
             .filter(|r| online(r.chunkserver))
             .count();
-        if up * 2 <= copyset.replicas.len() {
+        if up * 2 <= copyset.replicas.len() && is_beyond_waiting(sight, copyset) {
+            beyond.add(name);
+        } else if up * 2 <= copyset.replicas.len() {
             tally.no_quorum.add(name);
         } else if !copyset.formed {
             tally.forming.add(name);
@@ -308,13 +320,18 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
         } else if recover.contains(id) {
             tally.recovering.add(name);
         } else if up < copyset.replicas.len() {
-            tally.degraded.add(name);
+            if !spared.explains(copyset) {
+                tally.degraded.add(name);
+            }
         } else if has_lost_replica(copyset, liveness, now) {
             tally.missing.add(name);
         } else if has_replica_in(copyset, liveness, now, &BROKEN) {
             damaged.add(name);
         } else if copyset.change.is_some() || has_replica_in(copyset, liveness, now, &BUSY) {
             changing.add(name);
+        }
+        if !copyset.is_complete() {
+            reset.add(name);
         }
         // Beside any of those: it says why they last.
         if has_replica_in(copyset, liveness, now, &[ReplicaState::Outrun]) {
@@ -331,6 +348,8 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
         damaged,
         changing,
         outrun,
+        beyond,
+        reset,
     ]
 }
 

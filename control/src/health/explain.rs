@@ -38,7 +38,8 @@ pub const EXPLANATIONS: &[Explanation] = &[
                   nothing that was acknowledged is lost as long as a majority comes back.",
         by_itself: "They serve again within an election when a majority is back. Nothing is re-protected before: the \
                     replicas that are left may lack acknowledged writes.",
-        to_do: "Start the offline chunkservers: ogee server ls. Do not wipe their devices.",
+        to_do: "Start the offline chunkservers: ogee server ls. Do not wipe their devices. If a majority will never come back: \
+                ogee server lost NAME, then ogee copyset reset COPYSET.",
     },
     Explanation {
         code: "OGEE-1003",
@@ -155,6 +156,17 @@ pub const EXPLANATIONS: &[Explanation] = &[
         to_do: "Add a chunkserver with space in that zone; or ogee server drain NAME --cancel.",
     },
     Explanation {
+        code: "OGEE-1016",
+        severity: "WARN",
+        title: "chunkservers are in maintenance",
+        meaning: "An operator is about to stop them, or has. Their leaders have moved, nothing new goes there, and their \
+                  replicas count as missed, not as lost; one more failure may stop copysets that they have a part of.",
+        by_itself: "It ends when its time is over; what has been away for heal.recover_after_ms by then is made anew at \
+                    once.",
+        to_do: "Start them again, then ogee server maintenance NAME --cancel. If it takes longer: ogee server \
+                maintenance NAME --for TIME.",
+    },
+    Explanation {
         code: "OGEE-1020",
         severity: "WARN",
         title: "the metadata comes from a backup and was not accepted yet",
@@ -224,6 +236,24 @@ pub const EXPLANATIONS: &[Explanation] = &[
                   zone is being emptied.",
         by_itself: "It is tried again with every look, once a second.",
         to_do: "Add a device with room in that zone, or wait until the other one is empty: ogee job ls.",
+    },
+    Explanation {
+        code: "OGEE-1032",
+        severity: "ERR",
+        title: "copysets have lost the majority of their replicas for good",
+        meaning: "So many of their devices were declared lost, or have been away for a minute beside those, that no \
+                  majority can come together. Requests to their chunks wait.",
+        by_itself: "Nothing: a replica that is left may lack writes that were acknowledged.",
+        to_do: "Start whatever can be started. Else ogee copyset reset COPYSET: it goes on with the replica that is \
+                furthest, and names the volumes that may have lost writes. Check those afterwards.",
+    },
+    Explanation {
+        code: "OGEE-1033",
+        severity: "WARN",
+        title: "copysets were reset and go on with fewer replicas",
+        meaning: "One replica goes on without a majority that was lost. What only the lost ones had is gone.",
+        by_itself: "New replicas are made one after another. Replicas of the old group that come back are deleted.",
+        to_do: "Wait: ogee job ls says how far it is. Check the file systems of the volumes that ogee events names.",
     },
 ];
 

@@ -11,6 +11,8 @@ mod assess;
 mod change;
 mod explain;
 mod lost;
+mod maintenance;
+mod reset;
 mod restored;
 mod sick;
 

@@ -95,6 +95,10 @@ pub(crate) struct ReplicaStatus {
     /// Requests of clients that it took since it was opened, and their bytes.
     pub(crate) requests: u64,
     pub(crate) bytes: u64,
+    /// Term of its last log entry.
+    pub(crate) last_term: u64,
+    /// A majority follows it, or it has heard of its leader lately.
+    pub(crate) is_led: bool,
 }
 
 /// How well a replica is.
@@ -327,6 +331,8 @@ mod tests {
             chunks: 0,
             change: None,
             leaving: Vec::new(),
+            vacant: Vec::new(),
+            reset: None,
         };
         let start = Instant::now();
         let mut liveness = Liveness::new(Duration::from_secs(3), Bounds::default());
@@ -379,6 +385,8 @@ mod tests {
             chunks: 0,
             change: None,
             leaving: Vec::new(),
+            vacant: Vec::new(),
+            reset: None,
         };
         let now = Instant::now();
         let mut liveness = Liveness::new(Duration::from_secs(3), Bounds::default());

@@ -90,6 +90,7 @@ pub(crate) fn balance(
 pub(crate) fn is_steady(state: &State, picture: &Picture) -> bool {
     let steady = |(id, copyset): (&CopysetId, &crate::state::Copyset)| {
         copyset.formed
+            && copyset.is_complete()
             && copyset.change.is_none()
             && picture.leaders.contains_key(id)
             && picture.serving_of(copyset) == copyset.replicas.len()

@@ -19,8 +19,8 @@ use crate::limit::{
     LEAVING_MAX, LIMPING_LEADS_MAX,
 };
 use crate::state::{
-    AddJobs, Cause, Command, Copyset, Ending, Job, JobKind, JobState, Mark, NewJob, Replica,
-    StartJob, StartJobs, State,
+    AddJobs, Cause, Command, Copyset, EndMaintenance, Ending, Job, JobKind, JobState, Mark, NewJob,
+    Replica, StartJob, StartJobs, State,
 };
 
 /// Priority of a drain; a recovery's grows with the replicas that are missing.
@@ -38,6 +38,13 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
         commands.push(Command::NoteStores(notes));
     }
     commands.extend(sick::note(state, picture, &rules.sick).map(Command::NoteSick));
+    let over = state.maintenance_over(picture.now_ms);
+    commands.extend(over.take(COMMANDS_PER_LOOK_MAX / 4).map(|chunkserver| {
+        Command::EndMaintenance(EndMaintenance {
+            chunkserver,
+            over_by_ms: picture.now_ms,
+        })
+    }));
     let mut look = Look::new(state, picture, rules);
     let ended = look.ended();
     commands.extend(look.starts(&ended));
@@ -90,12 +97,15 @@ pub(crate) fn wish<'a>(
     }
     if let Some(change) = &copyset.change {
         // Whoever began it: it ends by itself unless its target is gone.
-        let replaced = replicas().find(|r| r.id == change.replaces)?;
+        let replaced = copyset.place(change.replaces)?;
         let is_stuck = picture.is_gone(change.joining.store, rules);
         return is_stuck.then_some((JobKind::Recover, replaced));
     }
     if let Some(gone) = replicas().find(|r| picture.is_gone(r.store, rules)) {
         return Some((JobKind::Recover, gone));
+    }
+    if let Some(vacant) = copyset.vacant.first() {
+        return Some((JobKind::Recover, vacant));
     }
     // It is deleted in the end: the others must have all that there is.
     let mut ailing = replicas().filter(|r| picture.is_ailing(r.id, rules));
@@ -116,7 +126,12 @@ pub(crate) fn troubled(state: &State, picture: &Picture, rules: &HealRules) -> B
     let servers: BTreeSet<ChunkserverId> = to_leave.map(|(_, place)| place.chunkserver).collect();
     let hosted = servers.into_iter().flat_map(|server| state.hosted(server));
     let ailing = picture.ailing.values().map(|ailment| ailment.copyset);
-    hosted.chain(ailing).collect()
+    let all = state.copysets().iter();
+    let short = all.filter(|(_, copyset)| !copyset.vacant.is_empty());
+    hosted
+        .chain(ailing)
+        .chain(short.map(|(id, _)| *id))
+        .collect()
 }
 
 /// A replica that is to leave its place.
@@ -153,6 +168,7 @@ impl<'a> Look<'a> {
             let copyset = self.state.copysets().get(&id)?;
             let (kind, replica) = wish(id, copyset, self.picture, self.rules)?;
             let missing = copyset.replicas.len() - self.picture.serving_of(copyset);
+            let missing = missing + copyset.vacant.len();
             let priority = match kind {
                 JobKind::Recover => {
                     RECOVER_PRIORITY.saturating_mul(u8::try_from(missing).unwrap_or(2))
@@ -201,6 +217,9 @@ impl<'a> Look<'a> {
         let place = self.picture.places.get(&wish.replica.store);
         if wish.kind != JobKind::Recover {
             return off(self.state, self.picture, wish.replica.store);
+        }
+        if wish.copyset.vacant.iter().any(|r| r.id == wish.replica.id) {
+            return Cause::GivenUp;
         }
         if place.is_some_and(|place| place.mark == Some(Mark::Lost)) {
             return Cause::Lost;
@@ -288,7 +307,7 @@ impl<'a> Look<'a> {
             .target
             .is_some_and(|to| picture.is_gone(to.store, rules));
         let waits = job.state == JobState::Pending || is_stuck;
-        let replaced = copyset.replicas.iter().find(|r| r.id == job.replica)?;
+        let replaced = copyset.place(job.replica)?;
         let may_begin =
             waits && picture.has_quorum(copyset) && self.loads.has_room(rules, job.kind, replaced);
         if !may_begin {
@@ -314,18 +333,21 @@ fn off(state: &State, picture: &Picture, store: StoreId) -> Cause {
         return Cause::Replaced;
     }
     let place = picture.places.get(&store);
-    let is_wish = place.is_none_or(|p| p.mark == Some(Mark::Draining) || p.sick.is_none());
-    if is_wish {
-        Cause::Draining
-    } else {
-        Cause::Limping
+    match place {
+        Some(place) if place.mark == Some(Mark::Draining) => Cause::Draining,
+        Some(place) if place.maintenance_until_ms.is_some() => Cause::Maintenance,
+        Some(place) if place.sick.is_some() => Cause::Limping,
+        _ => Cause::Draining,
     }
 }
 
-/// Transfers of leaders that are on devices that limp, or are to be emptied: they go before their replicas do.
+/// Transfers of leaders that are on devices that limp, are to be emptied, or are about to be stopped: they go before
+/// their replicas do.
 fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
-    let left = picture.places.iter();
-    let left = left.filter(|(id, _)| picture.is_draining(**id) || picture.limps(**id));
+    let is_left = |store: StoreId| {
+        picture.is_draining(store) || picture.limps(store) || picture.is_maintained(store)
+    };
+    let left = picture.places.iter().filter(|(id, _)| is_left(**id));
     let servers: BTreeSet<ChunkserverId> = left.map(|(_, place)| place.chunkserver).collect();
     let hosted = servers.into_iter().flat_map(|server| state.hosted(server));
     let copysets: BTreeSet<CopysetId> = hosted.collect();
@@ -343,11 +365,12 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
             .replicas
             .iter()
             .find(|r| picture.leaders.get(id) == Some(&r.id));
-        let leaves = |r: &&Replica| picture.is_draining(r.store) || picture.limps(r.store);
-        let Some(off) = off.filter(leaves) else {
+        let Some(off) = off.filter(|r| is_left(r.store)) else {
             continue;
         };
-        let leads_max = match picture.limps(off.store) {
+        // Somebody waits for these.
+        let is_pressing = picture.limps(off.store) || picture.is_maintained(off.store);
+        let leads_max = match is_pressing {
             true => LIMPING_LEADS_MAX,
             false => LEADS_MAX,
         };

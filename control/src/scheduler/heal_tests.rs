@@ -12,9 +12,9 @@ use super::picture::{Ailment, AilmentKind};
 use super::{Handover, HealRules, Picture, Presence, balance, plan, spread, wish};
 use crate::limit::LEAD_TIMEOUT_MS;
 use crate::state::{
-    AddJobs, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool,
-    Ending, JobKind, JobState, Mark, MarkStores, Refusal, RegisterChunkserver, StartJob, State,
-    StoreSpec,
+    AddJobs, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset,
+    CreateCopysets, CreatePool, Ending, JobKind, JobState, Mark, MarkStores, Refusal,
+    RegisterChunkserver, ResetCopyset, StartJob, State, StoreSpec,
 };
 
 const RECOVER_MS: u64 = 10_000;
@@ -56,7 +56,18 @@ pub(super) struct World {
 }
 
 pub(super) fn register(state: &mut State, server: u32, zone: u8, capacity: u64) {
+    register_class(state, server, zone, capacity, None);
+}
+
+fn register_class(
+    state: &mut State,
+    server: u32,
+    zone: u8,
+    capacity: u64,
+    class: Option<ogee_proto::media::MediaClass>,
+) {
     let spec = StoreSpec {
+        class,
         id: store(server),
         shard: 0,
         path: "/dev/disk".into(),
@@ -85,6 +96,7 @@ impl World {
             register(&mut state, server, *zone, 100 * GIB);
         }
         let pool = CreatePool {
+            class: None,
             name: name("p"),
             replicas: 3,
         };
@@ -141,6 +153,10 @@ impl World {
                 presence,
                 mark: self.state.mark(*id),
                 sick: self.state.sick(*id),
+                maintenance_until_ms: self
+                    .state
+                    .maintenance(stored.chunkserver, self.now_ms)
+                    .map(|it| it.until_ms),
                 is_worn: false,
                 verdict: crate::liveness::Verdict::default(),
                 capacity: stored.capacity,
@@ -181,8 +197,13 @@ impl World {
             picture.known.insert(id);
         }
         let since_ms = self.state.ailing_since(id).unwrap_or(self.now_ms);
+        let copysets = self.state.copysets().values();
+        let mut replicas = copysets.flat_map(|c| &c.replicas);
         let ailment = Ailment {
             copyset,
+            store: replicas
+                .find(|r| r.id == id)
+                .map_or_else(StoreId::default, |r| r.store),
             kind,
             since_ms,
         };
@@ -388,14 +409,29 @@ impl World {
                 "a leader moves"
             );
         }
+        let replaced = copyset.place(job.replica).expect("it is known");
+        let is_lost = picture.places[&replaced.store].mark == Some(Mark::Lost);
+        let is_vacant = copyset.vacant.contains(replaced);
         let others = copyset.replicas.iter().filter(|r| r.id != job.replica);
         let serve = others.filter(|r| picture.serving.contains(&r.id)).count();
         // A move that is sent elsewhere cannot be taken back: with the new one it is a majority again, and
         // until then the one that is replaced still votes.
         let least = if job.state == JobState::Pending { 2 } else { 1 };
-        assert!(serve >= least, "what stays is a majority");
+        let is_whole = copyset.vacant.is_empty();
+        assert!(!is_whole || serve >= least, "what stays is a majority");
+        let is_enough = serve * 2 > copyset.replicas.len();
+        assert!(!is_vacant || is_enough, "what is there is a majority");
         let place = &picture.places[&start.store];
         assert_eq!((place.presence, place.mark), (Presence::Up, None));
+        assert!(!self.is_maintained(place.chunkserver), "it may be stopped");
+        assert!(
+            job.kind != JobKind::Recover
+                || job.state == JobState::Running
+                || is_lost
+                || is_vacant
+                || !self.is_maintained(job.from),
+            "made anew while it is in maintenance"
+        );
         assert!(place.used + job.bytes <= place.capacity);
     }
 
@@ -408,7 +444,12 @@ impl World {
             let zone = |server| self.state.zone_of(server).expect("known").clone();
             let zones = copyset.replicas.iter().map(|r| zone(r.chunkserver));
             let zones: BTreeSet<Name> = zones.collect();
-            assert_eq!(zones.len(), 3, "zones of {id}");
+            assert_eq!(zones.len(), copyset.replicas.len(), "zones of {id}");
+            assert_eq!(
+                copyset.replicas.len() + copyset.vacant.len(),
+                3,
+                "places of {id}"
+            );
             if let Some(change) = &copyset.change {
                 let stay = copyset.replicas.iter();
                 let stay = stay.filter(|r| r.id != change.replaces);
@@ -432,6 +473,57 @@ impl World {
             .expect("known");
     }
 
+    pub(super) fn maintain(&mut self, server: u32, for_ms: u64) -> bool {
+        let begin = BeginMaintenance {
+            chunkserver: ChunkserverId::new(server),
+            for_ms,
+            at_ms: self.now_ms,
+        };
+        self.state.apply(&Command::BeginMaintenance(begin)).is_ok()
+    }
+
+    /// A copyset goes on with the first replica that serves, if that may be; whether it does.
+    fn reset(&mut self, id: CopysetId) -> bool {
+        let picture = self.picture();
+        let copyset = self.state.copysets()[&id].clone();
+        let mut serving = copyset.replicas.iter();
+        let Some(survivor) = serving.find(|r| picture.serving.contains(&r.id)) else {
+            return false;
+        };
+        let before = self.state.clone();
+        let command = Command::ResetCopyset(ResetCopyset {
+            copyset: id,
+            survivor: survivor.id,
+            conf_epoch: copyset.conf_epoch,
+            at_ms: self.now_ms,
+        });
+        match self.state.apply(&command) {
+            Err(Refusal::MajorityLeft { .. }) => {
+                assert_eq!(self.state, before, "a refusal changes nothing");
+                return false;
+            }
+            Err(other) => panic!("{command:?}: {other}"),
+            Ok(reply) => assert_eq!(self.state.apply(&command), Ok(reply), "the same again"),
+        }
+        // What was declared lost counts as that when it is there again: the handler looks whether it is.
+        let alone = self.state.copysets()[&id].replicas[0].id;
+        assert!(alone > survivor.id, "a new id");
+        // The data plane does it.
+        self.made.remove(&survivor.id);
+        self.made.insert(alone);
+        self.leaders.insert(id, alone);
+        let created = vec![(id, alone)];
+        let formed = Vec::new();
+        let confirm = Command::ConfirmReplicas(ConfirmReplicas { created, formed });
+        self.state.apply(&confirm).expect("noted");
+        assert_eq!(self.state.copysets()[&id].reset, None);
+        true
+    }
+
+    fn is_maintained(&self, server: ChunkserverId) -> bool {
+        self.state.maintenance(server, self.now_ms).is_some()
+    }
+
     /// Looks and lets the data plane work until nothing is planned and nothing runs.
     pub(super) fn settle(&mut self) {
         let mut quiet_ms = 0;
@@ -442,7 +534,8 @@ impl World {
                 quiet_ms = 0;
             }
             // Who went away last may be acted on only after its time.
-            if quiet_ms > 2 * RECOVER_MS {
+            let is_maintained = self.state.maintenance_over(u64::MAX).next().is_some();
+            if quiet_ms > 2 * RECOVER_MS && !is_maintained {
                 return;
             }
             self.step(round);
@@ -466,6 +559,161 @@ impl World {
         });
         stuck.all(|it| it)
     }
+}
+
+#[test]
+fn what_is_in_maintenance_leads_nothing_and_is_not_made_anew_before_its_time_is_over() {
+    let mut world = World::new(&[0, 1, 2, 2], 6);
+    let (cs3, hour) = (ChunkserverId::new(3), 100 * RECOVER_MS);
+    let led = |world: &World| counts(world).get(&cs3).copied().unwrap_or(0);
+    assert!(led(&world) > 0);
+    assert!(world.maintain(3, hour));
+    world.look();
+    world.transfer();
+    world.look();
+    assert_eq!(led(&world), 0, "leaders are off");
+    assert_eq!(
+        world.spread(&rules(), Cause::AskedSpread, 8),
+        0,
+        "nothing goes there"
+    );
+    world.away.insert(store(3));
+    world.look();
+    let begun = world.now_ms;
+    while world.now_ms + RECOVER_MS < begun + hour {
+        world.now_ms += RECOVER_MS;
+        world.look();
+    }
+    let moves = |world: &World| {
+        let jobs = world.state.jobs().values();
+        jobs.filter(|job| job.kind == JobKind::Recover).count()
+    };
+    assert_eq!(
+        moves(&world),
+        0,
+        "it has been away for a hundred times as long"
+    );
+    assert!(world.maintain(3, hour), "again: it ends later");
+    world.now_ms += hour - 1;
+    world.look();
+    assert_eq!(moves(&world), 0);
+    world.now_ms += 1;
+    world.look();
+    assert!(moves(&world) > 0, "its time is over");
+    assert_eq!(
+        world.state.maintenance_over(u64::MAX).count(),
+        0,
+        "it is forgotten"
+    );
+    world.settle();
+}
+
+#[test]
+fn what_is_declared_lost_in_maintenance_is_made_anew_at_once() {
+    let mut world = World::new(&[0, 1, 2, 2], 6);
+    assert!(world.maintain(3, RECOVER_MS));
+    world.away.insert(store(3));
+    world.look();
+    world.mark(3, Some(Mark::Lost));
+    world.look();
+    let jobs = world.state.jobs().values();
+    assert!(jobs.filter(|job| job.cause == Cause::Lost).count() > 0);
+}
+
+#[test]
+fn no_two_that_share_a_copyset_of_three_are_in_maintenance() {
+    let mut world = World::new(&[0, 1, 2, 2], 4);
+    assert!(world.maintain(1, RECOVER_MS));
+    assert!(
+        !world.maintain(2, RECOVER_MS),
+        "its copysets would have no quorum"
+    );
+    assert!(world.maintain(1, RECOVER_MS), "that one still may");
+    world.now_ms += RECOVER_MS;
+    assert!(
+        world.maintain(2, RECOVER_MS),
+        "the first one's time is over"
+    );
+    let end = crate::state::EndMaintenance {
+        chunkserver: ChunkserverId::new(2),
+        over_by_ms: 0,
+    };
+    let end = Command::EndMaintenance(end);
+    world.state.apply(&end).expect("ended");
+    assert!(world.maintain(3, RECOVER_MS), "and that one's was ended");
+    assert!(!world.maintain(9, RECOVER_MS), "there is none");
+    for ms in [0, 1, u64::MAX] {
+        assert!(!world.maintain(3, ms), "{ms} ms");
+    }
+}
+
+#[test]
+fn a_copyset_without_a_majority_goes_on_alone_and_becomes_whole_again() {
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 6);
+    let id = CopysetId::new(1);
+    let old = world.state.copysets()[&id].replicas.clone();
+    world.away.extend([old[1].store, old[2].store]);
+    world.look();
+    assert!(!world.reset(id), "they may come back");
+    world.now_ms += crate::limit::RESET_AFTER_MS - 1;
+    assert!(!world.reset(id), "not yet");
+    for replica in &old[1..] {
+        world.mark(replica.chunkserver.get(), Some(Mark::Lost));
+    }
+    assert!(world.reset(id), "they were declared lost");
+    let copyset = &world.state.copysets()[&id];
+    assert_eq!((copyset.replicas.len(), copyset.vacant.len()), (1, 2));
+    let leaving: Vec<ReplicaId> = copyset.leaving.iter().map(|r| r.id).collect();
+    assert_eq!(leaving, [old[1].id, old[2].id], "not the one that goes on");
+    assert!(!world.reset(id), "once is enough");
+    world.settle();
+    let copyset = &world.state.copysets()[&id];
+    assert_eq!((copyset.replicas.len(), copyset.vacant.len()), (3, 0));
+    let jobs = world.state.jobs().values();
+    let made = jobs.filter(|job| job.copyset == id && job.cause == Cause::GivenUp);
+    assert_eq!(made.filter(|job| job.state == JobState::Done).count(), 2);
+}
+
+#[test]
+fn those_that_are_away_for_long_enough_are_given_up_without_a_word() {
+    let mut world = World::new(&[0, 1, 2], 1);
+    let id = CopysetId::new(1);
+    let old = world.state.copysets()[&id].replicas.clone();
+    world.away.extend([old[0].store, old[1].store]);
+    world.look();
+    world.now_ms += crate::limit::RESET_AFTER_MS;
+    // One that has come back since counts.
+    world.away.remove(&old[1].store);
+    world.look();
+    assert!(!world.reset(id));
+    world.away.insert(old[1].store);
+    world.look();
+    world.now_ms += crate::limit::RESET_AFTER_MS;
+    assert!(world.reset(id));
+}
+
+#[test]
+fn one_that_joins_may_be_a_voter_and_counts() {
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 1);
+    let id = CopysetId::new(1);
+    let old = world.state.copysets()[&id].replicas.clone();
+    let lose = |world: &mut World, replica: &crate::state::Replica| {
+        world.away.insert(replica.store);
+        world.mark(replica.chunkserver.get(), Some(Mark::Lost));
+    };
+    lose(&mut world, &old[0]);
+    world.look();
+    world.look();
+    let change = world.state.copysets()[&id].change.clone();
+    let joining = change.expect("it is replaced").joining;
+    lose(&mut world, &old[1]);
+    world.look();
+    assert!(!world.reset(id), "with the new one it may have a majority");
+    lose(&mut world, &joining);
+    world.look();
+    assert!(world.reset(id));
+    let copyset = &world.state.copysets()[&id];
+    assert_eq!((copyset.leaving.len(), copyset.vacant.len()), (3, 2));
 }
 
 #[test]
@@ -569,6 +817,90 @@ fn without_a_target_nothing_is_begun_and_without_a_majority_either() {
 }
 
 #[test]
+fn a_replica_stays_on_devices_of_its_pool_s_class() {
+    use ogee_proto::media::MediaClass::{Hdd, Ssd};
+    let mut world = World::new(&[0, 1, 2], 0);
+    // Four more of each class, in the three zones, and a pool that wants one of them.
+    let more = [
+        (4, 0, Ssd),
+        (5, 1, Ssd),
+        (6, 2, Ssd),
+        (7, 2, Hdd),
+        (8, 2, Ssd),
+    ];
+    for (server, zone, class) in more {
+        register_class(&mut world.state, server, zone, 100 * GIB, Some(class));
+    }
+    let pool = CreatePool {
+        class: Some(Ssd),
+        name: name("fast"),
+        replicas: 3,
+    };
+    world.state.apply(&Command::CreatePool(pool)).expect("pool");
+    let create = |stores: [u32; 3]| {
+        Command::CreateCopysets(CreateCopysets {
+            pool: PoolId::new(2),
+            existing: 0,
+            placements: vec![stores.map(store).into()],
+        })
+    };
+    let wrong = world.state.apply(&create([4, 5, 7]));
+    assert!(
+        matches!(wrong, Err(Refusal::BadPlacement { at: 0 })),
+        "{wrong:?}"
+    );
+    world
+        .state
+        .apply(&create([4, 5, 6]))
+        .expect("of that class");
+    let id = CopysetId::new(1);
+    let formed = ConfirmReplicas {
+        created: Vec::new(),
+        formed: vec![id],
+    };
+    world
+        .state
+        .apply(&Command::ConfirmReplicas(formed))
+        .expect("formed");
+    let replicas = world.state.copysets()[&id].replicas.clone();
+    world.made.extend(replicas.iter().map(|r| r.id));
+    world.away.insert(store(6));
+    world.mark(6, Some(Mark::Lost));
+    world.settle();
+    let stores: BTreeSet<StoreId> = world.state.copysets()[&id]
+        .replicas
+        .iter()
+        .map(|r| r.store)
+        .collect();
+    assert_eq!(
+        stores,
+        [4, 5, 8].map(store).into(),
+        "not where it is emptiest"
+    );
+    // The last one of its class in the zone: nothing else is as good.
+    world.away.insert(store(8));
+    world.mark(8, Some(Mark::Lost));
+    world.settle();
+    let copyset = &world.state.copysets()[&id];
+    assert!(copyset.change.is_none() && copyset.replicas.iter().any(|r| r.store == store(8)));
+    let by_hand = crate::state::ReplaceReplica {
+        copyset: id,
+        replica: copyset
+            .replicas
+            .iter()
+            .find(|r| r.store == store(8))
+            .expect("it stays")
+            .id,
+        store: store(7),
+    };
+    let refused = world.state.apply(&Command::ReplaceReplica(by_hand));
+    assert!(
+        matches!(refused, Err(Refusal::BadTarget { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn a_full_device_is_no_target() {
     let mut world = World::new(&[0, 1, 2, 2], 4);
     world.used = 96 * GIB;
@@ -666,7 +998,8 @@ fn leaders_all_on_one_become_even_and_stay() {
 }
 
 fn fall_ill(world: &mut World, kind: AilmentKind, copyset: u32, at: usize) -> ReplicaId {
-    let replica = world.state.copysets()[&CopysetId::new(copyset)].replicas[at].id;
+    let replicas = &world.state.copysets()[&CopysetId::new(copyset)].replicas;
+    let replica = replicas[at % replicas.len()].id;
     world.ill.insert(replica, kind);
     replica
 }
@@ -759,6 +1092,8 @@ enum Event {
     Away(u32),
     Back(u32),
     Mark(u32, Option<Mark>),
+    Maintain(u32, u64),
+    Reset(usize),
     Pass(u64),
     Step(usize),
 }
@@ -777,8 +1112,10 @@ fn event(servers: u32) -> impl Strategy<Value = Event> {
         2 => Just(Event::Spread),
         1 => server.clone().prop_map(Event::Away),
         2 => server.clone().prop_map(Event::Back),
-        1 => (server, mark).prop_map(|(server, mark)| Event::Mark(server, mark)),
-        2 => (0u64..RECOVER_MS).prop_map(Event::Pass),
+        1 => (server.clone(), mark).prop_map(|(server, mark)| Event::Mark(server, mark)),
+        1 => (server, 1000..5 * RECOVER_MS).prop_map(|(server, ms)| Event::Maintain(server, ms)),
+        1 => any::<usize>().prop_map(Event::Reset),
+        2 => (0u64..10 * RECOVER_MS).prop_map(Event::Pass),
         6 => any::<usize>().prop_map(Event::Step),
     ]
 }
@@ -798,6 +1135,11 @@ proptest! {
                 Event::Away(n) if n <= servers => { world.away.insert(store(n)); }
                 Event::Back(n) if n <= servers => { world.away.remove(&store(n)); }
                 Event::Mark(n, mark) if n <= servers => world.mark(n, mark),
+                Event::Reset(pick) => {
+                    let id = u32::try_from(pick % copysets + 1).expect("few");
+                    world.reset(CopysetId::new(id));
+                }
+                Event::Maintain(n, ms) if n <= servers => { world.maintain(n, ms); }
                 Event::Pass(ms) => world.now_ms += ms,
                 Event::Step(pick) => world.step(pick),
                 Event::Spread => { world.spread(&rules(), Cause::AskedSpread, 8); }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ogee_proto::id::{ChunkserverId, StoreId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 
 use super::picture::{AilmentKind, HealRules, Picture, Place, Presence};
@@ -20,6 +21,9 @@ const QUARTERS: u128 = 4;
 const WORTH_QUARTERS: u128 = 3;
 /// Shares are numbers of replicas for a byte, with so many bits after the point.
 const SHARE_BITS: u32 = 64;
+
+/// Devices of one class in one zone: they stand for each other.
+type Shelf<'a> = (&'a Name, Option<MediaClass>);
 
 /// See the module.
 pub(crate) struct Loads<'a> {
@@ -34,7 +38,7 @@ pub(crate) struct Loads<'a> {
     carried: BTreeMap<StoreId, usize>,
     /// Bytes that are still to come, at most.
     reserved: BTreeMap<StoreId, u64>,
-    zones: BTreeMap<&'a Name, BTreeSet<(u128, StoreId)>>,
+    zones: BTreeMap<Shelf<'a>, BTreeSet<(u128, StoreId)>>,
 }
 
 impl<'a> Loads<'a> {
@@ -109,7 +113,8 @@ impl<'a> Loads<'a> {
                 continue;
             };
             let rank = self.rank(*id, place.capacity);
-            self.zones.entry(zone).or_default().insert((rank, *id));
+            let shelf = (zone, self.class_of(*id));
+            self.zones.entry(shelf).or_default().insert((rank, *id));
         }
     }
 
@@ -159,9 +164,13 @@ impl<'a> Loads<'a> {
         self.reserved.get(&store).copied().unwrap_or(0)
     }
 
-    /// Zones with devices that can take anything, and those in the order in which they are taken.
+    /// Devices that can take anything, by zone and class, in the order in which they are taken.
     pub(crate) fn zones(&self) -> impl Iterator<Item = (&'a Name, &BTreeSet<(u128, StoreId)>)> {
-        self.zones.iter().map(|(zone, stores)| (*zone, stores))
+        self.zones.iter().map(|((zone, _), stores)| (*zone, stores))
+    }
+
+    fn class_of(&self, store: StoreId) -> Option<MediaClass> {
+        self.state.stores().get(&store)?.class
     }
 
     /// Whether one more may begin, from this end. A device that is gone sends nothing.
@@ -227,7 +236,8 @@ impl<'a> Loads<'a> {
             return Some(to)
                 .filter(|to| self.is_target(copyset, replaced, bytes, *to) && is_free(*to));
         }
-        let zones = self.zones.iter().filter(|(zone, _)| fit.is_in(zone));
+        let zones = self.zones.iter();
+        let zones = zones.filter(|((zone, class), _)| fit.is_in(zone) && fit.takes(*class));
         let firsts = zones.filter_map(|(_, stores)| {
             let mut stores = stores.iter();
             stores.find(|(_, store)| fit.is_on(self, *store, bytes) && is_free(*store))
@@ -275,7 +285,8 @@ impl<'a> Loads<'a> {
                 carried.saturating_sub(1)
             };
             let new = (self.rank(store, capacity), store);
-            let stores = zone.and_then(|zone| self.zones.get_mut(zone));
+            let shelf = zone.map(|zone| (zone, self.class_of(store)));
+            let stores = shelf.and_then(|shelf| self.zones.get_mut(&shelf));
             if let Some(stores) = stores.filter(|stores| stores.contains(&old)) {
                 stores.remove(&old);
                 stores.insert(new);
@@ -305,6 +316,8 @@ struct Fit<'a> {
     successor: Option<StoreId>,
     /// It may be on the same chunkserver, in another shard.
     is_beside: bool,
+    /// Of its pool.
+    class: Option<MediaClass>,
 }
 
 impl<'a> Fit<'a> {
@@ -324,7 +337,12 @@ impl<'a> Fit<'a> {
             stores: copyset.placed().map(|r| r.store).collect(),
             is_beside: successor.is_some_and(|to| is_beside(loads.state, copyset, replaced, to)),
             successor,
+            class: (loads.state.pools().get(&copyset.pool)).and_then(|pool| pool.class),
         }
+    }
+
+    fn takes(&self, class: Option<MediaClass>) -> bool {
+        self.class.is_none() || class == self.class
     }
 
     fn is_in(&self, zone: &Name) -> bool {
@@ -338,6 +356,7 @@ impl<'a> Fit<'a> {
             (is_beside || !self.servers.contains(&place.chunkserver))
                 && self.successor.is_none_or(|to| to == store)
                 && !self.stores.contains(&store)
+                && self.takes(loads.class_of(store))
                 && loads.has_space(store, place, bytes)
         })
     }

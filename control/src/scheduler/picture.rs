@@ -67,6 +67,8 @@ pub(crate) struct Place {
     pub(crate) presence: Presence,
     pub(crate) mark: Option<Mark>,
     pub(crate) sick: Option<Sick>,
+    /// When its maintenance ends, in milliseconds since 1970, if it is in one.
+    pub(crate) maintenance_until_ms: Option<u64>,
     /// It has too many retired extents.
     pub(crate) is_worn: bool,
     /// How it fares now.
@@ -112,6 +114,7 @@ pub(crate) struct Picture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ailment {
     pub(crate) copyset: CopysetId,
+    pub(crate) store: StoreId,
     pub(crate) kind: AilmentKind,
     /// In milliseconds since 1970.
     pub(crate) since_ms: u64,
@@ -152,6 +155,7 @@ impl Picture {
                 presence,
                 mark: state.mark(*id),
                 sick: state.sick(*id),
+                maintenance_until_ms: (state.maintenance(server, now_ms)).map(|it| it.until_ms),
                 is_worn: usage.is_some_and(|usage| usage.state == StoreState::Worn),
                 verdict: liveness.paces.verdict(*id),
                 capacity: usage.map_or(store.capacity, |usage| usage.capacity),
@@ -234,6 +238,7 @@ impl Picture {
         if is_there && copyset.replicas.iter().any(|r| r.id == replica.id) {
             let ailment = Ailment {
                 copyset: id,
+                store: replica.store,
                 kind,
                 since_ms: state.ailing_since(replica.id).unwrap_or(self.now_ms),
             };
@@ -246,7 +251,8 @@ impl Picture {
         let ailment = self.ailing.get(&replica);
         ailment.is_some_and(|ailment| {
             let waited = self.now_ms.saturating_sub(ailment.since_ms);
-            rules.recover_after_ms > 0 && waited >= rules.recover_after_ms
+            let is_over = rules.recover_after_ms > 0 && waited >= rules.recover_after_ms;
+            is_over && !self.is_maintained(ailment.store)
         })
     }
 
@@ -264,7 +270,9 @@ impl Picture {
             return false;
         };
         let waited = self.now_ms.saturating_sub(since_ms);
-        let is_over = rules.recover_after_ms > 0 && waited >= rules.recover_after_ms;
+        let is_over = rules.recover_after_ms > 0
+            && waited >= rules.recover_after_ms
+            && place.maintenance_until_ms.is_none();
         is_over || place.mark == Some(Mark::Lost)
     }
 
@@ -288,10 +296,17 @@ impl Picture {
         place.is_some_and(|place| place.sick.is_some())
     }
 
+    /// Whether a device is of a chunkserver in maintenance: it leads nothing, gets nothing new, and is not given up.
+    pub(crate) fn is_maintained(&self, store: StoreId) -> bool {
+        let place = self.places.get(&store);
+        place.is_some_and(|place| place.maintenance_until_ms.is_some())
+    }
+
     /// Whether a device is there, healthy, and to stay.
     pub(crate) fn is_up(&self, store: StoreId) -> bool {
         let place = self.places.get(&store);
-        let stays = |p: &Place| p.mark.is_none() && p.sick.is_none();
+        let stays =
+            |p: &Place| p.mark.is_none() && p.sick.is_none() && p.maintenance_until_ms.is_none();
         place.is_some_and(|p| p.presence == Presence::Up && stays(p))
     }
 

@@ -44,6 +44,13 @@ pub(crate) enum Planned {
         copyset: CopysetId,
         replica: ReplicaId,
     },
+    /// Have a replica go on alone, under a new id.
+    Reset {
+        copyset: CopysetId,
+        from: ReplicaId,
+        to: ReplicaId,
+        store: StoreId,
+    },
     /// Give leadership to another replica.
     Transfer {
         copyset: CopysetId,
@@ -64,6 +71,7 @@ impl Planned {
             Self::Create { .. } => "create_replica",
             Self::ChangeMembers { .. } => "change_members",
             Self::Remove { .. } => "remove_replica",
+            Self::Reset { .. } => "reset_replica",
             Self::Transfer { .. } => "transfer_leader",
             Self::RemoveChunks { .. } => "remove_chunks",
         }
@@ -116,6 +124,9 @@ impl Scheduler {
                 liveness.replica(now, server, replica).is_some()
             })
         });
+        let resets = hosted
+            .iter()
+            .filter_map(|(id, copyset)| reset(*id, copyset, server));
         let joinings = hosted
             .iter()
             .filter_map(|(id, copyset)| joining(*id, copyset, server));
@@ -151,6 +162,7 @@ impl Scheduler {
         });
         let cleanups = cleanups(state, server);
         creations
+            .chain(resets)
             .chain(joinings)
             .chain(changes)
             .chain(removals)
@@ -219,6 +231,18 @@ fn joining(id: CopysetId, copyset: &Copyset, server: ChunkserverId) -> Option<Pl
     })
 }
 
+/// The order to go on alone, until the replica was reported under its new id.
+fn reset(id: CopysetId, copyset: &Copyset, server: ChunkserverId) -> Option<Planned> {
+    let reset = copyset.reset?;
+    let survivor = copyset.replicas.iter().find(|r| r.id == reset.to)?;
+    (survivor.chunkserver == server).then_some(Planned::Reset {
+        copyset: id,
+        from: reset.from,
+        to: reset.to,
+        store: survivor.store,
+    })
+}
+
 fn removals(
     id: CopysetId,
     copyset: &Copyset,
@@ -278,6 +302,8 @@ mod tests {
             chunks: 0,
             change: None,
             leaving: Vec::new(),
+            vacant: Vec::new(),
+            reset: None,
         }
     }
 

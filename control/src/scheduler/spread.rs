@@ -57,6 +57,7 @@ pub(crate) fn whole_pools(state: &State, picture: &Picture) -> BTreeSet<PoolId> 
     let mut whole: BTreeSet<PoolId> = state.pools().keys().copied().collect();
     for (id, copyset) in state.copysets() {
         let is_whole = copyset.formed
+            && copyset.is_complete()
             && picture.leaders.contains_key(id)
             && picture.serving_of(copyset) == copyset.replicas.len();
         if !is_whole {

@@ -37,6 +37,10 @@ impl State {
             Command::AdoptMembers(command) => self.adopt_members(command),
             Command::AcceptRestore => self.accept_restore(),
             Command::DiscardVolume(command) => self.discard_volume(command),
+            Command::SetPool(command) => self.set_pool(command),
+            Command::ResetCopyset(command) => self.reset_copyset(command),
+            Command::BeginMaintenance(command) => self.begin_maintenance(command),
+            Command::EndMaintenance(command) => Ok(self.end_maintenance(command)),
         }
     }
 

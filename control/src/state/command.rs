@@ -5,14 +5,18 @@ use std::fmt;
 use ogee_proto::id::{
     ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId, VolumeId,
 };
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::event::Event;
 use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
+use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
+use super::pool::SetPool;
 use super::refusal::Refusal;
+use super::reset::ResetCopyset;
 use super::restore::{AdoptMembers, DiscardVolume};
 use super::sick::NoteSick;
 
@@ -88,6 +92,14 @@ pub enum Command {
     AcceptRestore,
     /// Has the chunks of a volume freed that the metadata does not know. Idempotent.
     DiscardVolume(DiscardVolume),
+    /// Changes what is allowed in a pool.
+    SetPool(SetPool),
+    /// A copyset that has lost its majority goes on with one replica.
+    ResetCopyset(ResetCopyset),
+    /// A chunkserver is about to be stopped for a while.
+    BeginMaintenance(BeginMaintenance),
+    /// It is not any more.
+    EndMaintenance(EndMaintenance),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -129,6 +141,9 @@ pub struct StoreSpec {
     pub capacity: u64,
     /// Bytes of log.
     pub log_capacity: u64,
+    /// What kind of device it is on, if that is known.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
 }
 
 /// See [`Command::CreatePool`]. Idempotent while the pool is empty.
@@ -138,6 +153,9 @@ pub struct CreatePool {
     pub name: Name,
     /// 1, 3 or 5.
     pub replicas: u8,
+    /// Only devices of that class; none: any.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
 }
 
 /// See [`Command::CreateCopysets`]. Refused if the topology no longer allows the placement.
@@ -321,6 +339,10 @@ impl Command {
             Self::AdoptMembers(_) => "adopt_members",
             Self::AcceptRestore => "accept_restore",
             Self::DiscardVolume(_) => "discard_volume",
+            Self::SetPool(_) => "set_pool",
+            Self::ResetCopyset(_) => "reset_copyset",
+            Self::BeginMaintenance(_) => "begin_maintenance",
+            Self::EndMaintenance(_) => "end_maintenance",
         }
     }
 }

@@ -118,6 +118,10 @@ pub enum Cause {
     Crowded,
     /// An operator asked for even devices.
     AskedSpread,
+    /// The chunkserver is about to be stopped for a while.
+    Maintenance,
+    /// The replica was given up when its copyset was reset.
+    GivenUp,
 }
 
 /// Why a job ended.
@@ -308,6 +312,8 @@ impl fmt::Display for Cause {
             Self::Missing => "the chunkserver had lost the replica",
             Self::Crowded => "the device carried more than others",
             Self::AskedSpread => "an operator asked for even devices",
+            Self::Maintenance => "the chunkserver is in maintenance",
+            Self::GivenUp => "the replica was given up when its copyset was reset",
         })
     }
 }
@@ -410,8 +416,11 @@ impl State {
         if !copyset.formed || copyset.conf_epoch != new.conf_epoch {
             return None;
         }
-        let replica = copyset.replicas.iter().find(|r| r.id == new.replica)?;
         let is_transfer = new.kind == JobKind::Lead;
+        let replica = match is_transfer {
+            true => copyset.replicas.iter().find(|r| r.id == new.replica)?,
+            false => copyset.place(new.replica)?,
+        };
         let target = Target {
             replica: replica.id,
             store: replica.store,
@@ -525,6 +534,12 @@ impl State {
         self.close_where(is_other, Ending::Superseded, 0);
     }
 
+    /// All that is to be done with a copyset is overtaken.
+    pub(super) fn close_all(&mut self, copyset: CopysetId, at_ms: u64) {
+        let is_its = |job: &Job| job.copyset == copyset && job.state.is_live();
+        self.close_where(is_its, Ending::Superseded, at_ms);
+    }
+
     fn close_where(&mut self, which: impl Fn(&Job) -> bool, ending: Ending, at_ms: u64) {
         let found = self.jobs.iter().filter(|(_, job)| which(job));
         let found: Vec<JobId> = found.map(|(id, _)| *id).collect();
@@ -581,6 +596,7 @@ impl State {
         }
         self.garbage
             .retain(|_, garbage| !garbage.pending.is_empty());
+        self.maintenance.remove(&id);
         self.chunkservers.remove(&id);
         Ok(Reply::Done)
     }

@@ -13,11 +13,14 @@ mod check;
 mod command;
 mod event;
 mod job;
+mod maintenance;
 mod map;
 mod model;
+mod pool;
 mod query;
 mod refusal;
 mod replace;
+mod reset;
 mod restore;
 mod sick;
 mod succession;
@@ -34,10 +37,13 @@ pub use job::{
     AddJobs, Cause, EndJob, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, NoteStores,
     StartJob, StartJobs, Target,
 };
+pub use maintenance::{BeginMaintenance, EndMaintenance, Maintenance};
 pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
     Store, Stripe, Users, Volume,
 };
+pub use pool::SetPool;
 pub use refusal::Refusal;
+pub use reset::{Reset, ResetCopyset};
 pub use restore::{AdoptMembers, DiscardVolume, Restored};
 pub use sick::{NoteSick, Sick, SickStage};

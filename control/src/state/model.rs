@@ -6,12 +6,15 @@ use ogee_proto::id::{
     ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId, VolumeId,
 };
 use ogee_proto::layout::{LayoutError, StripeLayout};
+use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::event::Events;
 use super::job::{Job, Mark};
+use super::maintenance::Maintenance;
+use super::reset::Reset;
 use super::restore::Restored;
 use super::sick::Sick;
 
@@ -48,6 +51,9 @@ pub struct State {
     /// Replicas that do not take part although their devices are there, since when.
     #[serde(default)]
     pub(super) ailing: BTreeMap<ReplicaId, u64>,
+    /// Chunkservers that are stopped for a while, or about to be.
+    #[serde(default)]
+    pub(super) maintenance: BTreeMap<ChunkserverId, Maintenance>,
     /// What happened lately.
     #[serde(default)]
     pub(super) events: Events,
@@ -88,6 +94,18 @@ pub struct Pool {
     pub replicas: u8,
     /// Its copysets.
     pub copysets: BTreeSet<CopysetId>,
+    /// Its replicas are on devices of that class; none: on any.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
+    /// No new volumes are made in it.
+    #[serde(default)]
+    pub is_closed: bool,
+    /// Bytes that its volumes may have in all; 0: any number.
+    #[serde(default)]
+    pub quota: u64,
+    /// Share of the volumes that name no pool; 0: none of them.
+    #[serde(default)]
+    pub weight: u32,
 }
 
 /// A data-plane process.
@@ -120,6 +138,9 @@ pub struct Store {
     pub capacity: u64,
     /// Bytes of log.
     pub log_capacity: u64,
+    /// What kind of device it is on, if that is known.
+    #[serde(default)]
+    pub class: Option<MediaClass>,
 }
 
 /// A Raft group that carries chunks.
@@ -142,6 +163,12 @@ pub struct Copyset {
     /// Replicas that were replaced and whose data is still to be deleted.
     #[serde(default)]
     pub leaving: Vec<Replica>,
+    /// Replicas that were given up and whose places are still to be taken.
+    #[serde(default)]
+    pub vacant: Vec<Replica>,
+    /// One replica is to go on alone.
+    #[serde(default)]
+    pub reset: Option<Reset>,
 }
 
 /// One replica takes the place of another.

@@ -6,7 +6,7 @@ use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use ogee_proto::name::Name;
 
-use crate::limit::TEXT_LEN_MAX;
+use crate::limit::{POOL_WEIGHT_MAX, RESET_AFTER_MS, TEXT_LEN_MAX};
 
 /// A refusal: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -209,6 +209,70 @@ pub enum Refusal {
         /// How many.
         replicas: usize,
     },
+    /// No new volumes are made in the pool.
+    #[error("pool \"{pool}\" takes no new volumes")]
+    PoolClosed {
+        /// Which.
+        pool: Name,
+    },
+    /// The volumes of a pool would have too many bytes.
+    #[error("pool \"{pool}\" has no room for {} more within its quota", gib(*more))]
+    PoolQuota {
+        /// Which.
+        pool: Name,
+        /// Bytes that its volumes may have.
+        quota: u64,
+        /// Bytes that they have.
+        promised: u64,
+        /// Bytes asked for.
+        more: u64,
+    },
+    /// A pool's weight is out of range.
+    #[error("{weight} is no weight for a pool")]
+    BadWeight {
+        /// As asked for.
+        weight: u32,
+    },
+    /// The copyset is not as it was when this was decided.
+    #[error("{copyset} was changed meanwhile")]
+    CopysetChanged {
+        /// Which.
+        copyset: CopysetId,
+    },
+    /// The copyset can do without that.
+    #[error("{copyset} has not lost its majority for good")]
+    MajorityLeft {
+        /// Which.
+        copyset: CopysetId,
+    },
+    /// No chunkserver of that id.
+    #[error("no chunkserver {chunkserver}")]
+    NoChunkserver {
+        /// As asked for.
+        chunkserver: ChunkserverId,
+    },
+    /// A copyset would lose its quorum.
+    #[error(
+        "chunkserver \"{chunkserver}\" cannot go into maintenance: {copyset} would have no quorum"
+    )]
+    MaintenanceQuorum {
+        /// Which chunkserver.
+        chunkserver: Box<str>,
+        /// The first of those that would have none.
+        copyset: CopysetId,
+        /// Others of its chunkservers that are in maintenance.
+        others: Box<str>,
+    },
+    /// A time is out of range.
+    #[error("{ms} ms is no time for a maintenance")]
+    BadSpan {
+        /// As asked for.
+        ms: u64,
+        /// The shortest.
+        min: u64,
+        /// The longest.
+        max: u64,
+    },
     /// A limit would be passed.
     #[error("more than {max} {of} are not supported")]
     Limit {
@@ -245,6 +309,15 @@ pub enum Refusal {
         /// As registered.
         shard: u16,
     },
+}
+
+/// Bytes for people, exact enough to see what is missing.
+fn gib(bytes: u64) -> String {
+    let tenths = u128::from(bytes) * 10 / (1 << 30);
+    match tenths {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{}.{} GiB", tenths / 10, tenths % 10),
+    }
 }
 
 impl Refusal {
@@ -287,6 +360,14 @@ impl Refusal {
             Self::StaleJob { .. } => "OGEE-2043",
             Self::JobUnderWay { .. } => "OGEE-2044",
             Self::NotEmpty { .. } => "OGEE-2045",
+            Self::PoolClosed { .. } => "OGEE-2084",
+            Self::PoolQuota { .. } => "OGEE-2085",
+            Self::BadWeight { .. } => "OGEE-2086",
+            Self::CopysetChanged { .. } => "OGEE-2082",
+            Self::MajorityLeft { .. } => "OGEE-2083",
+            Self::NoChunkserver { .. } => "OGEE-2046",
+            Self::MaintenanceQuorum { .. } => "OGEE-2080",
+            Self::BadSpan { .. } => "OGEE-2081",
             Self::NotRestored => "OGEE-2071",
             Self::NotAccepted => "OGEE-2072",
             Self::VolumeKnown { .. } => "OGEE-2073",
@@ -320,15 +401,35 @@ impl Refusal {
             }
             Self::NotEmpty { .. } => "copysets count on them".into(),
             Self::NotAccepted => "until then nothing is deleted".into(),
+            Self::MaintenanceQuorum { others, .. } if others.is_empty() => {
+                "half or more of its replicas are there".into()
+            }
+            Self::MaintenanceQuorum { others, .. } => {
+                format!("{others} is in maintenance, and may be stopped at any time")
+            }
+            Self::PoolClosed { .. } => "an operator has closed it for them".into(),
+            Self::PoolQuota {
+                quota, promised, ..
+            } => format!(
+                "its volumes have {} of {} in all",
+                gib(*promised),
+                gib(*quota)
+            ),
+            Self::BadWeight { .. } => format!("it is 0 to {POOL_WEIGHT_MAX}"),
+            Self::MajorityLeft { .. } => format!(
+                "a majority of its replicas is neither declared lost nor away, damaged or missing for {} s",
+                RESET_AFTER_MS / 1000
+            ),
+            Self::BadSpan { min, max, .. } => format!("it lasts {min} to {max} ms"),
             Self::VolumeKnown { .. } => "only what no volume names is discarded".into(),
             Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
             Self::BadTarget { .. } => {
-                "it is unknown, holds a replica of it, or is in the zone of another one".into()
+                "it is unknown, holds a replica of it, is in the zone of another one, or is not of its pool's class".into()
             }
             Self::NoSuccessor { old, new } if old == new => "it is the same device".into(),
             Self::NoSuccessor { .. } => "it is itself drained, lost or replaced".into(),
             Self::BadPlacement { .. } => {
-                "each replica needs a known store in a zone of its own".into()
+                "each replica needs a known store of the pool's class in a zone of its own".into()
             }
             _ => String::new(),
         }
@@ -372,8 +473,31 @@ impl Refusal {
             }
             Self::NotAccepted => "ogee mds strangers, then ogee mds accept-restore".into(),
             Self::VolumeKnown { name } => format!("ogee volume rm {name}"),
+            Self::MaintenanceQuorum { others, .. } if others.is_empty() => {
+                "more replicas, or stop what uses its volumes".into()
+            }
+            Self::MaintenanceQuorum { others, .. } => {
+                format!("first start {others} again, and: ogee server maintenance NAME --cancel")
+            }
+            Self::PoolClosed { pool } => {
+                format!("another pool (ogee pool ls), or ogee pool set {pool} --allow-volumes yes")
+            }
+            Self::PoolQuota { pool, .. } => {
+                format!("remove volumes, another pool, or ogee pool set {pool} --quota SIZE|none")
+            }
+            Self::CopysetChanged { copyset } => {
+                format!("ogee copyset show {}, then again", copyset.get())
+            }
+            Self::MajorityLeft { copyset } => format!(
+                "start what is away (ogee copyset show {}); what will never come back: ogee server lost NAME, ogee \
+                 device lost STORE",
+                copyset.get()
+            ),
+            Self::BadSpan { .. } => "--for 30m, 2h or 1d".into(),
+            Self::NoChunkserver { .. } => "ogee server ls".into(),
             Self::NotRestored => "ogee status".into(),
             Self::BadSize { .. }
+            | Self::BadWeight { .. }
             | Self::Limit { .. }
             | Self::TextTooLong { .. }
             | Self::NoShard { .. } => String::new(),

@@ -78,7 +78,7 @@ impl State {
         if !copyset.formed {
             return Err(Refusal::NotFormed { copyset: id });
         }
-        if !copyset.replicas.iter().any(|r| r.id == command.replica) {
+        if copyset.place(command.replica).is_none() {
             return Err(Refusal::NoReplica {
                 copyset: id,
                 replica: command.replica,
@@ -98,7 +98,8 @@ impl State {
         let zone = self.stores.get(&command.store);
         let zone = zone.and_then(|store| self.zone_of(store.chunkserver));
         let mut placed = copyset.placed().filter(|r| r.id != command.replica);
-        let is_free = placed.all(|r| r.store != command.store);
+        let is_free = placed.all(|r| r.store != command.store)
+            && self.is_of_class(command.store, copyset.pool);
         match zone {
             Some(zone) if zones.insert(zone) && is_free => Ok(()),
             _ => Err(Refusal::BadTarget {
@@ -158,6 +159,9 @@ fn finish(copyset: &mut Copyset, joined: ReplicaId) -> Option<(ReplicaId, Chunks
     let mut replicas = copyset.replicas.iter_mut();
     if let Some(old) = replicas.find(|r| r.id == change.replaces) {
         copyset.leaving.push(std::mem::replace(old, joining));
+    } else {
+        copyset.vacant.retain(|vacant| vacant.id != change.replaces);
+        copyset.replicas.push(joining);
     }
     copyset.leaving.extend(change.abandoned);
     copyset.conf_epoch += 1;

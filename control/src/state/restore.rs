@@ -154,8 +154,17 @@ impl State {
         // Those that were known keep their order: the first one is the preferred leader.
         let rank = |of: &Replica| copyset.replicas.iter().position(|r| r.id == of.id);
         adopted.sort_by_key(|replica| rank(replica).unwrap_or(usize::MAX));
+        let wanted = self.pools.get(&copyset.pool);
+        let wanted = wanted.map_or(0, |pool| usize::from(pool.replicas));
         if let Some(copyset) = self.copysets.get_mut(&id) {
             copyset.leaving.retain(|replica| !ids.contains(&replica.id));
+            let places = copyset.replicas.iter().chain(&copyset.vacant);
+            let gone = places.filter(|replica| !ids.contains(&replica.id));
+            copyset.vacant = gone
+                .take(wanted.saturating_sub(ids.len()))
+                .cloned()
+                .collect();
+            copyset.reset = None;
             copyset.replicas = adopted;
             copyset.change = None;
             copyset.formed = true;

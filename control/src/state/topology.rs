@@ -46,6 +46,7 @@ impl State {
                 path: spec.path.clone(),
                 capacity: spec.capacity,
                 log_capacity: spec.log_capacity,
+                class: spec.class,
             };
             self.stores.insert(spec.id, store);
         }
@@ -128,7 +129,11 @@ impl State {
             });
         }
         match self.pool(command.name.as_str()) {
-            Ok((_, pool)) if pool.copysets.is_empty() && pool.replicas == command.replicas => {
+            Ok((_, pool))
+                if pool.copysets.is_empty()
+                    && pool.replicas == command.replicas
+                    && pool.class == command.class =>
+            {
                 Ok(())
             }
             Ok(_) => Err(Refusal::PoolExists {
@@ -149,6 +154,10 @@ impl State {
             name: command.name.clone(),
             replicas: command.replicas,
             copysets: BTreeSet::new(),
+            class: command.class,
+            is_closed: false,
+            quota: 0,
+            weight: 0,
         };
         self.pools.insert(id, pool);
         Ok(Reply::Pool(id))
@@ -180,11 +189,22 @@ impl State {
         let new = command.placements.len();
         check_count("copysets at once", new, COPYSETS_PER_COMMAND_MAX)?;
         check_count("copysets", self.copysets.len() + new, COPYSETS_MAX)?;
-        let fits = |placement: &Vec<StoreId>| self.fits(placement, usize::from(pool.replicas));
+        let is_of_class = |store: &StoreId| self.is_of_class(*store, command.pool);
+        let fits = |placement: &Vec<StoreId>| {
+            self.fits(placement, usize::from(pool.replicas)) && placement.iter().all(is_of_class)
+        };
         match command.placements.iter().position(|p| !fits(p)) {
             Some(at) => Err(Refusal::BadPlacement { at }),
             None => Ok(()),
         }
+    }
+
+    /// Whether a device may carry replicas of a pool.
+    #[must_use]
+    pub fn is_of_class(&self, store: StoreId, pool: PoolId) -> bool {
+        let wanted = self.pools.get(&pool).and_then(|pool| pool.class);
+        let is = self.stores.get(&store).and_then(|store| store.class);
+        wanted.is_none() || is == wanted
     }
 
     /// Right number of replicas, known stores, a zone of its own for each.
@@ -223,6 +243,8 @@ impl State {
             chunks: 0,
             change: None,
             leaving: Vec::new(),
+            vacant: Vec::new(),
+            reset: None,
         };
         self.copysets.insert(id, copyset);
         id
@@ -245,6 +267,7 @@ impl State {
             for found in found.filter(|r| r.id == *replica) {
                 found.created = true;
             }
+            self.confirm_reset(*copyset, *replica);
         }
         for copyset in &command.formed {
             if let Some(found) = self.copysets.get_mut(copyset) {

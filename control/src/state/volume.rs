@@ -44,6 +44,7 @@ impl State {
                 asked: command.replicas,
             });
         }
+        self.check_policy(pool_id, pool, 0, command.size, true)?;
         let id = VolumeId::new(self.issued.volume + 1);
         let copysets = self.spread(pool, chunks, id, &BTreeSet::new())?;
         self.issued.volume = id.get();
@@ -121,6 +122,9 @@ impl State {
             });
         }
         let chunks = chunk_count(command.size, volume.stripe)?;
+        if let Some(pool) = self.pools.get(&volume.pool) {
+            self.check_policy(volume.pool, pool, volume.size, command.size, false)?;
+        }
         let (from, mut segments) = (volume.chunks, volume.segments.clone());
         if chunks > from {
             segments.extend(self.next_segment(id, volume, chunks)?);

@@ -265,6 +265,14 @@ impl Chunkserver {
                 held.voters = order.voters;
                 self.changes += 1;
             }
+            What::ResetReplica(order) => {
+                let copyset = order.copyset.expect("a reset says of which copyset");
+                let held = self.replicas.get_mut(&copyset.id).expect("it is there");
+                if held.replica == order.from {
+                    (held.replica, held.leader) = (order.to, order.to);
+                    (held.term, held.voters) = (held.term + 2, vec![order.to]);
+                }
+            }
             What::RemoveReplica(order) => {
                 let held = self.replicas.get(&order.copyset);
                 if held.is_some_and(|held| held.replica == order.replica) {

@@ -7,10 +7,11 @@
 use crate::script::Script;
 use ogee_control::fuzzing;
 use ogee_control::state::{
-    AddJobs, Attach, Cause, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas,
-    CreateCopysets, CreatePool, CreateVolume, Detach, Ending, InitCluster, JobKind, Mark,
-    MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver, RemoveVolume, ReplaceReplica,
-    Reply, ResizeVolume, SickStage, StartJob, StartJobs, State, StoreSpec, Stripe,
+    AddJobs, Attach, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmRemoval,
+    ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume, Detach, EndMaintenance, Ending,
+    InitCluster, JobKind, Mark, MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver,
+    RemoveVolume, ReplaceReplica, Reply, ResetCopyset, ResizeVolume, SetPool, SickStage, StartJob,
+    StartJobs, State, StoreSpec, Stripe,
 };
 use ogee_proto::id::{
     ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
@@ -55,6 +56,7 @@ impl World {
                 world.apply(&register(number, number, 2));
             }
             let pool = Command::CreatePool(CreatePool {
+                class: None,
                 name: name(0),
                 replicas: 3,
             });
@@ -151,7 +153,14 @@ impl World {
             }
             let ids: BTreeSet<ReplicaId> = copyset.placed().map(|replica| replica.id).collect();
             assert_eq!(ids.len(), copyset.placed().count(), "replicas of {id}");
-            assert_eq!(copyset.wanted_voters().len(), copyset.replicas.len());
+            let change = copyset.change.as_ref();
+            let is_more =
+                change.is_some_and(|it| copyset.vacant.iter().any(|r| r.id == it.replaces));
+            let voters = copyset.replicas.len() + usize::from(is_more);
+            assert_eq!(copyset.wanted_voters().len(), voters, "voters of {id}");
+            let pool = &state.pools()[&copyset.pool];
+            let places = copyset.replicas.len() + copyset.vacant.len();
+            assert_eq!(places, usize::from(pool.replicas), "places of {id}");
         }
         let mut busy = BTreeSet::new();
         for (id, job) in state.jobs().iter().filter(|(_, job)| job.state.is_live()) {
@@ -188,6 +197,7 @@ fn store(server: u8, number: u8) -> StoreId {
 
 fn register(server: u8, zone: u8, stores: u8) -> Command {
     let spec = |number| StoreSpec {
+        class: None,
         id: store(server, number),
         shard: 0,
         path: "/dev/one".into(),
@@ -228,6 +238,7 @@ fn command(script: &mut Script<'_>) -> Command {
         }),
         1 => register(script.byte() % 6, script.byte() % 6, script.byte() % 4),
         2 => Command::CreatePool(CreatePool {
+            class: None,
             name: name(script.byte() % 3),
             replicas: script.byte() % 6,
         }),
@@ -277,7 +288,28 @@ fn command(script: &mut Script<'_>) -> Command {
 
 fn job_command(script: &mut Script<'_>) -> Command {
     let job = JobId::new(small(script).into());
-    match script.below(10) {
+    match script.below(14) {
+        13 => Command::SetPool(SetPool {
+            name: name(script.byte() % 3),
+            allows_volumes: script.flag().then(|| script.flag()),
+            quota: script.flag().then(|| size(script)),
+            weight: script.flag().then(|| script.u32()),
+        }),
+        12 => Command::ResetCopyset(ResetCopyset {
+            copyset: CopysetId::new(small(script)),
+            survivor: ReplicaId::new(u64::from(script.byte() % 24)),
+            conf_epoch: u64::from(script.byte() % 4),
+            at_ms: script.u64(),
+        }),
+        10 => Command::BeginMaintenance(BeginMaintenance {
+            chunkserver: ChunkserverId::new(small(script)),
+            for_ms: u64::from(script.u16()) * 100,
+            at_ms: script.u16().into(),
+        }),
+        11 => Command::EndMaintenance(EndMaintenance {
+            chunkserver: ChunkserverId::new(small(script)),
+            over_by_ms: script.u16().into(),
+        }),
         0 => Command::MarkStores(MarkStores {
             stores: vec![store(script.byte() % 6, script.byte() % 4)],
             mark: [None, Some(Mark::Draining), Some(Mark::Lost)][script.below(3)],

@@ -58,6 +58,7 @@ impl Group {
             }
         };
         self.note_leader(&request.vote);
+        self.note_heard();
         if !request.entries.is_empty() {
             self.replica().metrics.count_foreground();
         }

@@ -146,6 +146,8 @@ struct Inner {
     leaderless_looks: Cell<u32>,
     /// The term in which, and when, a request was last sent away because no majority answered.
     unheard: Cell<Option<(u64, Instant)>>,
+    /// When a leader last sent anything.
+    heard: Cell<Option<Instant>>,
     config: GroupConfig,
     peers: Rc<PeerBook>,
     /// Replaces payloads that turn out rotten.
@@ -238,6 +240,7 @@ impl Group {
             quiet: Quiet::default(),
             leaderless_looks: Cell::new(0),
             unheard: Cell::new(None),
+            heard: Cell::new(None),
             config,
             peers: book,
             _mender: mender,
@@ -339,6 +342,16 @@ impl Group {
 
     pub(crate) fn leaderless_looks(&self) -> &Cell<u32> {
         &self.inner.leaderless_looks
+    }
+
+    /// A leader has sent something.
+    pub(crate) fn note_heard(&self) {
+        self.inner.heard.set(Some(ogee_runtime::now()));
+    }
+
+    /// When a leader last sent anything.
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
+        self.inner.heard.get()
     }
 
     pub(crate) fn lease(&self) -> &Lease {

@@ -21,6 +21,7 @@
 //! | `pacer` | how fast writers may fill the log meanwhile |
 //! | `machine`, `log_store`, `network`, `rt`, `types`, `codec` | openraft's interfaces |
 //! | `append`, `election`, `snapshot` | the answering side of Raft's messages |
+//! | `reset` | a group whose majority is lost goes on with one replica |
 //! | `mend`, `entries` | a damaged log, made whole by the other replicas |
 //! | `metrics` | time per stage |
 //! | `watch`, `quiet`, `beat` | idle groups: no ticks, one keepalive per peer for all of them |
@@ -70,6 +71,7 @@ mod quiet;
 mod read;
 mod repair;
 mod replica;
+mod reset;
 mod room;
 mod rt;
 mod seldom;

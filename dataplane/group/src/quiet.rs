@@ -195,6 +195,7 @@ impl Group {
             self.wake();
             return false;
         }
+        self.note_heard();
         let patience = match self.phase() {
             Phase::Follows { patience, .. } => patience,
             _ => self.config().patience(),

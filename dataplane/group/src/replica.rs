@@ -696,11 +696,25 @@ impl Replica {
         Ok(())
     }
 
+    /// The last root under another id. Nothing may be made durable of this one any more.
+    pub(crate) async fn rename(&self, to: ReplicaId) -> Result<(), GroupError> {
+        let saved = self.checkpoint.borrow().clone();
+        self.save_as(to, saved.as_ref()).await
+    }
+
     async fn save(&self, state: Option<&CheckpointState>) -> Result<(), GroupError> {
+        self.save_as(self.id, state).await
+    }
+
+    async fn save_as(
+        &self,
+        id: ReplicaId,
+        state: Option<&CheckpointState>,
+    ) -> Result<(), GroupError> {
         let (copyset, fuzzy_until) = (self.copyset, self.fuzzy_until.get());
         let bytes = match state {
-            Some(state) => state.encode(self.id, fuzzy_until),
-            None => CheckpointState::encode_new(self.id, fuzzy_until),
+            Some(state) => state.encode(id, fuzzy_until),
+            None => CheckpointState::encode_new(id, fuzzy_until),
         };
         let group = GroupCheckpoint {
             copyset,

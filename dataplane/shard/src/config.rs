@@ -2,6 +2,7 @@
 
 use ogee_device::NvmeName;
 use ogee_group::GroupConfig;
+use ogee_proto::media::MediaClass;
 use ogee_proto::unit::ByteLen;
 use ogee_transport::{RdmaOptions, Transport};
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ pub struct StoreConfig {
     pub log_len: ByteLen,
     /// Shard that owns it.
     pub shard: u16,
+    /// What kind of device it is, if that is known.
+    pub class: Option<MediaClass>,
 }
 
 /// A chunkserver.

@@ -4,6 +4,7 @@ use crate::error::ShardError;
 use ogee_device::Pace;
 use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, LostBlocks, ReplicaNode};
 use ogee_proto::id::{CopysetId, Epoch, ReplicaId, StoreId, Term, VolumeId};
+use ogee_proto::media::MediaClass;
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Endpoint;
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub enum ShardOrder {
         /// Exactly this one.
         replica: ReplicaId,
     },
+    /// Have a replica go on alone: the others of its group are gone for good.
+    ResetReplica(ResetReplica),
     /// Where replicas are now.
     Learn(Vec<(ReplicaId, Endpoint)>),
     /// Hand leadership over, if this shard leads.
@@ -76,6 +79,21 @@ pub struct ChangeMembers {
     pub conf_epoch: u64,
 }
 
+/// See [`ShardOrder::ResetReplica`].
+#[derive(Clone, Debug)]
+pub struct ResetReplica {
+    /// Of which copyset.
+    pub copyset: CopysetId,
+    /// The id that it has.
+    pub from: ReplicaId,
+    /// The id that it gets.
+    pub to: ReplicaId,
+    /// Where it is.
+    pub store: StoreId,
+    /// The same for others.
+    pub node: ReplicaNode,
+}
+
 /// From a shard to the control thread.
 #[derive(Debug)]
 pub enum ShardEvent {
@@ -108,6 +126,8 @@ pub struct StoreStatus {
     pub shard: u16,
     /// Its device.
     pub path: String,
+    /// What kind of device that is, if it is known.
+    pub class: Option<MediaClass>,
     /// Bytes of extents.
     pub capacity: ByteLen,
     /// Bytes of extents in use.
@@ -152,6 +172,10 @@ pub struct ReplicaStatus {
     pub store: StoreId,
     /// Voters as committed; none while they change.
     pub voters: Vec<ReplicaId>,
+    /// Term of its last log entry.
+    pub last_term: Term,
+    /// Whether its group does as it is, as far as is seen from here.
+    pub is_led: bool,
     /// `ok`, `failed`, `repairing` (its log, from the others) or `damaged` beyond that.
     pub state: &'static str,
 }

@@ -10,12 +10,14 @@ pub(crate) use ops::{BackupArgs, EventsArgs, MdsArgs, MdsCommand, RestoreArgs, S
 
 use crate::doctor::CheckName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ogee_proto::media::{MediaClass, NoClass};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Transport;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Ogee: replicated block storage.
 #[derive(Parser, Debug)]
@@ -187,8 +189,8 @@ pub(crate) enum VolumeCommand {
         /// Chunks that take turns.
         #[arg(long, requires = "stripe_unit")]
         stripe_count: Option<u32>,
-        /// Pool to place it in.
-        #[arg(long, default_value = "default")]
+        /// Pool to place it in; without it one that pools' weights choose, or else "default".
+        #[arg(long, default_value = "", hide_default_value = true)]
         pool: String,
         /// Who it belongs to, for people.
         #[arg(long, default_value = "")]
@@ -409,6 +411,24 @@ pub(crate) enum PoolCommand {
         /// Raft groups to make.
         #[arg(long, default_value_t = 8)]
         copysets: u32,
+        /// Only devices of that class: hdd, ssd or nvme; without it any.
+        #[arg(long, value_name = "CLASS", value_parser = class)]
+        class: Option<MediaClass>,
+    },
+    /// Change what is allowed in a pool. What is not named stays as it is.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        /// Its name.
+        name: String,
+        /// Whether new volumes may be made in it; those that it has go on, and grow.
+        #[arg(long, group = "change", value_name = "yes|no", value_parser = yes_or_no)]
+        allow_volumes: Option<bool>,
+        /// Bytes that its volumes may have in all, as their users see them, such as 10TiB; or none.
+        #[arg(long, group = "change", value_name = "SIZE|none", value_parser = quota)]
+        quota: Option<u64>,
+        /// Share of the volumes that name no pool, beside the other pools' weights; 0: none of them.
+        #[arg(long, group = "change")]
+        weight: Option<u32>,
     },
     /// List pools.
     Ls,
@@ -429,6 +449,9 @@ pub(crate) enum ServerCommand {
     Drain(DrainArgs),
     /// Declare a chunkserver that is offline gone for good: its replicas are made anew elsewhere at once.
     Lost(LostArgs),
+    /// Say that a chunkserver is about to be stopped for a while: its leaders move, nothing new goes there, and its
+    /// replicas are not made anew before the time is over. Waits until it leads nothing. Exit code 1: do not stop it.
+    Maintenance(MaintenanceArgs),
     /// Whether copysets keep their quorum when it stops. Exit code 1 if not.
     OkToStop {
         /// Its name.
@@ -539,6 +562,18 @@ pub(crate) struct DrainArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct MaintenanceArgs {
+    /// The chunkserver's name.
+    pub(crate) name: String,
+    /// How long it lasts at most, such as 30m, 2h, 1d; again, it lasts so long from now on.
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = span)]
+    pub(crate) time: Duration,
+    /// It is over.
+    #[arg(long, conflicts_with = "time")]
+    pub(crate) cancel: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct LostArgs {
     /// The chunkserver's name, or the device's store.
     pub(crate) name: String,
@@ -612,6 +647,26 @@ pub(crate) enum CopysetCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Go on with one replica of a copyset that has lost its majority for good; new ones are made from it. What only the
+    /// lost replicas had, acknowledged writes among it, is gone. Refused while a majority could answer.
+    Reset {
+        /// The copyset.
+        id: u32,
+        /// Chunkserver, or store of one, whose replica goes on; without it the one that is furthest.
+        #[arg(
+            long,
+            value_name = "CHUNKSERVER|STORE",
+            default_value = "",
+            hide_default_value = true
+        )]
+        from: String,
+        /// Only tell what would be lost.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it without asking.
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
+    },
     /// Hand the leadership of a copyset over.
     TransferLeader {
         /// The copyset.
@@ -658,6 +713,39 @@ fn metadata_servers(text: &str) -> Result<u16, String> {
         "5" => Ok(5),
         _ => Err(format!("{text:?}: 1, 3 or 5")),
     }
+}
+
+fn class(text: &str) -> Result<MediaClass, String> {
+    text.parse().map_err(|error: NoClass| error.to_string())
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{text:?}: yes or no")),
+    }
+}
+
+fn quota(text: &str) -> Result<u64, String> {
+    match text {
+        "none" => Ok(0),
+        text => match size(text)?.get() {
+            0 => Err("0 bytes would be no quota: say none".to_owned()),
+            bytes => Ok(bytes),
+        },
+    }
+}
+
+/// A time such as 90s, 15m, 2h, 1d.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let found = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    let seconds = found.ok_or_else(|| format!("{text:?}: a time such as 90s, 15m, 2h, 1d"))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn size(text: &str) -> Result<ByteLen, String> {

@@ -4,11 +4,13 @@ use super::mds::ready;
 use super::signal::on_stop;
 use crate::args::DaemonArgs;
 use crate::error::{CliError, chain};
+use crate::media;
 use crate::settings::{
     self, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings, ScrubSettings, wrong,
 };
 use ogee_device::NvmeName;
 use ogee_group::GroupConfig;
+use ogee_proto::media::{MediaClass, NoClass};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
 use ogee_shard::{Chunkserver, ChunkserverConfig, ScrubConfig, ScrubHours, StoreConfig};
@@ -151,7 +153,19 @@ fn store(device: DeviceSettings) -> Result<StoreConfig, CliError> {
         (None, Some(name)) => PathBuf::from(name.to_string()),
         _ => return Err(unclear()),
     };
+    let class = match (&device.class, &nvme) {
+        (Some(class), _) => {
+            let parsed = class.parse();
+            let remedy = "class = \"hdd\", \"ssd\" or \"nvme\", or leave it out";
+            Some(parsed.map_err(|error: NoClass| {
+                wrong("cannot use a device", &error.to_string(), remedy)
+            })?)
+        }
+        (None, Some(_)) => Some(MediaClass::Nvme),
+        (None, None) => media::detect(&path),
+    };
     Ok(StoreConfig {
+        class,
         create: device.create.as_deref().map(size).transpose()?,
         log_len: size(&device.log_size)?,
         path,
@@ -253,6 +267,10 @@ mod tests {
     fn a_device_is_a_path_or_an_address() {
         let config = device("path = \"/dev/x\"").expect("a path");
         assert_eq!((config.path, config.nvme), (PathBuf::from("/dev/x"), None));
+        let config = device("path = \"/dev/x\"\nclass = \"hdd\"").expect("a class");
+        assert_eq!(config.class, Some(super::MediaClass::Hdd));
+        let said = device("path = \"/dev/x\"\nclass = \"tape\"").expect_err("none");
+        assert!(said.contains("hdd, ssd or nvme"), "{said}");
         for text in [
             "shard = 1",
             "path = \"/dev/x\"\nserial = \"S1\"",

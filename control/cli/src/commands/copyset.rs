@@ -3,6 +3,7 @@
 use super::ask;
 use super::digest::{self, Compared, DigestError, Holdings};
 use super::job;
+use super::reset;
 use crate::args::{CopysetCommand, Format};
 use crate::error::{CliError, Exit, chain};
 use crate::output::print;
@@ -20,6 +21,12 @@ pub(crate) fn run(
         CopysetCommand::Check { id } => return check(mds, id, format),
         CopysetCommand::Show { id } => show(format, &one(mds, id)?),
         CopysetCommand::Replace { id, replica, to } => replace(mds, format, (id, replica), to)?,
+        CopysetCommand::Reset {
+            id,
+            from,
+            dry_run,
+            yes,
+        } => reset::run(mds, format, (id, from), dry_run, yes)?,
         CopysetCommand::TransferLeader { id, to } => transfer(mds, id, &to)?,
         CopysetCommand::BalanceLeaders { dry_run, .. } => {
             return job::balance(mds, format, dry_run);

@@ -1,6 +1,6 @@
 //! `ogee events`.
 
-use crate::args::{EventsArgs, Format};
+use crate::args::{EventsArgs, Format, span};
 use crate::error::CliError;
 use crate::output::line;
 use crate::settings::wrong;
@@ -145,12 +145,7 @@ fn since(text: &str) -> Result<Since, CliError> {
             unix_ms: 0,
         });
     }
-    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
-    let found = units.iter().find_map(|(unit, seconds)| {
-        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        number.checked_mul(*seconds)
-    });
-    let ago = Duration::from_secs(found.ok_or_else(refused)?);
+    let ago = span(text).map_err(|_| refused())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let since = now.unwrap_or_default().saturating_sub(ago).as_millis();
     Ok(Since {

@@ -22,6 +22,8 @@ mod confirm;
 mod digest;
 mod export_vhost;
 mod keep;
+mod maintenance;
+mod reset;
 mod signal;
 mod strangers;
 

@@ -2,7 +2,7 @@
 
 use super::ask;
 use super::confirm::confirm;
-use super::{replace, topology};
+use super::{maintenance, replace, topology};
 use crate::args::{DeviceCommand, DrainArgs, Format, LostArgs, ServerCommand};
 use crate::drive;
 use crate::error::{CliError, Exit};
@@ -20,6 +20,7 @@ pub(crate) fn server(
         ServerCommand::Ls => topology::servers(mds, format),
         ServerCommand::Drain(args) => drain(mds, &args, format),
         ServerCommand::Lost(args) => lost(mds, "chunkserver", args, format),
+        ServerCommand::Maintenance(args) => maintenance::run(mds, args, format),
         ServerCommand::OkToStop { name } => ok_to_stop(mds, name, format),
         ServerCommand::Rm { name } => {
             let doing = format!("cannot forget chunkserver {name}");

@@ -2,10 +2,13 @@
 
 use super::ask;
 use super::job::{ago, span};
+use super::maintenance::until;
 use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
-use ogee_proto::service::{CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport};
+use ogee_proto::service::{
+    CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo, SetPoolRequest,
+};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,15 +23,34 @@ pub(crate) fn pool(
             name,
             replicas,
             copysets,
+            class,
         } => {
             let doing = format!("cannot create pool {name}");
             let request = CreatePoolRequest {
                 name,
                 replicas,
                 copysets,
+                class: class.map_or_else(String::new, |class| class.to_string()),
             };
             vec![ask(mds, &doing, async |client| {
                 client.create_pool(request).await
+            })?]
+        }
+        PoolCommand::Set {
+            name,
+            allow_volumes,
+            quota,
+            weight,
+        } => {
+            let doing = format!("cannot change pool {name}");
+            let request = SetPoolRequest {
+                name,
+                allow_volumes,
+                quota,
+                weight,
+            };
+            vec![ask(mds, &doing, async |client| {
+                client.set_pool(request).await
             })?]
         }
         PoolCommand::Ls => {
@@ -38,27 +60,60 @@ pub(crate) fn pool(
             .pools
         }
     };
+    show_pools(format, &pools);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_pools(format: Format, pools: &[PoolInfo]) {
     let json = json!({"pools": pools.iter().map(pool_json).collect::<Vec<_>>()});
     let rows = pools.iter().map(|pool| {
         vec![
             pool.name.clone(),
             pool.replicas.to_string(),
+            or_any(&pool.class),
             format!("{}/{}", pool.copysets_ready, pool.copysets),
+            pool.volumes.to_string(),
+            match pool.quota {
+                0 => human(pool.promised),
+                quota => format!("{} of {}", human(pool.promised), human(quota)),
+            },
+            match (pool.allows_volumes, pool.weight) {
+                (false, _) => "closed".to_owned(),
+                (true, 0) => "if named".to_owned(),
+                (true, weight) => format!("weight {weight}"),
+            },
         ]
     });
     print(
         format,
         &json,
-        &["POOL", "REPLICAS", "COPYSETS READY"],
+        &[
+            "POOL",
+            "REPLICAS",
+            "CLASS",
+            "COPYSETS READY",
+            "VOLUMES",
+            "PROMISED",
+            "NEW VOLUMES",
+        ],
         rows.collect(),
     );
-    Ok(ExitCode::SUCCESS)
+}
+
+/// A class, if there is one.
+fn or_any(class: &str) -> String {
+    match class {
+        "" => "-".to_owned(),
+        class => class.to_owned(),
+    }
 }
 
 fn pool_json(pool: &PoolInfo) -> Value {
     json!({
         "name": pool.name, "replicas": pool.replicas, "copysets": pool.copysets,
-        "copysets_ready": pool.copysets_ready,
+        "copysets_ready": pool.copysets_ready, "volumes": pool.volumes,
+        "promised_bytes": pool.promised, "quota_bytes": pool.quota,
+        "class": pool.class, "allows_volumes": pool.allows_volumes, "weight": pool.weight,
     })
 }
 
@@ -92,6 +147,7 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
             "state": server.state, "mark": server.mark,
             "absent_since_unix_ms": server.absent_since_unix_ms,
+            "maintenance_until_unix_ms": server.maintenance_until_unix_ms,
         })
     });
     let json = json!({"servers": json.collect::<Vec<_>>()});
@@ -99,7 +155,7 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         vec![
             server.name.clone(),
             server.zone.clone(),
-            state(&server.state, &server.mark, server.absent_since_unix_ms),
+            server_state(server),
             server.leaders.to_string(),
             server.replicas.to_string(),
             server.endpoints.join(" "),
@@ -123,6 +179,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     let json = devices.iter().map(|device| {
         json!({
             "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
+            "class": device.class,
             "shard": device.shard, "state": device.state, "online": device.online,
             "capacity_bytes": device.capacity, "used_bytes": device.used,
             "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
@@ -146,6 +203,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         vec![
             device.chunkserver_name.clone(),
             device.path.clone(),
+            or_any(&device.class),
             device_state(seen, device),
             device.replicas.to_string(),
             latency(device.write_latency_us),
@@ -164,6 +222,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     let header = [
         "SERVER",
         "DEVICE",
+        "CLASS",
         "STATE",
         "REPLICAS",
         "WRITE",
@@ -176,6 +235,15 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     ];
     print(format, &json, &header, rows.collect());
     Ok(ExitCode::SUCCESS)
+}
+
+/// How a chunkserver is, and what is wanted of it.
+fn server_state(server: &ServerInfo) -> String {
+    let words = state(&server.state, &server.mark, server.absent_since_unix_ms);
+    match server.maintenance_until_unix_ms {
+        0 => words,
+        end => format!("{words}, maintenance for {}", span(until(end))),
+    }
 }
 
 /// How a device is, what is held against it, and what is wanted of it.

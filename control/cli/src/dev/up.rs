@@ -210,6 +210,7 @@ fn make_pool(mds: &[String], args: &DevUpArgs) -> Result<(), CliError> {
     let replicas = if replicas == 2 { 1 } else { replicas };
     let copysets = args.copysets;
     let request = CreatePoolRequest {
+        class: String::new(),
         name: POOL.to_owned(),
         replicas,
         copysets,

@@ -9,10 +9,11 @@ use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DevicesName,
     Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
-    ListPoolsResponse, ListServersResponse, ListZonesResponse, MarkDevicesRequest,
-    MarkDevicesResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse,
-    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
-    ServerName, TransferLeaderRequest,
+    ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
+    MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
+    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerName, SetPoolRequest,
+    TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -57,14 +58,20 @@ macro_rules! lists {
 calls! {
     /// Makes a pool.
     create_pool(CreatePoolRequest) -> PoolInfo, Never;
+    /// Changes what is allowed in a pool.
+    set_pool(SetPoolRequest) -> PoolInfo, Freely;
     /// Asks for another leader of a copyset.
     transfer_leader(TransferLeaderRequest) -> Empty, Freely;
     /// Asks for a new replica in the place of another.
     replace_replica(ReplaceReplicaRequest) -> ReplaceReplicaResponse, Freely;
+    /// Has a copyset that has lost its majority go on with one replica; or asks what that would cost.
+    reset_copyset(ResetCopysetRequest) -> ResetCopysetResponse, Never;
     /// Drains devices, declares them lost, or takes either back.
     mark_devices(MarkDevicesRequest) -> MarkDevicesResponse, Freely;
     /// Asks what would become of copysets without some devices.
     ok_to_stop(DevicesName) -> OkToStopResponse, Freely;
+    /// Says that a chunkserver is about to be stopped for a while, or is not any more.
+    set_maintenance(MaintenanceRequest) -> MaintenanceResponse, Freely;
     /// Takes devices back that limped.
     reinstate_devices(DevicesName) -> ReinstateDevicesResponse, Freely;
     /// Empties a device into another one.

@@ -12,6 +12,7 @@ mod quiet;
 mod redirect;
 mod repair;
 mod requests;
+mod reset;
 mod snapshot;
 mod succession;
 mod volumes;

@@ -1,6 +1,6 @@
 //! Heartbeat answers → shards' orders.
 
-use crate::order::{ChangeMembers, ShardOrder};
+use crate::order::{ChangeMembers, ResetReplica, ShardOrder};
 use ogee_group::ReplicaNode;
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId, Term, VolumeId};
 use ogee_proto::service as proto;
@@ -40,6 +40,7 @@ pub(super) fn orders(
             Some(What::ChangeMembers(change)) => {
                 orders.extend(change_members(change).map(|order| (None, order)));
             }
+            Some(What::ResetReplica(reset)) => orders.extend(reset_replica(reset, &shard_of)),
             Some(What::RemoveReplica(remove)) => {
                 let copyset = CopysetId::new(remove.copyset);
                 let replica = ReplicaId::new(remove.replica);
@@ -94,6 +95,23 @@ fn create_replica(
         replaces: Some(ReplicaId::new(create.replaces)).filter(|id| id.get() != 0),
     };
     Some((Some(shard), order))
+}
+
+fn reset_replica(
+    reset: proto::ResetReplica,
+    shard_of: &impl Fn(StoreId) -> Option<u16>,
+) -> Option<Addressed> {
+    let copyset = reset.copyset?;
+    let store = StoreId::new(reset.store.parse().ok()?);
+    let to = ReplicaId::new(reset.to);
+    let order = ResetReplica {
+        copyset: CopysetId::new(copyset.id),
+        from: ReplicaId::new(reset.from),
+        to,
+        store,
+        node: members(&copyset).remove(&to)?,
+    };
+    Some((shard_of(store), ShardOrder::ResetReplica(order)))
 }
 
 fn members(copyset: &CopysetInfo) -> BTreeMap<ReplicaId, ReplicaNode> {

@@ -25,6 +25,9 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         failures: status.failures,
         retired_extents: status.retired,
         scrub: Some(scrub(&status.scrub)),
+        class: status
+            .class
+            .map_or_else(String::new, |class| class.to_string()),
     }
 }
 
@@ -144,6 +147,8 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         voters: status.voters.iter().map(|id| id.get()).collect(),
         requests: group.requests,
         bytes: group.bytes,
+        last_log_term: status.last_term.get(),
+        is_led: status.is_led,
     }
 }
 

@@ -7,12 +7,12 @@ use crate::error::ShardError;
 use crate::limit::{REPORT_WAIT, SHARD_QUEUE};
 use crate::order::{ShardEvent, ShardOrder, ShardReport, StoreStatus};
 use crate::shard::ShardSetup;
-use ogee_proto::id::StoreId;
+use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
 use ogee_proto::service::{HeartbeatRequest, RegisterRequest, RegisterResponse};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::{Placement, ShardBuilder, ShardHandle};
 use ogee_transport::Transport;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -66,8 +66,14 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
         ),
     )
     .await;
+    let mut fenced = BTreeSet::new();
     let cluster = match first {
-        Ok(Ok(Some(answer))) => answer.cluster_id.parse::<Uuid>().ok(),
+        Ok(Ok(Some(answer))) => {
+            let names = answer.fenced.iter();
+            let names = names.map(|it| (CopysetId::new(it.copyset), ReplicaId::new(it.replica)));
+            fenced.extend(names);
+            answer.cluster_id.parse::<Uuid>().ok()
+        }
         Ok(Ok(None)) => return Ok(()),
         Ok(Err(error)) => return Err(error),
         Err(_elapsed) => {
@@ -75,7 +81,7 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
             None
         }
     };
-    let mut shards = Shards::start(&config, cluster).await?;
+    let mut shards = Shards::start(&config, cluster, &fenced).await?;
     ready();
     let outcome = serve(&mut mds, &config, cluster, &mut shards, &mut stop, &latest).await;
     shards.stop().await;
@@ -129,7 +135,11 @@ async fn register(
 }
 
 impl Shards {
-    async fn start(config: &ChunkserverConfig, cluster: Option<Uuid>) -> Result<Self, ShardError> {
+    async fn start(
+        config: &ChunkserverConfig,
+        cluster: Option<Uuid>,
+        fenced: &BTreeSet<(CopysetId, ReplicaId)>,
+    ) -> Result<Self, ShardError> {
         let shards = config.listen.len();
         for store in &config.stores {
             if usize::from(store.shard) >= shards {
@@ -167,6 +177,7 @@ impl Shards {
                 cluster,
                 group: config.group,
                 scrub: config.scrub,
+                fenced: fenced.clone(),
                 orders,
                 events: sender.clone(),
             };

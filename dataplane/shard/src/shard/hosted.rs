@@ -5,7 +5,7 @@ use super::stores::OpenStore;
 use crate::error::ShardError;
 use ogee_group::{Group, GroupError, GroupParams, Mender, ReplicaNode};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// A group and the store it lives on.
@@ -57,9 +57,15 @@ impl Shard {
 
     /// Opens every group that the stores know of. A group that cannot be opened is reported and
     /// left out, one whose log is damaged opened when it is whole again: the others serve.
-    pub(super) async fn open_groups(self: &Rc<Self>) {
+    /// Those that are `fenced` wait to be deleted: an old majority must not come together again.
+    pub(super) async fn open_groups(self: &Rc<Self>, fenced: &BTreeSet<(CopysetId, ReplicaId)>) {
         for open in &self.stores {
             for copyset in open.store.groups().iter().map(|group| group.copyset) {
+                let found = Group::find(&open.store, copyset).ok().flatten();
+                if let Some(replica) = found.filter(|it| fenced.contains(&(copyset, *it))) {
+                    tracing::info!(%copyset, %replica, "no member any more: it is not opened");
+                    continue;
+                }
                 if let Err(error) = self.open_or_mend(open, copyset).await {
                     tracing::error!(%copyset, %error, "the replica is out of service");
                     self.note_broken(copyset, open, "damaged");
@@ -129,7 +135,11 @@ impl Shard {
         }
     }
 
-    async fn open_group(&self, open: &OpenStore, copyset: CopysetId) -> Result<Group, ShardError> {
+    pub(super) async fn open_group(
+        &self,
+        open: &OpenStore,
+        copyset: CopysetId,
+    ) -> Result<Group, ShardError> {
         let group = Group::open(self.params(open, copyset)).await?;
         open.keeper.add(group.clone());
         let hosted = Hosted {

@@ -15,6 +15,7 @@ use ogee_runtime::{Payload, bridge};
 use ogee_transport::{
     CallerOptions, ConnectionOptions, Hello, Listener, RdmaOptions, Role, Service, Transport,
 };
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct ShardSetup {
     pub group: GroupConfig,
     /// How each store is read whole, for what rots; `None`: never.
     pub scrub: Option<ScrubConfig>,
+    /// Replicas that are no members any more: they are not opened.
+    pub fenced: BTreeSet<(CopysetId, ReplicaId)>,
     /// What it is told.
     pub orders: bridge::Receiver<ShardOrder>,
     /// What it tells.
@@ -101,7 +104,7 @@ async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
     };
     let peers = Rc::new(PeerBook::new(hello.clone(), options));
     let shard = Rc::new(Shard::new(setup.number, stores, peers, setup.group));
-    shard.open_groups().await;
+    shard.open_groups(&setup.fenced).await;
     let handler = shard.clone();
     let service = Service::serve(
         listener,
@@ -159,6 +162,7 @@ async fn obey(
             }
             ShardOrder::ListVolumes { after } => shard.listing.set(Some(after)),
             ShardOrder::ChangeMembers(change) => shard.change_members(change),
+            ShardOrder::ResetReplica(reset) => shard.reset_replica(reset),
             ShardOrder::RemoveReplica { copyset, replica } => {
                 shard.remove_replica(copyset, replica);
             }

@@ -9,7 +9,7 @@
 use super::Shard;
 use super::hosted::Damaged;
 use super::stores::OpenStore;
-use crate::order::ChangeMembers;
+use crate::order::{ChangeMembers, ResetReplica};
 use ogee_group::Group;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use std::cell::RefCell;
@@ -96,6 +96,54 @@ impl Shard {
             }
             shard.changes.end(copyset);
         }));
+    }
+
+    /// Has a replica go on alone, and opens it again; also if that fails, as what it was.
+    pub(super) fn reset_replica(self: &Rc<Self>, reset: ResetReplica) {
+        let copyset = reset.copyset;
+        let hosted = self.groups.borrow().get(&copyset).cloned();
+        let hosted = hosted.filter(|it| it.group.replica_id() == reset.from);
+        // One that is damaged, or gone on already, has nothing to do.
+        let Some(hosted) = hosted.filter(|it| it.store == reset.store) else {
+            return;
+        };
+        if !self.changes.begin(copyset) {
+            return;
+        }
+        self.groups.borrow_mut().remove(&copyset);
+        if let Some(open) = self.store(hosted.store) {
+            open.keeper.remove(copyset);
+        }
+        let shard = self.clone();
+        drop(ogee_runtime::spawn(async move {
+            shard.go_on_alone(hosted.group, reset).await;
+            shard.changes.end(copyset);
+        }));
+    }
+
+    async fn go_on_alone(self: &Rc<Self>, group: Group, reset: ResetReplica) {
+        let ResetReplica {
+            copyset,
+            from,
+            to,
+            store,
+            node,
+        } = reset;
+        match group.reset(to, node).await {
+            Ok(()) => tracing::warn!(%copyset, %from, %to,
+                "the replica goes on alone: what only the others of its group had is lost"),
+            Err(error) => {
+                tracing::error!(%copyset, %from, %error, "the replica cannot go on alone");
+            }
+        }
+        drop(group);
+        let Some(open) = self.store(store).filter(|open| !open.has_failed()) else {
+            return;
+        };
+        if let Err(error) = self.open_group(open, copyset).await {
+            tracing::error!(%copyset, %error, "the replica is out of service");
+            self.note_broken(copyset, open, "damaged");
+        }
     }
 
     fn stop_repair(&self, copyset: CopysetId, replica: ReplicaId) {

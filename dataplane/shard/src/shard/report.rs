@@ -45,6 +45,7 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         store: open.id(),
         shard: shard.number,
         path: open.path.clone(),
+        class: open.class,
         capacity: open.store.capacity(),
         used: open.store.used(),
         log_capacity: log.capacity,
@@ -69,6 +70,8 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         group: hosted.group.report(),
         store: hosted.store,
         voters: hosted.group.voters(),
+        last_term: hosted.group.last_logged().term,
+        is_led: hosted.group.is_led(),
         state: if hosted.group.report().is_running {
             "ok"
         } else {
@@ -80,6 +83,8 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         group: damaged.mender.report(),
         store: damaged.store,
         voters: Vec::new(),
+        last_term: Term::default(),
+        is_led: false,
         state: match damaged.mender.state() {
             MendState::Repairing => "repairing",
             MendState::NeedsReplacing => "damaged",
@@ -104,6 +109,8 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         },
         store: broken.store,
         voters: Vec::new(),
+        last_term: Term::default(),
+        is_led: false,
         state: broken.state,
     });
     status.chain(damaged).chain(broken).collect()

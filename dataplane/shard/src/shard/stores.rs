@@ -8,6 +8,7 @@ use ogee_device::{Device, DeviceError, OpenOptions};
 use ogee_group::StoreKeeper;
 use ogee_log::{Log, LogError, LogOptions, LogRegion};
 use ogee_proto::id::StoreId;
+use ogee_proto::media::MediaClass;
 use ogee_proto::unit::ByteLen;
 use ogee_store::{Store, StoreError, StoreParams};
 use std::cell::Cell;
@@ -22,6 +23,8 @@ pub(super) struct OpenStore {
     pub(super) keeper: StoreKeeper,
     pub(super) path: String,
     pub(super) scrubbed: Scrubbed,
+    /// What kind of device it is on.
+    pub(super) class: Option<MediaClass>,
     /// It is being tried out.
     pub(super) is_tried: Cell<bool>,
 }
@@ -48,6 +51,7 @@ impl OpenStore {
             log,
             keeper,
             path: path.display().to_string(),
+            class: config.class,
             scrubbed: Scrubbed::default(),
             is_tried: Cell::new(false),
         })
@@ -184,6 +188,7 @@ mod tests {
         ogee_runtime::executor::block_on(async {
             let folder = tempfile::tempdir().expect("there is room");
             let config = |log_len: u64| StoreConfig {
+                class: None,
                 path: folder.path().join("store"),
                 nvme: None,
                 create: Some(ByteLen::new(256 << 20)),

@@ -175,6 +175,7 @@ impl Node {
             stores: vec![StoreConfig {
                 path: path(self.host).into(),
                 nvme: None,
+                class: None,
                 create: None,
                 log_len: LOG_LEN,
                 shard: 0,
@@ -185,6 +186,7 @@ impl Node {
                 period,
                 hours: None,
             }),
+            fenced: std::collections::BTreeSet::new(),
             orders: obeyed,
             events: told,
         };
