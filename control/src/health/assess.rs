@@ -7,7 +7,7 @@ use ogee_proto::id::{ChunkserverId, CopysetId};
 use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
-use super::lost::lost_condition;
+use super::lost::{disputed_condition, lost_condition};
 use super::restored::restored;
 use super::sick::sick_conditions;
 use crate::liveness::{Liveness, ReplicaState, StoreState, Strangers};
@@ -115,6 +115,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions.extend(server_conditions(state, liveness, now));
     conditions.extend(sick_conditions(sight));
     conditions.push(lost_condition(sight));
+    conditions.push(disputed_condition(sight));
     conditions.extend(empty_condition(state));
     conditions.extend(restored(sight));
     conditions.retain(|condition| condition.count > 0);

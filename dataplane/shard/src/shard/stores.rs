@@ -1,6 +1,8 @@
 //! Opening the devices that a shard owns.
 
+use super::compare::Comparisons;
 use super::scrub::Scrubbed;
+use super::wish::Wish;
 use crate::config::StoreConfig;
 use crate::error::ShardError;
 use crate::limit::LOG_CACHE_BYTES_MAX;
@@ -22,6 +24,8 @@ pub(super) struct OpenStore {
     pub(super) keeper: StoreKeeper,
     pub(super) path: String,
     pub(super) scrubbed: Scrubbed,
+    pub(super) compared: Comparisons,
+    pub(super) wish: Wish,
     /// It is being tried out.
     pub(super) is_tried: Cell<bool>,
 }
@@ -49,6 +53,8 @@ impl OpenStore {
             keeper,
             path: path.display().to_string(),
             scrubbed: Scrubbed::default(),
+            compared: Comparisons::default(),
+            wish: Wish::default(),
             is_tried: Cell::new(false),
         })
     }
