@@ -93,8 +93,8 @@ mod tests {
             let leisure = Rc::new(Leisure::new());
             let begun = now();
             let other = leisure.clone();
-            let beside = spawn(async move { other.take(sleep(WORK)).await });
-            leisure.take(sleep(WORK)).await;
+            let beside = spawn(async move { other.take(async { sleep(WORK).await }).await });
+            leisure.take(async { sleep(WORK).await }).await;
             beside.await.expect("it ends");
             leisure.take(async {}).await;
             // Timers may be a little early.
