@@ -276,6 +276,8 @@ impl Cluster {
                 failures: 0,
                 retired: 0,
                 scrub: None,
+                compare: None,
+                scrub_paused: false,
             };
             let heard = Heard {
                 stores: ids.into_iter().map(|id| (id, usage)).collect(),

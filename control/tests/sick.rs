@@ -276,6 +276,16 @@ async fn blocks_that_nobody_has_are_an_error_that_names_volume_and_range() {
     servers.iter_mut().for_each(|server| server.lost.clear());
     common::beat_all(&mut servers).await;
     assert_eq!(told(&mds, "OGEE-1027").await, None);
+
+    // The same of what replicas differ in.
+    servers[1].disputed = vec![lost];
+    common::beat_all(&mut servers).await;
+    let (severity, detail) = told(&mds, "OGEE-1030").await.expect("told");
+    assert_eq!(severity, "ERR");
+    assert!(detail.contains("volume disk, bytes"), "{detail}");
+    servers[1].disputed.clear();
+    common::beat_all(&mut servers).await;
+    assert_eq!(told(&mds, "OGEE-1030").await, None);
     stop(mds).await;
 }
 

@@ -9,6 +9,10 @@
                                             flips only, in blocks that no other store was flipped in
     whole --store FILE --used FILE          what rot has flipped there is right again
     check --uri URI --blocks N              every block reads as it was filled
+    differ --store FILE --blocks N --count C --to STAMP
+                                            of a chunkserver that does not run: the first C blocks of the volume get the
+                                            contents of another stamp, and checksums that fit them, as after writes that
+                                            the device took and lost
 
 A block is found in the store by its contents, in the region that the superblock names for extents
 (dataplane/store/src/format.rs): never in the log or in metadata. Every read must give the right bytes
@@ -31,6 +35,20 @@ import nbd
 BLOCK = 4096
 EXTENT = 65536
 STEP = 4 << 20
+
+
+CRC_TABLE = []
+for byte in range(256):
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+    CRC_TABLE.append(byte)
+
+
+def crc32c(data, crc=0):
+    crc ^= 0xFFFFFFFF
+    for byte in data:
+        crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
 
 
 def content(block, stamp):
@@ -58,6 +76,12 @@ class Store:
         buffer = mmap.mmap(-1, BLOCK)
         os.preadv(self.file, [buffer], at)
         buffer[bit // 8] ^= 1 << (bit % 8)
+        os.pwritev(self.file, [buffer], at)
+        os.fsync(self.file)
+
+    def write(self, at, data):
+        buffer = mmap.mmap(-1, len(data))
+        buffer[:] = bytes(data)
         os.pwritev(self.file, [buffer], at)
         os.fsync(self.file)
 
@@ -95,6 +119,76 @@ def fill(args, handle):
         handle.pwrite(data, first * BLOCK)
     print(json.dumps({"filled": args.blocks}))
     return 0
+
+
+class Tree:
+    """The metadata of a store that nobody uses: dataplane/store/src/format.rs."""
+
+    LEAF, TABLE, ROOT = 1, 3, 4
+    EXTENTS, PRESENT, SUMS = 64, 64 + 52 * 4, 64 + 52 * 6
+
+    def __init__(self, store):
+        self.store = store
+        copies = [store.read(at, BLOCK) for at in (0, 64 << 10)]
+        intact = [copy for copy in copies if crc32c(copy[:4092]) == struct.unpack_from("<I", copy, 4092)[0]]
+        self.head = bytearray(max(intact, key=lambda copy: struct.unpack_from("<Q", copy, 48)))
+        (self.start,) = struct.unpack_from("<Q", self.head, 88)
+        (self.slots,) = struct.unpack_from("<I", self.head, 104)
+        self.pages, self.leaves = {}, {}
+        (roots,) = struct.unpack_from("<I", self.head, 124)
+        for root_at in range(128, 128 + 8 * roots, 8):
+            (root,) = struct.unpack_from("<I", self.head, root_at)
+            for table_at in range(64, 64 + 8 * 504, 8):
+                (table,) = struct.unpack_from("<I", self.page(root), table_at) if root else (0,)
+                for leaf_at in range(64, 64 + 24 * 168, 24):
+                    (leaf,) = struct.unpack_from("<I", self.page(table), leaf_at) if table else (0,)
+                    if leaf and self.page(leaf)[10] == self.LEAF:
+                        self.add(leaf, ((table, leaf_at), (root, table_at), (None, root_at)))
+
+    def page(self, slot):
+        if slot not in self.pages:
+            self.pages[slot] = bytearray(self.store.read(self.start + (slot - 1) * BLOCK, BLOCK))
+        return self.pages[slot]
+
+    def add(self, slot, parents):
+        for place, extent in enumerate(struct.unpack_from("<52I", self.page(slot), self.EXTENTS)):
+            if extent:
+                self.leaves[self.store.first + (extent - 1) * EXTENT] = (slot, place, parents)
+
+    def exchange(self, at, data):
+        """Gives a block in the extents other contents, and its checksum; False if no chunk has it there."""
+        slot, place, parents = self.leaves.get(at - at % EXTENT, (0, 0, ()))
+        inner = at % EXTENT // BLOCK
+        if not slot:
+            return False
+        page = self.page(slot)
+        (present,) = struct.unpack_from("<H", page, self.PRESENT + 2 * place)
+        if not present >> inner & 1:
+            return False
+        block = (page[11] * 52 + place) * 16 + inner
+        salt = self.head[16:32] + page[40:52] + page[56:64] + struct.pack("<H", block)
+        struct.pack_into("<I", page, self.SUMS + 4 * (place * 16 + inner), crc32c(salt + data))
+        self.store.write(at, data)
+        for parent, entry in parents:
+            crc = crc32c(page[4:])
+            struct.pack_into("<I", page, 0, crc)
+            for copy in range(2):
+                self.store.write(self.start + (copy * self.slots + slot - 1) * BLOCK, page)
+            slot, page = parent, self.head if parent is None else self.page(parent)
+            struct.pack_into("<I", page, entry + 4, crc)
+        struct.pack_into("<I", self.head, 4092, crc32c(self.head[:4092]))
+        for at in (0, 64 << 10):
+            self.store.write(at, self.head)
+        return True
+
+
+def differ(args):
+    store = Store(args.store)
+    tree, exchanged = Tree(store), 0
+    for block, offsets in store.find({block: args.stamp for block in range(args.count)}).items():
+        exchanged += any([tree.exchange(at, content(block, args.to)) for at in offsets])
+    print(json.dumps({"exchanged": exchanged}))
+    return 0 if exchanged == args.count else 1
 
 
 def read_back(handle, block):
@@ -173,18 +267,19 @@ def check(args, handle):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["fill", "flip", "rot", "whole", "check"])
+    parser.add_argument("command", choices=["fill", "flip", "rot", "whole", "check", "differ"])
     parser.add_argument("--uri")
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--stamp", type=int, default=1)
+    parser.add_argument("--to", type=int, default=2)
     parser.add_argument("--store")
     parser.add_argument("--count", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--used")
     parser.add_argument("--lead", default="true")
     args = parser.parse_args()
-    if args.command in ("rot", "whole"):
-        return {"rot": rot, "whole": whole}[args.command](args)
+    if args.command in ("rot", "whole", "differ"):
+        return {"rot": rot, "whole": whole, "differ": differ}[args.command](args)
     handle = nbd.NBD()
     handle.connect_uri(args.uri)
     return {"fill": fill, "flip": flip, "check": check}[args.command](args, handle)

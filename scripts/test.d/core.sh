@@ -466,6 +466,78 @@ test_rot() {
     copysets_agree
 }
 
+# Blocks of one store get other contents and checksums that fit them: the replicas are compared, two are right, and
+# nobody has to do anything, under a load that sees nothing of it. Where all three differ nothing is guessed: it is said
+# where. Paused, nothing is compared, over restarts too.
+test_differ() {
+    local blocks=512 load rewritten cs1 cs2
+    OGEE_CHUNKSERVER__SCRUB__PERIOD_S=3 cluster_up --store-size 1GiB --log-size 64MiB --copysets 4
+    read -r cs1 cs2 _ < <(chunkservers | xargs)
+    create_volume other --size 64MiB
+    create_volume victim --size 64MiB
+    export_start victim
+    flip_blocks fill --uri "$URI" --blocks "$blocks" >/dev/null || give_up "fill"
+    wait_for 60 all_written_back || give_up "blocks stay in the log"
+    make_differ "$cs1" 5 2
+    bench_json other load --rw randwrite --bs 4KiB --iodepth 4 --rate-iops 200 --runtime 8 --verify &
+    load=$!
+    defer end_process "$load"
+    wait_for 60 has_rewritten 5 || give_up "$(counter_sum blocks_differing) differ, $(counter_sum blocks_rewritten) are put right"
+    wait "$load" || give_up "the load beside it: $(tail -n 3 "$TEST_DIR/load.log")"
+    flip_blocks check --uri "$URI" --blocks "$blocks" >"$TEST_DIR/check.json" || give_up "reads: $(cat "$TEST_DIR/check.json")"
+    echo "   5 blocks put right, $(($(counter_sum compared_bytes) >> 20)) MiB compared; longest write beside it $(jq -c '.jobs[0].write.clat_ns.max / 1e6 | round' "$TEST_DIR/load.json") ms"
+    copysets_agree
+
+    wait_for 60 all_written_back || give_up "blocks stay in the log"
+    scrub_all --pause
+    make_differ "$cs1" 1 2
+    make_differ "$cs2" 1 3
+    is_paused "$cs1" >/dev/null || give_up "a restart forgets a pause: $("$OGEE" device ls)"
+    rewritten=$(counter_sum blocks_rewritten)
+    scrub_all --resume
+    wait_for 60 says OGEE-1030 || give_up "not said: $("$OGEE" status)"
+    "$OGEE" status >"$TEST_DIR/status" || true
+    grep -q 'volume victim, bytes 0 to 4096' "$TEST_DIR/status" || give_up "not where: $(cat "$TEST_DIR/status")"
+    [ "$(counter_sum blocks_rewritten)" -le "$rewritten" ] || give_up "something was guessed"
+    flip_blocks fill --uri "$URI" --blocks "$blocks" >/dev/null || give_up "fill again"
+    scrub_all --now
+    wait_for 90 agrees_again || give_up "written anew, and still: $("$OGEE" status)"
+    copysets_agree
+}
+
+# scrub_all WISH
+scrub_all() {
+    local node
+    for node in $(chunkservers); do "$OGEE" device scrub "$node" "$1" >>"$TEST_DIR/scrub.log" 2>&1 || give_up "device scrub $node $1: $(tail -n 3 "$TEST_DIR/scrub.log")"; done
+}
+
+# make_differ NODE COUNT STAMP   it ends in an orderly way, so that all is in its store
+make_differ() {
+    local pid
+    pid=$(node_pid "$1")
+    kill -TERM "$pid"
+    wait_for 30 process_gone "$pid" || give_up "$1 does not end"
+    flip_blocks differ --store "$(store_of "$1")" --blocks 512 --count "$2" --to "$3" >"$TEST_DIR/differ.json" || give_up "$1: $(cat "$TEST_DIR/differ.json")"
+    node_start "$1"
+    wait_healthy
+}
+
+has_rewritten() {
+    [ "$(counter_sum blocks_rewritten)" -ge "$1" ]
+}
+
+says() {
+    { "$OGEE" status || true; } | grep -q "$1"
+}
+
+agrees_again() {
+    ! says OGEE-1030
+}
+
+is_paused() {
+    "$OGEE" device ls -o json | jq -e --arg name "$1" 'any(.devices[]; .chunkserver == $name and .online and .scrub_paused)'
+}
+
 store_of() {
     find "$DIR/data" -path "*$1*" -name '*.store'
 }
@@ -984,6 +1056,7 @@ run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
 run_test rot "$(ci_or_full 180 600)" test_rot
+when_asked differ 300 test_differ
 run_test heal "$(ci_or_full 240 600)" test_heal
 when_asked six_nodes "$(ci_or_full 700 1500)" test_six_nodes
 when_asked hot_leaders 300 test_hot_leaders

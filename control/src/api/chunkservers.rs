@@ -72,6 +72,7 @@ impl ChunkserversApi {
             stores: usages(&request.stores)?,
             replicas: BTreeMap::new(),
             lost: BTreeSet::new(),
+            disputed: BTreeSet::new(),
             is_registration: true,
         };
         let reply = self
@@ -466,6 +467,8 @@ fn usages(reports: &[StoreReport]) -> Result<BTreeMap<StoreId, StoreUsage>, ApiE
             failures: report.failures,
             retired: report.retired_extents,
             scrub: report.scrub,
+            compare: report.compare,
+            scrub_paused: report.scrub_paused,
         };
         Ok((store_id(&report.store)?, usage))
     };
@@ -512,22 +515,24 @@ fn heard(
         endpoints: request.endpoints.clone(),
         stores: usages(&request.stores)?,
         replicas: request.replicas.iter().filter(placed).map(status).collect(),
-        lost: lost(state, &request.lost),
+        lost: named_blocks(state, &request.lost),
+        disputed: named_blocks(state, &request.disputed),
         is_registration: false,
     })
 }
 
 /// Of volumes that there are, and bounded.
-fn lost(state: &State, told: &[service::LostBlocks]) -> BTreeSet<LostBlocks> {
-    let lost = told.iter().take(LOST_PER_CHUNKSERVER_MAX);
-    let lost = lost.map(|told| LostBlocks {
+fn named_blocks(state: &State, told: &[service::LostBlocks]) -> BTreeSet<LostBlocks> {
+    let told = told.iter().take(LOST_PER_CHUNKSERVER_MAX);
+    let blocks = told.map(|told| LostBlocks {
         volume: VolumeId::new(told.volume),
         chunk: ChunkIndex::new(told.chunk),
         first: told.first_block,
         count: told.blocks,
         copyset: CopysetId::new(told.copyset),
     });
-    lost.filter(|lost| state.volumes().contains_key(&lost.volume))
+    blocks
+        .filter(|blocks| state.volumes().contains_key(&blocks.volume))
         .collect()
 }
 

@@ -427,6 +427,8 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             failures: heard.map_or(0, |u| u.failures),
             retired_extents: heard.map_or(0, |u| u.retired),
             scrub: heard.and_then(|u| u.scrub),
+            compare: heard.and_then(|u| u.compare),
+            scrub_paused: heard.is_some_and(|u| u.scrub_paused),
             replaced_by: scene
                 .state
                 .successor(*id)

@@ -7,7 +7,7 @@ use ogee_proto::id::{ChunkserverId, CopysetId};
 use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
-use super::lost::lost_condition;
+use super::lost::{disputed_condition, lost_condition};
 use super::maintenance::{Spared, maintenance_condition};
 use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
@@ -117,6 +117,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions.extend(server_conditions(sight));
     conditions.extend(sick_conditions(sight));
     conditions.push(lost_condition(sight));
+    conditions.push(disputed_condition(sight));
     conditions.push(maintenance_condition(sight));
     conditions.extend(empty_condition(state));
     conditions.extend(restored(sight));

@@ -238,6 +238,18 @@ pub const EXPLANATIONS: &[Explanation] = &[
         to_do: "Add a device with room in that zone, or wait until the other one is empty: ogee job ls.",
     },
     Explanation {
+        code: "OGEE-1030",
+        severity: "ERR",
+        title: "replicas differ and no rule tells which is right",
+        meaning: "All replicas of a copyset were compared at one log entry. Blocks differ, each with a checksum that \
+                  fits it, and no contents are held by more than half of the replicas: a device took a write and lost \
+                  it, or software is at fault.",
+        by_itself: "Nothing is guessed, and reads return what the leader holds. The range is compared again every half \
+                    minute; the code clears when the replicas agree, as they do once it is written anew.",
+        to_do: "Check what uses the range that ogee status names; write it anew, or restore it from a backup. The \
+                chunkservers' logs name the replicas that differ: look at their devices.",
+    },
+    Explanation {
         code: "OGEE-1032",
         severity: "ERR",
         title: "copysets have lost the majority of their replicas for good",

@@ -1,4 +1,4 @@
-//! Blocks that no replica has as they should be.
+//! Blocks that no replica has as they should be, and those in which they differ.
 
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::ByteOffset;
@@ -19,6 +19,22 @@ pub(super) fn lost_condition(sight: &Sight<'_>) -> Condition {
         lost.add(|| named(sight, &blocks));
     }
     lost
+}
+
+/// Each place by volume and range.
+pub(super) fn disputed_condition(sight: &Sight<'_>) -> Condition {
+    let mut disputed = Condition::new(
+        "OGEE-1030",
+        Severity::Err,
+        "replicas hold different contents, each as it was written there, and no rule tells which is right: reads return \
+         what the leader holds, and nothing is guessed",
+        "check what uses these ranges, write them anew or restore them from a backup (what is written is the same \
+         everywhere); a device that has lost a write does it again: the chunkservers' logs name the replicas",
+    );
+    for blocks in sight.liveness.disputed(sight.now) {
+        disputed.add(|| named(sight, &blocks));
+    }
+    disputed
 }
 
 fn named(sight: &Sight<'_>, lost: &LostBlocks) -> String {

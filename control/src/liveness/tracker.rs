@@ -38,6 +38,8 @@ pub(crate) struct Heard {
     pub(crate) replicas: BTreeMap<ReplicaId, ReplicaStatus>,
     /// Blocks that are damaged there, and that no other replica has either.
     pub(crate) lost: BTreeSet<LostBlocks>,
+    /// Blocks in which replicas differ, and no rule tells which is right.
+    pub(crate) disputed: BTreeSet<LostBlocks>,
     /// It only said that it is there: no replica is missing because it was not named.
     pub(crate) is_registration: bool,
 }
@@ -68,6 +70,10 @@ pub(crate) struct StoreUsage {
     pub(crate) retired: u32,
     /// How far it has been read for what rots.
     pub(crate) scrub: Option<ScrubReport>,
+    /// How far the replicas of what leads there have been compared.
+    pub(crate) compare: Option<ScrubReport>,
+    /// Both are paused.
+    pub(crate) scrub_paused: bool,
 }
 
 /// How well a store is.
@@ -273,9 +279,20 @@ impl Liveness {
 
     /// Blocks that no replica has, as chunkservers that are online tell.
     pub(crate) fn lost(&self, now: Instant) -> BTreeSet<LostBlocks> {
-        let online = self.servers.keys().filter(|id| self.is_online(now, **id));
-        let heard = online.filter_map(|id| self.heard(*id));
-        heard.flat_map(|heard| heard.lost.iter().copied()).collect()
+        let lost = self.told_by_online(now).flat_map(|heard| &heard.lost);
+        lost.copied().collect()
+    }
+
+    /// Blocks in which replicas differ, and no rule tells which is right, as chunkservers that are online tell.
+    pub(crate) fn disputed(&self, now: Instant) -> BTreeSet<LostBlocks> {
+        let disputed = self.told_by_online(now).flat_map(|heard| &heard.disputed);
+        disputed.copied().collect()
+    }
+
+    fn told_by_online(&self, now: Instant) -> impl Iterator<Item = &Heard> {
+        let online = self.servers.keys();
+        let online = online.filter(move |id| self.is_online(now, **id));
+        online.filter_map(|id| self.heard(*id))
     }
 
     /// Who leads, by the highest term that a replica reports a leader for. A follower's word

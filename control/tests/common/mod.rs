@@ -116,6 +116,7 @@ pub struct Chunkserver {
     pub changes: u32,
     pub store_state: &'static str,
     pub lost: Vec<LostBlocks>,
+    pub disputed: Vec<LostBlocks>,
     /// What it lists when it is asked.
     pub volumes: Vec<VolumeHeld>,
     /// Of its replicas, in reports.
@@ -170,6 +171,7 @@ impl Chunkserver {
             changes: 0,
             store_state: "ok",
             lost: Vec::new(),
+            disputed: Vec::new(),
             volumes: Vec::new(),
             replica_store: String::new(),
             registration,
@@ -215,6 +217,7 @@ impl Chunkserver {
             volumes_removed: self.removed.clone(),
             replicas_removed: std::mem::take(&mut self.replicas_removed),
             lost: self.lost.clone(),
+            disputed: self.disputed.clone(),
             volumes_reported: self.listing,
             volumes: if self.listing {
                 self.volumes.clone()

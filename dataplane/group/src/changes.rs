@@ -102,7 +102,10 @@ impl Changes {
         };
         let head = &command.head;
         match head.kind {
-            CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes => {
+            CommandKind::Write
+            | CommandKind::Discard
+            | CommandKind::WriteZeroes
+            | CommandKind::Rewrite => {
                 if !head.is_in_range() {
                     return;
                 }

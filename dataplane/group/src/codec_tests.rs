@@ -78,6 +78,7 @@ fn command_head() -> impl Strategy<Value = CommandHead> {
         Just(CommandKind::WriteZeroes),
         Just(CommandKind::Seal),
         Just(CommandKind::Digest),
+        Just(CommandKind::Rewrite),
         Just(CommandKind::RemoveVolume),
     ];
     let place = any::<(u64, u32, u32, u32)>();

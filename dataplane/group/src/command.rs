@@ -3,7 +3,7 @@
 //! The head is small and travels everywhere. The payload stays where it is: neither apply nor
 //! replay touches it (DESIGN section 4.4).
 
-use crate::limit::{COMMAND_HEAD_LEN, REDIRECT_LEN_MIN};
+use crate::limit::{COMMAND_HEAD_LEN, PIECE_LEN, REDIRECT_LEN_MIN};
 use ogee_proto::id::{ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, Sequence, VolumeId};
 use ogee_proto::limit::{BLOCK_SIZE, CHUNK_SIZE, EXTENT_SIZE};
 use ogee_proto::wire::{Reader, Status, WireError, Writer};
@@ -21,13 +21,35 @@ pub enum CommandKind {
     WriteZeroes,
     /// The volume's attachment becomes (client, epoch, incarnation): older ones are refused.
     Seal,
-    /// Every replica digests its contents as of this entry; `sequence` names the digest.
+    /// Every replica digests its contents as of this entry; `sequence` names the digest. With a length of
+    /// [`PIECE_LEN`] it is about that piece of the chunk only, and `watermark` 1 says that somebody waits for it.
     Digest,
     /// The volume is gone: its chunks are given back.
     RemoveVolume,
+    /// Blocks in which replicas differ take what most of them have, which is the payload. It takes effect only in
+    /// the term in which that was found out, `epoch`: see `compare`.
+    Rewrite,
 }
 
 impl CommandKind {
+    /// Whether its payload becomes the contents of blocks.
+    #[must_use]
+    pub const fn brings_data(self) -> bool {
+        matches!(self, Self::Write | Self::Rewrite)
+    }
+
+    /// Whether it is a client's, and changes blocks.
+    #[must_use]
+    pub const fn is_clients_change(self) -> bool {
+        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes)
+    }
+
+    /// Whether it changes blocks of one chunk.
+    #[must_use]
+    pub const fn changes_blocks(self) -> bool {
+        self.is_clients_change() || self.brings_data()
+    }
+
     const fn encode(self) -> u8 {
         match self {
             Self::Write => 1,
@@ -36,6 +58,7 @@ impl CommandKind {
             Self::Seal => 4,
             Self::Digest => 5,
             Self::RemoveVolume => 6,
+            Self::Rewrite => 7,
         }
     }
 
@@ -47,6 +70,7 @@ impl CommandKind {
             4 => Self::Seal,
             5 => Self::Digest,
             6 => Self::RemoveVolume,
+            7 => Self::Rewrite,
             _ => {
                 return Err(WireError::Field {
                     field: "command kind",
@@ -91,6 +115,15 @@ impl CommandHead {
             && offset
                 .checked_add(length)
                 .is_some_and(|end| end <= CHUNK_SIZE)
+    }
+
+    /// Whether it is a digest of one piece.
+    #[must_use]
+    pub const fn is_of_piece(&self) -> bool {
+        matches!(self.kind, CommandKind::Digest)
+            && self.length as usize == PIECE_LEN
+            && (self.offset as usize).is_multiple_of(PIECE_LEN)
+            && (self.offset as usize) < CHUNK_SIZE
     }
 
     /// Index of the first block.

@@ -48,21 +48,35 @@ pub struct GroupDigest {
     pub chunks: Vec<ChunkDigest>,
 }
 
-type Outcome = Result<Rc<GroupDigest>, Rc<GroupError>>;
+type Outcome<T> = Result<Rc<T>, Rc<GroupError>>;
 
 /// Digests asked for, under way and done.
-#[derive(Default)]
-pub(crate) struct Digests {
+pub(crate) struct Digests<T> {
     /// Oldest first.
-    done: RefCell<VecDeque<(u64, Outcome)>>,
+    done: RefCell<VecDeque<(u64, Outcome<T>)>>,
     under_way: RefCell<BTreeSet<u64>>,
     changed: Notify,
 }
 
-impl Digests {
+impl<T> Default for Digests<T> {
+    fn default() -> Self {
+        Self {
+            done: RefCell::default(),
+            under_way: RefCell::default(),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl<T> Digests<T> {
+    /// How many are under way.
+    pub(crate) fn running(&self) -> usize {
+        self.under_way.borrow().len()
+    }
+
     /// Waits for digest `id`, which may not have been applied here yet, and never is if a copy took the place
     /// of its entry: then it is asked for anew.
-    pub(crate) async fn wait(&self, copyset: CopysetId, id: u64) -> Outcome {
+    pub(crate) async fn wait(&self, copyset: CopysetId, id: u64) -> Outcome<T> {
         let end = ogee_runtime::now() + DIGEST_AWAITED;
         loop {
             let changed = self.changed.notified();
@@ -71,8 +85,8 @@ impl Digests {
                 .borrow()
                 .iter()
                 .find(|(done, _)| *done == id)
-                .cloned();
-            if let Some((_, outcome)) = found {
+                .map(|(_, outcome)| outcome.clone());
+            if let Some(outcome) = found {
                 return outcome;
             }
             let left = end.saturating_duration_since(ogee_runtime::now());
@@ -84,13 +98,13 @@ impl Digests {
         }
     }
 
-    fn begin(&self, id: u64) {
+    pub(crate) fn begin(&self, id: u64) {
         self.under_way.borrow_mut().insert(id);
         // Whoever waits for its beginning waits for its end from here on.
         self.changed.notify_all();
     }
 
-    fn finish(&self, id: u64, outcome: Outcome) {
+    pub(crate) fn finish(&self, id: u64, outcome: Outcome<T>) {
         self.under_way.borrow_mut().remove(&id);
         let mut done = self.done.borrow_mut();
         done.push_back((id, outcome));
@@ -210,7 +224,11 @@ impl Replica {
         Ok(())
     }
 
-    async fn slot_crc(&self, index: u64, what: OverlayWhat) -> Result<Option<u32>, GroupError> {
+    pub(crate) async fn slot_crc(
+        &self,
+        index: u64,
+        what: OverlayWhat,
+    ) -> Result<Option<u32>, GroupError> {
         let Some(start) = what.payload_offset() else {
             return Ok(None);
         };
@@ -255,7 +273,7 @@ struct Job {
     applied: LogId,
 }
 
-fn block_crc(bytes: &[u8]) -> Option<u32> {
+pub(crate) fn block_crc(bytes: &[u8]) -> Option<u32> {
     let zeros = bytes.iter().all(|byte| *byte == 0);
     (!zeros).then(|| crc32c(bytes))
 }

@@ -119,6 +119,12 @@ pub enum GroupError {
         /// The group.
         copyset: CopysetId,
     },
+    /// An operator has paused what is done with the device at leisure.
+    #[error("{copyset}: comparing is paused on this replica's device: ogee device scrub --resume")]
+    Paused {
+        /// The group.
+        copyset: CopysetId,
+    },
     /// A digest's entry did not come here.
     #[error(
         "{copyset}: the digest's entry has not come: a copy may have taken its place; ask for another one"

@@ -8,11 +8,12 @@
 //! *On failure*: every outcome is a [`Status`]; what a client cannot act on is logged here.
 
 use crate::append::AppendStreams;
-use crate::command::{Command, CommandHead, CommandKind, PayloadRef};
+use crate::command::{Command, CommandHead, PayloadRef};
 use crate::config::GroupConfig;
 use crate::digest::GroupDigest;
 use crate::entries;
 use crate::error::GroupError;
+use crate::gate::Gate;
 use crate::lease::{Abstention, Lease};
 use crate::limit::{OVERLAY_BLOCKS_MAX, TRANSFER_LAG_MAX};
 use crate::linearizer::{Linearizer, NotReadable};
@@ -45,7 +46,7 @@ use openraft::errors::{
 use openraft::impls::OneshotResponder;
 use openraft::raft::{ClientWriteResponse, ClientWriteResult};
 use openraft::{Raft, ServerState};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
@@ -142,6 +143,9 @@ struct Inner {
     incoming: Incoming,
     abstention: Abstention,
     quiet: Quiet,
+    gate: Gate,
+    /// In which term which others are known to compare pieces.
+    able: RefCell<Option<(Term, Vec<ReplicaId>)>>,
     /// Looks for which the leader's place has been found empty.
     leaderless_looks: Cell<u32>,
     /// The term in which, and when, a request was last sent away because no majority answered.
@@ -238,6 +242,8 @@ impl Group {
             incoming: Incoming::default(),
             abstention,
             quiet: Quiet::default(),
+            gate: Gate::default(),
+            able: RefCell::default(),
             leaderless_looks: Cell::new(0),
             unheard: Cell::new(None),
             heard: Cell::new(None),
@@ -336,6 +342,14 @@ impl Group {
         &self.inner.quiet
     }
 
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    pub(crate) fn able(&self) -> &RefCell<Option<(Term, Vec<ReplicaId>)>> {
+        &self.inner.able
+    }
+
     pub(crate) fn downgrade(&self) -> WeakGroup {
         WeakGroup(Rc::downgrade(&self.inner))
     }
@@ -404,7 +418,7 @@ impl Group {
         outcome
     }
 
-    async fn replicate(&self, command: Command) -> Outcome {
+    pub(crate) async fn replicate(&self, command: Command) -> Outcome {
         self.touch_and_lead().await;
         if let Err(status) = self.precheck(&command) {
             return Outcome::of(status);
@@ -421,6 +435,7 @@ impl Group {
         let Ok(_room) = ogee_runtime::timeout(ROOM_WAIT, room).await else {
             return Outcome::of(Status::Retry);
         };
+        let _passed = self.inner.gate.pass(&command.head).await;
         let deadline = ogee_runtime::now() + self.inner.config.election_max;
         // The target takes over at once; if it does not, the others elect somebody after that.
         let handed_over = deadline + self.inner.config.election_max;
@@ -526,7 +541,7 @@ impl Group {
 
     /// Room in the stores for what a leader is to propose: here, and on a majority.
     fn claim(&self, head: &CommandHead) -> Result<Option<Claim>, NoRoom> {
-        if head.kind != CommandKind::Write || !self.inner.raft.is_leader() {
+        if !head.kind.brings_data() || !self.inner.raft.is_leader() {
             return Ok(None);
         }
         let Some(claim) = self.inner.replica.claim(head) else {
@@ -542,11 +557,7 @@ impl Group {
     /// Spares the log what apply would refuse anyway. Only a leader's state is fresh enough to ask.
     fn precheck(&self, command: &Command) -> Result<(), Status> {
         let head = &command.head;
-        let is_blocks = matches!(
-            head.kind,
-            CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes
-        );
-        if !is_blocks {
+        if !head.kind.is_clients_change() {
             return Ok(());
         }
         if !head.is_in_range() {

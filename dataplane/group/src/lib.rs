@@ -14,6 +14,7 @@
 //! | `command`, `session`, `overlay`, `state` | the replicated state and how entries change it |
 //! | `replica`, `checkpoint` | one replica's share: log, store, state, last checkpoint |
 //! | `read`, `digest` | reading it |
+//! | `compare`, `gate` | whether all replicas hold the same, piece by piece |
 //! | `linearizer`, `lease`, `acks` | whether a read may be served |
 //! | `followers` | who is too far behind for the log |
 //! | `keeper`, `burst` | write-back, checkpoints, purge: one task per store |
@@ -39,6 +40,7 @@ mod changes;
 mod checkpoint;
 mod codec;
 mod command;
+mod compare;
 mod config;
 mod decline;
 mod digest;
@@ -48,6 +50,7 @@ mod error;
 mod followers;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod gate;
 mod group;
 mod growth;
 mod held;
@@ -93,6 +96,7 @@ mod golden_tests;
 mod log_suite;
 
 pub use command::{Applied, Command, CommandHead, CommandKind, PayloadRef};
+pub use compare::{ASK_PIECE, Compared, Place};
 pub use config::{GroupConfig, GroupConfigError};
 pub use digest::{ChunkDigest, GroupDigest};
 pub use error::GroupError;

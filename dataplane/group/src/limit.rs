@@ -110,6 +110,26 @@ pub const MEND_ASK_WAIT: Duration = Duration::from_secs(2);
 pub const MEND_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// See [`MEND_PAUSE_MIN`].
 pub const MEND_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Blocks of one piece in which replicas are compared: 1 MiB, of which each answers 5 bytes a block.
+pub const PIECE_BLOCKS: usize = 256;
+/// Its bytes.
+pub const PIECE_LEN: usize = PIECE_BLOCKS * BLOCK_SIZE;
+/// Blocks of it that are read at once: 256 KiB, as scrubbing does.
+pub const PIECE_READ_BLOCKS: usize = 64;
+/// Pieces that one replica sums up at a time: each leader of a store asks for one after the other.
+pub const PIECES_MAX: usize = 64;
+/// Times that a piece is tried at once of which something is written back while it is read, or is being repaired.
+pub const PIECE_TRIES: u32 = 4;
+/// Between two of them.
+pub const PIECE_PAUSE: Duration = Duration::from_millis(500);
+/// How long one frame waits for a replica's answer: below what a caller waits.
+pub const PIECE_ASK_WAIT: Duration = Duration::from_secs(1);
+/// How long all replicas may take for a piece.
+pub const PIECE_WAIT: Duration = Duration::from_secs(60);
+/// How long clients' writes to a piece may wait while what differs in it is put right.
+pub const GATE_MAX: Duration = Duration::from_secs(2);
+/// Places with blocks in which replicas differ that one group remembers.
+pub const DISPUTES_MAX: usize = 64;
 /// How long a digest's entry may be on its way to a replica.
 pub const DIGEST_AWAITED: Duration = Duration::from_secs(30);
 /// Digest results kept for collection, per group.

@@ -42,6 +42,14 @@ impl Lost {
         self.places.borrow_mut().remove(&span);
     }
 
+    /// Whether it is certain that nobody has this one.
+    pub(crate) fn has(&self, key: ChunkKey, block: BlockIndex) -> bool {
+        let places = self.places.borrow();
+        places.iter().any(|(span, (rounds, blocks))| {
+            span.key == key && *rounds >= REPAIR_ROUNDS_LOST && blocks.contains(&block)
+        })
+    }
+
     fn blocks(&self) -> Vec<LostBlocks> {
         let places = self.places.borrow();
         let certain = places
@@ -57,7 +65,7 @@ impl Lost {
     }
 }
 
-fn runs(key: ChunkKey, blocks: &[BlockIndex]) -> impl Iterator<Item = LostBlocks> {
+pub(crate) fn runs(key: ChunkKey, blocks: &[BlockIndex]) -> impl Iterator<Item = LostBlocks> {
     let follows = |a: &BlockIndex, b: &BlockIndex| a.get() + 1 == b.get();
     let runs = blocks.chunk_by(follows);
     runs.map(move |run| LostBlocks {

@@ -61,6 +61,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             match effect {
                 Effect::None => {}
                 Effect::Digest(id) => self.replica.start_digest(id),
+                Effect::Compare(ask) => self.replica.start_piece(ask),
                 Effect::Written(key, first, count) => {
                     self.replica.promise(index, key, first, count);
                 }

@@ -11,6 +11,7 @@ use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::BlockIndex;
 use ogee_runtime::seeded_bug;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Where the newest contents of a block are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +111,12 @@ impl Overlay {
     /// Chunks with a block here.
     pub fn chunks(&self) -> impl Iterator<Item = ChunkKey> {
         self.chunks.keys().copied()
+    }
+
+    /// The first chunk behind this one with a block here.
+    pub fn chunk_after(&self, after: ChunkKey) -> Option<ChunkKey> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        self.chunks.range(behind).next().map(|(key, _)| *key)
     }
 
     /// Blocks that hold data, each with the entry that wrote it.

@@ -11,6 +11,7 @@
 //!
 //! Request: key, offset and length of whole blocks in the header; answer: their bytes as the peer would read them.
 
+use crate::command::CommandHead;
 use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::{
@@ -51,8 +52,25 @@ impl Span {
         }
     }
 
+    /// Whether a command speaks of any of its blocks.
+    pub(crate) fn meets(self, head: &CommandHead) -> bool {
+        let (first, end) = (
+            usize::from(self.first),
+            usize::from(self.first) + usize::from(self.count),
+        );
+        self.key == head.key
+            && head.first_block() < end
+            && first < head.first_block() + head.block_count()
+    }
+
+    /// Whether a block is one of its own.
+    pub(crate) fn has(self, key: ChunkKey, block: BlockIndex) -> bool {
+        let within = usize::from(self.first)..usize::from(self.first) + usize::from(self.count);
+        self.key == key && within.contains(&block.as_usize())
+    }
+
     /// Its blocks.
-    fn blocks(self) -> impl Iterator<Item = BlockIndex> {
+    pub(crate) fn blocks(self) -> impl Iterator<Item = BlockIndex> {
         let first = usize::from(self.first);
         (first..first + usize::from(self.count)).filter_map(BlockIndex::new)
     }
@@ -87,7 +105,7 @@ pub(crate) struct Repairs {
 }
 
 /// What another replica says about blocks that are asked of it.
-enum Answer {
+pub(crate) enum Answer {
     Bytes(Payload),
     /// It cannot read them either.
     Lacks,
@@ -271,7 +289,7 @@ impl Replica {
         (left, is_lack)
     }
 
-    async fn ask_for_blocks(
+    pub(crate) async fn ask_for_blocks(
         &self,
         peers: &PeerBook,
         (peer, endpoint): (ReplicaId, &str),

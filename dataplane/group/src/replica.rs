@@ -10,9 +10,10 @@ use crate::acks::Acks;
 use crate::append::payload_len;
 use crate::changes::Changes;
 use crate::checkpoint::{CheckpointState, Saved};
-use crate::command::{CommandHead, CommandKind};
+use crate::command::CommandHead;
+use crate::compare::Pieces;
 use crate::decline::Damage;
-use crate::digest::Digests;
+use crate::digest::{Digests, GroupDigest};
 use crate::error::GroupError;
 use crate::followers::Followers;
 use crate::growth::Growth;
@@ -61,7 +62,8 @@ pub(crate) struct Replica {
     store_log: Log,
     pub(crate) store: Store,
     pub(crate) state: RefCell<State>,
-    pub(crate) digests: Digests,
+    pub(crate) digests: Digests<GroupDigest>,
+    pub(crate) pieces: Pieces,
     pub(crate) metrics: Rc<GroupMetrics>,
     pub(crate) acks: Rc<Acks>,
     pub(crate) followers: Followers,
@@ -217,6 +219,7 @@ impl Replica {
             store,
             state: RefCell::new(state),
             digests: Digests::default(),
+            pieces: Pieces::default(),
             metrics,
             acks: Rc::default(),
             followers: Followers::default(),
@@ -442,7 +445,7 @@ impl Replica {
             return None;
         };
         let (head, id) = (&command.head, from_raft(&entry.log_id));
-        if head.kind != CommandKind::Write
+        if !head.kind.brings_data()
             || !head.is_in_range()
             || self.log.entry_id(id.index) == Some(id)
         {
@@ -559,11 +562,12 @@ impl Replica {
         }
         let missed = u64::from(seeded_bug!("checkpoint-misses-last-entry"));
         assert!(!self.cutting.replace(true), "one cycle at a time");
+        let upto = applied.index.get().saturating_sub(missed);
+        self.pieces.note_cut(&state.overlay, upto, &state.removed);
+        let dirty = state.overlay.dirty(upto);
         Some(Cut {
             replica: self.clone(),
-            dirty: state
-                .overlay
-                .dirty(applied.index.get().saturating_sub(missed)),
+            dirty,
             removed: std::mem::take(&mut state.removed),
             state: CheckpointState {
                 applied,

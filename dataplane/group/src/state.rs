@@ -8,6 +8,7 @@
 //! *On failure*: a refused command changes nothing and its refusal is the answer.
 
 use crate::command::{Applied, Command, CommandHead, CommandKind};
+use crate::compare::PieceAsk;
 use crate::overlay::Overlay;
 use crate::session::{Admission, Sessions};
 use crate::types::{RaftEntry, RaftLogId, RaftStoredMembership};
@@ -39,6 +40,8 @@ pub(crate) enum Effect {
     Written(ChunkKey, usize, usize),
     /// Digest the contents as they are now.
     Digest(u64),
+    /// Sum up one piece of the contents as they are now.
+    Compare(PieceAsk),
 }
 
 impl State {
@@ -58,11 +61,14 @@ impl State {
                 self.membership = RaftStoredMembership::new(Some(entry.log_id), membership);
                 (Applied { status: Status::Ok }, Effect::None)
             }
-            EntryPayload::Normal(command) => self.apply_command(&command, index),
+            EntryPayload::Normal(command) => {
+                let term = entry.log_id.leader_id.term;
+                self.apply_command(&command, (term, index))
+            }
         }
     }
 
-    fn apply_command(&mut self, command: &Command, index: u64) -> (Applied, Effect) {
+    fn apply_command(&mut self, command: &Command, (term, index): (u64, u64)) -> (Applied, Effect) {
         let head = &command.head;
         let status = match head.kind {
             CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes => {
@@ -70,10 +76,14 @@ impl State {
             }
             CommandKind::Seal => self.sessions.seal(head),
             CommandKind::Digest => {
-                return (
-                    Applied { status: Status::Ok },
-                    Effect::Digest(head.sequence.get()),
-                );
+                let effect = match head.is_of_piece() {
+                    true => Effect::Compare(PieceAsk::of(head)),
+                    false => Effect::Digest(head.sequence.get()),
+                };
+                return (Applied { status: Status::Ok }, effect);
+            }
+            CommandKind::Rewrite => {
+                return self.apply_rewrite(head, command.payload.len(), (term, index));
             }
             CommandKind::RemoveVolume => {
                 self.sessions.remove(head.key.volume, index);
@@ -83,6 +93,27 @@ impl State {
             }
         };
         (Applied { status }, Effect::None)
+    }
+
+    /// What the leader of a term found that most replicas have, while it let nobody write there. Under another
+    /// leader somebody may have. A retry takes effect once more, to the same end.
+    fn apply_rewrite(
+        &mut self,
+        head: &CommandHead,
+        payload_len: usize,
+        (term, index): (u64, u64),
+    ) -> (Applied, Effect) {
+        let refused = |status| (Applied { status }, Effect::None);
+        if !head.is_in_range() || payload_len != head.length as usize {
+            return refused(Status::BadRequest);
+        }
+        if head.epoch.get() != term || self.sessions.is_removed(head.key.volume) {
+            return refused(Status::Fenced);
+        }
+        let (first, count) = (head.first_block(), head.block_count());
+        self.overlay.insert(head.key, first, count, index, false);
+        let applied = Applied { status: Status::Ok };
+        (applied, Effect::Written(head.key, first, count))
     }
 
     fn apply_blocks(
@@ -152,6 +183,41 @@ mod tests {
             log_id: to_raft(LogId::new(1, index)),
             payload,
         }
+    }
+
+    /// Under another leader somebody may have written there since.
+    #[test]
+    fn a_rewrite_counts_only_in_the_term_in_which_it_was_found_out() {
+        let mut state = State::default();
+        let rewrite = |index, term| {
+            let mut entry = entry(index, CommandKind::Rewrite, 0, 4096);
+            if let EntryPayload::Normal(command) = &mut entry.payload {
+                command.head.epoch = Epoch::new(term);
+                command.payload = PayloadRef::Log { len: 4096, crc: 0 };
+            }
+            entry
+        };
+        let key = ChunkKey {
+            volume: VolumeId::new(1),
+            chunk: ChunkIndex::new(0),
+        };
+        let block = BlockIndex::new(1).unwrap();
+        let of = |status, effect| (Applied { status }, effect);
+        // The entries are of term 1.
+        let refused = of(Status::Fenced, Effect::None);
+        assert_eq!(state.apply(rewrite(1, 2)), refused);
+        assert_eq!(state.overlay.get(key, block), None);
+        let written = of(Status::Ok, Effect::Written(key, 1, 1));
+        assert_eq!(state.apply(rewrite(2, 1)), written);
+        assert_eq!(state.overlay.get(key, block).unwrap().index, 2);
+        let mut short = rewrite(3, 1);
+        if let EntryPayload::Normal(command) = &mut short.payload {
+            command.payload = PayloadRef::None;
+        }
+        assert_eq!(state.apply(short), of(Status::BadRequest, Effect::None));
+        state.apply(entry(4, CommandKind::RemoveVolume, 0, 0));
+        assert_eq!(state.apply(rewrite(5, 1)), refused);
+        assert_eq!(state.overlay.len(), 0);
     }
 
     #[test]

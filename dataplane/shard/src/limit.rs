@@ -35,10 +35,19 @@ pub const LOG_CACHE_BYTES_MAX: u64 = 256 << 20;
 
 /// Blocks that scrubbing reads at once: 256 KiB.
 pub const SCRUB_BLOCKS: usize = 64;
-/// How many times as long as a piece took to read its device rests before the next one.
-pub const SCRUB_REST: u32 = 9;
 /// A store without contents is looked at again after so long.
 pub const SCRUB_IDLE: Duration = Duration::from_secs(60);
+
+/// How often it is looked which groups are led here, and are to be compared.
+pub const COMPARE_LOOK: Duration = Duration::from_secs(1);
+/// A group of which not all replicas could be compared is tried again after so long.
+pub const COMPARE_RETRY: Duration = Duration::from_secs(10);
+/// A piece that is busy so many times more is left to the next pass.
+pub const COMPARE_TRIES: u32 = 5;
+/// One of which a replica runs an older program, after so long.
+pub const COMPARE_UNABLE: Duration = Duration::from_secs(600);
+/// Pieces in which replicas differ, and no rule tells who is right, are compared again after so long.
+pub const DISPUTE_LOOK: Duration = Duration::from_secs(30);
 
 /// Places with lost blocks that one shard tells of with a heartbeat; metrics count them all.
 pub const LOST_REPORTED_MAX: usize = 64;

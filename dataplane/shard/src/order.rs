@@ -146,12 +146,16 @@ pub struct StoreStatus {
     pub failures: u64,
     /// How far it has been read for what rots.
     pub scrub: ScrubStatus,
+    /// How far the replicas of what is led here have been compared, in pieces.
+    pub compare: ScrubStatus,
+    /// Both are paused.
+    pub is_paused: bool,
 }
 
-/// How far a store has been read for what rots.
+/// How far a store has been read for what rots, or compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScrubStatus {
-    /// Bytes of the pass under way.
+    /// Bytes, or pieces, of the pass under way.
     pub read: u64,
     /// Of so many, as of its beginning; 0: there is none under way.
     pub of: u64,
@@ -195,6 +199,8 @@ pub struct ShardReport {
     pub replicas_removed: Vec<(CopysetId, ReplicaId)>,
     /// Blocks that no replica of their copyset has: the first few.
     pub lost: Vec<(CopysetId, LostBlocks)>,
+    /// Blocks in which the replicas of their copyset differ, and no rule tells which is right: the first few.
+    pub disputed: Vec<(CopysetId, LostBlocks)>,
     /// A page of the volumes held, if that was asked for.
     pub volumes: Option<VolumePage>,
     /// Its counters.

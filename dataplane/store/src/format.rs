@@ -58,7 +58,8 @@
 //! | 8 | 8 | magic | `OGEEBADX` |
 //! | 16 | 16 | store | uuid; a list of another store is none |
 //! | 32 | 8 | sequence | grows with each writing; the newer copy counts |
-//! | 40 | 1014 × 4 | extents | numbered from 1, ascending; zero when unused |
+//! | 40 | 1013 × 4 | extents | numbered from 1, ascending; zero when unused |
+//! | 4092 | 4 | notes | bit 0: what is done at leisure is paused; the rest is zero. What wrote 1014 extents knew no notes |
 //!
 //! Copy A is written durably, then copy B: whichever is torn, the other is whole. The list is no part of a checkpoint: an
 //! extent that is bad stays so whichever tree is durable.

@@ -22,6 +22,7 @@
 //! | `recovery` | opening a store: superblock → roots → tables → pages → maps |
 //! | `state` | maps, allocators and pending changes in RAM; synchronous |
 //! | `write_back`, `reserve`, `read`, `repair` | blocks to and from extents |
+//! | `leisure` | what background work waits for before it uses the device |
 //! | `redirect`, `pins` | extents that the log fills, names, and hands over |
 //! | `checkpoint`, `tree`, `page_writer` | the atomic root switch |
 
@@ -42,6 +43,7 @@ pub mod fuzzing;
 mod geometry;
 mod group_state;
 mod leaf;
+mod leisure;
 mod limit;
 mod page_reader;
 mod page_writer;
@@ -66,6 +68,7 @@ pub use error::{Space, StoreError};
 pub use foreign::Foreign;
 pub use format::{FORMAT_VERSION, PageFault, PageId, STORE_MAGIC};
 pub use group_state::GroupCheckpoint;
+pub use leisure::{Copying, Leisure};
 pub use limit::GROUP_STATE_MAX;
 pub use read::BlockRead;
 pub use recovery::{OpenStats, StoreInfo};

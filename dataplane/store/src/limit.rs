@@ -1,6 +1,7 @@
 //! Limits of the store, with where each comes from.
 
 use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE, EXTENTS_PER_CHUNK};
+use std::time::Duration;
 
 /// Unit of metadata and of the smallest device write, in bytes.
 pub const PAGE_SIZE: usize = 4096;
@@ -12,8 +13,8 @@ pub const PAGE_HEADER_SIZE: usize = 64;
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 64 << 10];
 /// Copies of the list of retired extents, in bytes from the start of the device.
 pub const RETIRED_AT: [u64; 2] = [128 << 10, 192 << 10];
-/// Extents that one page lists: its body behind a head of 40 bytes.
-pub const RETIRED_LISTED_MAX: usize = (PAGE_SIZE - 40) / 4;
+/// Extents that one page lists: its body behind a head of 40 bytes, but the last word.
+pub const RETIRED_LISTED_MAX: usize = (PAGE_SIZE - 40) / 4 - 1;
 /// A device with so many is to be replaced: 4 MiB that did not take what was written.
 pub const RETIRED_MAX: usize = 64;
 /// A page that is written and read only to see how the device fares, in bytes from its start.
@@ -74,6 +75,10 @@ pub const PAGES_PER_TRANSFER: usize = TRANSFER_MAX / PAGE_SIZE;
 /// The log may fill extents while more than one in so many is free. Below that, large writes go
 /// through the log and overwrite in place, which takes no space for a time.
 pub const REDIRECT_FREE_SHARE: u32 = 8;
+/// How many times as long as a piece of background work took the device rests before the next one.
+pub const LEISURE_REST: u32 = 9;
+/// A piece of what is done at leisure waits no longer than this for replicas that are copied.
+pub const LEISURE_YIELD_MAX: Duration = Duration::from_secs(60);
 /// Times that a read is repeated because a write-back changed the chunk under it, before a
 /// mismatch counts as damage.
 pub const READ_RETRIES_MAX: u32 = 8;

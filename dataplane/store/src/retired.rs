@@ -3,7 +3,7 @@
 //! *Place*: behind read repair. *Owner*: the store's shard. *Invariants*: a retired extent is pinned for good: nobody
 //! writes there, nobody takes it, and what a chunk still has there moves with the next write-back that touches it. The list
 //! stands twice in the head of the device, apart from the tree, and is durable before anything moves: it is of the device,
-//! not of a checkpoint. *On failure*: a list that cannot be written counts as long as the process runs; both copies
+//! not of a checkpoint. It notes as well what is wanted of the device: that what is done at leisure pauses. *On failure*: a list that cannot be written counts as long as the process runs; both copies
 //! damaged, the store opens without it, says so, and finds bad extents again when it next repairs something there.
 
 use crate::error::StoreError;
@@ -31,11 +31,44 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether what is done with this device at leisure is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.inner.retired.borrow().is_paused
+    }
+
+    /// Pauses what is done with this device at leisure, or lets it go on; durable when this has ended.
+    ///
+    /// # Errors
+    /// When the device does not take the note: nothing has changed then, as far as this process is concerned.
+    pub async fn pause(&self, is_paused: bool) -> Result<(), StoreError> {
+        let inner = &self.inner;
+        let before = {
+            let mut retired = inner.retired.borrow_mut();
+            retired.sequence += 1;
+            std::mem::replace(&mut retired.is_paused, is_paused)
+        };
+        let written = inner.write_retired().await;
+        written.map_err(|error| {
+            inner.retired.borrow_mut().is_paused = before;
+            StoreError::Device(error)
+        })
+    }
+}
+
 impl Inner {
+    /// Writes what is known by then, one writing after the other.
+    async fn write_retired(&self) -> Result<(), DeviceError> {
+        let _turn = self.retiring.lock().await;
+        let list = self.retired.borrow().clone();
+        write(&self.device, self.store, &list).await
+    }
+
     /// Retires an extent, durably if the device takes the list. Where the list is full nothing is added any more: the
     /// device is worn long since.
     pub(crate) async fn retire(&self, extent: ExtentId) {
-        let list = {
+        let count = {
             let mut retired = self.retired.borrow_mut();
             let is_full = retired.extents.len() >= RETIRED_LISTED_MAX;
             if is_full || !retired.extents.insert(extent) {
@@ -43,9 +76,8 @@ impl Inner {
             }
             retired.sequence += 1;
             self.state.borrow_mut().pin(extent);
-            retired.clone()
+            retired.extents.len()
         };
-        let count = list.extents.len();
         tracing::error!(
             device = self.device.name(),
             extent = extent.raw(),
@@ -53,7 +85,7 @@ impl Inner {
             limit = RETIRED_MAX,
             "the device did not take what was written there: the extent is never used again"
         );
-        if let Err(error) = write(&self.device, self.store, &list).await {
+        if let Err(error) = self.write_retired().await {
             tracing::error!(device = self.device.name(), %error, "the list of retired extents was not written: \
                 a restart forgets the newest");
         }

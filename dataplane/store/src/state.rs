@@ -16,6 +16,7 @@ use crate::pins::Pins;
 use ogee_proto::id::{ChunkKey, CopysetId, StoreId, VolumeId};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// One fifth of a chunk's map.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -151,6 +152,13 @@ impl State {
         keys.filter(|key| !self.chunks[key].is_empty())
             .copied()
             .collect()
+    }
+
+    /// The first chunk of a copyset behind `after` that holds anything.
+    pub fn chunk_after(&self, copyset: CopysetId, after: ChunkKey) -> Option<ChunkKey> {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        let mut keys = self.by_copyset.get(&copyset)?.range(behind);
+        keys.find(|key| !self.chunks[*key].is_empty()).copied()
     }
 
     /// Chunks of one volume in a copyset, ascending.

@@ -10,6 +10,7 @@ use crate::format::Retired;
 use crate::geometry::Geometry;
 use crate::group_state::GroupCheckpoint;
 use crate::leaf::Place;
+use crate::leisure::Leisure;
 use crate::limit::WRITES_IN_FLIGHT_MAX;
 use crate::read::BlockRead;
 use crate::recovery::{self, OpenStats, StoreInfo};
@@ -78,6 +79,9 @@ pub struct Inner {
     /// Signalled when a write-back has ended.
     pub(crate) settled: Notify,
     pub(crate) failed: Cell<bool>,
+    leisure: Leisure,
+    /// Held while the list of retired extents is written.
+    pub(crate) retiring: Mutex<()>,
     pub(crate) counters: Counters,
     /// Extents that are never used again: pinned in `state`, for good.
     pub(crate) retired: RefCell<Retired>,
@@ -122,6 +126,8 @@ impl Store {
             writes: Semaphore::new(WRITES_IN_FLIGHT_MAX),
             settled: Notify::new(),
             failed: Cell::new(false),
+            leisure: Leisure::new(),
+            retiring: Mutex::new(()),
             counters: Counters::default(),
             retired: RefCell::new(recovered.retired),
             stats: recovered.stats,
@@ -298,6 +304,18 @@ impl Store {
     #[must_use]
     pub fn chunks(&self, copyset: CopysetId) -> Vec<ChunkKey> {
         self.inner.state.borrow().chunks_of(copyset)
+    }
+
+    /// The first chunk of a copyset behind `after` that holds anything.
+    #[must_use]
+    pub fn chunk_after(&self, copyset: CopysetId, after: ChunkKey) -> Option<ChunkKey> {
+        self.inner.state.borrow().chunk_after(copyset, after)
+    }
+
+    /// What background work waits for before it uses the device.
+    #[must_use]
+    pub fn leisure(&self) -> &Leisure {
+        &self.inner.leisure
     }
 
     /// Extents that the chunks of a copyset map.

@@ -720,3 +720,23 @@ fn a_device_with_many_retired_extents_is_worn() {
         assert!(store.is_worn());
     });
 }
+
+/// A pause is of the device, like the extents that it lost; one that cannot be kept is none.
+#[test]
+fn a_pause_outlives_the_process() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = Store::open(&device).await.unwrap();
+        assert!(!store.is_paused());
+        store.pause(true).await.unwrap();
+        let again = Store::open(&memory).await.unwrap();
+        assert!(again.is_paused());
+        again.pause(false).await.unwrap();
+        assert!(!Store::open(&memory).await.unwrap().is_paused());
+        faults.add(FaultRule::fail(Operation::WriteDurable, Failure::Eio));
+        assert!(store.is_paused());
+        assert!(store.pause(false).await.is_err());
+        assert!(store.is_paused());
+    });
+}

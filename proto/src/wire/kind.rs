@@ -77,4 +77,6 @@ kinds! {
 
     /// Digest of a replica's contents at one applied index.
     Digest = 96,
+    /// What an operator wants of the background work on a store.
+    Scrub = 97,
 }

@@ -496,11 +496,31 @@ pub(crate) enum DeviceCommand {
     /// Move all that is on a device to another one, and place nothing on it any more. Returns at once; `job ls` shows
     /// how far it is, and `ls` says `empty` in the end. The same command again changes nothing.
     Replace(ReplaceArgs),
+    /// Pause reading a device for what rots and comparing the replicas of what leads there, let both go on, or have
+    /// them done at once. A pause outlives restarts; `ls` shows it, and how far both are.
+    Scrub(ScrubArgs),
     /// Take a device back that limped.
     Reinstate {
         /// Its store, or its chunkserver's name for all of them.
         name: String,
     },
+}
+
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("wish").required(true)))]
+pub(crate) struct ScrubArgs {
+    /// Its store, or its chunkserver's name for all of them.
+    pub(crate) name: String,
+    /// Neither read nor compare until `--resume`.
+    #[arg(long, group = "wish")]
+    pub(crate) pause: bool,
+    /// Go on.
+    #[arg(long, group = "wish")]
+    pub(crate) resume: bool,
+    /// Do both now, or the rest of what is under way, whatever scrub.period_s and scrub.hours say: as fast as the devices
+    /// find leisure.
+    #[arg(long, group = "wish")]
+    pub(crate) now: bool,
 }
 
 /// Where drives are remembered.

@@ -12,6 +12,7 @@ pub(crate) mod mds;
 pub(crate) mod members;
 pub(crate) mod place;
 mod replace;
+mod scrub;
 pub(crate) mod status;
 pub(crate) mod topology;
 pub(crate) mod volume;

@@ -2,7 +2,7 @@
 
 use super::ask;
 use super::confirm::confirm;
-use super::{maintenance, replace, topology};
+use super::{maintenance, replace, scrub, topology};
 use crate::args::{DeviceCommand, DrainArgs, Format, LostArgs, ServerCommand};
 use crate::drive;
 use crate::error::{CliError, Exit};
@@ -47,6 +47,7 @@ pub(crate) fn device(
         DeviceCommand::Release(args) => drive::release(&args),
         DeviceCommand::Health { name } => drive::health(&name, format),
         DeviceCommand::Replace(args) => replace::replace(mds, args, format),
+        DeviceCommand::Scrub(args) => scrub::scrub(mds, &args, format),
         DeviceCommand::Reinstate { name } => replace::reinstate(mds, name, format),
     }
 }

@@ -193,6 +193,11 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
                 "read_bytes": scrub.read, "of_bytes": scrub.of, "took_ms": scrub.took_ms,
                 "passes": scrub.passes, "ended_ms_ago": scrub.ended_ms_ago,
             })),
+            "compare": device.compare.map(|compare| json!({
+                "pieces": compare.read, "of_pieces": compare.of, "took_ms": compare.took_ms,
+                "passes": compare.passes, "ended_ms_ago": compare.ended_ms_ago,
+            })),
+            "scrub_paused": device.scrub_paused,
         })
     });
     let json = json!({"devices": json.collect::<Vec<_>>()});
@@ -209,7 +214,8 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             latency(device.write_latency_us),
             latency(device.read_latency_us),
             format!("{}/{}", device.failures, device.retired_extents),
-            scrubbed(device.scrub.as_ref()),
+            paused(device, scrubbed(device.scrub.as_ref())),
+            paused(device, scrubbed(device.compare.as_ref())),
             format!("{} of {}", human(device.used), human(device.capacity)),
             format!(
                 "{} of {}",
@@ -229,6 +235,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         "READ",
         "ERRORS/RETIRED",
         "SCRUB",
+        "COMPARED",
         "USED",
         "LOG USED",
         "STORE",
@@ -259,7 +266,14 @@ fn device_state(seen: &str, device: &DeviceInfo) -> String {
     words
 }
 
-/// How far a device has been read for what rots: of the pass under way its share and the time that is left at the
+fn paused(device: &DeviceInfo, progress: String) -> String {
+    match device.scrub_paused {
+        true => format!("paused at {progress}"),
+        false => progress,
+    }
+}
+
+/// How far a device has been read for what rots, or what leads there compared: of the pass under way its share and the time that is left at the
 /// speed so far, or else when the last one ended.
 fn scrubbed(scrub: Option<&ScrubReport>) -> String {
     let Some(scrub) = scrub else {

@@ -416,6 +416,7 @@ impl Group {
             return Ok(());
         }
         self.make_room(&changes).await?;
+        let _copying = replica.store.leisure().copying();
         let written = replica.store.write_back(replica.copyset, changes).await;
         written.map_err(|error| self.not_stored(&error))
     }

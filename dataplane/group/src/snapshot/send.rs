@@ -88,6 +88,7 @@ impl Network {
             Some((turn, last)) => (turn, Some(last)),
             None => (self.copies.turn().await, None),
         };
+        let _copying = replica.store.leisure().copying();
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }

@@ -11,7 +11,6 @@ use super::gain::Gain;
 use super::laggards::Laggards;
 use super::last_pass::LastPass;
 use crate::changes::Since;
-use crate::command::CommandKind;
 use crate::limit::{COPY_GAP_BLOCKS, COPY_KEPT, COPY_PIECE_BLOCKS};
 use crate::types::RaftEntry;
 use ogee_proto::id::{ChunkKey, ReplicaId};
@@ -138,11 +137,7 @@ impl Copies {
             return;
         };
         let head = &command.head;
-        if matches!(
-            head.kind,
-            CommandKind::Write | CommandKind::Discard | CommandKind::WriteZeroes
-        ) && head.is_in_range()
-        {
+        if head.kind.changes_blocks() && head.is_in_range() {
             for track in tracks.values() {
                 track.changed(head.key, head.first_block(), head.block_count());
             }

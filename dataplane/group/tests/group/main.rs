@@ -3,6 +3,7 @@
 
 mod common;
 
+mod compare;
 mod crash;
 mod damage;
 mod fencing;

@@ -2,6 +2,7 @@
 
 use crate::order::{ReplicaStatus, ScrubStatus, ShardReport, StoreStatus, VolumePage};
 use ogee_device::Flow;
+use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
     IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport, StoreReport, VolumeHeld,
@@ -25,6 +26,8 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         failures: status.failures,
         retired_extents: status.retired,
         scrub: Some(scrub(&status.scrub)),
+        compare: Some(scrub(&status.compare)),
+        scrub_paused: status.is_paused,
         class: status
             .class
             .map_or_else(String::new, |class| class.to_string()),
@@ -76,15 +79,27 @@ const fn state(status: &ReplicaStatus) -> &'static str {
 
 /// Blocks that no replica has.
 pub(super) fn lost(reports: &[ShardReport]) -> Vec<LostBlocks> {
-    let lost = reports.iter().flat_map(|report| &report.lost);
-    let lost = lost.map(|(copyset, blocks)| LostBlocks {
+    reports
+        .iter()
+        .flat_map(|report| &report.lost)
+        .map(blocks)
+        .collect()
+}
+
+/// Blocks in which replicas differ, and no rule tells which is right.
+pub(super) fn disputed(reports: &[ShardReport]) -> Vec<LostBlocks> {
+    let disputed = reports.iter().flat_map(|report| &report.disputed);
+    disputed.map(blocks).collect()
+}
+
+fn blocks((copyset, blocks): &(CopysetId, Blocks)) -> LostBlocks {
+    LostBlocks {
         copyset: copyset.get(),
         volume: blocks.key.volume.get(),
         chunk: blocks.key.chunk.get(),
         first_block: blocks.first.get().into(),
         blocks: blocks.count.into(),
-    });
-    lost.collect()
+    }
 }
 
 /// One page of the volumes held, and after which the next one goes on (0: that was all). None if not every
@@ -176,6 +191,7 @@ mod tests {
             volumes_removed: Vec::new(),
             replicas_removed: Vec::new(),
             lost: Vec::new(),
+            disputed: Vec::new(),
             volumes: Some(VolumePage { volumes, has_more }),
             metrics: crate::order::ShardMetrics::default(),
         }

@@ -429,6 +429,7 @@ fn heartbeat(
             false => Vec::new(),
         },
         lost: reports::lost(reports),
+        disputed: reports::disputed(reports),
         volumes_reported: volumes.is_some(),
         volumes: page,
         volumes_next: next,

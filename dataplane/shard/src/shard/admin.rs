@@ -1,12 +1,17 @@
-//! Requests of operators: digests.
+//! Requests of operators: digests, and what is wanted of scrubbing.
 //!
 //! A `Digest` frame with `length` 0 puts a digest entry named by `sequence` into the group's log
-//! (leader only); with `length` 1 it waits for this replica's result. The reply's meta: applied
+//! (leader only); with `length` 2 it asks about one piece (`ogee_group`); with `length` 1 it waits for this replica's result. The reply's meta: applied
 //! term `u64`, applied index `u64`, chunks in all `u32`, chunks here `u32`, then per chunk volume `u64`, chunk `u32`,
 //! crc `u32`, blocks `u32`.
+//!
+//! A `Scrub` frame's meta is a store's id, 16 bytes, and what is wanted of it, `u8`: 1 pause, 2 go on, 3 do it now. The
+//! reply's meta is `u8`: 1, or 0 where nothing is done in the background.
 
+use super::Shard;
 use super::request::{refusal, with_outcome};
 use ogee_group::{CommandHead, CommandKind, Group, GroupDigest, GroupError, command};
+use ogee_proto::id::StoreId;
 use ogee_proto::limit::{BLOCK_SIZE, FRAME_META_MAX};
 use ogee_proto::wire::{FrameHeader, Status, Writer};
 use ogee_runtime::Payload;
@@ -21,6 +26,44 @@ pub(super) async fn digest(group: &Group, header: &FrameHeader) -> Frame {
         1 => collect(group, header).await,
         _ => refusal(header, Status::BadRequest),
     }
+}
+
+/// Pauses what is done with a store's device in the background, lets it go on, or has it done at once.
+pub(super) async fn scrub(shard: &Shard, frame: &Frame) -> Frame {
+    let header = &frame.header;
+    let Some((id, wish)) = frame.meta.split_first_chunk::<16>() else {
+        return refusal(header, Status::BadRequest);
+    };
+    let Some(open) = shard.store(StoreId::from_bytes(*id)) else {
+        return refusal(header, Status::NoCopyset);
+    };
+    let is_paused = match wish {
+        [1] => true,
+        [2] => false,
+        [3] => {
+            open.wish.hurry();
+            return granted(header, open.wish.is_heard());
+        }
+        _ => return refusal(header, Status::BadRequest),
+    };
+    let paused = open.store.pause(is_paused).await;
+    open.wish.note_change();
+    match paused {
+        Ok(()) => {
+            tracing::info!(store = %open.id(), is_paused, "scrubbing and comparing");
+            granted(header, open.wish.is_heard())
+        }
+        Err(error) => {
+            tracing::error!(store = %open.id(), is_paused, %error, "this cannot be kept on the device");
+            refusal(header, Status::Io)
+        }
+    }
+}
+
+fn granted(header: &FrameHeader, is_heard: bool) -> Frame {
+    let mut frame = Frame::new(FrameHeader::reply(header, Status::Ok));
+    frame.meta = vec![u8::from(is_heard)].into();
+    frame
 }
 
 async fn start(group: &Group, header: &FrameHeader) -> Frame {

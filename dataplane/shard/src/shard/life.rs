@@ -73,6 +73,7 @@ pub async fn run(setup: ShardSetup) {
             };
             if events.send(started).await.is_ok() {
                 let _scrubs = super::scrub::start(&shard, setup.scrub);
+                let _comparisons = super::compare::start(&shard, setup.scrub);
                 obey(&shard, setup.orders, &events).await;
             }
             stop(&shard, service).await;

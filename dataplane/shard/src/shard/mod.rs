@@ -8,6 +8,7 @@
 
 mod admin;
 mod admission;
+mod compare;
 mod hosted;
 mod life;
 mod members;
@@ -16,6 +17,7 @@ mod request;
 mod scrub;
 mod stores;
 mod trial;
+mod wish;
 
 pub use life::{ShardSetup, run};
 

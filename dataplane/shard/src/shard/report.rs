@@ -18,20 +18,22 @@ pub(super) fn report(shard: &Shard) -> ShardReport {
         replicas: replicas(shard),
         volumes_removed: volumes_removed(shard),
         replicas_removed: shard.changes.take_removed(),
-        lost: lost(shard),
+        lost: blocks(shard, Group::lost_blocks),
+        disputed: blocks(shard, Group::disputed_blocks),
         volumes: shard.listing.take().map(|after| volumes(shard, after)),
         metrics: metrics(shard),
     }
 }
 
-fn lost(shard: &Shard) -> Vec<(CopysetId, LostBlocks)> {
+/// The first few blocks that groups say this of.
+fn blocks(shard: &Shard, of: fn(&Group) -> Vec<LostBlocks>) -> Vec<(CopysetId, LostBlocks)> {
     let hosted = shard.hosted().into_iter();
-    let lost = hosted.flat_map(|hosted| {
+    let found = hosted.flat_map(|hosted| {
         let copyset = hosted.group.copyset();
-        let blocks = hosted.group.lost_blocks().into_iter();
+        let blocks = of(&hosted.group).into_iter();
         blocks.map(move |blocks| (copyset, blocks))
     });
-    lost.take(LOST_REPORTED_MAX).collect()
+    found.take(LOST_REPORTED_MAX).collect()
 }
 
 /// How the stores stand.
@@ -61,6 +63,8 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         pace: open.device.pace(),
         failures: open.device.counters().failures,
         scrub: open.scrubbed.status(),
+        compare: open.compared.status(),
+        is_paused: open.store.is_paused(),
     }
 }
 
@@ -182,6 +186,11 @@ fn metrics(shard: &Shard) -> ShardMetrics {
                     .sum(),
             ),
             (
+                "disputed_places",
+                "Pieces in which replicas differ and no rule tells which is right",
+                sum(|group| group.disputed_places().len()),
+            ),
+            (
                 "retired_extents",
                 "Extents that did not take what was written, and are never used again",
                 shard
@@ -205,6 +214,7 @@ type Counter = (&'static str, &'static str, u64);
 
 fn counters(shard: &Shard) -> Vec<Counter> {
     let mut counters = store_counters(&shard.stores);
+    counters.extend(scrub_counters(&shard.stores));
     counters.extend(traffic_counters(shard));
     counters
 }
@@ -255,6 +265,18 @@ fn store_counters(stores: &[OpenStore]) -> Vec<Counter> {
             sum(|open| open.store.counters().checksum_errors),
         ),
         (
+            "log_payloads_lost",
+            "Payloads read from logs that failed their checksum",
+            sum(|open| open.log.counters().payloads_lost),
+        ),
+    ]
+}
+
+/// Of what is done in the background.
+fn scrub_counters(stores: &[OpenStore]) -> Vec<Counter> {
+    let sum = |value: fn(&OpenStore) -> u64| stores.iter().map(value).sum::<u64>();
+    vec![
+        (
             "scrubbed_bytes",
             "Bytes read by scrubbing, to find what rots",
             sum(|open| open.scrubbed.bytes.get()),
@@ -265,14 +287,29 @@ fn store_counters(stores: &[OpenStore]) -> Vec<Counter> {
             sum(|open| open.scrubbed.passes.get()),
         ),
         (
+            "compared_bytes",
+            "Bytes of which all replicas were compared, where they are led",
+            sum(|open| open.compared.bytes.get()),
+        ),
+        (
+            "compare_passes",
+            "Copysets of which all replicas were compared, where they are led",
+            sum(|open| open.compared.passes.get()),
+        ),
+        (
+            "blocks_differing",
+            "Blocks in which replicas were found to differ",
+            sum(|open| open.compared.differing.get()),
+        ),
+        (
+            "blocks_rewritten",
+            "Of those, the ones that most replicas agreed about, and that were written anew",
+            sum(|open| open.compared.rewritten.get()),
+        ),
+        (
             "blocks_repaired",
             "Damaged blocks rewritten with what other replicas have",
             sum(|open| open.store.counters().repairs),
-        ),
-        (
-            "log_payloads_lost",
-            "Payloads read from logs that failed their checksum",
-            sum(|open| open.log.counters().payloads_lost),
         ),
     ]
 }

@@ -5,7 +5,7 @@
 
 use super::Shard;
 use crate::limit::ADMITTED_BYTES_MIN;
-use ogee_group::{CommandHead, CommandKind, Group, Outcome, ReadRun, command};
+use ogee_group::{ASK_PIECE, CommandHead, CommandKind, Group, Outcome, ReadRun, command};
 use ogee_proto::checksum::crc32c;
 use ogee_proto::limit::REQUEST_PAYLOAD_MAX;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
@@ -19,6 +19,9 @@ impl Shard {
         if frame.header.kind == FrameKind::Beat {
             return self.watch.on_beat(&peer, &frame);
         }
+        if frame.header.kind == FrameKind::Scrub {
+            return self.spawn_scrub_order(peer, frame);
+        }
         let Some(group) = self.group(frame.header.copyset) else {
             return self.handle_damaged(peer, frame);
         };
@@ -31,6 +34,18 @@ impl Shard {
             kind if is_raft(kind) => self.spawn_raft(group, peer, frame),
             _ => self.submit(group, peer, frame),
         }
+    }
+
+    /// An operator wants something of what is done in the background.
+    fn spawn_scrub_order(self: &Rc<Self>, peer: Peer, frame: Frame) {
+        let Some(permit) = self.raft_admission.try_acquire(ADMITTED_BYTES_MIN) else {
+            return self.throttle(&peer, &frame.header);
+        };
+        let shard = self.clone();
+        drop(ogee_runtime::spawn(async move {
+            reply(&peer, super::admin::scrub(&shard, &frame).await);
+            drop(permit);
+        }));
     }
 
     /// A damaged replica answers one kind of question: what it still has in its log.
@@ -150,6 +165,7 @@ async fn serve_other(group: &Group, frame: Frame) -> Frame {
         FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
         FrameKind::LogEntries => group.on_log_entries(frame).await,
         FrameKind::Blocks => group.on_blocks(frame).await,
+        FrameKind::Digest if frame.header.length == ASK_PIECE => group.on_piece(frame).await,
         FrameKind::Digest => super::admin::digest(group, &frame.header).await,
         FrameKind::Hello
         | FrameKind::Ping
@@ -159,7 +175,8 @@ async fn serve_other(group: &Group, frame: Frame) -> Frame {
         | FrameKind::Write
         | FrameKind::AppendEntries
         | FrameKind::AppendClose
-        | FrameKind::Beat => refusal(&frame.header, Status::BadRequest),
+        | FrameKind::Beat
+        | FrameKind::Scrub => refusal(&frame.header, Status::BadRequest),
     }
 }
 

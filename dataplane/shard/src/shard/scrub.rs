@@ -2,22 +2,21 @@
 //!
 //! *Place*: a task for each store, beside its groups; it reads below what the log still holds. What it finds goes the way
 //! of all damage: it is repaired from other replicas (`ogee_group`). *Owner*: the shard.
-//! *Invariants*: one piece of a store is read at a time, and then the device rests for [`SCRUB_REST`] times as long as that
-//! took: clients have it for themselves nine tenths of the time, however slow it is. A pass is spread over its period; where
+//! *Invariants*: each piece is read at the device's leisure (`ogee_store`), as everything in the background is: clients
+//! have it for themselves nine tenths of the time, however slow it is. A pass is spread over its period; where
 //! that is not enough it takes longer. Each begins at a chunk that is drawn, so that a process that is often started anew
 //! does not always leave the same ones unread.
 //! *On failure*: a store that has failed is left alone; damage that nobody can repair is found again by the next pass.
 
+use super::wish::Work;
 use super::{OpenStore, Shard};
 use crate::config::{ScrubConfig, ScrubHours};
-use crate::limit::{SCRUB_BLOCKS, SCRUB_IDLE, SCRUB_REST};
+use crate::limit::{SCRUB_BLOCKS, SCRUB_IDLE};
 use crate::order::ScrubStatus;
 use ogee_proto::id::{ChunkKey, CopysetId, StoreId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK, EXTENT_SIZE};
 use ogee_proto::unit::BlockIndex;
-use ogee_runtime::{
-    Instant, ScopedTask, now, random_u64, sleep, spawn_scoped, suspended_time, yield_now,
-};
+use ogee_runtime::{Instant, ScopedTask, now, random_u64, spawn_scoped, suspended_time, yield_now};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,6 +53,7 @@ pub(super) fn start(shard: &Rc<Shard>, config: Option<ScrubConfig>) -> Vec<Scope
         return Vec::new();
     };
     let hours = config.hours.map(|hours| Rc::new(Hours::new(hours)));
+    shard.stores.iter().for_each(|open| open.wish.hear());
     let stores = shard.stores.iter().map(OpenStore::id);
     stores
         .map(|store| spawn_scoped(scrub(shard.clone(), store, config.period, hours.clone())))
@@ -62,6 +62,7 @@ pub(super) fn start(shard: &Rc<Shard>, config: Option<ScrubConfig>) -> Vec<Scope
 
 async fn scrub(shard: Rc<Shard>, store: StoreId, period: Duration, hours: Option<Rc<Hours>>) {
     while let Some(open) = shard.store(store).filter(|open| !open.has_failed()) {
+        open.wish.granted(open, hours.as_deref(), Work::Scrub).await;
         let begun = now();
         let scrubbed = &open.scrubbed;
         scrubbed
@@ -69,6 +70,7 @@ async fn scrub(shard: Rc<Shard>, store: StoreId, period: Duration, hours: Option
             .set(Some((begun, scrubbed.bytes.get(), open.store.used().get())));
         let read = shard.scrub_pass(open, period, hours.as_deref()).await;
         scrubbed.pass.set(None);
+        open.wish.done(Work::Scrub);
         if read > 0 {
             scrubbed.passes.set(scrubbed.passes.get() + 1);
             scrubbed.ended.set(Some(now()));
@@ -76,12 +78,13 @@ async fn scrub(shard: Rc<Shard>, store: StoreId, period: Duration, hours: Option
         }
         // A store without contents may be filled at any time.
         let (left, least) = (period.saturating_sub(now() - begun), SCRUB_IDLE.min(period));
-        sleep(if read > 0 { left.max(least) } else { least }).await;
+        let rest = if read > 0 { left.max(least) } else { least };
+        open.wish.rest(rest, Work::Scrub).await;
     }
 }
 
 /// The hours of the day in which stores are read.
-struct Hours {
+pub(super) struct Hours {
     hours: ScrubHours,
     /// When the process began, by this shard's clock.
     begun: Instant,
@@ -92,7 +95,7 @@ const HOUR_S: u64 = 3600;
 const DAY_S: u64 = 24 * HOUR_S;
 
 impl Hours {
-    fn new(hours: ScrubHours) -> Self {
+    pub(super) fn new(hours: ScrubHours) -> Self {
         Self {
             hours,
             begun: now(),
@@ -100,20 +103,14 @@ impl Hours {
         }
     }
 
-    /// Waits until it is one of them. A clock that is set meanwhile is not followed.
-    async fn opened(&self) {
-        loop {
-            let slept = suspended_time().saturating_sub(self.suspended);
-            let wait = until_open(&self.hours, self.hours.begun + (now() - self.begun) + slept);
-            if wait.is_zero() {
-                return;
-            }
-            sleep(wait).await;
-        }
+    /// How long it is until it is one of them. A clock that is set meanwhile is not followed.
+    pub(super) fn closed_for(&self) -> Duration {
+        let slept = suspended_time().saturating_sub(self.suspended);
+        until_open(&self.hours, self.hours.begun + (now() - self.begun) + slept)
     }
 
     /// How much of the time they are.
-    fn part_of(&self, period: Duration) -> Duration {
+    pub(super) fn part_of(&self, period: Duration) -> Duration {
         period * open_hours(&self.hours) / 24
     }
 }
@@ -166,27 +163,26 @@ impl Shard {
         gap: Duration,
         hours: Option<&Hours>,
     ) -> u64 {
-        let mut read = 0;
+        let mut sum = 0;
         for first in (0..BLOCKS_PER_CHUNK).step_by(SCRUB_BLOCKS) {
-            if let Some(hours) = hours {
-                hours.opened().await;
-            }
+            open.wish.granted(open, hours, Work::Scrub).await;
             let group = self.group(copyset).filter(|_| !open.has_failed());
             let (Some(group), Some(first)) = (group, BlockIndex::new(first)) else {
                 break;
             };
             let begun = now();
-            let bytes = group.scrub(key, first, SCRUB_BLOCKS).await;
+            let read = group.scrub(key, first, SCRUB_BLOCKS);
+            let bytes = open.store.leisure().take(read).await;
             if bytes == 0 {
                 yield_now().await;
                 continue;
             }
-            read += bytes;
+            sum += bytes;
             open.scrubbed.bytes.set(open.scrubbed.bytes.get() + bytes);
-            let took = now() - begun;
-            sleep(gap.saturating_sub(took).max(took * SCRUB_REST)).await;
+            let rest = gap.saturating_sub(now() - begun);
+            open.wish.rest(rest, Work::Scrub).await;
         }
-        read
+        sum
     }
 }
 

@@ -1,6 +1,8 @@
 //! Opening the devices that a shard owns.
 
+use super::compare::Comparisons;
 use super::scrub::Scrubbed;
+use super::wish::Wish;
 use crate::config::StoreConfig;
 use crate::error::ShardError;
 use crate::limit::LOG_CACHE_BYTES_MAX;
@@ -25,6 +27,8 @@ pub(super) struct OpenStore {
     pub(super) scrubbed: Scrubbed,
     /// What kind of device it is on.
     pub(super) class: Option<MediaClass>,
+    pub(super) compared: Comparisons,
+    pub(super) wish: Wish,
     /// It is being tried out.
     pub(super) is_tried: Cell<bool>,
 }
@@ -53,6 +57,8 @@ impl OpenStore {
             path: path.display().to_string(),
             class: config.class,
             scrubbed: Scrubbed::default(),
+            compared: Comparisons::default(),
+            wish: Wish::default(),
             is_tried: Cell::new(false),
         })
     }

@@ -183,7 +183,11 @@ impl Plan {
     /// Counters that stay zero in all processes, if no disk ever loses or changes what it has made durable.
     #[must_use]
     pub fn sound(&self) -> Option<&'static [&'static str]> {
-        (!self.faults.iter().any(is_of_disks)).then_some(&["log_payloads_lost", "checksum_errors"])
+        (!self.faults.iter().any(is_of_disks)).then_some(&[
+            "log_payloads_lost",
+            "checksum_errors",
+            "blocks_differing",
+        ])
     }
 }
 

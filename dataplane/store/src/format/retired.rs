@@ -1,4 +1,4 @@
-//! The page that lists retired extents.
+//! The page that lists retired extents, and notes what is wanted of the device.
 
 use super::page::Page;
 use crate::geometry::{ExtentId, Geometry};
@@ -26,17 +26,23 @@ struct RawRetired {
     store: [u8; 16],
     sequence: U64,
     extents: [U32; RETIRED_LISTED_MAX],
+    notes: U32,
 }
+
+/// What is done at leisure is paused.
+const PAUSED: u32 = 1;
 
 const _: () = assert!(size_of::<RawRetired>() == PAGE_SIZE);
 
-/// Extents that are never used again.
+/// Extents that are never used again, and what is wanted of the device.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Retired {
     /// How often the list was written; the newer of two copies counts.
     pub sequence: u64,
     /// The extents.
     pub extents: BTreeSet<ExtentId>,
+    /// What is done at leisure is paused.
+    pub is_paused: bool,
 }
 
 /// What a copy of the page holds.
@@ -67,6 +73,7 @@ impl Retired {
             count += 1;
         }
         raw.count = U16::new(count);
+        raw.notes = U32::new(if self.is_paused { PAUSED } else { 0 });
         let crc = crc32c(&page[CRC_LEN..]);
         page[..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
     }
@@ -91,8 +98,15 @@ impl Retired {
             .map(|raw| ExtentId::from_raw(raw.get()).filter(|it| it.index() < geometry.extents))
             .collect();
         let sequence = raw.sequence.get();
+        // An older program may have put an extent there.
+        let has_notes = usize::from(raw.count.get()) <= RETIRED_LISTED_MAX;
+        let is_paused = has_notes && raw.notes.get() & PAUSED != 0;
         extents.map_or(RetiredPage::Damaged, |extents| {
-            RetiredPage::List(Self { sequence, extents })
+            RetiredPage::List(Self {
+                sequence,
+                extents,
+                is_paused,
+            })
         })
     }
 }
@@ -113,7 +127,13 @@ mod tests {
     fn page_of(extents: &[u32], sequence: u64) -> Page {
         let extents = extents.iter().map(|at| ExtentId::from_index(*at)).collect();
         let mut page = [0; PAGE_SIZE];
-        Retired { sequence, extents }.encode(STORE, &mut page);
+        let is_paused = false;
+        let list = Retired {
+            sequence,
+            extents,
+            is_paused,
+        };
+        list.encode(STORE, &mut page);
         page
     }
 
@@ -128,6 +148,32 @@ mod tests {
         assert_eq!(page[4..4 + golden.len()], golden);
         assert!(page[4 + golden.len()..].iter().all(|byte| *byte == 0));
         assert_eq!(page[..4], crc32c(&page[4..]).to_le_bytes());
+    }
+
+    #[test]
+    fn a_pause_stands_in_the_last_word_unless_an_extent_does() {
+        let list = Retired {
+            sequence: 1,
+            is_paused: true,
+            ..Retired::default()
+        };
+        let mut page = [0; PAGE_SIZE];
+        list.encode(STORE, &mut page);
+        assert_eq!(page[PAGE_SIZE - 4..], [1, 0, 0, 0]);
+        let read = Retired::decode(&page, STORE, &geometry());
+        assert_eq!(read, RetiredPage::List(list));
+        // A full list of an older program.
+        let all: Vec<u32> = (0..1013).collect();
+        let mut page = page_of(&all, 1);
+        page[6..8].copy_from_slice(&1014u16.to_le_bytes());
+        page[PAGE_SIZE - 4..].copy_from_slice(&1015u32.to_le_bytes());
+        let crc = crc32c(&page[CRC_LEN..]);
+        page[..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
+        let RetiredPage::List(read) = Retired::decode(&page, STORE, &geometry()) else {
+            panic!("it is a list");
+        };
+        assert!(!read.is_paused);
+        assert_eq!(read.extents.len(), 1013);
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Cluster {
         self.net.set_config(config);
     }
 
+    /// This replica answers like a program that does not compare pieces; None: all do.
+    pub fn set_old(&self, replica: Option<ReplicaId>) {
+        self.net.set_old(replica);
+    }
+
     /// Requests of that kind that have reached any node.
     pub fn heard(&self, kind: FrameKind) -> u64 {
         self.net.heard(kind)

@@ -22,6 +22,7 @@ pub struct Net {
     deaf: RefCell<BTreeSet<Run>>,
     config: Cell<GroupConfig>,
     heard: RefCell<BTreeMap<u8, u64>>,
+    old: Cell<Option<ReplicaId>>,
 }
 
 impl Net {
@@ -32,7 +33,18 @@ impl Net {
             deaf: RefCell::default(),
             config: Cell::new(config),
             heard: RefCell::default(),
+            old: Cell::new(None),
         }
+    }
+
+    /// This replica answers like a program that does not compare pieces; None: all do.
+    pub fn set_old(&self, replica: Option<ReplicaId>) {
+        self.old.set(replica);
+    }
+
+    /// Whether it does.
+    pub fn is_old(&self, replica: ReplicaId) -> bool {
+        self.old.get() == Some(replica)
     }
 
     /// A node starts.

@@ -3,16 +3,16 @@
 use super::net::{Net, Run};
 use ogee_device::{Device, FaultControl, FaultPlan, MemoryControl, Survivors};
 use ogee_group::{
-    Command, CopyBudget, Group, GroupConfig, GroupError, GroupMetrics, GroupParams, Mender,
-    Outcome, PeerBook, StoreKeeper, Watch,
+    ASK_PIECE, Command, CopyBudget, Group, GroupConfig, GroupError, GroupMetrics, GroupParams,
+    Mender, Outcome, PeerBook, StoreKeeper, Watch,
 };
 use ogee_log::{Log, LogOptions, LogRegion};
-use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
+use ogee_proto::id::{ChunkKey, CopysetId, ReplicaId, StoreId};
 use ogee_proto::limit::BLOCK_SIZE;
-use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
-use ogee_runtime::Buffer;
-use ogee_store::{Store, StoreParams};
+use ogee_runtime::{Buffer, Payload};
+use ogee_store::{BlockChange, Store, StoreParams, WriteBack};
 use ogee_transport::{CallerOptions, Frame, Hello, Listener, Peer, Role, Service};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -116,6 +116,21 @@ impl Medium {
             at += BLOCK_SIZE as u64;
         }
         hurt
+    }
+
+    /// Puts other contents into the store, with a checksum of their own: as after a write that the device has taken and
+    /// lost. None: the block is gone.
+    pub async fn exchange_stored(&self, key: ChunkKey, block: usize, bytes: Option<&[u8]>) {
+        let store = Store::open(&self.device).await.expect("open");
+        let block = BlockIndex::new(block).expect("within a chunk");
+        let what = bytes.map_or(BlockChange::Zero, |bytes| {
+            BlockChange::Data(Payload::from(bytes.to_vec()))
+        });
+        let change = WriteBack { key, block, what };
+        let written = store.write_back(COPYSET, vec![change]).await;
+        written.expect("the store takes it");
+        let group = store.group(COPYSET).expect("it has the replica");
+        store.checkpoint(vec![group]).await.expect("durable");
     }
 
     /// A second medium with the same contents.
@@ -301,6 +316,9 @@ fn serve(
             net.count(frame.header.kind);
             match frame.header.kind {
                 FrameKind::Beat => watch.on_beat(&peer, &frame),
+                FrameKind::Digest if net.is_old(group.replica_id()) => {
+                    reply(&peer, refusal(&frame.header, Status::BadRequest));
+                }
                 _ => route(&group, peer, frame),
             }
         }
@@ -345,6 +363,9 @@ pub fn route(group: &Group, peer: Peer, frame: Frame) {
                     FrameKind::Snapshot => group.on_snapshot(frame).await,
                     FrameKind::LogEntries => group.on_log_entries(frame).await,
                     FrameKind::Blocks => group.on_blocks(frame).await,
+                    FrameKind::Digest if frame.header.length == ASK_PIECE => {
+                        group.on_piece(frame).await
+                    }
                     FrameKind::TransferLeader => group.on_transfer_leader(frame).await,
                     _ => refusal(&frame.header, Status::BadRequest),
                 };
