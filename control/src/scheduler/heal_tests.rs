@@ -816,11 +816,10 @@ fn without_a_target_nothing_is_begun_and_without_a_majority_either() {
     );
 }
 
-#[test]
-fn a_replica_stays_on_devices_of_its_pool_s_class() {
+/// Chunkservers 1 to 3 in three zones, without a class; 4 to 8 with one, and a pool that wants ssds.
+fn world_with_classes() -> World {
     use ogee_proto::media::MediaClass::{Hdd, Ssd};
     let mut world = World::new(&[0, 1, 2], 0);
-    // Four more of each class, in the three zones, and a pool that wants one of them.
     let more = [
         (4, 0, Ssd),
         (5, 1, Ssd),
@@ -837,60 +836,55 @@ fn a_replica_stays_on_devices_of_its_pool_s_class() {
         replicas: 3,
     };
     world.state.apply(&Command::CreatePool(pool)).expect("pool");
-    let create = |stores: [u32; 3]| {
-        Command::CreateCopysets(CreateCopysets {
-            pool: PoolId::new(2),
-            existing: 0,
-            placements: vec![stores.map(store).into()],
-        })
-    };
-    let wrong = world.state.apply(&create([4, 5, 7]));
+    world
+}
+
+/// A copyset of that pool.
+fn create_fast(stores: [u32; 3]) -> Command {
+    Command::CreateCopysets(CreateCopysets {
+        pool: PoolId::new(2),
+        existing: 0,
+        placements: vec![stores.map(store).into()],
+    })
+}
+
+#[test]
+fn a_replica_stays_on_devices_of_its_pool_s_class() {
+    let mut world = world_with_classes();
+    let wrong = world.state.apply(&create_fast([4, 5, 7]));
     assert!(
         matches!(wrong, Err(Refusal::BadPlacement { at: 0 })),
         "{wrong:?}"
     );
-    world
-        .state
-        .apply(&create([4, 5, 6]))
-        .expect("of that class");
+    let right = world.state.apply(&create_fast([4, 5, 6]));
+    right.expect("of that class");
     let id = CopysetId::new(1);
     let formed = ConfirmReplicas {
         created: Vec::new(),
         formed: vec![id],
     };
-    world
-        .state
-        .apply(&Command::ConfirmReplicas(formed))
-        .expect("formed");
+    let formed = world.state.apply(&Command::ConfirmReplicas(formed));
+    formed.expect("formed");
     let replicas = world.state.copysets()[&id].replicas.clone();
     world.made.extend(replicas.iter().map(|r| r.id));
     world.away.insert(store(6));
     world.mark(6, Some(Mark::Lost));
     world.settle();
-    let stores: BTreeSet<StoreId> = world.state.copysets()[&id]
-        .replicas
-        .iter()
-        .map(|r| r.store)
-        .collect();
-    assert_eq!(
-        stores,
-        [4, 5, 8].map(store).into(),
-        "not where it is emptiest"
-    );
+    let replicas = world.state.copysets()[&id].replicas.iter();
+    let stores: BTreeSet<StoreId> = replicas.map(|r| r.store).collect();
+    let expected = [4, 5, 8].map(store).into();
+    assert_eq!(stores, expected, "not where it is emptiest");
     // The last one of its class in the zone: nothing else is as good.
     world.away.insert(store(8));
     world.mark(8, Some(Mark::Lost));
     world.settle();
     let copyset = &world.state.copysets()[&id];
-    assert!(copyset.change.is_none() && copyset.replicas.iter().any(|r| r.store == store(8)));
+    let stays = copyset.replicas.iter().find(|r| r.store == store(8));
+    let stays = stays.expect("it stays").id;
+    assert!(copyset.change.is_none());
     let by_hand = crate::state::ReplaceReplica {
         copyset: id,
-        replica: copyset
-            .replicas
-            .iter()
-            .find(|r| r.store == store(8))
-            .expect("it stays")
-            .id,
+        replica: stays,
         store: store(7),
     };
     let refused = world.state.apply(&Command::ReplaceReplica(by_hand));
