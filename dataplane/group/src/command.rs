@@ -22,7 +22,7 @@ pub enum CommandKind {
     /// The volume's attachment becomes (client, epoch, incarnation): older ones are refused.
     Seal,
     /// Every replica digests its contents as of this entry; `sequence` names the digest. With a length of
-    /// [`PIECE_LEN`] it is about that piece of the chunk only, and `watermark` 1 says that somebody waits for it.
+    /// `limit::PIECE_LEN` it is about that piece of the chunk only, and `watermark` 1 says that somebody waits for it.
     Digest,
     /// The volume is gone: its chunks are given back.
     RemoveVolume,
