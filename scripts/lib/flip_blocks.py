@@ -5,9 +5,11 @@
                                             flips one bit in each of C blocks of the store, reads each
                                             through the volume, then looks whether the store has it right
                                             again; COMMAND, for bash, has the chunkserver of the store lead
-    rot   --store FILE --blocks N --count C --seed S --used FILE
-                                            flips only, in blocks that no other store was flipped in
-    whole --store FILE --used FILE          what rot has flipped there is right again
+    rot   --store FILE --blocks N --count C --seed S --used FILE [--how flip|misdirect]
+                                            damages only, blocks in which no other store is damaged: flips a bit of
+                                            each; or, of each two, has what was written to the first go to the second,
+                                            while the first keeps what it had before that
+    whole --store FILE --used FILE          what rot has damaged there is right again
     check --uri URI --blocks N              every block reads as it was filled
     differ --store FILE --blocks N --count C --to STAMP
                                             of a chunkserver that does not run: the first C blocks of the volume get the
@@ -208,17 +210,29 @@ def used_blocks(args):
         return {int(block): where for block, where in json.load(file).items()}
 
 
+def misdirected(args, victims):
+    """What blocks hold after writes that went to a neighbour's place: block -> contents."""
+    pairs = iter(victims)
+    for first, second in zip(pairs, pairs):
+        yield first, content(first, args.stamp - 1)
+        yield second, content(first, args.stamp)
+
+
 def damage(args, store):
-    """Flips a bit in each copy that the store has of some blocks that were not flipped before."""
+    """Damages each copy that the store has of some blocks that were not damaged before."""
     used = used_blocks(args)
     places = store.find({block: args.stamp for block in range(args.blocks) if block not in used})
     if len(places) < args.count:
         sys.exit(f"only {len(places)} blocks stand in the extents of {args.store}")
     chance = random.Random(args.seed)
     victims = {block: places[block] for block in chance.sample(sorted(places), args.count)}
+    instead = dict(misdirected(args, victims)) if args.how == "misdirect" else {}
     for block, offsets in victims.items():
         for at in offsets:
-            store.flip(at, chance.randrange(BLOCK * 8))
+            if args.how == "misdirect":
+                store.write(at, instead[block])
+            else:
+                store.flip(at, chance.randrange(BLOCK * 8))
         used[block] = [args.store, offsets]
     with open(args.used, "w", encoding="ascii") as file:
         json.dump(used, file)
@@ -247,7 +261,7 @@ def flip(args, handle):
 
 
 def rot(args):
-    print(json.dumps({"flipped": len(damage(args, Store(args.store)))}))
+    print(json.dumps({"damaged": len(damage(args, Store(args.store)))}))
     return 0
 
 
@@ -255,7 +269,7 @@ def whole(args):
     store = Store(args.store)
     mine = {block: offsets for block, (path, offsets) in used_blocks(args).items() if path == args.store}
     left = sum(not is_whole(args, store, block, offsets) for block, offsets in mine.items())
-    print(json.dumps({"flipped": len(mine), "damaged": left}))
+    print(json.dumps({"damaged": len(mine), "left": left}))
     return 1 if left else 0
 
 
@@ -277,7 +291,10 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--used")
     parser.add_argument("--lead", default="true")
+    parser.add_argument("--how", choices=["flip", "misdirect"], default="flip")
     args = parser.parse_args()
+    if args.how == "misdirect" and args.count % 2:
+        sys.exit(f"--count {args.count}: misdirected writes damage two blocks each")
     if args.command in ("rot", "whole", "differ"):
         return {"rot": rot, "whole": whole, "differ": differ}[args.command](args)
     handle = nbd.NBD()

@@ -438,11 +438,13 @@ all_missing() {
 
 # ---- rot ---------------------------------------------------------------------------------------
 
-# Bits flip in the stores of all three, in other blocks of each: nobody reads them, but scrubbing, and all are
-# right again on the devices, under a load that sees nothing of it.
+# Bits flip in the stores of all three, and writes go to a neighbour's place, in other blocks of each: nobody reads
+# them, but scrubbing, and all are right again on the devices, under a load that sees nothing of it.
 test_rot() {
-    local blocks=4096 count load node
-    count=$(ci_or_full 17 334)
+    local blocks=4096 count load node all how
+    count=$(ci_or_full 18 334)
+    # On each of three, flipped bits and blocks that misdirected writes have damaged.
+    all=$((3 * 2 * count))
     OGEE_CHUNKSERVER__SCRUB__PERIOD_S=2 cluster_up --store-size 1GiB --log-size 64MiB
     create_volume other --size 256MiB
     create_volume victim --size 64MiB
@@ -453,7 +455,9 @@ test_rot() {
     load=$!
     defer end_process "$load"
     for node in $(chunkservers); do
-        flip_blocks rot --store "$(store_of "$node")" --blocks "$blocks" --count "$count" --seed "$SEED" --used "$TEST_DIR/used" >/dev/null || give_up "rot on $node"
+        for how in flip misdirect; do
+            flip_blocks rot --how "$how" --store "$(store_of "$node")" --blocks "$blocks" --count "$count" --seed "$SEED" --used "$TEST_DIR/used" >/dev/null || give_up "rot on $node"
+        done
     done
     for node in $(chunkservers); do
         wait_for "$(ci_or_full 60 300)" flip_blocks whole --store "$(store_of "$node")" --used "$TEST_DIR/used" ||
@@ -461,8 +465,8 @@ test_rot() {
     done
     flip_blocks check --uri "$URI" --blocks "$blocks" >"$TEST_DIR/check.json" || give_up "reads: $(cat "$TEST_DIR/check.json")"
     wait "$load" || give_up "the load beside it: $(tail -n 3 "$TEST_DIR/load.log")"
-    wait_for 10 has_repaired $((3 * count)) || give_up "$(counter_sum blocks_repaired) of $((3 * count)) are counted"
-    echo "   $((3 * count)) blocks repaired, $(counter_sum scrub_passes) passes, $(($(counter_sum scrubbed_bytes) >> 20)) MiB read"
+    wait_for 10 has_repaired "$all" || give_up "$(counter_sum blocks_repaired) of $all are counted"
+    echo "   $all blocks repaired, $(counter_sum scrub_passes) passes, $(($(counter_sum scrubbed_bytes) >> 20)) MiB read"
     copysets_agree
 }
 
