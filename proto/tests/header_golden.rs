@@ -87,7 +87,7 @@ fn kinds_and_statuses_keep_their_numbers() {
     assert_eq!(
         kinds,
         [
-            1, 2, 3, 4, 16, 17, 18, 19, 20, 21, 64, 65, 66, 67, 68, 69, 72, 73, 96
+            1, 2, 3, 4, 16, 17, 18, 19, 20, 21, 64, 65, 66, 67, 68, 69, 72, 73, 96, 97
         ]
     );
     let statuses: Vec<u16> = Status::ALL.iter().map(|status| status.encode()).collect();
