@@ -8,7 +8,7 @@ use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
 use super::lost::{disputed_condition, lost_condition};
-use super::maintenance::{Spared, maintenance_condition};
+use super::maintenance::{is_spared, maintenance_condition};
 use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
 use super::sick::sick_conditions;
@@ -302,7 +302,6 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
     let recover = jobs.filter(|job| job.kind == JobKind::Recover && job.state.is_live());
     let recover: BTreeSet<CopysetId> = recover.map(|job| job.copyset).collect();
     let online = |id: ChunkserverId| liveness.is_online(now, id);
-    let spared = Spared::of(sight);
     for (id, copyset) in state.copysets() {
         let name = || id.to_string();
         let up = copyset
@@ -321,7 +320,7 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
         } else if recover.contains(id) {
             tally.recovering.add(name);
         } else if up < copyset.replicas.len() {
-            if !spared.explains(copyset) {
+            if !is_spared(sight, copyset) {
                 tally.degraded.add(name);
             }
         } else if has_lost_replica(copyset, liveness, now) {

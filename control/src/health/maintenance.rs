@@ -1,29 +1,15 @@
 //! Chunkservers in maintenance: what is said instead of an alarm.
 
-use std::collections::BTreeMap;
-
 use ogee_proto::id::ChunkserverId;
 
 use super::assess::{Condition, Severity, Sight};
 use crate::state::Copyset;
 
-/// Chunkservers that are offline and in maintenance.
-pub(super) struct Spared<'a> {
-    sight: &'a Sight<'a>,
-}
-
-impl<'a> Spared<'a> {
-    pub(super) const fn of(sight: &'a Sight<'a>) -> Self {
-        Self { sight }
-    }
-
-    /// Whether all that a copyset lacks is away for a maintenance.
-    pub(super) fn explains(&self, copyset: &Copyset) -> bool {
-        let sight = self.sight;
-        let servers = copyset.replicas.iter().map(|r| r.chunkserver);
-        let mut offline = servers.filter(|id| !sight.liveness.is_online(sight.now, *id));
-        offline.all(|id| is_maintained(sight, id))
-    }
+/// Whether all that a copyset lacks is away for a maintenance.
+pub(super) fn is_spared(sight: &Sight<'_>, copyset: &Copyset) -> bool {
+    let servers = copyset.replicas.iter().map(|r| r.chunkserver);
+    let mut offline = servers.filter(|id| !sight.liveness.is_online(sight.now, *id));
+    offline.all(|id| is_maintained(sight, id))
 }
 
 fn is_maintained(sight: &Sight<'_>, id: ChunkserverId) -> bool {
@@ -42,10 +28,9 @@ pub(super) fn maintenance_condition(sight: &Sight<'_>) -> Condition {
     );
     let in_it = state.chunkservers().iter().filter_map(|(id, server)| {
         let until_ms = state.maintenance(*id, now_ms)?.until_ms;
-        Some((*id, (server, until_ms)))
+        Some((*id, server, until_ms))
     });
-    let in_it: BTreeMap<_, _> = in_it.collect();
-    for (id, (server, until_ms)) in in_it {
+    for (id, server, until_ms) in in_it {
         condition.add(|| {
             let left = left(until_ms.saturating_sub(now_ms));
             if sight.liveness.is_online(sight.now, id) {
