@@ -3,25 +3,18 @@
 mod common;
 
 use common::{
-    Chunkserver, beat_all, config, eventually, fault, ready, register_soon, registration, start,
-    status, stop, store, topology,
+    Chunkserver, beat_all, beat_until, config, eventually, fault, hasty, ready, register_soon,
+    registration, start, status, stop, store, topology,
 };
 use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
 use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName,
     MarkDevicesRequest, ServerName, TransferLeaderRequest,
 };
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-fn hasty(dir: &Path) -> MdsConfig {
-    let mut config = config(dir);
-    config.heartbeat_ms = 100;
-    // Whoever beats here is late by far less, also on a busy machine.
-    config.offline_ms = 1500;
-    config.recover_after_ms = 2000;
-    config
-}
+/// How long what is away is waited for.
+const RECOVER_MS: u64 = 2000;
 
 async fn jobs(mds: &MdsHandle) -> Vec<JobInfo> {
     let jobs = topology(mds).await.list_jobs(Empty {}).await;
@@ -39,23 +32,6 @@ async fn spare(mds: &MdsHandle, name: &str, zone: &str, number: u8) -> Chunkserv
     let stores = [store(number, 1), store(number, 2)];
     let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
     register_soon(&mds.addr().to_string(), registration(name, zone, &stores)).await
-}
-
-/// Lets those chunkservers beat until it is so. Followers learn of their leaders from each other.
-async fn beat_until<F: Future<Output = bool>>(
-    what: &str,
-    servers: &mut [Chunkserver],
-    mut is_so: impl FnMut() -> F,
-) {
-    let deadline = Instant::now() + common::PATIENCE;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        for at in 0..servers.len() {
-            servers[at].beat().await;
-            common::hear(servers);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// The copysets that a chunkserver that died led are led by the first other one.
@@ -88,7 +64,7 @@ fn elect_without(servers: &mut [Chunkserver], gone: usize) {
 #[tokio::test]
 async fn a_chunkserver_that_dies_is_replaced_without_anybody_and_then_forgotten() {
     let dir = tempfile::tempdir().unwrap();
-    let mds = start(&hasty(dir.path()));
+    let mds = start(&hasty(dir.path(), RECOVER_MS));
     let mut servers = ready(&mds).await;
     servers.push(spare(&mds, "spare", "c", 9).await);
     elect_without(&mut servers, 2);
@@ -108,7 +84,7 @@ async fn a_chunkserver_that_dies_is_replaced_without_anybody_and_then_forgotten(
     })
     .await;
     assert!(
-        died.elapsed() >= Duration::from_millis(2000),
+        died.elapsed() >= Duration::from_millis(RECOVER_MS),
         "not before its time"
     );
     beat_until("recovering", &mut servers[..3], || async {
@@ -172,7 +148,7 @@ async fn check_recovered(mds: &MdsHandle) {
 #[tokio::test]
 async fn a_lost_one_is_not_waited_for_and_no_target_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = hasty(dir.path());
+    let mut config = hasty(dir.path(), RECOVER_MS);
     config.recover_after_ms = 0;
     let mds = start(&config);
     let mut servers = ready(&mds).await;
@@ -230,7 +206,7 @@ async fn a_lost_one_is_not_waited_for_and_no_target_is_told() {
 #[tokio::test]
 async fn a_drain_empties_a_chunkserver_leaders_first_and_can_be_taken_back() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = hasty(dir.path());
+    let mut config = hasty(dir.path(), RECOVER_MS);
     config.moves_max = 1;
     let mds = start(&config);
     let mut servers = ready(&mds).await;
@@ -323,7 +299,7 @@ async fn check_under_way(mds: &MdsHandle) {
 async fn leaders_are_evened_out_when_asked_and_by_themselves() {
     for asked in [true, false] {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = hasty(dir.path());
+        let mut config = hasty(dir.path(), RECOVER_MS);
         config.balance_after_ms = if asked { 0 } else { 1000 };
         let mds = start(&config);
         let mut servers = ready(&mds).await;
@@ -410,7 +386,7 @@ async fn settings_out_of_their_range_are_refused() {
 async fn a_chunkserver_that_is_added_gets_its_part_when_asked_and_by_itself() {
     for asked in [true, false] {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = hasty(dir.path());
+        let mut config = hasty(dir.path(), RECOVER_MS);
         config.replica_balance_after_ms = if asked { 0 } else { 1000 };
         let mds = start(&config);
         let mut servers = ready(&mds).await;
@@ -460,7 +436,7 @@ async fn ask_for_even_devices(mds: &MdsHandle) {
 #[tokio::test]
 async fn a_replica_that_is_missing_or_damaged_is_made_anew_without_anybody() {
     let dir = tempfile::tempdir().unwrap();
-    let mds = start(&hasty(dir.path()));
+    let mds = start(&hasty(dir.path(), RECOVER_MS));
     let mut servers = ready(&mds).await;
     beat_all(&mut servers).await;
     let led_elsewhere = |server: &Chunkserver| {

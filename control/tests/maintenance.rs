@@ -2,37 +2,17 @@
 
 mod common;
 
-use common::{Chunkserver, beat_all, config, fault, hear, ready, start, status, stop, topology};
-use ogee_control::{MdsConfig, MdsHandle};
+use common::{beat_until, fault, hasty, ready, start, status, stop, topology};
+use ogee_control::MdsHandle;
 use ogee_proto::service::{
     CreatePoolRequest, DevicesName, Empty, JobInfo, MaintenanceRequest, MaintenanceResponse,
     ServerInfo,
 };
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tonic::Status;
 
-fn hasty(dir: &Path) -> MdsConfig {
-    let mut config = config(dir);
-    config.heartbeat_ms = 100;
-    config.offline_ms = 1500;
-    config.recover_after_ms = 2000;
-    config
-}
-
-async fn beat_until<F: Future<Output = bool>>(
-    what: &str,
-    servers: &mut [Chunkserver],
-    mut is_so: impl FnMut() -> F,
-) {
-    let deadline = Instant::now() + common::PATIENCE;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        beat_all(servers).await;
-        hear(servers);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+/// How long what is away is waited for.
+const RECOVER_MS: u64 = 2000;
 
 async fn server(mds: &MdsHandle, name: &str) -> ServerInfo {
     let servers = topology(mds).await.list_servers(Empty {}).await;
@@ -68,7 +48,7 @@ const LONG_MS: u64 = 3_600_000;
 #[tokio::test]
 async fn a_chunkserver_in_maintenance_leads_nothing_is_no_alarm_and_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
-    let mds = start(&hasty(dir.path()));
+    let mds = start(&hasty(dir.path(), RECOVER_MS));
     let mut servers = ready(&mds).await;
     // Uneven only by number: whoever leads, cs1 leads something.
     beat_until("it leads", &mut servers, || async {
@@ -124,7 +104,7 @@ async fn a_chunkserver_in_maintenance_leads_nothing_is_no_alarm_and_is_waited_fo
 #[tokio::test]
 async fn it_ends_by_itself_also_when_the_metadata_server_was_started_anew() {
     let dir = tempfile::tempdir().unwrap();
-    let config = hasty(dir.path());
+    let config = hasty(dir.path(), RECOVER_MS);
     let mds = start(&config);
     let mut servers = ready(&mds).await;
     let unknown = fault(maintain(&mds, "nobody", LONG_MS).await);

@@ -3,38 +3,14 @@
 mod common;
 
 use common::{
-    Chunkserver, config, fault, hear, new_volume, ready, register_soon, registration, start,
+    Chunkserver, beat_until, fault, hasty, new_volume, ready, register_soon, registration, start,
     status, stop, store, topology, volumes,
 };
-use ogee_control::{MdsConfig, MdsHandle};
+use ogee_control::MdsHandle;
 use ogee_proto::service::{
     CopysetInfo, Empty, JobInfo, MarkDevicesRequest, ResetCopysetRequest, ResetCopysetResponse,
 };
-use std::path::Path;
-use std::time::{Duration, Instant};
 use tonic::Status;
-
-fn hasty(dir: &Path) -> MdsConfig {
-    let mut config = config(dir);
-    config.heartbeat_ms = 100;
-    config.offline_ms = 1500;
-    config.recover_after_ms = 0;
-    config
-}
-
-async fn beat_until<F: Future<Output = bool>>(
-    what: &str,
-    servers: &mut [Chunkserver],
-    mut is_so: impl FnMut() -> F,
-) {
-    let deadline = Instant::now() + common::PATIENCE;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "never: {what}");
-        common::beat_all(servers).await;
-        hear(servers);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 async fn copysets(mds: &MdsHandle) -> Vec<CopysetInfo> {
     let copysets = topology(mds).await.list_copysets(Empty {}).await;
@@ -88,7 +64,7 @@ async fn spare(mds: &MdsHandle, name: &str, zone: &str, number: u8) -> Chunkserv
 #[tokio::test]
 async fn the_survivor_goes_on_and_the_copyset_becomes_whole_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mds = start(&hasty(dir.path()));
+    let mds = start(&hasty(dir.path(), 0));
     let mut servers = ready(&mds).await;
     let made = volumes(&mds).await.create(new_volume("db", 1 << 30)).await;
     made.expect("made");

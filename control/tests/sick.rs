@@ -15,10 +15,7 @@ use std::time::{Duration, Instant};
 const SICK: (usize, usize) = (0, 1);
 
 fn hasty(dir: &Path) -> MdsConfig {
-    let mut config = config(dir);
-    config.heartbeat_ms = 100;
-    config.offline_ms = 1500;
-    config.recover_after_ms = 0;
+    let mut config = common::hasty(dir, 0);
     config.balance_after_ms = 1000;
     config.sick.limping_after_ms = 400;
     config.sick.well_after_ms = 1000;

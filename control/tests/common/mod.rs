@@ -328,6 +328,32 @@ pub fn hear(servers: &mut [Chunkserver]) {
     }
 }
 
+/// For tests in which chunkservers go away: as soon as whoever beats here cannot be late, also on a busy machine.
+pub fn hasty(dir: &Path, recover_after_ms: u64) -> MdsConfig {
+    let mut config = config(dir);
+    config.heartbeat_ms = 100;
+    config.offline_ms = 1500;
+    config.recover_after_ms = recover_after_ms;
+    config
+}
+
+/// Lets those chunkservers beat until it is so. Followers learn of their leaders from each other.
+pub async fn beat_until<F: Future<Output = bool>>(
+    what: &str,
+    servers: &mut [Chunkserver],
+    mut is_so: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        for at in 0..servers.len() {
+            servers[at].beat().await;
+            hear(servers);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A pool of four copysets of one replica, on a chunkserver of its own; what its last heartbeat was answered.
 pub async fn small_pool(addr: &str) -> HeartbeatResponse {
     let request = registration("cs1", "a", &[&store(1, 1)]);
