@@ -19,8 +19,7 @@ BASE=$(mktemp -d "$BASE/ogee-floor.XXXXXX")
 OUT=${OUT:-$BASE/json}
 mkdir -p "$OUT"
 need_packages jq
-build_release
-[ "${OGEE_SKIP_BUILD:-0}" = 1 ] || (cd "$REPO" && cargo build --release --quiet --workspace --bin ogee-floor)
+build_release -p ogee-cli -p ogee-floor
 install -m 755 "$OGEE" "$(dirname "$OGEE")/ogee-floor" "$BASE/"
 OGEE=$BASE/ogee
 export OGEE_LOG=${OGEE_LOG:-warn}
