@@ -22,7 +22,7 @@ use crate::pacer::Pacer;
 use crate::replica::{Cut, Replica};
 use crate::room::Room;
 use futures_util::stream::{self, StreamExt};
-use ogee_log::Log;
+use ogee_log::{Log, LogUsage};
 use ogee_proto::id::CopysetId;
 use ogee_proto::limit::BLOCKS_PER_EXTENT;
 use ogee_proto::unit::ByteLen;
@@ -43,10 +43,17 @@ const START_PERCENT: u64 = 20;
 const HURRY_PERCENT: u64 = 35;
 /// Log fill that writers may have reached at the end of a cycle: they are paced to that.
 const PACED_PERCENT: u64 = 75;
+/// What they may add during one. What a cycle leaves behind is what the next one begins with: with all of the room, each
+/// second cycle would begin with hardly any.
+const ADDED_PERCENT: u64 = PACED_PERCENT / 2;
+/// Where a cycle began with more than it should have, they may have half of what is left up to this.
+const OVER_PERCENT: u64 = 95;
 /// A cycle starts after this time if anything was written: bounds the replay after a restart.
 const IDLE_CYCLE: Duration = Duration::from_secs(30);
 /// How often the fill is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// The same while it grows: a cycle that begins late begins with less room for its writers.
+const LOOK_BUSY: Duration = Duration::from_millis(20);
 
 /// [`IDLE_CYCLE`]; in the simulator, whose runs are short, less, and another time for each process.
 fn idle_cycle() -> Duration {
@@ -91,6 +98,8 @@ struct Inner {
     last_pass: Semaphore,
     /// What was used of the log since the last cycle at the least.
     used_least: Cell<u64>,
+    /// How long checkpoints take, about.
+    checkpoint_took: Cell<Duration>,
 }
 
 /// A group's way to the task, which does not keep it alive.
@@ -134,6 +143,7 @@ impl StoreKeeper {
             room: Rc::default(),
             last_pass: Semaphore::new(1),
             used_least: Cell::new(0),
+            checkpoint_took: Cell::default(),
         });
         let task = inner.clone();
         drop(ogee_runtime::spawn(async move { task.run().await }));
@@ -195,16 +205,20 @@ impl StoreKeeper {
 impl Inner {
     async fn run(&self) {
         let (mut idle, mut since_end) = (Duration::ZERO, Duration::ZERO);
+        let mut seen = ByteLen::ZERO;
         let idle_max = idle_cycle();
         while !self.has_ended() {
             let woken = self.wake.notified();
+            let used = self.log.usage().used;
+            let look = if used == seen { LOOK } else { LOOK_BUSY };
+            seen = used;
             if self.asked.borrow().is_empty()
-                && ogee_runtime::timeout_at(next_look(LOOK), woken)
+                && ogee_runtime::timeout_at(next_look(look), woken)
                     .await
                     .is_err()
             {
-                idle += LOOK;
-                since_end += LOOK;
+                idle += look;
+                since_end += look;
             }
             let asked = std::mem::take(&mut *self.asked.borrow_mut());
             let wanted = since_end >= ROOM_CYCLE_GAP && self.room.take_refused();
@@ -261,7 +275,7 @@ impl Inner {
             .filter_map(|group| group.replica().cut())
             .collect();
         let (mut done, mut freed) = (Vec::with_capacity(cuts.len()), None);
-        let cycle = Cycle::new(&cuts, hurry);
+        let cycle = Cycle::new(&cuts, hurry, self.log.usage().used);
         for mut cut in cuts {
             if !cut.replica.await_durable(cut.state.applied).await {
                 cut.replica.remove_later(&cut.removed);
@@ -355,10 +369,9 @@ impl Inner {
 
     /// Lets writers have what room the log will need to last until the cycle's end.
     fn pace(&self, cycle: &Cycle) {
-        let usage = self.log.usage();
-        let limit = usage.capacity.get() * PACED_PERCENT / 100;
-        let room = ByteLen::new(limit.saturating_sub(usage.used.get()));
-        self.pacer.spread(room, cycle.time_left());
+        let room = room_left(self.log.usage(), cycle.used);
+        let time = cycle.time_left() + self.checkpoint_took.get();
+        self.pacer.spread(room, time);
     }
 
     async fn remove_volumes(&self, cut: &Cut) -> Result<(), GroupError> {
@@ -377,7 +390,12 @@ impl Inner {
             return Ok(());
         };
         let groups = cuts.iter().map(Cut::saved);
+        let begun = ogee_runtime::now();
         let saved = self.store.checkpoint(groups.collect()).await;
+        let took = ogee_runtime::now().saturating_duration_since(begun);
+        // What the next one will take, with one odd one evened out.
+        self.checkpoint_took
+            .set((self.checkpoint_took.get() + took) / 2);
         saved.map_err(|source| GroupError::Store { copyset, source })?;
         let mut metrics = self.metrics.get();
         metrics.checkpoints += 1;
@@ -411,9 +429,23 @@ fn hand_over_pins(store: &Store, log: &Log) -> Result<(), GroupError> {
     Ok(())
 }
 
+/// What writers may still add to the log, of which so much was `used` when the cycle began.
+fn room_left(usage: LogUsage, used: ByteLen) -> ByteLen {
+    let percent = |percent: u64| usage.capacity.get() * percent / 100;
+    let (begun, now) = (used.get(), usage.used.get());
+    let end = percent(PACED_PERCENT).min(begun + percent(ADDED_PERCENT));
+    let over = percent(OVER_PERCENT).saturating_sub(begun) / 2;
+    ByteLen::new(
+        end.max(begun + over.min(percent(ADDED_PERCENT)))
+            .saturating_sub(now),
+    )
+}
+
 /// How far one cycle is.
 struct Cycle {
     started: Instant,
+    /// Of the log.
+    used: ByteLen,
     /// Somebody waits for its end.
     hurry: bool,
     blocks: usize,
@@ -421,9 +453,10 @@ struct Cycle {
 }
 
 impl Cycle {
-    fn new(cuts: &[Cut], hurry: bool) -> Self {
+    fn new(cuts: &[Cut], hurry: bool, used: ByteLen) -> Self {
         Self {
             started: ogee_runtime::now(),
+            used,
             hurry,
             blocks: cuts.iter().map(|cut| cut.dirty.len()).sum(),
             done: Cell::new(0),
@@ -434,7 +467,7 @@ impl Cycle {
         self.done.set(self.done.get() + blocks);
     }
 
-    /// At the speed so far; and as much again as one part in eight, for the checkpoint.
+    /// At the speed so far, without the checkpoint; one part in eight more, for what goes slower.
     fn time_left(&self) -> Duration {
         let spent = ogee_runtime::now().saturating_duration_since(self.started);
         let (done, blocks) = (self.done.get().max(1), self.blocks);

@@ -4,7 +4,8 @@
 //! through; the lowest counts.
 //! *Owner*: one per store, shared by its groups; single-threaded.
 //! *Invariants*: without a rate nobody waits; nobody waits longer than [`PACE_WAIT_MAX`], or
-//! [`LIMIT_WAIT_MAX`] below a limit; a limit ends with its owner.
+//! [`LIMIT_WAIT_MAX`] below a limit; a limit ends with its owner. Who waits has a place in a queue of bytes, which moves on at
+//! the rate of the moment: a rate that was a bad guess, as the first of a cycle may be, binds nobody longer than it stands.
 //! *On failure*: none. A log that fills all the same stops its writers, see `Replica::reserve_log`.
 //!
 //! A cycle frees its part of the log only at its end. Writers that outrun it would find the log full
@@ -14,6 +15,7 @@
 use crate::limit::{LIMIT_WAIT_MAX, PACE_RATE_MIN, PACE_WAIT_MAX};
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::Instant;
+use ogee_runtime::channel::Notify;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -26,8 +28,32 @@ pub(crate) struct Pacer {
     /// What copies let writers have, by the limits' numbers.
     limits: RefCell<BTreeMap<u64, u64>>,
     next_limit: Cell<u64>,
-    /// When the last write let in has been paid for.
-    paid: Cell<Option<Instant>>,
+    queue: Cell<Queue>,
+    /// The rate has risen.
+    risen: Notify,
+    /// To this, when that was said last.
+    told: Cell<u64>,
+}
+
+/// Bytes since the beginning.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    /// Those whose turn it was, as of `at`.
+    passed: u64,
+    at: Option<Instant>,
+    /// Those that have asked.
+    asked: u64,
+}
+
+impl Queue {
+    /// As of `now`, at the rate since it was looked at last.
+    fn moved_on(mut self, now: Instant, rate: Option<u64>) -> Self {
+        let since = self.at.map(|at| now.saturating_duration_since(at));
+        let more = rate.map_or(u64::MAX, |rate| bytes_in(since.unwrap_or_default(), rate));
+        self.passed = self.passed.saturating_add(more).min(self.asked);
+        self.at = Some(now);
+        self
+    }
 }
 
 /// A bound on writers for as long as it lives.
@@ -40,14 +66,17 @@ impl Limit {
     /// From now on, so many bytes per second.
     pub(crate) fn set(&self, rate: u64) {
         let rate = rate.max(PACE_RATE_MIN);
-        self.pacer.limits.borrow_mut().insert(self.number, rate);
+        self.pacer.change(|pacer| {
+            pacer.limits.borrow_mut().insert(self.number, rate);
+        });
     }
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        self.pacer.limits.borrow_mut().remove(&self.number);
-        self.pacer.forget_if_free();
+        self.pacer.change(|pacer| {
+            pacer.limits.borrow_mut().remove(&self.number);
+        });
     }
 }
 
@@ -65,21 +94,36 @@ impl Pacer {
     /// From now on, `room` may be used up within `time`.
     pub(crate) fn spread(&self, room: ByteLen, time: Duration) {
         let nanos = time.as_nanos().max(1);
-        let rate = u128::from(room.get()) * Duration::from_secs(1).as_nanos() / nanos;
+        let rate = u128::from(room.get()) * SECOND / nanos;
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-        self.rate.set(Some(rate.max(PACE_RATE_MIN)));
+        self.change(|pacer| pacer.rate.set(Some(rate.max(PACE_RATE_MIN))));
     }
 
     /// From now on nobody waits for a cycle.
     pub(crate) fn release(&self) {
-        self.rate.set(None);
-        self.forget_if_free();
+        self.change(|pacer| pacer.rate.set(None));
     }
 
-    fn forget_if_free(&self) {
-        if self.rate.get().is_none() && !self.is_limited() {
-            self.paid.set(None);
+    /// Up to now the queue moved on at the rate of before.
+    fn change(&self, how: impl FnOnce(&Self)) {
+        self.move_on();
+        how(self);
+        // Those who wait for less find out by themselves, and each cycle says many times that it is a little faster.
+        let rate = self.bound().map_or(u64::MAX, |(rate, _)| rate);
+        let told = self.told.get();
+        if rate > told.saturating_add(told / 4) || rate == u64::MAX {
+            self.told.set(rate);
+            self.risen.notify_all();
+        } else {
+            self.told.set(told.min(rate));
         }
+    }
+
+    fn move_on(&self) -> Queue {
+        let rate = self.bound().map(|(rate, _)| rate);
+        let queue = self.queue.get().moved_on(ogee_runtime::now(), rate);
+        self.queue.set(queue);
+        queue
     }
 
     /// Whether any copy bounds the writers now.
@@ -103,18 +147,39 @@ impl Pacer {
         let Some((rate, wait_max)) = self.bound() else {
             return;
         };
-        let now = ogee_runtime::now();
-        let turn = self.paid.get().map_or(now, |paid| paid.max(now));
-        let turn = turn.min(now + wait_max);
-        self.paid.set(Some(turn + price(cost, rate)));
-        if turn > now {
-            ogee_runtime::sleep_until(turn).await;
+        let mut queue = self.move_on();
+        // Nobody queues up behind more than may have to be waited for.
+        let furthest = queue.passed.saturating_add(bytes_in(wait_max, rate));
+        let turn = queue.asked.min(furthest);
+        queue.asked = turn.saturating_add(cost.get());
+        self.queue.set(queue);
+        let latest = ogee_runtime::now() + wait_max;
+        loop {
+            let risen = self.risen.notified();
+            let left = turn.saturating_sub(self.move_on().passed);
+            let Some((rate, _)) = self.bound() else {
+                return;
+            };
+            let now = ogee_runtime::now();
+            if left == 0 || now >= latest {
+                return;
+            }
+            let until = latest.min(now + time_of(left, rate));
+            // By then it is its turn, unless the rate has fallen.
+            let _woken = ogee_runtime::timeout_at(until, risen).await;
         }
     }
 }
 
-fn price(cost: ByteLen, rate: u64) -> Duration {
-    let nanos = u128::from(cost.get()) * Duration::from_secs(1).as_nanos() / u128::from(rate);
+const SECOND: u128 = Duration::from_secs(1).as_nanos();
+
+fn bytes_in(time: Duration, rate: u64) -> u64 {
+    u64::try_from(time.as_nanos() * u128::from(rate) / SECOND).unwrap_or(u64::MAX)
+}
+
+/// Rounded up: afterwards so many bytes have passed.
+fn time_of(bytes: u64, rate: u64) -> Duration {
+    let nanos = (u128::from(bytes) * SECOND).div_ceil(u128::from(rate.max(1)));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
@@ -122,7 +187,7 @@ fn price(cost: ByteLen, rate: u64) -> Duration {
 mod tests {
     use super::Pacer;
     use crate::fixture::run;
-    use crate::limit::PACE_WAIT_MAX;
+    use crate::limit::{LIMIT_WAIT_MAX, PACE_WAIT_MAX};
     use ogee_proto::unit::ByteLen;
     use std::rc::Rc;
     use std::time::Duration;
@@ -148,6 +213,31 @@ mod tests {
             pacer.release();
             let free = passing(&pacer, 21).await;
             assert!(free < paced / 4, "{free:?}, paced {paced:?}");
+        });
+    }
+
+    /// The first guess of a cycle may be far too low.
+    #[test]
+    fn who_waits_goes_on_at_the_rate_of_the_moment() {
+        run(async {
+            let pacer = Rc::new(Pacer::default());
+            pacer.spread(ByteLen::new(MIB), Duration::from_hours(1));
+            let waiting = pacer.clone();
+            let waiter = ogee_runtime::spawn(async move { passing(&waiting, 81).await });
+            ogee_runtime::sleep(PACE_WAIT_MAX / 10).await;
+            pacer.spread(ByteLen::new(1000 * MIB), Duration::from_secs(1));
+            let took = waiter.await.expect("it ends");
+            // At the first rate each of them would have waited for as long as it may.
+            assert!(took < 40 * PACE_WAIT_MAX, "{took:?}");
+            pacer.release();
+            let limit = pacer.limit();
+            limit.set(1);
+            let waiting = pacer.clone();
+            let waiter = ogee_runtime::spawn(async move { passing(&waiting, 21).await });
+            ogee_runtime::sleep(PACE_WAIT_MAX / 10).await;
+            drop(limit);
+            let took = waiter.await.expect("it ends");
+            assert!(took < 10 * LIMIT_WAIT_MAX, "{took:?}");
         });
     }
 
