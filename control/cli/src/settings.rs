@@ -133,6 +133,9 @@ pub(crate) struct ChunkserverSettings {
     /// Processor of each shard; not pinned if not given.
     #[serde(default)]
     pub(crate) cpus: Vec<usize>,
+    /// For how long an idle shard looks for work before it sleeps, in microseconds.
+    #[serde(default)]
+    pub(crate) poll_us: u64,
     /// gRPC addresses of the metadata servers.
     pub(crate) mds: Vec<String>,
     /// Address of /metrics and /healthz.
@@ -275,6 +278,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "listen",
     "transport",
     "cpus",
+    "poll_us",
     "mds",
     "metrics",
     "device",

@@ -68,7 +68,8 @@ impl ShardBuilder {
         self
     }
 
-    /// How long an idle shard polls before it sleeps; trades a core for wake-up latency.
+    /// For how long a shard that has nothing to do looks for completions before it sleeps, where that has paid so far; zero:
+    /// not at all. Trades processor time for latency; on a machine with one processor it is zero.
     pub fn spin_before_park(mut self, spin: Duration) -> Self {
         self.config.spin_before_park = spin;
         self
@@ -149,7 +150,15 @@ fn describe(panic: &(dyn Any + Send)) -> String {
 /// # Panics
 /// If no executor can be made here, or one runs already.
 pub fn block_on<F: Future>(future: F) -> F::Output {
-    let config = ShardBuilder::new("block_on").config;
+    block_on_spinning(Duration::ZERO, future)
+}
+
+/// [`block_on`], with [`ShardBuilder::spin_before_park`].
+///
+/// # Panics
+/// As [`block_on`].
+pub fn block_on_spinning<F: Future>(spin: Duration, future: F) -> F::Output {
+    let config = ShardBuilder::new("block_on").spin_before_park(spin).config;
     match Executor::new(&config) {
         Ok(executor) => executor.run(future),
         Err(error) => panic!("cannot start an executor: {error}"),

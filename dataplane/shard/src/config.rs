@@ -43,6 +43,8 @@ pub struct ChunkserverConfig {
     pub rdma: RdmaOptions,
     /// Pin shard `i` to processor `cpus[i]`; empty: unpinned.
     pub cpus: Vec<usize>,
+    /// For how long a shard that has nothing to do looks for work before it sleeps, where that has paid so far.
+    pub poll: Duration,
     /// Its stores.
     pub stores: Vec<StoreConfig>,
     /// gRPC endpoints of the MDSes, `host:port`.

@@ -58,6 +58,10 @@ pub(crate) struct LoadArgs {
     /// A named scenario (ogee bench scenarios) or a TOML file; flags win over it.
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) scenario: Option<String>,
+    /// How long the client looks for answers before it sleeps, where that has paid so far, in microseconds; see `poll_us` of
+    /// chunkservers.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub(crate) poll_us: u64,
     /// read, write, rw, randread, randwrite or randrw [default: randread].
     #[arg(long)]
     pub(crate) rw: Option<Rw>,

@@ -21,6 +21,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A slower copy of a replica would hardly ever end.
 const COPY_RATE_MIN: ByteLen = ByteLen::new(1 << 20);
+/// Most that `poll_us` may be.
+const POLL_US_MAX: u64 = 1_000_000;
 /// A week.
 const SCRUB_PERIOD_S: u64 = 7 * 24 * 3600;
 
@@ -74,12 +76,24 @@ fn config(settings: ChunkserverSettings) -> Result<ChunkserverConfig, CliError> 
         transport: transport(settings.transport.as_deref())?,
         rdma: rdma(settings.rdma),
         cpus: settings.cpus,
+        poll: poll(settings.poll_us)?,
         stores,
         mds: settings.mds,
         metrics: settings.metrics,
         group: raft(settings.raft)?,
         scrub: scrub(&settings.scrub)?,
     })
+}
+
+fn poll(us: u64) -> Result<Duration, CliError> {
+    if us > POLL_US_MAX {
+        return Err(wrong(
+            "cannot use poll_us",
+            &format!("{us} is more than {POLL_US_MAX}, a second"),
+            "write microseconds: some 20, about what a sleep costs; 0 for none",
+        ));
+    }
+    Ok(Duration::from_micros(us))
 }
 
 /// A period of 0 is never.

@@ -35,7 +35,7 @@ struct Work {
 
 pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliError> {
     let (work, places) = work(mds, args)?;
-    let shards = places.len();
+    let (shards, poll) = (places.len(), work.options.poll);
     raise_descriptor_limit();
     let (stops, inboxes): (Vec<bridge::Sender<()>>, Vec<_>) =
         (0..shards).map(|_| bridge::channel(1)).unzip();
@@ -59,7 +59,8 @@ pub(super) fn run(mds: &[String], args: VhostUserArgs) -> Result<ExitCode, CliEr
             // Nobody hears it if another shard has failed before.
             let _ = ended.send(serve(work, stopped).await);
         };
-        let shard = ShardBuilder::new(format!("vhost-{index}"));
+        // What comes back from chunkservers is looked for as long as what the guest asks.
+        let shard = ShardBuilder::new(format!("vhost-{index}")).spin_before_park(poll);
         let place = places.get(index).copied().unwrap_or_default();
         if let Err(error) = shard.placement(place).start(main) {
             let remedy = "see the limits in the message";

@@ -328,7 +328,9 @@ fn start_shard(
         Some(cpu) => Placement::Cpu(*cpu),
         None => Placement::Unbound,
     };
-    let builder = ShardBuilder::new(format!("shard-{number}")).placement(placement);
+    let builder = ShardBuilder::new(format!("shard-{number}"))
+        .placement(placement)
+        .spin_before_park(config.poll);
     let started = builder.start(move || crate::shard::run(setup));
     started.map_err(|source| ShardError::Thread {
         what: "a shard",

@@ -11,6 +11,7 @@ use ogee_perf::{Report, ScenarioError, Spec, Workload};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(super) fn run(mds: &[String], args: &LoadArgs, format: Format) -> Result<ExitCode, CliError> {
     let spec = spec(args)?;
@@ -19,7 +20,8 @@ pub(super) fn run(mds: &[String], args: &LoadArgs, format: Format) -> Result<Exi
     let events = Events::new(args, spec.event)?;
     let mut watcher = Watcher::new(args, events)?;
     let load = load(mds, args, &workload, &mut watcher);
-    let outcome = ogee_runtime::executor::block_on(load);
+    let poll = Duration::from_micros(args.poll_us);
+    let outcome = ogee_runtime::executor::block_on_spinning(poll, load);
     let mut report = match outcome {
         Ok(report) => report,
         Err(error) => {

@@ -6,13 +6,15 @@
 //! **Invariants.** It is always in the run queue, so the engine neither sleeps nor turns its own rings. When it is polled
 //! twice and no other task in between, none can run: then it submits what was queued since and sleeps, in one call.
 //! Transfers of files are submitted after the round of the run queue in which they were queued, so that the device works
-//! while tasks run. Tasks that never rest keep I/O waiting for `ROUNDS_MAX` of their rounds.
+//! while tasks run. Tasks that never rest keep I/O waiting for `ROUNDS_MAX` of their rounds. Before it sleeps it may look
+//! for completions for a while, see [`Spin`].
 //!
 //! **Failure.** As of [`Ring`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::hint;
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use super::doorbell::{Answered, Doorbell, Home};
 use super::ring::{Operation, Ring};
+use super::spin::Spin;
 use super::timer::now;
 use crate::limit::{ROUNDS_MAX, SHUTDOWN_PATIENCE};
 use crate::time::Instant;
@@ -43,7 +46,7 @@ pub(super) struct Driver {
     is_active: Cell<bool>,
     rounds: Cell<u32>,
     is_stopped: Cell<bool>,
-    spin: Duration,
+    spin: Spin,
 }
 
 impl Driver {
@@ -59,7 +62,7 @@ impl Driver {
             is_active: Cell::new(false),
             rounds: Cell::new(0),
             is_stopped: Cell::new(false),
-            spin,
+            spin: Spin::new(spin),
         }))
     }
 
@@ -125,29 +128,34 @@ impl Driver {
             return;
         }
         self.rounds.set(0);
-        if is_active || !self.spin() {
+        if is_active || !self.look() {
             self.sleep(is_active);
         }
         self.doorbell.answer();
         self.fire();
     }
 
-    /// Looks for completions for a while; whether something has happened.
-    fn spin(&self) -> bool {
-        if self.spin.is_zero() {
+    /// Submits what is queued, and looks for completions for a while if that is likely to spare a sleep; whether
+    /// something has happened.
+    fn look(&self) -> bool {
+        let Some(longest) = self.spin.next() else {
             return false;
-        }
-        let end = now() + self.spin;
-        while self.ring.enter(Some(Duration::ZERO)) == 0 {
+        };
+        let end = now() + longest;
+        loop {
+            let completed = self.ring.enter(Some(Duration::ZERO));
             let time = now();
-            if self.doorbell.answer() || self.next_timer().is_some_and(|at| at <= time) {
-                break;
+            let has_timer = self.next_timer().is_some_and(|at| at <= time);
+            if completed > 0 || has_timer || self.doorbell.answer() {
+                self.spin.found(completed);
+                return true;
             }
             if time >= end {
+                self.spin.found_nothing();
                 return false;
             }
+            hint::spin_loop();
         }
-        true
     }
 
     fn sleep(&self, is_brief: bool) {
@@ -159,7 +167,8 @@ impl Driver {
             self.next_timer()
                 .map(|at| at.saturating_duration_since(now()))
         };
-        self.ring.enter(wait);
+        let completed = self.ring.enter(wait);
+        self.spin.woke(completed);
         self.doorbell.wake();
     }
 

@@ -26,6 +26,7 @@ mod file;
 mod memory;
 mod net;
 mod ring;
+mod spin;
 mod sys;
 mod timer;
 #[cfg(feature = "readiness")]

@@ -68,6 +68,15 @@ pub(super) fn clock(id: libc::clockid_t) -> Duration {
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// How often this thread has lost its processor to another one; zero if the kernel does not tell.
+pub(super) fn preemptions() -> i64 {
+    // SAFETY: all-zero is a valid rusage.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: `usage` is ours and outlives the call, which writes nothing else.
+    let _refused = unsafe { libc::getrusage(libc::RUSAGE_THREAD, ptr::from_mut(&mut usage)) };
+    usage.ru_nivcsw
+}
+
 /// Offset of the end, which is the size for files and block devices alike.
 pub(super) fn seek_end(file: &impl AsRawFd) -> io::Result<u64> {
     // SAFETY: no memory is passed; the descriptor is open as long as `file` is borrowed.
