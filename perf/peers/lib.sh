@@ -66,11 +66,12 @@ fio_fill() {
     fio --name=fill --rw=randwrite --bs=64k --iodepth=32 --size="$(bytes_of "$SIZE")" "$@" --output=/dev/null
 }
 
-# filled_file PATH   a file of $SIZE without unwritten extents
+# filled_file PATH [BYTES]   a file of so many, or of $SIZE, without unwritten extents
 filled_file() {
-    fallocate -l "$(bytes_of "$SIZE")" "$1"
-    fio --name=fill --filename="$1" --rw=write --bs=1M --iodepth=8 --ioengine=io_uring --direct=1 \
-        --size="$(bytes_of "$SIZE")" --output=/dev/null
+    local bytes=${2:-$(bytes_of "$SIZE")}
+    fallocate -l "$bytes" "$1"
+    fio --name=fill --filename="$1" --rw=write --bs=1M --iodepth=8 --ioengine=io_uring --direct=1 --zero_buffers \
+        --size="$bytes" --output=/dev/null
     sync "$1"
 }
 
