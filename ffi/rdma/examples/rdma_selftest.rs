@@ -56,8 +56,10 @@ const TESTS: &[(&str, Test)] = &[
         "what_was_gathered_or_is_silent_goes_with_its_pair",
         goes_with_its_pair,
     ),
-    // Last: its addresses come back a moment after the port.
+    // Its addresses come back a moment after the port.
     ("everybody_hears_of_a_port_that_goes_down", tells_of_ports),
+    // Last: the process has no device then.
+    ("a_device_that_is_gone_is_let_go_of", lets_go),
 ];
 
 fn main() -> ExitCode {
@@ -689,6 +691,36 @@ fn too_early(address: &str) -> Outcome {
     drop((pair, listener));
     equal(&world.slab.free(), &ALL)?;
     equal(&world.rail.under_way(), &0)
+}
+
+/// Files of the device that the process has open.
+fn opened_files() -> Result<usize, String> {
+    let files = std::fs::read_dir("/proc/self/fd").map_err(|error| error.to_string())?;
+    let target = |file: std::fs::DirEntry| std::fs::read_link(file.path()).ok();
+    let targets = files.filter_map(|file| target(file.ok()?));
+    let of_device = |target: &std::path::PathBuf| {
+        let target = target.to_string_lossy();
+        target.contains("uverbs") || target.contains("infinibandevent")
+    };
+    Ok(targets.filter(of_device).count())
+}
+
+/// Everybody who has opened it hears of it, and behind the last of them the kernel's side is closed.
+fn lets_go(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let pairs = world.connect(address)?;
+    let other = Domain::open(None).map_err(told)?;
+    let watch = Watch::new(&other).map_err(told)?;
+    expect(opened_files()? > 0, &"a device is open")?;
+    equal(&(world.domain.is_gone(), other.is_gone()), &(false, false))?;
+    world.domain.gone();
+    let heard = watch.next().map_err(told)?.map(|event| event.what);
+    equal(&heard, &Some(AsyncEvent::DeviceRemoved))?;
+    equal(&(world.domain.is_gone(), other.is_gone()), &(true, true))?;
+    drop((pairs, world));
+    expect(opened_files()? > 0, &"another domain is there")?;
+    drop((watch, other));
+    equal(&opened_files()?, &0)
 }
 
 /// How many each of the tests below has in a pair, by [`World::ask`].

@@ -165,6 +165,12 @@ impl Use {
             uses.is_gone = true;
         }
     }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        let uses = uses();
+        let of_this = uses.get(&self.context.addr().get());
+        of_this.is_some_and(|uses| uses.is_gone)
+    }
 }
 
 impl Drop for Use {

@@ -51,6 +51,8 @@ pub enum AsyncEvent {
     ReceiveQueueError,
     /// An address of a port came, went or changed.
     AddressChange,
+    /// Somebody in this process was told that the device goes away: see [`Domain::is_gone`].
+    DeviceRemoved,
     /// Something that needs no answer, or that this version does not know.
     Other(u32),
 }
@@ -123,9 +125,18 @@ impl Domain {
         &self.inner.device
     }
 
-    /// The device goes away: the process lets go of it behind its last domain there. Some drivers (rxe) wait for that.
+    /// The device goes away, as an event of a connection tells: the process lets go of it behind its last domain there. Some
+    /// drivers (rxe) wait for that, and tell those of nothing who have no connection, so all who watch the device hear of it.
     pub fn gone(&self) {
         self.inner.used.gone();
+        let (what, of) = (AsyncEvent::DeviceRemoved, 0);
+        crate::events::tell(&self.inner.device, DeviceEvent { what, of });
+    }
+
+    /// Whether the device that was opened has gone away; another one may have its name.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.inner.used.is_gone()
     }
 
     /// The next event of the device, if there is one; wait for the descriptor of [`AsFd`].

@@ -279,7 +279,9 @@ impl Port {
         while self.turn(found)? {}
         for event in events {
             if matches!(event.kind, EventKind::DeviceRemoval) {
-                return Err(self.lost());
+                // It is let go of with the last that is held of this port, and of those of other executors.
+                self.domain.gone();
+                return Err(self.trouble(Trouble::DeviceLost));
             }
             let mailbox = self.mailboxes.borrow().get(&event.id).cloned();
             // Of a request, dropping refuses it.
@@ -298,7 +300,13 @@ impl Port {
             .map_err(|error| unable(Doing::Read, error))?
         {
             match event.what {
-                AsyncEvent::DeviceFatal => return Err(self.lost()),
+                AsyncEvent::DeviceFatal => return Err(self.trouble(Trouble::DeviceLost)),
+                AsyncEvent::DeviceRemoved => {
+                    // Or it was one that had this name before.
+                    if self.domain.is_gone() {
+                        return Err(self.trouble(Trouble::DeviceLost));
+                    }
+                }
                 AsyncEvent::CompletionQueueError | AsyncEvent::ReceiveQueueError => {
                     if self.rail.has_queue_of(&event) {
                         return Err(self.trouble(Trouble::QueueBroken));
@@ -322,12 +330,6 @@ impl Port {
             }
         }
         Ok(())
-    }
-
-    /// The device is gone, and is let go of with the last that is held of this port.
-    fn lost(&self) -> TransportError {
-        self.domain.gone();
-        self.trouble(Trouble::DeviceLost)
     }
 
     fn trouble(&self, trouble: Trouble) -> TransportError {
