@@ -168,6 +168,8 @@ examples_run() {
         "$program" examples >"/results/$program.log" 2>&1 || failed "$program: $(tail -n 5 "/results/$program.log")"
     done
     counters after-examples
+    # On a busy host a replica may have fallen behind.
+    within 120 ogee status || failed "not healthy after the examples: $(ogee status)"
 }
 
 leader() {

@@ -466,10 +466,8 @@ rdma_release() {
         (cd "$REPO" && cargo build --release --quiet -p ogee-cli -p ogee-capi -p ogee-client --features ogee-cli/rdma,ogee-capi/rdma \
             --lib --bins --example blocks) || give_up "no build with RDMA"
     fi
-    # Programs find the library where it is installed, in the guest too.
     (OGEE_SKIP_BUILD=1 "$REPO/scripts/install-libogee" "$RDMA_EXAMPLES" >"$TEST_DIR/install.log" 2>&1) || give_up "$(tail -n 5 "$TEST_DIR/install.log")"
-    cc -O1 -o "$RDMA_EXAMPLES/blocks_c" "$REPO/ffi/capi/examples/blocks.c" -I"$RDMA_EXAMPLES/include" -L"$RDMA_EXAMPLES/lib" -logee \
-        -Wl,-rpath,"$RDMA_EXAMPLES/lib"
+    cc -O1 -o "$RDMA_EXAMPLES/blocks_c" "$REPO/ffi/capi/examples/blocks.c" -I"$RDMA_EXAMPLES/include" -L"$RDMA_EXAMPLES/lib" -logee
     # Debug information would fill the guest's memory.
     objcopy --strip-debug "$built/examples/blocks" "$RDMA_EXAMPLES/blocks_rs"
     objcopy --strip-debug "$built/ogee" "$RDMA_OGEE"
@@ -525,7 +523,7 @@ test_rdma_cluster() {
         RESULTS_HERE=$TEST_DIR/$transport EXAMPLES=''
         [ "$transport" = tcp ] || EXAMPLES="blocks_c blocks_rs"
         rdma_disk "$TEST_DIR/$transport.img"
-        rdma_guests --copy "$RDMA_EXAMPLES/blocks_c:/usr/bin/blocks_c" --copy "$RDMA_EXAMPLES/blocks_rs:/usr/bin/blocks_rs" --disk "$TEST_DIR/$transport.img,cache=unsafe" --cpus 2 --memory 1536M --results "$RESULTS_HERE" --timeout 600 -- \
+        rdma_guests --copy "$RDMA_EXAMPLES/lib/libogee.so.0:/usr/lib/libogee.so.0" --copy "$RDMA_EXAMPLES/blocks_c:/usr/bin/blocks_c" --copy "$RDMA_EXAMPLES/blocks_rs:/usr/bin/blocks_rs" --disk "$TEST_DIR/$transport.img,cache=unsafe" --cpus 2 --memory 1536M --results "$RESULTS_HERE" --timeout 600 -- \
             "$transport" "$(ci_or_full 40 90)" 123
         lab_ends 0 "${RUN_OPTIONS[@]}"
         grep -q '^killing cs' "$TEST_DIR/lab.log" || give_up "no leader was killed"
@@ -602,7 +600,7 @@ test_rdma_guest_lost() {
 # not more than is recorded in perf/rdma_cost.txt and TOLERANCE percent (default 5). RECORD=1 records it.
 RDMA_COST_MAX=1.5
 test_rdma_cost() {
-    local built=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/rdma_cost binary=$WORK/rdma_cost table=$REPO/perf/rdma_cost.txt
+    local built=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/rdma_cost binary=$TEST_DIR/binary table=$REPO/perf/rdma_cost.txt
     local of large small ours ratio recorded
     need_rdma_headers
     need_packages perftest
