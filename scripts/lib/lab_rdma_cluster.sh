@@ -8,6 +8,8 @@
 #   LAYOUT   which chunkservers each guest has: 123, or 12:3 and 1:23 for two guests
 #   SIZE     a volume and a verified load for each request size
 #
+# EXAMPLES names programs that overwrite a volume and read it back: they run when the loads have ended.
+#
 # In one guest the leader is killed under load, and started again. In two guests the host kills the second one; files in
 # /results say how far this one is.
 set -eu
@@ -157,6 +159,19 @@ loads_stall() {
     done
 }
 
+# examples_run   those of docs/client.md, one after the other
+examples_run() {
+    [ -n "${EXAMPLES:-}" ] || return 0
+    ogee volume create examples --size 32MiB
+    counters before-examples
+    for program in $EXAMPLES; do
+        "$program" examples >"/results/$program.log" 2>&1 || failed "$program: $(tail -n 5 "/results/$program.log")"
+    done
+    counters after-examples
+    # On a busy host a replica may have fallen behind.
+    within 120 ogee status || failed "not healthy after the examples: $(ogee status)"
+}
+
 leader() {
     ogee volume locate "$1" -o json | jq -er '
         [.chunks[] | {copyset, leader} | select(.leader != null)] | unique
@@ -209,6 +224,7 @@ fi
 [ "$layout" = 12:3 ] || loads_end
 counters after
 within 120 ogee status || failed "not healthy after it: $(ogee status)"
+examples_run
 ogee copyset check -o json >/results/check.json || failed "replicas differ: $(cat /results/check.json)"
 mkdir -p /results/logs
 cp "$DIR"/logs/*.log /results/logs/

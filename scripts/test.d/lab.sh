@@ -454,16 +454,23 @@ test_rdma_transport() {
 # Requests whose data is in the message, and requests whose data is moved by READ and WRITE.
 RDMA_SIZES="4k 128k"
 
-# rdma_release   $RDMA_OGEE: the release binary with RDMA
+# rdma_release   $RDMA_OGEE: the release binary with RDMA; in $RDMA_EXAMPLES what docs/client.md shows, in C and in Rust
 rdma_release() {
-    RDMA_OGEE=$WORK/ogee-rdma
+    local built=${CARGO_TARGET_DIR:-$REPO/target}/release
+    RDMA_OGEE=$WORK/ogee-rdma RDMA_EXAMPLES=$WORK/examples
     need_rdma_headers
+    need_packages gcc
     [ ! -e "$RDMA_OGEE" ] || return 0
     if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
-        (cd "$REPO" && cargo build --release --quiet -p ogee-cli --features rdma) || give_up "no build with RDMA"
+        # One command: with other packages, what they share would be built once more.
+        (cd "$REPO" && cargo build --release --quiet -p ogee-cli -p ogee-capi -p ogee-client --features ogee-cli/rdma,ogee-capi/rdma \
+            --lib --bins --example blocks) || give_up "no build with RDMA"
     fi
-    # Its debug information would fill the guest's memory.
-    objcopy --strip-debug "${CARGO_TARGET_DIR:-$REPO/target}/release/ogee" "$RDMA_OGEE"
+    (OGEE_SKIP_BUILD=1 "$REPO/scripts/install-libogee" "$RDMA_EXAMPLES" >"$TEST_DIR/install.log" 2>&1) || give_up "$(tail -n 5 "$TEST_DIR/install.log")"
+    cc -O1 -o "$RDMA_EXAMPLES/blocks_c" "$REPO/ffi/capi/examples/blocks.c" -I"$RDMA_EXAMPLES/include" -L"$RDMA_EXAMPLES/lib" -logee
+    # Debug information would fill the guest's memory.
+    objcopy --strip-debug "$built/examples/blocks" "$RDMA_EXAMPLES/blocks_rs"
+    objcopy --strip-debug "$built/ogee" "$RDMA_OGEE"
 }
 
 # rdma_disk FILE   a file system for a guest's stores
@@ -482,7 +489,7 @@ rdma_guests() {
     done
     shift
     # shellcheck disable=SC2206 # one word a size
-    RUN_OPTIONS+=(-- sh /root/lab_rdma_cluster.sh "$@" $RDMA_SIZES)
+    RUN_OPTIONS+=(-- env "EXAMPLES=${EXAMPLES:-}" sh /root/lab_rdma_cluster.sh "$@" $RDMA_SIZES)
 }
 
 # grown NAME [FROM TO]   how much a counter of the guest grew, between two of its looks
@@ -508,14 +515,15 @@ loads_verified() {
 
 # A cluster on RDMA in one guest: verified loads, the leader killed under them and started again, nothing
 # lost; and by the kernel's counters none of the data went over TCP. Over TCP the same counters say that all
-# of it did.
+# of it did. Over RDMA, then the examples of the client library.
 test_rdma_cluster() {
-    local transport name tcp packets copied received
+    local transport name tcp packets copied received EXAMPLES
     rdma_release
     for transport in rdma tcp; do
-        RESULTS_HERE=$TEST_DIR/$transport
+        RESULTS_HERE=$TEST_DIR/$transport EXAMPLES=''
+        [ "$transport" = tcp ] || EXAMPLES="blocks_c blocks_rs"
         rdma_disk "$TEST_DIR/$transport.img"
-        rdma_guests --disk "$TEST_DIR/$transport.img,cache=unsafe" --cpus 2 --memory 1536M --results "$RESULTS_HERE" --timeout 600 -- \
+        rdma_guests --copy "$RDMA_EXAMPLES/lib/libogee.so.0:/usr/lib/libogee.so.0" --copy "$RDMA_EXAMPLES/blocks_c:/usr/bin/blocks_c" --copy "$RDMA_EXAMPLES/blocks_rs:/usr/bin/blocks_rs" --disk "$TEST_DIR/$transport.img,cache=unsafe" --cpus 2 --memory 1536M --results "$RESULTS_HERE" --timeout 600 -- \
             "$transport" "$(ci_or_full 40 90)" 123
         lab_ends 0 "${RUN_OPTIONS[@]}"
         grep -q '^killing cs' "$TEST_DIR/lab.log" || give_up "no leader was killed"
@@ -533,11 +541,25 @@ test_rdma_cluster() {
             awk -v all="${name}_connections" -v rdma="${name}_rdma_connections" '{ at[$1] = $2 } END { exit !(at[all] > 0 && at[all] == at[rdma]) }' "$RESULTS_HERE/after" ||
                 give_up "$name has connections that are not over RDMA: $(grep connections "$RESULTS_HERE/after")"
         done
+        examples_used_rdma
         # Until the leader was killed; what users keep for longer is copied out of registered memory.
         copied=$(grown_of_all received_copied_bytes) received=$(grown_of_all received_bytes)
         echo "   chunkservers received $received bytes, and copied $copied of them on the way in"
         [ "$copied" -lt $((received / 16)) ] || give_up "$copied bytes of $received were copied on the way in"
     done
+}
+
+# The examples read back what they wrote, and its bytes, 16 MiB each, went over RDMA to three replicas and back.
+examples_used_rdma() {
+    local name moved=0 tcp packets
+    for name in $EXAMPLES; do
+        grep -q '^wrote and read 25[06] pieces' "$RESULTS_HERE/$name.log" || give_up "$name said: $(tail -n 3 "$RESULTS_HERE/$name.log")"
+        moved=$((moved + 250 * 65536 * 4))
+    done
+    tcp=$(grown ip_out_bytes before-examples after-examples) packets=$(grown rxe_sent_pkts before-examples after-examples)
+    echo "   $EXAMPLES: $moved bytes moved, $tcp bytes over IP, $packets packets over RDMA"
+    [ "$tcp" -lt $((moved / 8)) ] || give_up "examples: $tcp bytes over TCP, of $moved moved"
+    [ $((packets * 4096)) -ge "$moved" ] || give_up "examples: only $packets packets over RDMA for $moved bytes"
 }
 
 # grown_of_all NAME   the same of all chunkservers, until the leader was killed
@@ -569,6 +591,46 @@ test_rdma_guest_lost() {
         echo "   $layout, and the second guest killed:"
         loads_verified
     done
+}
+
+# ---- RDMA: what it costs ------------------------------------------------------------------------
+
+# Virtual time counts instructions, so it repeats: a request of 4 KiB with its answer of 64 bytes over our transport, beside
+# perftest, which prints half a round trip, of 4 KiB and of 64 bytes. Ours costs at most RDMA_COST_MAX times the two halves, and
+# not more than is recorded in perf/rdma_cost.txt and TOLERANCE percent (default 5). RECORD=1 records it.
+RDMA_COST_MAX=1.5
+test_rdma_cost() {
+    local built=${CARGO_TARGET_DIR:-$REPO/target}/release/examples/rdma_cost binary=$TEST_DIR/binary table=$REPO/perf/rdma_cost.txt
+    local of large small ours ratio recorded
+    need_rdma_headers
+    need_packages perftest
+    if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
+        (cd "$REPO" && cargo build --release --quiet -p ogee-transport --features rdma --example rdma_cost) || give_up "no build with RDMA"
+    fi
+    objcopy --strip-debug "$built" "$binary"
+    lab_ends 0 --icount --rdma --memory 512M --tools ib_send_lat --copy "$binary:/usr/bin/rdma_cost" \
+        --copy "$REPO/scripts/lib/lab_rdma_cost.sh:/root/lab_rdma_cost.sh" --timeout 600 -- sh /root/lab_rdma_cost.sh 2000
+    large=$(sed -n 's/^perftest 4096 //p' "$TEST_DIR/lab.log") small=$(sed -n 's/^perftest 64 //p' "$TEST_DIR/lab.log")
+    ours=$(sed -n 's/^ours [^ ]* \([^ ]*\) .*/\1/p' "$TEST_DIR/lab.log")
+    ratio=$(awk -v ours="$ours" -v large="$large" -v small="$small" 'BEGIN { if (ours > 0 && large > 0 && small > 0) printf "%.3f", ours / (large + small) }')
+    [ -n "$ratio" ] || give_up "no figures: $(tail -n 5 "$TEST_DIR/lab.log")"
+    echo "   4 KiB and back 64 bytes: $ours us of virtual time; perftest, half a round trip: $large us of 4 KiB, $small us of 64 bytes; ratio $ratio"
+    of="$(rustc --version), Linux $("$LAB" kernel 2>/dev/null), perftest $(dpkg-query -W -f='${Version}' perftest)"
+    if [ "${RECORD:-0}" = 1 ]; then
+        {
+            echo "# Microseconds of virtual time, 2 ns an instruction, by RECORD=1 ONLY=rdma_cost scripts/test lab."
+            echo "# of: $of"
+            echo "request $ours"
+        } >"$table"
+        return 0
+    fi
+    awk -v ratio="$ratio" -v max="$RDMA_COST_MAX" 'BEGIN { exit !(ratio <= max) }' || give_up "$ratio times perftest, at most $RDMA_COST_MAX"
+    [ "$(sed -n 's/^# of: //p' "$table")" = "$of" ] ||
+        give_skip "perf/rdma_cost.txt is of other programs than $of: $ratio times perftest, and no older figure to compare with (RECORD=1)"
+    recorded=$(sed -n 's/^request //p' "$table")
+    awk -v ours="$ours" -v recorded="$recorded" -v tolerance="${TOLERANCE:-5}" 'BEGIN { exit !(recorded > 0 && ours * 100 <= recorded * (100 + tolerance)) }' ||
+        give_up "$ours us, recorded $recorded: make it cheaper, or record it and say why (RECORD=1)"
+    echo "   recorded: $recorded us"
 }
 
 # What building with the feature `verbs` wants; rdma-sys's generator knows libclang 14.
@@ -665,6 +727,7 @@ when_asked lab_icount 400 test_lab_icount
 run_test rdma_verbs 400 test_rdma_verbs
 when_asked doctor_rdma 900 test_doctor_rdma
 when_asked rdma_transport 1800 test_rdma_transport
+when_asked rdma_cost 900 test_rdma_cost
 # That it cannot run here is told in every run, and counted.
 if pkg-config --exists spdk_nvme 2>/dev/null; then when_asked spdk_nvme 1800 test_spdk_nvme; else run_test spdk_nvme 60 test_spdk_nvme; fi
 when_asked nvme_prepare 400 test_nvme_prepare

@@ -5,7 +5,7 @@
 
 use ogee_rdma::{
     Access, AsyncEvent, Channel, Completion, ConnectParams, Domain, Done, Event, EventKind, Id,
-    IdKey, Pair, PortState, Rail, RailLimits, RdmaError, RemoteMemory, Shared, Slab, Watch,
+    IdKey, Pair, PortState, Rail, RailLimits, RdmaError, RemoteMemory, Shared, Slab, Tell, Watch,
     WorkError, devices,
 };
 use std::collections::VecDeque;
@@ -46,8 +46,20 @@ const TESTS: &[(&str, Test)] = &[
     ("everything_comes_back_when_a_pair_goes", comes_back),
     ("no_more_is_posted_than_was_promised", is_bounded),
     ("what_is_posted_too_early_comes_back", too_early),
-    // Last: its addresses come back a moment after the port.
+    ("what_is_gathered_goes_at_once_and_comes_back", gathers),
+    (
+        "silent_ones_come_back_with_the_next_that_is_told_of",
+        is_silent,
+    ),
+    ("a_failure_is_told_of_in_order", fails_in_order),
+    (
+        "what_was_gathered_or_is_silent_goes_with_its_pair",
+        goes_with_its_pair,
+    ),
+    // Its addresses come back a moment after the port.
     ("everybody_hears_of_a_port_that_goes_down", tells_of_ports),
+    // Last: the process has no device then.
+    ("a_device_that_is_gone_is_let_go_of", lets_go),
 ];
 
 fn main() -> ExitCode {
@@ -677,6 +689,189 @@ fn too_early(address: &str) -> Outcome {
     equal(&with_hardware, &usize::from(refused.is_ok()))?;
     equal(&world.rail.under_way(), &with_hardware)?;
     drop((pair, listener));
+    equal(&world.slab.free(), &ALL)?;
+    equal(&world.rail.under_way(), &0)
+}
+
+/// Files of the device that the process has open.
+fn opened_files() -> Result<usize, String> {
+    let files = std::fs::read_dir("/proc/self/fd").map_err(|error| error.to_string())?;
+    let target = |file: std::fs::DirEntry| std::fs::read_link(file.path()).ok();
+    let targets = files.filter_map(|file| target(file.ok()?));
+    let of_device = |target: &std::path::PathBuf| {
+        let target = target.to_string_lossy();
+        target.contains("uverbs") || target.contains("infinibandevent")
+    };
+    Ok(targets.filter(of_device).count())
+}
+
+/// Everybody who has opened it hears of it, and behind the last of them the kernel's side is closed.
+fn lets_go(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let pairs = world.connect(address)?;
+    let other = Domain::open(None).map_err(told)?;
+    let watch = Watch::new(&other).map_err(told)?;
+    expect(opened_files()? > 0, &"a device is open")?;
+    equal(&(world.domain.is_gone(), other.is_gone()), &(false, false))?;
+    world.domain.gone();
+    let heard = watch.next().map_err(told)?.map(|event| event.what);
+    equal(&heard, &Some(AsyncEvent::DeviceRemoved))?;
+    equal(&(world.domain.is_gone(), other.is_gone()), &(true, true))?;
+    drop((pairs, world));
+    expect(opened_files()? > 0, &"another domain is there")?;
+    drop((watch, other));
+    equal(&opened_files()?, &0)
+}
+
+/// How many each of the tests below has in a pair, by [`World::ask`].
+const DEPTH: u64 = 16;
+
+impl World {
+    /// The next end of a work request of `pair`, whichever it is.
+    fn next_sent(&mut self, pair: &Pair) -> Result<Completion, String> {
+        let number = pair.number();
+        self.completion(|it| it.pair == number && !is_receive(it))
+    }
+
+    /// All messages for `pair` are those that [`gather`](Self::gather) has sent.
+    fn receive_all(&mut self, pair: &Pair, tokens: std::ops::Range<u64>) -> Outcome {
+        for token in tokens {
+            equal(&self.received(pair)?.0, &message(token))?;
+        }
+        Ok(())
+    }
+
+    fn gather(&self, pair: &Pair, tokens: std::ops::Range<u64>) -> Outcome {
+        for token in tokens {
+            self.send(pair, &message(token), token)?;
+        }
+        Ok(())
+    }
+}
+
+fn message(token: u64) -> Vec<u8> {
+    let seed = usize::try_from(token).expect("a small number");
+    pattern(100 + seed, seed)
+}
+
+fn gathers(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let (active, passive, _listener) = world.connect(address)?;
+    world.offer(16)?;
+    let (free, told_before) = (world.slab.free(), world.rail.told());
+    active.hold();
+    world.gather(&active, 0..DEPTH - 1)?;
+    active.send_inline(b"the last", DEPTH - 1).map_err(told)?;
+    // It is out of reach, takes room, and has not gone.
+    equal(&world.slab.free(), &(free - 15))?;
+    equal(&active.room(), &0)?;
+    let piece = world.slab.take().ok_or("no piece is left")?;
+    let refused = active.send(piece, 1, 99).err().ok_or("it was taken")?;
+    expect(
+        matches!(refused.error, RdmaError::Full { .. }),
+        &refused.error,
+    )?;
+    drop(refused);
+    world.turn()?;
+    expect(world.completions.is_empty(), &world.completions)?;
+    equal(&active.post(Tell::Last).map_err(told)?, &1)?;
+    world.receive_all(&passive, 0..DEPTH - 1)?;
+    equal(&world.received(&passive)?.0, &b"the last".to_vec())?;
+    for token in 0..DEPTH {
+        let sent = world.next_sent(&active)?;
+        equal(&(sent.token, sent.outcome), &(token, Ok(())))?;
+    }
+    // 16 came, and of 16 that went every fifth was told of, and the last.
+    equal(&(world.rail.told() - told_before), &(16 + 4))?;
+    world.completions.clear();
+    equal(&world.slab.free(), &ALL)?;
+    equal(&(active.room(), active.silent()), &(16, 0))
+}
+
+fn is_silent(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let (active, passive, _listener) = world.connect(address)?;
+    world.offer(6)?;
+    // A quarter of the queue at most.
+    for token in 0..4 {
+        active.hold();
+        world.gather(&active, token..token + 1)?;
+        active.post(Tell::Later).map_err(told)?;
+    }
+    world.receive_all(&passive, 0..4)?;
+    world.turn()?;
+    // All have arrived, and nobody knows of it: their memory stays away.
+    expect(world.completions.is_empty(), &world.completions)?;
+    equal(&(active.silent(), active.room()), &(4, 12))?;
+    equal(
+        &(world.slab.free(), world.rail.under_way()),
+        &(ALL - 2 - 4, 4),
+    )?;
+    active.hold();
+    world.gather(&active, 4..5)?;
+    active.post(Tell::Later).map_err(told)?;
+    for token in 0..5 {
+        let sent = world.next_sent(&active)?;
+        equal(&(sent.token, sent.outcome), &(token, Ok(())))?;
+    }
+    world.receive_all(&passive, 4..5)?;
+    equal(&(active.silent(), world.rail.under_way()), &(0, 0))?;
+    world.completions.clear();
+    equal(&world.slab.free(), &(ALL - 1))
+}
+
+fn fails_in_order(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let (active, passive, _listener) = world.connect(address)?;
+    world.offer(3)?;
+    let nowhere = RemoteMemory {
+        address: 4096,
+        key: 0x0bad_0000,
+        len: 64,
+    };
+    active.hold();
+    world.gather(&active, 0..3)?;
+    let piece = world.slab.take().ok_or("no piece is left")?;
+    let read = active.read(piece, nowhere, 3);
+    read.map_err(|failed| told(failed.error))?;
+    world.gather(&active, 4..8)?;
+    active.post(Tell::Last).map_err(told)?;
+    world.receive_all(&passive, 0..3)?;
+    for token in 0..8 {
+        let sent = world.next_sent(&active)?;
+        let outcome = match token {
+            0..3 => Ok(()),
+            3 => Err(WorkError::RemoteAccess),
+            _ => Err(WorkError::Flushed),
+        };
+        equal(&(sent.token, sent.outcome), &(token, outcome))?;
+    }
+    world.completions.clear();
+    drop((active, passive));
+    equal(&world.slab.free(), &ALL)?;
+    equal(&world.rail.under_way(), &0)
+}
+
+fn goes_with_its_pair(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let (active, passive, _listener) = world.connect(address)?;
+    world.offer(2)?;
+    active.hold();
+    world.gather(&active, 0..2)?;
+    active.post(Tell::Later).map_err(told)?;
+    world.receive_all(&passive, 0..2)?;
+    active.hold();
+    world.gather(&active, 2..4)?;
+    let piece = world.slab.take().ok_or("no piece is left")?;
+    let lent = active.lend(piece, 4096, Access::Read, 4);
+    let lent = lent.map_err(|failed| told(failed.error))?;
+    active
+        .reclaim(lent, 5)
+        .map_err(|failed| told(failed.error))?;
+    equal(&world.slab.free(), &(ALL - 5))?;
+    equal(&(active.room(), world.rail.under_way()), &(10, 6))?;
+    drop(active);
+    world.completions.clear();
     equal(&world.slab.free(), &ALL)?;
     equal(&world.rail.under_way(), &0)
 }

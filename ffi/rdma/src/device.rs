@@ -1,18 +1,24 @@
 //! The devices of this host.
 //!
 //! *Place*: found through the connection manager, so that its connections and our memory share one opened
-//! device. *Owner*: an `Opened` list, held by every domain. *Invariants*: a context is valid while the list that
-//! it came from lives. *On failure*: [`RdmaError::NoDevice`], also where the kernel has no RDMA at all.
+//! device. *Owner*: an `Opened` list, held by every domain; a table of the process counts the domains of each context.
+//! *Invariants*: a context is valid while the list that it came from lives. The kernel's side of one whose device is gone is
+//! closed behind its last domain, whatever the connection manager keeps. *On failure*: [`RdmaError::NoDevice`], also where
+//! the kernel has no RDMA at all.
 
 use crate::api::{Api, api};
 use crate::error::{RdmaError, check};
 use crate::sysfs::{self, Gid};
 use rdma_sys::{ibv_context, ibv_device_attr, ibv_port_attr, ibv_port_state};
+use std::collections::HashMap;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// A device, as far as it matters for choosing one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +130,84 @@ impl Drop for Opened {
     fn drop(&mut self) {
         // SAFETY: the list is ours, and nothing made from a context is left: it would hold us.
         unsafe { (self.api.rdma_free_devices)(self.list.as_ptr()) };
+    }
+}
+
+/// A domain's use of a context, until it is dropped.
+pub(crate) struct Use {
+    context: NonNull<ibv_context>,
+}
+
+/// How a context is used, by its address.
+static USES: LazyLock<Mutex<HashMap<usize, Uses>>> = LazyLock::new(Mutex::default);
+
+#[derive(Default)]
+struct Uses {
+    domains: usize,
+    is_gone: bool,
+}
+
+fn uses() -> MutexGuard<'static, HashMap<usize, Uses>> {
+    // Nothing that may panic runs under the lock.
+    USES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Use {
+    pub(crate) fn begin(context: NonNull<ibv_context>) -> Self {
+        uses().entry(context.addr().get()).or_default().domains += 1;
+        Self { context }
+    }
+
+    /// Its device is gone.
+    pub(crate) fn gone(&self) {
+        let mut uses = uses();
+        if let Some(uses) = uses.get_mut(&self.context.addr().get()) {
+            uses.is_gone = true;
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        let uses = uses();
+        let of_this = uses.get(&self.context.addr().get());
+        of_this.is_some_and(|uses| uses.is_gone)
+    }
+}
+
+impl Drop for Use {
+    /// The connection manager opens each device once for the process, and never closes the last one that there was. A driver
+    /// that waits until nobody has its device open would wait for the process to end.
+    fn drop(&mut self) {
+        let mut uses = uses();
+        let Some(of_this) = uses.get_mut(&self.context.addr().get()) else {
+            return;
+        };
+        of_this.domains -= 1;
+        if of_this.domains > 0 {
+            return;
+        }
+        let is_gone = of_this.is_gone;
+        uses.remove(&self.context.addr().get());
+        if is_gone {
+            // Under the lock: nobody begins to use it meanwhile.
+            let_go(self.context);
+        }
+    }
+}
+
+/// Closes the kernel's side of a context whose domains are all gone; the caller's list keeps the context itself. Its
+/// descriptors keep their numbers, for the library to close: it may do so years later.
+fn let_go(context: NonNull<ibv_context>) {
+    let Ok(nothing) = File::options().read(true).write(true).open("/dev/null") else {
+        // Then the driver waits until the process ends, and no more than that is lost.
+        return;
+    };
+    // SAFETY: a valid context.
+    let of_commands = unsafe { (*context.as_ptr()).cmd_fd };
+    // SAFETY: the same.
+    let of_events = unsafe { (*context.as_ptr()).async_fd };
+    for fd in [of_events, of_commands] {
+        // SAFETY: descriptors of the context, that nobody else waits on or reads: its domains are gone.
+        unsafe { libc::dup3(nothing.as_raw_fd(), fd, libc::O_CLOEXEC) };
     }
 }
 

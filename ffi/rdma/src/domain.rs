@@ -1,11 +1,11 @@
 //! A protection domain: what may touch what.
 //!
 //! *Place*: one per device and thread; memory, rails and windows are made in it. *Owner*: whoever opened it;
-//! everything made in it holds it. *Invariants*: its device stays open while it lives. *On failure*: an error
-//! that names the device.
+//! everything made in it holds it. *Invariants*: its device stays open while it lives, and one that is gone is closed behind
+//! the last of them. *On failure*: an error that names the device.
 
 use crate::api::{Api, RawAsyncEvent};
-use crate::device::{Opened, name_of};
+use crate::device::{Opened, Use, name_of};
 use crate::error::{RdmaError, check};
 use libc::c_uint;
 use rdma_sys::{ibv_context, ibv_context_ops, ibv_pd, ibv_qp};
@@ -28,6 +28,8 @@ pub(crate) struct DomainInner {
     pub(crate) ops: ibv_context_ops,
     pub(crate) raw: NonNull<ibv_pd>,
     pub(crate) device: String,
+    /// Behind the domain itself, and before the device closes.
+    used: Use,
     /// Last: the device closes behind the domain.
     _opened: Rc<Opened>,
 }
@@ -49,6 +51,8 @@ pub enum AsyncEvent {
     ReceiveQueueError,
     /// An address of a port came, went or changed.
     AddressChange,
+    /// Somebody in this process was told that the device goes away: see [`Domain::is_gone`].
+    DeviceRemoved,
     /// Something that needs no answer, or that this version does not know.
     Other(u32),
 }
@@ -96,6 +100,7 @@ impl Domain {
         let context = opened.contexts()[at];
         // SAFETY: a valid context; its functions do not change after it was opened.
         let ops = unsafe { (*context.as_ptr()).ops };
+        let used = Use::begin(context);
         let async_fd = async_fd(context);
         set_nonblocking(async_fd).map_err(|source| RdmaError::call("fcntl", source))?;
         // SAFETY: a valid context.
@@ -108,6 +113,7 @@ impl Domain {
                 ops,
                 raw,
                 device: names[at].clone(),
+                used,
                 _opened: opened,
             }),
         })
@@ -117,6 +123,20 @@ impl Domain {
     #[must_use]
     pub fn device(&self) -> &str {
         &self.inner.device
+    }
+
+    /// The device goes away, as an event of a connection tells: the process lets go of it behind its last domain there. Some
+    /// drivers (rxe) wait for that, and tell those of nothing who have no connection, so all who watch the device hear of it.
+    pub fn gone(&self) {
+        self.inner.used.gone();
+        let (what, of) = (AsyncEvent::DeviceRemoved, 0);
+        crate::events::tell(&self.inner.device, DeviceEvent { what, of });
+    }
+
+    /// Whether the device that was opened has gone away; another one may have its name.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.inner.used.is_gone()
     }
 
     /// The next event of the device, if there is one; wait for the descriptor of [`AsFd`].

@@ -68,7 +68,7 @@ impl Watch {
 }
 
 /// Gives an event to all watches of the device.
-fn tell(device: &str, event: DeviceEvent) {
+pub(crate) fn tell(device: &str, event: DeviceEvent) {
     let watches = lock(&WATCHES);
     for queue in watches.iter().filter(|queue| queue.device == device) {
         queue.add(event);

@@ -3,7 +3,7 @@
 //! *Place*: under `ogee_transport`'s RDMA carrier and `ogee doctor`. *Owner*: everything belongs to the thread
 //! that made it (nothing here is `Send`); a shard has one [`Rail`], its connections are [`Pair`]s on it.
 //! *Invariants*: memory that hardware may touch is not reachable from Rust: posting takes the [`Piece`], its
-//! completion gives it back; what a peer may touch is a [`Lent`] until its key is void. Everything is destroyed
+//! completion gives it back (of a send that hardware does not tell of, one that it does tell of behind it); what a peer may touch is a [`Lent`] until its key is void. Everything is destroyed
 //! in the order that verbs demand, because each owner holds what it was made from. Nothing blocks: whoever
 //! waits does so for the file descriptors of [`Channel`], [`Rail`] and [`Domain`].
 //! *On failure*: an [`RdmaError`] that names the call and the remedy.
@@ -17,6 +17,8 @@
 
 #[cfg(feature = "verbs")]
 mod api;
+#[cfg(feature = "verbs")]
+mod chain;
 #[cfg(feature = "verbs")]
 mod channel;
 #[cfg(feature = "verbs")]
@@ -48,13 +50,14 @@ pub use sysfs::device_with;
 pub use sysfs::{Gid, GidKind};
 #[cfg(feature = "verbs")]
 pub use {
+    chain::{PairNumber, Tell},
     channel::{Channel, Event, EventKind},
     device::{DeviceInfo, PortInfo, PortState, devices},
     domain::{AsyncEvent, DeviceEvent, Domain},
     error::{Failed, RdmaError, WorkError},
     events::Watch,
     id::{ConnectParams, Id, IdKey},
-    pair::{Pair, PairNumber},
+    pair::Pair,
     rail::{Completion, Done, Rail, RailLimits},
     slab::{Piece, Shared, Slab, Source},
     window::{Access, Lent},

@@ -1,10 +1,14 @@
 //! A connection: its queue pair.
 //!
 //! *Place*: made of an [`Id`] whose address is resolved, or that a request brought. *Owner*: whoever holds it;
-//! lent memory holds it too. *Invariants*: no more is posted than the rail has promised; what is posted is in
-//! the rail's ledger until it completes or the queue pair is destroyed, before anything of it is freed. *On
+//! lent memory holds it too. *Invariants*: no more is posted than the rail has promised; what is posted, or waits in a
+//! chain to be, is in the rail's ledger until it ends or the queue pair is destroyed, before anything of it is freed. *On
 //! failure*: a post gives back what was posted; a completion with an error means that the connection is over.
+//!
+//! Not all of a [`chain`](crate::chain) is signalled. Who says then when the hardware has let go of a silent one's memory is
+//! proved there.
 
+use crate::chain::{Chain, INLINE_LEN, Order, PairNumber, PairState, Tell};
 use crate::error::{Failed, RdmaError, check};
 use crate::id::{ConnectParams, Id, IdKey};
 use crate::rail::{Rail, RailInner, Sent, Work, sge, source_sge};
@@ -13,48 +17,17 @@ use crate::slab::{Piece, Shared, Source};
 use crate::window::{Access, Lent, Window};
 use libc::c_int;
 use rdma_sys::{
-    bind_mw_t, bind_mw_tso_union_t, ibv_mw_bind_info, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask,
-    ibv_qp_cap, ibv_qp_init_attr, ibv_qp_state, ibv_qp_type, ibv_send_flags, ibv_send_wr, ibv_sge,
-    ibv_wr_opcode as opcode, imm_data_invalidated_rkey_union_t, qp_type_t, rdma_t, wr_t, xrc_t,
+    bind_mw_t, ibv_mw_bind_info, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask, ibv_qp_cap,
+    ibv_qp_init_attr, ibv_qp_state, ibv_qp_type, ibv_send_wr, ibv_sge, ibv_wr_opcode as opcode,
 };
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 use std::rc::Rc;
 
-/// Bytes that a send may carry without registered memory; what devices commonly take.
-const INLINE_MAX: u32 = 64;
-
 /// A connection.
 pub struct Pair {
     pub(crate) inner: Rc<PairInner>,
-}
-
-/// Tells whose a completion is; never used twice by a rail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PairNumber(pub(crate) u64);
-
-/// What a pair shares with its rail.
-pub(crate) struct PairState {
-    pub(crate) number: PairNumber,
-    /// The peer has sent what the protocol does not have.
-    pub(crate) misbehaved: Cell<bool>,
-    under_way: Cell<u32>,
-}
-
-impl PairState {
-    pub(crate) const fn new(number: PairNumber) -> Self {
-        Self {
-            number,
-            misbehaved: Cell::new(false),
-            under_way: Cell::new(0),
-        }
-    }
-
-    /// A work request has ended.
-    pub(crate) fn ended(&self) {
-        self.under_way.set(self.under_way.get().saturating_sub(1));
-    }
 }
 
 pub(crate) struct PairInner {
@@ -63,20 +36,12 @@ pub(crate) struct PairInner {
     state: Rc<PairState>,
     depth: u32,
     inline_max: usize,
+    chain: RefCell<Chain>,
     /// Lent, and nobody waits for it any more.
     abandoned: RefCell<Vec<(Window, Source)>>,
     rail: Rc<RailInner>,
     /// Last: its queue pair is destroyed before it.
     id: Id,
-}
-
-/// A work request without its memory.
-struct Order {
-    opcode: u32,
-    parts: [ibv_sge; 2],
-    count: i32,
-    remote: Option<RemoteMemory>,
-    flags: u32,
 }
 
 impl Pair {
@@ -93,6 +58,7 @@ impl Pair {
                     state: rail.inner.register(hardware),
                     depth,
                     inline_max,
+                    chain: RefCell::new(Chain::new(depth)),
                     abandoned: RefCell::default(),
                     rail: rail.inner.clone(),
                     id,
@@ -130,10 +96,11 @@ impl Pair {
                 max_recv_wr: 0,
                 max_send_sge: 2,
                 max_recv_sge: 0,
-                max_inline_data: INLINE_MAX,
+                max_inline_data: INLINE_LEN,
             },
             qp_type: ibv_qp_type::IBV_QPT_RC,
-            sq_sig_all: 1,
+            // Each says for itself.
+            sq_sig_all: 0,
         };
         // SAFETY: a valid id and domain, of one device; the queues are valid and live as long as the pair.
         let returned = unsafe {
@@ -148,7 +115,8 @@ impl Pair {
         let raw = NonNull::new(raw).expect("invariant: rdma_create_qp succeeded");
         // SAFETY: a valid queue pair.
         let number = unsafe { (*raw.as_ptr()).qp_num };
-        Ok((raw, number, attributes.cap.max_inline_data as usize))
+        let inline_max = INLINE_LEN.min(attributes.cap.max_inline_data) as usize;
+        Ok((raw, number, inline_max))
     }
 
     /// Tells its completions.
@@ -179,7 +147,35 @@ impl Pair {
     /// Work requests that can be posted now.
     #[must_use]
     pub fn room(&self) -> u32 {
-        self.inner.depth - self.inner.state.under_way.get()
+        self.inner.room()
+    }
+
+    /// From here on what is given is only gathered, to be posted by one call: [`post`](Self::post), or before that when
+    /// there is so much of it as one call takes. What is gathered counts as under way, and its memory is as far away.
+    pub fn hold(&self) {
+        let mut chain = self.inner.chain.borrow_mut();
+        (chain.is_held, chain.calls) = (true, 0);
+    }
+
+    /// Posts what was gathered; how many calls of the driver all of it took. From here on each is posted at once again.
+    ///
+    /// Not of all of it the hardware tells, but each has its completion, in order.
+    ///
+    /// # Errors
+    /// When the driver refuses one of them. It and those behind it are not with the hardware: their memory is back where it
+    /// came from, but what was to be reclaimed stays lent, and there are no completions of them. What is lent among them is of
+    /// no use, and comes back with the pair, as does what was posted before them and is silent: drop the connection.
+    pub fn post(&self, tell: Tell) -> Result<usize, RdmaError> {
+        let mut chain = self.inner.chain.borrow_mut();
+        chain.is_held = false;
+        self.inner.post_gathered(&mut chain, tell)?;
+        Ok(chain.calls)
+    }
+
+    /// Work requests whose memory comes back only with one that is posted later.
+    #[must_use]
+    pub fn silent(&self) -> u32 {
+        self.inner.chain.borrow().silent()
     }
 
     /// Asks the peer for a connection; its route is resolved. Then comes `Established`, or why not.
@@ -239,7 +235,7 @@ impl Pair {
             order.count = 2;
             rest
         });
-        let posted = self.post(order, Work::Send(Some(head), rest), token);
+        let posted = self.add(order, Work::Send(Some(head), rest), token);
         posted.map_err(|(error, work)| match work {
             Work::Send(Some(head), rest) => Failed {
                 error,
@@ -261,14 +257,8 @@ impl Pair {
                 limit: self.inner.inline_max,
             });
         }
-        let part = ibv_sge {
-            addr: bytes.as_ptr().expose_provenance() as u64,
-            length: u32::try_from(bytes.len()).expect("invariant: checked above"),
-            lkey: 0,
-        };
-        let mut order = Order::new(opcode::IBV_WR_SEND, part);
-        order.flags |= ibv_send_flags::IBV_SEND_INLINE.0;
-        let posted = self.post(order, Work::Send(None, None), token);
+        let order = Order::inline(bytes);
+        let posted = self.add(order, Work::Send(None, None), token);
         posted.map_err(|(error, _)| error)
     }
 
@@ -287,7 +277,7 @@ impl Pair {
             self.part(&piece, from.len as usize),
         );
         order.remote = Some(from);
-        let posted = self.post(order, Work::Read(piece), token);
+        let posted = self.add(order, Work::Read(piece), token);
         posted.map_err(|(error, work)| match work {
             Work::Read(piece) => Failed { error, back: piece },
             _ => unreachable!("what was posted comes back"),
@@ -318,7 +308,7 @@ impl Pair {
             self.source_part(&source, to.len as usize),
         );
         order.remote = Some(to);
-        let posted = self.post(order, Work::Write(source), token);
+        let posted = self.add(order, Work::Write(source), token);
         posted.map_err(|(error, work)| match work {
             Work::Write(back) => Failed { error, back },
             _ => unreachable!("what was posted comes back"),
@@ -373,9 +363,7 @@ impl Pair {
             key: window.next_key(),
             len: part.length,
         };
-        let mut order = Order::new(opcode::IBV_WR_BIND_MW, part);
-        order.count = 0;
-        let bind = bind_mw_t {
+        let order = Order::bind(bind_mw_t {
             mw: window.raw(),
             rkey: remote.key,
             bind_info: ibv_mw_bind_info {
@@ -384,10 +372,10 @@ impl Pair {
                 length: part.length.into(),
                 mw_access_flags: access.flags(),
             },
-        };
-        match self.post_with(order, Work::Lend, token, Some(bind), None) {
+        });
+        match self.add(order, Work::Lend, token) {
             Ok(()) => {
-                window.posted();
+                window.given();
                 Ok(Lent {
                     what: Some((window, source)),
                     remote,
@@ -422,12 +410,8 @@ impl Pair {
         let Some((window, source)) = lent.what.take() else {
             unreachable!("only this takes it, with the lent");
         };
-        let key = window.key();
-        let mut order = Order::new(opcode::IBV_WR_LOCAL_INV, self.source_part(&source, 0));
-        order.count = 0;
-        // What the peer had read or written of it is behind us: RDMA of its own, not of this queue.
-        order.flags |= ibv_send_flags::IBV_SEND_FENCE.0;
-        let posted = self.post_with(order, Work::Reclaim(window, source), token, None, Some(key));
+        let order = Order::void(window.key());
+        let posted = self.add(order, Work::Reclaim(window, source), token);
         posted.map_err(|(error, work)| {
             if let Work::Reclaim(window, source) = work {
                 lent.what = Some((window, source));
@@ -455,63 +439,41 @@ impl Pair {
         source_sge(source, len)
     }
 
-    fn post(&self, order: Order, work: Work, token: u64) -> Result<(), (RdmaError, Work)> {
-        self.post_with(order, work, token, None, None)
-    }
-
-    fn post_with(
-        &self,
-        mut order: Order,
-        work: Work,
-        token: u64,
-        bind: Option<bind_mw_t>,
-        void: Option<u32>,
-    ) -> Result<(), (RdmaError, Work)> {
+    /// Enters it, and posts it at once unless what is given is gathered.
+    fn add(&self, mut order: Order, work: Work, token: u64) -> Result<(), (RdmaError, Work)> {
         let inner = &self.inner;
-        let Some(post) = inner.rail.domain.ops.post_send else {
-            let error = RdmaError::Unsupported {
-                device: inner.rail.domain.device.clone(),
-                what: "send",
-            };
-            return Err((error, work));
-        };
         let full = || RdmaError::Full {
             what: "the send queue",
             limit: inner.depth,
         };
-        if self.room() == 0 {
+        let mut chain = inner.chain.borrow_mut();
+        if inner.depth <= inner.state.under_way() + chain.len() {
             return Err((full(), work));
         }
+        if chain.is_full()
+            && let Err(error) = inner.post_gathered(&mut chain, Tell::Last)
+        {
+            return Err((error, work));
+        }
+        order.is_waited_for = matches!(work, Work::Read(_) | Work::Reclaim(..));
         let sent = Sent {
             pair: inner.state.clone(),
             token,
             work,
         };
-        let number = match inner.rail.enter(sent) {
-            Ok(number) => number,
+        match inner.rail.enter(sent) {
+            Ok(number) => chain.add(number, order),
             Err(sent) => return Err((full(), sent.work)),
-        };
-        let mut request = order.request(number, bind, void);
-        let mut bad = null_mut();
-        // SAFETY: a valid queue pair; the request is copied, inline bytes with it; other memory is in the ledger
-        // (of a bind: in the `Lent`) until it completes.
-        let returned = unsafe { post(inner.raw.as_ptr(), &raw mut request, &raw mut bad) };
-        let under_way = &inner.state.under_way;
-        match check("ibv_post_send", returned) {
-            Ok(()) => {
-                under_way.set(under_way.get() + 1);
-                Ok(())
-            }
-            // It was queued before it failed (rxe, before the connection is there): the hardware has it.
-            Err(_) if bad.is_null() => {
-                under_way.set(under_way.get() + 1);
-                Ok(())
-            }
-            Err(error) => match inner.rail.withdraw(number) {
-                Some(sent) => Err((error, sent.work)),
-                None => unreachable!("it was entered just now"),
-            },
         }
+        if chain.is_held {
+            return Ok(());
+        }
+        inner
+            .post(&mut chain, Tell::Last)
+            .map_err(|(error, mut back)| match back.pop() {
+                Some(work) => (error, work),
+                None => unreachable!("it is the only one of the chain"),
+            })
     }
 }
 
@@ -523,58 +485,62 @@ fn too_long(remote: RemoteMemory, piece: &[u8]) -> RdmaError {
     }
 }
 
-impl Order {
-    fn new(opcode: u32, part: ibv_sge) -> Self {
-        Self {
-            opcode,
-            parts: [part, part],
-            count: 1,
-            remote: None,
-            flags: ibv_send_flags::IBV_SEND_SIGNALED.0,
-        }
-    }
-
-    /// As C has it; it points to our parts.
-    fn request(&mut self, number: u64, bind: Option<bind_mw_t>, void: Option<u32>) -> ibv_send_wr {
-        let remote = self
-            .remote
-            .map_or((0, 0), |memory| (memory.address, memory.key));
-        ibv_send_wr {
-            wr_id: number,
-            next: null_mut(),
-            sg_list: self.parts.as_mut_ptr(),
-            num_sge: self.count,
-            opcode: self.opcode,
-            send_flags: self.flags,
-            imm_data_invalidated_rkey_union: imm_data_invalidated_rkey_union_t {
-                invalidated_rkey: void.unwrap_or(0),
-            },
-            wr: wr_t {
-                rdma: rdma_t {
-                    remote_addr: remote.0,
-                    rkey: remote.1,
-                },
-            },
-            qp_type: qp_type_t {
-                xrc: xrc_t { remote_srqn: 0 },
-            },
-            bind_mw_tso_union: bind_mw_tso_union_t {
-                bind_mw: bind.unwrap_or(bind_mw_t {
-                    mw: null_mut(),
-                    rkey: 0,
-                    bind_info: ibv_mw_bind_info {
-                        mr: null_mut(),
-                        addr: 0,
-                        length: 0,
-                        mw_access_flags: 0,
-                    },
-                }),
-            },
-        }
-    }
-}
-
 impl PairInner {
+    fn room(&self) -> u32 {
+        self.depth - self.state.under_way() - self.chain.borrow().len()
+    }
+
+    /// Posts what was gathered, for whoever does not take back what the driver refuses.
+    fn post_gathered(&self, chain: &mut Chain, tell: Tell) -> Result<(), RdmaError> {
+        let posted = self.post(chain, tell);
+        posted.map_err(|(error, back)| {
+            for work in back {
+                // Its key is good until its window is freed, with the pair.
+                if let Work::Reclaim(window, source) = work {
+                    self.abandon((window, source));
+                }
+            }
+            error
+        })
+    }
+
+    /// Posts the chain. When the driver refuses one, it and those behind it come back: the hardware does not have them.
+    fn post(&self, chain: &mut Chain, tell: Tell) -> Result<(), (RdmaError, Vec<Work>)> {
+        if chain.len() == 0 {
+            return Ok(());
+        }
+        let error = match self.hand_over(chain, tell) {
+            Err(error) if chain.len() > 0 => error,
+            _ => return Ok(()),
+        };
+        let withdrawn = chain.withdraw().filter_map(|it| self.rail.withdraw(it));
+        Err((error, withdrawn.map(|sent| sent.work).collect()))
+    }
+
+    /// Gives the chain to the driver; what that refuses is still in it.
+    fn hand_over(&self, chain: &mut Chain, tell: Tell) -> Result<(), RdmaError> {
+        let domain = &self.rail.domain;
+        let Some(post) = domain.ops.post_send else {
+            return Err(RdmaError::Unsupported {
+                device: domain.device.clone(),
+                what: "send",
+            });
+        };
+        let (first, mut bad) = (chain.linked(tell), null_mut::<ibv_send_wr>());
+        // SAFETY: a valid queue pair; the requests are linked, and live in the chain until the call has copied them, inline
+        // bytes with them; other memory is in the ledger (of a bind: in the `Lent`) until they end.
+        let returned = unsafe { post(self.raw.as_ptr(), first, &raw mut bad) };
+        let outcome = check("ibv_post_send", returned);
+        let posted = match &outcome {
+            Err(_) if !bad.is_null() => chain.place_of(bad),
+            // With an error that names none, all were queued before it (rxe, before the connection is there): the hardware
+            // has them.
+            _ => chain.len() as usize,
+        };
+        chain.posted(posted, &self.state);
+        outcome
+    }
+
     /// Nobody waits for it any more: it goes with the queue pair.
     pub(crate) fn abandon(&self, lent: (Window, Source)) {
         self.abandoned.borrow_mut().push(lent);

@@ -1,14 +1,14 @@
 //! What all connections of a thread share: completions, and the queue of receive buffers.
 //!
 //! *Place*: one per shard and device. *Owner*: its pairs hold it. *Invariants*: every work request is in a
-//! ledger from before it is posted until its completion, or the end of its pair; the completion queue has room
-//! for all that may be posted. *On failure*: a post that fails gives back what was posted.
+//! ledger from before it is posted until its completion, that of a signalled one behind it, or the end of its pair; the
+//! completion queue has room for all that may be posted. *On failure*: a post that fails gives back what was posted.
 
 use crate::api::Api;
+use crate::chain::{PairNumber, PairState};
 use crate::domain::{AsyncEvent, DeviceEvent, Domain, DomainInner};
 use crate::error::{Failed, RdmaError, WorkError, check};
 use crate::ledger::Ledger;
-use crate::pair::{PairNumber, PairState};
 use crate::slab::{Piece, Source};
 use crate::window::Window;
 use libc::c_int;
@@ -61,6 +61,7 @@ pub(crate) struct RailInner {
     /// By the hardware's number, which is used again.
     pairs: RefCell<HashMap<u32, Rc<PairState>>>,
     pairs_made: Cell<u64>,
+    told: Cell<u64>,
     pub(crate) domain: Rc<DomainInner>,
 }
 
@@ -200,6 +201,7 @@ impl Rail {
                 windows: RefCell::default(),
                 pairs: RefCell::default(),
                 pairs_made: Cell::new(0),
+                told: Cell::new(0),
                 domain: inner,
             }),
         })
@@ -256,22 +258,20 @@ impl Rail {
         check("ibv_req_notify_cq", returned)
     }
 
-    /// Takes what made the descriptor readable.
+    /// Takes what made the descriptor readable: an event, of which there is one for each time that it was asked for. Should
+    /// there be another one, the descriptor still is readable.
     pub fn clear(&self) {
         let inner = &self.inner;
         let (mut cq, mut context) = (null_mut(), null_mut());
-        loop {
-            // SAFETY: a valid channel that does not block; there is room for both pointers.
-            let returned = unsafe {
-                (inner.domain.api.ibv_get_cq_event)(
-                    inner.channel.as_ptr(),
-                    &raw mut cq,
-                    &raw mut context,
-                )
-            };
-            if returned != 0 {
-                return;
-            }
+        // SAFETY: a valid channel that does not block; there is room for both pointers.
+        let returned = unsafe {
+            (inner.domain.api.ibv_get_cq_event)(
+                inner.channel.as_ptr(),
+                &raw mut cq,
+                &raw mut context,
+            )
+        };
+        if returned == 0 {
             // SAFETY: the queue whose event was got, which is ours: the channel has no other.
             unsafe { (inner.domain.api.ibv_ack_cq_events)(inner.cq.as_ptr(), 1) };
         }
@@ -303,6 +303,12 @@ impl Rail {
     #[must_use]
     pub fn receives(&self) -> usize {
         self.inner.receives.borrow().len()
+    }
+
+    /// Completions that the hardware has told of. Of silent work requests it tells nothing, and each has one all the same.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.inner.told.get()
     }
 
     /// Work requests under way, of all pairs.
@@ -403,7 +409,7 @@ impl RailInner {
         self.sends.borrow_mut().enter(sent)
     }
 
-    /// Takes out one that could not be posted.
+    /// Takes out one that has ended, or could not be posted.
     pub(crate) fn withdraw(&self, number: u64) -> Option<Sent> {
         self.sends.borrow_mut().take(number)
     }
@@ -496,31 +502,43 @@ impl RailInner {
                 what: "the completion queue",
             });
         };
+        self.told.set(self.told.get() + count as u64);
         for found in &found[..count] {
             // SAFETY: zeroed, and the first `count` were written.
             let found = unsafe { found.assume_init_ref() };
-            if let Some(completion) = self.completion(found) {
-                take(completion);
-            }
+            self.completions(found, &mut take);
         }
         Ok(count == BURST)
     }
 
-    /// `None` for what a destroyed pair has left.
-    fn completion(&self, found: &ibv_wc) -> Option<Completion> {
+    /// None for what a destroyed pair has left; of a send, also those of silent ones before it.
+    fn completions(&self, found: &ibv_wc, take: &mut impl FnMut(Completion)) {
         let outcome = outcome(found);
         if found.wr_id & RECEIVE != 0 {
-            let received = self.receives.borrow_mut().take(found.wr_id & !RECEIVE)?;
-            return self.received(found, received, outcome);
+            let received = self.receives.borrow_mut().take(found.wr_id & !RECEIVE);
+            let received = received.and_then(|it| self.received(found, it, outcome));
+            return received.map_or((), take);
         }
-        let sent = self.sends.borrow_mut().take(found.wr_id)?;
-        sent.pair.ended();
-        Some(Completion {
+        let Some(sent) = self.withdraw(found.wr_id) else {
+            return;
+        };
+        let pair = sent.pair.clone();
+        pair.ended(found.wr_id, |silent| {
+            // What fails, or is flushed, is told of.
+            if let Some(sent) = self.withdraw(silent) {
+                take(self.completion(sent, Ok(())));
+            }
+        });
+        take(self.completion(sent, outcome));
+    }
+
+    fn completion(&self, sent: Sent, outcome: Result<(), WorkError>) -> Completion {
+        Completion {
             pair: sent.pair.number,
             token: sent.token,
             done: self.done(sent.work, outcome.is_ok()),
             outcome,
-        })
+        }
     }
 
     fn received(

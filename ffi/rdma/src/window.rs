@@ -100,14 +100,9 @@ impl Window {
         self.key
     }
 
-    /// A bind under [`next_key`](Self::next_key) was posted. Some drivers (rxe) take the window's present key
-    /// from here at the next one.
-    pub(crate) fn posted(&mut self) {
+    /// A bind under [`next_key`](Self::next_key) is on its way.
+    pub(crate) const fn given(&mut self) {
         self.key = self.next_key();
-        if let Some(raw) = self.raw {
-            // SAFETY: a valid window; drivers read the field only while they post, on this thread.
-            unsafe { (*raw.as_ptr()).rkey = self.key };
-        }
     }
 
     /// Voids its key for good. Whether that is certain: if not, what it was of must never be used again.

@@ -33,10 +33,16 @@ const REFUSED_NO_SERVICE: i32 = 8;
 
 /// Takes connections at one address.
 pub(crate) struct RdmaListener {
+    /// Not there while the device is gone: whatever is held of that keeps its driver from going.
+    bound: Option<Bound>,
+    address: SocketAddr,
+}
+
+/// What listens.
+struct Bound {
     port: Rc<Port>,
     id: Id,
     mailbox: Rc<Mailbox>,
-    address: SocketAddr,
 }
 
 /// A connection that somebody asks for.
@@ -88,21 +94,19 @@ impl Drop for Addressed {
 }
 
 impl RdmaListener {
-    pub(crate) fn bind(address: SocketAddr) -> Result<Self, TransportError> {
+    pub(crate) fn bind(mut address: SocketAddr) -> Result<Self, TransportError> {
         let local = Some(address.ip()).filter(|ip| !ip.is_unspecified());
         let port = Port::get(Doing::Bind, local)?;
-        let bound = |error| unable(Doing::Bind, error);
-        let id = port.new_id().map_err(bound)?;
+        let failed = |error| unable(Doing::Bind, error);
+        let id = port.new_id().map_err(failed)?;
         let mailbox = port.open_mailbox(id.key());
-        let mut listener = Self {
-            port,
-            id,
-            mailbox,
+        let bound = Bound { port, id, mailbox };
+        let port = bound.id.listen(address, BACKLOG).map_err(failed)?;
+        address.set_port(port);
+        Ok(Self {
+            bound: Some(bound),
             address,
-        };
-        let port = listener.id.listen(address, BACKLOG).map_err(bound)?;
-        listener.address.set_port(port);
-        Ok(listener)
+        })
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -112,13 +116,20 @@ impl RdmaListener {
     /// The next one that asks.
     pub(crate) async fn accept(&mut self) -> Request {
         loop {
-            let Some(Event { kind, data, .. }) = self.mailbox.next().await else {
+            let Some(bound) = &self.bound else {
                 self.bind_again().await;
+                continue;
+            };
+            let Some(Event { kind, data, .. }) = bound.mailbox.next().await else {
+                let error = bound.port.why_broken();
+                let address = self.address;
+                tracing::warn!(%address, %error, "RDMA does not listen: waiting for the device");
+                self.bound = None;
                 continue;
             };
             if let EventKind::Request(id) = kind {
                 return Request {
-                    port: Rc::clone(&self.port),
+                    port: Rc::clone(&bound.port),
                     id,
                     offer: data,
                 };
@@ -129,7 +140,6 @@ impl RdmaListener {
     /// Listens at the same address as soon as the device is there again. What was published stays true then.
     async fn bind_again(&mut self) {
         let address = self.address;
-        tracing::warn!(%address, "RDMA does not listen: waiting for the device");
         loop {
             sleep(BIND_AGAIN).await;
             match Self::bind(address) {
@@ -144,7 +154,7 @@ impl RdmaListener {
     }
 }
 
-impl Drop for RdmaListener {
+impl Drop for Bound {
     fn drop(&mut self) {
         self.port.close_mailbox(self.id.key());
     }

@@ -41,6 +41,12 @@ async fn post(link: &Link, wire: &Rc<Wire>) -> Result<(), TransportError> {
             {
                 Ok(())
             }
+            (Ok(()), None) if phase == Phase::Draining && link.queued().0 == 0 => {
+                match wire.settle() {
+                    Ok(()) => return Poll::Pending,
+                    Err(cause) => Err(cause),
+                }
+            }
             (Ok(()), None) => return Poll::Pending,
         };
         Poll::Ready(outcome)

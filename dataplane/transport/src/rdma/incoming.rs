@@ -41,7 +41,9 @@ impl Wire {
             (Token::Message, Done::Sent(..)) => {
                 let mut state = self.state.borrow_mut();
                 state.under_way = state.under_way.saturating_sub(1);
-                Ok(())
+                drop(state);
+                // There is room, and nothing to read.
+                return self.driver.wake();
             }
             (Token::Read(number), Done::Read(piece)) => {
                 self.was_read(number, piece);

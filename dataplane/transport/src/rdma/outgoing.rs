@@ -2,7 +2,8 @@
 //!
 //! *Place*: called by the driver. *Owner*: the wire. *Invariants*: a message goes out only while a credit, a work
 //! request and memory are there for it; the last credit only to give credits back. Frames go out in order, one after
-//! the other. What is copied into registered memory is counted.
+//! the other. What is copied into registered memory is counted. All work requests of one turn are gathered, in that order,
+//! and posted by one call of the driver (or, when there are more than it takes, by several).
 //!
 //! *On failure*: a post that the hardware refuses ends the connection; what is short is waited for.
 
@@ -16,7 +17,7 @@ use crate::frame::Frame;
 use crate::metrics::count;
 use ogee_proto::limit::FRAME_HEADER_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind};
-use ogee_rdma::{Access, Failed, Lent, Pair, Piece, RdmaError, RemoteMemory, Shared, Source};
+use ogee_rdma::{Access, Failed, Lent, Pair, Piece, RdmaError, RemoteMemory, Shared, Source, Tell};
 use std::rc::Rc;
 
 /// A frame on its way out.
@@ -91,19 +92,44 @@ impl Wire {
         next: &mut dyn FnMut() -> Option<Frame>,
     ) -> Result<(), TransportError> {
         let mut state = self.state.borrow_mut();
-        if state.pair.is_none() {
+        let Some(pair) = &state.pair else {
             return Ok(());
-        }
+        };
+        pair.hold();
+        state.tell = self.port.tell();
+        self.gather(&mut state, next)?;
+        state.post()
+    }
+
+    /// Has the hardware tell of all that it has, when nothing more is to be sent.
+    pub(super) fn settle(&self) -> Result<(), TransportError> {
+        let mut state = self.state.borrow_mut();
+        let silent = state.pair.as_ref().filter(|pair| pair.silent() > 0);
+        let Some(pair) = silent.filter(|pair| state.credits > 0 && pair.room() > 0) else {
+            return Ok(());
+        };
+        pair.hold();
+        state.tell = Tell::Last;
+        state.say(Prefix::new(Kind::Credit))?;
+        state.post()
+    }
+
+    /// All that is to be posted in this turn.
+    fn gather(
+        self: &Rc<Self>,
+        state: &mut State,
+        next: &mut dyn FnMut() -> Option<Frame>,
+    ) -> Result<(), TransportError> {
         while state.reclaim()? {}
-        while self.read(&mut state)? {}
+        while self.read(state)? {}
         while state.say_taken()? {}
         while state.may_send() {
             if state.sending.is_none() {
                 let Some(frame) = next() else { break };
-                let sending = self.begin(&mut state, frame);
+                let sending = self.begin(state, frame);
                 state.sending = Some(sending);
             }
-            if !self.emit(&mut state)? {
+            if !self.emit(state)? {
                 break;
             }
         }
@@ -229,6 +255,10 @@ impl Wire {
         body: Option<Source>,
     ) -> Step {
         let mut prefix = Prefix::new(Kind::Frame);
+        if matches!(sending.header.kind, FrameKind::Ping | FrameKind::Pong) {
+            // It goes when nothing else does: what was silent before it comes back.
+            state.tell = Tell::Last;
+        }
         if let Some(loan) = sending.loan {
             (prefix.flags, prefix.loan) = (UNTOUCHED, loan);
         }
@@ -255,6 +285,8 @@ impl Wire {
                     .pair
                     .as_ref()
                     .expect("invariant: looked at by progress");
+                // Much memory: it is wanted back.
+                state.tell = Tell::Last;
                 let posted = pair.write(source, remote, Token::Message.encode());
                 posted.map_err(|refused| failed(refused.error))?;
                 prefix.flags = WRITTEN;
@@ -337,6 +369,17 @@ impl State {
         self.credits > 1 && self.room() >= 3
     }
 
+    /// Posts what was gathered.
+    fn post(&mut self) -> Result<(), TransportError> {
+        let calls = self
+            .pair
+            .as_ref()
+            .map_or(Ok(0), |pair| pair.post(self.tell));
+        let calls = calls.map_err(failed)?;
+        count(|metrics| metrics.writes.add(calls));
+        Ok(())
+    }
+
     /// Says that a loan was read.
     fn say_taken(&mut self) -> Step {
         if self.credits <= 1 || self.room() == 0 {
@@ -381,6 +424,10 @@ impl State {
         if let Some(rest) = rest.get_mut(..fixed.len()) {
             rest.copy_from_slice(fixed);
         }
+        if matches!(body, Some(Source::Shared(_))) {
+            // It is a user's.
+            self.tell = Tell::Last;
+        }
         let body = body.map(|mut body| {
             // What is shared is the data itself.
             if let Source::Own(piece) = &mut body
@@ -391,7 +438,6 @@ impl State {
             }
             (body, data.len())
         });
-        count(|metrics| metrics.writes.bump());
         let pair = self
             .pair
             .as_ref()

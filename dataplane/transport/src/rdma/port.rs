@@ -22,7 +22,7 @@ use crate::error::{Doing, TransportError};
 use crate::options::RdmaOptions;
 use ogee_rdma::{
     AsyncEvent, Channel, Completion, Domain, Done, EventKind, Id, IdKey, PairNumber, Piece, Rail,
-    RailLimits, Slab, Watch, device_with,
+    RailLimits, Slab, Tell, Watch, device_with,
 };
 use ogee_runtime::{Readiness, now, spawn, yield_now};
 use std::cell::{OnceCell, RefCell};
@@ -39,7 +39,7 @@ const DEVICE: u32 = 4 | 8;
 
 thread_local! {
     /// Which device has an address: the kernel tells by a file for each of a thousand GIDs.
-    static DEVICES: RefCell<HashMap<IpAddr, Option<String>>> = RefCell::default();
+    static DEVICES: RefCell<HashMap<IpAddr, String>> = RefCell::default();
     /// By device.
     static PORTS: RefCell<HashMap<Arc<str>, Weak<Port>>> = RefCell::default();
 }
@@ -48,6 +48,7 @@ thread_local! {
 pub(super) struct Port {
     pub(super) channel: Channel,
     pub(super) rail: Rail,
+    domain: Domain,
     watch: Watch,
     device: Arc<str>,
     heads: Slab,
@@ -113,6 +114,7 @@ impl Port {
             wires: RefCell::default(),
             mailboxes: RefCell::default(),
             grants: Grants::new(options.receives, options.connections_max),
+            domain,
             waiting: RefCell::default(),
             broken: OnceCell::new(),
             options,
@@ -161,6 +163,18 @@ impl Port {
         (self.bodies.free() > self.options.receives as usize / 8)
             .then(|| self.bodies.take())
             .flatten()
+    }
+
+    /// Whether memory of small messages is wanted back soon. If not, the hardware tells of them seldom; all that silent
+    /// ones can hold is then half of the heads for messages and a quarter of the bodies, however many connections there are.
+    pub(super) fn tell(&self) -> Tell {
+        let heads = self.heads.free() >= HEADS_SENT as usize / 2;
+        let bodies = self.bodies.free() >= self.options.receives as usize * 3 / 4;
+        if heads && bodies {
+            Tell::Later
+        } else {
+            Tell::Last
+        }
     }
 
     /// Whether a body may stay where it arrived.
@@ -265,6 +279,8 @@ impl Port {
         while self.turn(found)? {}
         for event in events {
             if matches!(event.kind, EventKind::DeviceRemoval) {
+                // It is let go of with the last that is held of this port, and of those of other executors.
+                self.domain.gone();
                 return Err(self.trouble(Trouble::DeviceLost));
             }
             let mailbox = self.mailboxes.borrow().get(&event.id).cloned();
@@ -285,6 +301,12 @@ impl Port {
         {
             match event.what {
                 AsyncEvent::DeviceFatal => return Err(self.trouble(Trouble::DeviceLost)),
+                AsyncEvent::DeviceRemoved => {
+                    // Or it was one that had this name before.
+                    if self.domain.is_gone() {
+                        return Err(self.trouble(Trouble::DeviceLost));
+                    }
+                }
                 AsyncEvent::CompletionQueueError | AsyncEvent::ReceiveQueueError => {
                     if self.rail.has_queue_of(&event) {
                         return Err(self.trouble(Trouble::QueueBroken));
@@ -351,17 +373,19 @@ impl Port {
 
 /// The device that has an address, looked up once.
 fn device_of(address: IpAddr) -> Option<String> {
-    if let Some(known) = DEVICES.with_borrow(|devices| devices.get(&address).cloned()) {
+    let known = DEVICES.with_borrow(|devices| devices.get(&address).cloned());
+    if known.is_some() {
         return known;
     }
-    let device = device_with(address);
+    // That there is none is not remembered: one may come.
+    let device = device_with(address)?;
     DEVICES.with_borrow_mut(|devices| {
         if devices.len() >= ADDRESSES_MAX {
             devices.clear();
         }
         devices.insert(address, device.clone());
     });
-    device
+    Some(device)
 }
 
 /// Addresses have moved, or may have.

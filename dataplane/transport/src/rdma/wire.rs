@@ -18,7 +18,7 @@ use crate::signal::WakerSlot;
 use bytes::BytesMut;
 use ogee_proto::checksum::{crc32c, crc32c_append};
 use ogee_proto::wire::WireError;
-use ogee_rdma::{IdKey, Lent, Pair, PairNumber, RemoteMemory};
+use ogee_rdma::{IdKey, Lent, Pair, PairNumber, RemoteMemory, Tell};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -65,6 +65,8 @@ pub(super) struct State {
     /// The same, of parts, while much waits for the user.
     pub(super) held: u32,
     pub(super) sending: Option<Sending>,
+    /// Of what is gathered, whether memory is wanted back soon.
+    pub(super) tell: Tell,
     /// Messages with the hardware.
     pub(super) under_way: u32,
     /// Loans that were read, of which the peer is to be told.
@@ -129,6 +131,7 @@ impl Wire {
                 due: 0,
                 held: 0,
                 sending: None,
+                tell: Tell::Last,
                 under_way: 0,
                 taken: VecDeque::new(),
                 loans: HashMap::new(),

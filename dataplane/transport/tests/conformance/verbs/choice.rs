@@ -12,7 +12,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-fn address(endpoint: &Endpoint) -> SocketAddr {
+pub fn address(endpoint: &Endpoint) -> SocketAddr {
     let (Endpoint::Rdma(address) | Endpoint::Both(address) | Endpoint::Tcp(address)) = *endpoint
     else {
         panic!("{endpoint}");
@@ -21,7 +21,7 @@ fn address(endpoint: &Endpoint) -> SocketAddr {
 }
 
 /// A connection, and whether it is over RDMA.
-async fn connected(
+pub async fn connected(
     endpoint: &Endpoint,
     transport: Transport,
 ) -> Result<(Connection, bool), TransportError> {

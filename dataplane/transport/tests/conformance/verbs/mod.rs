@@ -4,6 +4,7 @@ mod choice;
 mod device;
 mod hostile;
 mod memory;
+mod posts;
 mod raw;
 mod storms;
 
@@ -21,6 +22,7 @@ macro_rules! on_a_device {
 on_a_device! {
     choice::who_offers_both_is_reached_over_either,
     choice::where_rdma_does_not_answer_tcp_does,
+    device::a_device_that_is_taken_away_is_given_up_and_comes_back,
     device::a_port_that_goes_down_ends_its_connections_and_says_so,
     hostile::another_version_is_refused_and_named,
     hostile::an_acceptor_of_another_version_is_refused,
@@ -38,6 +40,9 @@ on_a_device! {
     memory::what_was_received_is_sent_on_without_a_copy,
     memory::a_read_that_is_given_up_gives_its_memory_back,
     memory::what_users_keep_does_not_stop_the_port,
+    posts::what_one_turn_sends_goes_with_one_call,
+    posts::who_closes_waits_for_what_nobody_tells_of,
+    posts::memory_of_silent_messages_comes_back,
     storms::connections_come_and_go,
     storms::grants_are_never_more_than_the_queue_holds,
     storms::a_killed_process_is_noticed_while_memory_moves,
