@@ -129,6 +129,35 @@ fn requests() -> impl Strategy<Value = Vec<Value>> {
     prop::collection::vec(one, 1..12)
 }
 
+/// What must hold whatever was asked.
+fn check(state: &State) {
+    assert_eq!(names(state).len(), state.volumes().len());
+    for (id, it) in state.volumes() {
+        let name = it.name.as_str();
+        assert_eq!(state.volume(name).map(|(found, _)| found), Ok(*id));
+        assert!(state.directory(name).is_err(), "{name} is both");
+        for user in it.users.all() {
+            let found = state.volume_of(name, user.client).map(|(found, _)| found);
+            assert_eq!(found, Ok(*id), "of a user of {name}");
+        }
+    }
+    let volumes = state.volumes().values().map(|it| &it.name);
+    for path in state.directories().map(|it| it.0).chain(volumes) {
+        let mut above = path.ancestors();
+        assert!(above.all(|it| state.directory(it).is_ok()), "{path}");
+    }
+    let json = serde_json::to_value(state).unwrap();
+    let renamed = json["renamed"].as_object().unwrap().keys();
+    for client in renamed {
+        let client = ogee_proto::id::ClientId::new(client.parse().unwrap());
+        let mut volumes = state.volumes().values();
+        assert!(
+            volumes.any(|it| it.users.contains(client)),
+            "{client} is gone"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     /// Whatever tries of requests come between others, the first ones count: what there is in the end, and what each was
@@ -152,6 +181,7 @@ proptest! {
         for at in order {
             let outcome = ask(&mut repeated, at as u128, 1, &requests[at]);
             prop_assert_eq!(&outcome, &told[at]);
+            check(&repeated);
         }
         prop_assert_eq!(repeated.without_requests(), single.without_requests());
     }

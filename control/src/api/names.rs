@@ -17,18 +17,34 @@ use super::error::ApiError;
 use super::identity::Identity;
 use super::info::count;
 use super::volumes::VolumesApi;
+use crate::limit::{LABELS_MAX, TEXT_LEN_MAX};
 use crate::state::{
-    Bound, Command, CreateDirectory, Directory, EventLevel, Labels, Quota, QuotaOf,
+    Bound, Command, CreateDirectory, Directory, EventLevel, Labels, Quota, QuotaOf, Refusal,
     RemoveDirectory, Rename, SetQuota, SetVolume, State, Usage,
 };
 
 /// See the module.
 pub(crate) struct NamesApi(pub(crate) Arc<Context>);
 
-/// Labels as they came.
+/// Labels as they came, if they are not more than could ever be used.
 pub(super) fn labels(from: Vec<Label>) -> Result<Labels, ApiError> {
-    let label = |it: Label| Ok((Name::new(&it.key)?, it.value));
+    check_labels(from.len())?;
+    let label = |it: Label| {
+        let key = Name::new(&it.key)?;
+        match it.value.len() {
+            0..=TEXT_LEN_MAX => Ok((key, it.value)),
+            _ => Err(Refusal::BadLabel { key }.into()),
+        }
+    };
     from.into_iter().map(label).collect()
+}
+
+fn check_labels(count: usize) -> Result<(), Refusal> {
+    let of = "labels in one request".into();
+    let max = LABELS_MAX;
+    (count <= max)
+        .then_some(())
+        .ok_or(Refusal::Limit { of, max })
 }
 
 impl NamesApi {
@@ -86,6 +102,7 @@ impl NamesApi {
         let id = std::mem::take(&mut request.request_id);
         let said = format!("change volume \"{}\"", request.name);
         let identity = Identity::new(&id, said, &request)?;
+        check_labels(request.unlabel.len())?;
         let unlabel = request.unlabel.iter().map(|key| Name::new(key));
         let unlabel: Result<BTreeSet<Name>, _> = unlabel.collect();
         let command = SetVolume {
@@ -175,9 +192,9 @@ impl NamesApi {
     async fn quotas(&self) -> Result<ListQuotasResponse, ApiError> {
         let view = self.0.latest().await?;
         let state = &view.state;
-        let owners = state.owner_quotas().map(|(owner, quota)| QuotaInfo {
+        let owners = state.owner_quotas().map(|(owner, quota, used)| QuotaInfo {
             owner: owner.to_owned(),
-            ..quota_info(quota, state.usage_of(owner))
+            ..quota_info(quota, used)
         });
         let bounded = state.directories().filter(|(_, it)| it.quota.is_set());
         let directories = bounded.map(|(path, it)| QuotaInfo {

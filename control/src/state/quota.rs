@@ -1,5 +1,6 @@
 //! What owners may have, and what may be in directories: bytes, as users of volumes see them, and volumes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ogee_proto::name::PathName;
@@ -73,11 +74,14 @@ pub struct SetQuota {
 impl Usage {
     /// Of these volumes.
     pub fn of<'a>(volumes: impl IntoIterator<Item = &'a Volume>) -> Self {
-        let add = |sum: Self, volume: &Volume| Self {
-            bytes: sum.bytes.saturating_add(volume.size),
-            volumes: sum.volumes + 1,
-        };
-        volumes.into_iter().fold(Self::default(), add)
+        let mut usage = Self::default();
+        volumes.into_iter().for_each(|volume| usage.add(volume));
+        usage
+    }
+
+    const fn add(&mut self, volume: &Volume) {
+        self.bytes = self.bytes.saturating_add(volume.size);
+        self.volumes += 1;
     }
 }
 
@@ -161,16 +165,21 @@ impl fmt::Display for QuotaOf {
 
 impl State {
     /// What the volumes of an owner have.
-    #[must_use]
-    pub fn usage_of(&self, owner: &str) -> Usage {
+    fn usage_of(&self, owner: &str) -> Usage {
         Usage::of(self.volumes.values().filter(|it| it.owner == owner))
     }
 
-    /// Owners that have a quota.
-    pub fn owner_quotas(&self) -> impl Iterator<Item = (&str, &Quota)> {
-        self.owner_quotas
-            .iter()
-            .map(|(owner, it)| (owner.as_str(), it))
+    /// Owners that have a quota, and what their volumes have.
+    pub fn owner_quotas(&self) -> impl Iterator<Item = (&str, &Quota, Usage)> {
+        let mut used: BTreeMap<&str, Usage> = BTreeMap::new();
+        for volume in self.volumes.values() {
+            used.entry(&volume.owner).or_default().add(volume);
+        }
+        let quotas = self.owner_quotas.iter();
+        quotas.map(move |(owner, quota)| {
+            let used = used.get(owner.as_str()).copied();
+            (owner.as_str(), quota, used.unwrap_or_default())
+        })
     }
 
     /// Whether there may be so much more of an owner's, and in directories.
