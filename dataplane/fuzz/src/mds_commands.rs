@@ -25,29 +25,22 @@ use uuid::Uuid;
 const COMMANDS_MAX: usize = 64;
 /// Chunks of a volume whose places are followed.
 const CHUNKS_SEEN: u32 = 64;
+/// Inputs that begin with this or more have directories, owners and requests with an id, too.
+const WITH_NAMES: u8 = 252;
 
 /// One input.
 pub fn run(input: &[u8]) {
     let mut script = Script::new(input);
-    let mut world = World::new(script.flag());
+    let kind = script.byte();
+    let mut world = World::new(kind & 1 == 1);
     for _ in 0..COMMANDS_MAX {
         if script.is_over() {
             break;
         }
-        let id = script.byte();
-        let mut command = command(&mut script);
-        // Some come with an id, of which there are few: they are repeated, and reused.
-        if id < 8 {
-            command = Command::Once(Once {
-                id: Uuid::from_bytes([id + 1; 16]),
-                asked: Asked {
-                    what: command.kind().to_owned(),
-                    sum: 0,
-                },
-                at_ms: script.u64(),
-                command: Box::new(command),
-            });
-        }
+        let command = match kind {
+            WITH_NAMES.. => among_names(&mut script),
+            _ => command(&mut script),
+        };
         world.apply(&command);
     }
     fuzzing::snapshot_survives(&world.state);
@@ -274,19 +267,19 @@ fn command(script: &mut Script<'_>) -> Command {
         }),
         5 | 6 => Command::CreateVolume(volume(script)),
         7 => Command::ResizeVolume(ResizeVolume {
-            name: path(script),
+            name: name(script.byte() % 4).into(),
             size: size(script),
         }),
         8 => Command::RemoveVolume(RemoveVolume {
-            name: path(script),
+            name: name(script.byte() % 4).into(),
         }),
         9 => Command::Attach(Attach {
-            name: path(script),
+            name: name(script.byte() % 4).into(),
             host: "host".repeat(script.below(80)),
             read_only: script.flag(),
         }),
         10 => Command::Detach(Detach {
-            name: path(script),
+            name: name(script.byte() % 4).into(),
             client: ClientId::new(small(script).into()),
             epoch: Epoch::new(small(script).into()),
             force: script.flag(),
@@ -302,7 +295,6 @@ fn command(script: &mut Script<'_>) -> Command {
             replica: ReplicaId::new(u64::from(script.byte() % 24)),
             store: store(script.byte() % 6, script.byte() % 4),
         }),
-        14 if script.flag() => name_command(script),
         14 => job_command(script),
         _ => Command::ConfirmChanges(ConfirmChanges {
             changed: pairs(script),
@@ -467,8 +459,45 @@ fn bound(script: &mut Script<'_>) -> Bound {
     }
 }
 
+/// One of those, or of the others; some with an id, of which there are few: they are repeated, and reused.
+fn among_names(script: &mut Script<'_>) -> Command {
+    let (id, is_named) = (script.byte(), script.flag());
+    let command = match is_named {
+        true => name_command(script),
+        false => command(script),
+    };
+    if id >= 8 {
+        return command;
+    }
+    let what = command.kind().to_owned();
+    Command::Once(Once {
+        id: Uuid::from_bytes([id + 1; 16]),
+        asked: Asked { what, sum: 0 },
+        at_ms: script.u64(),
+        command: Box::new(command),
+    })
+}
+
 fn name_command(script: &mut Script<'_>) -> Command {
-    match script.below(7) {
+    match script.below(12) {
+        7 | 8 => {
+            let mut command = volume(script);
+            (command.name, command.owner) = (path(script), owner(script));
+            command.labels = labels(script);
+            Command::CreateVolume(command)
+        }
+        9 => Command::Attach(Attach {
+            name: path(script),
+            host: "host".into(),
+            read_only: script.flag(),
+        }),
+        10 => Command::Detach(Detach {
+            name: path(script),
+            client: ClientId::new(small(script).into()),
+            epoch: Epoch::new(small(script).into()),
+            force: script.flag(),
+        }),
+        11 => Command::RemoveVolume(RemoveVolume { name: path(script) }),
         0 => Command::RenameVolume(rename(script)),
         1 => Command::RenameDirectory(rename(script)),
         2 => Command::RemoveDirectory(RemoveDirectory { path: path(script) }),
@@ -498,13 +527,13 @@ fn volume(script: &mut Script<'_>) -> CreateVolume {
     let stripes = [(16 << 20, 1), (4096, 1), (64 << 10, 8), (1 << 20, 256)];
     let (unit, count) = stripes[script.below(4)];
     CreateVolume {
-        name: path(script),
+        name: name(script.byte() % 4).into(),
         pool: name(script.byte() % 3),
         size: size(script),
         stripe: Stripe { unit, count },
         replicas: u32::from(script.byte() % 5),
-        owner: owner(script),
-        labels: labels(script),
+        owner: "owner".into(),
+        labels: Labels::new(),
         created_unix_ms: script.u64(),
     }
 }
