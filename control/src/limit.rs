@@ -37,8 +37,11 @@ pub const REQUESTS_KEPT: usize = 2048;
 pub const REQUEST_KEPT_MS: u64 = 600_000;
 /// Readers of one volume at a time.
 pub const READERS_MAX: usize = 256;
-/// Volumes in one page of a listing: about 200 bytes each, within a default 4 MiB gRPC message.
+/// Volumes in one page of a listing.
 pub const VOLUMES_PER_PAGE_MAX: usize = 8192;
+/// Bytes after which a page ends: with labels and readers a volume takes 70 KiB at most, so a default 4 MiB gRPC
+/// message holds it.
+pub const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of a free text that a user gives: owner, host, version, path, endpoint.
 pub const TEXT_LEN_MAX: usize = 255;
 

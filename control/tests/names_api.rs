@@ -212,3 +212,54 @@ async fn directories_and_quotas_say_how_much_there_is() {
     operator.remove_directory(remove).await.unwrap();
     stop(mds).await;
 }
+
+/// A page is one message, however long labels are.
+#[tokio::test]
+async fn a_listing_of_volumes_with_long_labels_comes_in_pages() {
+    const COUNT: usize = 300;
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&config(dir.path()));
+    ready(&mds).await;
+    let client = volumes(&mds).await;
+    let mut made = tokio::task::JoinSet::new();
+    for at in 0..COUNT {
+        let labels = (0..16).map(|key| label(&format!("key{key}"), &"x".repeat(255)));
+        let request = CreateVolumeRequest {
+            labels: labels.collect(),
+            ..new_volume(&format!("v{at:03}"), 1 << 20)
+        };
+        let mut client = client.clone();
+        made.spawn(async move { client.create(request).await.map(drop) });
+    }
+    while let Some(done) = made.join_next().await {
+        done.unwrap().expect("made");
+    }
+    let (mut found, mut pages, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let wanted = ListVolumesRequest {
+            after,
+            ..ListVolumesRequest::default()
+        };
+        let page = client
+            .clone()
+            .list(wanted)
+            .await
+            .expect("fits")
+            .into_inner();
+        found.extend(page.volumes.into_iter().map(|it| it.name));
+        (pages, after) = (pages + 1, page.next);
+        if after.is_empty() {
+            break;
+        }
+    }
+    let all = (0..COUNT).map(|at| format!("v{at:03}"));
+    assert!(found.into_iter().eq(all), "each once, in order");
+    assert_eq!(pages, 2);
+    let long = SetVolumeRequest {
+        name: "v000".into(),
+        labels: vec![label("key", &"x".repeat(256))],
+        ..SetVolumeRequest::default()
+    };
+    assert_eq!(fault(names(&mds).await.set(long).await).code(), "OGEE-2094");
+    stop(mds).await;
+}

@@ -13,6 +13,7 @@ use ogee_proto::service::{
     ListVolumesResponse, RefreshRequest, RemoveVolumeRequest, ResizeVolumeRequest, VolumeInfo,
     VolumeMap, VolumeName,
 };
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::context::{Context, unix_ms};
@@ -20,7 +21,7 @@ use super::error::ApiError;
 use super::identity::Identity;
 use super::info::Scene;
 use super::names::labels;
-use crate::limit::VOLUMES_PER_PAGE_MAX;
+use crate::limit::{PAGE_BYTES, VOLUMES_PER_PAGE_MAX};
 use crate::raft::View;
 use crate::state::{
     Attach, Command, CreateVolume, Detach, EventLevel, Refusal, RemoveVolume, Reply, ResizeVolume,
@@ -177,11 +178,15 @@ impl VolumesApi {
         self.look(|scene| {
             let named = scene.state.volumes_named(&request.prefix, &request.after);
             let mut rest = named.filter(|(_, volume)| is_wanted(volume));
-            let volumes: Vec<VolumeInfo> = rest
-                .by_ref()
-                .take(limit)
-                .map(|(id, volume)| scene.volume_info(id, volume))
-                .collect();
+            let (mut volumes, mut bytes) = (Vec::<VolumeInfo>::new(), 0);
+            while volumes.len() < limit && bytes < PAGE_BYTES {
+                let Some((id, volume)) = rest.next() else {
+                    break;
+                };
+                let info = scene.volume_info(id, volume);
+                bytes += info.encoded_len();
+                volumes.push(info);
+            }
             let more = rest.next().is_some();
             let last = volumes.last().filter(|_| more).map(|v| v.name.clone());
             Ok(ListVolumesResponse {
