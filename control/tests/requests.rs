@@ -106,6 +106,32 @@ fn what_is_remembered_is_bounded_by_age_and_by_count() {
     assert_eq!(serde_json::from_value::<State>(json).unwrap(), state);
 }
 
+/// A later version has to read it.
+#[test]
+fn what_is_remembered_stands_in_snapshots_so() {
+    let mut state = state();
+    let commands = [
+        create("a", 1, ""),
+        make("team"),
+        json!({"do": "RemoveVolume", "name": "a"}),
+    ];
+    let outcomes = [
+        json!({"Err": {"BadSize": {"size": 1}}}),
+        json!({"Ok": "Done"}),
+        json!({"Err": {"NoVolume": {"name": "a"}}}),
+    ];
+    let mut kept = Vec::new();
+    for (number, (command, outcome)) in (1..).zip(commands.iter().zip(outcomes)) {
+        assert_eq!(ask(&mut state, number, 2, command).is_ok(), number == 2);
+        let asked = &once(number, 2, command)["asked"];
+        kept.push(json!({
+            "id": id(number), "asked": asked, "at_ms": 2 * MINUTE, "outcome": outcome,
+        }));
+    }
+    let state = serde_json::to_value(&state).unwrap();
+    assert_eq!(state["requests"], json!(kept));
+}
+
 /// Requests over a few names: some are refused.
 fn requests() -> impl Strategy<Value = Vec<Value>> {
     let name = || prop::sample::select(vec!["a", "b", "d/a", "d/b", "e/a"]);
