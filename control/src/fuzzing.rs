@@ -34,7 +34,9 @@ pub fn records(kind: u8, bytes: &[u8]) {
         if let Ok(command) = serde_json::from_slice::<Command>(line) {
             let before = state.clone();
             if state.apply(&command).is_err() {
-                assert!(state == before, "a refusal changed something");
+                let forgetful = |state: &State| state.clone().without_requests();
+                let is_same = forgetful(&state) == forgetful(&before);
+                assert!(is_same, "a refusal changed something");
             }
             ask(&state);
         }

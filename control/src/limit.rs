@@ -23,10 +23,25 @@ pub const COPYSETS_MAX: usize = if cfg!(feature = "scale") {
 pub const COPYSETS_PER_COMMAND_MAX: usize = 4096;
 /// Volumes of a cluster, and removed volumes whose chunks are not freed everywhere yet.
 pub const VOLUMES_MAX: usize = 65_536;
+/// Directories of a cluster: a listing of them fits a default 4 MiB gRPC message.
+pub const DIRECTORIES_MAX: usize = 8192;
+/// What is in a directory that is not removed, by name in the refusal.
+pub const NOT_EMPTY_NAMES_MAX: usize = 8;
+/// Owners that have a quota.
+pub const OWNER_QUOTAS_MAX: usize = 4096;
+/// Labels of one volume.
+pub const LABELS_MAX: usize = 16;
+/// Requests whose outcome is remembered: twice what a busy cluster answers while a client is patient.
+pub const REQUESTS_KEPT: usize = 2048;
+/// How long, in milliseconds. A client gives up far sooner.
+pub const REQUEST_KEPT_MS: u64 = 600_000;
 /// Readers of one volume at a time.
 pub const READERS_MAX: usize = 256;
-/// Volumes in one page of a listing: about 200 bytes each, within a default 4 MiB gRPC message.
+/// Volumes in one page of a listing.
 pub const VOLUMES_PER_PAGE_MAX: usize = 8192;
+/// Bytes after which a page ends: with labels and readers a volume takes 70 KiB at most, so a default 4 MiB gRPC
+/// message holds it.
+pub const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of a free text that a user gives: owner, host, version, path, endpoint.
 pub const TEXT_LEN_MAX: usize = 255;
 

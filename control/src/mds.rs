@@ -15,14 +15,15 @@ use std::time::Duration;
 use ogee_proto::service::chunkservers_server::ChunkserversServer;
 use ogee_proto::service::mds_raft_server::MdsRaftServer;
 use ogee_proto::service::members_server::MembersServer;
+use ogee_proto::service::names_server::NamesServer;
 use ogee_proto::service::topology_server::TopologyServer;
 use ogee_proto::service::volumes_server::VolumesServer;
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 
 use crate::api::{
-    ApiConfig, ChunkserversApi, Context, MembersApi, PeersApi, TopologyApi, VolumesApi, heal,
-    router, watch_cluster,
+    ApiConfig, ChunkserversApi, Context, MembersApi, NamesApi, PeersApi, TopologyApi, VolumesApi,
+    heal, router, watch_cluster,
 };
 use crate::config::MdsConfig;
 use crate::error::MdsError;
@@ -288,6 +289,7 @@ async fn serve_grpc(
 ) -> std::io::Result<()> {
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(socket)?);
     let volumes = VolumesServer::new(VolumesApi(Arc::clone(&context)));
+    let names = NamesServer::new(NamesApi(Arc::clone(&context)));
     let topology = TopologyServer::new(TopologyApi(Arc::clone(&context)));
     let chunkservers = ChunkserversServer::new(ChunkserversApi::new(Arc::clone(&context)));
     let members = MembersServer::new(MembersApi(Arc::clone(&context)));
@@ -297,6 +299,7 @@ async fn serve_grpc(
     };
     tonic::transport::Server::builder()
         .add_service(volumes.max_decoding_message_size(GRPC_REQUEST_MAX))
+        .add_service(names.max_decoding_message_size(GRPC_REQUEST_MAX))
         .add_service(topology.max_decoding_message_size(GRPC_REQUEST_MAX))
         .add_service(chunkservers.max_decoding_message_size(GRPC_REQUEST_MAX))
         .add_service(members.max_decoding_message_size(GRPC_REQUEST_MAX))

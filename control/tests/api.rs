@@ -4,7 +4,8 @@ mod common;
 
 use common::{
     Chunkserver, any_port, beat_all, codes, config, eventually, fault, named, new_volume, ready,
-    register_soon, registration, start, status, stop, store, three_zones, topology, volumes,
+    register_soon, registration, removal, start, status, stop, store, three_zones, topology,
+    volumes,
 };
 use ogee_control::{Mds, MdsError, MdsHandle};
 use ogee_proto::service::{
@@ -20,7 +21,7 @@ fn attach_from(name: &str, host: &str) -> AttachRequest {
     AttachRequest {
         name: name.into(),
         host: host.into(),
-        read_only: false,
+        ..AttachRequest::default()
     }
 }
 
@@ -75,6 +76,7 @@ async fn a_volume_is_made_as_asked_or_refused_with_a_reason() {
     let resize = |size| ResizeVolumeRequest {
         name: "db".into(),
         size,
+        ..ResizeVolumeRequest::default()
     };
     assert_eq!(
         fault(client.resize(resize(GIB / 2)).await).code(),
@@ -112,7 +114,7 @@ async fn readers_share_a_volume_and_a_writer_has_it_alone() {
             name: "db".into(),
             client: user.client,
             epoch: user.epoch,
-            force: false,
+            ..DetachRequest::default()
         };
         client
             .detach(detach.clone())
@@ -181,7 +183,7 @@ async fn an_attachment_has_the_whole_map_and_ends_with_the_next_one() {
         name: "db".into(),
         client,
         epoch: 2,
-        force: false,
+        ..DetachRequest::default()
     };
     assert_eq!(
         fault(client.detach(detach(first.client)).await).code(),
@@ -214,18 +216,17 @@ async fn a_removed_volume_is_freed_on_every_chunkserver() {
         .await
         .unwrap()
         .into_inner();
-    let refused = fault(client.remove(named("db")).await);
+    let refused = fault(client.remove(removal("db")).await);
     assert_eq!(refused.code(), "OGEE-2004");
     assert!(refused.cause().contains("vm2") && refused.remedy().contains("volume detach db"));
-    let (name, force) = ("db".into(), false);
     let detach = DetachRequest {
-        name,
+        name: "db".into(),
         client: user.client,
         epoch: user.epoch,
-        force,
+        ..DetachRequest::default()
     };
     client.detach(detach).await.unwrap();
-    client.remove(named("db")).await.expect("nobody uses it");
+    client.remove(removal("db")).await.expect("nobody uses it");
     assert_eq!(fault(client.show(named("db")).await).code(), "OGEE-2003");
 
     beat_all(&mut servers).await;
@@ -249,14 +250,13 @@ async fn a_forced_detach_fences_the_host_that_is_gone() {
     client.attach(attach_from("db", "gone")).await.unwrap();
     let force = DetachRequest {
         name: "db".into(),
-        client: 0,
-        epoch: 0,
         force: true,
+        ..DetachRequest::default()
     };
     client.detach(force).await.expect("forced");
     let volume = client.show(named("db")).await.unwrap().into_inner();
     assert_eq!((volume.attached, volume.epoch), (false, 2));
-    client.remove(named("db")).await.expect("free again");
+    client.remove(removal("db")).await.expect("free again");
     stop(mds).await;
 }
 
@@ -660,7 +660,11 @@ async fn lists_come_in_pages_of_names_in_order() {
     let (mut names, mut after, mut pages) = (Vec::new(), String::new(), 0);
     loop {
         let page = client
-            .list(ListVolumesRequest { after, limit: 2 })
+            .list(ListVolumesRequest {
+                after,
+                limit: 2,
+                ..ListVolumesRequest::default()
+            })
             .await
             .unwrap()
             .into_inner();

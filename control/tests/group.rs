@@ -4,99 +4,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-
-use common::{any_port, channel, eventually, named, new_volume, stop};
-use ogee_control::{Mds, MdsConfig, MdsHandle, Member};
+use common::group::Group;
+use common::{eventually, named, new_volume};
 use ogee_proto::fault::MDS_LEADER_METADATA;
-use ogee_proto::service::topology_client::TopologyClient;
-use ogee_proto::service::volumes_client::VolumesClient;
-use ogee_proto::service::{AttachRequest, Empty};
+use ogee_proto::service::AttachRequest;
 use tonic::Code;
-
-/// Three addresses that were free a moment ago.
-fn addresses() -> Vec<SocketAddr> {
-    let held: Vec<TcpListener> = (0..3)
-        .map(|_| TcpListener::bind(any_port()).unwrap())
-        .collect();
-    held.iter().map(|l| l.local_addr().unwrap()).collect()
-}
-
-struct Group {
-    configs: Vec<MdsConfig>,
-    running: BTreeMap<u64, MdsHandle>,
-}
-
-impl Group {
-    fn start(dir: &Path) -> Self {
-        let addresses = addresses();
-        let members: Vec<Member> = (1..)
-            .zip(&addresses)
-            .map(|(id, addr)| Member {
-                id,
-                addr: addr.to_string(),
-            })
-            .collect();
-        let config = |(id, addr): (u64, &SocketAddr)| {
-            let mut config = MdsConfig::new(dir.join(id.to_string()), *addr);
-            config.id = id;
-            config.metrics_listen = Some(any_port());
-            config.members = members.clone();
-            config
-        };
-        let configs: Vec<MdsConfig> = (1..).zip(&addresses).map(config).collect();
-        let mut group = Self {
-            configs,
-            running: BTreeMap::new(),
-        };
-        (1..=3).for_each(|id| group.start_member(id));
-        group
-    }
-
-    fn start_member(&mut self, id: u64) {
-        let config = self.configs.iter().find(|c| c.id == id).unwrap();
-        self.running.insert(id, Mds::start(config).expect("starts"));
-    }
-
-    async fn stop_member(&mut self, id: u64) {
-        stop(self.running.remove(&id).expect("runs")).await;
-    }
-
-    fn addr(&self, id: u64) -> String {
-        self.configs
-            .iter()
-            .find(|c| c.id == id)
-            .unwrap()
-            .listen
-            .to_string()
-    }
-
-    async fn volumes(&self, id: u64) -> VolumesClient<tonic::transport::Channel> {
-        VolumesClient::new(channel(&self.addr(id)).await)
-    }
-
-    /// Whoever answers a read leads.
-    async fn leader(&self) -> u64 {
-        eventually("a leader", || async {
-            for id in self.running.keys() {
-                let mut operator = TopologyClient::new(channel(&self.addr(*id)).await);
-                if let Ok(status) = operator.status(Empty {}).await {
-                    let status = status.into_inner();
-                    assert_eq!((status.mds_leader, status.mds_count), (*id, 3));
-                    return Some(*id);
-                }
-            }
-            None
-        })
-        .await
-    }
-
-    async fn make_pool(&self, leader: u64) {
-        common::small_pool(&self.addr(leader)).await;
-    }
-}
 
 #[tokio::test]
 async fn the_others_go_on_when_the_leader_stops_and_it_comes_back() {
@@ -183,7 +95,7 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
     let attach = || AttachRequest {
         name: "db".into(),
         host: "h".into(),
-        read_only: false,
+        ..AttachRequest::default()
     };
     for _ in 0..60 {
         let mut round = tokio::task::JoinSet::new();

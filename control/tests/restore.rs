@@ -33,7 +33,7 @@ async fn attach(mds: &MdsHandle, name: &str) -> (u64, u64) {
     let request = AttachRequest {
         name: name.into(),
         host: "h".into(),
-        read_only: false,
+        ..AttachRequest::default()
     };
     let attached = volumes(mds)
         .await

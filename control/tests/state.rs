@@ -15,13 +15,17 @@ use ogee_proto::id::{
     VolumeId,
 };
 use ogee_proto::layout::StripeLayout;
-use ogee_proto::name::Name;
+use ogee_proto::name::{Name, PathName};
 use proptest::prelude::*;
 
 const CHUNK: u64 = 16 << 20;
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+fn path(text: &str) -> PathName {
+    PathName::new(text).unwrap()
 }
 
 fn store(server: u8) -> StoreId {
@@ -71,7 +75,8 @@ fn form(copysets: impl IntoIterator<Item = u32>) -> Command {
 
 fn create_volume(volume: &str, chunks: u64) -> Command {
     Command::CreateVolume(CreateVolume {
-        name: name(volume),
+        name: path(volume),
+        labels: BTreeMap::new(),
         pool: name("default"),
         size: chunks * CHUNK,
         stripe: StripeLayout::default().into(),
@@ -83,7 +88,7 @@ fn create_volume(volume: &str, chunks: u64) -> Command {
 
 fn resize(volume: &str, chunks: u64) -> Command {
     Command::ResizeVolume(ResizeVolume {
-        name: name(volume),
+        name: path(volume),
         size: chunks * CHUNK,
     })
 }
@@ -382,7 +387,7 @@ fn a_volume_removed_beside_a_move_is_freed_by_the_new_replica_too() {
     for name in ["before", "beside"] {
         state.apply(&create_volume(name, 1)).unwrap();
     }
-    let remove = |of: &str| Command::RemoveVolume(RemoveVolume { name: name(of) });
+    let remove = |of: &str| Command::RemoveVolume(RemoveVolume { name: path(of) });
     let pending = |state: &State| -> Vec<Vec<u32>> {
         let garbage = state.garbage().values();
         garbage
@@ -519,7 +524,7 @@ fn changes_of_a_volume_are_answered_with_it() {
         assert!(matches!(reply, Reply::Volume(_, of) if *of == now));
     }
     let attach = Command::Attach(Attach {
-        name: name("v"),
+        name: path("v"),
         host: "h".into(),
         read_only: false,
     });
@@ -558,7 +563,7 @@ fn removal_frees_the_load_and_waits_for_each_chunkserver() {
     state.apply(&create_volume("v", 50)).unwrap();
     let (id, _) = state.volume("v").unwrap();
     state
-        .apply(&Command::RemoveVolume(RemoveVolume { name: name("v") }))
+        .apply(&Command::RemoveVolume(RemoveVolume { name: path("v") }))
         .unwrap();
     assert!(state.copysets().values().all(|c| c.chunks == 0));
     for (server, left) in [(1, 2), (1, 2), (2, 1), (3, 0)] {
@@ -584,7 +589,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         let read_only = host % 2 == 0;
         let host = format!("h{host}");
         Command::Attach(Attach {
-            name: name(v),
+            name: path(v),
             host,
             read_only,
         })
@@ -592,7 +597,7 @@ fn any_command() -> impl Strategy<Value = Command> {
     let detach = |(v, client, epoch, force): (&str, u64, u64, bool)| {
         let (client, epoch) = (ClientId::new(client), Epoch::new(epoch));
         Command::Detach(Detach {
-            name: name(v),
+            name: path(v),
             client,
             epoch,
             force,
@@ -637,7 +642,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         2 => prop::collection::vec(1u32..30, 0..20).prop_map(form),
         6 => (volume.clone(), 0u64..80).prop_map(|(v, chunks)| create_volume(v, chunks)),
         4 => (volume.clone(), 0u64..200).prop_map(|(v, chunks)| resize(v, chunks)),
-        2 => volume.clone().prop_map(|v| Command::RemoveVolume(RemoveVolume { name: name(v) })),
+        2 => volume.clone().prop_map(|v| Command::RemoveVolume(RemoveVolume { name: path(v) })),
         4 => (volume.clone(), 0u8..3).prop_map(attach),
         3 => (volume, 0u64..8, 0u64..8, prop::bool::weighted(0.3)).prop_map(detach),
         1 => (1u32..5, 1u64..20).prop_map(confirm_removal),

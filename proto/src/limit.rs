@@ -41,9 +41,14 @@ pub const VOLUME_COPYSETS_MAX: usize = 1024;
 pub const VOLUME_SIZE_MIN: u64 = 1 << 20;
 /// Largest volume, in bytes: 64 TiB, 4 Mi chunks.
 pub const VOLUME_SIZE_MAX: u64 = 64 << 40;
-/// Length of a volume, pool, zone or server name, in bytes.
+/// Length of a pool, zone or server name, and of each part of a volume's or directory's path, in bytes.
 pub const NAME_LEN_MAX: usize = 63;
+/// Parts of a path.
+pub const PATH_DEPTH_MAX: usize = 8;
+/// Length of a path, in bytes: it becomes a file's name, with some 16 bytes more behind it.
+pub const PATH_LEN_MAX: usize = 200;
 
+const _: () = assert!(NAME_LEN_MAX < PATH_LEN_MAX && PATH_LEN_MAX + 16 <= 255);
 const _: () = assert!(EXTENT_SIZE.is_multiple_of(BLOCK_SIZE));
 const _: () = assert!(CHUNK_SIZE.is_multiple_of(EXTENT_SIZE));
 const _: () = assert!(BLOCKS_PER_CHUNK <= u16::MAX as usize + 1);

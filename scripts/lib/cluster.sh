@@ -323,17 +323,18 @@ resident_mib() {
 
 # export_start NAME   serves a volume: $EXPORT_PID, $URI
 export_start() {
-    local socket=$TEST_DIR/$1.sock known=0
+    local file=${1//\//@} known=0
+    local socket=$TEST_DIR/$file.sock
     [ ! -S "$socket" ] || known=1
     URI="nbd+unix:///$1?socket=$socket"
-    "$OGEE" export nbd "$1" --socket "$socket" >>"$TEST_DIR/export-$1.log" 2>&1 &
+    "$OGEE" export nbd "$1" --socket "$socket" >>"$TEST_DIR/export-$file.log" 2>&1 &
     EXPORT_PID=$!
     defer end_process "$EXPORT_PID"
     if [ "$known" = 1 ]; then
         # A killed one left its socket behind: only an answer tells.
-        wait_for 30 nbdinfo --size "$URI" || give_up "the export of $1 does not answer: $(tail -n 3 "$TEST_DIR/export-$1.log")"
+        wait_for 30 nbdinfo --size "$URI" || give_up "the export of $1 does not answer: $(tail -n 3 "$TEST_DIR/export-$file.log")"
     else
-        wait_for 30 test -S "$socket" || give_up "the export of $1 makes no socket: $(tail -n 3 "$TEST_DIR/export-$1.log")"
+        wait_for 30 test -S "$socket" || give_up "the export of $1 makes no socket: $(tail -n 3 "$TEST_DIR/export-$file.log")"
         nbdinfo --size "$URI" >/dev/null || give_up "the export of $1 does not accept although its socket exists"
     fi
 }

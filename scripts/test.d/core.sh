@@ -1042,6 +1042,58 @@ test_hot_leaders() {
     echo "   $hot copysets of a busy volume, led by one chunkserver, are led $even"
 }
 
+# ---- names -------------------------------------------------------------------------------------
+
+# A volume in a directory is served, and renamed with its directory under a verified load; what is asked for while leading
+# metadata servers are killed is done once, and each command says so.
+test_names() {
+    local load rounds round killed said
+    cluster_up --nodes 1 --mds-nodes 3 --copysets 4 --store-size 2GiB --log-size 128MiB
+    "$OGEE" dir create -p team/web >/dev/null
+    create_volume team/web/disk --size 256MiB --owner ann --label tier=gold
+    export_start team/web/disk
+    writer_starts 8
+    "$OGEE" dir rename team crew >/dev/null
+    create_volume other --size 256MiB
+    "$OGEE" quota set --owner ann --volumes 1 >/dev/null
+    if said=$("$OGEE" volume create crew/more --size 1GiB --owner ann 2>&1); then give_up "beyond the quota"; fi
+    grep -q 'OGEE-2093.*owner "ann"' <<<"$said" || give_up "refused otherwise: $said"
+
+    rounds=$(ci_or_full 4 30)
+    for ((round = 0; round < rounds; round++)); do
+        killed=$(mds_leader_of)
+        (
+            "$OGEE" volume create "crew/v$round" --size 64MiB
+            "$OGEE" volume resize "crew/v$round" --size 128MiB
+            "$OGEE" volume rename "crew/v$round" "w$round"
+            "$OGEE" volume rm "w$round" --yes
+            "$OGEE" volume create "crew/v$round" --size 64MiB
+        ) >"$TEST_DIR/changes.log" 2>&1 &
+        said=$!
+        sleep_ms $((RANDOM % 120))
+        node_kill "$killed"
+        wait "$said" || give_up "round $round: $(tail -n 3 "$TEST_DIR/changes.log")"
+        node_start "$killed"
+    done
+    "$OGEE" volume ls crew/ -o json |
+        jq -e --argjson rounds "$rounds" '[.volumes[].name] | length == $rounds + 1 and index("crew/web/disk") != null' >/dev/null ||
+        give_up "not what was asked for: $("$OGEE" volume ls)"
+    "$OGEE" volume ls --label tier=gold --owner ann -o json | jq -e '[.volumes[].name] == ["crew/web/disk"]' >/dev/null || give_up "labels: $("$OGEE" volume ls)"
+    wait_for 60 "$OGEE" mds check >/dev/null || give_up "metadata servers differ: $("$OGEE" mds check 2>&1)"
+
+    writer_ends "$load"
+    export_stop
+    "$OGEE" volume show crew/web/disk -o json | jq -e '.attached | not' >/dev/null || give_up "given up under the old name, and still attached"
+    if "$OGEE" dir rm crew 2>"$TEST_DIR/rm.log"; then give_up "removed what is not empty"; fi
+    grep -q crew/v0 "$TEST_DIR/rm.log" || give_up "not said what is in it: $(cat "$TEST_DIR/rm.log")"
+    echo "   $((rounds * 5)) changes while $rounds leaders died; under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
+}
+
+# mds_leader_of   the leading metadata server's process
+mds_leader_of() {
+    "$OGEE" mds ls -o json | jq -er '.members[] | select(.role == "leader") | "mds\(.id)"'
+}
+
 # ---- the group ---------------------------------------------------------------------------------
 
 need_packages libnbd-bin python3-libnbd qemu-utils jq curl util-linux
@@ -1065,6 +1117,7 @@ run_test heal "$(ci_or_full 240 600)" test_heal
 when_asked six_nodes "$(ci_or_full 700 1500)" test_six_nodes
 when_asked hot_leaders 300 test_hot_leaders
 when_asked grow "$(ci_or_full 300 900)" test_grow
+when_asked names "$(ci_or_full 240 1200)" test_names
 when_asked away "$(ci_or_full 300 900)" test_away
 run_test copy "$(ci_or_full 600 3600)" test_copy
 # These take longer than the gate has.

@@ -67,8 +67,12 @@ impl CliError {
                 exit,
             };
         }
-        let remedy =
-            "check that the cluster runs (ogee status) and that --mds or OGEE_MDS names it";
+        let remedy = match error {
+            ControlError::OutcomeUnknown { .. } => {
+                "ogee status; when a metadata server leads again, look whether it was done before asking again"
+            }
+            _ => "check that the cluster runs (ogee status) and that --mds or OGEE_MDS names it",
+        };
         Self::new("OGEE-3001", doing, &chain(error), remedy)
     }
 

@@ -66,6 +66,8 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Attach(args) => commands::attach::run(&mds, args, output),
         Command::Bench(args) => commands::bench::run(&mds, &args, output),
         Command::Volume { what } => commands::volume::run(&mds, what, output),
+        Command::Dir { what } => commands::dir::run(&mds, what, output),
+        Command::Quota { what } => commands::quota::run(&mds, what, output),
         Command::Pool { what } => commands::topology::pool(&mds, what, output),
         Command::Zone { .. } => commands::topology::zones(&mds, output),
         Command::Server { what } => commands::place::server(&mds, what, output),

@@ -226,13 +226,16 @@ impl From<NameError> for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let grpc = match &refusal {
-            Refusal::VolumeExists { .. } | Refusal::PoolExists { .. } => Code::AlreadyExists,
+            Refusal::VolumeExists { .. }
+            | Refusal::PoolExists { .. }
+            | Refusal::DirectoryExists { .. } => Code::AlreadyExists,
             Refusal::NoVolume { .. }
             | Refusal::NoChunkserver { .. }
             | Refusal::NoPool { .. }
             | Refusal::NoCopyset { .. }
             | Refusal::NoStore { .. }
             | Refusal::NoJob { .. }
+            | Refusal::NoDirectory { .. }
             | Refusal::NoReplica { .. } => Code::NotFound,
             Refusal::BadSize { .. }
             | Refusal::BadSpan { .. }
@@ -240,8 +243,14 @@ impl From<Refusal> for ApiError {
             | Refusal::BadStripe { .. }
             | Refusal::BadReplicas { .. }
             | Refusal::TextTooLong { .. }
+            | Refusal::BadLabel { .. }
+            | Refusal::PathOut { .. }
+            | Refusal::RequestReused { .. }
             | Refusal::NoShard { .. } => Code::InvalidArgument,
-            Refusal::Limit { .. } | Refusal::PoolQuota { .. } => Code::ResourceExhausted,
+            Refusal::Limit { .. }
+            | Refusal::PoolQuota { .. }
+            | Refusal::TooManyLabels { .. }
+            | Refusal::Quota { .. } => Code::ResourceExhausted,
             Refusal::PoolChanged { .. }
             | Refusal::BadPlacement { .. }
             | Refusal::StaleJob { .. }

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, VolumeId};
-use ogee_proto::service::{CopysetInfo, MapSegment, PoolInfo, ReplicaInfo, VolumeInfo, VolumeMap};
+use ogee_proto::service::{
+    CopysetInfo, Label, MapSegment, PoolInfo, ReplicaInfo, VolumeInfo, VolumeMap,
+};
 
 use crate::liveness::{Liveness, Strangers};
 use crate::scheduler::HealRules;
@@ -63,6 +65,14 @@ impl Scene<'_> {
             attached: !hosts.is_empty(),
             attached_host: hosts.join(", "),
             copyset_count: count(volume.copysets().len()),
+            labels: volume
+                .labels
+                .iter()
+                .map(|(key, value)| Label {
+                    key: key.to_string(),
+                    value: value.clone(),
+                })
+                .collect(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The gRPC services, and HTTP for monitoring.
 //!
-//! *Place*: the metadata server's face: `Volumes` and `Topology` for operators and clients,
+//! *Place*: the metadata server's face: `Volumes`, `Names` and `Topology` for operators and clients,
 //! `Chunkservers` for the data plane, `MdsRaft` for the other metadata servers.
 //! *Owner*: the API thread. Handlers reach the Raft thread by its client only.
 //! *Invariants*: what a handler tells of the metadata includes every write acknowledged before.
@@ -12,10 +12,12 @@ mod context;
 mod error;
 mod healing;
 mod http;
+mod identity;
 mod info;
 mod jobs;
 mod maintenance;
 mod members;
+mod names;
 mod peers;
 mod replacing;
 mod resetting;
@@ -29,6 +31,7 @@ pub(crate) use context::{ApiConfig, Context};
 pub(crate) use healing::heal;
 pub(crate) use http::router;
 pub(crate) use members::MembersApi;
+pub(crate) use names::NamesApi;
 pub(crate) use peers::PeersApi;
 pub(crate) use topology::TopologyApi;
 pub(crate) use volumes::VolumesApi;

@@ -97,7 +97,7 @@ impl TopologyApi {
         };
         if view.state.copysets().len() + copysets > COPYSETS_MAX {
             return Err(Refusal::Limit {
-                of: "copysets",
+                of: "copysets".into(),
                 max: COPYSETS_MAX,
             }
             .into());

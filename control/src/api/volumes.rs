@@ -6,18 +6,22 @@ use std::time::Instant;
 use ogee_proto::id::{ClientId, Epoch, VolumeId};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::limit::CHUNK_SIZE;
-use ogee_proto::name::Name;
+use ogee_proto::name::{Name, PathName};
 use ogee_proto::service::volumes_server::Volumes;
 use ogee_proto::service::{
     AttachRequest, Attachment, CreateVolumeRequest, DetachRequest, Empty, ListVolumesRequest,
-    ListVolumesResponse, RefreshRequest, ResizeVolumeRequest, VolumeInfo, VolumeMap, VolumeName,
+    ListVolumesResponse, RefreshRequest, RemoveVolumeRequest, ResizeVolumeRequest, VolumeInfo,
+    VolumeMap, VolumeName,
 };
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::context::{Context, unix_ms};
 use super::error::ApiError;
+use super::identity::Identity;
 use super::info::Scene;
-use crate::limit::VOLUMES_PER_PAGE_MAX;
+use super::names::labels;
+use crate::limit::{PAGE_BYTES, VOLUMES_PER_PAGE_MAX};
 use crate::raft::View;
 use crate::state::{
     Attach, Command, CreateVolume, Detach, EventLevel, Refusal, RemoveVolume, Reply, ResizeVolume,
@@ -66,21 +70,19 @@ impl VolumesApi {
 
     async fn map(
         &self,
-        name: &str,
-        check: impl FnOnce(VolumeId, &Volume) -> Result<(), Refusal>,
+        find: impl FnOnce(&State) -> Result<(VolumeId, &Volume), Refusal>,
     ) -> Result<VolumeMap, ApiError> {
         let view = self.0.latest().await?;
         let mds = view.addresses();
         let map = self.read(&view, |scene| {
-            let (id, volume) = scene.state.volume(name)?;
-            check(id, volume)?;
+            let (id, volume) = find(scene.state)?;
             Ok(scene.volume_map(id, volume))
         });
         Ok(VolumeMap { mds, ..map? })
     }
 
     /// As a command that was carried out left it, whatever came after.
-    async fn changed(&self, reply: Reply) -> Result<VolumeInfo, ApiError> {
+    pub(super) async fn changed(&self, reply: Reply) -> Result<VolumeInfo, ApiError> {
         let Reply::Volume(id, volume) = reply else {
             unreachable!("invariant: a volume that is made or resized is in the answer");
         };
@@ -88,7 +90,13 @@ impl VolumesApi {
         self.read(&view, |scene| Ok(scene.volume_info(id, &volume)))
     }
 
-    async fn create_volume(&self, request: CreateVolumeRequest) -> Result<VolumeInfo, ApiError> {
+    async fn create_volume(
+        &self,
+        mut request: CreateVolumeRequest,
+    ) -> Result<VolumeInfo, ApiError> {
+        let id = std::mem::take(&mut request.request_id);
+        let said = format!("create volume \"{}\"", request.name);
+        let identity = Identity::new(&id, said, &request)?;
         let unit = if request.stripe_unit == 0 {
             CHUNK_SIZE as u64
         } else {
@@ -105,33 +113,47 @@ impl VolumesApi {
             request.pool
         };
         let command = CreateVolume {
-            name: Name::new(&request.name)?,
+            name: PathName::new(&request.name)?,
             pool: Name::new(&pool)?,
             size: request.size,
             stripe: layout.into(),
             replicas: request.replicas,
             owner: request.owner,
+            labels: labels(request.labels)?,
             created_unix_ms: unix_ms(),
         };
-        let reply = self.0.write(Command::CreateVolume(command)).await?;
+        let command = identity.seal(Command::CreateVolume(command));
+        let reply = self.0.write(command).await?;
         self.changed(reply).await
     }
 
-    async fn resize_volume(&self, request: ResizeVolumeRequest) -> Result<VolumeInfo, ApiError> {
-        let name = Name::new(&request.name)?;
+    async fn resize_volume(
+        &self,
+        mut request: ResizeVolumeRequest,
+    ) -> Result<VolumeInfo, ApiError> {
+        let id = std::mem::take(&mut request.request_id);
+        let said = format!(
+            "resize volume \"{}\" to {} bytes",
+            request.name, request.size
+        );
+        let identity = Identity::new(&id, said, &request)?;
+        let name = PathName::new(&request.name)?;
         let command = ResizeVolume {
             name,
             size: request.size,
         };
-        let reply = self.0.write(Command::ResizeVolume(command)).await?;
+        let command = identity.seal(Command::ResizeVolume(command));
+        let reply = self.0.write(command).await?;
         self.changed(reply).await
     }
 
-    async fn remove_volume(&self, request: VolumeName) -> Result<Empty, ApiError> {
-        let name = Name::new(&request.name)?;
-        self.0
-            .write(Command::RemoveVolume(RemoveVolume { name }))
-            .await?;
+    async fn remove_volume(&self, mut request: RemoveVolumeRequest) -> Result<Empty, ApiError> {
+        let id = std::mem::take(&mut request.request_id);
+        let said = format!("remove volume \"{}\"", request.name);
+        let identity = Identity::new(&id, said, &request)?;
+        let name = PathName::new(&request.name)?;
+        let command = identity.seal(Command::RemoveVolume(RemoveVolume { name }));
+        self.0.write(command).await?;
         Ok(Empty {})
     }
 
@@ -142,13 +164,29 @@ impl VolumesApi {
         } else {
             asked.min(VOLUMES_PER_PAGE_MAX)
         };
+        let labels = labels(request.labels)?;
+        let is_wanted = |volume: &Volume| {
+            let rest = volume.name.as_str().get(request.prefix.len()..);
+            let is_there = !request.direct || rest.is_some_and(|rest| !rest.contains('/'));
+            let owner = request.owner.as_ref();
+            is_there
+                && owner.is_none_or(|owner| *owner == volume.owner)
+                && labels
+                    .iter()
+                    .all(|(key, value)| volume.labels.get(key) == Some(value))
+        };
         self.look(|scene| {
-            let mut rest = scene.state.volumes_after(&request.after);
-            let volumes: Vec<VolumeInfo> = rest
-                .by_ref()
-                .take(limit)
-                .map(|(id, volume)| scene.volume_info(id, volume))
-                .collect();
+            let named = scene.state.volumes_named(&request.prefix, &request.after);
+            let mut rest = named.filter(|(_, volume)| is_wanted(volume));
+            let (mut volumes, mut bytes) = (Vec::<VolumeInfo>::new(), 0);
+            while volumes.len() < limit && bytes < PAGE_BYTES {
+                let Some((id, volume)) = rest.next() else {
+                    break;
+                };
+                let info = scene.volume_info(id, volume);
+                bytes += info.encoded_len();
+                volumes.push(info);
+            }
             let more = rest.next().is_some();
             let last = volumes.last().filter(|_| more).map(|v| v.name.clone());
             Ok(ListVolumesResponse {
@@ -159,9 +197,12 @@ impl VolumesApi {
         .await
     }
 
-    async fn attach_volume(&self, request: AttachRequest) -> Result<Attachment, ApiError> {
+    async fn attach_volume(&self, mut request: AttachRequest) -> Result<Attachment, ApiError> {
+        let id = std::mem::take(&mut request.request_id);
+        let said = format!("attach volume \"{}\"", request.name);
+        let identity = Identity::new(&id, said, &request)?;
         let command = Attach {
-            name: Name::new(&request.name)?,
+            name: PathName::new(&request.name)?,
             host: request.host,
             read_only: request.read_only,
         };
@@ -169,9 +210,17 @@ impl VolumesApi {
         let before = before
             .state
             .volume(&request.name)
-            .map(|(_, it)| it.users.clone());
-        let reply = self.0.write(Command::Attach(command)).await?;
-        if let Ok(Users::Writer(other)) = before {
+            .map(|(_, it)| (it.users.clone(), it.epoch));
+        let reply = self
+            .0
+            .write(identity.seal(Command::Attach(command)))
+            .await?;
+        // Of an attach that is only answered again the epoch is there already.
+        let is_new =
+            |known: Epoch| matches!(&reply, Reply::Attached { epoch, .. } if *epoch > known);
+        if let Ok((Users::Writer(other), known)) = before
+            && is_new(known)
+        {
             let text = format!(
                 "volume \"{}\" was taken over from host \"{}\", which is fenced",
                 request.name, other.host
@@ -199,14 +248,19 @@ impl VolumesApi {
         })
     }
 
-    async fn detach_volume(&self, request: DetachRequest) -> Result<Empty, ApiError> {
+    async fn detach_volume(&self, mut request: DetachRequest) -> Result<Empty, ApiError> {
+        let id = std::mem::take(&mut request.request_id);
+        let said = format!("detach volume \"{}\"", request.name);
+        let identity = Identity::new(&id, said, &request)?;
         let command = Detach {
-            name: Name::new(&request.name)?,
+            name: PathName::new(&request.name)?,
             client: ClientId::new(request.client),
             epoch: Epoch::new(request.epoch),
             force: request.force,
         };
-        self.0.write(Command::Detach(command)).await?;
+        self.0
+            .write(identity.seal(Command::Detach(command)))
+            .await?;
         if request.force {
             let text = format!("volume \"{}\" was taken from whoever had it", request.name);
             self.0
@@ -217,10 +271,12 @@ impl VolumesApi {
     }
 
     async fn refresh_map(&self, request: RefreshRequest) -> Result<VolumeMap, ApiError> {
-        self.map(&request.name, |_, volume| {
+        let user = ClientId::new(request.client);
+        self.map(|state| {
+            let (id, volume) = state.volume_of(&request.name, user)?;
             let epoch = volume.epoch.get();
-            if volume.users.contains(ClientId::new(request.client)) && epoch == request.epoch {
-                return Ok(());
+            if volume.users.contains(user) && epoch == request.epoch {
+                return Ok((id, volume));
             }
             Err(Refusal::StaleAttachment {
                 name: volume.name.clone(),
@@ -261,14 +317,18 @@ impl Volumes for VolumesApi {
             .reply("resize", self.resize_volume(request.into_inner()).await)
     }
 
-    async fn remove(&self, request: Request<VolumeName>) -> Result<Response<Empty>, Status> {
+    async fn remove(
+        &self,
+        request: Request<RemoveVolumeRequest>,
+    ) -> Result<Response<Empty>, Status> {
         self.0
             .reply("remove", self.remove_volume(request.into_inner()).await)
     }
 
     async fn locate(&self, request: Request<VolumeName>) -> Result<Response<VolumeMap>, Status> {
         let name = request.into_inner().name;
-        self.0.reply("locate", self.map(&name, |_, _| Ok(())).await)
+        let map = self.map(|state| state.volume(&name)).await;
+        self.0.reply("locate", map)
     }
 
     async fn attach(

@@ -152,7 +152,8 @@ fn nothing_is_evened_out_beside_what_must_be_healed() {
 fn the_replica_goes_that_makes_bytes_even() {
     let mut world = World::new(&[0, 1, 2], 8);
     let volume = crate::state::CreateVolume {
-        name: super::heal_tests::name("v"),
+        name: super::heal_tests::name("v").into(),
+        labels: std::collections::BTreeMap::new(),
         pool: super::heal_tests::name("p"),
         size: 8 << 24,
         stripe: ogee_proto::layout::StripeLayout::new(1 << 16, 1)

@@ -4,7 +4,7 @@ use super::command::{Command, InitCluster, Outcome, Reply};
 use super::model::{Cluster, State};
 
 impl State {
-    /// Carries a command out, or refuses it and changes nothing.
+    /// Carries a command out, or refuses it and changes nothing, but for what is remembered of [`Command::Once`].
     ///
     /// # Errors
     /// The refusal, which every metadata server computes alike.
@@ -41,6 +41,13 @@ impl State {
             Command::ResetCopyset(command) => self.reset_copyset(command),
             Command::BeginMaintenance(command) => self.begin_maintenance(command),
             Command::EndMaintenance(command) => Ok(self.end_maintenance(command)),
+            Command::Once(command) => self.once(command),
+            Command::RenameVolume(command) => self.rename_volume(command),
+            Command::SetVolume(command) => self.set_volume(command),
+            Command::CreateDirectory(command) => self.create_directory(command),
+            Command::RemoveDirectory(command) => self.remove_directory(command),
+            Command::RenameDirectory(command) => self.rename_directory(command),
+            Command::SetQuota(command) => self.set_quota(command),
         }
     }
 

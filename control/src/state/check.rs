@@ -25,6 +25,9 @@ impl State {
         if !grow {
             return Some("an id, an epoch or a count has no room to grow");
         }
+        if !self.requests.is_sound() {
+            return Some("more requests are remembered than can be");
+        }
         let maps = self.volumes.values().all(Volume::has_sound_map);
         (!maps).then_some("a volume has no copyset for some of its chunks")
     }

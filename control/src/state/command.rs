@@ -6,16 +6,20 @@ use ogee_proto::id::{
     ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId, VolumeId,
 };
 use ogee_proto::media::MediaClass;
-use ogee_proto::name::Name;
+use ogee_proto::name::{Name, PathName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::directory::{CreateDirectory, RemoveDirectory, Rename};
 use super::event::Event;
 use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
+use super::label::{Labels, SetVolume};
 use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
 use super::pool::SetPool;
+use super::quota::SetQuota;
 use super::refusal::Refusal;
+use super::requests::Once;
 use super::reset::ResetCopyset;
 use super::restore::{AdoptMembers, DiscardVolume};
 use super::sick::NoteSick;
@@ -100,6 +104,20 @@ pub enum Command {
     BeginMaintenance(BeginMaintenance),
     /// It is not any more.
     EndMaintenance(EndMaintenance),
+    /// Carries a command out once, however often it is asked for.
+    Once(Once),
+    /// Calls a volume something else. Its users go on.
+    RenameVolume(Rename),
+    /// Changes whose a volume is, and its labels.
+    SetVolume(SetVolume),
+    /// Makes a directory.
+    CreateDirectory(CreateDirectory),
+    /// Removes an empty directory.
+    RemoveDirectory(RemoveDirectory),
+    /// Calls a directory, and all that is in it, something else.
+    RenameDirectory(Rename),
+    /// Bounds what an owner, or a directory, may have.
+    SetQuota(SetQuota),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -181,8 +199,8 @@ pub struct ConfirmReplicas {
 /// See [`Command::CreateVolume`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateVolume {
-    /// Unique.
-    pub name: Name,
+    /// Unique; the directories that it names exist.
+    pub name: PathName,
     /// By name.
     pub pool: Name,
     /// Bytes.
@@ -193,6 +211,9 @@ pub struct CreateVolume {
     pub replicas: u32,
     /// Free text.
     pub owner: String,
+    /// To tell it by.
+    #[serde(default)]
+    pub labels: Labels,
     /// Milliseconds since 1970.
     pub created_unix_ms: u64,
 }
@@ -201,7 +222,7 @@ pub struct CreateVolume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResizeVolume {
     /// Which.
-    pub name: Name,
+    pub name: PathName,
     /// Bytes; not less than now.
     pub size: u64,
 }
@@ -210,14 +231,14 @@ pub struct ResizeVolume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveVolume {
     /// Which.
-    pub name: Name,
+    pub name: PathName,
 }
 
 /// See [`Command::Attach`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
     /// Which.
-    pub name: Name,
+    pub name: PathName,
     /// Free text.
     pub host: String,
     /// Only to read, beside others that only read. Refused beside one that writes, as is a writer
@@ -229,7 +250,7 @@ pub struct Attach {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detach {
     /// Which.
-    pub name: Name,
+    pub name: PathName,
     /// Of the attachment to end; not looked at when forced.
     pub client: ClientId,
     /// Of the attachment to end; not looked at when forced.
@@ -272,8 +293,9 @@ pub struct ConfirmChanges {
     pub at_ms: u64,
 }
 
-/// What a command that was carried out answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a command that was carried out answers. Answers to requests with an id are remembered, so they stand in
+/// snapshots: variants are added, never renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Nothing to tell.
     Done,
@@ -310,7 +332,7 @@ pub type Outcome = Result<Reply, Refusal>;
 impl Command {
     /// A word for logs and metrics.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::InitCluster(_) => "init_cluster",
             Self::RegisterChunkserver(_) => "register_chunkserver",
@@ -343,6 +365,13 @@ impl Command {
             Self::ResetCopyset(_) => "reset_copyset",
             Self::BeginMaintenance(_) => "begin_maintenance",
             Self::EndMaintenance(_) => "end_maintenance",
+            Self::Once(once) => once.command.kind(),
+            Self::RenameVolume(_) => "rename_volume",
+            Self::SetVolume(_) => "set_volume",
+            Self::CreateDirectory(_) => "create_directory",
+            Self::RemoveDirectory(_) => "remove_directory",
+            Self::RenameDirectory(_) => "rename_directory",
+            Self::SetQuota(_) => "set_quota",
         }
     }
 }

@@ -456,7 +456,7 @@ impl State {
         if job.state.is_live() && job.attempt == attempt {
             Ok(job)
         } else {
-            let state = job.state.as_str();
+            let state = job.state.as_str().into();
             Err(Refusal::StaleJob { job: id, state })
         }
     }
@@ -465,7 +465,7 @@ impl State {
         let job = self.live_job(command.job, command.attempt)?;
         let stale = Refusal::StaleJob {
             job: command.job,
-            state: job.state.as_str(),
+            state: job.state.as_str().into(),
         };
         let copyset = self.copysets.get(&job.copyset);
         let fits = |copyset: &Copyset| copyset.conf_epoch == command.conf_epoch;

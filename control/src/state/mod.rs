@@ -11,39 +11,48 @@
 mod apply;
 mod check;
 mod command;
+mod directory;
 mod event;
 mod job;
+mod label;
 mod maintenance;
 mod map;
 mod model;
 mod pool;
 mod query;
+mod quota;
 mod refusal;
 mod replace;
+mod requests;
 mod reset;
 mod restore;
 mod sick;
 mod succession;
 mod topology;
 mod volume;
+mod words;
 
 pub use command::{
     Attach, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreatePool,
     CreateVolume, Detach, InitCluster, Outcome, RegisterChunkserver, RemoveVolume, ReplaceReplica,
     Reply, ResizeVolume, StoreSpec,
 };
+pub use directory::{CreateDirectory, Directory, RemoveDirectory, Rename};
 pub use event::{Event, EventLevel, Events};
 pub use job::{
     AddJobs, Cause, EndJob, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, NoteStores,
     StartJob, StartJobs, Target,
 };
+pub use label::{Labels, SetVolume};
 pub use maintenance::{BeginMaintenance, EndMaintenance, Maintenance};
 pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
     Store, Stripe, Users, Volume,
 };
 pub use pool::SetPool;
+pub use quota::{Bound, Quota, QuotaOf, Resource, SetQuota, Usage};
 pub use refusal::Refusal;
+pub use requests::{Asked, Once};
 pub use reset::{Reset, ResetCopyset};
 pub use restore::{AdoptMembers, DiscardVolume, Restored};
 pub use sick::{NoteSick, Sick, SickStage};

@@ -7,13 +7,17 @@ use ogee_proto::id::{
 };
 use ogee_proto::layout::{LayoutError, StripeLayout};
 use ogee_proto::media::MediaClass;
-use ogee_proto::name::Name;
+use ogee_proto::name::{Name, PathName};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::directory::Directory;
 use super::event::Events;
 use super::job::{Job, Mark};
+use super::label::Labels;
 use super::maintenance::Maintenance;
+use super::quota::Quota;
+use super::requests::Requests;
 use super::reset::Reset;
 use super::restore::Restored;
 use super::sick::Sick;
@@ -30,7 +34,7 @@ pub struct State {
     /// Removed volumes whose chunks some chunkserver still holds.
     pub(super) garbage: BTreeMap<VolumeId, Garbage>,
     /// Volumes by name: derived from `volumes`, kept so that a lookup does not scan.
-    pub(super) names: BTreeMap<Name, VolumeId>,
+    pub(super) names: BTreeMap<PathName, VolumeId>,
     /// Copysets by chunkserver: derived from `copysets`, kept so that a heartbeat does not scan.
     pub(super) hosted: BTreeMap<ChunkserverId, BTreeSet<CopysetId>>,
     /// Work on copysets: all that is live, and the newest that has ended.
@@ -57,6 +61,18 @@ pub struct State {
     /// What happened lately.
     #[serde(default)]
     pub(super) events: Events,
+    /// Directories by path; of each, those above it are there, too.
+    #[serde(default)]
+    pub(super) directories: BTreeMap<PathName, Directory>,
+    /// Users of volumes that were renamed since: they know those by an old name.
+    #[serde(default)]
+    pub(super) renamed: BTreeMap<ClientId, VolumeId>,
+    /// What owners may have. Each bounds something.
+    #[serde(default)]
+    pub(super) owner_quotas: BTreeMap<String, Quota>,
+    /// What became of requests with an id.
+    #[serde(default)]
+    pub(super) requests: Requests,
     /// The restore that this metadata comes from.
     #[serde(default)]
     pub(super) restored: Option<Restored>,
@@ -225,8 +241,8 @@ pub struct Replica {
 /// A virtual disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// As the user named it.
-    pub name: Name,
+    /// As the user named it: its directory, and a name of its own.
+    pub name: PathName,
     /// Its pool.
     pub pool: PoolId,
     /// Bytes.
@@ -241,8 +257,11 @@ pub struct Volume {
     pub epoch: Epoch,
     /// Who uses it.
     pub users: Users,
-    /// As the creator gave it.
+    /// Whose it is, in free text.
     pub owner: String,
+    /// What it is told by.
+    #[serde(default)]
+    pub labels: Labels,
     /// Milliseconds since 1970, by the clock of the metadata server that took the request.
     pub created_unix_ms: u64,
 }

@@ -124,6 +124,22 @@ impl State {
             .filter_map(|(_, id)| Some((*id, self.volumes.get(id)?)))
     }
 
+    /// Volumes in name order whose names begin with `prefix`, after the name `after`.
+    pub fn volumes_named<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &'a str,
+    ) -> impl Iterator<Item = (VolumeId, &'a Volume)> {
+        use std::ops::Bound;
+        let from = match after < prefix {
+            true => Bound::Included(prefix),
+            false => Bound::Excluded(after),
+        };
+        let rest = self.names.range::<str, _>((from, Bound::Unbounded));
+        rest.take_while(move |(name, _)| name.as_str().starts_with(prefix))
+            .filter_map(|(_, id)| Some((*id, self.volumes.get(id)?)))
+    }
+
     /// The volume of that name.
     ///
     /// # Errors

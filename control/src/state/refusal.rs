@@ -1,21 +1,25 @@
 //! Why a command was not carried out.
+//!
+//! Refusals of requests with an id are remembered, so they stand in snapshots: variants are added, never renamed.
+
+use std::borrow::Cow;
 
 use ogee_proto::fault::Fault;
 use ogee_proto::id::{ChunkserverId, CopysetId, JobId, ReplicaId, StoreId};
-use ogee_proto::layout::StripeLayout;
-use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
-use ogee_proto::name::Name;
+use ogee_proto::name::{Name, PathName};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::limit::{POOL_WEIGHT_MAX, RESET_AFTER_MS, TEXT_LEN_MAX};
+use super::quota::{QuotaOf, Resource};
 
 /// A refusal: nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// A volume of that name exists.
     #[error("volume \"{name}\" already exists")]
     VolumeExists {
         /// As asked for.
-        name: Name,
+        name: PathName,
     },
     /// No volume of that name.
     #[error("no volume \"{name}\"")]
@@ -27,7 +31,7 @@ pub enum Refusal {
     #[error("volume \"{name}\" is attached")]
     VolumeAttached {
         /// Which.
-        name: Name,
+        name: PathName,
         /// By whom.
         host: Box<str>,
     },
@@ -41,7 +45,7 @@ pub enum Refusal {
     #[error("volume \"{name}\" cannot shrink from {from} to {to} bytes")]
     Shrink {
         /// Which.
-        name: Name,
+        name: PathName,
         /// Bytes now.
         from: u64,
         /// Bytes asked for.
@@ -109,7 +113,7 @@ pub enum Refusal {
     #[error("the attachment to \"{name}\" is over")]
     StaleAttachment {
         /// Which.
-        name: Name,
+        name: PathName,
         /// Epoch now.
         epoch: u64,
     },
@@ -193,7 +197,7 @@ pub enum Refusal {
         /// Which.
         job: JobId,
         /// What it is.
-        state: &'static str,
+        state: Cow<'static, str>,
     },
     /// The job has begun to change its copyset.
     #[error("job {} is under way", job.get())]
@@ -277,7 +281,7 @@ pub enum Refusal {
     #[error("more than {max} {of} are not supported")]
     Limit {
         /// What is limited.
-        of: &'static str,
+        of: Cow<'static, str>,
         /// How many there may be.
         max: usize,
     },
@@ -285,7 +289,7 @@ pub enum Refusal {
     #[error("the {field} has {len} bytes")]
     TextTooLong {
         /// Which text.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// Its length.
         len: usize,
     },
@@ -299,7 +303,89 @@ pub enum Refusal {
     #[error("volume \"{name}\" is known to the metadata")]
     VolumeKnown {
         /// Which.
-        name: Name,
+        name: PathName,
+    },
+    /// The id of a request belongs to another one.
+    #[error("request {id} was something else before")]
+    RequestReused {
+        /// The id.
+        id: Uuid,
+        /// What was asked with it.
+        before: Box<str>,
+    },
+    /// A directory of that path exists.
+    #[error("directory \"{path}\" already exists")]
+    DirectoryExists {
+        /// As asked for.
+        path: PathName,
+    },
+    /// No directory of that path.
+    #[error("no directory \"{path}\"")]
+    NoDirectory {
+        /// As asked for, or the one that something is to be in.
+        path: Box<str>,
+    },
+    /// Volumes have nothing in them.
+    #[error("\"{path}\" is a volume, not a directory")]
+    NoPlace {
+        /// As asked for, or what something is to be in.
+        path: Box<str>,
+    },
+    /// Something is in the directory.
+    #[error("directory \"{path}\" is not empty")]
+    DirectoryNotEmpty {
+        /// Which.
+        path: PathName,
+        /// The first few of what is in it.
+        some: Vec<PathName>,
+        /// How much is in it.
+        count: usize,
+    },
+    /// A directory would be in itself.
+    #[error("directory \"{from}\" cannot become \"{to}\"")]
+    IntoItself {
+        /// Which.
+        from: PathName,
+        /// As asked for.
+        to: PathName,
+    },
+    /// Something in a directory would have too long or too deep a path.
+    #[error("directory \"{from}\" cannot become \"{to}\"")]
+    PathOut {
+        /// Which.
+        from: PathName,
+        /// As asked for.
+        to: PathName,
+        /// What is wrong with which path.
+        why: Box<str>,
+    },
+    /// There would be more than a quota allows.
+    #[error("the quota of {of} has no room for {} more", resource.show(*more))]
+    Quota {
+        /// Whose.
+        of: QuotaOf,
+        /// Of what.
+        resource: Resource,
+        /// How much there may be.
+        limit: u64,
+        /// How much there is.
+        used: u64,
+        /// How much more was asked for.
+        more: u64,
+    },
+    /// A label's value is out of range.
+    #[error("the value of label \"{key}\" cannot be used")]
+    BadLabel {
+        /// Which.
+        key: Name,
+    },
+    /// Volumes have few labels.
+    #[error("volume \"{name}\" would have {count} labels")]
+    TooManyLabels {
+        /// Which.
+        name: PathName,
+        /// How many.
+        count: usize,
     },
     /// A store names a shard that has no endpoint.
     #[error("store {store} is on shard {shard}, which has no endpoint")]
@@ -312,7 +398,7 @@ pub enum Refusal {
 }
 
 /// Bytes for people, exact enough to see what is missing.
-fn gib(bytes: u64) -> String {
+pub(super) fn gib(bytes: u64) -> String {
     let tenths = u128::from(bytes) * 10 / (1 << 30);
     match tenths {
         0 => format!("{bytes} bytes"),
@@ -371,136 +457,14 @@ impl Refusal {
             Self::NotRestored => "OGEE-2071",
             Self::NotAccepted => "OGEE-2072",
             Self::VolumeKnown { .. } => "OGEE-2073",
-        }
-    }
-
-    fn cause(&self) -> String {
-        match self {
-            Self::VolumeAttached { host, .. } => format!("host \"{host}\" uses it"),
-            Self::BadSize { .. } => format!(
-                "a size is a multiple of 4096 from {VOLUME_SIZE_MIN} to {VOLUME_SIZE_MAX} bytes"
-            ),
-            Self::Shrink { .. } => "the blocks past the new end may hold data".into(),
-            Self::BadStripe { unit, count } => match StripeLayout::new(*unit, *count) {
-                Ok(_) => String::new(),
-                Err(error) => error.to_string(),
-            },
-            Self::ReplicasDiffer { replicas, .. } => format!("it keeps {replicas}"),
-            Self::BadReplicas { .. } => "a quorum needs an odd number, at most 5".into(),
-            Self::StaleAttachment { epoch, .. } => {
-                format!("the volume is at epoch {epoch}: it was attached again or detached since")
-            }
-            Self::ZoneChange { .. } => "its replicas were placed for the zone it was in".into(),
-            Self::TextTooLong { .. } => format!("at most {TEXT_LEN_MAX} are allowed"),
-            Self::PoolNotReady { .. } => {
-                "its chunkservers have not created the replicas yet, or too few are online".into()
-            }
-            Self::JobUnderWay { .. } => {
-                "a replica that is being copied may be a voter already, and is not taken back"
-                    .into()
-            }
-            Self::NotEmpty { .. } => "copysets count on them".into(),
-            Self::NotAccepted => "until then nothing is deleted".into(),
-            Self::MaintenanceQuorum { others, .. } if others.is_empty() => {
-                "half or more of its replicas are there".into()
-            }
-            Self::MaintenanceQuorum { others, .. } => {
-                format!("{others} is in maintenance, and may be stopped at any time")
-            }
-            Self::PoolClosed { .. } => "an operator has closed it for them".into(),
-            Self::PoolQuota {
-                quota, promised, ..
-            } => format!(
-                "its volumes have {} of {} in all",
-                gib(*promised),
-                gib(*quota)
-            ),
-            Self::BadWeight { .. } => format!("it is 0 to {POOL_WEIGHT_MAX}"),
-            Self::MajorityLeft { .. } => format!(
-                "a majority of its replicas is neither declared lost nor away, damaged or missing for {} s",
-                RESET_AFTER_MS / 1000
-            ),
-            Self::BadSpan { min, max, .. } => format!("it lasts {min} to {max} ms"),
-            Self::VolumeKnown { .. } => "only what no volume names is discarded".into(),
-            Self::ChangeUnderWay { joining, .. } => format!("replica {joining} joins it"),
-            Self::BadTarget { .. } => {
-                "it is unknown, holds a replica of it, is in the zone of another one, or is not of its pool's class".into()
-            }
-            Self::NoSuccessor { old, new } if old == new => "it is the same device".into(),
-            Self::NoSuccessor { .. } => "it is itself drained, lost or replaced".into(),
-            Self::BadPlacement { .. } => {
-                "each replica needs a known store of the pool's class in a zone of its own".into()
-            }
-            _ => String::new(),
-        }
-    }
-
-    fn remedy(&self) -> String {
-        match self {
-            Self::VolumeExists { name } => format!("ogee volume show {name}, or another name"),
-            Self::NoVolume { .. } => "ogee volume list".into(),
-            Self::VolumeAttached { name, .. } => {
-                format!("stop its user; if that host is gone: ogee volume detach {name}")
-            }
-            Self::Shrink { .. } => "make a smaller volume and copy the data".into(),
-            Self::BadStripe { .. } => "leave the stripe options out for the default".into(),
-            Self::ReplicasDiffer { asked, .. } => {
-                format!("a pool with {asked} replicas, or leave the option out")
-            }
-            Self::PoolExists { .. } => "ogee pool list".into(),
-            Self::NoPool { name } => format!("ogee pool create {name}, or ogee pool list"),
-            Self::PoolNotReady { .. } => "again in a few seconds; else ogee status".into(),
-            Self::PoolChanged { .. } | Self::BadPlacement { .. } => "again".into(),
-            Self::BadReplicas { .. } => "1, 3 or 5 replicas".into(),
-            Self::StaleAttachment { .. } => "attach again".into(),
-            Self::StoreElsewhere { .. } => {
-                "start it under the name it had, or format the device anew".into()
-            }
-            Self::ZoneChange { from, .. } => format!("start it with zone {from} again"),
-            Self::NoCopyset { .. } => "ogee copyset ls".into(),
-            Self::NoReplica { copyset, .. } | Self::ChangeUnderWay { copyset, .. } => {
-                format!("ogee copyset show {}", copyset.get())
-            }
-            Self::NotFormed { .. } => "again in a few seconds; else ogee status".into(),
-            Self::BadTarget { .. } => "a store in a zone without a replica; ogee device ls".into(),
-            Self::NoStore { .. } | Self::NoSuccessor { .. } => "ogee device ls".into(),
-            Self::NoJob { .. } | Self::StaleJob { .. } => "ogee job ls".into(),
-            Self::JobUnderWay { .. } => {
-                "wait for its end, or send it elsewhere: ogee copyset replace".into()
-            }
-            Self::NotEmpty { name, .. } => {
-                format!("ogee server drain {name}; if it is gone for good: ogee server lost {name}")
-            }
-            Self::NotAccepted => "ogee mds strangers, then ogee mds accept-restore".into(),
-            Self::VolumeKnown { name } => format!("ogee volume rm {name}"),
-            Self::MaintenanceQuorum { others, .. } if others.is_empty() => {
-                "more replicas, or stop what uses its volumes".into()
-            }
-            Self::MaintenanceQuorum { others, .. } => {
-                format!("first start {others} again, and: ogee server maintenance NAME --cancel")
-            }
-            Self::PoolClosed { pool } => {
-                format!("another pool (ogee pool ls), or ogee pool set {pool} --allow-volumes yes")
-            }
-            Self::PoolQuota { pool, .. } => {
-                format!("remove volumes, another pool, or ogee pool set {pool} --quota SIZE|none")
-            }
-            Self::CopysetChanged { copyset } => {
-                format!("ogee copyset show {}, then again", copyset.get())
-            }
-            Self::MajorityLeft { copyset } => format!(
-                "start what is away (ogee copyset show {}); what will never come back: ogee server lost NAME, ogee \
-                 device lost STORE",
-                copyset.get()
-            ),
-            Self::BadSpan { .. } => "--for 30m, 2h or 1d".into(),
-            Self::NoChunkserver { .. } => "ogee server ls".into(),
-            Self::NotRestored => "ogee status".into(),
-            Self::BadSize { .. }
-            | Self::BadWeight { .. }
-            | Self::Limit { .. }
-            | Self::TextTooLong { .. }
-            | Self::NoShard { .. } => String::new(),
+            Self::RequestReused { .. } => "OGEE-2087",
+            Self::DirectoryExists { .. } => "OGEE-2088",
+            Self::NoDirectory { .. } => "OGEE-2089",
+            Self::NoPlace { .. } => "OGEE-2090",
+            Self::DirectoryNotEmpty { .. } => "OGEE-2091",
+            Self::IntoItself { .. } | Self::PathOut { .. } => "OGEE-2092",
+            Self::Quota { .. } => "OGEE-2093",
+            Self::BadLabel { .. } | Self::TooManyLabels { .. } => "OGEE-2094",
         }
     }
 }

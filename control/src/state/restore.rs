@@ -101,6 +101,8 @@ impl State {
             sick.since_ms = origin.restored_ms;
         }
         self.events.skip(RESTORE_GAP);
+        // What was done since is not known here; clients of then have given up.
+        self.requests.clear();
         self.restored = Some(origin);
         self
     }

@@ -1,5 +1,6 @@
 //! Commands on chunkservers, pools and copysets.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, ReplicaId, StoreId};
@@ -280,7 +281,10 @@ impl State {
 
 pub(super) const fn check_count(of: &'static str, count: usize, max: usize) -> Result<(), Refusal> {
     if count > max {
-        Err(Refusal::Limit { of, max })
+        Err(Refusal::Limit {
+            of: Cow::Borrowed(of),
+            max,
+        })
     } else {
         Ok(())
     }
@@ -289,7 +293,10 @@ pub(super) const fn check_count(of: &'static str, count: usize, max: usize) -> R
 pub(super) const fn check_text(field: &'static str, text: &str) -> Result<(), Refusal> {
     let len = text.len();
     if len > TEXT_LEN_MAX {
-        Err(Refusal::TextTooLong { field, len })
+        Err(Refusal::TextTooLong {
+            field: Cow::Borrowed(field),
+            len,
+        })
     } else {
         Ok(())
     }

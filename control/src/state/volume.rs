@@ -9,8 +9,10 @@ use ogee_proto::unit::ByteLen;
 use super::command::{
     Attach, ConfirmRemoval, CreateVolume, Detach, Outcome, RemoveVolume, Reply, ResizeVolume,
 };
+use super::label::check_labels;
 use super::map;
 use super::model::{Attachment, Garbage, MapSegment, Pool, State, Stripe, Users, Volume};
+use super::quota::Usage;
 use super::refusal::Refusal;
 use super::topology::{check_count, check_text};
 use crate::limit::{READERS_MAX, SEGMENTS_MAX, VOLUMES_MAX};
@@ -28,13 +30,10 @@ impl Volume {
 
 impl State {
     pub(super) fn create_volume(&mut self, command: &CreateVolume) -> Outcome {
-        if self.names.contains_key(&command.name) {
-            return Err(Refusal::VolumeExists {
-                name: command.name.clone(),
-            });
-        }
+        self.check_place(&command.name)?;
         let chunks = chunk_count(command.size, command.stripe)?;
         check_text("owner", &command.owner)?;
+        check_labels(&command.name, &command.labels)?;
         check_count("volumes", self.volumes.len() + 1, VOLUMES_MAX)?;
         let (pool_id, pool) = self.pool(command.pool.as_str())?;
         if command.replicas != 0 && command.replicas != u32::from(pool.replicas) {
@@ -45,6 +44,12 @@ impl State {
             });
         }
         self.check_policy(pool_id, pool, 0, command.size, true)?;
+        let (owner, name) = (Some(command.owner.as_str()), &command.name);
+        let more = Usage {
+            bytes: command.size,
+            volumes: 1,
+        };
+        self.check_quotas(owner, name.ancestors(), more)?;
         let id = VolumeId::new(self.issued.volume + 1);
         let copysets = self.spread(pool, chunks, id, &BTreeSet::new())?;
         self.issued.volume = id.get();
@@ -63,6 +68,7 @@ impl State {
             epoch: Epoch::default(),
             users: Users::Nobody,
             owner: command.owner.clone(),
+            labels: command.labels.clone(),
             created_unix_ms: command.created_unix_ms,
         };
         self.names.insert(command.name.clone(), id);
@@ -125,6 +131,11 @@ impl State {
         if let Some(pool) = self.pools.get(&volume.pool) {
             self.check_policy(volume.pool, pool, volume.size, command.size, false)?;
         }
+        let more = Usage {
+            bytes: command.size - volume.size,
+            volumes: 0,
+        };
+        self.check_quotas(Some(&volume.owner), volume.name.ancestors(), more)?;
         let (from, mut segments) = (volume.chunks, volume.segments.clone());
         if chunks > from {
             segments.extend(self.next_segment(id, volume, chunks)?);
@@ -219,20 +230,27 @@ impl State {
                 false => Users::Writer(user),
             };
         }
-        Ok(Reply::Attached {
+        let attached = Reply::Attached {
             id,
             client,
             epoch: volume.epoch,
             volume: Box::new(volume.clone()),
-        })
+        };
+        self.forget_renamed();
+        Ok(attached)
     }
 
     pub(super) fn detach(&mut self, command: &Detach) -> Outcome {
-        let (id, _) = self.volume(command.name.as_str())?;
+        let name = command.name.as_str();
+        let (id, _) = match command.force {
+            true => self.volume(name)?,
+            false => self.volume_of(name, command.client)?,
+        };
         let volume = self.volumes.get_mut(&id).expect("invariant: just found");
         if command.force {
             volume.epoch = Epoch::new(volume.epoch.get() + 1);
             volume.users = Users::Nobody;
+            self.forget_renamed();
             return Ok(Reply::Done);
         }
         let is_others = matches!(&volume.users, Users::Writer(one) if one.client != command.client);
@@ -244,6 +262,7 @@ impl State {
         }
         // Gone already: the answer to the first try was lost.
         volume.users.remove(command.client);
+        self.forget_renamed();
         Ok(Reply::Done)
     }
 

@@ -4,6 +4,9 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "test code outside test functions")]
 
+pub mod group;
+pub mod small;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,8 +21,8 @@ use ogee_proto::service::topology_client::TopologyClient;
 use ogee_proto::service::volumes_client::VolumesClient;
 use ogee_proto::service::{
     ClusterStatus, CreatePoolRequest, CreateVolumeRequest, Empty, HeartbeatRequest,
-    HeartbeatResponse, LostBlocks, RegisterRequest, ReplicaName, ReplicaReport, StoreReport,
-    VolumeHeld, VolumeName,
+    HeartbeatResponse, LostBlocks, RegisterRequest, RemoveVolumeRequest, ReplicaName,
+    ReplicaReport, StoreReport, VolumeHeld, VolumeName,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Status;
@@ -84,6 +87,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
 
 pub fn named(name: &str) -> VolumeName {
     VolumeName { name: name.into() }
+}
+
+pub fn removal(name: &str) -> RemoveVolumeRequest {
+    RemoveVolumeRequest {
+        name: name.into(),
+        ..RemoveVolumeRequest::default()
+    }
 }
 
 pub fn new_volume(name: &str, size: u64) -> CreateVolumeRequest {

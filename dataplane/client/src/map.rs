@@ -139,6 +139,12 @@ impl VolumeMap {
         &self.head
     }
 
+    /// The same, of a volume of that name.
+    pub(crate) fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.head.name);
+        self
+    }
+
     /// Every copyset that carries the volume.
     #[must_use]
     pub fn copysets(&self) -> &[CopysetView] {

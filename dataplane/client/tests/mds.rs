@@ -1,5 +1,5 @@
 //! The way to the metadata servers: dead ones are passed over, redirects followed, refusals kept,
-//! and nothing that may not be repeated is.
+//! and what is done once is asked for again only under its id.
 
 #![allow(clippy::unwrap_used, reason = "all of this file is test code")]
 
@@ -9,8 +9,7 @@ use ogee_proto::id::{ClientId, Epoch};
 use ogee_proto::service as message;
 use ogee_proto::service::volumes_server::{Volumes, VolumesServer};
 use ogee_runtime::executor::block_on;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
@@ -26,9 +25,16 @@ enum Mood {
     Hangs,
 }
 
+/// Ids of the attaches that a server has got.
+type Ids = Arc<Mutex<Vec<Vec<u8>>>>;
+
+fn count(ids: &Ids) -> usize {
+    ids.lock().unwrap().len()
+}
+
 struct Server {
     mood: Mood,
-    attaches: Arc<AtomicU32>,
+    attaches: Ids,
 }
 
 impl Server {
@@ -85,9 +91,9 @@ macro_rules! unused {
         impl Volumes for Server {
             async fn attach(
                 &self,
-                _: Request<message::AttachRequest>,
+                request: Request<message::AttachRequest>,
             ) -> Result<Response<message::Attachment>, Status> {
-                self.attaches.fetch_add(1, Ordering::SeqCst);
+                self.attaches.lock().unwrap().push(request.into_inner().request_id);
                 self.decide(message::Attachment { map: Some(map()), client: 5, epoch: 3 }).await
             }
 
@@ -112,7 +118,7 @@ unused! {
     list(message::ListVolumesRequest) -> message::ListVolumesResponse;
     show(message::VolumeName) -> message::VolumeInfo;
     resize(message::ResizeVolumeRequest) -> message::VolumeInfo;
-    remove(message::VolumeName) -> message::Empty;
+    remove(message::RemoveVolumeRequest) -> message::Empty;
     locate(message::VolumeName) -> message::VolumeMap;
     detach(message::DetachRequest) -> message::Empty;
 }
@@ -134,9 +140,9 @@ impl Servers {
         Self { handle }
     }
 
-    /// Starts a server; its address and its count of attaches.
-    fn start(&self, mood: Mood) -> (String, Arc<AtomicU32>) {
-        let attaches = Arc::new(AtomicU32::new(0));
+    /// Starts a server; its address and the attaches that it gets.
+    fn start(&self, mood: Mood) -> (String, Ids) {
+        let attaches = Ids::default();
         let server = Server {
             mood,
             attaches: Arc::clone(&attaches),
@@ -197,13 +203,7 @@ fn a_dead_server_is_passed_over_and_a_redirect_followed_to_an_unknown_leader() {
         assert_eq!(grant.map.head().size.get(), 1 << 30);
         mds.refresh("v", grant.client, grant.epoch).await.unwrap();
     });
-    assert_eq!(
-        (
-            asked.load(Ordering::SeqCst),
-            attaches.load(Ordering::SeqCst)
-        ),
-        (1, 1)
-    );
+    assert_eq!((count(&asked), count(&attaches)), (1, 1));
 }
 
 #[test]
@@ -219,26 +219,46 @@ fn a_refusal_keeps_code_cause_and_remedy() {
         (fault.code(), fault.cause(), fault.remedy()),
         ("OGEE-2003", "host b", "detach it")
     );
-    assert_eq!(attaches.load(Ordering::SeqCst), 1);
+    assert_eq!(count(&attaches), 1);
 }
 
 #[test]
-fn an_attach_of_unknown_outcome_is_not_repeated_but_a_refresh_is() {
+fn a_change_without_an_answer_is_asked_for_again_under_its_id() {
     let servers = Servers::new();
-    let (hangs, attaches) = servers.start(Mood::Hangs);
-    let (leader, others) = servers.start(Mood::Leads);
+    let (hangs, first) = servers.start(Mood::Hangs);
+    let (leader, second) = servers.start(Mood::Leads);
     let mds = handle(&[&hangs, &leader]);
+    block_on(async {
+        mds.attach(spec()).await.unwrap();
+        mds.attach(spec()).await.unwrap();
+    });
+    let (first, second) = (first.lock().unwrap(), second.lock().unwrap());
+    assert_eq!(first.len(), 1, "the one that answers is asked from then on");
+    assert_eq!(first[0].len(), 16);
+    assert_eq!(second[0], first[0], "another try of the same request");
+    assert_ne!(second[1], first[0], "another request");
+}
+
+#[test]
+fn what_nobody_answers_may_have_been_done() {
+    let servers = Servers::new();
+    let (hangs, asked) = servers.start(Mood::Hangs);
+    let mds = handle(&[&hangs]);
     let error = block_on(mds.attach(spec())).unwrap_err();
     assert!(
-        matches!(error, ControlError::OutcomeUnknown { .. }),
+        matches!(&error, ControlError::OutcomeUnknown { endpoint, .. } if *endpoint == hangs),
         "{error}"
     );
-    let counts = (
-        attaches.load(Ordering::SeqCst),
-        others.load(Ordering::SeqCst),
+    let asked = asked.lock().unwrap();
+    assert!(
+        asked.iter().all(|id| *id == asked[0]) && asked.len() > 1,
+        "{asked:?}"
     );
-    assert_eq!(counts, (1, 0));
-    block_on(mds.refresh("v", ClientId::new(5), Epoch::new(3))).unwrap();
+    // A question is only not answered.
+    let (client, epoch) = (ClientId::new(5), Epoch::new(3));
+    let (leads, _) = servers.start(Mood::Leads);
+    let asks_on = handle(&[&hangs, &servers.dead(), &leads]);
+    block_on(asks_on.refresh("v", client, epoch)).unwrap();
 }
 
 #[test]

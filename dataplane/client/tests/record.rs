@@ -225,6 +225,32 @@ fn what_is_kept_follows_the_map_and_ends_with_the_attachment() {
     });
 }
 
+/// Who starts a server again does not know that the volume was renamed, and nobody is there to say it.
+#[test]
+fn what_is_kept_of_a_renamed_volume_goes_by_the_name_that_it_was_attached_by() {
+    block_on(async {
+        let bench = Bench::new(1);
+        let volume = bench.open().await;
+        let mut resized = volume.resized();
+        *bench.control.called.borrow_mut() = "team/w".into();
+        bench.control.size.set(2 * SIZE);
+        resized.changed().await.unwrap();
+        bench.kill(volume).await;
+        bench.control.silent.set(true);
+        let resumed = bench.open().await;
+        assert_eq!(
+            resumed.size(),
+            ByteLen::new(2 * SIZE),
+            "with the newest map"
+        );
+        write(&resumed, 0, 3).await.unwrap();
+        bench.kill(resumed).await;
+        // Another volume's files, of a name in a directory.
+        let file = RecordFile::lock(bench.directory.path(), "team/w", HOST).unwrap();
+        assert!(file.path().ends_with("team@w.attachment") && !file.exists());
+    });
+}
+
 #[test]
 fn readers_go_on_beside_each_other() {
     block_on(async {

@@ -7,33 +7,40 @@
 use crate::script::Script;
 use ogee_control::fuzzing;
 use ogee_control::state::{
-    AddJobs, Attach, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmRemoval,
-    ConfirmReplicas, CreateCopysets, CreatePool, CreateVolume, Detach, EndMaintenance, Ending,
-    InitCluster, JobKind, Mark, MarkStores, NewJob, NoteSick, NoteStores, RegisterChunkserver,
-    RemoveVolume, ReplaceReplica, Reply, ResetCopyset, ResizeVolume, SetPool, SickStage, StartJob,
-    StartJobs, State, StoreSpec, Stripe,
+    AddJobs, Asked, Attach, BeginMaintenance, Bound, Cause, Command, ConfirmChanges,
+    ConfirmRemoval, ConfirmReplicas, CreateCopysets, CreateDirectory, CreatePool, CreateVolume,
+    Detach, EndMaintenance, Ending, InitCluster, JobKind, Labels, Mark, MarkStores, NewJob,
+    NoteSick, NoteStores, Once, QuotaOf, RegisterChunkserver, RemoveDirectory, RemoveVolume,
+    Rename, ReplaceReplica, Reply, ResetCopyset, ResizeVolume, SetPool, SetQuota, SetVolume,
+    SickStage, StartJob, StartJobs, State, StoreSpec, Stripe,
 };
 use ogee_proto::id::{
     ChunkIndex, ChunkserverId, ClientId, CopysetId, Epoch, JobId, PoolId, ReplicaId, StoreId,
     VolumeId,
 };
-use ogee_proto::name::Name;
+use ogee_proto::name::{Name, PathName};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 const COMMANDS_MAX: usize = 64;
 /// Chunks of a volume whose places are followed.
 const CHUNKS_SEEN: u32 = 64;
+/// Inputs that begin with this or more have directories, owners and requests with an id, too.
+const WITH_NAMES: u8 = 252;
 
 /// One input.
 pub fn run(input: &[u8]) {
     let mut script = Script::new(input);
-    let mut world = World::new(script.flag());
+    let kind = script.byte();
+    let mut world = World::new(kind & 1 == 1);
     for _ in 0..COMMANDS_MAX {
         if script.is_over() {
             break;
         }
-        let command = command(&mut script);
+        let command = match kind {
+            WITH_NAMES.. => among_names(&mut script),
+            _ => command(&mut script),
+        };
         world.apply(&command);
     }
     fuzzing::snapshot_survives(&world.state);
@@ -80,14 +87,18 @@ impl World {
 
     fn apply(&mut self, command: &Command) {
         let before = self.state.clone();
-        match self.state.apply(command) {
+        let outcome = self.state.apply(command);
+        // Nothing but that the request is remembered.
+        let is_same = self.state.clone().without_requests() == before.clone().without_requests();
+        match outcome {
             Err(refusal) => {
                 assert!(!refusal.to_string().is_empty());
-                assert!(
-                    self.state == before,
-                    "{command:?} was refused and changed something"
-                );
+                assert!(is_same, "{command:?} was refused and changed something");
+                let is_once = matches!(command, Command::Once(_));
+                assert!(is_once || self.state == before, "{command:?} is remembered");
             }
+            // The answer of before.
+            Ok(_) if is_same && matches!(command, Command::Once(_)) => {}
             Ok(reply) => self.note(command, &before, &reply),
         }
         self.check();
@@ -126,6 +137,13 @@ impl World {
             );
         }
         assert_eq!(names, state.volumes().len(), "names and volumes");
+        let paths = state.directories().map(|(path, _)| path);
+        let paths = paths.chain(state.volumes().values().map(|volume| &volume.name));
+        for path in paths {
+            for above in path.ancestors() {
+                assert!(state.directory(above).is_ok(), "{path} is in no directory");
+            }
+        }
         let mut counts_all = true;
         for (id, volume) in state.volumes() {
             let epoch = self.epochs.entry(*id).or_default();
@@ -249,19 +267,19 @@ fn command(script: &mut Script<'_>) -> Command {
         }),
         5 | 6 => Command::CreateVolume(volume(script)),
         7 => Command::ResizeVolume(ResizeVolume {
-            name: name(script.byte() % 4),
+            name: name(script.byte() % 4).into(),
             size: size(script),
         }),
         8 => Command::RemoveVolume(RemoveVolume {
-            name: name(script.byte() % 4),
+            name: name(script.byte() % 4).into(),
         }),
         9 => Command::Attach(Attach {
-            name: name(script.byte() % 4),
+            name: name(script.byte() % 4).into(),
             host: "host".repeat(script.below(80)),
             read_only: script.flag(),
         }),
         10 => Command::Detach(Detach {
-            name: name(script.byte() % 4),
+            name: name(script.byte() % 4).into(),
             client: ClientId::new(small(script).into()),
             epoch: Epoch::new(small(script).into()),
             force: script.flag(),
@@ -405,16 +423,117 @@ fn copysets(script: &mut Script<'_>) -> CreateCopysets {
     }
 }
 
+/// At the top, or in one of a few directories.
+fn path(script: &mut Script<'_>) -> PathName {
+    let (at, own) = (script.byte() % 8, script.byte() % 4);
+    let text = match at {
+        0..4 => format!("n{own}"),
+        4 | 5 => format!("n{}/n{own}", at % 4),
+        _ => format!("n0/n{}/n{own}", at % 4),
+    };
+    PathName::new(&text).expect("invariant: made of names")
+}
+
+fn owner(script: &mut Script<'_>) -> String {
+    ["", "a", "b"][script.below(3)].to_owned()
+}
+
+fn labels(script: &mut Script<'_>) -> Labels {
+    let count = script.below(20);
+    let label = |_| (name(script.byte() % 40), "value".to_owned());
+    (0..count).map(label).collect()
+}
+
+fn rename(script: &mut Script<'_>) -> Rename {
+    Rename {
+        from: path(script),
+        to: path(script),
+    }
+}
+
+fn bound(script: &mut Script<'_>) -> Bound {
+    match script.below(3) {
+        0 => Bound::Keep,
+        1 => Bound::Lift,
+        _ => Bound::At(script.u32().into()),
+    }
+}
+
+/// One of those, or of the others; some with an id, of which there are few: they are repeated, and reused.
+fn among_names(script: &mut Script<'_>) -> Command {
+    let (id, is_named) = (script.byte(), script.flag());
+    let command = match is_named {
+        true => name_command(script),
+        false => command(script),
+    };
+    if id >= 8 {
+        return command;
+    }
+    let what = command.kind().to_owned();
+    Command::Once(Once {
+        id: Uuid::from_bytes([id + 1; 16]),
+        asked: Asked { what, sum: 0 },
+        at_ms: script.u64(),
+        command: Box::new(command),
+    })
+}
+
+fn name_command(script: &mut Script<'_>) -> Command {
+    match script.below(12) {
+        7 | 8 => {
+            let mut command = volume(script);
+            (command.name, command.owner) = (path(script), owner(script));
+            command.labels = labels(script);
+            Command::CreateVolume(command)
+        }
+        9 => Command::Attach(Attach {
+            name: path(script),
+            host: "host".into(),
+            read_only: script.flag(),
+        }),
+        10 => Command::Detach(Detach {
+            name: path(script),
+            client: ClientId::new(small(script).into()),
+            epoch: Epoch::new(small(script).into()),
+            force: script.flag(),
+        }),
+        11 => Command::RemoveVolume(RemoveVolume { name: path(script) }),
+        0 => Command::RenameVolume(rename(script)),
+        1 => Command::RenameDirectory(rename(script)),
+        2 => Command::RemoveDirectory(RemoveDirectory { path: path(script) }),
+        3 => Command::SetVolume(SetVolume {
+            name: path(script),
+            owner: script.flag().then(|| owner(script)),
+            labels: labels(script),
+            unlabel: labels(script).into_keys().collect(),
+        }),
+        4 => Command::SetQuota(SetQuota {
+            of: match script.flag() {
+                true => QuotaOf::Owner(owner(script)),
+                false => QuotaOf::Directory(path(script)),
+            },
+            bytes: bound(script),
+            volumes: bound(script),
+        }),
+        _ => Command::CreateDirectory(CreateDirectory {
+            path: path(script),
+            parents: script.flag(),
+            created_unix_ms: script.u16().into(),
+        }),
+    }
+}
+
 fn volume(script: &mut Script<'_>) -> CreateVolume {
     let stripes = [(16 << 20, 1), (4096, 1), (64 << 10, 8), (1 << 20, 256)];
     let (unit, count) = stripes[script.below(4)];
     CreateVolume {
-        name: name(script.byte() % 4),
+        name: name(script.byte() % 4).into(),
         pool: name(script.byte() % 3),
         size: size(script),
         stripe: Stripe { unit, count },
         replicas: u32::from(script.byte() % 5),
         owner: "owner".into(),
+        labels: Labels::new(),
         created_unix_ms: script.u64(),
     }
 }

@@ -10,8 +10,8 @@ use ogee_proto::id::CopysetId;
 use ogee_proto::service::volumes_server::{Volumes, VolumesServer};
 use ogee_proto::service::{
     AttachRequest, Attachment, CopysetInfo, CreateVolumeRequest, DetachRequest, Empty,
-    ListVolumesRequest, ListVolumesResponse, MapSegment, RefreshRequest, ReplicaInfo,
-    ResizeVolumeRequest, VolumeInfo, VolumeMap, VolumeName,
+    ListVolumesRequest, ListVolumesResponse, MapSegment, RefreshRequest, RemoveVolumeRequest,
+    ReplicaInfo, ResizeVolumeRequest, VolumeInfo, VolumeMap, VolumeName,
 };
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -171,7 +171,7 @@ impl Volumes for Control {
         not_here()
     }
 
-    async fn remove(&self, _: Request<VolumeName>) -> Result<Response<Empty>, Status> {
+    async fn remove(&self, _: Request<RemoveVolumeRequest>) -> Result<Response<Empty>, Status> {
         not_here()
     }
 }

@@ -1,12 +1,19 @@
 //! The command line.
 
 mod bench;
+mod copyset;
 mod ops;
+mod volume;
 
 pub(crate) use bench::{
     AbArgs, BenchArgs, BenchCommand, CompareArgs, CurvesArgs, LoadArgs, ReportArgs, SyncMode,
 };
+pub(crate) use copyset::CopysetCommand;
 pub(crate) use ops::{BackupArgs, EventsArgs, MdsArgs, MdsCommand, RestoreArgs, StatusArgs};
+pub(crate) use volume::{
+    Bound, DirCommand, QuotaCommand, QuotaOfArgs, VolumeCommand, VolumeCreateArgs, VolumeLsArgs,
+    VolumeSetArgs,
+};
 
 use crate::doctor::CheckName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -60,10 +67,20 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: DevCommand,
     },
-    /// Create, list, show, resize, locate and remove volumes.
+    /// Create, list, show, resize, rename, locate and remove volumes; change their owners and labels.
     Volume {
         #[command(subcommand)]
         what: VolumeCommand,
+    },
+    /// Create, list, rename and remove the directories that volumes are in.
+    Dir {
+        #[command(subcommand)]
+        what: DirCommand,
+    },
+    /// Bound what an owner, or the volumes in a directory, may have.
+    Quota {
+        #[command(subcommand)]
+        what: QuotaCommand,
     },
     /// Serve a volume to a virtual machine or host.
     Export {
@@ -169,66 +186,6 @@ pub(crate) struct DevUpArgs {
     /// Shards of each chunkserver, each with a store of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum VolumeCommand {
-    /// Create a volume.
-    Create {
-        /// Its name.
-        name: String,
-        /// Its size, such as 4GiB.
-        #[arg(long, value_parser = size)]
-        size: ByteLen,
-        /// Copies of each byte; must be the pool's.
-        #[arg(long, default_value_t = 0, hide_default_value = true)]
-        replicas: u32,
-        /// Bytes that go to one chunk before the next one's turn.
-        #[arg(long, value_parser = size, requires = "stripe_count")]
-        stripe_unit: Option<ByteLen>,
-        /// Chunks that take turns.
-        #[arg(long, requires = "stripe_unit")]
-        stripe_count: Option<u32>,
-        /// Pool to place it in; without it one that pools' weights choose, or else "default".
-        #[arg(long, default_value = "", hide_default_value = true)]
-        pool: String,
-        /// Who it belongs to, for people.
-        #[arg(long, default_value = "")]
-        owner: String,
-    },
-    /// List volumes.
-    Ls,
-    /// Show one volume.
-    Show {
-        /// Its name.
-        name: String,
-    },
-    /// Grow a volume; attached users see the new size within seconds.
-    Resize {
-        /// Its name.
-        name: String,
-        /// Its new size.
-        #[arg(long, value_parser = size)]
-        size: ByteLen,
-    },
-    /// Where each chunk lives and who leads it.
-    Locate {
-        /// Its name.
-        name: String,
-    },
-    /// Take a volume from a host that is gone.
-    Detach {
-        /// Its name.
-        name: String,
-    },
-    /// Remove a volume and its data.
-    Rm {
-        /// Its name.
-        name: String,
-        /// Do it without asking.
-        #[arg(long)]
-        yes: bool,
-    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -618,82 +575,6 @@ pub(crate) enum JobCommand {
     Cancel {
         /// Its number.
         id: u64,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum CopysetCommand {
-    /// List copysets and their leaders.
-    Ls,
-    /// Compare the replicas' contents at one log index. Exit code 1 on a difference.
-    Check {
-        /// Only this one.
-        id: Option<u32>,
-    },
-    /// Show a copyset's replicas: what each is, how it is, and how far it has come.
-    Show {
-        /// The copyset.
-        id: u32,
-    },
-    /// Put a new replica in the place of a lost, damaged or moved one. Returns when that is under way;
-    /// `show` tells how far it is.
-    Replace {
-        /// The copyset.
-        id: u32,
-        /// The replica whose place is taken, as `show` names it.
-        #[arg(long)]
-        replica: u64,
-        /// Chunkserver, or store of one, that shall hold the new replica.
-        #[arg(long)]
-        to: String,
-    },
-    /// Even out how many copysets each chunkserver leads, and what is asked of those, as far as replicas allow. Waits
-    /// until it is done.
-    BalanceLeaders {
-        /// At once, whatever was moved lately.
-        #[arg(long, required = true)]
-        now: bool,
-        /// Only show which leaders would move, and why.
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Even out how many replicas each device carries for its capacity, as far as zones allow. Returns when
-    /// the moves are planned; `job ls` tells how far they are.
-    BalanceReplicas {
-        /// At once, whatever was moved lately.
-        #[arg(long, required = true)]
-        now: bool,
-        /// Only show which replicas would move, and about how many bytes.
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Go on with one replica of a copyset that has lost its majority for good; new ones are made from it. What only the
-    /// lost replicas had, acknowledged writes among it, is gone. Refused while a majority could answer.
-    Reset {
-        /// The copyset.
-        id: u32,
-        /// Chunkserver, or store of one, whose replica goes on; without it the one that is furthest.
-        #[arg(
-            long,
-            value_name = "CHUNKSERVER|STORE",
-            default_value = "",
-            hide_default_value = true
-        )]
-        from: String,
-        /// Only tell what would be lost.
-        #[arg(long)]
-        dry_run: bool,
-        /// Do it without asking.
-        #[arg(long, conflicts_with = "dry_run")]
-        yes: bool,
-    },
-    /// Hand the leadership of a copyset over.
-    TransferLeader {
-        /// The copyset.
-        id: u32,
-        /// Chunkserver that shall lead.
-        #[arg(long)]
-        to: String,
     },
 }
 

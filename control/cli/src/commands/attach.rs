@@ -52,8 +52,9 @@ fn words(args: &AttachArgs) -> Result<Words, String> {
     let AttachArgs { name, via, .. } = args;
     let given = match via {
         Via::VhostUser => args.socket_dir.as_deref().map(|dir| socket(dir, name)),
-        Via::Nbd => args.socket.clone(),
+        Via::Nbd => args.socket.clone().map(Ok),
     };
+    let given = given.transpose().map_err(|error| error.to_string())?;
     // The command line demands it.
     let path = given.ok_or("no path is given")?;
     let path = std::path::absolute(&path).map_err(|error| error.to_string())?;
@@ -63,9 +64,9 @@ fn words(args: &AttachArgs) -> Result<Words, String> {
     }
 }
 
-/// What QEMU calls it: names of its own begin with a letter and have at most 31 characters.
+/// What QEMU calls it: names of its own begin with a letter, have at most 31 characters, and no slash.
 fn id(name: &str) -> String {
-    let short: String = name.chars().take(26).collect();
+    let short: String = name.replace('/', ".").chars().take(26).collect();
     format!("ogee-{short}")
 }
 
@@ -175,6 +176,30 @@ mod tests {
         let Words { qemu, libvirt, .. } = words(&args(Via::Nbd, "")).unwrap();
         assert!(qemu[1].contains("server.path=/run/x/nbd.sock"));
         assert!(libvirt.contains("socket='/run/x/nbd.sock'"));
+    }
+
+    #[test]
+    fn a_volume_in_a_directory_has_a_socket_like_any_other() {
+        let of = |via| {
+            let name = "team/db1".to_owned();
+            words(&AttachArgs {
+                name,
+                ..args(via, "/run/x")
+            })
+            .unwrap()
+        };
+        let Words { serve, qemu, .. } = of(Via::VhostUser);
+        assert!(
+            serve.contains("vhost-user team/db1 --socket-dir /run/x"),
+            "{serve}"
+        );
+        let socket = "socket,id=ogee-team.db1,path=/run/x/team@db1.sock,reconnect=1";
+        assert!(qemu.contains(&socket.to_owned()), "{qemu:?}");
+        let Words { qemu, libvirt, .. } = of(Via::Nbd);
+        assert!(
+            qemu[1].contains("node-name=ogee-team.db1") && qemu[1].contains("export=team/db1,")
+        );
+        assert!(libvirt.contains("name='team/db1'"), "{libvirt}");
     }
 
     #[test]

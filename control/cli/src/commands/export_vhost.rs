@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ogee_client::Volume;
 use ogee_frontend::vhost::{DiskOptions, DiskServer};
 use ogee_frontend::{LimitedDisk, Rates, SocketAccess};
+use ogee_proto::name::{NameError, PathName};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::{Placement, ShardBuilder};
 use ogee_transport::Transport;
@@ -159,8 +160,9 @@ fn raise_descriptor_limit() {
 }
 
 /// The socket of a volume.
-pub(super) fn socket(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("{name}.sock"))
+pub(super) fn socket(dir: &Path, name: &str) -> Result<PathBuf, NameError> {
+    let file = PathName::new(name)?.file_name();
+    Ok(dir.join(format!("{file}.sock")))
 }
 
 /// A volume that is served.
@@ -191,6 +193,11 @@ async fn serve(work: Work, mut stopped: bridge::Receiver<()>) -> Result<(), CliE
 }
 
 async fn offer(work: &Work, name: &str) -> Result<Served, CliError> {
+    let path = socket(&work.socket_dir, name).map_err(|error| {
+        let what = format!("cannot serve volume {name}");
+        let remedy = "ogee volume ls lists the names";
+        CliError::new("OGEE-3501", &what, &error.to_string(), remedy)
+    })?;
     let opening = work
         .keeping
         .open(&work.mds, name, work.read_only, work.transport);
@@ -199,7 +206,6 @@ async fn offer(work: &Work, name: &str) -> Result<Served, CliError> {
         serial: format!("ogee-{}", volume.id()),
         ..work.options.clone()
     };
-    let path = socket(&work.socket_dir, name);
     let disk = Rc::new(LimitedDisk::new(volume.clone(), work.rates));
     let bound = DiskServer::bind(&path, name, disk, options).await;
     match bound {

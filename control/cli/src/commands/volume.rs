@@ -2,14 +2,15 @@
 
 use super::ask;
 use super::confirm::confirm;
-use crate::args::{Format, VolumeCommand};
+use crate::args::{Format, VolumeCommand, VolumeCreateArgs, VolumeLsArgs, VolumeSetArgs};
 use crate::error::{CliError, chain};
 use crate::output::{human, print};
 use ogee_client::{ControlError, MdsClient};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::service::{
-    CopysetInfo, CreateVolumeRequest, DetachRequest, ListVolumesRequest, ResizeVolumeRequest,
-    VolumeInfo, VolumeMap, VolumeName,
+    CopysetInfo, CreateVolumeRequest, DetachRequest, Label, ListVolumesRequest,
+    RemoveVolumeRequest, RenameRequest, ResizeVolumeRequest, SetVolumeRequest, VolumeInfo,
+    VolumeMap, VolumeName,
 };
 use ogee_proto::unit::ByteLen;
 use ogee_transport::Transport;
@@ -23,31 +24,13 @@ pub(crate) fn run(
     format: Format,
 ) -> Result<ExitCode, CliError> {
     match what {
-        VolumeCommand::Create {
-            name,
-            size,
-            replicas,
-            stripe_unit,
-            stripe_count,
-            pool,
-            owner,
-        } => {
-            let doing = format!("cannot create volume {name}");
-            let request = CreateVolumeRequest {
-                name,
-                size: size.get(),
-                replicas,
-                stripe_unit: stripe_unit.map_or(0, ByteLen::get),
-                stripe_count: stripe_count.unwrap_or(0),
-                pool,
-                owner,
-            };
-            show(
-                format,
-                &ask(mds, &doing, async |client| client.create(request).await)?,
-            );
+        VolumeCommand::Create(args) => create(mds, args, format)?,
+        VolumeCommand::Set(args) => set(mds, args, format)?,
+        VolumeCommand::Ls(args) => {
+            let wanted = wanted(args);
+            let volumes = ask(mds, "cannot list volumes", async |c| all(c, wanted).await)?;
+            list(format, &volumes);
         }
-        VolumeCommand::Ls => list(format, &ask(mds, "cannot list volumes", all)?),
         VolumeCommand::Show { name } => {
             let doing = format!("cannot show volume {name}");
             show(
@@ -60,11 +43,22 @@ pub(crate) fn run(
             let request = ResizeVolumeRequest {
                 name,
                 size: size.get(),
+                ..ResizeVolumeRequest::default()
             };
             show(
                 format,
                 &ask(mds, &doing, async |client| client.resize(request).await)?,
             );
+        }
+        VolumeCommand::Rename { from, to } => {
+            let doing = format!("cannot rename volume {from} to {to}");
+            let request = RenameRequest {
+                from,
+                to,
+                ..RenameRequest::default()
+            };
+            let volume = ask(mds, &doing, async |c| c.rename(request).await)?;
+            show(format, &volume);
         }
         VolumeCommand::Locate { name } => {
             let doing = format!("cannot locate volume {name}");
@@ -79,14 +73,61 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+fn create(mds: &[String], args: VolumeCreateArgs, format: Format) -> Result<(), CliError> {
+    let VolumeCreateArgs {
+        name,
+        size,
+        replicas,
+        stripe_unit,
+        stripe_count,
+        pool,
+        owner,
+        labels,
+    } = args;
+    let doing = format!("cannot create volume {name}");
+    let request = CreateVolumeRequest {
+        name,
+        size: size.get(),
+        replicas,
+        stripe_unit: stripe_unit.map_or(0, ByteLen::get),
+        stripe_count: stripe_count.unwrap_or(0),
+        pool,
+        owner,
+        labels: self::labels(labels),
+        ..CreateVolumeRequest::default()
+    };
+    let volume = ask(mds, &doing, async |client| client.create(request).await)?;
+    show(format, &volume);
+    Ok(())
+}
+
+fn set(mds: &[String], args: VolumeSetArgs, format: Format) -> Result<(), CliError> {
+    let VolumeSetArgs {
+        name,
+        owner,
+        labels,
+        unlabel,
+    } = args;
+    let doing = format!("cannot change volume {name}");
+    let request = SetVolumeRequest {
+        name,
+        owner,
+        labels: self::labels(labels),
+        unlabel,
+        ..SetVolumeRequest::default()
+    };
+    let volume = ask(mds, &doing, async |client| client.set(request).await)?;
+    show(format, &volume);
+    Ok(())
+}
+
 /// Takes the volume from whoever has it, and fences them off: they may be unable to hear of it.
 fn detach(mds: &[String], name: &str) -> Result<(), CliError> {
     let doing = format!("cannot detach volume {name}");
     let request = DetachRequest {
         name: name.to_owned(),
-        client: 0,
-        epoch: 0,
         force: true,
+        ..DetachRequest::default()
     };
     ask(mds, &doing, async |client| client.detach(request).await)?;
     ogee_runtime::executor::block_on(fence(mds, name))
@@ -116,17 +157,33 @@ async fn fence(mds: &[String], name: &str) -> Result<(), CliError> {
     })
 }
 
+fn labels(from: Vec<(String, String)>) -> Vec<Label> {
+    let from = from.into_iter();
+    from.map(|(key, value)| Label { key, value }).collect()
+}
+
+fn wanted(args: VolumeLsArgs) -> ListVolumesRequest {
+    ListVolumesRequest {
+        prefix: args.prefix,
+        owner: args.owner,
+        labels: labels(args.labels),
+        ..ListVolumesRequest::default()
+    }
+}
+
 /// Every page of the list.
-async fn all(client: MdsClient) -> Result<Vec<VolumeInfo>, ControlError> {
+pub(super) async fn all(
+    client: MdsClient,
+    mut wanted: ListVolumesRequest,
+) -> Result<Vec<VolumeInfo>, ControlError> {
     let mut volumes = Vec::new();
-    let mut after = String::new();
     loop {
-        let page = client.list(ListVolumesRequest { after, limit: 0 }).await?;
+        let page = client.list(wanted.clone()).await?;
         volumes.extend(page.volumes);
-        after = page.next;
-        if after.is_empty() {
+        if page.next.is_empty() {
             return Ok(volumes);
         }
+        wanted.after = page.next;
     }
 }
 
@@ -140,19 +197,27 @@ fn remove(mds: &[String], name: String, yes: bool) -> Result<(), CliError> {
     }
     let doing = format!("cannot remove volume {name}");
     ask(mds, &doing, async |client| {
-        client.remove(VolumeName { name }).await
+        let request = RemoveVolumeRequest {
+            name,
+            ..RemoveVolumeRequest::default()
+        };
+        client.remove(request).await
     })?;
     Ok(())
 }
 
-fn volume_json(volume: &VolumeInfo) -> Value {
+pub(super) fn volume_json(volume: &VolumeInfo) -> Value {
+    let labels = volume.labels.iter();
+    let labels: BTreeMap<&str, &str> = labels
+        .map(|it| (it.key.as_str(), it.value.as_str()))
+        .collect();
     json!({
         "id": volume.id, "name": volume.name, "size_bytes": volume.size,
         "replicas": volume.replicas, "stripe_unit_bytes": volume.stripe_unit,
         "stripe_count": volume.stripe_count, "pool": volume.pool, "owner": volume.owner,
         "epoch": volume.epoch, "created_unix_ms": volume.created_unix_ms,
         "attached": volume.attached, "attached_host": volume.attached_host,
-        "copyset_count": volume.copyset_count,
+        "copyset_count": volume.copyset_count, "labels": labels,
     })
 }
 

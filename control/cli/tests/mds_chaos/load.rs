@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ogee_client::{ControlError, MdsClient, MdsConfig};
 use ogee_proto::service::{
-    AttachRequest, Attachment, CreateVolumeRequest, DetachRequest, ResizeVolumeRequest, VolumeInfo,
-    VolumeName,
+    AttachRequest, Attachment, CreateVolumeRequest, DetachRequest, RemoveVolumeRequest,
+    ResizeVolumeRequest, VolumeInfo, VolumeName,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -19,12 +19,6 @@ use super::history::{Answer, Ask, Histories, Operation, Seen};
 const CHUNK: u64 = 16 << 20;
 /// Names that clients quarrel about at a time.
 const NAMES: u64 = 5;
-/// A resize is repeated by the client where its outcome is not known: twice is as good as once, but for others the
-/// first one may be seen alone. For that another server must lead, which takes an election of at least 500 ms;
-/// one that was answered sooner was asked for once.
-const REPEATED_AFTER: Duration = Duration::from_millis(300);
-/// How many times more it may then have been carried out.
-const REPEATS: usize = 2;
 
 /// What clients share.
 pub struct Load {
@@ -147,15 +141,6 @@ impl Load {
         };
         let mut histories = self.histories.lock().unwrap();
         let history = histories.entry(name.to_owned()).or_default();
-        let was_long = Duration::from_micros(now_us - sent_us) >= REPEATED_AFTER;
-        if matches!(ask, Ask::Resize { .. }) && was_long {
-            let hidden = Operation {
-                answer: Answer::Unknown,
-                answered_us: None,
-                ..operation
-            };
-            history.extend([hidden; REPEATS]);
-        }
         // A question without an answer says nothing.
         if ask != Ask::Show || answer != Answer::Unknown {
             history.push(operation);
@@ -179,7 +164,11 @@ async fn answer(client: &MdsClient, name: String, ask: Ask) -> Answer {
             client.create(request).await.map(volume)
         }
         Ask::Resize { size } => {
-            let request = ResizeVolumeRequest { name, size };
+            let request = ResizeVolumeRequest {
+                name,
+                size,
+                ..ResizeVolumeRequest::default()
+            };
             client.resize(request).await.map(volume)
         }
         Ask::Attach => {
@@ -195,21 +184,24 @@ async fn answer(client: &MdsClient, name: String, ask: Ask) -> Answer {
                 name,
                 client: of,
                 epoch,
-                force: false,
+                ..DetachRequest::default()
             };
             client.detach(request).await.map(|_| Answer::Done)
         }
         Ask::TakeAway => {
             let request = DetachRequest {
                 name,
-                client: 0,
-                epoch: 0,
                 force: true,
+                ..DetachRequest::default()
             };
             client.detach(request).await.map(|_| Answer::Done)
         }
         Ask::Remove => {
-            let removed = client.remove(VolumeName { name }).await;
+            let request = RemoveVolumeRequest {
+                name,
+                ..RemoveVolumeRequest::default()
+            };
+            let removed = client.remove(request).await;
             removed.map(|_| Answer::Done)
         }
         Ask::Show => client.show(VolumeName { name }).await.map(volume),

@@ -3,10 +3,11 @@
 //! *Place*: under `volumes` and `topology`, over tonic channels.
 //! *Owner*: any tokio runtime; clones share the endpoints and what was learnt about them.
 //! *Invariants*: at most `MDS_ENDPOINTS_MAX` endpoints are known; the configured ones are never
-//! forgotten. A call marked once-only goes out again only after an answer that proves that it was
-//! not executed: a redirect, or a connection that never stood.
+//! forgotten. A call that may not be repeated goes out again only after an answer that proves that it was
+//! not executed: a redirect, or a connection that never stood. One with an id goes out again under that id, and is
+//! executed once.
 //! *On failure*: the next endpoint at once, a jittered pause after each round over all of them,
-//! until the patience of the configuration is over.
+//! until the patience of the configuration is over. What may have been executed then is said to be of unknown outcome.
 
 use super::error::{ControlError, Refusal};
 use crate::limit::{MDS_BACKOFF_MAX, MDS_BACKOFF_MIN, MDS_ENDPOINTS_MAX};
@@ -60,8 +61,18 @@ struct Server {
 pub(super) enum Repeat {
     /// Twice is as good as once.
     Freely,
+    /// It carries an id by which the metadata servers know it again.
+    ById,
     /// Only if it was not executed.
     Never,
+}
+
+/// What came of the tries of a call so far.
+#[derive(Default)]
+struct Tries {
+    last: Option<Box<Status>>,
+    /// Who may have executed it, without an answer.
+    unknown: Option<String>,
 }
 
 /// What an unusable answer proves.
@@ -125,18 +136,19 @@ impl MdsClient {
         A: Future<Output = Result<Response<T>, Status>>,
     {
         let patience = self.shared.config.patience;
-        let mut last = None;
-        let asked = self.ask_all(repeat, &ask, &mut last);
-        match tokio::time::timeout(patience, asked).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let endpoints = self.shared.config.endpoints.clone();
-                Err(ControlError::Unreachable {
-                    endpoints,
-                    waited: patience,
-                    last,
-                })
-            }
+        let mut tries = Tries::default();
+        let asked = self.ask_all(repeat, &ask, &mut tries);
+        if let Ok(outcome) = tokio::time::timeout(patience, asked).await {
+            return outcome;
+        }
+        let Tries { last, unknown } = tries;
+        match unknown.filter(|_| repeat == Repeat::ById) {
+            Some(endpoint) => Err(ControlError::OutcomeUnknown { endpoint, last }),
+            None => Err(ControlError::Unreachable {
+                endpoints: self.shared.config.endpoints.clone(),
+                waited: patience,
+                last,
+            }),
         }
     }
 
@@ -144,7 +156,7 @@ impl MdsClient {
         &self,
         repeat: Repeat,
         ask: &F,
-        last: &mut Option<Box<Status>>,
+        so_far: &mut Tries,
     ) -> Result<T, ControlError>
     where
         F: Fn(Channel) -> A,
@@ -153,11 +165,17 @@ impl MdsClient {
         let mut tries = 0;
         loop {
             let server = self.servers().preferred().clone();
+            // Until it has answered, and when patience ends meanwhile, it may have done so.
+            let before = so_far.unknown.replace(server.address.clone());
             let status = match self.ask_one(&server, ask).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
-            match verdict(&status) {
+            let verdict = verdict(&status);
+            if verdict != Verdict::Unknown {
+                so_far.unknown = before;
+            }
+            match verdict {
                 Verdict::Refused => {
                     return Err(ControlError::Refused(Box::new(Refusal::new(status))));
                 }
@@ -168,7 +186,7 @@ impl MdsClient {
                 Verdict::Redirected(leader) => self.follow(&server, &leader),
                 Verdict::NotExecuted | Verdict::Unknown => self.servers().rotate(&server.address),
             }
-            *last = Some(Box::new(status));
+            so_far.last = Some(Box::new(status));
             tries += 1;
             self.pause_after_round(tries).await;
         }

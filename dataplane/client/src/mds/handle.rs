@@ -99,6 +99,7 @@ impl Control for MdsHandle {
             name,
             host,
             read_only,
+            ..AttachRequest::default()
         };
         Box::pin(self.ask(async move |mds| Ok(convert::grant(mds.attach(request).await?)?)))
     }
@@ -119,7 +120,7 @@ impl Control for MdsHandle {
             name: name.to_owned(),
             client,
             epoch,
-            force: false,
+            ..DetachRequest::default()
         };
         Box::pin(self.ask(async move |mds| mds.detach(request).await.map(drop)))
     }

@@ -8,7 +8,7 @@
 use super::error::RecordError;
 use super::format::Record;
 use crate::limit::RECORD_LEN_MAX;
-use ogee_proto::name::Name;
+use ogee_proto::name::PathName;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -32,7 +32,7 @@ impl RecordFile {
     /// [`RecordError::Busy`] while another process has it; [`RecordError::Exposed`], [`RecordError::Name`] or
     /// [`RecordError::File`] if the directory is of no use.
     pub fn lock(directory: &Path, volume: &str, host: &str) -> Result<Self, RecordError> {
-        let volume = Name::new(volume)?;
+        let volume = PathName::new(volume)?.file_name();
         let found = fs::metadata(directory);
         check(directory, &found.map_err(failed("inspect", directory))?)?;
         let path = directory.join(format!("{volume}.lock"));

@@ -119,13 +119,14 @@ impl KeptControl {
     ) -> Result<VolumeMap, ControlError> {
         let issued = self.issued(client);
         let map = self.inner.refresh(name, issued, epoch).await?;
-        let changed = match &*self.kept.borrow() {
-            Some(kept) if !kept.map.is_same_place(&map) => Some(Record {
-                map: map.clone(),
+        let changed = self.kept.borrow().as_ref().and_then(|kept| {
+            // What is started again is started for the name that it was started for.
+            let newest = map.clone().called(&kept.map.head().name);
+            (!kept.map.is_same_place(&newest)).then(|| Record {
+                map: newest,
                 ..kept.clone()
-            }),
-            _ => None,
-        };
+            })
+        });
         if let Some(record) = changed {
             let stored = self.store(record).await;
             self.is_failing.set(self.report(&stored));

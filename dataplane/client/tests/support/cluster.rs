@@ -206,10 +206,20 @@ impl Cluster {
 
     /// The map, as if `hosts` carried every copyset.
     pub fn map(&self, size: u64, layout: StripeLayout, hosts: Option<&[usize]>) -> VolumeMap {
+        self.map_called("v", size, layout, hosts)
+    }
+
+    pub fn map_called(
+        &self,
+        name: &str,
+        size: u64,
+        layout: StripeLayout,
+        hosts: Option<&[usize]>,
+    ) -> VolumeMap {
         let groups = self.inner.groups.borrow();
         let head = VolumeHead {
             id: VolumeId::new(1),
-            name: "v".into(),
+            name: name.into(),
             size: ByteLen::new(size),
             layout,
         };

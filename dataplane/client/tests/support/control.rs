@@ -17,6 +17,8 @@ pub struct TestControl {
     /// Whether the newest attachment only reads: more readers join it.
     reading: Cell<bool>,
     pub size: Cell<u64>,
+    /// What the volume is called by now.
+    pub called: RefCell<String>,
     /// Refreshes fail.
     pub down: Cell<bool>,
     /// Nobody answers anything.
@@ -34,6 +36,7 @@ impl TestControl {
             epoch: Cell::new(0),
             reading: Cell::new(false),
             size: Cell::new(size),
+            called: RefCell::new("v".into()),
             down: Cell::new(false),
             silent: Cell::new(false),
             told: RefCell::default(),
@@ -84,7 +87,10 @@ impl Control for TestControl {
         let outcome = match (self.silent.get(), self.down.get()) {
             (true, _) => Err(unreachable()),
             (_, true) => Err(ControlError::Stopped),
-            _ => Ok(self.cluster.map(self.size.get(), self.layout, None)),
+            _ => {
+                let (name, size) = (self.called.borrow(), self.size.get());
+                Ok(self.cluster.map_called(&name, size, self.layout, None))
+            }
         };
         Box::pin(async { outcome })
     }

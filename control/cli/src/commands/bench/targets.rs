@@ -7,6 +7,7 @@ use crate::settings::wrong;
 use ogee_client::{ClientError, Control, MdsHandle, OpenOptions, Volume};
 use ogee_device::Device;
 use ogee_perf::{AnyTarget, NbdAddress, NbdClient};
+use ogee_proto::name::PathName;
 use ogee_transport::Transport;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -73,12 +74,13 @@ fn parse(text: &str) -> Result<Name, CliError> {
         return Ok(Name::Nbd(address));
     }
     let name = text.strip_prefix("volume:").unwrap_or(text);
-    if name.is_empty() || name.contains([':', '/']) {
-        let cause = format!("\"{text}\" is no name of a volume, and no other target we know");
+    let path = PathName::new(name).map_err(|error| {
+        let cause =
+            format!("\"{text}\" is no name of a volume, and no other target we know: {error}");
         let remedy = "write NAME, raw:PATH, nbd+unix:///EXPORT?socket=PATH or nbd://IP:PORT/EXPORT";
-        return Err(wrong("cannot use the target", &cause, remedy));
-    }
-    Ok(Name::Volume(name.to_owned()))
+        wrong("cannot use the target", &cause, remedy)
+    })?;
+    Ok(Name::Volume(path.into()))
 }
 
 async fn open_one(
@@ -182,6 +184,7 @@ mod tests {
         let volume = |name: &str| Name::Volume(name.into());
         assert_eq!(parse("vol1").unwrap(), volume("vol1"));
         assert_eq!(parse("volume:compare").unwrap(), volume("compare"));
+        assert_eq!(parse("team/db1").unwrap(), volume("team/db1"));
         assert_eq!(parse("raw:/dev/x").unwrap(), Name::Raw("/dev/x".into()));
         assert!(matches!(
             parse("nbd+unix:///v?socket=/tmp/s"),
@@ -194,7 +197,15 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_named_with_the_forms() {
-        for text in ["", "volume:", "/dev/sda", "iscsi:x", "nbd://somewhere/v"] {
+        for text in [
+            "",
+            "volume:",
+            "/dev/sda",
+            "iscsi:x",
+            "nbd://somewhere/v",
+            "./file",
+            "a//b",
+        ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains("try:"), "{error}");
         }
