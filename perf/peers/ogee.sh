@@ -4,12 +4,12 @@
 ogee_why() { :; }
 
 ogee_up() {
-    local size number
-    size=$(($(bytes_of "$SIZE") * 2 + $(bytes_of "$LOG")))
+    local bytes number
+    bytes=$(($(bytes_of "$SIZE") * 2 + $(bytes_of "$LOG")))
     mkdir -p "$WORK/ogee/data"
     # As Ceph's: the file system does not allocate under it.
-    for number in 1 2 3; do filled_file "$WORK/ogee/data/cs$number-0.store" "$size"; done
-    "$OGEE" dev up --dir "$WORK/ogee" --store-size "$size" --log-size "$LOG" >/dev/null 2>&1 ||
+    for number in 1 2 3; do filled_file "$WORK/ogee/data/cs$number-0.store" "$bytes"; done
+    "$OGEE" dev up --dir "$WORK/ogee" --store-size "$bytes" --log-size "$LOG" >/dev/null 2>&1 ||
         die "no cluster: $(tail -n 3 "$WORK"/ogee/logs/*.log)"
     ogee_ask volume create img --size "$SIZE" >/dev/null
 }
