@@ -6,15 +6,11 @@ use crate::error::{CliError, Exit};
 use crate::output::{line, print};
 use ogee_proto::id::{RequestId, StoreId};
 use ogee_proto::service::{DeviceInfo, ServerInfo};
-use ogee_proto::wire::{FrameHeader, FrameKind, Status};
+use ogee_proto::wire::{FrameHeader, FrameKind, ScrubWish, Status};
 use ogee_transport::{Caller, CallerOptions, Endpoint, Frame, Hello, Role};
 use serde_json::json;
 use std::process::ExitCode;
 use uuid::Uuid;
-
-const PAUSE: u8 = 1;
-const RESUME: u8 = 2;
-const NOW: u8 = 3;
 
 pub(crate) fn scrub(
     mds: &[String],
@@ -23,9 +19,9 @@ pub(crate) fn scrub(
 ) -> Result<ExitCode, CliError> {
     let name = &args.name;
     let (wish, told) = match (args.pause, args.resume) {
-        (true, _) => (PAUSE, "paused"),
-        (_, true) => (RESUME, "resumed"),
-        _ => (NOW, "begun"),
+        (true, _) => (ScrubWish::Pause, "paused"),
+        (_, true) => (ScrubWish::Resume, "resumed"),
+        _ => (ScrubWish::Now, "begun"),
     };
     let doing = format!("cannot tell {name} what is wanted of scrubbing");
     let devices = ask(mds, &doing, async |client| client.list_devices().await)?.devices;
@@ -68,11 +64,11 @@ fn failed(doing: &str, device: &DeviceInfo, why: &str) -> CliError {
     )
 }
 
-fn request(device: &DeviceInfo, wish: u8) -> Option<Frame> {
+fn request(device: &DeviceInfo, wish: ScrubWish) -> Option<Frame> {
     let store = StoreId::new(Uuid::parse_str(&device.store).ok()?);
     let mut frame = Frame::new(FrameHeader::new(FrameKind::Scrub, RequestId::new(0)));
     let mut meta = store.to_bytes().to_vec();
-    meta.push(wish);
+    meta.push(wish.raw());
     frame.meta = meta.into();
     Some(frame)
 }

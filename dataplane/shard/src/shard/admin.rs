@@ -5,7 +5,7 @@
 //! term `u64`, applied index `u64`, chunks in all `u32`, chunks here `u32`, then per chunk volume `u64`, chunk `u32`,
 //! crc `u32`, blocks `u32`.
 //!
-//! A `Scrub` frame's meta is a store's id, 16 bytes, and what is wanted of it, `u8`: 1 pause, 2 go on, 3 do it now. The
+//! A `Scrub` frame's meta is a store's id, 16 bytes, and what is wanted of it, `u8` ([`ScrubWish`]). The
 //! reply's meta is `u8`: 1, or 0 where nothing is done in the background.
 
 use super::Shard;
@@ -13,7 +13,7 @@ use super::request::{refusal, with_outcome};
 use ogee_group::{CommandHead, CommandKind, Group, GroupDigest, GroupError, command};
 use ogee_proto::id::StoreId;
 use ogee_proto::limit::{BLOCK_SIZE, FRAME_META_MAX};
-use ogee_proto::wire::{FrameHeader, Status, Writer};
+use ogee_proto::wire::{FrameHeader, ScrubWish, Status, Writer};
 use ogee_runtime::Payload;
 use ogee_transport::Frame;
 
@@ -31,20 +31,21 @@ pub(super) async fn digest(group: &Group, header: &FrameHeader) -> Frame {
 /// Pauses what is done with a store's device in the background, lets it go on, or has it done at once.
 pub(super) async fn scrub(shard: &Shard, frame: &Frame) -> Frame {
     let header = &frame.header;
-    let Some((id, wish)) = frame.meta.split_first_chunk::<16>() else {
+    let split = frame.meta.split_first_chunk::<16>();
+    let Some((id, &[wish])) = split else {
         return refusal(header, Status::BadRequest);
     };
     let Some(open) = shard.store(StoreId::from_bytes(*id)) else {
         return refusal(header, Status::NoCopyset);
     };
-    let is_paused = match wish {
-        [1] => true,
-        [2] => false,
-        [3] => {
+    let is_paused = match ScrubWish::from_raw(wish) {
+        Some(ScrubWish::Pause) => true,
+        Some(ScrubWish::Resume) => false,
+        Some(ScrubWish::Now) => {
             open.wish.hurry();
             return granted(header, open.wish.is_heard());
         }
-        _ => return refusal(header, Status::BadRequest),
+        None => return refusal(header, Status::BadRequest),
     };
     let paused = open.store.pause(is_paused).await;
     open.wish.note_change();
