@@ -42,6 +42,23 @@ test_up() {
     [ "$(node_pid cs1)" = "$pid" ] || give_up "dev up restarted a process that ran"
 }
 
+# A chunkserver that has never run, on a machine that comes up before the metadata servers': it waits for them, since only they
+# know for which cluster to make its store.
+test_late_mds() {
+    "$OGEE" dev up --dir "$TEST_DIR/c" --nodes 1 --log-size 128MiB >"$TEST_DIR/up.log" 2>&1
+    defer "$OGEE" dev down --dir "$TEST_DIR/c"
+    use_cluster "$TEST_DIR/c"
+    "$OGEE" dev down --dir "$DIR"
+    rm -rf "$DIR"/data/* "$DIR"/logs/*
+    "$OGEE" dev start cs1 --dir "$DIR" >"$TEST_DIR/cs1.log" 2>&1 &
+    local starter=$!
+    wait_for 30 grep -q "waiting for one" "$DIR/logs/cs1.log" || give_up "cs1 does not say that it waits: $(tail -n 3 "$DIR/logs/cs1.log")"
+    "$OGEE" dev start mds1 --dir "$DIR" >"$TEST_DIR/mds1.log" 2>&1
+    wait "$starter" || give_up "cs1 did not start: $(tail -n 3 "$TEST_DIR/cs1.log" "$DIR/logs/cs1.log")"
+    "$OGEE" server ls -o json | jq -e '.servers | length == 1 and .[0].state == "online"' >/dev/null ||
+        give_up "cs1 is not online: $("$OGEE" server ls)"
+}
+
 # As a user without rights, with the default limit on locked memory.
 test_up_user() {
     need_root
@@ -899,6 +916,7 @@ begin_group cluster
 
 # The limit of a test is far above its time: it ends what hangs.
 run_test up 120 test_up
+run_test late_mds 90 test_late_mds
 run_test up_user 90 test_up_user
 run_test volume_commands 90 test_volume_commands
 run_test doctor 60 test_doctor

@@ -99,3 +99,13 @@ pub enum ShardError {
     #[error("the MDS refuses this chunkserver: {0}")]
     Refused(Box<str>),
 }
+
+impl ShardError {
+    /// Whether a device bears no store yet, and it was not known for which cluster to make one.
+    pub(crate) const fn is_not_formatted(&self) -> bool {
+        let Self::Store { source, .. } = self else {
+            return false;
+        };
+        matches!(source, StoreError::NotFormatted { .. })
+    }
+}

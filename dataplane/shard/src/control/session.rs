@@ -66,27 +66,55 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
         ),
     )
     .await;
-    let mut fenced = BTreeSet::new();
-    let cluster = match first {
-        Ok(Ok(Some(answer))) => {
-            let names = answer.fenced.iter();
-            let names = names.map(|it| (CopysetId::new(it.copyset), ReplicaId::new(it.replica)));
-            fenced.extend(names);
-            answer.cluster_id.parse::<Uuid>().ok()
-        }
+    let mut learnt = match first {
+        Ok(Ok(Some(answer))) => Learnt::of(&answer),
         Ok(Ok(None)) => return Ok(()),
         Ok(Err(error)) => return Err(error),
         Err(_elapsed) => {
             tracing::warn!(mds = ?config.mds, "no MDS answers: starting without it");
-            None
+            Learnt::default()
         }
     };
-    let mut shards = Shards::start(&config, cluster, &fenced).await?;
+    let mut started = Shards::start(&config, learnt.cluster, &learnt.fenced).await;
+    if let Err(error) = &started
+        && learnt.cluster.is_none()
+        && error.is_not_formatted()
+    {
+        tracing::warn!(mds = ?config.mds, %error,
+            "only a metadata server can say for which cluster to make a store: waiting for one");
+        let endpoints = addresses(&config);
+        let answer = register(&mut mds, &config, endpoints, Vec::new(), None, &mut stop).await?;
+        let Some(answer) = answer else {
+            return Ok(());
+        };
+        learnt = Learnt::of(&answer);
+        started = Shards::start(&config, learnt.cluster, &learnt.fenced).await;
+    }
+    let (mut shards, cluster) = (started?, learnt.cluster);
     ready();
     let outcome = serve(&mut mds, &config, cluster, &mut shards, &mut stop, &latest).await;
     shards.stop().await;
     server.abort();
     outcome
+}
+
+/// What the first words with an MDS tell.
+#[derive(Default)]
+struct Learnt {
+    cluster: Option<Uuid>,
+    /// Replicas that are not to be opened.
+    fenced: BTreeSet<(CopysetId, ReplicaId)>,
+}
+
+impl Learnt {
+    fn of(answer: &RegisterResponse) -> Self {
+        let fenced = answer.fenced.iter();
+        let fenced = fenced.map(|it| (CopysetId::new(it.copyset), ReplicaId::new(it.replica)));
+        Self {
+            cluster: answer.cluster_id.parse().ok(),
+            fenced: fenced.collect(),
+        }
+    }
 }
 
 /// Where its shards listen, as far as that is certain before they have started.
