@@ -45,9 +45,10 @@ test_up() {
 # A chunkserver that has never run, on a machine that comes up before the metadata servers': it waits for them, since only they
 # know for which cluster to make its store.
 test_late_mds() {
-    "$OGEE" dev up --dir "$TEST_DIR/c" --nodes 1 --log-size 128MiB >"$TEST_DIR/up.log" 2>&1
-    defer "$OGEE" dev down --dir "$TEST_DIR/c"
-    use_cluster "$TEST_DIR/c"
+    DIR=$TEST_DIR/c
+    "$OGEE" dev up --dir "$DIR" --nodes 1 --log-size 128MiB >"$TEST_DIR/up.log" 2>&1
+    defer "$OGEE" dev down --dir "$DIR"
+    use_cluster "$DIR"
     "$OGEE" dev down --dir "$DIR"
     rm -rf "$DIR"/data/* "$DIR"/logs/*
     "$OGEE" dev start cs1 --dir "$DIR" >"$TEST_DIR/cs1.log" 2>&1 &
