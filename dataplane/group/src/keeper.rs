@@ -431,14 +431,10 @@ fn hand_over_pins(store: &Store, log: &Log) -> Result<(), GroupError> {
 
 /// What writers may still add to the log, of which so much was `used` when the cycle began.
 fn room_left(usage: LogUsage, used: ByteLen) -> ByteLen {
-    let percent = |percent: u64| usage.capacity.get() * percent / 100;
-    let (begun, now) = (used.get(), usage.used.get());
-    let end = percent(PACED_PERCENT).min(begun + percent(ADDED_PERCENT));
-    let over = percent(OVER_PERCENT).saturating_sub(begun) / 2;
-    ByteLen::new(
-        end.max(begun + over.min(percent(ADDED_PERCENT)))
-            .saturating_sub(now),
-    )
+    let below = |percent: u64| (usage.capacity.get() * percent / 100).saturating_sub(used.get());
+    let added = below(PACED_PERCENT).max(below(OVER_PERCENT) / 2);
+    let end = used.get() + added.min(usage.capacity.get() * ADDED_PERCENT / 100);
+    ByteLen::new(end.saturating_sub(usage.used.get()))
 }
 
 /// How far one cycle is.
@@ -478,9 +474,30 @@ impl Cycle {
 
 #[cfg(test)]
 mod tests {
+    use super::room_left;
     use crate::fixture::{Lone, run};
     use futures_util::poll;
+    use ogee_proto::unit::ByteLen;
     use std::pin::pin;
+
+    #[test]
+    fn a_cycle_gives_half_of_the_room_and_never_all() {
+        run(async {
+            let mut usage = Lone::open().await.log.usage();
+            usage.capacity = ByteLen::new(1000);
+            let mut room = |begun, now| {
+                usage.used = ByteLen::new(now);
+                room_left(usage, ByteLen::new(begun)).get()
+            };
+            assert_eq!([room(200, 200), room(200, 500)], [370, 70]);
+            assert_eq!(room(200, 600), 0, "used up");
+            assert_eq!(room(375, 375), 370, "as much as it began with");
+            assert_eq!(room(500, 500), 250, "up to three quarters");
+            assert_eq!(room(700, 700), 125, "half of what is left");
+            assert_eq!([room(940, 940), room(960, 960)], [5, 0]);
+            assert_eq!(room(200, 100), 470, "what was purged meanwhile");
+        });
+    }
 
     #[test]
     fn a_keeper_that_has_stopped_makes_no_checkpoint_and_keeps_nobody_waiting() {

@@ -147,26 +147,20 @@ impl Pacer {
         let Some((rate, wait_max)) = self.bound() else {
             return;
         };
-        let mut queue = self.move_on();
+        let (mut queue, mut now) = (self.move_on(), ogee_runtime::now());
         // Nobody queues up behind more than may have to be waited for.
         let furthest = queue.passed.saturating_add(bytes_in(wait_max, rate));
-        let turn = queue.asked.min(furthest);
+        let (turn, latest) = (queue.asked.min(furthest), now + wait_max);
         queue.asked = turn.saturating_add(cost.get());
         self.queue.set(queue);
-        let latest = ogee_runtime::now() + wait_max;
-        loop {
-            let risen = self.risen.notified();
-            let left = turn.saturating_sub(self.move_on().passed);
-            let Some((rate, _)) = self.bound() else {
-                return;
-            };
-            let now = ogee_runtime::now();
-            if left == 0 || now >= latest {
-                return;
-            }
-            let until = latest.min(now + time_of(left, rate));
+        while turn > queue.passed
+            && now < latest
+            && let Some((rate, _)) = self.bound()
+        {
             // By then it is its turn, unless the rate has fallen.
-            let _woken = ogee_runtime::timeout_at(until, risen).await;
+            let until = latest.min(now + time_of(turn - queue.passed, rate));
+            let _woken = ogee_runtime::timeout_at(until, self.risen.notified()).await;
+            (queue, now) = (self.move_on(), ogee_runtime::now());
         }
     }
 }
