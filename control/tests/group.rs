@@ -50,14 +50,7 @@ async fn the_others_go_on_when_the_leader_stops_and_it_comes_back() {
         .await
         .expect("a majority decides");
 
-    group.start_member(first);
-    let third = *group
-        .running
-        .keys()
-        .find(|id| ![first, second].contains(id))
-        .unwrap();
-    group.stop_member(third).await;
-    let leader = group.leader().await;
+    let leader = group.leader_of_two(first, second).await;
     let mut client = group.volumes(leader).await;
     for name in ["one", "two"] {
         client

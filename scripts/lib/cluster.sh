@@ -321,6 +321,11 @@ resident_mib() {
 
 # ---- clients ----------------------------------------------------------------------------------
 
+# mds_leader   the leading metadata server's process
+mds_leader() {
+    "$OGEE" mds ls -o json | jq -er '.members[] | select(.role == "leader") | "mds\(.id)"'
+}
+
 # export_start NAME   serves a volume: $EXPORT_PID, $URI
 export_start() {
     local file=${1//\//@} known=0

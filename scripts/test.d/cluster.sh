@@ -765,12 +765,8 @@ mds_conf() {
         "$DIR/data/mds$1" "$address" "$1" >"$DIR/conf/mds$1.toml"
 }
 
-mds_leader() {
-    "$OGEE" mds ls -o json | jq -er '.members[] | select(.role == "leader") | .id'
-}
-
 leads() {
-    [ "$(mds_leader)" = "$1" ]
+    [ "$(mds_leader)" = "mds$1" ]
 }
 
 # One metadata server becomes three, the first one leaves, and nobody is told: I/O goes on, and chunkservers

@@ -1061,7 +1061,7 @@ test_names() {
 
     rounds=$(ci_or_full 4 30)
     for ((round = 0; round < rounds; round++)); do
-        killed=$(mds_leader_of)
+        killed=$(mds_leader)
         (
             "$OGEE" volume create "crew/v$round" --size 64MiB
             "$OGEE" volume resize "crew/v$round" --size 128MiB
@@ -1087,11 +1087,6 @@ test_names() {
     if "$OGEE" dir rm crew 2>"$TEST_DIR/rm.log"; then give_up "removed what is not empty"; fi
     grep -q crew/v0 "$TEST_DIR/rm.log" || give_up "not said what is in it: $(cat "$TEST_DIR/rm.log")"
     echo "   $((rounds * 5)) changes while $rounds leaders died; under load: $(jq -c '{acked, wait_max_ms}' "$TEST_DIR/load.json")"
-}
-
-# mds_leader_of   the leading metadata server's process
-mds_leader_of() {
-    "$OGEE" mds ls -o json | jq -er '.members[] | select(.role == "leader") | "mds\(.id)"'
 }
 
 # ---- the group ---------------------------------------------------------------------------------

@@ -20,15 +20,17 @@ use super::volumes::VolumesApi;
 use crate::limit::{LABELS_MAX, TEXT_LEN_MAX};
 use crate::state::{
     Bound, Command, CreateDirectory, Directory, EventLevel, Labels, Quota, QuotaOf, Refusal,
-    RemoveDirectory, Rename, SetQuota, SetVolume, State, Usage,
+    RemoveDirectory, Rename, SetQuota, SetVolume, State, Usage, check_count,
 };
 
 /// See the module.
 pub(crate) struct NamesApi(pub(crate) Arc<Context>);
 
+const LABELS_ASKED: &str = "labels in one request";
+
 /// Labels as they came, if they are not more than could ever be used.
 pub(super) fn labels(from: Vec<Label>) -> Result<Labels, ApiError> {
-    check_labels(from.len())?;
+    check_count(LABELS_ASKED, from.len(), LABELS_MAX)?;
     let label = |it: Label| {
         let key = Name::new(&it.key)?;
         match it.value.len() {
@@ -37,14 +39,6 @@ pub(super) fn labels(from: Vec<Label>) -> Result<Labels, ApiError> {
         }
     };
     from.into_iter().map(label).collect()
-}
-
-fn check_labels(count: usize) -> Result<(), Refusal> {
-    let of = "labels in one request".into();
-    let max = LABELS_MAX;
-    (count <= max)
-        .then_some(())
-        .ok_or(Refusal::Limit { of, max })
 }
 
 impl NamesApi {
@@ -102,7 +96,7 @@ impl NamesApi {
         let id = std::mem::take(&mut request.request_id);
         let said = format!("change volume \"{}\"", request.name);
         let identity = Identity::new(&id, said, &request)?;
-        check_labels(request.unlabel.len())?;
+        check_count(LABELS_ASKED, request.unlabel.len(), LABELS_MAX)?;
         let unlabel = request.unlabel.iter().map(|key| Name::new(key));
         let unlabel: Result<BTreeSet<Name>, _> = unlabel.collect();
         let command = SetVolume {

@@ -56,3 +56,4 @@ pub use requests::{Asked, Once};
 pub use reset::{Reset, ResetCopyset};
 pub use restore::{AdoptMembers, DiscardVolume, Restored};
 pub use sick::{NoteSick, Sick, SickStage};
+pub(crate) use topology::check_count;

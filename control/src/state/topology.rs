@@ -279,7 +279,7 @@ impl State {
     }
 }
 
-pub(super) const fn check_count(of: &'static str, count: usize, max: usize) -> Result<(), Refusal> {
+pub(crate) const fn check_count(of: &'static str, count: usize, max: usize) -> Result<(), Refusal> {
     if count > max {
         Err(Refusal::Limit {
             of: Cow::Borrowed(of),

@@ -88,6 +88,15 @@ impl Group {
         .await
     }
 
+    /// Starts `back` again and stops the third one, so that it or `other` has to lead: with what it has learnt meanwhile.
+    pub async fn leader_of_two(&mut self, back: u64, other: u64) -> u64 {
+        self.start_member(back);
+        let is_third = |id: &&u64| ![back, other].contains(id);
+        let third = *self.running.keys().find(is_third).unwrap();
+        self.stop_member(third).await;
+        self.leader().await
+    }
+
     pub async fn make_pool(&self, leader: u64) {
         small_pool(&self.addr(leader)).await;
     }

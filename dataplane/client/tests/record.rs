@@ -198,18 +198,25 @@ fn of_two_that_go_on_with_copies_of_a_record_one_writes() {
     });
 }
 
+/// Killed after its volume has grown, and is called so, and opened again while nobody answers: with the newest map.
+async fn resized_and_resumed(bench: &Bench, called: &str) -> Volume {
+    let volume = bench.open().await;
+    let mut resized = volume.resized();
+    *bench.control.called.borrow_mut() = called.into();
+    bench.control.size.set(2 * SIZE);
+    resized.changed().await.unwrap();
+    bench.kill(volume).await;
+    bench.control.silent.set(true);
+    let resumed = bench.open().await;
+    assert_eq!(resumed.size(), ByteLen::new(2 * SIZE));
+    resumed
+}
+
 #[test]
 fn what_is_kept_follows_the_map_and_ends_with_the_attachment() {
     block_on(async {
         let bench = Bench::new(1);
-        let volume = bench.open().await;
-        let mut resized = volume.resized();
-        bench.control.size.set(2 * SIZE);
-        resized.changed().await.unwrap();
-        bench.kill(volume).await;
-        bench.control.silent.set(true);
-        let resumed = bench.open().await;
-        assert_eq!(resumed.size(), ByteLen::new(2 * SIZE));
+        let resumed = resized_and_resumed(&bench, "v").await;
         // Given up under the name that the control plane knows.
         bench.control.silent.set(false);
         resumed.close().await.unwrap();
@@ -230,19 +237,7 @@ fn what_is_kept_follows_the_map_and_ends_with_the_attachment() {
 fn what_is_kept_of_a_renamed_volume_goes_by_the_name_that_it_was_attached_by() {
     block_on(async {
         let bench = Bench::new(1);
-        let volume = bench.open().await;
-        let mut resized = volume.resized();
-        *bench.control.called.borrow_mut() = "team/w".into();
-        bench.control.size.set(2 * SIZE);
-        resized.changed().await.unwrap();
-        bench.kill(volume).await;
-        bench.control.silent.set(true);
-        let resumed = bench.open().await;
-        assert_eq!(
-            resumed.size(),
-            ByteLen::new(2 * SIZE),
-            "with the newest map"
-        );
+        let resumed = resized_and_resumed(&bench, "team/w").await;
         write(&resumed, 0, 3).await.unwrap();
         bench.kill(resumed).await;
         // Another volume's files, of a name in a directory.

@@ -1,6 +1,6 @@
 //! The command line of `ogee bench`.
 
-use super::{CarrierArgs, size};
+use super::{CarrierArgs, POLL_US_MAX, size};
 use clap::{Args, Subcommand, ValueEnum};
 use ogee_perf::{Distribution, Process, Rw, Sizes};
 use ogee_proto::unit::ByteLen;
@@ -60,7 +60,7 @@ pub(crate) struct LoadArgs {
     pub(crate) scenario: Option<String>,
     /// How long the client looks for answers before it sleeps, where that has paid so far, in microseconds; see `poll_us` of
     /// chunkservers.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=POLL_US_MAX))]
     pub(crate) poll_us: u64,
     /// read, write, rw, randread, randwrite or randrw [default: randread].
     #[arg(long)]

@@ -245,7 +245,7 @@ pub(crate) struct VhostUserArgs {
     pub(crate) block_size: u32,
     /// How long an idle queue looks for requests by itself before it asks to be woken, in microseconds. Trades a
     /// core for latency.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=POLL_US_MAX))]
     pub(crate) poll_us: u64,
     /// Threads; the volumes are spread over them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -479,6 +479,9 @@ pub(crate) struct ScrubArgs {
     #[arg(long, group = "wish")]
     pub(crate) now: bool,
 }
+
+/// Longest that anybody may be told to look for work before sleeping: a second.
+pub(crate) const POLL_US_MAX: u64 = 1_000_000;
 
 /// Where drives are remembered.
 const RECORDS: &str = "/etc/ogee/drives.toml";

@@ -2,7 +2,7 @@
 
 use super::mds::ready;
 use super::signal::on_stop;
-use crate::args::DaemonArgs;
+use crate::args::{DaemonArgs, POLL_US_MAX};
 use crate::error::{CliError, chain};
 use crate::media;
 use crate::settings::{
@@ -21,8 +21,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A slower copy of a replica would hardly ever end.
 const COPY_RATE_MIN: ByteLen = ByteLen::new(1 << 20);
-/// Most that `poll_us` may be.
-const POLL_US_MAX: u64 = 1_000_000;
 /// A week.
 const SCRUB_PERIOD_S: u64 = 7 * 24 * 3600;
 

@@ -121,7 +121,7 @@ fn show(format: Format, listing: &Listing) {
 }
 
 /// What there may be, for people.
-pub(super) fn quota(bytes: Option<u64>, volumes: Option<u64>) -> String {
+fn quota(bytes: Option<u64>, volumes: Option<u64>) -> String {
     let bytes = bytes.map(human);
     let volumes = volumes.map(|count| format!("{count} volumes"));
     let parts: Vec<String> = bytes.into_iter().chain(volumes).collect();

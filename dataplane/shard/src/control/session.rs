@@ -54,26 +54,15 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
     let mut mds = MdsClient::new(config.mds.clone());
     let latest = Arc::new(Mutex::new(Vec::new()));
     let server = http::start(&config, latest.clone()).await?;
-    let first = timeout(
-        FIRST_WORDS,
-        register(
-            &mut mds,
-            &config,
-            addresses(&config),
-            Vec::new(),
-            None,
-            &mut stop,
-        ),
-    )
-    .await;
-    let mut learnt = match first {
-        Ok(Ok(Some(answer))) => Learnt::of(&answer),
-        Ok(Ok(None)) => return Ok(()),
-        Ok(Err(error)) => return Err(error),
+    let first = match timeout(FIRST_WORDS, first_words(&mut mds, &config, &mut stop)).await {
+        Ok(answered) => answered?,
         Err(_elapsed) => {
             tracing::warn!(mds = ?config.mds, "no MDS answers: starting without it");
-            Learnt::default()
+            Some(Learnt::default())
         }
+    };
+    let Some(mut learnt) = first else {
+        return Ok(());
     };
     let mut started = Shards::start(&config, learnt.cluster, &learnt.fenced).await;
     if let Err(error) = &started
@@ -82,12 +71,10 @@ pub(crate) async fn run(setup: ControlSetup) -> Result<(), ShardError> {
     {
         tracing::warn!(mds = ?config.mds, %error,
             "only a metadata server can say for which cluster to make a store: waiting for one");
-        let endpoints = addresses(&config);
-        let answer = register(&mut mds, &config, endpoints, Vec::new(), None, &mut stop).await?;
-        let Some(answer) = answer else {
+        let Some(answered) = first_words(&mut mds, &config, &mut stop).await? else {
             return Ok(());
         };
-        learnt = Learnt::of(&answer);
+        learnt = answered;
         started = Shards::start(&config, learnt.cluster, &learnt.fenced).await;
     }
     let (mut shards, cluster) = (started?, learnt.cluster);
@@ -106,15 +93,21 @@ struct Learnt {
     fenced: BTreeSet<(CopysetId, ReplicaId)>,
 }
 
-impl Learnt {
-    fn of(answer: &RegisterResponse) -> Self {
+/// Waits for them; `None` when told to stop meanwhile.
+async fn first_words(
+    mds: &mut MdsClient,
+    config: &ChunkserverConfig,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Option<Learnt>, ShardError> {
+    let answer = register(mds, config, addresses(config), Vec::new(), None, stop).await?;
+    Ok(answer.map(|answer| {
         let fenced = answer.fenced.iter();
         let fenced = fenced.map(|it| (CopysetId::new(it.copyset), ReplicaId::new(it.replica)));
-        Self {
+        Learnt {
             cluster: answer.cluster_id.parse().ok(),
             fenced: fenced.collect(),
         }
-    }
+    }))
 }
 
 /// Where its shards listen, as far as that is certain before they have started.
