@@ -5,8 +5,8 @@
 //! *Invariants*: a new replica learns first and becomes a voter only when it lacks next to nothing,
 //! so that it never counts in a quorum for what it does not have; only committed configurations are
 //! told to anybody; nothing is deleted of a replica but by [`Group::remove`]. Until a change is done an entry needs a
-//! majority of the new voters too, the discards that would make room among them: so none begins while one of those has
-//! no room for what it lacks.
+//! majority of the new voters too, the discards that would make room among them: so none begins before a majority of
+//! those is known to have room for what it lacks, nor while one of them is known to have none.
 //! *On failure*: every step may be asked for again, of this leader or of the next; none waits for ever
 //! for a quorum that this replica has lost, perhaps because it is no member any more.
 
@@ -14,6 +14,7 @@ use crate::error::GroupError;
 use crate::group::{Group, Outcome};
 use crate::limit::PROMOTE_LAG_MAX;
 use crate::replica::Replica;
+use crate::space::RoomToChange;
 use crate::types::{ReplicaNode, TypeConfig};
 use ogee_log::Log;
 use ogee_proto::id::{CopysetId, ReplicaId};
@@ -41,8 +42,8 @@ impl Group {
     ///
     /// # Errors
     /// The outcome: who leads instead, that the change was refused, `NoSpace` while one of `members` has
-    /// no room for what it lacks, or `Retry` while a new replica has not caught up, another change is under
-    /// way, or no quorum answers.
+    /// no room for what it lacks, or `Retry` while a new replica has not caught up, too few have said what room
+    /// they have, another change is under way, or no quorum answers.
     pub async fn change_members(
         &self,
         members: BTreeMap<ReplicaId, ReplicaNode>,
@@ -75,8 +76,8 @@ impl Group {
             caught_up.unwrap_or(Err(Outcome::of(Status::Retry)))?;
         }
         let is_begun = voters.contains(&wanted);
-        if !is_begun && self.is_short_of_room(&wanted) {
-            return Err(Outcome::of(Status::NoSpace));
+        if !is_begun {
+            self.until_room_is_known(&wanted).await?;
         }
         self.committed(self.raft().change_membership(wanted, false))
             .await
@@ -131,6 +132,21 @@ impl Group {
                 }
             }
             ogee_runtime::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits, in bounded time, until enough of `wanted` have said that they have room for what they lack.
+    async fn until_room_is_known(&self, wanted: &BTreeSet<u64>) -> Result<(), Outcome> {
+        let deadline = ogee_runtime::now() + CATCH_UP_WAIT;
+        loop {
+            match self.room_to_change(wanted) {
+                RoomToChange::Enough => return Ok(()),
+                RoomToChange::Short(_) => return Err(Outcome::of(Status::NoSpace)),
+                RoomToChange::Unknown if ogee_runtime::now() >= deadline => {
+                    return Err(Outcome::of(Status::Retry));
+                }
+                RoomToChange::Unknown => ogee_runtime::sleep(LOOK).await,
+            }
         }
     }
 

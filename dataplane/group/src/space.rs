@@ -172,10 +172,22 @@ impl Space {
         })
     }
 
-    /// One of `voters` that is known to have no room for what it lacks, the leader aside, who lacks nothing.
-    fn short_of_room(&self, voters: &BTreeSet<u64>, asked: &Asked<'_>) -> Option<u64> {
-        let mut others = voters.iter().copied().filter(|id| *id != asked.me);
-        others.find(|id| self.has_room(*id, asked, 0) == Some(false))
+    /// Whether `voters` would have a quorum that takes what it lacks; the leader lacks nothing.
+    fn room_to_change(&self, voters: &BTreeSet<u64>, asked: &Asked<'_>) -> RoomToChange {
+        let others = voters.iter().copied().filter(|id| *id != asked.me);
+        let mut roomy = usize::from(voters.contains(&asked.me));
+        for id in others {
+            match self.has_room(id, asked, 0) {
+                Some(false) => return RoomToChange::Short(id),
+                Some(true) => roomy += 1,
+                None => {}
+            }
+        }
+        if roomy > voters.len() / 2 {
+            RoomToChange::Enough
+        } else {
+            RoomToChange::Unknown
+        }
     }
 
     /// Voters with room for `need` extents, the roomiest first.
@@ -189,6 +201,17 @@ impl Space {
         roomy.sort_unstable_by(|a, b| b.cmp(a));
         roomy.into_iter().map(|(_, id)| id).collect()
     }
+}
+
+/// What is known of the room in the stores of voters to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RoomToChange {
+    /// A majority has room for all that it lacks, and nobody is known to have none.
+    Enough,
+    /// This one has none: in a majority it would count for nothing.
+    Short(u64),
+    /// Too few have said lately what they have, or it is not known what they lack.
+    Unknown,
 }
 
 /// Of whom it is asked, by whom, and for how long words count.
@@ -217,18 +240,18 @@ impl Group {
             || self.asked(|asked| replica.space.quorum_has_room(asked, true, need))
     }
 
-    /// Whether one of `voters` is known to have no room for what it lacks: in a majority it would count for nothing.
-    pub(crate) fn is_short_of_room(&self, voters: &BTreeSet<u64>) -> bool {
+    /// What is known of the room in the stores of `voters`, which are to be this group's.
+    pub(crate) fn room_to_change(&self, voters: &BTreeSet<u64>) -> RoomToChange {
         let space = &self.replica().space;
-        let Some(id) = self.asked(|asked| space.short_of_room(voters, asked)) else {
-            return false;
-        };
-        let replica = ReplicaId::new(id);
-        if space.change_refused.may(CHANGE_TOLD_GAP) {
+        let room = self.asked(|asked| space.room_to_change(voters, asked));
+        if let RoomToChange::Short(id) = room
+            && space.change_refused.may(CHANGE_TOLD_GAP)
+        {
+            let replica = ReplicaId::new(id);
             tracing::warn!(copyset = %self.copyset(), %replica, "its voters do not change: the store of this one has no room \
                 for what it lacks; delete or trim data, or give it a larger device");
         }
-        true
+        room
     }
 
     /// Lets a follower with room lead in the place of this replica, whose own store is full, if new
@@ -272,7 +295,7 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, Space};
+    use super::{Asked, RoomToChange, Space};
     use crate::fixture::{COPYSET, run};
     use crate::limit::FULL_PAUSE_MIN;
     use crate::types::{RaftMembership, ReplicaNode};
@@ -374,24 +397,43 @@ mod tests {
         run(async {
             let (space, three) = (Space::default(), members(&[&[1, 2, 3]]));
             let wanted = BTreeSet::from([1, 2, 4]);
-            let short = |lacks: u64| {
-                let lacked_by = |follower| Some(if follower == 2 { lacks } else { 0 });
+            let room = |lacks: Option<u64>| {
+                let lacked_by = |follower| if follower == 2 { lacks } else { Some(0) };
                 let asked = Asked {
                     lacked_by: &lacked_by,
                     ..asked(&three)
                 };
-                space.short_of_room(&wanted, &asked)
+                space.room_to_change(&wanted, &asked)
             };
-            assert_eq!(short(190), None, "nobody has said anything");
+            let (enough, unknown) = (RoomToChange::Enough, RoomToChange::Unknown);
+            assert_eq!(room(Some(190)), unknown, "nobody has said anything");
             space.note(2, 22);
+            assert_eq!(room(Some(23)), RoomToChange::Short(2));
+            assert_eq!(room(Some(22)), enough, "4 may be dead");
+            assert_eq!(room(None), unknown, "nobody knows what 2 lacks");
             space.note(3, 0);
             space.note(4, 0);
-            assert_eq!(short(23), Some(2));
-            assert_eq!(short(22), None, "4 is full, and lacks nothing; 3 goes");
+            assert_eq!(
+                room(Some(22)),
+                enough,
+                "4 is full, and lacks nothing; 3 goes"
+            );
+            assert_eq!(room(None), enough, "4 makes a majority with the leader");
             space.note_full(COPYSET, 4);
-            assert_eq!(short(0), Some(4), "it refuses");
+            assert_eq!(room(Some(0)), RoomToChange::Short(4), "it refuses");
             ogee_runtime::sleep(Duration::from_millis(150)).await;
-            assert_eq!(short(190), Some(4), "a word of old does not count");
+            assert_eq!(
+                room(Some(190)),
+                RoomToChange::Short(4),
+                "a word of old does not count"
+            );
+            // One that leads a group which it is to leave does not count.
+            let without = BTreeSet::from([3, 5, 6]);
+            space.note(3, 9);
+            space.note(5, 9);
+            let change = |it: &BTreeSet<u64>| space.room_to_change(it, &asked(&three));
+            assert_eq!(change(&without), enough);
+            assert_eq!(change(&BTreeSet::from([3, 6, 7])), unknown);
         });
     }
 
