@@ -308,6 +308,13 @@ impl SimulatedDisk {
         Some(ByteOffset::new(at))
     }
 
+    /// Whether anything in a region is durable.
+    #[must_use]
+    pub fn is_written(&self, region: Range<u64>) -> bool {
+        let blocks = region.start.div_ceil(BLOCK)..region.end / BLOCK;
+        !self.inner.state.borrow().durable.held(blocks).is_empty()
+    }
+
     /// Start of a durable block with data in a region; half of the time one that was written lately, if
     /// there is any: most of the others hold nothing any more that anybody wants.
     fn pick(&self, region: Range<u64>, dice: &mut Dice) -> Option<u64> {

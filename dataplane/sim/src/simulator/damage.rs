@@ -42,6 +42,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 const HEAD: u64 = 1 << 20;
 const PAGES: u64 = 8 << 20;
+/// Of a simulated log's segments (`ogee_shard`'s `log_options`).
+const SEGMENT_LEN: u64 = 1 << 20;
 /// The area that is asked where the other one fails.
 const COPIES: u64 = HEAD + LOG_LEN.get() + PAGES / 2;
 
@@ -124,10 +126,15 @@ async fn inflict(node: &Rc<Node>, fault: Fault, region: Range<u64>, dice: &mut D
     let before = disk.counts();
     match fault {
         Fault::LogRot | Fault::DataRot | Fault::MetaRot => {
-            // What a store has in one place only is hit once.
+            // What a store has in one place only is hit once, and a log that has one segment only has
+            // its header in two.
+            let later = region.start + SEGMENT_LEN..region.end;
             let times = match (fault, region.start) {
                 (_, 0) => 1,
-                (Fault::LogRot, _) => *dice.pick(&[1, 4, 8]),
+                (Fault::LogRot, _) => {
+                    let times = *dice.pick(&[1, 4, 8]);
+                    if disk.is_written(later) { times } else { 1 }
+                }
                 _ => *dice.pick(&[1, 4, 32]),
             };
             let hits = (0..times).filter(|_| disk.rot(region.clone(), dice.next()).is_some());
