@@ -122,7 +122,7 @@ impl ApiError {
         let (cause, remedy) = match class {
             None => (
                 error.to_string(),
-                "start chunkservers in more zones, or fewer replicas; ogee zone list",
+                "start chunkservers in more zones, or fewer replicas; ogee zone ls",
             ),
             Some(class) => (
                 format!("{error}; only devices of class {class} count"),
@@ -206,7 +206,7 @@ impl ApiError {
     /// A transfer to a replica that the copyset does not have.
     pub(crate) fn no_replica(copyset: u32, replica: u64) -> Self {
         let what = format!("copyset {copyset} has no replica {replica}");
-        let fault = Fault::new("OGEE-2024", &what, "", "ogee copyset list");
+        let fault = Fault::new("OGEE-2024", &what, "", "ogee copyset ls");
         Self::new(Code::NotFound, fault)
     }
 }

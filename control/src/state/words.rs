@@ -72,7 +72,7 @@ impl Refusal {
     pub(super) fn remedy(&self) -> String {
         match self {
             Self::VolumeExists { name } => format!("ogee volume show {name}, or another name"),
-            Self::NoVolume { .. } => "ogee volume list".into(),
+            Self::NoVolume { .. } => "ogee volume ls".into(),
             Self::VolumeAttached { name, .. } => {
                 format!("stop its user; if that host is gone: ogee volume detach {name}")
             }
@@ -81,8 +81,8 @@ impl Refusal {
             Self::ReplicasDiffer { asked, .. } => {
                 format!("a pool with {asked} replicas, or leave the option out")
             }
-            Self::PoolExists { .. } => "ogee pool list".into(),
-            Self::NoPool { name } => format!("ogee pool create {name}, or ogee pool list"),
+            Self::PoolExists { .. } => "ogee pool ls".into(),
+            Self::NoPool { name } => format!("ogee pool create {name}, or ogee pool ls"),
             Self::PoolNotReady { .. } => "again in a few seconds; else ogee status".into(),
             Self::PoolChanged { .. } | Self::BadPlacement { .. } => "again".into(),
             Self::BadReplicas { .. } => "1, 3 or 5 replicas".into(),

@@ -1,6 +1,6 @@
 //! Makes a store on a device.
 //!
-//! *Place*: behind `ogee device add`. *Owner*: the task that calls it. *Invariants*: nothing that
+//! *Place*: behind a store that the configuration says to `create`. *Owner*: the task that calls it. *Invariants*: nothing that
 //! might be somebody's data is overwritten without force. *On failure*: a crash in the middle
 //! leaves a device that is not formatted, or an empty store; never a mix with an older store,
 //! because the old superblocks are gone before the first new one is written.

@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(test)]
+mod advice_tests;
 mod bench;
 mod copyset;
 mod ops;
