@@ -56,7 +56,7 @@ pub enum ShardError {
     #[error("{0}")]
     Group(#[from] GroupError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; is another process using the port?")]
+    #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -114,7 +114,7 @@ async fn over_rdma(
     _: &Hello,
     _: ConnectionOptions,
 ) -> Result<Connection, TransportError> {
-    Err(TransportError::io(Doing::Connect, &without_rdma()))
+    Err(TransportError::WithoutRdma)
 }
 
 async fn over_stream(
@@ -136,11 +136,6 @@ async fn open(endpoint: &Endpoint) -> io::Result<Duplex> {
         Endpoint::Tcp(address) => Ok(over_tcp(TcpStream::connect(*address).await?)),
         Endpoint::Rdma(_) | Endpoint::Both(_) => unreachable!("chosen before"),
     }
-}
-
-/// This program was built without the feature `rdma`.
-pub(crate) fn without_rdma() -> io::Error {
-    io::ErrorKind::Unsupported.into()
 }
 
 /// Both directions of a TCP stream.

@@ -35,13 +35,23 @@ impl fmt::Display for Doing {
     }
 }
 
+/// The system's number of an error, if it came from the system.
+struct OsError(Option<i32>);
+
+impl fmt::Display for OsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .map_or(Ok(()), |number| write!(f, " (os error {number})"))
+    }
+}
+
 /// Why a connection could not be made, or ended. It is over in every case: nothing more can be
 /// sent or received on it. Cheap to clone, since every waiter of a connection gets the first cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
     /// The system refused. The dialling side reconnects with backoff; a listener that cannot bind
     /// is for the operator.
-    #[error("{doing} failed: {kind} (os error {os:?})")]
+    #[error("{doing} failed: {kind}{}", OsError(*.os))]
     Io {
         /// The call that failed.
         doing: Doing,
@@ -108,6 +118,11 @@ pub enum TransportError {
         /// What this side may use.
         allowed: Transport,
     },
+    /// RDMA is asked for, and this program was built without it: the operator.
+    #[error(
+        "this program was built without RDMA: build it with `--features rdma`, or set transport = tcp"
+    )]
+    WithoutRdma,
     /// RDMA could not make the connection, or ended it; who recovers stands with each fault.
     #[cfg(feature = "rdma")]
     #[error(transparent)]
@@ -206,5 +221,31 @@ impl CallError {
             self,
             Self::Disconnected { sent: true, .. } | Self::Timeout { sent: true, .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Doing, TransportError};
+    use std::io;
+
+    #[test]
+    fn a_system_error_has_its_number_if_there_is_one() {
+        let of = |error: &io::Error| TransportError::io(Doing::Bind, error).to_string();
+        let taken = io::Error::from_raw_os_error(98);
+        assert_eq!(of(&taken), "bind failed: address in use (os error 98)");
+        let plain = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(of(&plain), "bind failed: broken pipe");
+    }
+
+    #[cfg(not(feature = "rdma"))]
+    #[test]
+    fn without_rdma_nobody_listens_over_it_and_is_told_what_to_do() {
+        use crate::{Endpoint, Listener};
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let error = Listener::bind(&Endpoint::Rdma(address))
+            .err()
+            .expect("no RDMA");
+        assert!(error.to_string().contains("`--features rdma`"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Where connections come in.
 
-use crate::connection::{Connection, over_tcp, without_rdma};
+use crate::connection::{Connection, over_tcp};
 use crate::endpoint::Endpoint;
 use crate::error::{Doing, TransportError};
 use crate::hello::Hello;
@@ -66,24 +66,20 @@ impl Listener {
         if let Endpoint::Both(address) = endpoint {
             return Self::bind_both(*address);
         }
-        Self::try_bind(endpoint).map_err(|error| TransportError::io(Doing::Bind, &error))
-    }
-
-    fn try_bind(endpoint: &Endpoint) -> io::Result<Self> {
+        let failed = |error: io::Error| TransportError::io(Doing::Bind, &error);
         match endpoint {
-            Endpoint::Tcp(address) => {
-                let listener = TcpListener::bind(*address)?;
-                let endpoint = Endpoint::Tcp(listener.local_addr()?);
+            // What is offered over either carrier is what there is.
+            Endpoint::Tcp(address) | Endpoint::Both(address) => {
+                let listener = TcpListener::bind(*address).map_err(failed)?;
+                let endpoint = Endpoint::Tcp(listener.local_addr().map_err(failed)?);
                 Ok(Self {
                     carrier: Carrier::Tcp(listener),
                     endpoint,
                 })
             }
-            Endpoint::Rdma(_) => Err(without_rdma()),
-            // What is offered is what there is.
-            Endpoint::Both(address) => Self::try_bind(&Endpoint::Tcp(*address)),
+            Endpoint::Rdma(_) => Err(TransportError::WithoutRdma),
             Endpoint::Loopback(name) => {
-                let listener = LoopbackListener::bind(name)?;
+                let listener = LoopbackListener::bind(name).map_err(failed)?;
                 let endpoint = Endpoint::Loopback(listener.name().to_owned());
                 Ok(Self {
                     carrier: Carrier::Loopback(listener),
