@@ -308,11 +308,11 @@ impl SimulatedDisk {
         Some(ByteOffset::new(at))
     }
 
-    /// Whether anything in a region is durable.
+    /// Durable blocks of a region that hold anything but zeros.
     #[must_use]
-    pub fn is_written(&self, region: Range<u64>) -> bool {
+    pub fn with_data(&self, region: Range<u64>) -> usize {
         let blocks = region.start.div_ceil(BLOCK)..region.end / BLOCK;
-        !self.inner.state.borrow().durable.held(blocks).is_empty()
+        self.inner.state.borrow().durable.with_data(blocks)
     }
 
     /// Start of a durable block with data in a region; half of the time one that was written lately, if

@@ -66,6 +66,14 @@ impl Image {
             .collect()
     }
 
+    /// Blocks of a range that hold anything but zeros.
+    #[cfg(ogee_sim)]
+    pub(super) fn with_data(&self, blocks: std::ops::Range<u64>) -> usize {
+        let held = self.blocks.range(blocks);
+        held.filter(|(_, block)| block.iter().any(|byte| *byte != 0))
+            .count()
+    }
+
     /// Flips bits of one byte of a block.
     #[cfg(ogee_sim)]
     pub(super) fn flip(&mut self, number: u64, byte: usize, mask: u8) {

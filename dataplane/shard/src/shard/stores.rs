@@ -153,7 +153,7 @@ fn log_options(store: StoreId, len: ByteLen) -> LogOptions {
     let cache_len = ByteLen::new(cache_len.get().min(192 << 10));
     LogOptions {
         cache_len,
-        // Short segments, so that simulated logs are small and go round often; the simulator's `damage` knows it.
+        // Short segments, so that simulated logs are small and go round often.
         #[cfg(ogee_sim)]
         segment_len: ByteLen::new(1 << 20),
         ..LogOptions::new(store)
