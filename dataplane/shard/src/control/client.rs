@@ -52,6 +52,16 @@ impl MdsClient {
         self.settle(answer.map(tonic::Response::into_inner))
     }
 
+    /// One that says what has changed. `Unimplemented`: by an older MDS.
+    pub(super) async fn heartbeat_changes(
+        &mut self,
+        changes: HeartbeatRequest,
+    ) -> Result<HeartbeatResponse, Status> {
+        let mut client = self.client()?;
+        let answer = client.heartbeat_changes(timed(changes)).await;
+        self.settle(answer.map(tonic::Response::into_inner))
+    }
+
     /// Takes note of where the MDSes are by now. The configured ones are never forgotten.
     pub(super) fn learn(&mut self, addresses: &[String]) {
         if addresses.is_empty() {

@@ -7,8 +7,11 @@ use crate::error::ShardError;
 use crate::limit::{REPORT_WAIT, SHARD_QUEUE};
 use crate::order::{ShardEvent, ShardOrder, ShardReport, StoreStatus};
 use crate::shard::ShardSetup;
+use ogee_proto::heartbeat::{Answered, Teller};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
-use ogee_proto::service::{HeartbeatRequest, RegisterRequest, RegisterResponse};
+use ogee_proto::service::{
+    HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
+};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::{Placement, ShardBuilder, ShardHandle};
 use ogee_transport::Transport;
@@ -17,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 /// How long the first words with an MDS may take before stores that know their cluster are opened
@@ -370,6 +373,7 @@ async fn serve(
 ) -> Result<(), ShardError> {
     let mut identity: Option<RegisterResponse> = None;
     let mut mds_term = 0;
+    let (mut teller, began) = (Teller::default(), Instant::now());
     loop {
         let pause = identity
             .as_ref()
@@ -404,24 +408,54 @@ async fn serve(
             }
             continue;
         };
-        match mds
-            .heartbeat(&heartbeat(config, known, &shards.endpoints, &reports))
-            .await
-        {
+        let all = heartbeat(config, known, &shards.endpoints, &reports);
+        let now = began.elapsed();
+        match beat(mds, &mut teller, &all, now).await {
             Err(status) => tracing::debug!(%status, "heartbeat failed"),
-            Ok(answer) if !answer.known => identity = None,
+            Ok(answer) if !answer.known => {
+                teller.forget();
+                identity = None;
+            }
             Ok(answer) if answer.mds_term < mds_term => {
+                teller.forget();
                 tracing::warn!(term = answer.mds_term, "orders of a deposed MDS refused");
             }
             Ok(answer) => {
                 mds_term = answer.mds_term;
                 mds.learn(&answer.mds);
+                let told = Answered::of(&answer);
                 for (shard, order) in orders::orders(answer, |store| shards.shard_of(store)) {
                     shards.give(shard, order).await;
                 }
+                // Only now is what it said known here.
+                teller.answered(&all, told, now);
             }
         }
     }
+}
+
+/// One heartbeat: of what has changed, or of all, if that is what the MDS needs.
+async fn beat(
+    mds: &mut MdsClient,
+    teller: &mut Teller,
+    all: &HeartbeatRequest,
+    now: Duration,
+) -> Result<HeartbeatResponse, Status> {
+    if let Some(changes) = teller.changes(all, now) {
+        match mds.heartbeat_changes(changes).await {
+            Ok(answer) if !answer.report_all => return Ok(answer),
+            Ok(_) => tracing::debug!("the MDS does not have what has changed"),
+            Err(status) if status.code() == Code::Unimplemented => {
+                tracing::debug!("an older MDS");
+            }
+            Err(status) => {
+                teller.forget();
+                return Err(status);
+            }
+        }
+    }
+    teller.forget();
+    mds.heartbeat(all).await
 }
 
 fn heartbeat(
@@ -456,5 +490,6 @@ fn heartbeat(
         volumes_reported: volumes.is_some(),
         volumes: page,
         volumes_next: next,
+        ..HeartbeatRequest::default()
     }
 }
