@@ -391,7 +391,8 @@ impl Liveness {
         self.servers
             .values_mut()
             .for_each(|server| server.asked.clear());
-        self.told.clear();
+        // What was told and goes on in the same session is as it was; what else was remembered of it is not.
+        self.told.values_mut().for_each(|told| told.as_of = None);
     }
 
     /// Changes when anybody is heard of at another place.
