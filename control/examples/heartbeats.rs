@@ -122,8 +122,8 @@ fn run(shape: Shape, dir: &std::path::Path) -> Result<bool, Failure> {
 async fn measure(shape: Shape, addr: &str) -> Result<bool, Failure> {
     let servers = set_up(shape, addr).await?;
     println!(
-        "{:<44}{:>12}{:>12}{:>12}{:>12}{:>10}{:>8}",
-        "", "core", "beats/s", "bytes told", "answered", "longest", "errors"
+        "{:<44}{:>12}{:>12}{:>12}{:>12}{:>12}{:>11}{:>8}",
+        "", "of a core", "beats/s", "us/beat", "bytes told", "answered", "longest", "errors"
     );
     let phase = |what, tells_changes, busy_percent, writes| Phase {
         what,
@@ -138,7 +138,12 @@ async fn measure(shape: Shape, addr: &str) -> Result<bool, Failure> {
         phase("whole reports, busy", false, busy, false),
         phase("changes, idle", true, 0, false),
         phase("changes, busy", true, busy, false),
-        phase("changes, busy, metadata written each second", true, busy, true),
+        phase(
+            "changes, busy, metadata written each second",
+            true,
+            busy,
+            true,
+        ),
     ] {
         let (cores, sum) = one_phase(shape, addr, &servers, phase).await?;
         is_well &= !phase.tells_changes || is_enough(cores, sum);
@@ -157,25 +162,21 @@ async fn one_phase(
     phase: Phase,
 ) -> Result<(f64, Sum), Failure> {
     let from = Instant::now();
+    let window = (
+        from + WARM,
+        from + WARM + Duration::from_secs(shape.seconds),
+    );
     let beats = servers.iter().enumerate().map(|(at, server)| {
         let offset = Duration::from_secs(1) * u32::try_from(at).unwrap_or(0);
         let first = from + offset / u32::try_from(servers.len()).unwrap_or(1);
-        tokio::spawn(beat_each_second(
-            Arc::clone(server),
-            first,
-            WARM + Duration::from_secs(shape.seconds),
-            phase,
-        ))
+        let server = Arc::clone(server);
+        tokio::spawn(beat_each_second(server, first, window, phase))
     });
     let beats: Vec<_> = beats.collect();
-    sleep(WARM).await;
-    for server in servers {
-        server.lock().await.sum = Sum::default();
-    }
+    sleep_until(window.0).await;
     let (began, before) = (Instant::now(), mds_seconds()?);
-    let until = from + WARM + Duration::from_secs(shape.seconds);
-    while Instant::now() < until {
-        sleep_until((Instant::now() + Duration::from_secs(1)).min(until)).await;
+    while Instant::now() < window.1 {
+        sleep_until((Instant::now() + Duration::from_secs(1)).min(window.1)).await;
         if phase.writes {
             write(addr, began.elapsed()).await?;
         }
@@ -193,11 +194,13 @@ async fn one_phase(
         all.errors += sum.errors;
         all.longest = all.longest.max(sum.longest);
     }
+    let beats = rate(all.count, lasted);
     println!(
-        "{:<44}{:>10.1} %{:>12.0}{:>12}{:>12}{:>7} ms{:>8}",
+        "{:<44}{:>10.1} %{:>12.0}{:>12.0}{:>12}{:>12}{:>8} ms{:>8}",
         phase.what,
         spent / lasted * 100.0,
-        rate(all.count, lasted),
+        beats,
+        spent / lasted / beats.max(1.0) * 1e6,
         all.told / all.count.max(1),
         all.answered / all.count.max(1),
         all.longest.as_millis(),
@@ -222,21 +225,27 @@ async fn write(addr: &str, at: Duration) -> Result<(), Failure> {
     Ok(())
 }
 
+/// From one moment on, until the end of a window: what it sums up is of that window.
 async fn beat_each_second(
     server: Arc<Mutex<Chunkserver>>,
     first: Instant,
-    lasts: Duration,
+    (from, until): (Instant, Instant),
     phase: Phase,
 ) {
-    let (end, mut next) = (first + lasts, first);
-    while next < end {
+    server.lock().await.sum = Sum::default();
+    let mut next = first;
+    while next < until {
         sleep_until(next).await;
         let mut it = server.lock().await;
         it.work(phase.busy_percent);
+        let before = it.sum;
         if let Err(error) = it.beat(phase.tells_changes).await {
             it.sum.errors += 1;
             it.teller.forget();
             eprintln!("{}: {error}", it.name);
+        }
+        if next < from || Instant::now() > until {
+            it.sum = before;
         }
         drop(it);
         // One that was late has missed its turn.
@@ -274,7 +283,10 @@ async fn set_up(shape: Shape, addr: &str) -> Result<Vec<Arc<Mutex<Chunkserver>>>
         }
         let pools = operator.list_pools(Empty {}).await?.into_inner().pools;
         let formed = pools.first().map_or(0, |pool| pool.copysets_ready);
-        println!("{formed} copysets formed after {} s", began.elapsed().as_secs());
+        println!(
+            "{formed} copysets formed after {} s",
+            began.elapsed().as_secs()
+        );
         if formed == shape.copysets {
             return Ok(servers);
         }
@@ -359,7 +371,10 @@ impl Chunkserver {
                 replica.bytes += 200 * 16_384;
             }
             let store = self.stores.iter_mut().find(|it| it.store == replica.store);
-            for flow in store.into_iter().flat_map(|it| [&mut it.writes, &mut it.flushes]) {
+            for flow in store
+                .into_iter()
+                .flat_map(|it| [&mut it.writes, &mut it.flushes])
+            {
                 let flow = flow.get_or_insert_default();
                 flow.ops += 200;
                 flow.bytes += 200 * 16_384;

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    Chunkserver, beat_all, config, eventually, http, new_volume, ready, register_soon, registration,
-    start, status, stop, store, topology, volumes,
+    Chunkserver, beat_all, config, eventually, http, new_volume, ready, register_soon,
+    registration, start, status, stop, store, topology, volumes,
 };
 use ogee_control::MdsHandle;
 use ogee_proto::service::{Empty, HeartbeatResponse, ReplaceReplicaRequest};

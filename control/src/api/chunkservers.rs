@@ -23,9 +23,7 @@ use super::reports::{Taken, Word, class, shard, store_id, take, usages};
 use crate::liveness::Heard;
 use crate::raft::View;
 use crate::scheduler::Planned;
-use crate::state::{
-    Command, RegisterChunkserver, Reply, State, StoreSpec,
-};
+use crate::state::{Command, RegisterChunkserver, Reply, State, StoreSpec};
 
 /// See the module.
 pub(crate) struct ChunkserversApi {
@@ -106,10 +104,7 @@ impl ChunkserversApi {
         holds && moved && world.liveness.is_online(Instant::now(), *id)
     }
 
-    async fn take_heartbeat(
-        &self,
-        word: Word,
-    ) -> Result<HeartbeatResponse, ApiError> {
+    async fn take_heartbeat(&self, word: Word) -> Result<HeartbeatResponse, ApiError> {
         let request = word.request();
         let id = ChunkserverId::new(request.chunkserver);
         let view = self.context.latest().await?;
@@ -388,7 +383,9 @@ impl Chunkservers for ChunkserversApi {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        let result = self.take_heartbeat(Word::Changes(request.into_inner())).await;
+        let result = self
+            .take_heartbeat(Word::Changes(request.into_inner()))
+            .await;
         self.context.reply("heartbeat_changes", result)
     }
 }

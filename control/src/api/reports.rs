@@ -13,13 +13,11 @@ use super::context::{World, unix_ms};
 use super::error::ApiError;
 use crate::limit::{LOST_PER_CHUNKSERVER_MAX, STORES_PER_CHUNKSERVER_MAX, TOLD_REPLICAS_MAX};
 use crate::liveness::{
-    Account, Blocks, Changes, LostBlocks, News, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
-    Told,
+    Account, Blocks, Changes, LostBlocks, News, ReplicaState, ReplicaStatus, StoreState,
+    StoreUsage, Told,
 };
 use crate::raft::Position;
-use crate::state::{
-    AdoptMembers, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, State,
-};
+use crate::state::{AdoptMembers, Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, State};
 
 /// A heartbeat.
 #[derive(Clone, Debug)]
@@ -280,12 +278,7 @@ fn looked_at<'a>(told: &'a Told, news: &'a News) -> Box<dyn Iterator<Item = &'a 
 }
 
 /// What the reports prove that the metadata does not say yet.
-fn new_facts(
-    state: &State,
-    server: ChunkserverId,
-    told: &Told,
-    news: &News,
-) -> ConfirmReplicas {
+fn new_facts(state: &State, server: ChunkserverId, told: &Told, news: &News) -> ConfirmReplicas {
     let mut facts = ConfirmReplicas::default();
     for account in looked_at(told, news) {
         let (id, replica) = (account.copyset, account.replica);
@@ -344,4 +337,3 @@ fn removed_replicas(
     };
     ids.filter(was_to).collect()
 }
-

@@ -9,7 +9,8 @@ use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, ReplicaId, StoreId};
 use ogee_proto::layout::StripeLayout;
 use ogee_proto::name::{Name, PathName};
 use ogee_proto::service::{
-    HeartbeatRequest, HeartbeatResponse, IoFlow, LostBlocks, ReplicaReport, ScrubReport, StoreReport,
+    HeartbeatRequest, HeartbeatResponse, IoFlow, LostBlocks, ReplicaReport, ScrubReport,
+    StoreReport,
 };
 use proptest::prelude::*;
 
@@ -186,7 +187,11 @@ impl Lab {
         all.extend((1..4).map(|strange| (900 + strange, 9000, store(1, 0))));
         all.extend([(1, 9001, store(1, 0)), (2, 9002, store(1, 1))]);
         let (copyset, replica, on) = all[usize::try_from(which).expect("small") % all.len()];
-        let at = self.report.replicas.iter().position(|r| r.replica == replica);
+        let at = self
+            .report
+            .replicas
+            .iter()
+            .position(|r| r.replica == replica);
         let Some(at) = at else {
             self.report.replicas.push(ReplicaReport {
                 copyset,
@@ -439,10 +444,7 @@ impl Lab {
             };
             assert_eq!(strange(told), strange(twin));
             for at in 0..3 {
-                let (one, other) = (
-                    one.scrubs(ID, store(1, at)),
-                    other.scrubs(ID, store(1, at)),
-                );
+                let (one, other) = (one.scrubs(ID, store(1, at)), other.scrubs(ID, store(1, at)));
                 assert_eq!(one.is_some(), other.is_some());
                 let (one, other) = (one.unwrap_or_default(), other.unwrap_or_default());
                 assert_near(one.0, other.0);
@@ -459,7 +461,10 @@ fn assert_near(one: Option<ScrubReport>, other: Option<ScrubReport>) {
         (one.read, one.of, one.passes),
         (other.read, other.of, other.passes)
     );
-    assert!(one.took_ms.abs_diff(other.took_ms) <= SLACK_MS, "{one:?} {other:?}");
+    assert!(
+        one.took_ms.abs_diff(other.took_ms) <= SLACK_MS,
+        "{one:?} {other:?}"
+    );
     let apart = one.ended_ms_ago.abs_diff(other.ended_ms_ago);
     assert!(apart <= SLACK_MS, "{one:?} {other:?}");
 }
@@ -532,11 +537,8 @@ fn changes_to_what_is_not_known_are_refused_and_change_nothing() {
     let before = lab.mds[0].told.liveness.heard(ID).cloned();
     let ok = lab.teller.changes(&lab.report, lab.now).expect("a session");
     let all = lab.report.clone();
-    let broken: [fn(&mut HeartbeatRequest); 3] = [
-        |it| it.session += 1,
-        |it| it.base += 1,
-        |it| it.session = 0,
-    ];
+    let broken: [fn(&mut HeartbeatRequest); 3] =
+        [|it| it.session += 1, |it| it.base += 1, |it| it.session = 0];
     for break_it in broken {
         let mut changes = ok.clone();
         changes.lost.push(LostBlocks::default());

@@ -3,8 +3,8 @@
 
 use ogee_proto::id::{ChunkserverId, VolumeId};
 use ogee_proto::service::{
-    AcceptRestoreRequest, DiscardVolumeRequest, Empty, ListStrangersResponse,
-    RestoreInfo, StrangeReplica, StrangeVolume, VolumeHeld,
+    AcceptRestoreRequest, DiscardVolumeRequest, Empty, ListStrangersResponse, RestoreInfo,
+    StrangeReplica, StrangeVolume, VolumeHeld,
 };
 use std::time::Instant;
 

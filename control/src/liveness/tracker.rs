@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
 use std::time::{Duration, Instant};
 
-use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 use ogee_proto::heartbeat::aged;
+use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 use ogee_proto::service::ScrubReport;
 
 use super::demand::Demand;

@@ -144,7 +144,10 @@ impl Scheduler {
         });
         let mut wishes = affairs.leads.clone();
         // An operator's hand counts before a plan.
-        let by_hand = self.transfers.iter().map(|(id, transfer)| (*id, transfer.to));
+        let by_hand = self
+            .transfers
+            .iter()
+            .map(|(id, transfer)| (*id, transfer.to));
         wishes.extend(by_hand);
         let transfers = wishes.iter().filter_map(|(id, to)| {
             let copyset = state.copysets().get(id)?;

@@ -255,7 +255,10 @@ impl Chunkserver {
     /// As `dataplane/shard` does.
     async fn tell(&mut self, all: HeartbeatRequest) -> HeartbeatResponse {
         let now = self.began.elapsed();
-        let changes = self.teller.changes(&all, now).filter(|_| self.tells_changes);
+        let changes = self
+            .teller
+            .changes(&all, now)
+            .filter(|_| self.tells_changes);
         if let Some(changes) = changes {
             let answer = self.client.heartbeat_changes(changes).await;
             let answer = answer.expect("heartbeat").into_inner();

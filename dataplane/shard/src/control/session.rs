@@ -9,9 +9,7 @@ use crate::order::{ShardEvent, ShardOrder, ShardReport, StoreStatus};
 use crate::shard::ShardSetup;
 use ogee_proto::heartbeat::{Answered, Teller};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
-use ogee_proto::service::{
-    HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse,
-};
+use ogee_proto::service::{HeartbeatRequest, RegisterRequest, RegisterResponse};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::{Placement, ShardBuilder, ShardHandle};
 use ogee_transport::Transport;
@@ -20,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::{Code, Status};
+use tonic::Code;
 use uuid::Uuid;
 
 /// How long the first words with an MDS may take before stores that know their cluster are opened
@@ -410,7 +408,7 @@ async fn serve(
         };
         let all = heartbeat(config, known, &shards.endpoints, &reports);
         let now = began.elapsed();
-        match beat(mds, &mut teller, &all, now).await {
+        match mds.beat(&mut teller, &all, now).await {
             Err(status) => tracing::debug!(%status, "heartbeat failed"),
             Ok(answer) if !answer.known => {
                 teller.forget();
@@ -432,30 +430,6 @@ async fn serve(
             }
         }
     }
-}
-
-/// One heartbeat: of what has changed, or of all, if that is what the MDS needs.
-async fn beat(
-    mds: &mut MdsClient,
-    teller: &mut Teller,
-    all: &HeartbeatRequest,
-    now: Duration,
-) -> Result<HeartbeatResponse, Status> {
-    if let Some(changes) = teller.changes(all, now) {
-        match mds.heartbeat_changes(changes).await {
-            Ok(answer) if !answer.report_all => return Ok(answer),
-            Ok(_) => tracing::debug!("the MDS does not have what has changed"),
-            Err(status) if status.code() == Code::Unimplemented => {
-                tracing::debug!("an older MDS");
-            }
-            Err(status) => {
-                teller.forget();
-                return Err(status);
-            }
-        }
-    }
-    teller.forget();
-    mds.heartbeat(all).await
 }
 
 fn heartbeat(
