@@ -179,6 +179,8 @@ pub const DEMAND_MIN: u64 = 50;
 pub const EXCHANGE_SWEEPS_MAX: usize = 4;
 /// Places with lost blocks that are remembered of one chunkserver.
 pub const LOST_PER_CHUNKSERVER_MAX: usize = 256;
+/// Replicas in a report to which changes are taken: more than fit the request that tells all. Beyond, reports are whole.
+pub const TOLD_REPLICAS_MAX: usize = 16_384;
 /// Requests of a kind between two heartbeats that say how a device fares.
 pub const PACE_OPS_MIN: u64 = 3;
 /// Other devices of a pool that must have been seen at work before one is compared with them.

@@ -642,6 +642,7 @@ async fn a_registration_keeps_its_id_and_strangers_are_refused() {
         !servers[0].beat().await.known,
         "an unknown chunkserver shall register"
     );
+    servers[1].forget();
     let answer = servers[1].beat().await;
     assert!(answer.known && answer.mds_term > 0);
     assert_eq!((answer.copysets.len(), answer.peers.len()), (12, 3));
@@ -868,6 +869,8 @@ async fn metrics_move_and_health_is_told() {
         "ogee_mds_capacity_bytes 6597069766656",
         "ogee_mds_used_bytes 6442450944",
         "ogee_mds_heartbeats_total 12",
+        "ogee_mds_reports_total{kind=\"whole\"} 3",
+        "ogee_mds_reports_total{kind=\"changes\"} 9",
         "ogee_mds_requests_total{method=\"attach\",code=\"ok\"} 1",
         "ogee_mds_requests_total{method=\"show\",code=\"not_found\"} 1",
         "ogee_mds_commands_total{command=\"create_volume\",outcome=\"done\"} 1",

@@ -18,9 +18,12 @@
 //! | [`layout`] | volume address → chunk and offset (striping) |
 //! | [`wire`] | fixed-layout frames of the data plane |
 //! | `service` | gRPC services of the control plane (feature `services`) |
+//! | `heartbeat` | what of a chunkserver's report has changed (feature `services`) |
 
 pub mod checksum;
 pub mod fault;
+#[cfg(feature = "services")]
+pub mod heartbeat;
 pub mod id;
 pub mod layout;
 pub mod limit;

@@ -171,6 +171,11 @@ counter() {
     metrics_of "$1" | awk -v family="$2" '{ split($1, name, "{") } name[1] == family { sum += $2 } END { printf "%d", sum }'
 }
 
+# Chunkservers have told what changed more often than all.
+tells_changes() {
+    metrics_of mds1 | awk '/^ogee_mds_reports_total.*"changes"/ { changes = $2 } /^ogee_mds_reports_total.*"whole"/ { whole = $2 } END { exit !(whole > 0 && changes > whole) }'
+}
+
 test_status_and_metrics() {
     cluster_up
     expect 0 "$OGEE" status -o json
@@ -202,6 +207,7 @@ test_status_and_metrics() {
     done
     metrics_of mds1 | grep -q '^ogee_mds_volumes 1$' || give_up "mds1 does not count the volume"
     [ "$(counter mds1 ogee_mds_heartbeats_total)" -gt 0 ] || give_up "mds1 counts no heartbeats"
+    wait_for 30 tells_changes || give_up "chunkservers tell all, each time: $(metrics_of mds1 | grep ogee_mds_reports)"
 
     node_kill cs2
     # shellcheck disable=SC2317 # called by wait_for

@@ -5,34 +5,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::media::MediaClass;
+use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
-use ogee_proto::service;
 use ogee_proto::service::chunkservers_server::Chunkservers;
 use ogee_proto::service::order::What;
 use ogee_proto::service::{
-    ChangeMembers, CreateReplica, HeartbeatRequest, HeartbeatResponse, IoFlow, Order, PeerInfo,
-    RegisterRequest, RegisterResponse, RemoveChunks, RemoveReplica, ReplicaName, ReplicaReport,
-    ResetReplica, StoreReport, TransferOrder,
+    ChangeMembers, CreateReplica, HeartbeatRequest, HeartbeatResponse, Order, PeerInfo,
+    RegisterRequest, RegisterResponse, RemoveChunks, RemoveReplica, ReplicaName, ResetReplica,
+    StoreReport, TransferOrder,
 };
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
-use super::context::{Context, World, unix_ms};
+use super::context::{Context, World};
 use super::error::ApiError;
 use super::info::Scene;
-use super::strangers::adoptions;
-use crate::limit::{LOST_PER_CHUNKSERVER_MAX, STORES_PER_CHUNKSERVER_MAX};
-use crate::liveness::{
-    Flow, Heard, LostBlocks, ReplicaState, ReplicaStatus, StoreState, StoreUsage,
-};
+use super::reports::{Taken, Word, class, shard, store_id, take, usages};
+use crate::liveness::Heard;
 use crate::raft::View;
-use crate::scheduler::{Planned, is_tried};
-use crate::state::{
-    Command, ConfirmChanges, ConfirmRemoval, ConfirmReplicas, RegisterChunkserver, Reply, State,
-    StoreSpec,
-};
+use crate::scheduler::Planned;
+use crate::state::{Command, RegisterChunkserver, Reply, State, StoreSpec};
 
 /// See the module.
 pub(crate) struct ChunkserversApi {
@@ -69,7 +60,7 @@ impl ChunkserversApi {
         }
         let heard = Heard {
             endpoints: request.endpoints,
-            stores: usages(&request.stores)?,
+            stores: usages(&request.stores, Instant::now())?,
             replicas: BTreeMap::new(),
             lost: BTreeSet::new(),
             disputed: BTreeSet::new(),
@@ -113,98 +104,105 @@ impl ChunkserversApi {
         holds && moved && world.liveness.is_online(Instant::now(), *id)
     }
 
-    async fn take_heartbeat(
-        &self,
-        request: HeartbeatRequest,
-    ) -> Result<HeartbeatResponse, ApiError> {
+    async fn take_heartbeat(&self, word: Word) -> Result<HeartbeatResponse, ApiError> {
+        let request = word.request();
         let id = ChunkserverId::new(request.chunkserver);
         let view = self.context.latest().await?;
         let known = view.state.chunkservers().get(&id);
         if known.is_none_or(|server| server.name.as_str() != request.name) {
+            self.forget(&view.state, id);
             return Ok(HeartbeatResponse {
                 mds_term: view.term,
                 ..HeartbeatResponse::default()
             });
         }
-        let heard = heard(&view.state, id, &request)?;
-        self.take_word(&view.state, id, heard);
-        self.context.metrics.heartbeat();
-        let changed = self.confirm(&view.state, id, &request).await;
-        let view = if changed {
+        let (layout, kind) = match &word {
+            Word::All(_) => (0, "whole"),
+            Word::Changes(changes) => (changes.layout, "changes"),
+        };
+        let Some(taken) = self.take_word(&view, id, word)? else {
+            self.context.metrics.heartbeat("refused");
+            return Ok(HeartbeatResponse {
+                known: true,
+                mds_term: view.term,
+                mds: view.addresses(),
+                report_all: true,
+                ..HeartbeatResponse::default()
+            });
+        };
+        self.context.metrics.heartbeat(kind);
+        let place = taken.place;
+        let view = if self.confirm(id, taken).await {
             self.context.latest().await?
         } else {
             view
         };
-        Ok(self.answer(&view, id))
+        Ok(self.answer(&view, id, place, layout))
     }
 
-    /// Remembers it, and rings when a device has begun to limp.
-    fn take_word(&self, state: &State, id: ChunkserverId, heard: Heard) {
-        let stores: Vec<StoreId> = heard.stores.keys().copied().collect();
+    /// It is none of ours, under that name at least.
+    fn forget(&self, state: &State, id: ChunkserverId) {
+        if !state.chunkservers().contains_key(&id) {
+            let mut world = self.context.world();
+            world.liveness.forget_told(id);
+            world.desks.clear(id);
+        }
+    }
+
+    /// Remembers it, and rings when a device has begun to limp. `None`: these are changes to something else than what is
+    /// known here, and nothing was taken of them.
+    fn take_word(
+        &self,
+        view: &View,
+        id: ChunkserverId,
+        word: Word,
+    ) -> Result<Option<Taken>, ApiError> {
+        let state = &*view.state;
         let mut world = self.context.world();
-        world.liveness.record(Instant::now(), id, heard);
+        let now = Instant::now();
+        let taken = take(&mut world, now, (state, view.applied), id, word)?;
         let after_ms = self.context.config.heal.sick.limping_after_ms.max(1);
         let is_news = |store: &StoreId| {
             let slow_ms = world.liveness.paces.verdict(*store).slow_ms;
             slow_ms >= after_ms && state.sick(*store).is_none()
         };
-        if stores.iter().any(is_news) {
+        let heard = world.liveness.heard(id).filter(|_| taken.is_some());
+        if heard.is_some_and(|heard| heard.stores.keys().any(is_news)) {
             self.context.alarm.notify_one();
         }
+        Ok(taken)
     }
 
     /// Writes down what the heartbeat proves. A failure is not the chunkserver's: the next
     /// heartbeat proves it again.
-    async fn confirm(&self, state: &State, id: ChunkserverId, request: &HeartbeatRequest) -> bool {
-        let replicas = new_facts(state, id, &request.replicas);
-        let removed = request.volumes_removed.iter().map(|id| VolumeId::new(*id));
-        let pending = |v: &VolumeId| {
-            state
-                .garbage()
-                .get(v)
-                .is_some_and(|g| g.pending.contains(&id))
-        };
-        let volumes: Vec<VolumeId> = removed.filter(pending).collect();
-        let mut commands = adoptions(&self.context, state, id, request);
-        let changes = ConfirmChanges {
-            changed: changed(state, &request.replicas),
-            removed: removed_replicas(state, id, &request.replicas_removed),
-            at_ms: unix_ms(),
-        };
-        if !changes.changed.is_empty() || !changes.removed.is_empty() {
-            commands.push(Command::ConfirmChanges(changes));
-        }
-        if replicas != ConfirmReplicas::default() {
-            commands.push(Command::ConfirmReplicas(replicas));
-        }
-        if !volumes.is_empty() {
-            commands.push(Command::ConfirmRemoval(ConfirmRemoval {
-                chunkserver: id,
-                volumes,
-            }));
-        }
+    async fn confirm(&self, id: ChunkserverId, taken: Taken) -> bool {
+        let commands = taken.commands(id);
         let changed = !commands.is_empty();
         for command in commands {
             if let Err(error) = self.context.write(command).await {
+                self.context.world().liveness.look_again(id);
                 tracing::warn!(chunkserver = %id, ?error, "a report could not be written down");
             }
         }
         changed
     }
 
-    fn answer(&self, view: &View, id: ChunkserverId) -> HeartbeatResponse {
+    /// What it knows of `layout` is not told again.
+    fn answer(
+        &self,
+        view: &View,
+        id: ChunkserverId,
+        (session, report): (u64, u64),
+        layout: u64,
+    ) -> HeartbeatResponse {
         let now = Instant::now();
         let mut world = self.context.world();
         let World {
             liveness,
             scheduler,
             strangers,
+            desks,
         } = &mut *world;
-        let mut planned = scheduler.orders(now, &view.state, liveness, id);
-        if view.state.only_listens() {
-            // What was restored may not be so any more: nothing is made, changed or deleted by it.
-            planned.retain(|order| matches!(order, Planned::Transfer { .. }));
-        }
         let volumes = strangers.ask(now, &view.state, id);
         let scene = Scene {
             state: &view.state,
@@ -213,24 +211,36 @@ impl ChunkserversApi {
             rules: &self.context.config.heal,
             strangers,
         };
+        let desk = desks.at(&scene, view.applied, id);
+        let mut planned = scheduler.orders(now, &view.state, liveness, (id, &desk.affairs));
+        if view.state.only_listens() {
+            // What was restored may not be so any more: nothing is made, changed or deleted by it.
+            planned.retain(|order| matches!(order, Planned::Transfer { .. }));
+        }
         let orders = planned
             .into_iter()
             .filter_map(|order| self.order(&scene, order))
             .collect();
+        let (mut copysets, mut beside) = (Vec::new(), Vec::new());
+        if layout != desk.layout {
+            let hosted = view.state.hosted(id);
+            copysets = hosted.filter_map(|id| scene.copyset_by_id(id)).collect();
+            beside = peers(&scene, id);
+        }
         HeartbeatResponse {
             known: true,
             mds_term: view.term,
             orders,
-            peers: peers(&scene, id),
-            probe: tried(&view.state, id),
-            copysets: view
-                .state
-                .hosted(id)
-                .filter_map(|id| scene.copyset_by_id(id))
-                .collect(),
+            peers: beside,
+            probe: desk.probe.clone(),
+            copysets,
             mds: view.addresses(),
             report_volumes: volumes.is_some(),
             volumes_after: volumes.unwrap_or(0),
+            session,
+            report,
+            report_all: false,
+            layout: desk.layout,
         }
     }
 
@@ -312,93 +322,12 @@ fn fenced(state: &State, id: ChunkserverId) -> Vec<ReplicaName> {
     names.collect()
 }
 
-/// Its stores that limp.
-fn tried(state: &State, id: ChunkserverId) -> Vec<String> {
-    let server = state.chunkservers().get(&id);
-    let stores = server.into_iter().flat_map(|server| &server.stores);
-    let stores = stores.filter(|store| is_tried(state, **store));
-    stores.map(ToString::to_string).collect()
-}
-
-/// Every chunkserver that shares a copyset with `id`, itself included.
 fn peers(scene: &Scene<'_>, id: ChunkserverId) -> Vec<PeerInfo> {
-    let copysets = scene
-        .state
-        .hosted(id)
-        .filter_map(|id| scene.state.copysets().get(&id));
-    let servers: BTreeSet<ChunkserverId> = copysets
-        .flat_map(|c| c.members().map(|r| r.chunkserver))
-        .collect();
     let info = |id: ChunkserverId| PeerInfo {
         chunkserver: id.get(),
         endpoints: scene.endpoints(id),
     };
-    servers.into_iter().map(info).collect()
-}
-
-/// What the reports prove that the metadata does not say yet.
-fn new_facts(state: &State, server: ChunkserverId, reports: &[ReplicaReport]) -> ConfirmReplicas {
-    let mut facts = ConfirmReplicas::default();
-    for report in reports {
-        let (id, replica) = (
-            CopysetId::new(report.copyset),
-            ReplicaId::new(report.replica),
-        );
-        let Some(copyset) = state.copysets().get(&id) else {
-            continue;
-        };
-        let mine = copyset
-            .members()
-            .find(|r| r.id == replica && r.chunkserver == server);
-        let Some(mine) = mine else {
-            continue;
-        };
-        // Also one that goes on under a new id.
-        if !mine.created || copyset.reset.is_some_and(|reset| reset.to == replica) {
-            facts.created.push((id, replica));
-        }
-        let leader = ReplicaId::new(report.leader_replica);
-        if !copyset.formed && copyset.replicas.iter().any(|r| r.id == leader) {
-            facts.formed.push(id);
-        }
-    }
-    facts
-}
-
-/// Copysets whose wanted voters are committed, whoever says so: the new one's id was never a voter's
-/// before.
-fn changed(state: &State, reports: &[ReplicaReport]) -> Vec<(CopysetId, ReplicaId)> {
-    let mut changed = Vec::new();
-    for report in reports {
-        let id = CopysetId::new(report.copyset);
-        let copyset = state.copysets().get(&id);
-        let Some((copyset, change)) = copyset.and_then(|c| Some((c, c.change.as_ref()?))) else {
-            continue;
-        };
-        let voters: BTreeSet<_> = report.voters.iter().map(|id| ReplicaId::new(*id)).collect();
-        if voters == copyset.wanted_voters() {
-            changed.push((id, change.joining.id));
-        }
-    }
-    changed
-}
-
-/// Those of the names that this chunkserver was to delete.
-fn removed_replicas(
-    state: &State,
-    server: ChunkserverId,
-    names: &[ReplicaName],
-) -> Vec<(CopysetId, ReplicaId)> {
-    let names = names.iter();
-    let ids = names.map(|name| (CopysetId::new(name.copyset), ReplicaId::new(name.replica)));
-    let was_to = |(copyset, replica): &(CopysetId, ReplicaId)| {
-        let copyset = state.copysets().get(copyset);
-        copyset.is_some_and(|c| {
-            let mut leaving = c.leaving.iter();
-            leaving.any(|r| r.id == *replica && r.chunkserver == server)
-        })
-    };
-    ids.filter(was_to).collect()
+    scene.beside(id).into_iter().map(info).collect()
 }
 
 fn registration(request: &RegisterRequest) -> Result<RegisterChunkserver, ApiError> {
@@ -432,110 +361,6 @@ fn store_spec(report: &StoreReport) -> Result<StoreSpec, ApiError> {
     })
 }
 
-/// Empty: not known.
-pub(super) fn class(text: &str) -> Result<Option<MediaClass>, ApiError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let parsed = text.parse();
-    parsed
-        .map(Some)
-        .map_err(|_| ApiError::bad_field("class", text, "hdd, ssd or nvme"))
-}
-
-fn store_id(text: &str) -> Result<StoreId, ApiError> {
-    let parsed = Uuid::parse_str(text).map(StoreId::new);
-    parsed.map_err(|_| ApiError::bad_field("store", text, "a store is named by its UUID"))
-}
-
-fn shard(report: &StoreReport) -> Result<u16, ApiError> {
-    let shard = u16::try_from(report.shard);
-    shard.map_err(|_| ApiError::bad_field("shard", &report.shard.to_string(), "at most 65535"))
-}
-
-fn usages(reports: &[StoreReport]) -> Result<BTreeMap<StoreId, StoreUsage>, ApiError> {
-    let reports = reports.iter().take(STORES_PER_CHUNKSERVER_MAX);
-    let usage = |report: &StoreReport| {
-        let usage = StoreUsage {
-            shard: shard(report)?,
-            capacity: report.capacity,
-            used: report.used,
-            log_capacity: report.log_capacity,
-            log_used: report.log_used,
-            state: StoreState::parse(&report.state),
-            flows: [report.writes, report.flushes, report.reads].map(flow),
-            failures: report.failures,
-            retired: report.retired_extents,
-            scrub: report.scrub,
-            compare: report.compare,
-            scrub_paused: report.scrub_paused,
-        };
-        Ok((store_id(&report.store)?, usage))
-    };
-    reports.map(usage).collect()
-}
-
-/// What a chunkserver of an older version does not tell is nothing.
-fn flow(told: Option<IoFlow>) -> Flow {
-    let told = told.unwrap_or_default();
-    Flow {
-        ops: told.ops,
-        bytes: told.bytes,
-        waited_ns: told.waited_ns,
-    }
-}
-
-/// The heartbeat in our words. Replicas that the metadata does not place there are left out, so
-/// that what a chunkserver can make us remember is bounded.
-fn heard(
-    state: &State,
-    server: ChunkserverId,
-    request: &HeartbeatRequest,
-) -> Result<Heard, ApiError> {
-    let placed = |report: &&ReplicaReport| {
-        let copyset = state.copysets().get(&CopysetId::new(report.copyset));
-        let id = ReplicaId::new(report.replica);
-        copyset.is_some_and(|c| c.placed().any(|r| r.id == id && r.chunkserver == server))
-    };
-    let status = |report: &ReplicaReport| {
-        let status = ReplicaStatus {
-            leader: ReplicaId::new(report.leader_replica),
-            term: report.term,
-            applied: report.applied,
-            last_log: report.last_log,
-            state: ReplicaState::parse(&report.state),
-            requests: report.requests,
-            bytes: report.bytes,
-            last_term: report.last_log_term,
-            is_led: report.is_led,
-        };
-        (ReplicaId::new(report.replica), status)
-    };
-    Ok(Heard {
-        endpoints: request.endpoints.clone(),
-        stores: usages(&request.stores)?,
-        replicas: request.replicas.iter().filter(placed).map(status).collect(),
-        lost: named_blocks(state, &request.lost),
-        disputed: named_blocks(state, &request.disputed),
-        is_registration: false,
-    })
-}
-
-/// Of volumes that there are, and bounded.
-fn named_blocks(state: &State, told: &[service::LostBlocks]) -> BTreeSet<LostBlocks> {
-    let told = told.iter().take(LOST_PER_CHUNKSERVER_MAX);
-    let blocks = told.map(|told| LostBlocks {
-        volume: VolumeId::new(told.volume),
-        chunk: ChunkIndex::new(told.chunk),
-        first: told.first_block,
-        count: told.blocks,
-        copyset: CopysetId::new(told.copyset),
-    });
-    blocks
-        .filter(|blocks| state.volumes().contains_key(&blocks.volume))
-        .collect()
-}
-
 #[tonic::async_trait]
 impl Chunkservers for ChunkserversApi {
     async fn register(
@@ -550,7 +375,17 @@ impl Chunkservers for ChunkserversApi {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        let result = self.take_heartbeat(request.into_inner()).await;
+        let result = self.take_heartbeat(Word::All(request.into_inner())).await;
         self.context.reply("heartbeat", result)
+    }
+
+    async fn heartbeat_changes(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let result = self
+            .take_heartbeat(Word::Changes(request.into_inner()))
+            .await;
+        self.context.reply("heartbeat_changes", result)
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tonic::{Response, Status};
 
+use super::desk::Desks;
 use super::error::ApiError;
 use super::watch::Notes;
 use crate::liveness::{Liveness, Strangers};
@@ -45,6 +46,8 @@ pub(crate) struct World {
     pub(crate) scheduler: Scheduler,
     /// What chunkservers hold and the metadata does not know.
     pub(crate) strangers: Strangers,
+    /// What each chunkserver is to be told.
+    pub(crate) desks: Desks,
 }
 
 /// See the module.
@@ -67,6 +70,7 @@ impl Context {
             liveness,
             scheduler: Scheduler::default(),
             strangers: Strangers::default(),
+            desks: Desks::default(),
         });
         Self {
             config,

@@ -1,5 +1,6 @@
 //! Metadata and reports in the words of the wire.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, VolumeId};
@@ -38,14 +39,26 @@ impl Scene<'_> {
     }
 
     /// Endpoints as the newest heartbeat gives them, else as registered.
-    pub(super) fn endpoints(&self, server: ChunkserverId) -> Vec<String> {
+    pub(super) fn endpoints_of(&self, server: ChunkserverId) -> &[String] {
         let heard = self.liveness.heard(server).map(|h| &h.endpoints);
         let registered = self.state.chunkservers().get(&server).map(|c| &c.endpoints);
         heard
             .filter(|e| !e.is_empty())
             .or(registered)
-            .cloned()
-            .unwrap_or_default()
+            .map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn endpoints(&self, server: ChunkserverId) -> Vec<String> {
+        self.endpoints_of(server).to_vec()
+    }
+
+    /// Every chunkserver that shares a copyset with `id`, itself included.
+    pub(super) fn beside(&self, id: ChunkserverId) -> BTreeSet<ChunkserverId> {
+        let hosted = self.state.hosted(id);
+        let copysets = hosted.filter_map(|id| self.state.copysets().get(&id));
+        copysets
+            .flat_map(|copyset| copyset.members().map(|replica| replica.chunkserver))
+            .collect()
     }
 
     pub(super) fn volume_info(&self, id: VolumeId, volume: &Volume) -> VolumeInfo {
@@ -127,7 +140,7 @@ impl Scene<'_> {
             chunkserver: replica.chunkserver.get(),
             chunkserver_name: server.map_or_else(String::new, |c| c.name.to_string()),
             store: replica.store.to_string(),
-            endpoint: self.endpoint(replica).unwrap_or_default(),
+            endpoint: self.endpoint(replica).unwrap_or_default().into(),
             zone: server.map_or_else(String::new, |c| c.zone.to_string()),
             online: self.is_online(replica.chunkserver),
             applied: status.map_or(0, |s| s.applied),
@@ -148,14 +161,13 @@ impl Scene<'_> {
     }
 
     /// Endpoint of the shard that owns the replica's store.
-    fn endpoint(&self, replica: &Replica) -> Option<String> {
+    pub(super) fn endpoint(&self, replica: &Replica) -> Option<&str> {
         let heard = self.liveness.heard(replica.chunkserver);
         let usage = heard.and_then(|h| h.stores.get(&replica.store));
         let registered = self.state.stores().get(&replica.store).map(|s| s.shard);
         let shard = usage.map(|u| u.shard).or(registered)?;
-        self.endpoints(replica.chunkserver)
-            .get(usize::from(shard))
-            .cloned()
+        let endpoints = self.endpoints_of(replica.chunkserver);
+        endpoints.get(usize::from(shard)).map(String::as_str)
     }
 
     pub(super) fn pool_info(&self, id: PoolId, pool: &Pool) -> PoolInfo {

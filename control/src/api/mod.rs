@@ -9,6 +9,7 @@
 
 mod chunkservers;
 mod context;
+mod desk;
 mod error;
 mod healing;
 mod http;
@@ -20,6 +21,9 @@ mod members;
 mod names;
 mod peers;
 mod replacing;
+mod reports;
+#[cfg(test)]
+mod reports_tests;
 mod resetting;
 mod strangers;
 mod topology;

@@ -3,34 +3,15 @@
 
 use ogee_proto::id::{ChunkserverId, VolumeId};
 use ogee_proto::service::{
-    AcceptRestoreRequest, DiscardVolumeRequest, Empty, HeartbeatRequest, ListStrangersResponse,
-    RestoreInfo, StrangeReplica, StrangeVolume, VolumeHeld,
+    AcceptRestoreRequest, DiscardVolumeRequest, Empty, ListStrangersResponse, RestoreInfo,
+    StrangeReplica, StrangeVolume, VolumeHeld,
 };
 use std::time::Instant;
 
-use super::context::{Context, World};
 use super::error::ApiError;
 use super::members::MembersApi;
 use super::watch::note;
 use crate::state::{Command, DiscardVolume, EventLevel, State};
-
-/// What a heartbeat proves of copysets whose voters changed after the backup.
-pub(super) fn adoptions(
-    context: &Context,
-    state: &State,
-    id: ChunkserverId,
-    request: &HeartbeatRequest,
-) -> Vec<Command> {
-    let mut world = context.world();
-    let World {
-        liveness,
-        strangers,
-        ..
-    } = &mut *world;
-    strangers.hear(state, id, request);
-    let adoptions = strangers.adoptions(Instant::now(), state, liveness, &request.replicas);
-    adoptions.into_iter().map(Command::AdoptMembers).collect()
-}
 
 impl MembersApi {
     pub(super) async fn strangers(&self) -> Result<ListStrangersResponse, ApiError> {

@@ -19,11 +19,11 @@ use ogee_proto::service::{
 };
 use tonic::{Request, Response, Status};
 
-use super::chunkservers::class;
 use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::{Scene, count};
 use super::jobs::picture;
+use super::reports::class;
 use super::volumes::DEFAULT_POOL;
 use crate::health::{self, Severity};
 use crate::limit::{COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ZONE_POLL};
@@ -398,6 +398,9 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             .liveness
             .heard(store.chunkserver)
             .and_then(|h| h.stores.get(id));
+        let (scrub, compare) = (scene.liveness)
+            .scrubs(store.chunkserver, *id)
+            .unwrap_or_default();
         let server = scene.state.chunkservers().get(&store.chunkserver);
         let sick = scene.state.sick(*id);
         let [write_us, flush_us, read_us] = scene.liveness.paces.latencies(*id).map(|ns| ns / 1000);
@@ -426,8 +429,8 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             read_latency_us: read_us,
             failures: heard.map_or(0, |u| u.failures),
             retired_extents: heard.map_or(0, |u| u.retired),
-            scrub: heard.and_then(|u| u.scrub),
-            compare: heard.and_then(|u| u.compare),
+            scrub,
+            compare,
             scrub_paused: heard.is_some_and(|u| u.scrub_paused),
             replaced_by: scene
                 .state

@@ -15,7 +15,7 @@ use super::tracker::ReplicaStatus;
 use crate::limit::{DEMAND_BYTES_PER_REQUEST, DEMAND_FORGOTTEN, DEMAND_MEMORY, DEMAND_PAUSE_MAX};
 
 /// See the module. In requests a second; bytes count as so many requests more.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Demand(BTreeMap<ReplicaId, f64>);
 
 impl Demand {
@@ -43,6 +43,11 @@ impl Demand {
         } else {
             self.0.insert(replica, new);
         }
+    }
+
+    /// Something was asked of it lately.
+    pub(super) fn is_known(&self, replica: ReplicaId) -> bool {
+        self.0.contains_key(&replica)
     }
 
     /// Of a replica, a second.

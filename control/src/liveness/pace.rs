@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ogee_proto::id::{PoolId, StoreId};
+use ogee_proto::service::IoFlow;
 
 use crate::limit::{PACE_OPS_MIN, PACE_PEERS_MIN};
 use crate::state::State;
@@ -58,7 +59,7 @@ pub(crate) struct Verdict {
 }
 
 /// One device.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Pace {
     seen: Option<(Instant, Flows)>,
     /// Of the last seconds in which there were requests.
@@ -69,7 +70,7 @@ struct Pace {
 }
 
 /// All devices.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Paces {
     stores: BTreeMap<StoreId, Pace>,
     /// What is usual among the peers of each device, as of the last look.
@@ -81,6 +82,16 @@ enum Said {
     Slow,
     Well,
     Nothing,
+}
+
+impl From<IoFlow> for Flow {
+    fn from(told: IoFlow) -> Self {
+        Self {
+            ops: told.ops,
+            bytes: told.bytes,
+            waited_ns: told.waited_ns,
+        }
+    }
 }
 
 impl Flow {

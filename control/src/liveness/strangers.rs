@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::service::{HeartbeatRequest, ReplicaReport, VolumeHeld};
-use uuid::Uuid;
+use ogee_proto::service::{HeartbeatRequest, VolumeHeld};
 
+use super::told::{Account, News, Told};
 use super::tracker::Liveness;
 use crate::limit::{STRANGERS_EVERY, STRANGERS_EVERY_LATER, STRANGERS_MAX};
 use crate::state::{AdoptMembers, Copyset, State};
@@ -56,17 +56,31 @@ pub(crate) struct StrangeVolume {
 }
 
 impl Strangers {
-    /// Takes what a heartbeat told.
-    pub(crate) fn hear(&mut self, state: &State, id: ChunkserverId, request: &HeartbeatRequest) {
+    /// Takes which replicas a chunkserver has: of what it told, that is new.
+    pub(crate) fn hear(&mut self, state: &State, id: ChunkserverId, told: &Told, news: &News) {
         let held = self.servers.entry(id).or_default();
-        let strange = request
-            .replicas
-            .iter()
-            .filter(|it| !is_placed(state, id, it));
+        let is_strange = |it: &&Account| !it.is_placed(state, id);
+        if let News::Of(changed) = news {
+            let mut changed = changed.iter().filter_map(|id| told.replicas.get(id));
+            if held.replicas.is_empty() && !changed.any(|it| is_strange(&it)) {
+                return;
+            }
+        }
+        let strange = told.replicas.values().filter(is_strange);
         held.replicas = strange
             .take(STRANGERS_MAX)
             .filter_map(strange_replica)
             .collect();
+    }
+
+    /// Takes which volumes it has, as far as a heartbeat lists them.
+    pub(crate) fn hear_volumes(
+        &mut self,
+        state: &State,
+        id: ChunkserverId,
+        request: &HeartbeatRequest,
+    ) {
+        let held = self.servers.entry(id).or_default();
         // Being freed: what was listed before is not so any more.
         held.volumes
             .retain(|id, _| !state.garbage().contains_key(id));
@@ -154,13 +168,13 @@ impl Strangers {
         now: Instant,
         state: &State,
         liveness: &Liveness,
-        reports: &[ReplicaReport],
+        told: &Told,
     ) -> Vec<AdoptMembers> {
         if !state.only_listens() {
             return Vec::new();
         }
-        let leads = |it: &&ReplicaReport| it.replica == it.leader_replica && !it.voters.is_empty();
-        let led = reports.iter().filter(leads);
+        let leads = |it: &&Account| it.replica == it.status.leader && !it.voters.is_empty();
+        let led = told.replicas.values().filter(leads);
         led.filter_map(|it| self.adoption(now, state, liveness, it))
             .collect()
     }
@@ -170,11 +184,11 @@ impl Strangers {
         now: Instant,
         state: &State,
         liveness: &Liveness,
-        leader: &ReplicaReport,
+        leader: &Account,
     ) -> Option<AdoptMembers> {
-        let id = CopysetId::new(leader.copyset);
+        let id = leader.copyset;
         let copyset = state.copysets().get(&id)?;
-        let said: BTreeSet<_> = leader.voters.iter().map(|id| ReplicaId::new(*id)).collect();
+        let said: BTreeSet<_> = leader.voters.iter().copied().collect();
         let known: BTreeSet<_> = copyset.replicas.iter().map(|replica| replica.id).collect();
         if said == known && copyset.change.is_none() {
             return None;
@@ -196,7 +210,7 @@ impl Strangers {
                 }
                 _ => return None,
             };
-            let is_led = follows.get() == leader.replica && term == leader.term;
+            let is_led = follows == leader.replica && term == leader.status.term;
             follow += usize::from(is_led);
             voters.push((voter, store));
         }
@@ -215,23 +229,18 @@ fn is_strange(state: &State, id: VolumeId, volume: &VolumeHeld) -> bool {
     !volume.removed && volume.chunks > 0 && !state.garbage().contains_key(&id)
 }
 
-fn is_placed(state: &State, server: ChunkserverId, report: &ReplicaReport) -> bool {
-    let copyset = state.copysets().get(&CopysetId::new(report.copyset));
-    copyset.is_some_and(|c| places(c, server, ReplicaId::new(report.replica)))
-}
-
 fn places(copyset: &Copyset, server: ChunkserverId, replica: ReplicaId) -> bool {
     let mut placed = copyset.placed();
     placed.any(|it| it.id == replica && it.chunkserver == server)
 }
 
 /// None if it does not say which store holds it.
-fn strange_replica(report: &ReplicaReport) -> Option<StrangeReplica> {
+fn strange_replica(account: &Account) -> Option<StrangeReplica> {
     Some(StrangeReplica {
-        copyset: CopysetId::new(report.copyset),
-        replica: ReplicaId::new(report.replica),
-        store: StoreId::new(Uuid::parse_str(&report.store).ok()?),
-        leader: ReplicaId::new(report.leader_replica),
-        term: report.term,
+        copyset: account.copyset,
+        replica: account.replica,
+        store: account.store?,
+        leader: account.status.leader,
+        term: account.status.term,
     })
 }

@@ -1,20 +1,28 @@
 //! The newest heartbeat of each chunkserver.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::take;
 use std::time::{Duration, Instant};
 
+use ogee_proto::heartbeat::aged;
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 use ogee_proto::service::ScrubReport;
 
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
+use super::told::{Changes, News, Part, Told};
 use crate::limit::UNSTABLE_FOR;
-use crate::state::Copyset;
+use crate::raft::Position;
+use crate::state::{Copyset, State};
 
 /// See the module.
 pub(crate) struct Liveness {
     offline_after: Duration,
-    servers: BTreeMap<ChunkserverId, (Instant, Heard)>,
+    servers: BTreeMap<ChunkserverId, Server>,
+    /// What those whose changes are taken told.
+    told: BTreeMap<ChunkserverId, Told>,
+    /// Grows whenever a chunkserver or a store of it is heard of at another place.
+    places: u64,
     /// When those that had been offline were heard from again.
     back: BTreeMap<ChunkserverId, Instant>,
     /// Since when all of them report here: what was heard before says nothing of an absence.
@@ -27,8 +35,16 @@ pub(crate) struct Liveness {
     pub(crate) demand: Demand,
 }
 
+/// One that was heard from.
+struct Server {
+    at: Instant,
+    heard: Heard,
+    /// Replicas of which something was asked lately.
+    asked: BTreeSet<ReplicaId>,
+}
+
 /// What one heartbeat told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Heard {
     /// `ip:port` of each shard.
     pub(crate) endpoints: Vec<String>,
@@ -74,6 +90,8 @@ pub(crate) struct StoreUsage {
     pub(crate) compare: Option<ScrubReport>,
     /// Both are paused.
     pub(crate) scrub_paused: bool,
+    /// When the times of both were told.
+    pub(crate) told: Instant,
 }
 
 /// How well a store is.
@@ -185,11 +203,24 @@ impl StoreState {
     }
 }
 
+impl Heard {
+    /// Its shards, and its stores on them, are where those of `other` are.
+    fn is_where(&self, other: &Self) -> bool {
+        let shards = |heard: &Self| -> Vec<(StoreId, u16)> {
+            let stores = heard.stores.iter();
+            stores.map(|(id, usage)| (*id, usage.shard)).collect()
+        };
+        self.endpoints == other.endpoints && shards(self) == shards(other)
+    }
+}
+
 impl Liveness {
     pub(crate) fn new(offline_after: Duration, bounds: Bounds) -> Self {
         Self {
             offline_after,
             servers: BTreeMap::new(),
+            told: BTreeMap::new(),
+            places: 0,
             back: BTreeMap::new(),
             reign: None,
             bounds,
@@ -198,25 +229,158 @@ impl Liveness {
         }
     }
 
-    /// Takes a heartbeat of a registered chunkserver.
+    /// Takes what a registered chunkserver told, all of it.
     pub(crate) fn record(&mut self, now: Instant, id: ChunkserverId, heard: Heard) {
-        let before = self.servers.get(&id).map(|(at, _)| *at);
+        self.told.remove(&id);
+        self.renew(now, id, heard);
+    }
+
+    /// Takes a whole report, beside that metadata.
+    pub(crate) fn take_all(
+        &mut self,
+        now: Instant,
+        (state, as_of): (&State, Position),
+        id: ChunkserverId,
+        mut told: Told,
+    ) {
+        self.renew(now, id, told.heard(state, id));
+        told.begin();
+        told.as_of = Some(as_of);
+        self.told.insert(id, told);
+    }
+
+    /// Takes what has changed, and says what is to be looked at. `None`: it is not of what is known here, and nothing is
+    /// taken of it.
+    pub(crate) fn take_changes(
+        &mut self,
+        now: Instant,
+        (state, as_of): (&State, Position),
+        id: ChunkserverId,
+        changes: Changes,
+    ) -> Option<News> {
+        let told = self.told.get_mut(&id)?;
+        let place = (changes.session, changes.base);
+        if changes.session == 0 || told.place() != place || !self.servers.contains_key(&id) {
+            return None;
+        }
+        let Some(amended) = told.amend(changes, now) else {
+            self.told.remove(&id);
+            return None;
+        };
+        // What is placed there, and what it proves, depends on the metadata; after a restore, on the others as well.
+        let is_whole = told.as_of != Some(as_of) || state.only_listens();
+        if is_whole {
+            told.as_of = Some(as_of);
+            let heard = told.heard(state, id);
+            self.renew(now, id, heard);
+            return Some(News::All);
+        }
+        let part = told.part(state, id, &amended);
+        self.amend(now, id, part);
+        Some(News::Of(amended.replicas))
+    }
+
+    /// What a chunkserver told last, if changes to it are taken or it was told just now.
+    pub(crate) fn told(&self, id: ChunkserverId) -> Option<&Told> {
+        self.told.get(&id)
+    }
+
+    /// Not all that it proves was written down: the next report is looked at as a whole.
+    pub(crate) fn look_again(&mut self, id: ChunkserverId) {
+        if let Some(told) = self.told.get_mut(&id) {
+            told.as_of = None;
+        }
+    }
+
+    /// Changes to what it told are not taken any more.
+    pub(crate) fn forget_told(&mut self, id: ChunkserverId) {
+        self.told.remove(&id);
+    }
+
+    /// Whether it was offline before this heartbeat is remembered; and whether two heartbeats tell what was between them.
+    fn arrive(&mut self, now: Instant, id: ChunkserverId) -> bool {
+        let before = self.servers.get(&id).map(|server| server.at);
         let is_ours = before.is_some_and(|at| self.reign.is_none_or(|reign| at >= reign));
         if is_ours && !self.is_online(now, id) {
             self.back.insert(id, now);
         }
+        is_ours
+    }
+
+    fn renew(&mut self, now: Instant, id: ChunkserverId, heard: Heard) {
+        let is_ours = self.arrive(now, id);
         for (store, usage) in &heard.stores {
             self.paces.take(now, *store, usage.flows, self.bounds);
         }
-        if let Some((at, before)) = self.servers.get(&id).filter(|_| is_ours) {
-            let apart = now.saturating_duration_since(*at);
+        let before = self.servers.get(&id);
+        if let Some(before) = before.filter(|_| is_ours) {
+            let apart = now.saturating_duration_since(before.at);
             for (replica, status) in &heard.replicas {
-                if let Some(before) = before.replicas.get(replica) {
+                if let Some(before) = before.heard.replicas.get(replica) {
                     self.demand.take(*replica, (before, status), apart);
                 }
             }
         }
-        self.servers.insert(id, (now, heard));
+        if before.is_none_or(|before| !before.heard.is_where(&heard)) {
+            self.places += 1;
+        }
+        let asked = heard.replicas.keys().copied();
+        let asked = asked.filter(|id| self.demand.is_known(*id)).collect();
+        let server = Server {
+            at: now,
+            heard,
+            asked,
+        };
+        self.servers.insert(id, server);
+    }
+
+    /// The same if only so much has changed. Of replicas that are as they were, and of which nothing was asked lately,
+    /// nothing is to be done.
+    fn amend(&mut self, now: Instant, id: ChunkserverId, part: Part) {
+        let is_ours = self.arrive(now, id);
+        let Some(Server { at, heard, asked }) = self.servers.get_mut(&id) else {
+            return;
+        };
+        let apart = now.saturating_duration_since(*at);
+        *at = now;
+        let is_elsewhere = part.endpoints.is_some()
+            || !part.stores_gone.is_empty()
+            || (part.stores.iter()).any(|(id, usage)| {
+                let before = heard.stores.get(id);
+                before.is_none_or(|before| before.shard != usage.shard)
+            });
+        self.places += u64::from(is_elsewhere);
+        heard.endpoints = part.endpoints.unwrap_or_else(|| take(&mut heard.endpoints));
+        part.stores_gone.iter().for_each(|id| {
+            heard.stores.remove(id);
+        });
+        heard.stores.extend(part.stores);
+        // Time passes for those that are as they were, too.
+        for (store, usage) in &heard.stores {
+            self.paces.take(now, *store, usage.flows, self.bounds);
+        }
+        for id in &part.replicas_gone {
+            heard.replicas.remove(id);
+            asked.remove(id);
+        }
+        let changed: BTreeSet<ReplicaId> = part.replicas.iter().map(|(id, _)| *id).collect();
+        let mut pairs: Vec<(ReplicaId, ReplicaStatus, ReplicaStatus)> = Vec::new();
+        for id in asked.difference(&changed) {
+            let status = heard.replicas.get(id).copied();
+            pairs.extend(status.map(|status| (*id, status, status)));
+        }
+        for (id, status) in part.replicas {
+            let before = heard.replicas.insert(id, status);
+            pairs.extend(before.map(|before| (id, before, status)));
+        }
+        for (id, before, status) in pairs.iter().filter(|_| is_ours) {
+            self.demand.take(*id, (before, status), apart);
+        }
+        asked.extend(changed);
+        asked.retain(|id| self.demand.is_known(*id));
+        if let Some((lost, disputed)) = part.blocks {
+            (heard.lost, heard.disputed) = (lost, disputed);
+        }
     }
 
     /// This metadata server begins to lead.
@@ -224,6 +388,16 @@ impl Liveness {
         self.reign = Some(now);
         self.back.clear();
         self.demand.clear();
+        self.servers
+            .values_mut()
+            .for_each(|server| server.asked.clear());
+        // What was told and goes on in the same session is as it was; what else was remembered of it is not.
+        self.told.values_mut().for_each(|told| told.as_of = None);
+    }
+
+    /// Changes when anybody is heard of at another place.
+    pub(crate) const fn places(&self) -> u64 {
+        self.places
     }
 
     /// Online, but silent for half of what makes it offline, or just back from being that.
@@ -236,8 +410,8 @@ impl Liveness {
 
     /// How long ago it was heard from.
     pub(crate) fn silence(&self, now: Instant, id: ChunkserverId) -> Option<Duration> {
-        let (at, _) = self.servers.get(&id)?;
-        Some(now.saturating_duration_since(*at))
+        let server = self.servers.get(&id)?;
+        Some(now.saturating_duration_since(server.at))
     }
 
     pub(crate) fn is_online(&self, now: Instant, id: ChunkserverId) -> bool {
@@ -247,14 +421,27 @@ impl Liveness {
 
     /// The newest heartbeat, however old.
     pub(crate) fn heard(&self, id: ChunkserverId) -> Option<&Heard> {
-        self.servers.get(&id).map(|(_, heard)| heard)
+        self.servers.get(&id).map(|server| &server.heard)
+    }
+
+    /// How far that store had been read for what rots, and its replicas compared, when it was last heard of.
+    pub(crate) fn scrubs(
+        &self,
+        server: ChunkserverId,
+        store: StoreId,
+    ) -> Option<(Option<ScrubReport>, Option<ScrubReport>)> {
+        let server = self.servers.get(&server)?;
+        let usage = server.heard.stores.get(&store)?;
+        let passed = server.at.saturating_duration_since(usage.told);
+        let then = |scrub: Option<ScrubReport>| scrub.map(|scrub| aged(scrub, passed));
+        Some((then(usage.scrub), then(usage.compare)))
     }
 
     /// What a simulated chunkserver reports from now on.
     #[cfg(any(test, feature = "scale"))]
     pub(crate) fn reports(&mut self, id: ChunkserverId) -> &mut Heard {
-        let (_, heard) = self.servers.get_mut(&id).expect("it was recorded");
-        heard
+        let server = self.servers.get_mut(&id).expect("it was recorded");
+        &mut server.heard
     }
 
     /// A simulated chunkserver is not heard of any more.

@@ -51,6 +51,7 @@ pub(crate) struct Metrics {
     commands: Family<CommandLabels, Counter>,
     orders: Family<KindLabel, Counter>,
     heartbeats: Counter,
+    reports: Family<KindLabel, Counter>,
     levels: Levels,
 }
 
@@ -77,7 +78,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("ogee_mds");
         let (requests, commands, orders) =
             (Family::default(), Family::default(), Family::default());
-        let heartbeats = Counter::default();
+        let (heartbeats, reports) = (Counter::default(), Family::default());
         registry.register(
             "requests",
             "gRPC requests answered",
@@ -98,6 +99,11 @@ impl Metrics {
             "heartbeats of known chunkservers",
             heartbeats.clone(),
         );
+        registry.register(
+            "reports",
+            "what heartbeats told: all (whole), what had changed (changes), or changes to what is not known here (refused)",
+            Family::clone(&reports),
+        );
         let levels = Levels::register(&mut registry);
         Self {
             registry,
@@ -105,6 +111,7 @@ impl Metrics {
             commands,
             orders,
             heartbeats,
+            reports,
             levels,
         }
     }
@@ -127,8 +134,12 @@ impl Metrics {
         self.orders.get_or_create(&KindLabel { kind }).inc();
     }
 
-    pub(crate) fn heartbeat(&self) {
-        self.heartbeats.inc();
+    pub(crate) fn heartbeat(&self, kind: &'static str) {
+        self.reports.get_or_create(&KindLabel { kind }).inc();
+        // What is refused is told again at once.
+        if kind != "refused" {
+            self.heartbeats.inc();
+        }
     }
 
     /// Everything in text form, with the gauges set from `view` and `sight`.

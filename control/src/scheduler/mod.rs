@@ -29,7 +29,7 @@ pub(crate) use balance::{Handover, Standing, balance, is_steady};
 pub(crate) use heal::{leads_live, plan, troubled, wish};
 pub(crate) use loads::{Loads, is_beside};
 pub(crate) use picture::{Bytes, HealRules, Picture, Presence};
-pub(crate) use plan::{Planned, Scheduler, TransfersFull};
+pub(crate) use plan::{Affairs, Planned, Scheduler, TransfersFull};
 pub use sick::SickRules;
 pub(crate) use sick::{Hindrance, hindrance, is_overdue, is_tried};
 pub(crate) use spread::{moves_live, spread};

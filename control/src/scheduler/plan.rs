@@ -112,55 +112,54 @@ impl Scheduler {
         now: Instant,
         state: &State,
         liveness: &Liveness,
-        server: ChunkserverId,
+        (server, affairs): (ChunkserverId, &Affairs),
     ) -> Vec<Planned> {
-        self.drop_done(now, state, liveness);
-        let hosted: Vec<(CopysetId, &Copyset)> = state
-            .hosted(server)
-            .filter_map(|id| Some((id, state.copysets().get(&id)?)))
-            .collect();
-        let creations = hosted.iter().filter_map(|(id, copyset)| {
-            creation(*id, copyset, server, |replica| {
+        self.drop_done(now, state, liveness, server);
+        let with = |id: &CopysetId| Some((*id, state.copysets().get(id)?));
+        let unsettled: Vec<(CopysetId, &Copyset)> =
+            affairs.copysets.iter().filter_map(with).collect();
+        let unsettled = || unsettled.iter().copied();
+        let creations = unsettled().filter_map(|(id, copyset)| {
+            creation(id, copyset, server, |replica| {
                 liveness.replica(now, server, replica).is_some()
             })
         });
-        let resets = hosted
-            .iter()
-            .filter_map(|(id, copyset)| reset(*id, copyset, server));
-        let joinings = hosted
-            .iter()
-            .filter_map(|(id, copyset)| joining(*id, copyset, server));
-        let removals = hosted
-            .iter()
-            .flat_map(|(id, copyset)| removals(*id, copyset, server));
+        let resets = unsettled().filter_map(|(id, copyset)| reset(id, copyset, server));
+        let joinings = unsettled().filter_map(|(id, copyset)| joining(id, copyset, server));
+        let removals = unsettled().flat_map(|(id, copyset)| removals(id, copyset, server));
         let led_here = |copyset: &Copyset| {
             let leader = liveness.leader(now, copyset)?;
             let here = copyset.members().find(|r| r.id == leader.replica)?;
             (here.chunkserver == server).then_some(leader)
         };
-        let changes = hosted.iter().filter_map(|(id, copyset)| {
+        let changes = unsettled().filter_map(|(id, copyset)| {
             let change = copyset.change.as_ref()?;
             let leader = led_here(copyset).filter(|_| change.joining.created)?;
             Some(Planned::ChangeMembers {
-                copyset: *id,
+                copyset: id,
                 voters: copyset.wanted_voters().into_iter().collect(),
                 term: leader.term,
                 conf_epoch: copyset.conf_epoch,
             })
         });
-        let wishes = lead_jobs(state);
-        let transfers = hosted.iter().filter_map(|(id, copyset)| {
-            // An operator's hand counts before a plan.
-            let by_hand = self.transfers.get(id).map(|transfer| transfer.to);
-            let to = by_hand.or_else(|| wishes.get(id).copied())?;
-            let leader = led_here(copyset).filter(|leader| leader.replica != to)?;
+        let mut wishes = affairs.leads.clone();
+        // An operator's hand counts before a plan.
+        let by_hand = self
+            .transfers
+            .iter()
+            .map(|(id, transfer)| (*id, transfer.to));
+        wishes.extend(by_hand);
+        let transfers = wishes.iter().filter_map(|(id, to)| {
+            let copyset = state.copysets().get(id)?;
+            let leader = led_here(copyset).filter(|leader| leader.replica != *to)?;
             Some(Planned::Transfer {
                 copyset: *id,
-                to,
+                to: *to,
                 term: leader.term,
             })
         });
-        let cleanups = cleanups(state, server);
+        let cleanups = affairs.garbage.iter();
+        let cleanups = cleanups.filter_map(|volume| cleanup(state, *volume, server));
         creations
             .chain(resets)
             .chain(joinings)
@@ -172,22 +171,60 @@ impl Scheduler {
             .collect()
     }
 
-    fn drop_done(&mut self, now: Instant, state: &State, liveness: &Liveness) {
+    /// Of those that this chunkserver may be asked for.
+    fn drop_done(
+        &mut self,
+        now: Instant,
+        state: &State,
+        liveness: &Liveness,
+        server: ChunkserverId,
+    ) {
         self.transfers.retain(|id, transfer| {
-            let leader = state
-                .copysets()
-                .get(id)
-                .and_then(|c| liveness.leader(now, c));
+            let copyset = state.copysets().get(id);
+            let here = copyset.filter(|c| c.members().any(|r| r.chunkserver == server));
+            let leader = here.and_then(|c| liveness.leader(now, c));
             transfer.until > now && leader.is_none_or(|l| l.replica != transfer.to)
         });
     }
 }
 
-/// Who is to lead, by jobs under way.
-fn lead_jobs(state: &State) -> BTreeMap<CopysetId, ReplicaId> {
-    let jobs = state.jobs().values();
-    let jobs = jobs.filter(|job| job.kind == JobKind::Lead && job.state.is_live());
-    jobs.map(|job| (job.copyset, job.replica)).collect()
+/// What a chunkserver may have to do, by the metadata alone: what it has done already, heartbeats say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Affairs {
+    /// Copysets there that are not as they are to be.
+    copysets: Vec<CopysetId>,
+    /// Who is to lead copysets there, by jobs under way.
+    leads: BTreeMap<CopysetId, ReplicaId>,
+    /// Removed volumes of which it has chunks.
+    garbage: Vec<VolumeId>,
+}
+
+impl Affairs {
+    pub(crate) fn of(state: &State, server: ChunkserverId) -> Self {
+        let copyset = |id: &CopysetId| state.copysets().get(id);
+        let hosted = state.hosted(server);
+        let jobs = state.jobs().values();
+        let leads = jobs.filter(|job| job.kind == JobKind::Lead && job.state.is_live());
+        let leads = leads.filter(|job| {
+            let copyset = copyset(&job.copyset);
+            copyset.is_some_and(|c| c.members().any(|r| r.chunkserver == server))
+        });
+        let garbage = state.garbage().iter();
+        let garbage = garbage.filter(|(_, garbage)| garbage.pending.contains(&server));
+        Self {
+            copysets: hosted
+                .filter(|id| copyset(id).is_some_and(is_unsettled))
+                .collect(),
+            leads: leads.map(|job| (job.copyset, job.replica)).collect(),
+            garbage: garbage.map(|(volume, _)| *volume).collect(),
+        }
+    }
+}
+
+/// Of one that is not, nothing is ordered but who leads it.
+fn is_unsettled(copyset: &Copyset) -> bool {
+    let is_made = copyset.formed && copyset.replicas.iter().all(|replica| replica.created);
+    !is_made || copyset.change.is_some() || copyset.reset.is_some() || !copyset.leaving.is_empty()
 }
 
 /// The order to make this chunkserver's replica of a copyset, if it must be made.
@@ -258,25 +295,24 @@ fn removals(
     })
 }
 
-fn cleanups(state: &State, server: ChunkserverId) -> impl Iterator<Item = Planned> + '_ {
-    let mine = move |copyset: &CopysetId| {
+/// The order to free what a removed volume has there.
+fn cleanup(state: &State, volume: VolumeId, server: ChunkserverId) -> Option<Planned> {
+    let garbage = state.garbage().get(&volume)?;
+    let mine = |copyset: &CopysetId| {
         let copyset = state.copysets().get(copyset);
         copyset.is_some_and(|c| c.replicas.iter().any(|r| r.chunkserver == server))
     };
     // One that joins still copies: what it frees would come back.
-    let joins = move |copyset: &CopysetId| {
+    let joins = |copyset: &CopysetId| {
         let change = state
             .copysets()
             .get(copyset)
             .and_then(|c| c.change.as_ref());
         change.is_some_and(|change| change.joining.chunkserver == server)
     };
-    let pending = state
-        .garbage()
-        .iter()
-        .filter(move |(_, g)| g.pending.contains(&server) && !g.copysets.iter().any(joins));
-    pending.map(move |(volume, garbage)| Planned::RemoveChunks {
-        volume: *volume,
+    let is_ripe = !garbage.copysets.iter().any(joins);
+    is_ripe.then(|| Planned::RemoveChunks {
+        volume,
         copysets: garbage.copysets.iter().copied().filter(mine).collect(),
     })
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use ogee_control::{Mds, MdsConfig, MdsHandle};
 use ogee_proto::fault::Fault;
+use ogee_proto::heartbeat::{Answered, Teller};
 use ogee_proto::service::chunkservers_client::ChunkserversClient;
 use ogee_proto::service::order::What;
 use ogee_proto::service::topology_client::TopologyClient;
@@ -132,8 +133,12 @@ pub struct Chunkserver {
     /// Of its replicas, in reports.
     pub replica_store: String,
     pub registration: RegisterRequest,
+    /// It tells what has changed, as far as it is let; else all, as an old one does.
+    pub tells_changes: bool,
     listing: bool,
     client: ChunkserversClient<Channel>,
+    teller: Teller,
+    began: Instant,
 }
 
 pub fn registration(name: &str, zone: &str, stores: &[&str]) -> RegisterRequest {
@@ -185,8 +190,11 @@ impl Chunkserver {
             volumes: Vec::new(),
             replica_store: String::new(),
             registration,
+            tells_changes: true,
             listing: false,
             client,
+            teller: Teller::default(),
+            began: Instant::now(),
         })
     }
 
@@ -236,17 +244,38 @@ impl Chunkserver {
             },
             ..HeartbeatRequest::default()
         };
-        let response = self
-            .client
-            .heartbeat(request)
-            .await
-            .expect("heartbeat")
-            .into_inner();
+        let response = self.tell(request).await;
         self.listing = response.report_volumes;
         for order in &response.orders {
             self.carry_out(order.what.clone().expect("an order says what"));
         }
         response
+    }
+
+    /// As `dataplane/shard` does.
+    async fn tell(&mut self, all: HeartbeatRequest) -> HeartbeatResponse {
+        let now = self.began.elapsed();
+        let changes = self
+            .teller
+            .changes(&all, now)
+            .filter(|_| self.tells_changes);
+        if let Some(changes) = changes {
+            let answer = self.client.heartbeat_changes(changes).await;
+            let answer = answer.expect("heartbeat").into_inner();
+            if !answer.report_all {
+                self.teller.answered(&all, Answered::of(&answer), now);
+                return answer;
+            }
+        }
+        let answer = self.client.heartbeat(all.clone()).await;
+        let answer = answer.expect("heartbeat").into_inner();
+        self.teller.answered(&all, Answered::of(&answer), now);
+        answer
+    }
+
+    /// As after an answer that was not heard.
+    pub fn forget(&mut self) {
+        self.teller.forget();
     }
 
     fn carry_out(&mut self, order: What) {

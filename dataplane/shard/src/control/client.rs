@@ -1,5 +1,6 @@
 //! gRPC to whichever MDS leads.
 
+use ogee_proto::heartbeat::Teller;
 use ogee_proto::service::chunkservers_client::ChunkserversClient;
 use ogee_proto::service::{HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse};
 use std::time::Duration;
@@ -43,12 +44,43 @@ impl MdsClient {
         self.settle(answer.map(tonic::Response::into_inner))
     }
 
-    pub(super) async fn heartbeat(
+    /// One heartbeat: of what has changed, or of all, if that is what the MDS needs. What was taken of one that fails is
+    /// not known: the next one is of all.
+    pub(super) async fn beat(
         &mut self,
-        request: &HeartbeatRequest,
+        teller: &mut Teller,
+        all: &HeartbeatRequest,
+        now: Duration,
+    ) -> Result<HeartbeatResponse, Status> {
+        if let Some(changes) = teller.changes(all, now) {
+            match self.heartbeat_changes(changes).await {
+                Ok(answer) if !answer.report_all => return Ok(answer),
+                Ok(_) => tracing::debug!("the MDS does not have what has changed"),
+                Err(status) if status.code() == Code::Unimplemented => {
+                    tracing::debug!("an MDS of an older version");
+                }
+                Err(status) => {
+                    teller.forget();
+                    return Err(status);
+                }
+            }
+        }
+        teller.forget();
+        self.heartbeat(all).await
+    }
+
+    async fn heartbeat(&mut self, all: &HeartbeatRequest) -> Result<HeartbeatResponse, Status> {
+        let mut client = self.client()?;
+        let answer = client.heartbeat(timed(all.clone())).await;
+        self.settle(answer.map(tonic::Response::into_inner))
+    }
+
+    async fn heartbeat_changes(
+        &mut self,
+        changes: HeartbeatRequest,
     ) -> Result<HeartbeatResponse, Status> {
         let mut client = self.client()?;
-        let answer = client.heartbeat(timed(request.clone())).await;
+        let answer = client.heartbeat_changes(timed(changes)).await;
         self.settle(answer.map(tonic::Response::into_inner))
     }
 
@@ -124,6 +156,128 @@ fn timed<T>(message: T) -> Request<T> {
 #[cfg(test)]
 mod tests {
     use super::{ENDPOINTS_MAX, MdsClient};
+    use ogee_proto::heartbeat::{Answered, Teller};
+    use ogee_proto::service::chunkservers_server::{Chunkservers, ChunkserversServer};
+    use ogee_proto::service::{
+        HeartbeatRequest, HeartbeatResponse, RegisterRequest, RegisterResponse, ReplicaReport,
+    };
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
+    use tonic::{Request, Response, Status};
+
+    /// What it is told, by replicas: of whole reports, and of changes.
+    type Heard = Arc<Mutex<Vec<(&'static str, usize)>>>;
+
+    /// An MDS that answers changes as it is set to.
+    struct Mds {
+        heard: Heard,
+        on_changes: fn() -> Result<HeartbeatResponse, Status>,
+    }
+
+    #[tonic::async_trait]
+    impl Chunkservers for Mds {
+        async fn register(
+            &self,
+            _: Request<RegisterRequest>,
+        ) -> Result<Response<RegisterResponse>, Status> {
+            Err(Status::unimplemented("not asked for"))
+        }
+
+        async fn heartbeat(
+            &self,
+            request: Request<HeartbeatRequest>,
+        ) -> Result<Response<HeartbeatResponse>, Status> {
+            let told = request.into_inner().replicas.len();
+            self.heard.lock().unwrap().push(("whole", told));
+            Ok(Response::new(taken()))
+        }
+
+        async fn heartbeat_changes(
+            &self,
+            request: Request<HeartbeatRequest>,
+        ) -> Result<Response<HeartbeatResponse>, Status> {
+            let told = request.into_inner().replicas.len();
+            self.heard.lock().unwrap().push(("changes", told));
+            (self.on_changes)().map(Response::new)
+        }
+    }
+
+    fn taken() -> HeartbeatResponse {
+        HeartbeatResponse {
+            known: true,
+            session: 5,
+            report: 1,
+            ..HeartbeatResponse::default()
+        }
+    }
+
+    /// Three heartbeats of one replica, the answers to which are taken.
+    fn three_beats(
+        on_changes: fn() -> Result<HeartbeatResponse, Status>,
+    ) -> Vec<(&'static str, usize)> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let heard = Heard::default();
+            let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = incoming.local_addr().unwrap().to_string();
+            let mds = ChunkserversServer::new(Mds {
+                heard: heard.clone(),
+                on_changes,
+            });
+            let serving = Server::builder().add_service(mds);
+            tokio::spawn(serving.serve_with_incoming(incoming));
+            let mut mds = MdsClient::new(vec![address]);
+            let mut teller = Teller::default();
+            let all = HeartbeatRequest {
+                replicas: vec![ReplicaReport::default()],
+                ..HeartbeatRequest::default()
+            };
+            for _ in 0..3 {
+                let now = Duration::ZERO;
+                if let Ok(answer) = mds.beat(&mut teller, &all, now).await {
+                    teller.answered(&all, Answered::of(&answer), now);
+                }
+            }
+            let heard = heard.lock().unwrap();
+            heard.clone()
+        })
+    }
+
+    #[test]
+    fn what_is_as_it_was_is_not_told_again() {
+        let heard = three_beats(|| Ok(taken()));
+        assert_eq!(heard, [("whole", 1), ("changes", 0), ("changes", 0)]);
+    }
+
+    #[test]
+    fn all_is_told_at_once_where_changes_are_not_understood_or_not_taken() {
+        let all = [("whole", 1), ("changes", 0), ("whole", 1)];
+        let again = [("changes", 0), ("whole", 1)];
+        let expected: Vec<_> = all.into_iter().chain(again).collect();
+        assert_eq!(
+            three_beats(|| Err(Status::unimplemented("an older version"))),
+            expected
+        );
+        let not_known = || {
+            Ok(HeartbeatResponse {
+                known: true,
+                report_all: true,
+                ..HeartbeatResponse::default()
+            })
+        };
+        assert_eq!(three_beats(not_known), expected);
+    }
+
+    #[test]
+    fn after_an_answer_that_was_not_heard_all_is_told() {
+        let heard = three_beats(|| Err(Status::deadline_exceeded("lost")));
+        assert_eq!(heard, [("whole", 1), ("changes", 0), ("whole", 1)]);
+    }
 
     #[test]
     fn configured_ones_stay_and_learnt_ones_are_replaced() {

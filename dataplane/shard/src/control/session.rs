@@ -7,6 +7,7 @@ use crate::error::ShardError;
 use crate::limit::{REPORT_WAIT, SHARD_QUEUE};
 use crate::order::{ShardEvent, ShardOrder, ShardReport, StoreStatus};
 use crate::shard::ShardSetup;
+use ogee_proto::heartbeat::{Answered, Teller};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
 use ogee_proto::service::{HeartbeatRequest, RegisterRequest, RegisterResponse};
 use ogee_runtime::bridge;
@@ -370,6 +371,7 @@ async fn serve(
 ) -> Result<(), ShardError> {
     let mut identity: Option<RegisterResponse> = None;
     let mut mds_term = 0;
+    let (mut teller, began) = (Teller::default(), Instant::now());
     loop {
         let pause = identity
             .as_ref()
@@ -404,21 +406,27 @@ async fn serve(
             }
             continue;
         };
-        match mds
-            .heartbeat(&heartbeat(config, known, &shards.endpoints, &reports))
-            .await
-        {
+        let all = heartbeat(config, known, &shards.endpoints, &reports);
+        let now = began.elapsed();
+        match mds.beat(&mut teller, &all, now).await {
             Err(status) => tracing::debug!(%status, "heartbeat failed"),
-            Ok(answer) if !answer.known => identity = None,
+            Ok(answer) if !answer.known => {
+                teller.forget();
+                identity = None;
+            }
             Ok(answer) if answer.mds_term < mds_term => {
+                teller.forget();
                 tracing::warn!(term = answer.mds_term, "orders of a deposed MDS refused");
             }
             Ok(answer) => {
                 mds_term = answer.mds_term;
                 mds.learn(&answer.mds);
+                let told = Answered::of(&answer);
                 for (shard, order) in orders::orders(answer, |store| shards.shard_of(store)) {
                     shards.give(shard, order).await;
                 }
+                // Only now is what it said known here.
+                teller.answered(&all, told, now);
             }
         }
     }
@@ -456,5 +464,6 @@ fn heartbeat(
         volumes_reported: volumes.is_some(),
         volumes: page,
         volumes_next: next,
+        ..HeartbeatRequest::default()
     }
 }
