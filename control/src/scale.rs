@@ -278,6 +278,7 @@ impl Cluster {
                 scrub: None,
                 compare: None,
                 scrub_paused: false,
+                background: None,
             };
             let heard = Heard {
                 stores: ids.into_iter().map(|id| (id, usage)).collect(),

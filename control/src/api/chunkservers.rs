@@ -469,6 +469,7 @@ fn usages(reports: &[StoreReport]) -> Result<BTreeMap<StoreId, StoreUsage>, ApiE
             scrub: report.scrub,
             compare: report.compare,
             scrub_paused: report.scrub_paused,
+            background: report.background,
         };
         Ok((store_id(&report.store)?, usage))
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::service::ScrubReport;
+use ogee_proto::service::{BackgroundReport, ScrubReport};
 
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
@@ -74,6 +74,8 @@ pub(crate) struct StoreUsage {
     pub(crate) compare: Option<ScrubReport>,
     /// Both are paused.
     pub(crate) scrub_paused: bool,
+    /// How fast its device is read and written in the background.
+    pub(crate) background: Option<BackgroundReport>,
 }
 
 /// How well a store is.

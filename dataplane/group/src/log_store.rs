@@ -18,6 +18,7 @@ use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
 use ogee_proto::unit::ByteOffset;
 use ogee_runtime::{Payload, seeded_bug};
+use ogee_store::Store;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use std::fmt::Debug;
@@ -32,6 +33,8 @@ pub(crate) struct LogStore {
     /// Whose store large writes go to; `None` keeps them in the log.
     replica: Option<Rc<Replica>>,
     metrics: Rc<GroupMetrics>,
+    /// Whose budget is told how long entries take.
+    store: Option<Store>,
     /// For openraft's suite, which also reads for apply what was never appended.
     #[cfg(test)]
     answers_short: bool,
@@ -47,9 +50,16 @@ impl LogStore {
             log,
             replica,
             metrics,
+            store: None,
             #[cfg(test)]
             answers_short: false,
         }
+    }
+
+    /// Tells the budget of the store's device how long entries take.
+    pub(crate) fn that_tells(mut self, store: Store) -> Self {
+        self.store = Some(store);
+        self
     }
 
     #[cfg(test)]
@@ -254,9 +264,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.log.append_placed(entries, drop);
             return Ok(());
         }
-        let (metrics, started) = (self.metrics.clone(), ogee_runtime::now());
+        let (metrics, store) = (self.metrics.clone(), self.store.clone());
+        let started = ogee_runtime::now();
         let done = move |result: Result<(), _>| {
-            metrics.log.observe(ogee_runtime::now() - started);
+            let now = ogee_runtime::now();
+            metrics.log.observe(now - started);
+            if let Some(store) = store {
+                store.budget().note_foreground(now, now - started);
+            }
             callback.io_completed(result.map_err(io::Error::other));
         };
         self.log.append_placed(entries, done);

@@ -7,7 +7,8 @@ use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
 use ogee_proto::service::{
-    CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo, SetPoolRequest,
+    BackgroundReport, CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo,
+    SetPoolRequest,
 };
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -198,6 +199,10 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
                 "passes": compare.passes, "ended_ms_ago": compare.ended_ms_ago,
             })),
             "scrub_paused": device.scrub_paused,
+            "background": device.background.map(|background| json!({
+                "bytes_per_second": background.speed, "allowed_bytes_per_second": background.allowed,
+                "limit_bytes_per_second": background.limit,
+            })),
         })
     });
     let json = json!({"devices": json.collect::<Vec<_>>()});
@@ -216,6 +221,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             format!("{}/{}", device.failures, device.retired_extents),
             paused(device, scrubbed(device.scrub.as_ref())),
             paused(device, scrubbed(device.compare.as_ref())),
+            background(device.background.as_ref()),
             format!("{} of {}", human(device.used), human(device.capacity)),
             format!(
                 "{} of {}",
@@ -236,6 +242,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         "ERRORS/RETIRED",
         "SCRUB",
         "COMPARED",
+        "BACKGROUND",
         "USED",
         "LOG USED",
         "STORE",
@@ -294,6 +301,14 @@ fn scrubbed(scrub: Option<&ScrubReport>) -> String {
             span(Duration::from_millis(scrub.ended_ms_ago))
         ),
     }
+}
+
+/// What copies, comparisons and scrubbing do with it together, and what they may.
+fn background(report: Option<&BackgroundReport>) -> String {
+    let Some(report) = report else {
+        return "-".to_owned();
+    };
+    format!("{}/s of {}/s", human(report.speed), human(report.allowed))
 }
 
 /// The mean of the newest seconds with requests.
