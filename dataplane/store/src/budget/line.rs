@@ -85,14 +85,17 @@ impl Line {
         }
         self.is_taken.set(true);
         place.is_at_bucket = true;
-        let mut turns = self.turns.borrow_mut();
-        turns.goes(purpose, place.number, bytes);
-        drop(turns);
+        self.go(&place, bytes);
         let now = now();
         let begins = self.bucket.draw(now, bytes);
         if begins > now {
             sleep_until(begins).await;
         }
+    }
+
+    fn go(&self, place: &Place<'_>, bytes: usize) {
+        let mut turns = self.turns.borrow_mut();
+        turns.goes(place.purpose, place.number, bytes);
     }
 
     /// Counts what could not wait.
