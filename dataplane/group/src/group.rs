@@ -427,7 +427,7 @@ impl Group {
     }
 
     pub(crate) async fn replicate(&self, command: Command) -> Outcome {
-        self.touch_and_lead().await;
+        self.touch_and_lead(!command.head.is_of_comparison()).await;
         if let Err(status) = self.precheck(&command) {
             return Outcome::of(status);
         }
@@ -713,6 +713,11 @@ impl Group {
 
     pub(crate) async fn linearize(&self) -> Result<(), Outcome> {
         self.touch();
+        self.linearize_untouched().await
+    }
+
+    /// The same, though nobody has asked for anything.
+    pub(crate) async fn linearize_untouched(&self) -> Result<(), Outcome> {
         let begun = ogee_runtime::now();
         let check = pin!(self.inner.linearizer.check(&self.inner.raft));
         let checked = self.while_led(check).await.map_err(|why| match why {
@@ -745,7 +750,7 @@ impl Group {
     /// # Errors
     /// [`GroupError::Stopped`] when the group has stopped.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<bool, GroupError> {
-        self.touch_and_lead().await;
+        self.touch_and_lead(true).await;
         if !self.is_caught_up(to) {
             return Ok(false);
         }

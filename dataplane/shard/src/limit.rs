@@ -30,6 +30,10 @@ pub const BACKGROUND_RATE: ByteLen = ByteLen::new(1 << 30);
 pub const BACKGROUND_RATE_MIN: ByteLen = ByteLen::new(4 << 20);
 /// More is no limit.
 pub const BACKGROUND_RATE_MAX: ByteLen = ByteLen::new(1 << 40);
+/// A quiet group is woken to be compared no more often than this, if that is one burst's worth of pieces or less,
+pub const COMPARE_QUIET_GAP: Duration = Duration::from_secs(60);
+/// of so many: 64 MiB, which at a device's leisure is a few seconds.
+pub const COMPARE_BURST_MAX: u32 = 64;
 /// Orders that may wait for a shard.
 pub const SHARD_QUEUE: usize = 256;
 /// Reports that may wait for the control thread.
