@@ -177,34 +177,7 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
 pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
     let doing = "cannot list devices";
     let devices = ask(mds, doing, async |client| client.list_devices().await)?.devices;
-    let json = devices.iter().map(|device| {
-        json!({
-            "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
-            "class": device.class,
-            "shard": device.shard, "state": device.state, "online": device.online,
-            "capacity_bytes": device.capacity, "used_bytes": device.used,
-            "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
-            "mark": device.mark, "replicas": device.replicas,
-            "absent_since_unix_ms": device.absent_since_unix_ms,
-            "sick": device.sick, "sick_since_unix_ms": device.sick_since_unix_ms,
-            "write_latency_us": device.write_latency_us, "flush_latency_us": device.flush_latency_us,
-            "read_latency_us": device.read_latency_us, "failures": device.failures,
-            "retired_extents": device.retired_extents, "replaced_by": device.replaced_by,
-            "scrub": device.scrub.map(|scrub| json!({
-                "read_bytes": scrub.read, "of_bytes": scrub.of, "took_ms": scrub.took_ms,
-                "passes": scrub.passes, "ended_ms_ago": scrub.ended_ms_ago,
-            })),
-            "compare": device.compare.map(|compare| json!({
-                "pieces": compare.read, "of_pieces": compare.of, "took_ms": compare.took_ms,
-                "passes": compare.passes, "ended_ms_ago": compare.ended_ms_ago,
-            })),
-            "scrub_paused": device.scrub_paused,
-            "background": device.background.map(|background| json!({
-                "bytes_per_second": background.speed, "allowed_bytes_per_second": background.allowed,
-                "limit_bytes_per_second": background.limit,
-            })),
-        })
-    });
+    let json = devices.iter().map(device_json);
     let json = json!({"devices": json.collect::<Vec<_>>()});
     let rows = devices.iter().map(|device| {
         let is_known = device.online || device.state == "missing";
@@ -249,6 +222,35 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     ];
     print(format, &json, &header, rows.collect());
     Ok(ExitCode::SUCCESS)
+}
+
+fn device_json(device: &DeviceInfo) -> Value {
+    json!({
+        "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
+        "class": device.class,
+        "shard": device.shard, "state": device.state, "online": device.online,
+        "capacity_bytes": device.capacity, "used_bytes": device.used,
+        "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
+        "mark": device.mark, "replicas": device.replicas,
+        "absent_since_unix_ms": device.absent_since_unix_ms,
+        "sick": device.sick, "sick_since_unix_ms": device.sick_since_unix_ms,
+        "write_latency_us": device.write_latency_us, "flush_latency_us": device.flush_latency_us,
+        "read_latency_us": device.read_latency_us, "failures": device.failures,
+        "retired_extents": device.retired_extents, "replaced_by": device.replaced_by,
+        "scrub": device.scrub.map(|scrub| json!({
+            "read_bytes": scrub.read, "of_bytes": scrub.of, "took_ms": scrub.took_ms,
+            "passes": scrub.passes, "ended_ms_ago": scrub.ended_ms_ago,
+        })),
+        "compare": device.compare.map(|compare| json!({
+            "pieces": compare.read, "of_pieces": compare.of, "took_ms": compare.took_ms,
+            "passes": compare.passes, "ended_ms_ago": compare.ended_ms_ago,
+        })),
+        "scrub_paused": device.scrub_paused,
+        "background": device.background.map(|background| json!({
+            "bytes_per_second": background.speed, "allowed_bytes_per_second": background.allowed,
+            "limit_bytes_per_second": background.limit,
+        })),
+    })
 }
 
 /// How a chunkserver is, and what is wanted of it.
