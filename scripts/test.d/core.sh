@@ -903,10 +903,10 @@ test_copy() {
     [ $((during * 200)) -ge $(((before + after) * kept)) ] || give_up "writers kept $during of $before and $after a second: less than $kept %"
 }
 
-# A replica is moved while everything is read for what rots and compared without a pause, and nobody asks for anything: all
-# that together keeps to what a device may give, on each of them, uses most of it, and none of the three starves.
+# A replica is moved while everything is read for what rots without a pause, and nobody asks for anything: both together keep
+# to what a device may give, on each of them, use most of it, and neither starves. After it replicas are compared.
 test_budget() {
-    local limit_mib=16 from to source target replica start end now name seconds kinds
+    local limit_mib=16 from to source target replica start end now name seconds kinds scrubbed
     OGEE_CHUNKSERVER__BACKGROUND__DEVICE_RATE="${limit_mib}MiB" OGEE_CHUNKSERVER__SCRUB__PERIOD_S=1 \
         cluster_up --nodes 4 --copysets 1 --store-size 1GiB --log-size 64MiB
     create_volume disk --size 256MiB
@@ -917,6 +917,7 @@ test_budget() {
     replica=$("$OGEE" copyset ls -o json | jq -r --arg leader "$source" '[.copysets[0].replicas[] | select(.chunkserver != $leader)][0].id')
     # What writing it back has taken is over: nobody asks for anything.
     sleep 2
+    scrubbed=$(background_of "$source" scrub)
     start=$(now_ms)
     "$OGEE" copyset replace 1 --replica "$replica" --to "$target" >"$TEST_DIR/replace.log" 2>&1 || give_up "replace: $(cat "$TEST_DIR/replace.log")"
     while [ "$(background_of "$target" move)" -lt $((240 << 20)) ]; do
@@ -941,10 +942,16 @@ test_budget() {
     kinds=$(for name in move compare scrub; do echo -n "$name $(($(background_of "$source" "$name") >> 20)) MiB, "; done)
     echo "   $(((to - from) >> 20)) MiB in $seconds s of $limit_mib MiB/s on the device it was copied from: ${kinds}since it was started"
     [ $(((to - from) * 10)) -ge $((limit_mib * seconds * 7 * 1048576)) ] || give_up "less than 70 % of the limit, and nobody asked for anything"
-    for name in compare scrub; do [ "$(background_of "$source" "$name")" -gt 0 ] || give_up "no $name"; done
+    [ "$(background_of "$source" scrub)" -gt "$scrubbed" ] || give_up "nothing was scrubbed beside the copy"
     "$OGEE" device ls -o json | jq -e 'all(.devices[]; .background.limit_bytes_per_second == 16777216)' >/dev/null || give_up "the limit is not shown: $("$OGEE" device ls)"
     wait_for 120 is_moved "$replica" || give_up "it is not moved: $("$OGEE" copyset ls)"
+    # Replicas are not compared while one is being made.
+    wait_for 120 has_drawn "$source" compare || give_up "nothing is compared"
     copysets_agree
+}
+
+has_drawn() {
+    [ "$(background_of "$1" "$2")" -gt 0 ]
 }
 
 has_replica() {
