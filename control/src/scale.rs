@@ -279,6 +279,7 @@ impl Cluster {
                 compare: None,
                 scrub_paused: false,
                 told: self.epoch,
+                background: None,
             };
             let heard = Heard {
                 stores: ids.into_iter().map(|id| (id, usage)).collect(),

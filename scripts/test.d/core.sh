@@ -472,9 +472,9 @@ test_rot() {
 
 # Blocks of one store get other contents and checksums that fit them: the replicas are compared, two are right, and
 # nobody has to do anything, under a load that sees nothing of it. Where all three differ nothing is guessed: it is said
-# where. Paused, nothing is compared, over restarts too.
+# where, also after all were killed. Paused, nothing is compared, over restarts too.
 test_differ() {
-    local blocks=512 load rewritten cs1 cs2
+    local blocks=512 load rewritten cs1 cs2 node
     OGEE_CHUNKSERVER__SCRUB__PERIOD_S=3 cluster_up --store-size 1GiB --log-size 64MiB --copysets 4
     read -r cs1 cs2 _ < <(chunkservers | xargs)
     create_volume other --size 64MiB
@@ -503,6 +503,17 @@ test_differ() {
     "$OGEE" status >"$TEST_DIR/status" || true
     grep -q 'volume victim, bytes 0 to 4096' "$TEST_DIR/status" || give_up "not where: $(cat "$TEST_DIR/status")"
     [ "$(counter_sum blocks_rewritten)" -le "$rewritten" ] || give_up "something was guessed"
+    # Also after all of them were killed: nothing is compared meanwhile.
+    scrub_all --pause
+    for node in $(chunkservers); do node_kill "$node"; done
+    for node in $(chunkservers); do node_start "$node"; done
+    for node in $(chunkservers); do
+        wait_for 60 is_paused "$node" || give_up "$node does not come back: $("$OGEE" device ls)"
+    done
+    # Three heartbeats of the new processes: what the old ones had said is forgotten.
+    sleep 3
+    says OGEE-1030 || give_up "forgotten by a restart: $("$OGEE" status)"
+    scrub_all --resume
     flip_blocks fill --uri "$URI" --blocks "$blocks" >/dev/null || give_up "fill again"
     scrub_all --now
     wait_for 90 agrees_again || give_up "written anew, and still: $("$OGEE" status)"
@@ -892,6 +903,126 @@ test_copy() {
     [ $((during * 200)) -ge $(((before + after) * kept)) ] || give_up "writers kept $during of $before and $after a second: less than $kept %"
 }
 
+# A replica is moved while everything is read for what rots without a pause, and nobody asks for anything: both together keep
+# to what a device may give, on each of them, use most of it, and neither starves. After it replicas are compared.
+test_budget() {
+    local limit_mib=16 from to source target replica start end now name seconds kinds scrubbed
+    OGEE_CHUNKSERVER__BACKGROUND__DEVICE_RATE="${limit_mib}MiB" OGEE_CHUNKSERVER__SCRUB__PERIOD_S=1 \
+        cluster_up --nodes 4 --copysets 1 --store-size 1GiB --log-size 64MiB
+    create_volume disk --size 256MiB
+    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size 256MiB
+    wait_for 120 all_written_back || give_up "blocks stay in the log"
+    source=$(volume_leader disk)
+    for name in $(chunkservers); do has_replica "$name" || target=$name; done
+    replica=$("$OGEE" copyset ls -o json | jq -r --arg leader "$source" '[.copysets[0].replicas[] | select(.chunkserver != $leader)][0].id')
+    # What writing it back has taken is over: nobody asks for anything.
+    sleep 2
+    scrubbed=$(background_of "$source" scrub)
+    start=$(now_ms)
+    "$OGEE" copyset replace 1 --replica "$replica" --to "$target" >"$TEST_DIR/replace.log" 2>&1 || give_up "replace: $(cat "$TEST_DIR/replace.log")"
+    while [ "$(background_of "$target" move)" -lt $((240 << 20)) ]; do
+        now=$(now_ms)
+        [ $((now - start)) -le 240000 ] || give_up "the copy stands still: $(background_of "$target" move) bytes"
+        for name in $(chunkservers); do echo "$name $now $(background_of "$name" '[a-z]*')"; done >>"$TEST_DIR/background"
+        sleep 1
+    done
+    end=$(now_ms)
+    seconds=$(((end - start + 999) / 1000))
+    for name in $(chunkservers); do
+        # Metrics are of the last second.
+        awk -v name="$name" -v limit="$limit_mib" '$1 == name {
+            for (at = 1; at <= seen; at++) {
+                most = limit * ((($2 - time[at]) / 1000) + 1.5) + 1
+                if (($3 - bytes[at]) / 1048576 > most) { print $3 - bytes[at] " bytes in " $2 - time[at] " ms"; exit 1 }
+            }
+            seen++; time[seen] = $2; bytes[seen] = $3
+        }' "$TEST_DIR/background" >"$TEST_DIR/over" || give_up "$name: $(cat "$TEST_DIR/over")"
+    done
+    read -r from to < <(awk -v name="$source" '$1 == name { if (!seen++) first = $3; last = $3 } END { printf "%.0f %.0f\n", first, last }' "$TEST_DIR/background")
+    kinds=$(for name in move compare scrub; do echo -n "$name $(($(background_of "$source" "$name") >> 20)) MiB, "; done)
+    echo "   $(((to - from) >> 20)) MiB in $seconds s of $limit_mib MiB/s on the device it was copied from: ${kinds}since it was started"
+    [ $(((to - from) * 10)) -ge $((limit_mib * seconds * 7 * 1048576)) ] || give_up "less than 70 % of the limit, and nobody asked for anything"
+    [ "$(background_of "$source" scrub)" -gt "$scrubbed" ] || give_up "nothing was scrubbed beside the copy"
+    "$OGEE" device ls -o json | jq -e 'all(.devices[]; .background.limit_bytes_per_second == 16777216)' >/dev/null || give_up "the limit is not shown: $("$OGEE" device ls)"
+    wait_for 120 is_moved "$replica" || give_up "it is not moved: $("$OGEE" copyset ls)"
+    # Replicas are not compared while one is being made.
+    wait_for 120 has_drawn "$source" compare || give_up "nothing is compared"
+    copysets_agree
+}
+
+has_drawn() {
+    [ "$(background_of "$1" "$2")" -gt 0 ]
+}
+
+has_replica() {
+    "$OGEE" copyset ls -o json | jq -e --arg name "$1" 'any(.copysets[].replicas[]; .chunkserver == $name)' >/dev/null
+}
+
+is_moved() {
+    "$OGEE" copyset ls -o json | jq -e --argjson id "$1" 'all(.copysets[].replicas[]; .id != $id and .role == "voter" and .state == "ok")' >/dev/null
+}
+
+# background_of NODE KIND   bytes drawn from the budgets of its devices; not those of the network
+background_of() {
+    metrics_of "$1" | awk -v name="^ogee_chunkserver_background_$2_bytes_total" '$1 ~ name && $1 !~ /network/ { sum += $2 } END { printf "%.0f\n", sum }'
+}
+
+# What reading and comparing everything without a pause costs clients: windows with it and without, in turn, in one run.
+# The bars are the rounds' medians: throughput of 95 %, p99 within 5 %.
+test_scrub_beside() {
+    local rounds seconds pause resume read bars name
+    rounds=$(ci_or_full 8 20) seconds=$(ci_or_full 8 20)
+    OGEE_CHUNKSERVER__SCRUB__PERIOD_S=1 cluster_up --copysets 4 --store-size 2GiB --log-size 128MiB
+    create_volume disk --size 1GiB
+    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size 1GiB
+    wait_for 120 all_written_back || give_up "blocks stay in the log"
+    scrub_all --pause
+    pause='' resume=''
+    for name in $(chunkservers); do
+        pause+="'$OGEE' device scrub $name --pause && "
+        resume+="'$OGEE' device scrub $name --resume && "
+    done
+    read=$(background_sum)
+    "$OGEE" bench ab --a-target disk --a-setup "${pause}sleep 1" --b-setup "${resume}sleep 1" --rounds "$rounds" --keep "$TEST_DIR/turns" \
+        -- --rw randrw --rwmixread 70 --bs 4KiB --iodepth 8 --ramp-time 1 --runtime "$seconds" >"$TEST_DIR/ab" 2>"$TEST_DIR/ab.log" ||
+        give_up "bench ab: $(tail -n 3 "$TEST_DIR/ab.log")"
+    read=$((($(background_sum) - read) >> 20))
+    # Of each round: with scrubbing for without it, in thousandths.
+    ratios '.read.iops + .write.iops' >"$TEST_DIR/iops"
+    ratios '.read.lat_ns.percentile["99.000000"]' >"$TEST_DIR/read_p99"
+    ratios '.write.lat_ns.percentile["99.000000"]' >"$TEST_DIR/write_p99"
+    echo "   $rounds rounds of $seconds s each, $read MiB read by scrubbing and comparing in those with it; with for without, median (least to most):"
+    for name in iops read_p99 write_p99; do echo "   $name $(spread "$TEST_DIR/$name")"; done
+    [ "$read" -gt 0 ] || give_up "nothing was scrubbed"
+    bars=$(middle "$TEST_DIR/iops")
+    [ "$bars" -ge 950 ] || give_up "throughput $bars thousandths"
+    for name in read_p99 write_p99; do
+        bars=$(middle "$TEST_DIR/$name")
+        [ "$bars" -le 1050 ] || give_up "$name $bars thousandths"
+    done
+}
+
+background_sum() {
+    local name
+    for name in $(chunkservers); do background_of "$name" '[a-z]*'; done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+}
+
+# ratios FIGURE   of each round's two turns
+ratios() {
+    local a
+    for a in "$TEST_DIR"/turns/a-*.json; do
+        jq -rn --slurpfile a "$a" --slurpfile b "${a/a-/b-}" "def figure: .jobs[0] | $1; (\$b[0] | figure) * 1000 / (\$a[0] | figure) | round"
+    done | sort -n
+}
+
+middle() {
+    awk '{ of[NR] = $1 } END { print int((of[int((NR + 1) / 2)] + of[int(NR / 2) + 1]) / 2) }' "$1"
+}
+
+spread() {
+    awk -v middle="$(middle "$1")" '{ of[NR] = $1 } END { printf "%.3f (%.3f to %.3f)\n", middle / 1000, of[1] / 1000, of[NR] / 1000 }' "$1"
+}
+
 # A follower is away while a hundredth of the volume, scattered over all of it, is written over and over, far more
 # than the log holds: it comes back by a copy of at most three hundredths.
 test_away() {
@@ -1113,6 +1244,8 @@ when_asked six_nodes "$(ci_or_full 700 1500)" test_six_nodes
 when_asked hot_leaders 300 test_hot_leaders
 when_asked grow "$(ci_or_full 300 900)" test_grow
 when_asked names "$(ci_or_full 240 1200)" test_names
+when_asked budget 400 test_budget
+when_asked scrub_beside "$(ci_or_full 500 1800)" test_scrub_beside
 when_asked away "$(ci_or_full 300 900)" test_away
 run_test copy "$(ci_or_full 600 3600)" test_copy
 # These take longer than the gate has.

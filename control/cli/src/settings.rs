@@ -151,6 +151,9 @@ pub(crate) struct ChunkserverSettings {
     /// Reading of all that is stored.
     #[serde(default)]
     pub(crate) scrub: ScrubSettings,
+    /// What copies, comparisons and scrubbing may take together.
+    #[serde(default)]
+    pub(crate) background: BackgroundSettings,
 }
 
 /// One device of a chunkserver.
@@ -198,6 +201,16 @@ pub(crate) struct ScrubSettings {
     pub(crate) period_s: Option<u64>,
     /// Hours of the day, in UTC, as `22-6`.
     pub(crate) hours: Option<String>,
+}
+
+/// What copies, comparisons and scrubbing may take together, in bytes per second.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackgroundSettings {
+    /// Of each device.
+    pub(crate) device_rate: Option<String>,
+    /// Of the network, all shards together.
+    pub(crate) network_rate: Option<String>,
 }
 
 /// RDMA of each shard; what is not given has the transport's default.
@@ -298,6 +311,10 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "copy_rate",
     "scrub",
     "period_s",
+    "hours",
+    "background",
+    "device_rate",
+    "network_rate",
     "rdma",
     "connections_max",
     "receives",

@@ -262,6 +262,7 @@ pub(super) fn usages(
             scrub: report.scrub,
             compare: report.compare,
             scrub_paused: report.scrub_paused,
+            background: report.background,
             told: now,
         };
         Ok((store_id(&report.store)?, usage))

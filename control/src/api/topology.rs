@@ -432,6 +432,7 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             scrub,
             compare,
             scrub_paused: heard.is_some_and(|u| u.scrub_paused),
+            background: heard.and_then(|u| u.background),
             replaced_by: scene
                 .state
                 .successor(*id)

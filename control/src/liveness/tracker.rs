@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ogee_proto::heartbeat::aged;
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::service::ScrubReport;
+use ogee_proto::service::{BackgroundReport, ScrubReport};
 
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
@@ -92,6 +92,8 @@ pub(crate) struct StoreUsage {
     pub(crate) scrub_paused: bool,
     /// When the times of both were told.
     pub(crate) told: Instant,
+    /// How fast its device is read and written in the background.
+    pub(crate) background: Option<BackgroundReport>,
 }
 
 /// How well a store is.

@@ -36,6 +36,12 @@ impl Acks {
         *known = (*known).max(ack);
     }
 
+    /// Whether a follower has accepted anything that was sent since a moment.
+    pub(crate) fn has_heard(&self, from: u64, since: Instant) -> bool {
+        let newest = self.newest.borrow();
+        newest.get(&from).is_some_and(|ack| ack.sent >= since)
+    }
+
     /// The latest moment such that a majority has accepted something sent at it or later, counting
     /// the leader itself, `me`, and nobody who promises less than `promised`. None if there is none,
     /// or if `me` is no voter.

@@ -12,6 +12,10 @@
 //! | 1 | has state | whether anything was applied |
 //! | | membership | see `codec`; only if there is state |
 //! | | sessions | see `session`; only if there is state |
+//! | | disputed | blocks in which replicas differ and that no rule settles, see `compare::wire`; only in version 3 |
+//!
+//! Version 2 is what a replica without such blocks saves, so that a program from before them can go on with it; one that
+//! has some is refused there.
 //!
 //! The store guards the bytes with its own checksums, pairs them with the applied log id, and
 //! switches from one to the next atomically: no torn write shows a mixture. The first checkpoint of
@@ -20,6 +24,7 @@
 //! may have it too; what it means is argued in `snapshot`.
 
 use crate::codec::{get_stored_membership, put_stored_membership};
+use crate::compare::{Disputed, get_disputed, put_disputed};
 use crate::session::Sessions;
 use crate::types::RaftStoredMembership;
 use ogee_proto::id::{LogId, ReplicaId};
@@ -27,7 +32,9 @@ use ogee_proto::wire::{Reader, WireError, Writer};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"OGCK");
 /// Version of the layout.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+/// Of the layout without disputed blocks.
+const VERSION_UNDISPUTED: u16 = 2;
 
 /// State of a group exactly as of one applied entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,21 +56,41 @@ pub(crate) struct Saved {
     pub(crate) fuzzy_until: Option<LogId>,
     /// The state, if anything was applied.
     pub(crate) state: Option<CheckpointState>,
+    /// Blocks in which replicas differ, as far as this one knows. Its own word, no replicated state.
+    pub(crate) disputed: Disputed,
 }
 
 impl CheckpointState {
-    /// Everything but the applied id, which the store keeps beside it.
+    /// Everything but the applied id, which the store keeps beside it. What is disputed is no part of it.
     pub(crate) fn encode(&self, replica: ReplicaId, fuzzy_until: Option<LogId>) -> Vec<u8> {
-        let mut out = header(replica, fuzzy_until, true);
-        put_stored_membership(&mut out, &self.membership);
-        self.sessions.encode(&mut out);
-        out
+        encode(Some(self), (replica, fuzzy_until), &Disputed::new())
     }
 
     /// What a replica that has applied nothing yet saves.
     pub(crate) fn encode_new(replica: ReplicaId, fuzzy_until: Option<LogId>) -> Vec<u8> {
-        header(replica, fuzzy_until, false)
+        encode(None, (replica, fuzzy_until), &Disputed::new())
     }
+}
+
+/// What a replica saves.
+pub(crate) fn encode(
+    state: Option<&CheckpointState>,
+    (replica, fuzzy_until): (ReplicaId, Option<LogId>),
+    disputed: &Disputed,
+) -> Vec<u8> {
+    let version = match disputed.is_empty() {
+        true => VERSION_UNDISPUTED,
+        false => VERSION,
+    };
+    let mut out = header(version, replica, fuzzy_until, state.is_some());
+    if let Some(state) = state {
+        put_stored_membership(&mut out, &state.membership);
+        state.sessions.encode(&mut out);
+    }
+    if !disputed.is_empty() {
+        put_disputed(&mut out, disputed);
+    }
+    out
 }
 
 impl Saved {
@@ -78,7 +105,7 @@ impl Saved {
             return Err(WireError::Magic(magic));
         }
         let version = from.u16("checkpoint version")?;
-        if version != VERSION {
+        if !(VERSION_UNDISPUTED..=VERSION).contains(&version) {
             return Err(WireError::Version {
                 peer: version,
                 ours: VERSION,
@@ -100,20 +127,30 @@ impl Saved {
                 sessions: Sessions::decode(&mut from)?,
             }),
         };
+        let disputed = match version {
+            VERSION => get_disputed(&mut from)?,
+            _ => Disputed::new(),
+        };
         from.finish("checkpoint state")?;
         Ok(Self {
             replica,
             fuzzy_until,
             state,
+            disputed,
         })
     }
 }
 
-fn header(replica: ReplicaId, fuzzy_until: Option<LogId>, has_state: bool) -> Vec<u8> {
+fn header(
+    version: u16,
+    replica: ReplicaId,
+    fuzzy_until: Option<LogId>,
+    has_state: bool,
+) -> Vec<u8> {
     let mut out = Vec::new();
     Writer::new(&mut out)
         .u32(MAGIC)
-        .u16(VERSION)
+        .u16(version)
         .u64(replica.get())
         .u8(u8::from(fuzzy_until.is_some()));
     if let Some(until) = fuzzy_until {
@@ -127,9 +164,10 @@ fn header(replica: ReplicaId, fuzzy_until: Option<LogId>, has_state: bool) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckpointState, Saved, VERSION};
+    use super::{CheckpointState, Saved, VERSION, VERSION_UNDISPUTED, encode};
     use crate::codec_tests::stored_membership;
     use crate::command::{CommandHead, CommandKind};
+    use crate::compare::{Disputed, some_disputed};
     use crate::session::{Admission, Sessions};
     use ogee_proto::id::{
         ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, LogId, ReplicaId, Sequence, VolumeId,
@@ -181,14 +219,16 @@ mod tests {
             replica in any::<u64>(),
             membership in stored_membership(),
             sessions in sessions(),
+            is_disputed in any::<bool>(),
         ) {
             let applied = LogId::new(id.0, id.1);
             let state = CheckpointState { applied, membership, sessions };
             let replica = ReplicaId::new(replica);
             let fuzzy_until = fuzzy.map(|(term, index)| LogId::new(term, index));
-            let bytes = state.encode(replica, fuzzy_until);
+            let disputed = if is_disputed { some_disputed() } else { Disputed::new() };
+            let bytes = encode(Some(&state), (replica, fuzzy_until), &disputed);
             let back = Saved::decode(applied, &bytes);
-            let saved = Saved { replica, fuzzy_until, state: Some(state) };
+            let saved = Saved { replica, fuzzy_until, state: Some(state), disputed };
             prop_assert_eq!(back, Ok(saved));
             for len in 0..bytes.len() {
                 prop_assert!(Saved::decode(applied, &bytes[..len]).is_err());
@@ -215,6 +255,7 @@ mod tests {
                 replica,
                 fuzzy_until,
                 state: None,
+                disputed: Disputed::new(),
             };
             assert_eq!(Saved::decode(LogId::default(), &bytes), Ok(saved));
         }
@@ -229,10 +270,24 @@ mod tests {
         assert_eq!(hex, golden.replace(' ', ""));
     }
 
+    /// Those of version 3, which is only for those who have something to dispute.
+    #[test]
+    fn what_is_disputed_stands_at_the_end() {
+        let (id, disputed) = (ReplicaId::new(9), some_disputed());
+        let bytes = encode(None, (id, None), &disputed);
+        let golden =
+            "4f47434b 0300 0900000000000000 00 00 0100 1100000000000000 22000000 03 0200 0003 ff03";
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden.replace(' ', ""));
+        let back = Saved::decode(LogId::default(), &bytes).unwrap();
+        assert_eq!((back.replica, back.disputed), (id, disputed));
+        assert!(Saved::decode(LogId::default(), &bytes[..bytes.len() - 1]).is_err());
+    }
+
     #[test]
     fn another_version_is_refused_and_both_are_named() {
         let mut bytes = CheckpointState::encode_new(ReplicaId::new(9), None);
-        for peer in [VERSION - 1, VERSION + 1] {
+        for peer in [VERSION_UNDISPUTED - 1, VERSION + 1] {
             bytes[VERSION_AT..VERSION_AT + 2].copy_from_slice(&peer.to_le_bytes());
             let refused = Saved::decode(LogId::default(), &bytes).unwrap_err();
             let ours = VERSION;

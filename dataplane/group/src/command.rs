@@ -126,6 +126,11 @@ impl CommandHead {
             && (self.offset as usize) < CHUNK_SIZE
     }
 
+    /// Whether it is of a comparison of replicas, which nobody has asked for.
+    pub(crate) const fn is_of_comparison(&self) -> bool {
+        self.is_of_piece() || matches!(self.kind, CommandKind::Rewrite)
+    }
+
     /// Index of the first block.
     #[must_use]
     pub const fn first_block(&self) -> usize {

@@ -5,7 +5,7 @@
 //! *On failure*: a panic: that is what is looked for.
 
 use crate::beat::{get_beats, get_refused, put_beats, put_refused};
-use crate::checkpoint::{CheckpointState, Saved};
+use crate::checkpoint::{self, Saved};
 use crate::codec::{
     entry_from, entry_head, get_append, get_append_result, get_membership, get_snapshot_meta,
     get_stored_membership, get_transfer, get_vote_request, get_vote_response, put_append,
@@ -147,9 +147,9 @@ fn record_heads(meta: &[u8]) {
 
 fn checkpoint(bytes: &[u8]) {
     let applied = LogId::new(3, 4);
-    let encode = |saved: &Saved| match &saved.state {
-        Some(state) => state.encode(saved.replica, saved.fuzzy_until),
-        None => CheckpointState::encode_new(saved.replica, saved.fuzzy_until),
+    let encode = |saved: &Saved| {
+        let whose = (saved.replica, saved.fuzzy_until);
+        checkpoint::encode(saved.state.as_ref(), whose, &saved.disputed)
     };
     stands_still(bytes, |bytes| Saved::decode(applied, bytes), encode);
 }

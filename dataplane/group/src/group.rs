@@ -144,6 +144,7 @@ struct Inner {
     abstention: Abstention,
     quiet: Quiet,
     gate: Gate,
+    copies: Rc<CopyBudget>,
     /// In which term which others are known to compare pieces.
     able: RefCell<Option<(Term, Vec<ReplicaId>)>>,
     /// Looks for which the leader's place has been found empty.
@@ -226,10 +227,12 @@ impl Group {
             enable_elect: !abstention.is_on(),
             ..(*raft_config).clone()
         });
+        let budget = copies.clone();
         let network = NetworkFactory::new(peers, replica.clone(), copies, config);
         let machine = Machine::new(replica.clone());
         let large = config.redirect.then(|| replica.clone());
-        let log = LogStore::new(replica.log.clone(), large, replica.metrics.clone());
+        let log = LogStore::new(replica.log.clone(), large, replica.metrics.clone())
+            .that_tells(replica.store.clone());
         let raft = Raft::new(id.get(), raft_config, network, log, machine).await;
         let raft = raft.map_err(|fatal| stopped(fatal.to_string()))?;
         let (promised, acks) = (config.promised(), replica.acks.clone());
@@ -243,6 +246,7 @@ impl Group {
             abstention,
             quiet: Quiet::default(),
             gate: Gate::default(),
+            copies: budget,
             able: RefCell::default(),
             leaderless_looks: Cell::new(0),
             unheard: Cell::new(None),
@@ -346,6 +350,10 @@ impl Group {
         &self.inner.gate
     }
 
+    pub(crate) fn copies(&self) -> &CopyBudget {
+        &self.inner.copies
+    }
+
     pub(crate) fn able(&self) -> &RefCell<Option<(Term, Vec<ReplicaId>)>> {
         &self.inner.able
     }
@@ -419,7 +427,7 @@ impl Group {
     }
 
     pub(crate) async fn replicate(&self, command: Command) -> Outcome {
-        self.touch_and_lead().await;
+        self.touch_and_lead(!command.head.is_of_comparison()).await;
         if let Err(status) = self.precheck(&command) {
             return Outcome::of(status);
         }
@@ -617,11 +625,9 @@ impl Group {
         let runs = self
             .read_repairing(Span::new(head.key, first, head.block_count()))
             .await;
-        self.inner
-            .replica
-            .metrics
-            .read
-            .observe(ogee_runtime::now() - started);
+        let (replica, now) = (&self.inner.replica, ogee_runtime::now());
+        replica.metrics.read.observe(now - started);
+        replica.store.budget().note_foreground(now, now - started);
         runs.map_err(|error| self.read_failed(&error))
     }
 
@@ -707,6 +713,11 @@ impl Group {
 
     pub(crate) async fn linearize(&self) -> Result<(), Outcome> {
         self.touch();
+        self.linearize_untouched().await
+    }
+
+    /// The same, though nobody has asked for anything.
+    pub(crate) async fn linearize_untouched(&self) -> Result<(), Outcome> {
         let begun = ogee_runtime::now();
         let check = pin!(self.inner.linearizer.check(&self.inner.raft));
         let checked = self.while_led(check).await.map_err(|why| match why {
@@ -739,7 +750,7 @@ impl Group {
     /// # Errors
     /// [`GroupError::Stopped`] when the group has stopped.
     pub async fn transfer_leader(&self, to: ReplicaId) -> Result<bool, GroupError> {
-        self.touch_and_lead().await;
+        self.touch_and_lead(true).await;
         if !self.is_caught_up(to) {
             return Ok(false);
         }

@@ -158,6 +158,10 @@ pub const CHANGES_GENERATIONS: usize = 48;
 pub const CHANGES_BYTES: usize = 2 << 20;
 /// Copies that one shard sends at a time; with [`COPY_WINDOW`] this bounds their memory.
 pub const COPIES_MAX: usize = 2;
+/// Copies that it sends besides to copysets that lack a replica.
+pub const RECOVERIES_MORE: usize = 1;
+/// A voter that has answered nothing for so many times the longest election is missing to its copyset.
+pub const VOTER_LACKING: u32 = 5;
 /// A leader hands over for damage of its own no more often than this.
 pub const DECLINE_GAP: Duration = Duration::from_secs(30);
 /// Blocks between two that are wanted are read and sent along if there are fewer: cheaper than

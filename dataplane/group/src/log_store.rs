@@ -18,6 +18,7 @@ use ogee_log::{Entry, EntryRef, GroupLog, Vote};
 use ogee_proto::id::LogIndex;
 use ogee_proto::unit::ByteOffset;
 use ogee_runtime::{Payload, seeded_bug};
+use ogee_store::Store;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use std::fmt::Debug;
@@ -32,6 +33,8 @@ pub(crate) struct LogStore {
     /// Whose store large writes go to; `None` keeps them in the log.
     replica: Option<Rc<Replica>>,
     metrics: Rc<GroupMetrics>,
+    /// Whose budget is told how long entries take.
+    store: Option<Store>,
     /// For openraft's suite, which also reads for apply what was never appended.
     #[cfg(test)]
     answers_short: bool,
@@ -47,9 +50,16 @@ impl LogStore {
             log,
             replica,
             metrics,
+            store: None,
             #[cfg(test)]
             answers_short: false,
         }
+    }
+
+    /// Tells the budget of the store's device how long entries take.
+    pub(crate) fn that_tells(mut self, store: Store) -> Self {
+        self.store = Some(store);
+        self
     }
 
     #[cfg(test)]
@@ -85,6 +95,15 @@ impl LogStore {
         let range = LogIndex::new(start)..LogIndex::new(end);
         let entries = self.log.peek(range, max_bytes);
         entries.into_iter().map(to_raft_entry).collect()
+    }
+}
+
+/// Whether somebody waits for an entry: not for one that compares replicas, which would have the background give way to
+/// itself.
+const fn is_asked_for(entry: &RaftEntry) -> bool {
+    match &entry.payload {
+        EntryPayload::Normal(command) => !command.head.is_of_comparison(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => false,
     }
 }
 
@@ -243,6 +262,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             Ok((logged, entry))
         });
         let entries = entries.collect::<Result<Vec<_>, io::Error>>()?;
+        let is_asked_for = entries.iter().any(|(_, entry)| is_asked_for(entry));
         // After all of them are known to be fit: what is taken is given back by the log only.
         let entries = entries.into_iter().map(|(logged, entry)| {
             self.metrics.count_append(logged.payload.len());
@@ -254,9 +274,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.log.append_placed(entries, drop);
             return Ok(());
         }
-        let (metrics, started) = (self.metrics.clone(), ogee_runtime::now());
+        let store = self.store.clone().filter(|_| is_asked_for);
+        let metrics = self.metrics.clone();
+        let started = ogee_runtime::now();
         let done = move |result: Result<(), _>| {
-            metrics.log.observe(ogee_runtime::now() - started);
+            let now = ogee_runtime::now();
+            metrics.log.observe(now - started);
+            if let Some(store) = store {
+                store.budget().note_foreground(now, now - started);
+            }
             callback.io_completed(result.map_err(io::Error::other));
         };
         self.log.append_placed(entries, done);
@@ -285,9 +311,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
 #[cfg(test)]
 mod tests {
-    use super::LogStore;
+    use super::{LogStore, is_asked_for};
+    use crate::command::{CommandHead, CommandKind};
     use crate::fixture::{Lone, run};
+    use crate::group::command;
+    use crate::limit::PIECE_LEN;
+    use crate::types::{RaftEntry, to_raft};
     use futures_util::StreamExt;
+    use ogee_proto::id::{ChunkKey, ClientId, Epoch, Incarnation, LogId, Sequence};
+    use ogee_proto::limit::BLOCK_SIZE;
+    use ogee_runtime::Payload;
+    use openraft::EntryPayload;
     use openraft::storage::RaftLogReader;
     use std::ops::Range;
 
@@ -296,6 +330,40 @@ mod tests {
         let found: Vec<_> = store.entries_stream(range).await.collect().await;
         let good = found.iter().filter(|entry| entry.is_ok()).count();
         (good, found.len() - good)
+    }
+
+    /// Or the background would give way to comparisons, which it makes itself.
+    #[test]
+    fn nobody_asks_for_what_compares_replicas() {
+        let entry = |kind, length: usize| {
+            let head = CommandHead {
+                kind,
+                key: ChunkKey::default(),
+                offset: 0,
+                length: u32::try_from(length).expect("small"),
+                client: ClientId::new(0),
+                epoch: Epoch::new(1),
+                incarnation: Incarnation::new(0),
+                sequence: Sequence::new(1),
+                watermark: Sequence::new(0),
+            };
+            RaftEntry {
+                log_id: to_raft(LogId::new(1, 1)),
+                payload: EntryPayload::Normal(command(head, Payload::empty(), 0)),
+            }
+        };
+        assert!(is_asked_for(&entry(CommandKind::Write, BLOCK_SIZE)));
+        assert!(
+            is_asked_for(&entry(CommandKind::Digest, BLOCK_SIZE)),
+            "an operator's"
+        );
+        assert!(!is_asked_for(&entry(CommandKind::Digest, PIECE_LEN)));
+        assert!(!is_asked_for(&entry(CommandKind::Rewrite, BLOCK_SIZE)));
+        let blank = RaftEntry {
+            log_id: to_raft(LogId::new(1, 1)),
+            payload: EntryPayload::Blank,
+        };
+        assert!(!is_asked_for(&blank));
     }
 
     #[test]

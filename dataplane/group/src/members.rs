@@ -48,7 +48,7 @@ impl Group {
         &self,
         members: BTreeMap<ReplicaId, ReplicaNode>,
     ) -> Result<(), Outcome> {
-        self.touch_and_lead().await;
+        self.touch_and_lead(true).await;
         let wanted: BTreeSet<u64> = members.keys().map(|id| id.get()).collect();
         let (voters, known) = self.configured();
         if voters == [wanted.clone()] {

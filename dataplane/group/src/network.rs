@@ -101,7 +101,7 @@ pub(crate) struct Network {
     pub(crate) copies: Rc<CopyBudget>,
     pub(crate) target: ReplicaId,
     endpoint: Arc<str>,
-    config: GroupConfig,
+    pub(crate) config: GroupConfig,
 }
 
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;

@@ -50,6 +50,8 @@ pub(crate) struct Quiet {
     requests: Cell<u64>,
     /// Bytes that they move, in either direction.
     bytes: Cell<u64>,
+    /// Nobody has asked for anything since it was woken for a comparison.
+    rests_soon: Cell<bool>,
 }
 
 impl Default for Quiet {
@@ -58,6 +60,7 @@ impl Default for Quiet {
             phase: Cell::new(Phase::Awake),
             requests: Cell::new(0),
             bytes: Cell::new(0),
+            rests_soon: Cell::new(false),
         }
     }
 }
@@ -89,18 +92,42 @@ impl Group {
     pub(crate) fn touch(&self) -> bool {
         let quiet = self.quiet();
         quiet.requests.set(quiet.requests.get() + 1);
-        let was_quiet = matches!(quiet.phase.get(), Phase::Leads(_));
+        quiet.rests_soon.set(false);
+        self.rouse()
+    }
+
+    /// A comparison wakes a leader, too, but nobody has asked for anything: it counts for nothing, and the group rests
+    /// again as soon as it has done.
+    pub(crate) fn touch_for_comparison(&self) -> bool {
+        let was_quiet = self.rouse();
+        if was_quiet {
+            self.quiet().rests_soon.set(true);
+        }
+        was_quiet
+    }
+
+    fn rouse(&self) -> bool {
+        let was_quiet = matches!(self.phase(), Phase::Leads(_));
         if was_quiet {
             self.wake_followers();
         }
         was_quiet
     }
 
-    /// Touches; if that woke this leader, waits a while for a majority that follows it again.
-    pub(crate) async fn touch_and_lead(&self) {
-        if self.touch() {
+    /// Whether it need not be idle for long before it is quiet again.
+    pub(crate) fn rests_soon(&self) -> bool {
+        self.quiet().rests_soon.get()
+    }
+
+    /// Touches, for a client or not; if that woke this leader, waits a while for a majority that follows it again.
+    pub(crate) async fn touch_and_lead(&self, is_clients: bool) {
+        let was_quiet = match is_clients {
+            true => self.touch(),
+            false => self.touch_for_comparison(),
+        };
+        if was_quiet {
             // In a box: it is rare, and large, and every write's task would have room for it.
-            let led = Box::pin(self.linearize());
+            let led = Box::pin(self.linearize_untouched());
             // Without a majority the request fails in its own way.
             let _ = ogee_runtime::timeout(self.config().election_min, led).await;
         }
@@ -177,6 +204,7 @@ impl Group {
 
     /// Every member has agreed to `standing`, and nothing has come meanwhile.
     pub(crate) fn lead_quietly(&self, standing: Standing) {
+        self.quiet().rests_soon.set(false);
         self.rest(Phase::Leads(standing));
     }
 

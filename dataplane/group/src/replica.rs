@@ -9,7 +9,7 @@
 use crate::acks::Acks;
 use crate::append::payload_len;
 use crate::changes::Changes;
-use crate::checkpoint::{CheckpointState, Saved};
+use crate::checkpoint::{self, CheckpointState, Saved};
 use crate::command::CommandHead;
 use crate::compare::Pieces;
 use crate::decline::Damage;
@@ -106,7 +106,12 @@ impl Cut {
         GroupCheckpoint {
             copyset: self.replica.copyset,
             applied: self.state.applied,
-            state: self.state.encode(self.replica.id, fuzzy_until).into(),
+            state: checkpoint::encode(
+                Some(&self.state),
+                (self.replica.id, fuzzy_until),
+                &self.replica.pieces.to_save(),
+            )
+            .into(),
         }
     }
 
@@ -200,6 +205,8 @@ impl Replica {
         let saved = decode_saved(&store, copyset)?;
         let saved = saved.ok_or(GroupError::NoReplica { copyset })?;
         let (id, checkpoint) = (saved.replica, saved.state);
+        let pieces = Pieces::default();
+        pieces.load(saved.disputed);
         let mut state = State::default();
         if let Some(checkpoint) = &checkpoint {
             state.applied = Some(to_raft(checkpoint.applied));
@@ -219,7 +226,7 @@ impl Replica {
             store,
             state: RefCell::new(state),
             digests: Digests::default(),
-            pieces: Pieces::default(),
+            pieces,
             metrics,
             acks: Rc::default(),
             followers: Followers::default(),
@@ -557,7 +564,7 @@ impl Replica {
             .borrow()
             .as_ref()
             .map(|checkpoint| checkpoint.applied);
-        if saved == Some(applied) {
+        if saved == Some(applied) && !self.pieces.are_unsaved() {
             return None;
         }
         let missed = u64::from(seeded_bug!("checkpoint-misses-last-entry"));
@@ -716,10 +723,7 @@ impl Replica {
         state: Option<&CheckpointState>,
     ) -> Result<(), GroupError> {
         let (copyset, fuzzy_until) = (self.copyset, self.fuzzy_until.get());
-        let bytes = match state {
-            Some(state) => state.encode(id, fuzzy_until),
-            None => CheckpointState::encode_new(id, fuzzy_until),
-        };
+        let bytes = checkpoint::encode(state, (id, fuzzy_until), &self.pieces.to_save());
         let group = GroupCheckpoint {
             copyset,
             applied: state.map(|state| state.applied).unwrap_or_default(),

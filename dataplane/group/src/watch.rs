@@ -258,7 +258,11 @@ impl Watched {
             return None;
         }
         self.idle += 1;
-        if self.idle < config.looks(config.quiet_after) {
+        let idle_least = match group.rests_soon() {
+            true => 1,
+            false => config.looks(config.quiet_after),
+        };
+        if self.idle < idle_least {
             self.agreed.clear();
             return None;
         }
@@ -292,5 +296,53 @@ impl Watched {
         if all && group.requests() == self.requests && group.settled() == Some(standing) {
             group.lead_quietly(standing);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Watched;
+    use crate::config::GroupConfig;
+    use crate::fixture::{Lone, run};
+    use crate::quiet::Phase;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    /// Nobody is asked for leave: it is alone.
+    #[test]
+    fn a_comparison_lets_a_group_rest_at_once_and_a_request_does_not() {
+        run(async {
+            let lone = Lone::start().await;
+            let group = &lone.group;
+            let config = GroupConfig {
+                quiet_after: Duration::from_secs(3600),
+                ..GroupConfig::default()
+            };
+            while group.settled().is_none() {
+                ogee_runtime::sleep(Duration::from_millis(5)).await;
+            }
+            let mut watched = Watched {
+                group: group.downgrade(),
+                requests: group.requests(),
+                standing: None,
+                idle: 0,
+                agreed: BTreeSet::new(),
+            };
+            for is_request in [false, true, false] {
+                let standing = group.settled().expect("nothing is under way");
+                group.lead_quietly(standing);
+                let requests = group.requests();
+                let was_quiet = match is_request {
+                    true => group.touch(),
+                    false => group.touch_for_comparison(),
+                };
+                assert!(was_quiet && group.phase() == Phase::Awake);
+                assert_eq!(group.requests(), requests + u64::from(is_request));
+                for _ in 0..3 {
+                    watched.offer(group, &config);
+                }
+                assert_eq!(group.phase() == Phase::Awake, is_request);
+            }
+        });
     }
 }

@@ -1,5 +1,6 @@
 //! What a chunkserver is told at start. The CLI builds it from flags, environment and file.
 
+use crate::limit::BACKGROUND_RATE;
 use ogee_device::NvmeName;
 use ogee_group::GroupConfig;
 use ogee_proto::media::MediaClass;
@@ -55,6 +56,26 @@ pub struct ChunkserverConfig {
     pub group: GroupConfig,
     /// How each store is read whole, for what rots; `None`: never.
     pub scrub: Option<ScrubConfig>,
+    /// What copies, comparisons and scrubbing may take together.
+    pub background: BackgroundConfig,
+}
+
+/// What all that is done in the background may take, in bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackgroundConfig {
+    /// Of each device, to read and to write.
+    pub device_rate: ByteLen,
+    /// Of the network, to send and to receive, all shards together.
+    pub network_rate: ByteLen,
+}
+
+impl Default for BackgroundConfig {
+    fn default() -> Self {
+        Self {
+            device_rate: BACKGROUND_RATE,
+            network_rate: BACKGROUND_RATE,
+        }
+    }
 }
 
 /// How stores are read whole, for what rots.

@@ -16,8 +16,9 @@ mod order;
 mod shard;
 
 pub use chunkserver::{Chunkserver, StopHandle};
-pub use config::{ChunkserverConfig, ScrubConfig, ScrubHours, StoreConfig};
+pub use config::{BackgroundConfig, ChunkserverConfig, ScrubConfig, ScrubHours, StoreConfig};
 pub use error::ShardError;
+pub use limit::{BACKGROUND_RATE_MAX, BACKGROUND_RATE_MIN};
 pub use ogee_store::STORE_MAGIC;
 
 /// One shard without its process, for the deterministic simulator, which gives the orders itself.
@@ -27,4 +28,5 @@ pub mod simulated {
         ChangeMembers, ReplicaStatus, ShardEvent, ShardOrder, ShardReport, StoreStatus,
     };
     pub use crate::shard::{ShardSetup, run};
+    pub use ogee_store::Bucket;
 }

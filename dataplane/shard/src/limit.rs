@@ -1,6 +1,7 @@
 //! Limits of a chunkserver.
 
 use ogee_proto::limit::REQUEST_PAYLOAD_MAX;
+use ogee_proto::unit::ByteLen;
 use std::time::Duration;
 
 /// Payload bytes of requests that one shard works on at a time; more wait for their turn.
@@ -22,6 +23,17 @@ pub const COPYSET_BYTES_MAX: usize = (ADMITTED_BYTES_MAX + WAITING_BYTES_MAX) / 
 pub const RAFT_BYTES_MAX: usize = 64 << 20;
 /// Bytes that a request counts even if it carries less: bounds the number of requests.
 pub const ADMITTED_BYTES_MIN: usize = 4096;
+/// What copies, comparisons and scrubbing may take of a device, and copies of the network, in bytes per second, if nothing
+/// else is configured: what a link of 10 Gbit/s carries.
+pub const BACKGROUND_RATE: ByteLen = ByteLen::new(1 << 30);
+/// Less would have a step of a copy wait longer than its caller does.
+pub const BACKGROUND_RATE_MIN: ByteLen = ByteLen::new(4 << 20);
+/// More is no limit.
+pub const BACKGROUND_RATE_MAX: ByteLen = ByteLen::new(1 << 40);
+/// A quiet group is woken to be compared no more often than this, if that is one burst's worth of pieces or less,
+pub const COMPARE_QUIET_GAP: Duration = Duration::from_secs(60);
+/// of so many: 64 MiB, which at a device's leisure is a few seconds.
+pub const COMPARE_BURST_MAX: u32 = 64;
 /// Orders that may wait for a shard.
 pub const SHARD_QUEUE: usize = 256;
 /// Reports that may wait for the control thread.

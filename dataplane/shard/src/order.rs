@@ -150,6 +150,19 @@ pub struct StoreStatus {
     pub compare: ScrubStatus,
     /// Both are paused.
     pub is_paused: bool,
+    /// What is done with its device in the background.
+    pub background: BackgroundStatus,
+}
+
+/// How fast a device is read and written in the background, in bytes per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackgroundStatus {
+    /// Lately.
+    pub speed: u64,
+    /// What may be now, as clients fare.
+    pub allowed: u64,
+    /// What may ever be.
+    pub limit: u64,
 }
 
 /// How far a store has been read for what rots, or compared.

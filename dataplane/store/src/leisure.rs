@@ -3,8 +3,8 @@
 //! *Place*: in the store, since that is one device; scrubbing and the comparison of replicas ask for it. *Owner*: the
 //! store's shard. *Invariants*: one piece of such work at a time, in the order in which it was asked for; after each the
 //! device rests for [`LEISURE_REST`] times as long as that took: however slow it is, and whatever kinds of work there
-//! are, it is busy with all of them together for a tenth of the time at most. While replicas are copied from or to the
-//! device it is at nobody else's leisure, for [`LEISURE_YIELD_MAX`] at most. *Cancellation*: who is dropped while it
+//! are, it is busy with all of them together for a tenth of the time at most. While a copyset that lacks a replica gets one
+//! from or on this device it is at nobody else's leisure, for [`LEISURE_YIELD_MAX`] at most. *Cancellation*: who is dropped while it
 //! waits has taken nothing. *On failure*: none; what fails counts for the time that it took.
 
 use crate::limit::{LEISURE_REST, LEISURE_YIELD_MAX};
@@ -20,7 +20,7 @@ pub struct Leisure {
     copied: Notify,
 }
 
-/// While it lives, a replica is being copied from or to the device.
+/// While it lives, a replica that a copyset lacks is being copied from or to the device.
 pub struct Copying<'a>(&'a Leisure);
 
 impl Drop for Copying<'_> {
@@ -43,18 +43,23 @@ impl Leisure {
         }
     }
 
-    /// Says that a replica is copied, which comes before everything that is done at leisure.
+    /// Says that a replica is copied that a copyset lacks, which comes before everything that is done at leisure.
     #[must_use]
     pub fn copying(&self) -> Copying<'_> {
         self.copies.set(self.copies.get() + 1);
         Copying(self)
     }
 
-    /// Does something with the device when nothing else is done at leisure and it has rested.
-    pub async fn take<T>(&self, work: impl Future<Output = T>) -> T {
+    /// Does something with the device when nothing else is done at leisure, it has rested, and `allowed` has ended.
+    pub async fn take<T>(
+        &self,
+        allowed: impl Future<Output = ()>,
+        work: impl Future<Output = T>,
+    ) -> T {
         let _turn = self.turn.lock().await;
         sleep_until(self.rests_until.get()).await;
         self.after_copies().await;
+        allowed.await;
         let begun = now();
         let done = work.await;
         let ended = now();
@@ -93,10 +98,11 @@ mod tests {
             let leisure = Rc::new(Leisure::new());
             let begun = now();
             let other = leisure.clone();
-            let beside = spawn(async move { other.take(async { sleep(WORK).await }).await });
-            leisure.take(async { sleep(WORK).await }).await;
+            let beside =
+                spawn(async move { other.take(async {}, async { sleep(WORK).await }).await });
+            leisure.take(async {}, async { sleep(WORK).await }).await;
             beside.await.expect("it ends");
-            leisure.take(async {}).await;
+            leisure.take(async {}, async {}).await;
             // Timers may be a little early.
             assert!(now() - begun >= WORK * 18);
         });
@@ -112,7 +118,7 @@ mod tests {
                 sleep(WORK * 5).await;
             });
             sleep(Duration::from_millis(1)).await;
-            leisure.take(async {}).await;
+            leisure.take(async {}, async {}).await;
             assert!(now() - begun >= WORK * 4);
             copy.await.expect("it ends");
         });

@@ -22,12 +22,14 @@
 //! | `recovery` | opening a store: superblock → roots → tables → pages → maps |
 //! | `state` | maps, allocators and pending changes in RAM; synchronous |
 //! | `write_back`, `reserve`, `read`, `repair` | blocks to and from extents |
+//! | `budget` | how much background work may read and write, all kinds of it together |
 //! | `leisure` | what background work waits for before it uses the device |
 //! | `redirect`, `pins` | extents that the log fills, names, and hands over |
 //! | `checkpoint`, `tree`, `page_writer` | the atomic root switch |
 
 mod allocated;
 mod block_crc;
+mod budget;
 mod change;
 mod checkpoint;
 mod chunk;
@@ -61,6 +63,7 @@ mod trial;
 mod write_back;
 
 pub use allocated::BlockBitmap;
+pub use budget::{Bucket, Budget, Line, Purpose};
 pub use change::{BlockChange, WriteBack, bursts, extent_of};
 pub use counters::StoreCounters;
 pub use create::StoreParams;

@@ -79,6 +79,16 @@ pub const REDIRECT_FREE_SHARE: u32 = 8;
 pub const LEISURE_REST: u32 = 9;
 /// A piece of what is done at leisure waits no longer than this for replicas that are copied.
 pub const LEISURE_YIELD_MAX: Duration = Duration::from_secs(60);
+/// Of a device's budget, what there is at least for those who give way to clients: one part in so many,
+pub const BUDGET_LEAST_SHARE: u64 = 64;
+/// but no less than this, in bytes per second: a step of a copy must not take as long as its caller waits.
+pub const BUDGET_LEAST: u64 = 4 << 20;
+/// How often it is looked how clients fare.
+pub const FOREGROUND_LOOK: Duration = Duration::from_millis(100);
+/// A mean that is longer than usual by less than this says nothing.
+pub const FOREGROUND_SLACK: Duration = Duration::from_micros(500);
+/// Clients that have asked for nothing for so long leave everything to the background.
+pub const FOREGROUND_IDLE: Duration = Duration::from_secs(1);
 /// Times that a read is repeated because a write-back changed the chunk under it, before a
 /// mismatch counts as damage.
 pub const READ_RETRIES_MAX: u32 = 8;

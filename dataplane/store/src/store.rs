@@ -1,6 +1,7 @@
 //! The handle that groups use.
 
 use crate::allocated::BlockBitmap;
+use crate::budget::{Budget, Purpose};
 use crate::change::WriteBack;
 use crate::checkpoint::Image;
 use crate::counters::{Counters, StoreCounters};
@@ -17,7 +18,7 @@ use crate::recovery::{self, OpenStats, StoreInfo};
 use crate::state::State;
 use ogee_device::Device;
 use ogee_proto::id::{ChunkKey, CopysetId, StoreId, VolumeId};
-use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
+use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
 use ogee_runtime::channel::{Mutex, Notify, Semaphore};
 use ogee_runtime::{Payload, spawn};
@@ -80,6 +81,7 @@ pub struct Inner {
     pub(crate) settled: Notify,
     pub(crate) failed: Cell<bool>,
     leisure: Leisure,
+    budget: Budget,
     /// Held while the list of retired extents is written.
     pub(crate) retiring: Mutex<()>,
     pub(crate) counters: Counters,
@@ -127,6 +129,7 @@ impl Store {
             settled: Notify::new(),
             failed: Cell::new(false),
             leisure: Leisure::new(),
+            budget: Budget::new(),
             retiring: Mutex::new(()),
             counters: Counters::default(),
             retired: RefCell::new(recovered.retired),
@@ -318,6 +321,23 @@ impl Store {
         &self.inner.leisure
     }
 
+    /// What background work may read and write here, all kinds of it together.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.inner.budget
+    }
+
+    /// Reads in the background: at leisure, and within the budget.
+    pub async fn take_leisure<T>(
+        &self,
+        purpose: Purpose,
+        bytes: usize,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let drawn = self.inner.budget.draw(purpose, bytes, false);
+        self.inner.leisure.take(drawn, work).await
+    }
+
     /// Extents that the chunks of a copyset map.
     #[must_use]
     pub fn extents_of(&self, copyset: CopysetId) -> usize {
@@ -334,6 +354,22 @@ impl Store {
         let state = self.inner.state.borrow();
         let chunk = state.chunk(copyset, key)?;
         Ok(chunk.map_or_else(BlockBitmap::empty, |chunk| chunk.allocated()))
+    }
+
+    /// Bytes of data that so many blocks of a chunk hold; 0 where they cannot be told.
+    #[must_use]
+    pub fn allocated_bytes(
+        &self,
+        copyset: CopysetId,
+        key: ChunkKey,
+        first: BlockIndex,
+        count: usize,
+    ) -> usize {
+        let Ok(allocated) = self.allocated(copyset, key) else {
+            return 0;
+        };
+        let blocks = (first.as_usize()..first.as_usize() + count).filter_map(BlockIndex::new);
+        blocks.filter(|block| allocated.contains(*block)).count() * BLOCK_SIZE
     }
 
     /// Removes a chunk; durable, and its space reusable, with the next checkpoint.

@@ -6,14 +6,18 @@ use crate::args::{DaemonArgs, POLL_US_MAX};
 use crate::error::{CliError, chain};
 use crate::media;
 use crate::settings::{
-    self, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings, ScrubSettings, wrong,
+    self, BackgroundSettings, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings,
+    ScrubSettings, wrong,
 };
 use ogee_device::NvmeName;
 use ogee_group::GroupConfig;
 use ogee_proto::media::{MediaClass, NoClass};
 use ogee_proto::size::parse_size;
 use ogee_proto::unit::ByteLen;
-use ogee_shard::{Chunkserver, ChunkserverConfig, ScrubConfig, ScrubHours, StoreConfig};
+use ogee_shard::{
+    BACKGROUND_RATE_MAX, BACKGROUND_RATE_MIN, BackgroundConfig, Chunkserver, ChunkserverConfig,
+    ScrubConfig, ScrubHours, StoreConfig,
+};
 use ogee_transport::{RdmaOptions, Transport};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +84,7 @@ fn config(settings: ChunkserverSettings) -> Result<ChunkserverConfig, CliError> 
         metrics: settings.metrics,
         group: raft(settings.raft)?,
         scrub: scrub(&settings.scrub)?,
+        background: background(&settings.background)?,
     })
 }
 
@@ -92,6 +97,36 @@ fn poll(us: u64) -> Result<Duration, CliError> {
         ));
     }
     Ok(Duration::from_micros(us))
+}
+
+fn background(settings: &BackgroundSettings) -> Result<BackgroundConfig, CliError> {
+    let defaults = BackgroundConfig::default();
+    let rate = |key: &str, text: Option<&String>, default| {
+        let rate = text.map_or(Ok(default), |text| size(text))?;
+        match (BACKGROUND_RATE_MIN..=BACKGROUND_RATE_MAX).contains(&rate) {
+            true => Ok(rate),
+            false => Err(wrong(
+                &format!("cannot use background.{key}"),
+                &format!(
+                    "{} bytes per second are less than 4MiB or more than 1TiB",
+                    rate.get()
+                ),
+                "give a size from 4MiB to 1TiB, or leave it out for 1GiB",
+            )),
+        }
+    };
+    Ok(BackgroundConfig {
+        device_rate: rate(
+            "device_rate",
+            settings.device_rate.as_ref(),
+            defaults.device_rate,
+        )?,
+        network_rate: rate(
+            "network_rate",
+            settings.network_rate.as_ref(),
+            defaults.network_rate,
+        )?,
+    })
 }
 
 /// A period of 0 is never.
@@ -317,6 +352,24 @@ mod tests {
             let said = said.to_string();
             assert!(
                 said.contains(&format!("\"{wrong}\"")) && said.contains("22-6"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_background_may_take_has_a_range() {
+        let read = |text: &str| super::background(&toml::from_str(text).expect("known keys"));
+        let usual = read("").expect("fine");
+        assert_eq!(usual.device_rate.get(), 1 << 30);
+        assert_eq!(usual.network_rate.get(), 1 << 30);
+        let set = read("device_rate = \"16MiB\"\nnetwork_rate = \"4MiB\"").expect("fine");
+        assert_eq!(set.device_rate.get(), 16 << 20);
+        assert_eq!(set.network_rate.get(), 4 << 20);
+        for wrong in ["device_rate = \"1MiB\"", "network_rate = \"2TiB\""] {
+            let said = read(wrong).expect_err(wrong).to_string();
+            assert!(
+                said.contains("background.") && said.contains("4MiB to 1TiB"),
                 "{said}"
             );
         }

@@ -7,7 +7,8 @@ use crate::args::{Format, PoolCommand};
 use crate::error::CliError;
 use crate::output::{human, print};
 use ogee_proto::service::{
-    CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo, SetPoolRequest,
+    BackgroundReport, CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo,
+    SetPoolRequest,
 };
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -176,30 +177,7 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
 pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
     let doing = "cannot list devices";
     let devices = ask(mds, doing, async |client| client.list_devices().await)?.devices;
-    let json = devices.iter().map(|device| {
-        json!({
-            "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
-            "class": device.class,
-            "shard": device.shard, "state": device.state, "online": device.online,
-            "capacity_bytes": device.capacity, "used_bytes": device.used,
-            "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
-            "mark": device.mark, "replicas": device.replicas,
-            "absent_since_unix_ms": device.absent_since_unix_ms,
-            "sick": device.sick, "sick_since_unix_ms": device.sick_since_unix_ms,
-            "write_latency_us": device.write_latency_us, "flush_latency_us": device.flush_latency_us,
-            "read_latency_us": device.read_latency_us, "failures": device.failures,
-            "retired_extents": device.retired_extents, "replaced_by": device.replaced_by,
-            "scrub": device.scrub.map(|scrub| json!({
-                "read_bytes": scrub.read, "of_bytes": scrub.of, "took_ms": scrub.took_ms,
-                "passes": scrub.passes, "ended_ms_ago": scrub.ended_ms_ago,
-            })),
-            "compare": device.compare.map(|compare| json!({
-                "pieces": compare.read, "of_pieces": compare.of, "took_ms": compare.took_ms,
-                "passes": compare.passes, "ended_ms_ago": compare.ended_ms_ago,
-            })),
-            "scrub_paused": device.scrub_paused,
-        })
-    });
+    let json = devices.iter().map(device_json);
     let json = json!({"devices": json.collect::<Vec<_>>()});
     let rows = devices.iter().map(|device| {
         let is_known = device.online || device.state == "missing";
@@ -216,6 +194,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             format!("{}/{}", device.failures, device.retired_extents),
             paused(device, scrubbed(device.scrub.as_ref())),
             paused(device, scrubbed(device.compare.as_ref())),
+            background(device.background.as_ref()),
             format!("{} of {}", human(device.used), human(device.capacity)),
             format!(
                 "{} of {}",
@@ -236,12 +215,42 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         "ERRORS/RETIRED",
         "SCRUB",
         "COMPARED",
+        "BACKGROUND",
         "USED",
         "LOG USED",
         "STORE",
     ];
     print(format, &json, &header, rows.collect());
     Ok(ExitCode::SUCCESS)
+}
+
+fn device_json(device: &DeviceInfo) -> Value {
+    json!({
+        "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
+        "class": device.class,
+        "shard": device.shard, "state": device.state, "online": device.online,
+        "capacity_bytes": device.capacity, "used_bytes": device.used,
+        "log_capacity_bytes": device.log_capacity, "log_used_bytes": device.log_used,
+        "mark": device.mark, "replicas": device.replicas,
+        "absent_since_unix_ms": device.absent_since_unix_ms,
+        "sick": device.sick, "sick_since_unix_ms": device.sick_since_unix_ms,
+        "write_latency_us": device.write_latency_us, "flush_latency_us": device.flush_latency_us,
+        "read_latency_us": device.read_latency_us, "failures": device.failures,
+        "retired_extents": device.retired_extents, "replaced_by": device.replaced_by,
+        "scrub": device.scrub.map(|scrub| json!({
+            "read_bytes": scrub.read, "of_bytes": scrub.of, "took_ms": scrub.took_ms,
+            "passes": scrub.passes, "ended_ms_ago": scrub.ended_ms_ago,
+        })),
+        "compare": device.compare.map(|compare| json!({
+            "pieces": compare.read, "of_pieces": compare.of, "took_ms": compare.took_ms,
+            "passes": compare.passes, "ended_ms_ago": compare.ended_ms_ago,
+        })),
+        "scrub_paused": device.scrub_paused,
+        "background": device.background.map(|background| json!({
+            "bytes_per_second": background.speed, "allowed_bytes_per_second": background.allowed,
+            "limit_bytes_per_second": background.limit,
+        })),
+    })
 }
 
 /// How a chunkserver is, and what is wanted of it.
@@ -294,6 +303,14 @@ fn scrubbed(scrub: Option<&ScrubReport>) -> String {
             span(Duration::from_millis(scrub.ended_ms_ago))
         ),
     }
+}
+
+/// What copies, comparisons and scrubbing do with it together, and what they may.
+fn background(report: Option<&BackgroundReport>) -> String {
+    let Some(report) = report else {
+        return "-".to_owned();
+    };
+    format!("{}/s of {}/s", human(report.speed), human(report.allowed))
 }
 
 /// The mean of the newest seconds with requests.

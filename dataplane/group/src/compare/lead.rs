@@ -264,8 +264,8 @@ impl Group {
         let Ok(disputed) = decode_disputed(&frame.meta) else {
             return Frame::new(FrameHeader::reply(header, Status::BadRequest));
         };
-        if !self.report().is_leader {
-            self.replica().pieces.disputes.hear(disputed);
+        if !self.report().is_leader && self.replica().pieces.disputes.hear(disputed) {
+            self.replica().save_disputes();
         }
         let reply = match header.sequence.get() {
             0 => Reply::NotNow,
@@ -359,6 +359,7 @@ impl Group {
         if !self.replica().pieces.disputes.set(place, blocks) {
             return;
         }
+        self.replica().save_disputes();
         if count > 0 {
             tracing::error!(%copyset, key = %place.key(), piece = place.number(), blocks = count,
                 "replicas differ and no rule tells which of them is right: write these blocks anew, or restore them");

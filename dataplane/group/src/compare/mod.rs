@@ -34,7 +34,11 @@ mod piece;
 mod verdict;
 mod wire;
 
+pub(crate) use dispute::Disputed;
 pub use lead::Compared;
 pub use piece::Place;
 pub(crate) use piece::{PieceAsk, Pieces};
 pub use wire::ASK_PIECE;
+#[cfg(test)]
+pub(crate) use wire::some_disputed;
+pub(crate) use wire::{get_disputed, put_disputed};

@@ -17,7 +17,7 @@ use ogee_proto::id::{ChunkKey, LogId, VolumeId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::BlockIndex;
 use ogee_runtime::yield_now;
-use ogee_store::{BlockBitmap, BlockRead};
+use ogee_store::{BlockBitmap, BlockRead, Purpose};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
@@ -228,10 +228,24 @@ impl Replica {
             blocks.resize(PIECE_BLOCKS, BlockSum::Zeros);
         }
         while blocks.len() < PIECE_BLOCKS {
+            let (place, count) = (
+                job.ask.place,
+                PIECE_READ_BLOCKS.min(PIECE_BLOCKS - blocks.len()),
+            );
+            let first = place.block(blocks.len());
+            let len = self
+                .store
+                .allocated_bytes(self.copyset, place.key, first, count);
             let read = self.sum_up_some(job, &mut blocks);
             match job.ask.is_urgent {
-                true => read.await?,
-                false => self.store.leisure().take(read).await?,
+                true => {
+                    self.store.budget().charge(Purpose::Compare, len);
+                    read.await?;
+                }
+                false => {
+                    let taken = self.store.take_leisure(Purpose::Compare, len, read);
+                    taken.await?;
+                }
             }
         }
         Ok(PieceSums {

@@ -113,27 +113,37 @@ fn get_place(from: &mut Reader<'_>) -> Result<Place, WireError> {
 
 pub(super) fn encode_disputed(disputed: &Disputed) -> Vec<u8> {
     let mut out = Vec::new();
+    put_disputed(&mut out, disputed);
+    out
+}
+
+pub(crate) fn put_disputed(out: &mut Vec<u8>, disputed: &Disputed) {
     let count = |of: usize| u16::try_from(of).expect("invariant: both are bounded");
-    Writer::new(&mut out).u16(count(disputed.len()));
+    Writer::new(out).u16(count(disputed.len()));
     for (place, blocks) in disputed {
-        put_place(&mut out, *place);
-        Writer::new(&mut out).u16(count(blocks.len()));
+        put_place(out, *place);
+        Writer::new(out).u16(count(blocks.len()));
         for block in blocks {
-            Writer::new(&mut out).u16(block.get());
+            Writer::new(out).u16(block.get());
         }
     }
-    out
 }
 
 pub(super) fn decode_disputed(meta: &[u8]) -> Result<Disputed, WireError> {
     let mut from = Reader::new(meta);
+    let disputed = get_disputed(&mut from)?;
+    from.finish("what is disputed")?;
+    Ok(disputed)
+}
+
+pub(crate) fn get_disputed(from: &mut Reader<'_>) -> Result<Disputed, WireError> {
     let places = from.u16("places")?;
     if usize::from(places) > DISPUTES_MAX {
         return Err(unknown("places", places.into()));
     }
     let mut disputed = Disputed::new();
     for _ in 0..places {
-        let place = get_place(&mut from)?;
+        let place = get_place(from)?;
         let count = from.u16("blocks")?;
         if usize::from(count) > PIECE_BLOCKS {
             return Err(unknown("blocks", count.into()));
@@ -147,8 +157,18 @@ pub(super) fn decode_disputed(meta: &[u8]) -> Result<Disputed, WireError> {
         }
         disputed.insert(place, blocks);
     }
-    from.finish("what is disputed")?;
     Ok(disputed)
+}
+
+/// Two blocks of a piece, for tests of what names them.
+#[cfg(test)]
+pub(crate) fn some_disputed() -> Disputed {
+    let key = ChunkKey {
+        volume: VolumeId::new(0x11),
+        chunk: ChunkIndex::new(0x22),
+    };
+    let place = Place::new(key, 3).expect("it is one");
+    [(place, vec![place.block(0), place.block(255)])].into()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The steps of a copy that are under way: as many as the way and everybody else's I/O allow.
 //!
 //! *Place*: between an attempt and its connection. *Owner*: one attempt.
-//! *Invariants*: at most [`COPY_WINDOW`] steps at a time, no faster than the configured rate; the end of
-//! a copy, for which writers may be held back, does not give way.
+//! *Invariants*: at most [`COPY_WINDOW`] steps at a time, no faster than the configured rate and the budgets of device
+//! and network; a copy that would not gain on the writers otherwise, and the end of one, for which writers may be held
+//! back, do not give way.
 //! *On failure*: the first step that fails ends the flow.
 
-use super::gain::{LEVEL_MAX, Seen, Verdict, rest, window};
+use super::gain::{LEVEL_MAX, Seen, Verdict, is_pressing, rest, window};
 use super::send::StreamingResult;
 use super::track::Track;
 use crate::limit::{COPY_SLOW, COPY_WINDOW, COPY_WINDOW_BUSY};
@@ -13,6 +14,7 @@ use crate::network::Network;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use ogee_store::Purpose;
 use std::time::Duration;
 
 pub(super) type Step<'a> = LocalBoxFuture<'a, StreamingResult<()>>;
@@ -23,6 +25,7 @@ pub(super) struct Flow<'a> {
     track: &'a Track,
     running: FuturesUnordered<LocalBoxFuture<'a, (Duration, StreamingResult<()>)>>,
     window: usize,
+    purpose: Purpose,
     hurries: bool,
     /// The last step's time.
     took: Duration,
@@ -37,6 +40,7 @@ impl<'a> Flow<'a> {
             track,
             running: FuturesUnordered::new(),
             window: COPY_WINDOW_BUSY,
+            purpose: network.purpose(),
             hurries,
             took: Duration::ZERO,
             seen: network.replica.metrics.foreground.get(),
@@ -45,7 +49,12 @@ impl<'a> Flow<'a> {
 
     /// Starts a step when there is room for it.
     pub(super) async fn add(&mut self, len: usize, step: Step<'a>) -> StreamingResult<()> {
-        self.network.copies.pass(len).await;
+        let (copies, store) = (&self.network.copies, &self.network.replica.store);
+        copies.pass(self.purpose, len).await;
+        let draw = store
+            .budget()
+            .draw(self.purpose, len, is_pressing(self.level()));
+        draw.await;
         self.look();
         let foreground = self.network.replica.metrics.foreground.get();
         let is_busy = foreground != std::mem::replace(&mut self.seen, foreground);

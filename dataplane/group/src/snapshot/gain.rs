@@ -38,6 +38,11 @@ pub(super) fn window(level: usize, is_slow: bool) -> usize {
     if is_slow { (window / 2).max(1) } else { window }
 }
 
+/// Whether a copy at a level takes what it needs, whatever clients ask for.
+pub(super) const fn is_pressing(level: usize) -> bool {
+    level > LEVEL_START
+}
+
 /// How long to rest at a level after a step that took so long.
 pub(super) fn rest(level: usize, took: Duration) -> Duration {
     (took * LEVELS[level].1).min(COPY_SLOW)

@@ -11,7 +11,8 @@
 
 use super::wire::{
     Base, Begin, STEP_BASE, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC,
-    STEP_ZEROS, get_blocks, get_end, get_keys, get_state_range, get_zeros, put_base, put_token,
+    STEP_ZEROS, get_blocks, get_end, get_haste, get_keys, get_state_range, get_zeros, put_base,
+    put_token,
 };
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::codec::put_vote;
@@ -28,7 +29,7 @@ use ogee_proto::unit::ByteLen;
 use ogee_proto::wire::{FrameHeader, Status, WireError};
 use ogee_runtime::channel::{Mutex, Notify};
 use ogee_runtime::{Instant, seeded_bug};
-use ogee_store::{BlockChange, Store, StoreError, WriteBack};
+use ogee_store::{BlockChange, Purpose, Store, StoreError, WriteBack};
 use ogee_transport::Frame;
 use openraft::raft::AppendEntriesRequest;
 use openraft::storage::Snapshot;
@@ -325,6 +326,14 @@ impl Group {
         let current = self.current_vote();
         let work = self.incoming().work(&frame.header, current.as_ref());
         let work = work.ok_or(Status::Retry)?;
+        let (purpose, is_pressing) = get_haste(&frame.header);
+        if !frame.payload.is_empty() {
+            self.copies().receive(purpose, frame.payload.len()).await;
+            let budget = self.replica().store.budget();
+            budget.draw(purpose, frame.payload.len(), is_pressing).await;
+        }
+        let leisure = self.replica().store.leisure();
+        let _copying = (purpose == Purpose::Recovery).then(|| leisure.copying());
         match frame.header.sequence.get() {
             STEP_STATE => self.take_state(&work, frame),
             STEP_CHUNKS => self.take_chunks(&work, frame).await,
@@ -416,7 +425,6 @@ impl Group {
             return Ok(());
         }
         self.make_room(&changes).await?;
-        let _copying = replica.store.leisure().copying();
         let written = replica.store.write_back(replica.copyset, changes).await;
         written.map_err(|error| self.not_stored(&error))
     }

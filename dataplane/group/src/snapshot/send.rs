@@ -7,18 +7,20 @@
 //! *On failure*: the attempt ends; what the target acknowledged stays good for the next one.
 
 use super::flow::{Flow, Step};
+use super::gain::is_pressing;
 use super::last_pass::{Brake, LastPass, catch_up, is_little};
 use super::track::{PIECES, Track, Wanted, What, batches, len_of};
 use super::wire::{
     Begin, STEP_BASE, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC,
-    STEP_ZEROS, get_base, get_token, put_blocks, put_end, put_keys, put_state_at, put_zeros,
+    STEP_ZEROS, get_base, get_token, put_blocks, put_end, put_haste, put_keys, put_state_at,
+    put_zeros,
 };
 use crate::changes::Since;
 use crate::checkpoint::CheckpointState;
 use crate::codec::get_vote;
 use crate::limit::{
     COPY_KEYS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES, FULL_PAUSE_MIN, LAST_PASS_PICKUP,
-    LAST_PASS_SHARE, PASS_GAP,
+    LAST_PASS_SHARE, PASS_GAP, VOTER_LACKING,
 };
 use crate::machine::SnapshotState;
 use crate::network::{Network, accepted, garbled};
@@ -34,11 +36,13 @@ use ogee_proto::unit::{BlockIndex, ByteLen};
 use ogee_proto::wire::{FrameKind, Reader, Status, WireError};
 use ogee_runtime::channel::Permit;
 use ogee_runtime::{Payload, seeded_bug};
+use ogee_store::Purpose;
 use ogee_transport::{CallError, Caller, Frame};
 use openraft::OptionalSend;
 use openraft::alias::SnapshotOf;
 use openraft::errors::{NetworkError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::pin;
@@ -86,9 +90,10 @@ impl Network {
         }
         let (turn, last) = match ending {
             Some((turn, last)) => (turn, Some(last)),
-            None => (self.copies.turn().await, None),
+            None => (self.copies.turn(self.purpose()).await, None),
         };
-        let _copying = replica.store.leisure().copying();
+        let is_recovery = self.purpose() == Purpose::Recovery;
+        let _copying = is_recovery.then(|| replica.store.leisure().copying());
         if replica.is_fuzzy() {
             return not_now("this replica's own blocks are newer than what it has applied");
         }
@@ -103,6 +108,7 @@ impl Network {
             number: track.begin(),
             track,
             vote,
+            hurries: Cell::new(last.is_some()),
         };
         // Where nobody takes it, there are several a second.
         if attempt.number == 1 {
@@ -141,6 +147,23 @@ impl Network {
         Ok(SnapshotResponse::new(answered))
     }
 
+    /// What a copy to this target is for: its copyset lacks a replica if the target is a voter, or another voter
+    /// has not answered for a while.
+    pub(super) fn purpose(&self) -> Purpose {
+        let replica = &self.replica;
+        let state = replica.state.borrow();
+        let since = ogee_runtime::now().checked_sub(self.config.election_max * VOTER_LACKING);
+        let is_there = |id: u64| since.is_none_or(|since| replica.acks.has_heard(id, since));
+        let mut voters = state
+            .membership
+            .voter_ids()
+            .filter(|id| *id != replica.id.get());
+        match voters.all(|id| id != self.target.get() && is_there(id)) {
+            true => Purpose::Move,
+            false => Purpose::Recovery,
+        }
+    }
+
     /// openraft counts what a copy was of as matched.
     fn confirm_copy(&self, vote: &RaftVote, snapshot: &SnapshotOf<TypeConfig, SnapshotState>) {
         if let Some(upto) = snapshot.meta.last_log_id {
@@ -157,6 +180,8 @@ struct Attempt<'a> {
     track: Rc<Track>,
     number: u64,
     vote: RaftVote,
+    /// It is the last one, or prepares it.
+    hurries: Cell<bool>,
 }
 
 impl Drop for Attempt<'_> {
@@ -336,6 +361,7 @@ impl Attempt<'_> {
 
     /// While the end is prepared, what changes is sent on.
     async fn prepare_beside_passes(&self) -> StreamingResult<LastPass> {
+        self.hurries.set(true);
         let mut prepared = pin!(self.prepare());
         loop {
             let pass = pin!(async {
@@ -479,6 +505,8 @@ impl Attempt<'_> {
         header.sequence = Sequence::new(step);
         header.stream = self.track.id;
         header.watermark = Sequence::new(self.number);
+        let is_pressing = self.hurries.get() || is_pressing(self.track.gain.level());
+        put_haste(&mut header, self.network.purpose(), is_pressing);
         Frame::of_parts(header, Bytes::from(meta), payload)
     }
 

@@ -1,7 +1,7 @@
 //! Replicas that differ although every checksum fits: they are compared, and put right where most of them agree.
 
 use crate::common::{Cluster, Disk, Medium, Node, block_bytes, pause, run_for, until};
-use ogee_device::{FaultRule, Operation};
+use ogee_device::{FaultRule, Operation, Survivors};
 use ogee_group::{CommandKind, Compared, Place};
 use ogee_proto::id::{ChunkIndex, ChunkKey, ReplicaId, VolumeId};
 use ogee_proto::wire::FrameKind;
@@ -258,6 +258,52 @@ fn what_no_rule_settles_is_told_of_and_not_touched() {
         disk.check().await;
         cluster.end().await;
     });
+}
+
+/// Even if power fails everywhere at once: nothing is compared anew before it is told of again.
+#[test]
+fn what_no_rule_settles_is_told_of_after_a_restart_too_until_it_is_settled() {
+    run_for(PATIENCE, async {
+        let (cluster, disk) = written().await;
+        let followers = cluster.followers().await;
+        for (follower, tag) in followers.iter().zip([777, 888]) {
+            exchanged(&cluster, follower.replica, 3, tag).await;
+        }
+        assert_eq!(pass(&cluster).await.differing, 1);
+        let know = |count: usize| {
+            let cluster = &cluster;
+            move || {
+                cluster
+                    .nodes()
+                    .iter()
+                    .all(|node| node.group.disputed_blocks().len() == count)
+            }
+        };
+        until(know(1)).await;
+        all_lose_power(&cluster).await;
+        assert!(know(1)(), "it is on every device");
+
+        disk.write(0, 3, 1, 203).await;
+        let places = cluster.leader().await.group.disputed_places();
+        assert_eq!(compared(&cluster, places[0]).await.1.differing, 0);
+        until(know(0)).await;
+        all_lose_power(&cluster).await;
+        assert!(know(0)(), "it is settled for good");
+        disk.check().await;
+        cluster.end().await;
+    });
+}
+
+/// After a checkpoint of each.
+async fn all_lose_power(cluster: &Rc<Cluster>) {
+    cluster.checkpoint().await;
+    let mut media = Vec::new();
+    for node in cluster.nodes() {
+        media.push(cluster.crash(node.replica, Survivors::None).await);
+    }
+    for medium in media {
+        cluster.restart(medium).await;
+    }
 }
 
 /// What one that is silent holds is not guessed either: it is compared when it answers.

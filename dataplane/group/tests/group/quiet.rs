@@ -2,7 +2,7 @@
 
 use crate::common::{Cluster, Disk, Node, QUICK, pause, run, until};
 use ogee_device::Survivors;
-use ogee_group::{CommandKind, GroupConfig};
+use ogee_group::{CommandKind, Compared, GroupConfig, Place};
 use ogee_proto::wire::{FrameKind, Status};
 use ogee_runtime::{now, sleep, timeout};
 use std::rc::Rc;
@@ -70,6 +70,32 @@ fn an_idle_group_sends_nothing_but_one_beat_per_peer_and_two_looks() {
         );
         assert_eq!(cluster.leader().await.replica, leader.replica);
         assert_eq!(leader.group.report().term, term);
+        cluster.end().await;
+    });
+}
+
+/// Nobody has asked for anything: what is compared is no load, and the group is quiet again after it.
+#[test]
+fn a_comparison_of_a_quiet_group_counts_for_nothing() {
+    run(async {
+        let (cluster, _disk, leader) = quiet_group().await;
+        let before = leader.group.report();
+        for _ in 0..3 {
+            while !matches!(
+                leader.group.compare(Place::default()).await,
+                Compared::Done { .. }
+            ) {
+                pause().await;
+            }
+            until_quiet(&cluster).await;
+        }
+        let after = leader.group.report();
+        assert!(after.last_log >= before.last_log + 3, "it was compared");
+        assert_eq!(
+            (after.requests, after.bytes),
+            (before.requests, before.bytes)
+        );
+        assert_eq!(after.term, before.term);
         cluster.end().await;
     });
 }

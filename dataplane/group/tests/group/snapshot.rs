@@ -6,6 +6,7 @@ use ogee_group::{CommandKind, GroupConfig};
 use ogee_log::Entry;
 use ogee_proto::id::{LogIndex, ReplicaId};
 use ogee_proto::unit::ByteLen;
+use ogee_store::{Bucket, Purpose};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -279,6 +280,36 @@ async fn with_one_away(cluster: &Rc<Cluster>) -> (Disk, ReplicaId, crate::common
     let last = away.group.report().last_log;
     let medium = cluster.stop(away.replica).await;
     (disk, away.replica, medium, last)
+}
+
+/// Both ends keep to what background work may take of their devices, and say what it is for: a voter lacks its contents.
+#[test]
+fn a_copy_keeps_to_the_budgets_of_both_devices() {
+    const LIMIT: u64 = 16 << 20;
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let (disk, replica, medium) = with_one_behind(&cluster).await;
+        let leader = cluster.leader().await;
+        leader.store.budget().limit_to(LIMIT);
+        let began = ogee_runtime::now();
+        let node = cluster.restart(medium).await;
+        node.store.budget().limit_to(LIMIT);
+        let drawn = |node: &Node| node.store.budget().drawn(Purpose::Recovery);
+        until(|| drawn(&node) >= COPIED && !node.group.report().is_installing).await;
+        let took = ogee_runtime::now() - began + Bucket::BURST;
+        let most = took.as_secs_f64() * LIMIT as f64 + (256 << 10) as f64;
+        for node in [&leader, &node] {
+            let drawn = drawn(node);
+            assert!(
+                drawn >= COPIED && drawn as f64 <= most,
+                "{drawn} in {took:?}"
+            );
+            assert_eq!(node.store.budget().drawn(Purpose::Move), 0);
+        }
+        let network = node.copies.network().drawn(Purpose::Recovery);
+        assert!(network >= COPIED, "{network} has come");
+        leads_with_all(&cluster, replica, &disk).await;
+    });
 }
 
 /// What it had in its log only is as missing as what it never saw; nothing else comes.

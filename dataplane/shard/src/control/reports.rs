@@ -1,11 +1,14 @@
 //! Shards' reports → protobuf.
 
-use crate::order::{ReplicaStatus, ScrubStatus, ShardReport, StoreStatus, VolumePage};
+use crate::order::{
+    BackgroundStatus, ReplicaStatus, ScrubStatus, ShardReport, StoreStatus, VolumePage,
+};
 use ogee_device::Flow;
 use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport, StoreReport, VolumeHeld,
+    BackgroundReport, IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport, StoreReport,
+    VolumeHeld,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,9 +31,18 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         scrub: Some(scrub(&status.scrub)),
         compare: Some(scrub(&status.compare)),
         scrub_paused: status.is_paused,
+        background: Some(background(&status.background)),
         class: status
             .class
             .map_or_else(String::new, |class| class.to_string()),
+    }
+}
+
+const fn background(status: &BackgroundStatus) -> BackgroundReport {
+    BackgroundReport {
+        speed: status.speed,
+        allowed: status.allowed,
+        limit: status.limit,
     }
 }
 

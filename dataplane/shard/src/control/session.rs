@@ -12,6 +12,7 @@ use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
 use ogee_proto::service::{HeartbeatRequest, RegisterRequest, RegisterResponse};
 use ogee_runtime::bridge;
 use ogee_runtime::executor::{Placement, ShardBuilder, ShardHandle};
+use ogee_store::Bucket;
 use ogee_transport::Transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -181,6 +182,7 @@ impl Shards {
             stores: Vec::new(),
             endpoints: addresses(config),
         };
+        let network = Bucket::new(config.background.network_rate.get());
         for (number, listen) in config.listen.iter().enumerate() {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             let (order_sender, orders) = bridge::channel(SHARD_QUEUE);
@@ -199,6 +201,8 @@ impl Shards {
                 cluster,
                 group: config.group,
                 scrub: config.scrub,
+                device_rate: config.background.device_rate,
+                network: network.clone(),
                 fenced: fenced.clone(),
                 orders,
                 events: sender.clone(),

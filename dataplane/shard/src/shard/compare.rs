@@ -4,14 +4,18 @@
 //! about what differs, is `ogee_group`'s. *Owner*: the shard. *Invariants*: one piece of a store's groups at a time. A
 //! group's pieces are spread over the period; where that is not enough it takes longer. A leader goes on where the one
 //! before it was, as far as it knows, and else at a piece that is drawn: leaders that change often do not always leave the
-//! same pieces out. What no rule could settle is looked at again every [`DISPUTE_LOOK`]. *On failure*: what cannot be
+//! same pieces out. A quiet group is woken for several pieces at a time, no more often than every [`COMPARE_QUIET_GAP`] if
+//! so few are due. What no rule could settle is looked at again every [`DISPUTE_LOOK`]. *On failure*: what cannot be
 //! compared is tried again after [`COMPARE_RETRY`]; a store that has failed is left alone.
 
 use super::scrub::Hours;
 use super::wish::Work;
 use super::{OpenStore, Shard};
 use crate::config::ScrubConfig;
-use crate::limit::{COMPARE_LOOK, COMPARE_RETRY, COMPARE_TRIES, COMPARE_UNABLE, DISPUTE_LOOK};
+use crate::limit::{
+    COMPARE_BURST_MAX, COMPARE_LOOK, COMPARE_QUIET_GAP, COMPARE_RETRY, COMPARE_TRIES,
+    COMPARE_UNABLE, DISPUTE_LOOK,
+};
 use crate::order::ScrubStatus;
 use ogee_group::{Compared, Group, Place};
 use ogee_proto::id::{CopysetId, StoreId};
@@ -45,6 +49,11 @@ struct Pass {
     tries: u32,
     /// It is to be done at once.
     is_hurried: bool,
+    /// Pieces that are compared in one go, which wakes a quiet group once: how many are left of them, of how many, and
+    /// when they were due.
+    left: u32,
+    burst: u32,
+    burst_due: Instant,
     /// Pieces compared, of about so many.
     done: u32,
     of: u32,
@@ -100,6 +109,9 @@ impl Pass {
             is_around: false,
             tries: 0,
             is_hurried: false,
+            left: 0,
+            burst: 1,
+            burst_due: begun,
             done: 0,
             of,
             due: begun,
@@ -114,16 +126,39 @@ impl Pass {
         self.due = now();
     }
 
+    /// Time between two pieces.
+    fn gap(&self, period: Duration) -> Duration {
+        match self.is_hurried {
+            true => Duration::ZERO,
+            false => period / self.of,
+        }
+    }
+
+    /// It is to go on. A quiet group would be woken by each piece: there it does some in one go, and then none for as long
+    /// as they would have taken.
+    fn begin_burst(&mut self, is_quiet: bool, period: Duration) {
+        if self.left > 0 {
+            return;
+        }
+        let gap = self.gap(period).as_nanos().max(1);
+        let count = COMPARE_QUIET_GAP.as_nanos() / gap;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.burst = match is_quiet {
+            true => count.clamp(1, COMPARE_BURST_MAX),
+            false => 1,
+        };
+        (self.left, self.burst_due) = (self.burst, self.due);
+    }
+
     /// The piece was compared, and this is the next one of which anybody holds anything.
     fn advance(&mut self, next: Option<Place>, period: Duration) {
-        let gap = if self.is_hurried {
-            Duration::ZERO
-        } else {
-            period / self.of
-        };
         self.tries = 0;
         self.done += 1;
-        self.due = now().max(self.due + gap);
+        self.left = self.left.saturating_sub(1);
+        self.due = match self.left {
+            0 => now().max(self.burst_due + self.gap(period) * self.burst),
+            _ => now(),
+        };
         match next.filter(|next| !self.is_around || *next < self.first) {
             Some(next) => self.at = next,
             // What comes before where it began.
@@ -134,6 +169,7 @@ impl Pass {
             None => {
                 self.is_over = true;
                 self.is_hurried = false;
+                self.left = 0;
                 self.due = self.due.max(self.begun + period);
             }
         }
@@ -231,6 +267,7 @@ impl Shard {
         if pass.is_over {
             return;
         }
+        pass.begin_burst(group.report().is_quiet, period);
         let compared = group.compare(pass.at).await;
         count(&open.compared, compared);
         match compared {
@@ -275,5 +312,78 @@ fn count(comparisons: &Comparisons, compared: Compared) {
         Comparisons::count(&comparisons.bytes, blocks * BLOCK_SIZE as u64);
         Comparisons::count(&comparisons.differing, differing);
         Comparisons::count(&comparisons.rewritten, rewritten);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pass;
+    use crate::limit::{COMPARE_BURST_MAX, COMPARE_QUIET_GAP};
+    use ogee_group::Place;
+    use ogee_runtime::executor::block_on;
+    use ogee_runtime::now;
+    use std::time::Duration;
+
+    fn pass(of: u32) -> Pass {
+        let now = now();
+        Pass {
+            begun: now,
+            first: Place::default(),
+            at: Place::default(),
+            is_around: false,
+            tries: 0,
+            is_hurried: false,
+            left: 0,
+            burst: 1,
+            burst_due: now,
+            done: 0,
+            of,
+            due: now,
+            is_over: false,
+            disputes_due: now,
+        }
+    }
+
+    /// Pieces until it pauses, and for how long it does after them.
+    fn burst(pass: &mut Pass, is_quiet: bool, period: Duration) -> (u32, Duration) {
+        let (began, done) = (pass.due, pass.done);
+        loop {
+            pass.begin_burst(is_quiet, period);
+            // It goes on for ever: there is always another piece.
+            pass.is_around = false;
+            pass.first = Place::default();
+            pass.is_over = false;
+            let next = Some(Place::default());
+            pass.advance(next, period);
+            pass.is_over = false;
+            if pass.left == 0 {
+                return (pass.done - done, pass.due.saturating_duration_since(began));
+            }
+        }
+    }
+
+    #[test]
+    fn a_quiet_group_is_woken_seldom_and_compared_as_fast() {
+        block_on(async {
+            let hour = Duration::from_secs(3600);
+            // A piece a second; with clients there anyway, each for itself.
+            let mut pass = pass(3600);
+            let (pieces, pause) = burst(&mut pass, false, hour);
+            assert!(pieces == 1 && pause >= Duration::from_secs(1));
+            let (pieces, pause) = burst(&mut pass, true, hour);
+            assert_eq!(u128::from(pieces), COMPARE_QUIET_GAP.as_millis() / 1000);
+            assert!(pause >= COMPARE_QUIET_GAP, "{pause:?}");
+        });
+    }
+
+    #[test]
+    fn a_burst_is_bounded_and_what_is_seldom_anyway_is_no_burst() {
+        block_on(async {
+            let (pieces, _) = burst(&mut pass(1_000_000), true, Duration::from_secs(1));
+            assert_eq!(pieces, COMPARE_BURST_MAX);
+            let week = Duration::from_secs(604_800);
+            let (pieces, pause) = burst(&mut pass(1000), true, week);
+            assert!(pieces == 1 && pause >= week / 1000);
+        });
     }
 }

@@ -11,13 +11,16 @@ use ogee_group::{CommandHead, CommandKind, Group, GroupConfig, Mender, PeerBook,
 use ogee_proto::id::{
     ChunkIndex, ChunkKey, ClientId, CopysetId, Epoch, Incarnation, ReplicaId, Sequence, VolumeId,
 };
+use ogee_proto::unit::ByteLen;
 use ogee_runtime::{Payload, bridge};
+use ogee_store::Bucket;
 use ogee_transport::{
     CallerOptions, ConnectionOptions, Hello, Listener, RdmaOptions, Role, Service, Transport,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -41,6 +44,10 @@ pub struct ShardSetup {
     pub group: GroupConfig,
     /// How each store is read whole, for what rots; `None`: never.
     pub scrub: Option<ScrubConfig>,
+    /// Bytes per second that copies, comparisons and scrubbing may read and write together on each device.
+    pub device_rate: ByteLen,
+    /// What copies of all shards may send and receive together.
+    pub network: Arc<Bucket>,
     /// Replicas that are no members any more: they are not opened.
     pub fenced: BTreeSet<(CopysetId, ReplicaId)>,
     /// What it is told.
@@ -104,7 +111,12 @@ async fn open(setup: &ShardSetup) -> Result<(Rc<Shard>, Service), ShardError> {
         ..CallerOptions::default()
     };
     let peers = Rc::new(PeerBook::new(hello.clone(), options));
-    let shard = Rc::new(Shard::new(setup.number, stores, peers, setup.group));
+    for open in &stores {
+        open.store.budget().limit_to(setup.device_rate.get());
+    }
+    let network = setup.network.clone();
+    let shard = Shard::new(setup.number, stores, peers, (setup.group, network));
+    let shard = Rc::new(shard);
     shard.open_groups(&setup.fenced).await;
     let handler = shard.clone();
     let service = Service::serve(

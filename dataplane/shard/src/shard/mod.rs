@@ -8,6 +8,7 @@
 
 mod admin;
 mod admission;
+mod background;
 mod compare;
 mod hosted;
 mod life;
@@ -28,9 +29,11 @@ use members::Changes;
 use ogee_group::{CopyBudget, GroupConfig, GroupMetrics, PeerBook, Watch};
 use ogee_proto::id::{CopysetId, VolumeId};
 use ogee_runtime::channel::Semaphore;
+use ogee_store::Bucket;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use stores::OpenStore;
 
 /// A running shard.
@@ -62,7 +65,12 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    fn new(number: u16, stores: Vec<OpenStore>, peers: Rc<PeerBook>, config: GroupConfig) -> Self {
+    fn new(
+        number: u16,
+        stores: Vec<OpenStore>,
+        peers: Rc<PeerBook>,
+        (config, network): (GroupConfig, Arc<Bucket>),
+    ) -> Self {
         Self {
             number,
             stores,
@@ -72,7 +80,7 @@ impl Shard {
             peers,
             config,
             metrics: Rc::default(),
-            copies: Rc::new(CopyBudget::new(config.copy_rate)),
+            copies: Rc::new(CopyBudget::with_network(config.copy_rate, network)),
             admission: Admission::new(),
             raft_admission: Semaphore::new(RAFT_BYTES_MAX),
             throttled: Cell::new(0),

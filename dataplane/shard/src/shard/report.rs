@@ -1,6 +1,7 @@
 //! What a shard says of itself once a second.
 
 use super::Shard;
+use super::hosted::Hosted;
 use super::stores::OpenStore;
 use crate::limit::{LOST_REPORTED_MAX, VOLUMES_PER_PAGE};
 use crate::order::{
@@ -8,6 +9,7 @@ use crate::order::{
 };
 use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
 use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
+use ogee_store::{Budget, Purpose};
 use std::collections::BTreeMap;
 
 /// Everything.
@@ -65,6 +67,7 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         scrub: open.scrubbed.status(),
         compare: open.compared.status(),
         is_paused: open.store.is_paused(),
+        background: open.background.status(open.store.budget()),
     }
 }
 
@@ -155,7 +158,6 @@ fn volumes(shard: &Shard, after: VolumeId) -> VolumePage {
 fn metrics(shard: &Shard) -> ShardMetrics {
     let stages = &shard.metrics;
     let hosted = shard.hosted();
-    let sum = |of: fn(&Group) -> usize| hosted.iter().map(|it| of(&it.group)).sum::<usize>() as u64;
     ShardMetrics {
         stages: vec![
             ("queue", stages.queue.snapshot()),
@@ -166,47 +168,54 @@ fn metrics(shard: &Shard) -> ShardMetrics {
             ("read", stages.read.snapshot()),
         ],
         counters: counters(shard),
-        gauges: vec![
-            (
-                "overlay_blocks",
-                "Blocks that live in the log only",
-                sum(Group::overlay_blocks),
-            ),
-            (
-                "damaged_places",
-                "Places with damaged blocks that are not repaired yet, or cannot be",
-                sum(Group::repairs_waiting),
-            ),
-            (
-                "lost_places",
-                "Places with damaged blocks that no replica has as they should be",
-                hosted
-                    .iter()
-                    .map(|it| it.group.lost_blocks().len() as u64)
-                    .sum(),
-            ),
-            (
-                "disputed_places",
-                "Pieces in which replicas differ and no rule tells which is right",
-                sum(|group| group.disputed_places().len()),
-            ),
-            (
-                "retired_extents",
-                "Extents that did not take what was written, and are never used again",
-                shard
-                    .stores
-                    .iter()
-                    .map(|open| u64::from(open.store.retired()))
-                    .sum(),
-            ),
-            (
-                "waiting_bytes",
-                "Bytes of clients' requests that wait for their turn",
-                shard.admission.waiting() as u64,
-            ),
-        ],
+        gauges: gauges(shard, &hosted),
         keeper: keeper(shard),
     }
+}
+
+fn gauges(shard: &Shard, hosted: &[Hosted]) -> Vec<Counter> {
+    let sum = |of: fn(&Group) -> usize| hosted.iter().map(|it| of(&it.group)).sum::<usize>() as u64;
+    let mut gauges = vec![
+        (
+            "overlay_blocks",
+            "Blocks that live in the log only",
+            sum(Group::overlay_blocks),
+        ),
+        (
+            "damaged_places",
+            "Places with damaged blocks that are not repaired yet, or cannot be",
+            sum(Group::repairs_waiting),
+        ),
+        (
+            "lost_places",
+            "Places with damaged blocks that no replica has as they should be",
+            hosted
+                .iter()
+                .map(|it| it.group.lost_blocks().len() as u64)
+                .sum(),
+        ),
+        (
+            "disputed_places",
+            "Pieces in which replicas differ and no rule tells which is right",
+            sum(|group| group.disputed_places().len()),
+        ),
+        (
+            "retired_extents",
+            "Extents that did not take what was written, and are never used again",
+            shard
+                .stores
+                .iter()
+                .map(|open| u64::from(open.store.retired()))
+                .sum(),
+        ),
+        (
+            "waiting_bytes",
+            "Bytes of clients' requests that wait for their turn",
+            shard.admission.waiting() as u64,
+        ),
+    ];
+    gauges.extend(background_gauges(shard));
+    gauges
 }
 
 /// A counter's name, its help, and its value.
@@ -215,6 +224,7 @@ type Counter = (&'static str, &'static str, u64);
 fn counters(shard: &Shard) -> Vec<Counter> {
     let mut counters = store_counters(&shard.stores);
     counters.extend(scrub_counters(&shard.stores));
+    counters.extend(background_counters(shard));
     counters.extend(traffic_counters(shard));
     counters
 }
@@ -310,6 +320,64 @@ fn scrub_counters(stores: &[OpenStore]) -> Vec<Counter> {
             "blocks_repaired",
             "Damaged blocks rewritten with what other replicas have",
             sum(|open| open.store.counters().repairs),
+        ),
+    ]
+}
+
+/// What all kinds of background work have drawn from the budgets of devices and network.
+fn background_counters(shard: &Shard) -> [Counter; 5] {
+    let of_devices = |purpose| {
+        let stores = shard.stores.iter();
+        stores.map(|open| open.store.budget().drawn(purpose)).sum()
+    };
+    let network = Purpose::ALL.map(|purpose| shard.copies.network().drawn(purpose));
+    [
+        (
+            "background_recovery_bytes",
+            "Bytes read or written to copy a replica that its copyset lacks",
+            of_devices(Purpose::Recovery),
+        ),
+        (
+            "background_move_bytes",
+            "Bytes read or written to copy a replica that is moved",
+            of_devices(Purpose::Move),
+        ),
+        (
+            "background_compare_bytes",
+            "Bytes read to compare replicas",
+            of_devices(Purpose::Compare),
+        ),
+        (
+            "background_scrub_bytes",
+            "Bytes read to find what rots",
+            of_devices(Purpose::Scrub),
+        ),
+        (
+            "background_network_bytes",
+            "Bytes of copies sent and received",
+            network.iter().sum(),
+        ),
+    ]
+}
+
+/// What may be drawn from them, in bytes per second.
+fn background_gauges(shard: &Shard) -> [Counter; 3] {
+    let budgets = || shard.stores.iter().map(|open| open.store.budget());
+    [
+        (
+            "background_device_limit_bytes",
+            "What background work may read and write in a second, all devices of the shard together",
+            budgets().map(Budget::limit).sum(),
+        ),
+        (
+            "background_device_allowed_bytes",
+            "Of that, what it may now, as clients fare",
+            budgets().map(Budget::allowed).sum(),
+        ),
+        (
+            "background_network_limit_bytes",
+            "What copies may send and receive in a second, all shards together",
+            shard.copies.network().bucket().limit(),
         ),
     ]
 }

@@ -90,6 +90,12 @@ impl Shard {
         if submitted.is_err() {
             self.throttle(&from, &header);
         }
+        if self.admission.waiting() > 0 {
+            // What is done in the background is in nobody's way then.
+            for open in &self.stores {
+                open.store.budget().note_waiting();
+            }
+        }
     }
 
     fn throttle(&self, peer: &Peer, header: &FrameHeader) {

@@ -17,6 +17,7 @@ use ogee_proto::id::{ChunkKey, CopysetId, StoreId};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK, EXTENT_SIZE};
 use ogee_proto::unit::BlockIndex;
 use ogee_runtime::{Instant, ScopedTask, now, random_u64, spawn_scoped, suspended_time, yield_now};
+use ogee_store::Purpose;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -172,7 +173,10 @@ impl Shard {
             };
             let begun = now();
             let read = group.scrub(key, first, SCRUB_BLOCKS);
-            let bytes = open.store.leisure().take(read).await;
+            let len = open
+                .store
+                .allocated_bytes(copyset, key, first, SCRUB_BLOCKS);
+            let bytes = open.store.take_leisure(Purpose::Scrub, len, read).await;
             if bytes == 0 {
                 yield_now().await;
                 continue;

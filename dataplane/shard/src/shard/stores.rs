@@ -1,5 +1,6 @@
 //! Opening the devices that a shard owns.
 
+use super::background::Background;
 use super::compare::Comparisons;
 use super::scrub::Scrubbed;
 use super::wish::Wish;
@@ -29,6 +30,7 @@ pub(super) struct OpenStore {
     pub(super) class: Option<MediaClass>,
     pub(super) compared: Comparisons,
     pub(super) wish: Wish,
+    pub(super) background: Background,
     /// It is being tried out.
     pub(super) is_tried: Cell<bool>,
 }
@@ -59,6 +61,7 @@ impl OpenStore {
             scrubbed: Scrubbed::default(),
             compared: Comparisons::default(),
             wish: Wish::default(),
+            background: Background::new(),
             is_tried: Cell::new(false),
         })
     }

@@ -11,7 +11,7 @@ use ogee_proto::id::StoreId;
 use ogee_proto::unit::ByteLen;
 use ogee_runtime::sim::{self, Death, HostId};
 use ogee_runtime::{JoinHandle, bridge, spawn};
-use ogee_shard::simulated::{ShardEvent, ShardOrder, ShardReport, ShardSetup, run};
+use ogee_shard::simulated::{Bucket, ShardEvent, ShardOrder, ShardReport, ShardSetup, run};
 use ogee_shard::{ScrubConfig, StoreConfig};
 use ogee_transport::Endpoint;
 use std::cell::{Cell, RefCell};
@@ -29,6 +29,9 @@ const PORT: u16 = 7000;
 pub const DEVICE_LEN: ByteLen = ByteLen::new(42 << 20);
 /// Its log: few segments, so that it goes round.
 pub const LOG_LEN: ByteLen = ByteLen::new(12 << 20);
+/// What copies, comparisons and scrubbing may take of its disk, and copies of the network, in bytes per second: little, so
+/// that they wait for it.
+const BACKGROUND_RATE: ByteLen = ByteLen::new(24 << 20);
 /// Orders that may wait for a shard.
 const ORDERS_MAX: usize = 256;
 
@@ -186,6 +189,8 @@ impl Node {
                 period,
                 hours: None,
             }),
+            device_rate: BACKGROUND_RATE,
+            network: Bucket::new(BACKGROUND_RATE.get()),
             fenced: std::collections::BTreeSet::new(),
             orders: obeyed,
             events: told,
