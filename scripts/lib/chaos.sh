@@ -2,11 +2,14 @@
 # A cluster whose nodes have a network namespace each, and what is done to it. Sourced after
 # cluster.sh by scripts/chaos and scripts/test.d/chaos.sh. Not run.
 #
-# mds1, cs1 to cs3 and the client hang on a bridge in a namespace of its own, by veth pairs. Nothing of
+# Every node and the client hang on a bridge in a namespace of its own, by veth pairs. Nothing of
 # this host's own network is touched, and two runs do not meet: the names carry the shell's pid.
 # Packets are dropped on the bridge: their senders are told nothing.
 
-NODES=(cs1 cs2 cs3)
+# Chunkservers and metadata servers that there are from the beginning; who has an address may come later.
+NODES=(cs1 cs2 cs3) MDSES=(mds1)
+# Of a chunkserver that is not alone in its zone.
+declare -A ZONE=()
 NET_PREFIX=ogee-chaos-$$
 declare -A ADDRESS=([client]=10.77.0.1 [mds1]=10.77.0.2 [cs1]=10.77.0.11 [cs2]=10.77.0.12 [cs3]=10.77.0.13)
 
@@ -77,7 +80,7 @@ dropped_min() {
 
 # chaos_up COPYSETS STORE_SIZE LOG_SIZE   a cluster in namespaces; $OGEE speaks from the client's
 chaos_up() {
-    local name start=$SECONDS
+    local name start=$SECONDS starting=()
     DIR=$TEST_DIR/cluster
     NODE_OGEE=$OGEE
     mkdir -p "$DIR"/{conf,data,logs,pids}
@@ -85,35 +88,62 @@ chaos_up() {
     printf '#!/bin/sh\nexec nsenter --net=%s %s "$@"\n' "/run/netns/$NET_PREFIX-client" "$NODE_OGEE" >"$TEST_DIR/ogee"
     chmod 755 "$TEST_DIR/ogee"
     OGEE=$TEST_DIR/ogee
-    for name in "${NODES[@]}"; do
-        [ -d "$DIR/data/$name" ] || mkdir "$DIR/data/$name"
-        cat >"$DIR/conf/$name.toml" <<EOF
-name = "$name"
-zone = "zone-$name"
-server = "host-$name"
-listen = ["${ADDRESS[$name]}:7000"]
-mds = ["${ADDRESS[mds1]}:7000"]
-metrics = "${ADDRESS[$name]}:9000"
+    for name in "${NODES[@]}"; do chunkserver_conf "$name" "$2" "$3"; done
+    for name in "${MDSES[@]}"; do mds_conf "$name"; done
+    echo "export OGEE_MDS=$(mds_addresses | paste -sd,)" >"$DIR/ogee.env"
+    use_cluster "$DIR"
+    defer cluster_down
+    # Together: a metadata server is ready when most of them are.
+    for name in "${MDSES[@]}"; do
+        node_start "$name" &
+        starting+=($!)
+    done
+    for name in "${starting[@]}"; do wait "$name" || give_up "a metadata server: $(tail -n 3 "$TEST_DIR/start.log")"; done
+    for name in "${NODES[@]}"; do node_start "$name"; done
+    # All run already: what is left to do is the pool, and to wait for health.
+    "$OGEE" dev up --dir "$DIR" --copysets "$1" --nodes "${#NODES[@]}" --mds-nodes "${#MDSES[@]}" >"$TEST_DIR/up.log" 2>&1 ||
+        give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
+    echo "   cluster up in $((SECONDS - start)) s, ${#ADDRESS[@]} namespaces"
+}
+
+# Of the metadata servers, a line each.
+mds_addresses() {
+    local name
+    for name in "${MDSES[@]}"; do echo "${ADDRESS[$name]}:7000"; done
+}
+
+# chunkserver_conf NAME STORE_SIZE LOG_SIZE
+chunkserver_conf() {
+    mkdir -p "$DIR/data/$1"
+    cat >"$DIR/conf/$1.toml" <<EOF
+name = "$1"
+zone = "${ZONE[$1]:-zone-$1}"
+server = "host-$1"
+listen = ["${ADDRESS[$1]}:7000"]
+mds = [$(mds_addresses | sed 's/.*/"&"/' | paste -sd,)]
+metrics = "${ADDRESS[$1]}:9000"
 
 [[device]]
-path = "$DIR/data/$name/0.store"
+path = "$DIR/data/$1/0.store"
 create = "$2"
 log_size = "$3"
 EOF
-    done
-    cat >"$DIR/conf/mds1.toml" <<EOF
-data_dir = "$DIR/data/mds1"
-listen = "${ADDRESS[mds1]}:7000"
-metrics = "${ADDRESS[mds1]}:9000"
+}
+
+# mds_conf NAME
+mds_conf() {
+    local at
+    cat >"$DIR/conf/$1.toml" <<EOF
+data_dir = "$DIR/data/$1"
+listen = "${ADDRESS[$1]}:7000"
+metrics = "${ADDRESS[$1]}:9000"
 cluster = "chaos"
+id = ${1#mds}
 EOF
-    echo "export OGEE_MDS=${ADDRESS[mds1]}:7000" >"$DIR/ogee.env"
-    use_cluster "$DIR"
-    defer cluster_down
-    for name in mds1 "${NODES[@]}"; do node_start "$name"; done
-    # All run already: what is left to do is the pool, and to wait for health.
-    "$OGEE" dev up --dir "$DIR" --copysets "$1" >"$TEST_DIR/up.log" 2>&1 || give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
-    echo "   cluster up in $((SECONDS - start)) s, five namespaces"
+    [ ${#MDSES[@]} -gt 1 ] || return 0
+    for at in "${MDSES[@]}"; do
+        printf '\n[[members]]\nid = %s\naddr = "%s:7000"\n' "${at#mds}" "${ADDRESS[$at]}" >>"$DIR/conf/$1.toml"
+    done
 }
 
 node_start() {

@@ -445,6 +445,33 @@ writer_starts() {
     defer end_process "$load"
 }
 
+# bench_json NAME LOG OPTION...   one load; its JSON in $TEST_DIR/LOG.json
+bench_json() {
+    "$OGEE" bench "$1" "${@:3}" -o json >"$TEST_DIR/$2.json" 2>"$TEST_DIR/$2.log" ||
+        give_up "bench $1 ${*:3}: $(tail -n 3 "$TEST_DIR/$2.log")"
+}
+
+# make_volumes SIZE   "other", with so much in it, and "disk", which is empty
+make_volumes() {
+    create_volume other --size 512MiB
+    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size "$1"
+    create_volume disk --size 512MiB
+}
+
+# writer_begins DEPTH   a verified load on "disk", through NBD, in the background; sets `load`
+writer_begins() {
+    export_start disk
+    writer_starts "$1"
+}
+
+# writer_ends PID   one of nbd_load.py, which saw no error; all that it was told to be written is there
+writer_ends() {
+    kill "$1"
+    wait "$1" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
+    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
+    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
+}
+
 # cluster_emptied   ends the cluster and takes its stores away: what its configurations say then begins from nothing
 cluster_emptied() {
     "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev down: $(tail -n 3 "$TEST_DIR/up.log")"

@@ -85,3 +85,23 @@ is_even() {
     done
     [ $((most - least)) -le 1 ]
 }
+
+# It is taken for online until it has been silent for a while.
+server_removed() {
+    "$OGEE" server rm "$1" >"$TEST_DIR/rm.log" 2>&1
+}
+
+# carried_by   replicas of each chunkserver
+carried_by() {
+    "$OGEE" server ls -o json | jq -r '[.servers[].replicas] | join(" ")'
+}
+
+devices_even() {
+    # shellcheck disable=SC2046 # one word each
+    is_even $(carried_by)
+}
+
+# is_begun KIND   such a job is under way
+is_begun() {
+    "$OGEE" job ls -o json | jq -e --arg kind "$1" 'any(.jobs[]; .kind == $kind and .state == "running")'
+}

@@ -8,6 +8,10 @@ set -euo pipefail
 . "$REPO/scripts/lib/cluster.sh"
 # shellcheck source=scripts/lib/chaos.sh
 . "$REPO/scripts/lib/chaos.sh"
+# shellcheck source=scripts/lib/heal.sh
+. "$REPO/scripts/lib/heal.sh"
+# shellcheck source=scripts/lib/six_nodes.sh
+. "$REPO/scripts/lib/six_nodes.sh"
 # shellcheck source=scripts/lib/slow_disk.sh
 . "$REPO/scripts/lib/slow_disk.sh"
 # shellcheck source=scripts/lib/nemesis.sh
@@ -21,3 +25,4 @@ for fault in kill stop cut peers; do
     run_test "gap_$fault" "$(ci_or_full 200 1800)" chaos_gap "$fault" "$(ci_or_full 5 30)"
 done
 run_test flips "$(ci_or_full 300 600)" chaos_flips 500
+run_test six_nodes "$(ci_or_full 900 1700)" chaos_six_nodes

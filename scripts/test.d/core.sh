@@ -14,33 +14,6 @@ set -euo pipefail
 . "$REPO/scripts/lib/sick.sh"
 cd "$REPO"
 
-# bench_json NAME LOG OPTION...   one load; its JSON in $TEST_DIR/LOG.json
-bench_json() {
-    "$OGEE" bench "$1" "${@:3}" -o json >"$TEST_DIR/$2.json" 2>"$TEST_DIR/$2.log" ||
-        give_up "bench $1 ${*:3}: $(tail -n 3 "$TEST_DIR/$2.log")"
-}
-
-# make_volumes SIZE   "other", with so much in it, and "disk", which is empty
-make_volumes() {
-    create_volume other --size 512MiB
-    bench_json other fill --rw write --bs 1MiB --iodepth 8 --io-size "$1"
-    create_volume disk --size 512MiB
-}
-
-# writer_begins DEPTH   a verified load on "disk", through NBD, in the background; sets `load`
-writer_begins() {
-    export_start disk
-    writer_starts "$1"
-}
-
-# writer_ends PID   one of nbd_load.py, which saw no error; all that it was told to be written is there
-writer_ends() {
-    kill "$1"
-    wait "$1" || give_up "the writer: $(tail -n 2 "$TEST_DIR/load.log")"
-    jq -e '.errors == 0 and .unanswered == 0 and .acked > 0' "$TEST_DIR/load.json" >/dev/null || give_up "the writer saw $(cat "$TEST_DIR/load.json")"
-    (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
-}
-
 # counter_sum NAME   a counter, summed over its labels and the chunkservers
 counter_sum() {
     local node
@@ -606,11 +579,6 @@ test_heal() {
     copysets_agree
 }
 
-# It is taken for online until it has been silent for a while.
-server_removed() {
-    "$OGEE" server rm "$1" >"$TEST_DIR/rm.log" 2>&1
-}
-
 # A chunkserver in maintenance is stopped for longer than others are waited for: nothing is made anew, nobody is alarmed, a
 # second one is refused, and no writer sees an error.
 test_maintenance() {
@@ -752,89 +720,9 @@ for port in random.sample(range(10000, 30000), 200):
     break'
 }
 
-# carried_by   replicas of each chunkserver
-carried_by() {
-    "$OGEE" server ls -o json | jq -r '[.servers[].replicas] | join(" ")'
-}
-
 leaders_even() {
     # shellcheck disable=SC2046 # one word each
     is_even $(led_by cs1 cs2 cs3 cs4)
-}
-
-devices_even() {
-    # shellcheck disable=SC2046 # one word each
-    is_even $(carried_by)
-}
-
-# ---- six nodes ---------------------------------------------------------------------------------
-
-# three_zones OPTION...   a cluster as `dev up` makes it, but nodes 4 to 6 stand in the zones of 1 to 3
-three_zones() {
-    local at
-    cluster_up "$@"
-    cluster_emptied
-    for at in 4 5 6; do sed -i "s/^zone = .*/zone = \"zone$((at - 3))\"/" "$DIR/conf/cs$at.toml"; done
-    cluster_again "$@"
-}
-
-six_leaders_even() {
-    # shellcheck disable=SC2046 # one word each
-    is_even $(led_by cs1 cs2 cs3 cs4 cs5 cs7)
-}
-
-# is_begun KIND   such a job is under way
-is_begun() {
-    "$OGEE" job ls -o json | jq -e --arg kind "$1" 'any(.jobs[]; .kind == $kind and .state == "running")'
-}
-
-# Six chunkservers in three zones, three metadata servers, a verified load: one chunkserver dies for good, one comes, one is
-# drained, and the leading metadata server dies during each.
-test_six_nodes() {
-    local load start lost=cs6 drained=cs5
-    export OGEE_MDS_SERVER__HEARTBEAT_MS=500 OGEE_MDS_SERVER__HEAL__RECOVER_AFTER_MS=4000
-    export OGEE_MDS_SERVER__HEAL__REPLICA_BALANCE_AFTER_MS=2000 OGEE_MDS_SERVER__HEAL__BALANCE_AFTER_MS=1000
-    three_zones --nodes 6 --mds-nodes 3 --copysets "$(ci_or_full 12 48)" --store-size 2GiB --log-size 128MiB
-    make_volumes "$(ci_or_full 128MiB 512MiB)"
-    writer_begins 8
-
-    start=$(now_ms)
-    node_kill "$lost"
-    find "$DIR/data" -name "$lost-*.store" -delete
-    wait_for 60 is_begun recover || give_up "nothing is recovered: $("$OGEE" status)"
-    mds_leader_kill
-    wait_for 180 empty_and_whole "$lost" || give_up "not whole: $("$OGEE" job ls) $("$OGEE" copyset ls)"
-    echo "   whole again $(($(now_ms) - start)) ms after $lost died, 4000 of which were waited"
-    wait_for 20 server_removed "$lost" || give_up "$lost is not forgotten: $(tail -n 3 "$TEST_DIR/rm.log")"
-    mds_restart_dead
-
-    start=$(now_ms)
-    node_add cs7 zone3
-    wait_for 60 is_begun balance || give_up "nothing moves: $("$OGEE" status)"
-    mds_leader_kill
-    wait_for 240 devices_even || give_up "uneven: $("$OGEE" device ls) $("$OGEE" job ls)"
-    echo "   replicas: $(carried_by) $(($(now_ms) - start)) ms after cs7 came, 2000 of which were waited"
-    # Leaders go when every replica is in its place.
-    wait_for 120 six_leaders_even || give_up "leaders: $("$OGEE" server ls) $("$OGEE" job ls)"
-    echo "   leaders: $(led_by cs1 cs2 cs3 cs4 cs5 cs7) after $(($(now_ms) - start)) ms"
-    mds_restart_dead
-
-    start=$(now_ms)
-    "$OGEE" server drain "$drained" >/dev/null
-    wait_for 60 is_begun drain || give_up "nothing is drained: $("$OGEE" status)"
-    mds_leader_kill
-    wait_for 180 is_marked "$drained" empty || give_up "$drained is not empty: $("$OGEE" job ls) $("$OGEE" copyset ls)"
-    empty_and_whole "$drained" >/dev/null || give_up "drained at the cost of others: $("$OGEE" copyset ls)"
-    echo "   drained in $(($(now_ms) - start)) ms"
-    node_kill "$drained"
-    wait_for 20 server_removed "$drained" || give_up "$drained is not forgotten: $(tail -n 3 "$TEST_DIR/rm.log")"
-    mds_restart_dead
-    wait_healthy 60
-
-    writer_ends "$load"
-    echo "   all under load: $(jq -c '{acked, errors, gap_max_ms, wait_max_ms}' "$TEST_DIR/load.json")"
-    "$OGEE" mds check >"$TEST_DIR/mds-check.log" 2>&1 || give_up "the metadata servers differ: $(cat "$TEST_DIR/mds-check.log")"
-    copysets_agree
 }
 
 # ---- copies ------------------------------------------------------------------------------------
@@ -1240,7 +1128,6 @@ run_test replace 240 test_replace
 run_test rot "$(ci_or_full 180 600)" test_rot
 when_asked differ 300 test_differ
 run_test heal "$(ci_or_full 240 600)" test_heal
-when_asked six_nodes "$(ci_or_full 700 1500)" test_six_nodes
 when_asked hot_leaders 300 test_hot_leaders
 when_asked grow "$(ci_or_full 300 900)" test_grow
 when_asked names "$(ci_or_full 240 1200)" test_names
