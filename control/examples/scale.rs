@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         bandwidth: 100 << 20,
         moves_max: if is_full { 8192 } else { 1024 },
         moves_per_server_max: 20,
+        moves_per_zone_max: if is_full { 8192 } else { 1024 },
         moves_per_device_max: 2,
         looks_max: looks.unwrap_or(100_000),
     };

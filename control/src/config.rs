@@ -48,6 +48,8 @@ pub struct MdsConfig {
     pub moves_max: usize,
     /// Of those, from or to one chunkserver.
     pub moves_per_server_max: usize,
+    /// Of those, from, to or within one zone.
+    pub moves_per_zone_max: usize,
     /// Of those, from or to one device.
     pub moves_per_device_max: usize,
     /// How long one move may take, in milliseconds.
@@ -83,6 +85,7 @@ impl MdsConfig {
             recover_after_ms: heal.recover_after_ms,
             moves_max: heal.moves_max,
             moves_per_server_max: heal.moves_per_server_max,
+            moves_per_zone_max: heal.moves_per_zone_max,
             moves_per_device_max: heal.moves_per_device_max,
             move_timeout_ms: heal.move_timeout_ms,
             balance_after_ms: heal.balance_after_ms,
@@ -123,6 +126,7 @@ impl MdsConfig {
             ),
             ("moves_max", some(self.moves_max)),
             ("moves_per_server_max", some(self.moves_per_server_max)),
+            ("moves_per_zone_max", some(self.moves_per_zone_max)),
             ("moves_per_device_max", some(self.moves_per_device_max)),
             (
                 "move_timeout_ms",
@@ -149,6 +153,7 @@ impl MdsConfig {
             recover_after_ms: self.recover_after_ms,
             moves_max: self.moves_max,
             moves_per_server_max: self.moves_per_server_max,
+            moves_per_zone_max: self.moves_per_zone_max,
             moves_per_device_max: self.moves_per_device_max,
             move_timeout_ms: self.move_timeout_ms,
             balance_after_ms: self.balance_after_ms,

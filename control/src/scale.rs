@@ -49,6 +49,8 @@ pub struct Shape {
     /// As in the settings.
     pub moves_per_server_max: usize,
     /// As in the settings.
+    pub moves_per_zone_max: usize,
+    /// As in the settings.
     pub moves_per_device_max: usize,
     /// Looks after which a scenario is broken off.
     pub looks_max: usize,
@@ -395,6 +397,7 @@ impl Cluster {
             recover_after_ms: 600_000,
             moves_max: self.shape.moves_max,
             moves_per_server_max: self.shape.moves_per_server_max,
+            moves_per_zone_max: self.shape.moves_per_zone_max,
             moves_per_device_max: self.shape.moves_per_device_max,
             ..HealRules::default()
         }
@@ -602,6 +605,7 @@ mod tests {
             bandwidth: 100 << 20,
             moves_max: 256,
             moves_per_server_max: 4,
+            moves_per_zone_max: 256,
             moves_per_device_max: 2,
             looks_max: 5000,
         }

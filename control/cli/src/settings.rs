@@ -92,6 +92,8 @@ pub(crate) struct HealSettings {
     pub(crate) moves_max: Option<usize>,
     /// Of those, from or to one chunkserver.
     pub(crate) moves_per_server_max: Option<usize>,
+    /// Of those, from, to or within one zone.
+    pub(crate) moves_per_zone_max: Option<usize>,
     /// Of those, from or to one device.
     pub(crate) moves_per_device_max: Option<usize>,
     /// One move may take so long.
@@ -270,6 +272,7 @@ const MDS_KEYS: &[&str] = &[
     "recover_after_ms",
     "moves_max",
     "moves_per_server_max",
+    "moves_per_zone_max",
     "moves_per_device_max",
     "move_timeout_ms",
     "balance_after_ms",

@@ -25,6 +25,7 @@ pub(super) fn rules() -> HealRules {
         recover_after_ms: RECOVER_MS,
         moves_max: 3,
         moves_per_server_max: 2,
+        moves_per_zone_max: 2,
         moves_per_device_max: 1,
         move_timeout_ms: 100_000_000,
         balance_after_ms: 1000,
@@ -263,7 +264,7 @@ impl World {
         }
         self.check();
         // Those that waited for a majority or a target may go on meanwhile: then none begins.
-        let (total, devices) = self.moves();
+        let (total, devices, zones) = self.moves();
         assert!(
             total <= before.0.max(rules().moves_max),
             "{total} moves at once"
@@ -273,25 +274,33 @@ impl World {
             let most = had.max(rules().moves_per_device_max);
             assert!(count <= most, "{count} moves at {device}");
         }
+        for (zone, count) in zones {
+            let had = before.2.get(&zone).copied().unwrap_or(0);
+            let most = had.max(rules().moves_per_zone_max);
+            assert!(count <= most, "{count} moves to {zone}");
+        }
         commands.len()
     }
 
-    /// Moves that go on, in all and by the device that they go to.
-    fn moves(&self) -> (usize, BTreeMap<StoreId, usize>) {
+    /// Moves that go on, in all, and by the device and the zone that they go to.
+    fn moves(&self) -> (usize, BTreeMap<StoreId, usize>, BTreeMap<Name, usize>) {
         let picture = self.picture();
         let mut devices: BTreeMap<StoreId, usize> = BTreeMap::new();
+        let mut zones: BTreeMap<Name, usize> = BTreeMap::new();
         for copyset in self
             .state
             .copysets()
             .values()
             .filter(|c| picture.has_quorum(c))
         {
-            let to = copyset.change.as_ref().map(|change| change.joining.store);
-            if let Some(to) = to.filter(|to| !self.away.contains(to)) {
-                *devices.entry(to).or_default() += 1;
+            let to = copyset.change.as_ref().map(|change| &change.joining);
+            if let Some(to) = to.filter(|to| !self.away.contains(&to.store)) {
+                *devices.entry(to.store).or_default() += 1;
+                let zone = self.state.zone_of(to.chunkserver).expect("a zone").clone();
+                *zones.entry(zone).or_default() += 1;
             }
         }
-        (devices.values().sum(), devices)
+        (devices.values().sum(), devices, zones)
     }
 
     /// A majority elects somebody, and a transfer is carried out.

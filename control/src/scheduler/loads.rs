@@ -29,9 +29,10 @@ type Shelf<'a> = (&'a Name, Option<MediaClass>);
 pub(crate) struct Loads<'a> {
     state: &'a State,
     picture: &'a Picture,
-    /// Replacements that go on, in all, and by each of their ends.
+    /// Replacements that go on, in all, and by each of their ends; one within a zone is one there.
     total: usize,
     servers: BTreeMap<ChunkserverId, usize>,
+    busy_zones: BTreeMap<&'a Name, usize>,
     devices: BTreeMap<StoreId, usize>,
     /// Replicas that each device carries when all that goes on, and all that is to move to a certain place, has
     /// ended.
@@ -50,6 +51,7 @@ impl<'a> Loads<'a> {
             picture,
             total: 0,
             servers: BTreeMap::new(),
+            busy_zones: BTreeMap::new(),
             devices: BTreeMap::new(),
             carried: BTreeMap::new(),
             reserved: BTreeMap::new(),
@@ -85,10 +87,8 @@ impl<'a> Loads<'a> {
         }
         if self.goes_on(copyset, change) {
             let old = copyset.replicas.iter().find(|r| r.id == change.replaces);
-            self.total += 1;
-            for end in old.into_iter().chain([&change.joining]) {
-                self.note(end.store, end.chunkserver);
-            }
+            let ends = old.into_iter().chain([&change.joining]);
+            self.note(ends.map(|end| (end.store, end.chunkserver)).collect());
         }
     }
 
@@ -98,9 +98,18 @@ impl<'a> Loads<'a> {
             && to.is_some_and(|to| !matches!(to.presence, Presence::Away { .. }))
     }
 
-    fn note(&mut self, store: StoreId, server: ChunkserverId) {
-        *self.devices.entry(store).or_default() += 1;
-        *self.servers.entry(server).or_default() += 1;
+    /// One more, with these ends.
+    fn note(&mut self, ends: Vec<(StoreId, ChunkserverId)>) {
+        self.total += 1;
+        let state = self.state;
+        let zones = ends.iter().filter_map(|(_, server)| state.zone_of(*server));
+        for zone in zones.collect::<BTreeSet<_>>() {
+            *self.busy_zones.entry(zone).or_default() += 1;
+        }
+        for (store, server) in ends {
+            *self.devices.entry(store).or_default() += 1;
+            *self.servers.entry(server).or_default() += 1;
+        }
     }
 
     /// Devices that can take a replica at all.
@@ -194,9 +203,12 @@ impl<'a> Loads<'a> {
         server: ChunkserverId,
     ) -> bool {
         let device = self.devices.get(&store).copied().unwrap_or(0);
+        let zone = self.state.zone_of(server);
+        let zone = zone.and_then(|zone| self.busy_zones.get(zone));
         let server = self.servers.get(&server).copied().unwrap_or(0);
         device < of_kind(kind, rules.moves_per_device_max)
             && server < of_kind(kind, rules.moves_per_server_max)
+            && zone.copied().unwrap_or(0) < of_kind(kind, rules.moves_per_zone_max)
     }
 
     /// Whether any store can take the replica's place.
@@ -263,11 +275,10 @@ impl<'a> Loads<'a> {
 
     /// A move that begins, or is planned to.
     pub(crate) fn begin(&mut self, from: &Replica, to: StoreId, bytes: u64) {
-        self.total += 1;
-        self.note(from.store, from.chunkserver);
-        if let Some(place) = self.picture.places.get(&to) {
-            self.note(to, place.chunkserver);
-        }
+        let place = self.picture.places.get(&to);
+        let to_end = place.map(|place| (to, place.chunkserver));
+        let from_end = (from.store, from.chunkserver);
+        self.note([from_end].into_iter().chain(to_end).collect());
         *self.reserved.entry(to).or_default() += bytes;
     }
 
