@@ -630,6 +630,21 @@ fn what_is_declared_lost_in_maintenance_is_made_anew_at_once() {
 }
 
 #[test]
+fn no_more_than_its_limit_goes_to_a_zone() {
+    // Whatever the lost one had goes to the three that are left of its zone, one move to each device.
+    let mut world = World::new(&[0, 1, 2, 2, 2, 2], 12);
+    world.away.insert(store(3));
+    world.mark(3, Some(Mark::Lost));
+    for _ in 0..4 {
+        world.look();
+    }
+    let (total, _, zones) = world.moves();
+    let limit = rules().moves_per_zone_max;
+    assert!(limit < rules().moves_max);
+    assert_eq!((total, zones.into_values().max()), (limit, Some(limit)));
+}
+
+#[test]
 fn no_two_that_share_a_copyset_of_three_are_in_maintenance() {
     let mut world = World::new(&[0, 1, 2, 2], 4);
     assert!(world.maintain(1, RECOVER_MS));
