@@ -100,10 +100,16 @@ chaos_up() {
     done
     for name in "${starting[@]}"; do wait "$name" || give_up "a metadata server: $(tail -n 3 "$TEST_DIR/start.log")"; done
     for name in "${NODES[@]}"; do node_start "$name"; done
+    wait_for 60 nodes_online || give_up "not all are there: $("$OGEE" server ls)"
     # All run already: what is left to do is the pool, and to wait for health.
     "$OGEE" dev up --dir "$DIR" --copysets "$1" --nodes "${#NODES[@]}" --mds-nodes "${#MDSES[@]}" >"$TEST_DIR/up.log" 2>&1 ||
         give_up "dev up: $(tail -n 3 "$TEST_DIR/up.log")"
     echo "   cluster up in $((SECONDS - start)) s, ${#ADDRESS[@]} namespaces"
+}
+
+# Who comes later than the pool would carry nothing; a device is well from its first heartbeat on.
+nodes_online() {
+    "$OGEE" device ls -o json | jq -e --argjson all "${#NODES[@]}" '[.devices[] | select(.online and .state == "ok")] | length == $all'
 }
 
 # Of the metadata servers, a line each.

@@ -472,6 +472,10 @@ writer_ends() {
     (exec_nbd_load verify --state "$TEST_DIR/state") >"$TEST_DIR/verify.json" || give_up "verify: $(cat "$TEST_DIR/verify.json")"
 }
 
+now_ms() {
+    echo $((${EPOCHREALTIME/./} / 1000))
+}
+
 # cluster_emptied   ends the cluster and takes its stores away: what its configurations say then begins from nothing
 cluster_emptied() {
     "$OGEE" dev down --dir "$DIR" >>"$TEST_DIR/up.log" 2>&1 || give_up "dev down: $(tail -n 3 "$TEST_DIR/up.log")"

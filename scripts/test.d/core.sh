@@ -937,10 +937,6 @@ test_away() {
     copysets_agree
 }
 
-now_ms() {
-    echo $((${EPOCHREALTIME/./} / 1000))
-}
-
 # sample_writes PID   every second: milliseconds, and bytes written for clients at each chunkserver
 sample_writes() {
     local name line
