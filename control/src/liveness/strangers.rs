@@ -13,7 +13,7 @@ use ogee_proto::service::{HeartbeatRequest, VolumeHeld};
 use super::told::{Account, News, Told};
 use super::tracker::Liveness;
 use crate::limit::{STRANGERS_EVERY, STRANGERS_EVERY_LATER, STRANGERS_MAX};
-use crate::state::{AdoptMembers, Copyset, State};
+use crate::state::{AdoptMembers, State};
 
 /// See the module.
 #[derive(Default)]
@@ -149,7 +149,7 @@ impl Strangers {
         let all = all.flat_map(|(id, held)| held.replicas.iter().map(|it| (*id, it)));
         all.filter(|(id, it)| {
             let copyset = state.copysets().get(&it.copyset);
-            !copyset.is_some_and(|c| places(c, *id, it.replica))
+            !copyset.is_some_and(|c| c.places(*id, it.replica))
         })
     }
 
@@ -227,11 +227,6 @@ fn is_strange(state: &State, id: VolumeId, volume: &VolumeHeld) -> bool {
         return volume.removed;
     }
     !volume.removed && volume.chunks > 0 && !state.garbage().contains_key(&id)
-}
-
-fn places(copyset: &Copyset, server: ChunkserverId, replica: ReplicaId) -> bool {
-    let mut placed = copyset.placed();
-    placed.any(|it| it.id == replica && it.chunkserver == server)
 }
 
 /// None if it does not say which store holds it.

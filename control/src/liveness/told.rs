@@ -103,10 +103,7 @@ impl Account {
     /// Whether the metadata has it there.
     pub(crate) fn is_placed(&self, state: &State, server: ChunkserverId) -> bool {
         let copyset = state.copysets().get(&self.copyset);
-        copyset.is_some_and(|copyset| {
-            let mut placed = copyset.placed();
-            placed.any(|it| it.id == self.replica && it.chunkserver == server)
-        })
+        copyset.is_some_and(|copyset| copyset.places(server, self.replica))
     }
 }
 

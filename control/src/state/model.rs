@@ -213,6 +213,12 @@ impl Copyset {
         self.members().chain(&self.leaving)
     }
 
+    /// Whether that replica may exist there.
+    pub(crate) fn places(&self, server: ChunkserverId, replica: ReplicaId) -> bool {
+        let mut placed = self.placed();
+        placed.any(|it| it.id == replica && it.chunkserver == server)
+    }
+
     /// The voters that it is to have.
     #[must_use]
     pub fn wanted_voters(&self) -> BTreeSet<ReplicaId> {
