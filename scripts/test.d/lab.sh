@@ -517,7 +517,7 @@ loads_verified() {
 # lost; and by the kernel's counters none of the data went over TCP. Over TCP the same counters say that all
 # of it did. Over RDMA, then the examples of the client library.
 test_rdma_cluster() {
-    local transport name tcp packets copied received EXAMPLES
+    local transport name tcp packets copied written received EXAMPLES
     rdma_release
     for transport in rdma tcp; do
         RESULTS_HERE=$TEST_DIR/$transport EXAMPLES=''
@@ -532,7 +532,8 @@ test_rdma_cluster() {
         tcp=$(grown ip_out_bytes) packets=$(grown rxe_sent_pkts)
         echo "   $MOVED bytes of loads moved: $tcp bytes over IP, $packets packets over RDMA"
         if [ "$transport" = tcp ]; then
-            [ "$tcp" -ge "$MOVED" ] || give_up "the counter misses what goes over TCP: $tcp of $MOVED"
+            # What was written while the leader was away, perhaps again and again, reached that replica once.
+            [ "$tcp" -ge $((MOVED / 2)) ] || give_up "the counter misses what goes over TCP: $tcp of $MOVED"
             continue
         fi
         [ "$tcp" -lt $((MOVED / 8)) ] || give_up "$tcp bytes over TCP, of $MOVED moved"
@@ -546,6 +547,10 @@ test_rdma_cluster() {
         copied=$(grown_of_all received_copied_bytes) received=$(grown_of_all received_bytes)
         echo "   chunkservers received $received bytes, and copied $copied of them on the way in"
         [ "$copied" -lt $((received / 16)) ] || give_up "$copied bytes of $received were copied on the way in"
+        # What a receive buffer was filled with is what the device is given: runtime's and log's tests compare the addresses.
+        written=$(grown_of_all appended_bytes) copied=$(grown_of_all log_copied_bytes)
+        echo "   logs wrote $written bytes of payloads, and copied $copied of them"
+        [ "$written" -gt 0 ] && [ "$copied" -lt $((written / 16)) ] || give_up "logs copied $copied bytes of $written"
     done
 }
 

@@ -8,7 +8,7 @@ use crate::memory::MemoryDevice;
 use crate::nvme::NvmeDevice;
 use crate::request::Request;
 use crate::uring::UringDevice;
-use ogee_runtime::{Buffer, ReadBuffer};
+use ogee_runtime::{Gather, ReadBuffer};
 use std::rc::Rc;
 
 /// What serves the requests of a device.
@@ -36,7 +36,7 @@ impl Backend {
     pub(crate) async fn write(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         match self {
             Self::Uring(uring) => uring.write(request, data).await,
@@ -47,14 +47,14 @@ impl Backend {
             }
             Self::Fault(fault) => fault.write(request, data).await,
             #[cfg(ogee_sim)]
-            Self::Simulated(disk) => disk.write(request, data, false).await,
+            Self::Simulated(disk) => disk.write(request, data.into_buffer(), false).await,
         }
     }
 
     pub(crate) async fn write_durable(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         match self {
             Self::Uring(uring) => uring.write_durable(request, data).await,
@@ -65,7 +65,7 @@ impl Backend {
             }
             Self::Fault(fault) => fault.write_durable(request, data).await,
             #[cfg(ogee_sim)]
-            Self::Simulated(disk) => disk.write(request, data, true).await,
+            Self::Simulated(disk) => disk.write(request, data.into_buffer(), true).await,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use crate::{Device, DeviceError, Operation};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::{Buffer, ReadBuffer, spawn};
+use ogee_runtime::{Buffer, Gather, Payload, ReadBuffer, spawn};
 use std::future::Future;
 
 /// Length of the devices that a subject makes.
@@ -31,7 +31,7 @@ macro_rules! conformance_tests {
     ($module:ident, $subject:expr) => {
         mod $module {
             $crate::conformance_tests!(@each $subject,
-                a_fresh_device_reads_zeros, what_is_written_is_read, lengths_up_to_a_mebibyte,
+                a_fresh_device_reads_zeros, what_is_written_is_read, what_lies_apart_is_written_together, lengths_up_to_a_mebibyte,
                 unaligned_requests_are_refused, empty_requests_are_refused,
                 requests_past_the_end_are_refused, the_last_block_is_usable,
                 a_write_is_visible_when_it_returns, neighbours_are_left_alone,
@@ -113,6 +113,40 @@ pub async fn what_is_written_is_read(subject: &impl Subject) {
     assert_same(&read(&device, 3, 4).await, &pattern(1, 4));
     assert_same(&read(&device, 7, 2).await, &pattern(2, 2));
     assert_same(&read(&device, 8, 1).await, &pattern(2, 2)[4096..]);
+}
+
+/// Pieces of memory, some of them payloads that are used further, come to lie one behind the other: few, and more than the
+/// system takes in one call.
+pub async fn what_lies_apart_is_written_together(subject: &impl Subject) {
+    let device = subject.fresh().await;
+    let payload = Payload::from(pattern(3, 4));
+    let pieces = || {
+        let mut data = Gather::from(pattern(1, 2));
+        for part in [0..4096, 8192..16384, 512..4608] {
+            data.push_payload(payload.slice(part));
+        }
+        data.push(pattern(2, 1));
+        data
+    };
+    let expected: Vec<u8> = pieces().pieces().flatten().copied().collect();
+    assert_eq!(expected.len(), blocks(7).as_usize());
+    device.write(block(9), pieces()).await.expect("write");
+    device
+        .write_durable(block(1), pieces())
+        .await
+        .expect("write");
+    assert_same(&read(&device, 9, 7).await, &expected);
+    assert_same(&read(&device, 1, 7).await, &expected);
+    assert_zeros(&read(&device, 8, 1).await);
+    let mut many = Gather::new();
+    for _ in 0..1100 {
+        many.push_payload(payload.slice(4096..4608));
+    }
+    many.push_payload(payload.slice(..2048));
+    let expected: Vec<u8> = many.pieces().flatten().copied().collect();
+    device.write(block(100), many).await.expect("write");
+    assert_same(&read(&device, 100, 138).await, &expected);
+    assert_same(&payload, &pattern(3, 4));
 }
 
 /// From one block to the largest request of the data plane.

@@ -13,7 +13,7 @@ use crate::request::Request;
 use crate::target::OpenOptions;
 use crate::uring::UringDevice;
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::{Buffer, ReadBuffer};
+use ogee_runtime::{Buffer, Gather, ReadBuffer};
 use ogee_spdk::Env;
 use std::fmt;
 use std::path::Path;
@@ -183,7 +183,12 @@ impl Device {
     ///
     /// # Errors
     /// As for [`Self::read`]; the range's contents are then unknown.
-    pub async fn write(&self, offset: ByteOffset, data: Buffer) -> Result<(), DeviceError> {
+    pub async fn write(
+        &self,
+        offset: ByteOffset,
+        data: impl Into<Gather>,
+    ) -> Result<(), DeviceError> {
+        let data = data.into();
         let len = ByteLen::from_usize(data.len());
         let request = self.request(Operation::Write, offset, len)?;
         let _under_way = self.inner.meters.enter(Operation::Write, len.get());
@@ -195,7 +200,12 @@ impl Device {
     ///
     /// # Errors
     /// As for [`Self::write`].
-    pub async fn write_durable(&self, offset: ByteOffset, data: Buffer) -> Result<(), DeviceError> {
+    pub async fn write_durable(
+        &self,
+        offset: ByteOffset,
+        data: impl Into<Gather>,
+    ) -> Result<(), DeviceError> {
+        let data = data.into();
         let len = ByteLen::from_usize(data.len());
         let request = self.request(Operation::WriteDurable, offset, len)?;
         let _under_way = self.inner.meters.enter(Operation::WriteDurable, len.get());

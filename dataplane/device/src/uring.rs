@@ -13,7 +13,7 @@ use crate::request::Request;
 use crate::target::{Claim, OpenOptions, Target};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::file::{DmaFile, OpenOptions as FileOptions};
-use ogee_runtime::{Buffer, ReadBuffer};
+use ogee_runtime::{Buffer, Gather, ReadBuffer};
 use std::cell::Cell;
 use std::io;
 use std::path::Path;
@@ -65,7 +65,7 @@ impl UringDevice {
     pub(crate) async fn write(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         let written = self.plain.write_at(request.offset.get(), data).await;
         written.map_err(|error| request.failed(error))
@@ -74,7 +74,7 @@ impl UringDevice {
     pub(crate) async fn write_durable(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         let written = self.durable.write_at(request.offset.get(), data).await;
         written.map_err(|error| request.failed(error))

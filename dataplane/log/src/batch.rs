@@ -12,7 +12,7 @@ use crate::limit::{HEADER_AREA_MAX, PAGE, SEGMENT_LEN_MAX, SEQUENCE_MAX, page_nu
 use crate::record::{Decoded, Record};
 use crate::repeat::Repeat;
 use ogee_proto::id::{CopysetId, StoreId};
-use ogee_runtime::{Buffer, Payload};
+use ogee_runtime::{Buffer, Gather, Payload};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// What places a batch in its log.
@@ -33,7 +33,7 @@ pub(crate) struct BatchPlace {
 /// An encoded batch.
 #[derive(Debug)]
 pub(crate) struct Encoded {
-    pub buffer: Buffer,
+    pub data: Gather,
     pub crc: u32,
     /// Bytes of the header area: where the first payload begins.
     pub header_len: usize,
@@ -76,21 +76,24 @@ pub(crate) fn encode<'a>(
         .map(|(_, record, _)| record.payload_len())
         .sum();
     let header_len = header_area_len(records_len, repeats.len());
-    let mut buffer = Buffer::with_capacity(header_len + payload_len);
-    buffer.resize(header_len);
-    let (mut at, mut count) = (BATCH_HEADER_LEN, 0u32);
-    for (group, record, payload) in records {
-        let payload_page = page_number(buffer.len() - header_len);
-        record.encode(group, payload_page, &mut buffer[at..at + record.len()]);
-        // A placed payload is written beside the batch.
-        if record.payload_len() > 0 {
-            buffer.extend_from_slice(payload);
-        }
+    // A placed payload is written beside the batch.
+    let payloads = records
+        .clone()
+        .filter(|(_, record, _)| record.payload_len() > 0)
+        .map(|(_, _, payload)| payload);
+    let copied = Gather::copied_len(payloads.clone());
+    let mut area = Buffer::with_capacity(header_len + copied);
+    area.resize(header_len);
+    let (mut at, mut count, mut payload_at) = (BATCH_HEADER_LEN, 0u32, 0);
+    for (group, record, _) in records {
+        let payload_page = page_number(payload_at);
+        record.encode(group, payload_page, &mut area[at..at + record.len()]);
+        payload_at += record.payload_len();
         at += record.len();
         count += 1;
     }
     for repeat in repeats {
-        buffer[at..at + REPEAT_LEN].copy_from_slice(&repeat.encode());
+        area[at..at + REPEAT_LEN].copy_from_slice(&repeat.encode());
         at += REPEAT_LEN;
     }
     let mut header = header_of(place, count);
@@ -102,13 +105,12 @@ pub(crate) fn encode<'a>(
     header.header_len = u32::try_from(at)
         .expect("invariant: a header area is at most HEADER_AREA_MAX")
         .into();
-    let area = &mut buffer[..header_len];
     area[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
-    let crc = crc_of(area);
+    let crc = crc_of(&area);
     header.crc = crc.into();
     area[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
     Encoded {
-        buffer,
+        data: Gather::behind(area, payloads, copied),
         crc,
         header_len,
     }
@@ -229,7 +231,7 @@ mod tests {
     use crate::repeat::Repeat;
     use bytes::Bytes;
     use ogee_proto::id::{CopysetId, LogId, StoreId};
-    use ogee_runtime::Payload;
+    use ogee_runtime::{Buffer, Payload};
 
     const STORE: StoreId = StoreId::from_bytes([7; 16]);
 
@@ -284,6 +286,10 @@ mod tests {
         ]
     }
 
+    fn flat(encoded: &super::Encoded) -> Vec<u8> {
+        encoded.data.pieces().flatten().copied().collect()
+    }
+
     fn encoded() -> super::Encoded {
         let items = items();
         encode(
@@ -299,9 +305,10 @@ mod tests {
     fn parses_what_it_encoded() {
         let encoded = encoded();
         assert_eq!(encoded.header_len, 2 * PAGE);
-        assert_eq!(encoded.buffer.len(), 5 * PAGE);
-        assert_eq!(BatchHead::area_len(&encoded.buffer), Ok(2 * PAGE));
-        let area = &encoded.buffer[..2 * PAGE];
+        assert_eq!(encoded.data.len(), 5 * PAGE);
+        assert_eq!(BatchHead::area_len(&flat(&encoded)), Ok(2 * PAGE));
+        let bytes = flat(&encoded);
+        let area = &bytes[..2 * PAGE];
         let head = BatchHead::parse(area, STORE).unwrap();
         assert_eq!(
             (head.place, head.crc, head.len()),
@@ -312,10 +319,45 @@ mod tests {
         let records = contents.records;
         let pages: Vec<u32> = records.iter().map(|decoded| decoded.payload_page).collect();
         assert_eq!(pages, [0, 0, 1, 1]);
-        assert_eq!(encoded.buffer[2 * PAGE], 0xa1);
-        assert_eq!(encoded.buffer[3 * PAGE], 0xa3);
+        assert_eq!(bytes[2 * PAGE], 0xa1);
+        assert_eq!(bytes[3 * PAGE], 0xa3);
         for (decoded, (group, record, _)) in records.iter().zip(items()) {
             assert_eq!((decoded.group, &decoded.record), (group, &record));
+        }
+    }
+
+    /// Whatever memory its payloads lie in, a batch has the same bytes; those that a device can take are not copied.
+    #[test]
+    fn payloads_that_a_device_can_take_stay_where_they_are() {
+        let items = items();
+        let bytes = flat(&encoded());
+        for taken in 0..4_u32 {
+            let mut payloads: Vec<Payload> = Vec::new();
+            for (at, (_, _, payload)) in items.iter().enumerate() {
+                let is_taken = match at {
+                    1 => taken & 1 != 0,
+                    _ => taken & 2 != 0,
+                };
+                // An odd place in memory, or a page's.
+                let mut odd = vec![0; payload.len() + 1];
+                let start = usize::from(odd.as_ptr().addr().is_multiple_of(2));
+                odd[start..start + payload.len()].copy_from_slice(payload);
+                payloads.push(match is_taken {
+                    true => Payload::from(Buffer::copy_from(payload)),
+                    false => Payload::from(odd).slice(start..start + payload.len()),
+                });
+            }
+            let records = items.iter().zip(&payloads);
+            let records = records.map(|((group, record, _), payload)| (*group, record, payload));
+            let encoded = encode(&place(), records, &repeats());
+            assert_eq!(flat(&encoded), bytes, "taken: {taken:b}");
+            let starts: Vec<*const u8> = encoded.data.pieces().map(<[u8]>::as_ptr).collect();
+            for (bit, at) in [(1, 1), (2, 3)] {
+                let stays = starts.contains(&payloads[at].as_ptr());
+                assert_eq!(stays, taken & bit != 0, "payload {at}, taken: {taken:b}");
+            }
+            let shared = [0, 1, 2, 3][taken as usize] * PAGE;
+            assert_eq!(encoded.data.shared_len(), shared);
         }
     }
 
@@ -323,7 +365,7 @@ mod tests {
     fn every_byte_of_the_header_area_is_covered() {
         let encoded = encoded();
         for at in 0..2 * PAGE {
-            let mut area = encoded.buffer[..2 * PAGE].to_vec();
+            let mut area = flat(&encoded)[..2 * PAGE].to_vec();
             area[at] ^= 1;
             assert!(BatchHead::parse(&area, STORE).is_err(), "byte {at}");
         }
@@ -335,7 +377,7 @@ mod tests {
     fn absurd_numbers_are_refused_whatever_the_checksum_says() {
         // Segment, epoch, sequence; then page, and pages of the payload area.
         for (at, width) in [(32, 8), (40, 8), (48, 8), (64, 4), (72, 4)] {
-            let mut area = encoded().buffer[..2 * PAGE].to_vec();
+            let mut area = flat(&encoded())[..2 * PAGE].to_vec();
             area[at..at + width].fill(0xff);
             let crc = crate::format::crc_of(&area);
             area[12..16].copy_from_slice(&crc.to_le_bytes());
@@ -348,7 +390,7 @@ mod tests {
     fn another_store_is_foreign() {
         let encoded = encoded();
         let other = StoreId::from_bytes([8; 16]);
-        let fault = BatchHead::parse(&encoded.buffer[..2 * PAGE], other).unwrap_err();
+        let fault = BatchHead::parse(&flat(&encoded)[..2 * PAGE], other).unwrap_err();
         assert_eq!(fault, HeadFault::Foreign(STORE));
     }
 }

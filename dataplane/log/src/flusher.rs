@@ -19,7 +19,7 @@ use crate::state::{Batch, Plan};
 use futures_util::future::{join, join_all};
 use ogee_device::{Device, DeviceError};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::{Buffer, Instant, Sleep, now, seeded_bug, sleep_until};
+use ogee_runtime::{Buffer, Gather, Instant, Sleep, now, seeded_bug, sleep_until};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -30,9 +30,9 @@ pub(crate) async fn run(core: Rc<Core>) {
     loop {
         let plan = core.state.borrow_mut().plan(rest.expired);
         match plan {
-            Plan::Write(batch, buffer) => {
+            Plan::Write(batch, data) => {
                 rest = Rest::default();
-                write(&core, batch, buffer).await;
+                write(&core, batch, data).await;
             }
             Plan::Begin(head, buffer) => begin(&core, &head, buffer).await,
             Plan::Finish(dones) => call(dones, &Ok(())),
@@ -74,10 +74,10 @@ fn poll_rest(core: &Core, timer: Option<&mut Sleep>, cx: &mut Context<'_>) -> Po
     }
 }
 
-async fn write(core: &Core, mut batch: Batch, buffer: Buffer) {
+async fn write(core: &Core, mut batch: Batch, data: Gather) {
     let started = now();
     let placed = std::mem::take(&mut batch.placed);
-    let result = write_round(core, (batch.offset, buffer), placed).await;
+    let result = write_round(core, (batch.offset, data), placed).await;
     match result {
         Ok(()) => {
             let dones = {
@@ -92,7 +92,7 @@ async fn write(core: &Core, mut batch: Batch, buffer: Buffer) {
     }
 }
 
-type Write = (ByteOffset, Buffer);
+type Write = (ByteOffset, Gather);
 
 /// Writes a batch, and beside it the payloads that it places, all at once; done when all are durable.
 /// They are waited for even if one has failed: none may land when its extent is somebody else's.
@@ -117,12 +117,12 @@ async fn write_round(
 /// Writes durably, but for a seeded bug.
 async fn put(
     device: &Device,
-    (at, buffer): Write,
+    (at, data): Write,
     forgets: bool,
 ) -> Result<(), (ByteOffset, DeviceError)> {
     let written = match forgets {
-        false => device.write_durable(at, buffer).await,
-        true => device.write(at, buffer).await,
+        false => device.write_durable(at, data).await,
+        true => device.write(at, data).await,
     };
     written.map_err(|error| (at, error))
 }

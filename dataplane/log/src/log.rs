@@ -23,7 +23,7 @@ use ogee_device::Device;
 use ogee_proto::id::{CopysetId, StoreId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::watch;
-use ogee_runtime::{Buffer, JoinHandle, spawn};
+use ogee_runtime::{Buffer, Gather, JoinHandle, spawn};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -286,8 +286,8 @@ async fn begin_epoch(device: &Device, state: &mut State) -> Result<(), LogError>
     let store = state.store();
     flush(device, state).await?;
     let offset = state.segments.end_offset();
-    if let Some((batch, buffer)) = state.closing_batch() {
-        write(device, offset, buffer, store).await?;
+    if let Some((batch, data)) = state.closing_batch() {
+        write(device, offset, data, store).await?;
         state.written(batch);
     }
     state.next_epoch();
@@ -315,7 +315,7 @@ async fn flush(device: &Device, state: &State) -> Result<(), LogError> {
 async fn write(
     device: &Device,
     offset: ByteOffset,
-    data: Buffer,
+    data: impl Into<Gather>,
     store: StoreId,
 ) -> Result<(), LogError> {
     let written = device.write_durable(offset, data).await;

@@ -14,7 +14,7 @@ use ogee_device::{Device, DeviceError};
 use ogee_proto::checksum::crc32c;
 use ogee_proto::limit::{BLOCKS_PER_EXTENT, EXTENT_SIZE};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::{Buffer, Payload, seeded_bug};
+use ogee_runtime::{Gather, Payload, seeded_bug};
 use std::cell::{Cell, OnceCell};
 use std::fmt;
 use std::ops::Range;
@@ -133,10 +133,14 @@ impl Placed {
     }
 
     /// What to write where: neighbours in one request.
-    pub(crate) fn writes(&self, payload: &Payload) -> Vec<(ByteOffset, Buffer)> {
+    pub(crate) fn writes(&self, payload: &Payload) -> Vec<(ByteOffset, Gather)> {
         let runs = self.runs(0..payload.len()).into_iter();
-        runs.map(|run| (run.at, Buffer::copy_from(&payload[run.part])))
-            .collect()
+        runs.map(|run| {
+            let mut data = Gather::new();
+            data.push_payload(payload.slice(run.part));
+            (run.at, data)
+        })
+        .collect()
     }
 
     /// Reads a part of the payload, verified; `None` if a block of it does not match.
@@ -257,6 +261,7 @@ impl fmt::Debug for Placed {
 mod tests {
     use super::*;
     use ogee_proto::checksum::crc32c_blocks;
+    use ogee_runtime::Buffer;
     use ogee_runtime::executor::block_on;
     use std::cell::RefCell;
 
@@ -283,10 +288,10 @@ mod tests {
             let (payload, given) = (bytes(), Rc::default());
             let placed = placed(&payload, &given);
             let writes = placed.writes(&payload);
-            let lens: Vec<usize> = writes.iter().map(|(_, buffer)| buffer.len()).collect();
+            let lens: Vec<usize> = writes.iter().map(|(_, data)| data.len()).collect();
             assert_eq!(lens, [2 * EXTENT_SIZE, EXTENT_SIZE]);
-            for (at, buffer) in writes {
-                device.write(at, buffer).await.unwrap();
+            for (at, data) in writes {
+                device.write(at, data).await.unwrap();
             }
             for part in [
                 0..3 * EXTENT_SIZE,
@@ -305,6 +310,20 @@ mod tests {
             assert!(around.is_none());
             let beside = placed.read(&device, 0..3 * PAGE).await.unwrap();
             assert!(beside.is_some());
+        });
+    }
+
+    #[test]
+    fn a_payload_that_a_device_can_take_is_written_from_where_it_is() {
+        block_on(async {
+            let (device, control) = Device::memory_with_control(ByteLen::new(2 * MIB));
+            let payload = Payload::from(Buffer::copy_from(&bytes()));
+            let mut parts = [0..2 * EXTENT_SIZE, 2 * EXTENT_SIZE..3 * EXTENT_SIZE].into_iter();
+            for (at, data) in placed(&payload, &Rc::default()).writes(&payload) {
+                let part = &payload[parts.next().unwrap()];
+                device.write_durable(at, data).await.unwrap();
+                assert_eq!(control.written_from(), [(part.as_ptr().addr(), part.len())]);
+            }
         });
     }
 

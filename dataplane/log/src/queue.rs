@@ -10,7 +10,7 @@ use crate::limit::PAGE;
 use crate::record::{EntryRecord, Record};
 use ogee_proto::id::CopysetId;
 use ogee_proto::unit::ByteOffset;
-use ogee_runtime::{Buffer, Payload};
+use ogee_runtime::{Gather, Payload};
 use std::collections::VecDeque;
 
 /// Called once the record is durable, or with the reason why it never will be.
@@ -30,7 +30,7 @@ pub(crate) struct Queued {
 
 impl Queued {
     /// What is to be written beside the batch, and where.
-    pub(crate) fn writes(&self) -> Vec<(ByteOffset, Buffer)> {
+    pub(crate) fn writes(&self) -> Vec<(ByteOffset, Gather)> {
         match &self.record {
             Some(Record::Entry(EntryRecord {
                 placed: Some(placed),

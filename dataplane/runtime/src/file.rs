@@ -13,9 +13,9 @@
 use std::io;
 use std::path::Path;
 
-use crate::buffer::{Buffer, ReadBuffer};
+use crate::buffer::{Buffer, Gather, ReadBuffer};
 use crate::engine::{self, OpenMode};
-use crate::limit::{DIRECT_IO_UNIT, ZERO_FILL_CHUNK};
+use crate::limit::{DIRECT_IO_UNIT, WRITE_PIECES_MAX, ZERO_FILL_CHUNK};
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,10 +80,20 @@ impl DmaFile {
     ///
     /// # Errors
     /// `WriteZero` if the device took only a part; then any prefix may have been written.
-    pub async fn write_at(&self, offset: u64, data: Buffer) -> io::Result<()> {
+    pub async fn write_at(&self, offset: u64, data: impl Into<Gather>) -> io::Result<()> {
+        let mut data = data.into();
         check(offset, data.len() as u64)?;
-        let (memory, len) = data.into_memory();
-        self.file.write_at(offset, memory, len).await
+        if data.count() > WRITE_PIECES_MAX {
+            // The system takes no more in one call, and two would be two writes.
+            data = data.into_buffer().into();
+        }
+        match data.into_parts() {
+            Ok(buffer) => {
+                let (memory, len) = buffer.into_memory();
+                self.file.write_at(offset, memory, len).await
+            }
+            Err(pieces) => self.file.write_pieces(offset, pieces).await,
+        }
     }
 
     /// Makes all completed writes durable.

@@ -29,7 +29,7 @@ pub mod limit;
 pub mod net;
 pub mod seeded;
 
-pub use buffer::{Buffer, Payload, ReadBuffer};
+pub use buffer::{Buffer, Gather, Payload, ReadBuffer};
 pub use engine::random_u64;
 #[cfg(ogee_sim)]
 pub use engine::sim;

@@ -57,6 +57,9 @@ pub const READ_CHUNK: usize = 64 << 10;
 /// Slices handed to the kernel by one vectored send (`UIO_MAXIOV`).
 pub const SEND_SLICES_MAX: usize = 1024;
 
+/// Pieces of memory that one write takes (`UIO_MAXIOV`).
+pub const WRITE_PIECES_MAX: usize = 1024;
+
 /// Bytes written at once while zero-filling a file.
 pub const ZERO_FILL_CHUNK: usize = 1 << 20;
 

@@ -22,7 +22,7 @@ use ogee_proto::checksum::crc32c_append_block;
 use ogee_proto::id::{ChunkKey, CopysetId};
 use ogee_proto::limit::{BLOCK_SIZE, EXTENT_SIZE};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::Buffer;
+use ogee_runtime::{Buffer, Gather};
 use std::ops::Range;
 
 /// Changes that go out in one device request.
@@ -123,22 +123,23 @@ impl Inner {
 
     /// Writes one run; the checksums of its blocks.
     async fn write_run(&self, batch: &Batch, run: Run) -> Result<Vec<u32>, DeviceError> {
-        // Before the copy: the permit is what bounds the memory.
+        // Before anything is copied: the permit is what bounds the memory.
         let _permit = self.writes.acquire(1).await;
         let changes = &batch.changes[run.changes];
         let salt = self.salt_of(changes[0].key);
         let len = changes.len() * BLOCK_SIZE;
-        let mut buffer = Buffer::with_capacity(len);
+        let payloads = changes.iter().filter_map(|change| change.what.data());
+        let copied = Gather::copied_len(payloads.clone());
+        let data = Gather::behind(Buffer::with_capacity(copied), payloads, copied);
+        assert_eq!(data.len(), len, "a run holds data only");
         let mut crcs = Vec::with_capacity(changes.len());
         for change in changes {
             if let Some(data) = change.what.data() {
-                buffer.extend_from_slice(data);
                 let carried = batch.moves.carried(change.key, change.block);
                 crcs.push(carried.unwrap_or_else(|| salted(salt, change, data)));
             }
         }
-        assert_eq!(buffer.len(), len, "a run holds data only");
-        self.device.write(run.offset, buffer).await?;
+        self.device.write(run.offset, data).await?;
         self.counters.update(|counts| {
             counts.data_writes += 1;
             counts.data_bytes_written += ByteLen::from_usize(len).get();

@@ -4,7 +4,7 @@
 //!
 //! *Invariants*: a frame comes out only after header and body checksums matched. A body is a slice
 //! of the chunk that it was read into, and keeps it alive; a payload of 64 KiB and more that has
-//! not arrived whole gets a buffer of its own, and the rest is read straight into that. Memory is
+//! not arrived whole gets a buffer of its own, from which a device can take it, and the rest is read straight into that. Memory is
 //! set aside only for lengths that a checked header announced, or for one chunk.
 //!
 //! *On failure*: the first error is final; the connection is closed, since framing is lost.
@@ -19,6 +19,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use ogee_proto::checksum::{crc32c, crc32c_append};
 use ogee_proto::limit::FRAME_HEADER_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind, WireError};
+use ogee_runtime::limit::BUFFER_ALIGNMENT;
 use ogee_runtime::{Payload, seeded_bug};
 use std::io;
 
@@ -40,9 +41,9 @@ pub(crate) struct Decoder {
 struct Large {
     header: FrameHeader,
     meta: Bytes,
+    /// Has room for all of it, and no more.
     payload: BytesMut,
-    filled: usize,
-    /// Over meta and the filled part.
+    /// Over meta and what has come.
     crc: u32,
 }
 
@@ -111,9 +112,7 @@ impl Decoder {
     pub(crate) async fn fill(&mut self, from: &mut ReadEnd) -> io::Result<usize> {
         self.unpad(0);
         if let Some(large) = &mut self.large {
-            let count = from
-                .read(large.payload.split_at_mut(large.filled).1)
-                .await?;
+            let count = from.read_into(&mut large.payload).await?;
             large.note(count);
             return Ok(count);
         }
@@ -169,21 +168,16 @@ impl Decoder {
     fn start_large(&mut self, header: FrameHeader, meta_len: usize) {
         self.header = None;
         let meta = detached(self.chunk.split_to(meta_len).freeze());
-        let payload = BytesMut::zeroed(header.payload_len as usize);
+        let payload = aligned(header.payload_len as usize);
         let crc = crc32c(&meta);
         let mut large = Large {
             header,
             meta,
             payload,
-            filled: 0,
             crc,
         };
         let here = self.chunk.len();
-        large
-            .payload
-            .split_at_mut(here)
-            .0
-            .copy_from_slice(&self.chunk);
+        large.payload.extend_from_slice(&self.chunk);
         large.note(here);
         self.chunk.clear();
         self.large = Some(large);
@@ -193,7 +187,7 @@ impl Decoder {
     fn finish_large(&mut self) -> Result<Option<Frame>, WireError> {
         let Some(large) = self
             .large
-            .take_if(|large| large.filled == large.payload.len())
+            .take_if(|large| large.payload.len() == large.header.payload_len as usize)
         else {
             return Ok(None);
         };
@@ -227,10 +221,17 @@ impl Decoder {
 
 impl Large {
     fn note(&mut self, count: usize) {
-        let fresh = self.payload.split_at(self.filled).1.split_at(count).0;
-        self.crc = crc32c_append(self.crc, fresh);
-        self.filled += count;
+        let before = self.payload.len() - count;
+        self.crc = crc32c_append(self.crc, self.payload.split_at(before).1);
     }
+}
+
+/// Room for `len` bytes, and no more, from which a device can take them.
+pub(crate) fn aligned(len: usize) -> BytesMut {
+    let mut whole = BytesMut::with_capacity(len + BUFFER_ALIGNMENT - 1);
+    let mut room = whole.split_off(whole.as_ptr().align_offset(BUFFER_ALIGNMENT));
+    let _rest = room.split_off(len);
+    room
 }
 
 /// An empty part must not keep a chunk alive.

@@ -228,11 +228,27 @@ impl Transfer {
     /// # Panics
     /// When it has another length.
     pub fn write(&mut self, data: &[u8]) {
-        assert_eq!(data.len(), self.len, "a transfer is filled whole");
-        let parts = data.chunks(self.pieces.first().map_or(1, |piece| piece.len()));
-        for (piece, part) in self.pieces.iter_mut().zip(parts) {
-            piece[..part.len()].copy_from_slice(part);
+        self.write_gathered(std::iter::once(data));
+    }
+
+    /// Copies in what lies in several places, one behind the other.
+    ///
+    /// # Panics
+    /// When it has another length in all.
+    pub fn write_gathered<'a>(&mut self, data: impl Iterator<Item = &'a [u8]>) {
+        let mut done = 0;
+        for mut part in data {
+            while !part.is_empty() {
+                assert!(done < self.len, "a transfer is filled whole");
+                let length = self.pieces[0].len();
+                let (piece, into) = (&mut self.pieces[done / length], done % length);
+                let (now, later) = part.split_at(part.len().min(length - into));
+                piece[into..into + now.len()].copy_from_slice(now);
+                done += now.len();
+                part = later;
+            }
         }
+        assert_eq!(done, self.len, "a transfer is filled whole");
     }
 
     /// Fills it with zeros.

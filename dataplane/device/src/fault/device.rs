@@ -8,7 +8,7 @@ use crate::error::DeviceError;
 use crate::operation::Operation;
 use crate::request::Request;
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::{Buffer, ReadBuffer, sleep};
+use ogee_runtime::{Buffer, Gather, ReadBuffer, sleep};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl FaultDevice {
     pub(crate) async fn write(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         if self.is_to_be_written(Operation::Write, request).await? {
             Box::pin(self.below.write(request.offset, data)).await?;
@@ -52,7 +52,7 @@ impl FaultDevice {
     pub(crate) async fn write_durable(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         if self
             .is_to_be_written(Operation::WriteDurable, request)

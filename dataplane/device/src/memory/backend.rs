@@ -4,7 +4,7 @@ use super::history::{History, Survivor};
 use super::image::Image;
 use crate::request::Request;
 use ogee_proto::unit::ByteLen;
-use ogee_runtime::{Buffer, ReadBuffer, yield_now};
+use ogee_runtime::{Buffer, Gather, ReadBuffer, yield_now};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -23,6 +23,8 @@ struct State {
     visible: Image,
     durable: Image,
     history: History,
+    /// Where the pieces of the newest write lay, and how long they were.
+    written_from: Vec<(usize, usize)>,
 }
 
 impl MemoryDevice {
@@ -44,12 +46,12 @@ impl MemoryDevice {
         data.into()
     }
 
-    pub(crate) async fn write(&self, request: Request<'_>, data: Buffer) {
+    pub(crate) async fn write(&self, request: Request<'_>, data: Gather) {
         self.state.borrow_mut().write(request, data);
         yield_now().await;
     }
 
-    pub(crate) async fn write_durable(&self, request: Request<'_>, data: Buffer) {
+    pub(crate) async fn write_durable(&self, request: Request<'_>, data: Gather) {
         let moment = self.state.borrow_mut().write(request, data);
         yield_now().await;
         let State {
@@ -81,6 +83,11 @@ impl MemoryDevice {
         self.state.borrow().history.len()
     }
 
+    /// Addresses and lengths of the pieces of memory that the newest write was given.
+    pub(super) fn written_from(&self) -> Vec<(usize, usize)> {
+        self.state.borrow().written_from.clone()
+    }
+
     /// A device that holds what a crash at this moment leaves; see [`History::crash`].
     pub(super) fn crashed(&self, mut choose: impl FnMut(usize) -> usize) -> Self {
         let state = self.state.borrow();
@@ -92,7 +99,7 @@ impl MemoryDevice {
         let state = State {
             visible: survived,
             durable,
-            history: History::default(),
+            ..State::default()
         };
         Self {
             len: self.len,
@@ -102,7 +109,10 @@ impl MemoryDevice {
 }
 
 impl State {
-    fn write(&mut self, request: Request<'_>, data: Buffer) -> super::history::Moment {
+    fn write(&mut self, request: Request<'_>, data: Gather) -> super::history::Moment {
+        let place = |piece: &[u8]| (piece.as_ptr().addr(), piece.len());
+        self.written_from = data.pieces().map(place).collect();
+        let data = data.into_buffer();
         self.visible.write(request.offset, &data);
         self.history.record(request.offset, &Rc::from(&*data))
     }

@@ -43,6 +43,12 @@ impl MemoryControl {
         Device::over_memory(Rc::new(crashed))
     }
 
+    /// Addresses and lengths of the pieces of memory that the newest write was given: whether it was copied on its way.
+    #[must_use]
+    pub fn written_from(&self) -> Vec<(usize, usize)> {
+        self.memory.written_from()
+    }
+
     /// Sectors (of 512 bytes) whose newest contents a crash could lose.
     #[must_use]
     pub fn unflushed_sectors(&self) -> usize {

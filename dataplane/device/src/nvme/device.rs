@@ -9,7 +9,7 @@ use crate::error::DeviceError;
 use crate::limit::{NVME_AHEAD, NVME_ZEROES_MAX};
 use crate::request::Request;
 use ogee_proto::unit::ByteLen;
-use ogee_runtime::{Buffer, ReadBuffer, ScopedTask, spawn_scoped};
+use ogee_runtime::{Buffer, Gather, ReadBuffer, ScopedTask, spawn_scoped};
 use ogee_spdk::{Command, Env, Kind, Status};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -83,7 +83,7 @@ impl NvmeDevice {
     pub(crate) async fn write(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         let written = self.write_as(Kind::Write, Range::of(request), &data).await;
         written.map_err(|fault| request.failed_by_drive(fault))
@@ -92,7 +92,7 @@ impl NvmeDevice {
     pub(crate) async fn write_durable(
         &self,
         request: Request<'_>,
-        data: Buffer,
+        data: Gather,
     ) -> Result<(), DeviceError> {
         let written = self.write_through(Range::of(request), &data).await;
         written.map_err(|fault| request.failed_by_drive(fault))
@@ -115,16 +115,15 @@ impl NvmeDevice {
         given.map_err(|fault| request.failed_by_drive(fault))
     }
 
-    async fn write_as(&self, kind: Kind, range: Range, data: &[u8]) -> Result<(), NvmeFault> {
+    async fn write_as(&self, kind: Kind, range: Range, data: &Gather) -> Result<(), NvmeFault> {
         let fill = |transfer: &mut ogee_spdk::Transfer, at: u64| {
             let at = ByteLen::new(at - range.start).as_usize();
-            let part = &data[at..at + transfer.len()];
-            transfer.write(part);
+            transfer.write_gathered(data.range(at..at + transfer.len()));
         };
         self.transfer(kind, range, fill, |_| ()).await
     }
 
-    async fn write_through(&self, range: Range, data: &[u8]) -> Result<(), NvmeFault> {
+    async fn write_through(&self, range: Range, data: &Gather) -> Result<(), NvmeFault> {
         // What such a drive has written stays.
         if !self.port.shape.has_volatile_cache {
             return self.write_as(Kind::Write, range, data).await;

@@ -17,12 +17,12 @@ use crate::repeat::Repeat;
 use crate::segments::Segments;
 use ogee_proto::id::CopysetId;
 use ogee_proto::unit::ByteOffset;
-use ogee_runtime::{Buffer, Payload, seeded_bug};
+use ogee_runtime::{Buffer, Gather, Payload, seeded_bug};
 
 /// What the flusher does next.
 pub(crate) enum Plan {
     /// Write a batch.
-    Write(Batch, Buffer),
+    Write(Batch, Gather),
     /// Nothing to write, but callbacks whose turn has come.
     Finish(Vec<Done>),
     /// Begin a segment.
@@ -42,7 +42,7 @@ pub(crate) struct Batch {
     /// Where it goes, on the device.
     pub offset: ByteOffset,
     /// Payloads to be written beside it, on the device of the data.
-    pub placed: Vec<(ByteOffset, Buffer)>,
+    pub placed: Vec<(ByteOffset, Gather)>,
     pub(super) items: Vec<Queued>,
     pub(super) header_len: usize,
     pub(super) len: usize,
@@ -205,18 +205,18 @@ impl State {
 
     /// An empty batch for the end of the newest segment, if there is room: what it overwrites, a
     /// torn batch perhaps, can never be taken for a batch again.
-    pub(crate) fn closing_batch(&mut self) -> Option<(Batch, Buffer)> {
+    pub(crate) fn closing_batch(&mut self) -> Option<(Batch, Gather)> {
         let repeats = self.previous.repeats.len();
         let fits = self.segments.room() >= header_area_len(0, repeats);
         fits.then(|| self.build(Draft::new(&self.segments, repeats)))
     }
 
     fn plan_batch(&mut self, draft: Draft) -> Plan {
-        let (batch, buffer) = self.build(draft);
-        Plan::Write(batch, buffer)
+        let (batch, data) = self.build(draft);
+        Plan::Write(batch, data)
     }
 
-    fn build(&mut self, draft: Draft) -> (Batch, Buffer) {
+    fn build(&mut self, draft: Draft) -> (Batch, Gather) {
         let (_, segment, end) = self.segments.active();
         let sequence = self.sequence + 1;
         let place = BatchPlace {
@@ -237,13 +237,16 @@ impl State {
         let encoded = batch::encode(&place, records.clone(), &self.previous.repeats);
         let repeats = records.map(|(group, record, _)| Repeat::of(group, record));
         let repeats = repeats.collect();
-        self.counters.bytes_copied += (draft.payload_len + draft.placed_len) as u64;
+        let placed: Vec<_> = draft.items.iter().flat_map(Queued::writes).collect();
+        let shared: usize = placed.iter().map(|(_, data)| data.shared_len()).sum();
+        let copied = draft.payload_len + draft.placed_len - encoded.data.shared_len() - shared;
+        self.counters.bytes_copied += copied as u64;
         let batch = Batch {
             offset: self.segments.end_offset(),
-            placed: draft.items.iter().flat_map(Queued::writes).collect(),
+            placed,
             items: draft.items,
             header_len: encoded.header_len,
-            len: encoded.buffer.len(),
+            len: encoded.data.len(),
             crc: encoded.crc,
             sequence,
             previous: Previous {
@@ -251,7 +254,7 @@ impl State {
                 repeats,
             },
         };
-        (batch, encoded.buffer)
+        (batch, encoded.data)
     }
 
     fn plan_segment(&mut self) -> Plan {

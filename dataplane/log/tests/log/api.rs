@@ -9,7 +9,7 @@ use ogee_log::{EntryPart, GeometryField, GroupState, Log, LogError, LogOptions, 
 use ogee_proto::id::{CopysetId, LogId, LogIndex, StoreId};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::executor::block_on;
-use ogee_runtime::sleep;
+use ogee_runtime::{Buffer, Payload, sleep};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -480,6 +480,38 @@ fn formatting_again_forgets_everything() {
             .await
             .expect("format");
         assert!(open(&device, SEGMENTS).await.groups().is_empty());
+    });
+}
+
+/// A payload whose memory a device can take is written from there: nobody copies it, whatever its size.
+#[test]
+fn payloads_at_pages_are_written_from_where_they_are() {
+    block_on(async {
+        let (device, control) = Device::memory_with_control(ByteLen::new(80 << 20));
+        let region = LogRegion {
+            start: ByteOffset::ZERO,
+            len: device.len(),
+        };
+        let options = LogOptions::new(STORE);
+        Log::format(&device, region, options).await.expect("format");
+        let log = Log::open(&device, region, options).await.expect("open");
+        let (mut expected, before) = (Vec::new(), log.counters().bytes_copied);
+        for (index, pages) in (0..).zip([1, 16, 40]) {
+            let mut entry = entry(1, index, pages);
+            entry.payload = Payload::from(Buffer::copy_from(&entry.payload));
+            let payload = entry.payload.clone();
+            append(&group(&log, 1), vec![entry.clone()])
+                .await
+                .expect("append");
+            let written = control.written_from();
+            assert_eq!(written[1..], [(payload.as_ptr().addr(), payload.len())]);
+            assert_eq!(log.counters().bytes_copied, before);
+            expected.push(entry);
+        }
+        log.close().await.expect("close");
+        let log = Log::open(&device, region, options).await.expect("open");
+        let found = group(&log, 1).entries(ALL, usize::MAX).await.expect("read");
+        assert_entries(&found, &expected);
     });
 }
 

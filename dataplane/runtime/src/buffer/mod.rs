@@ -1,9 +1,12 @@
 //! Bytes that travel between network, devices and memory without being copied.
 
+mod gather;
 mod owned;
 mod payload;
 mod read;
 
+pub use gather::Gather;
+pub(crate) use gather::Piece;
 pub use owned::Buffer;
 pub use payload::Payload;
 pub use read::ReadBuffer;

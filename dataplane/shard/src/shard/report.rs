@@ -382,7 +382,7 @@ fn background_gauges(shard: &Shard) -> [Counter; 3] {
     ]
 }
 
-fn traffic_counters(shard: &Shard) -> [Counter; 11] {
+fn traffic_counters(shard: &Shard) -> [Counter; 12] {
     let (stages, transport) = (&shard.metrics, ogee_transport::metrics());
     let logs = shard.stores.iter().map(|open| open.log.counters());
     let log_copied: u64 = logs.map(|log| log.bytes_copied).sum();
@@ -413,6 +413,11 @@ fn traffic_counters(shard: &Shard) -> [Counter; 11] {
             "received_copied_bytes",
             "Of those, on the way in",
             transport.bytes_copied_in,
+        ),
+        (
+            "log_copied_bytes",
+            "Of those, by logs on the way to their devices",
+            log_copied,
         ),
         (
             "connections",

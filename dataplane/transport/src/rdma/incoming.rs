@@ -13,10 +13,11 @@ use super::limit::{ANSWERS_MAX, HEAD_LEN, HEAD_META_MAX, INBOX_BYTES_MAX, LARGE_
 use super::outgoing::Token;
 use super::piece;
 use super::wire::{Loan, Purpose, Side, State, Wire};
+use crate::decoder::aligned;
 use crate::error::TransportError;
 use crate::metrics::count;
 use crate::receiver::note_crc_error;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ogee_proto::limit::{FRAME_HEADER_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX};
 use ogee_proto::wire::{FrameHeader, WireError};
 use ogee_rdma::{Done, Piece, Source, WorkError};
@@ -319,5 +320,8 @@ impl State {
 fn copied(piece: &Piece, len: usize) -> Payload {
     let bytes = piece.get(..len).unwrap_or(piece);
     count(|metrics| metrics.copied_in(bytes.len()));
-    Payload::from(BytesMut::from(bytes).freeze())
+    // The log may still write it from there.
+    let mut room = aligned(bytes.len());
+    room.extend_from_slice(bytes);
+    Payload::from(room.freeze())
 }

@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -24,8 +24,9 @@ use io_uring::{opcode, squeue, types};
 use super::driver::Driver;
 use super::executor::requeue;
 use super::memory::{Memory, ReadMemory};
-use super::ring::Held;
+use super::ring::{Held, HeldPieces};
 use super::{blocking, sys};
+use crate::buffer::Piece;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +106,26 @@ impl File {
         Ok(())
     }
 
+    pub(crate) async fn write_pieces(&self, offset: u64, pieces: Vec<Piece>) -> io::Result<()> {
+        if let Some(file) = &self.in_memory {
+            let written = write_all(file, offset, &pieces);
+            drop(pieces);
+            requeue().await;
+            return written;
+        }
+        let len = pieces.iter().map(|piece| piece.bytes().len()).sum();
+        let held = HeldPieces::new(pieces);
+        let slices = held.slices();
+        let count = bytes(slices.len())?;
+        let write = opcode::Writev::new(self.fd(), slices.as_ptr(), count);
+        let write = write.offset(offset).build();
+        let held = Held::Pieces { _held: held };
+        if self.operate(write, held).await.0? < bytes(len)? {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        Ok(())
+    }
+
     pub(crate) async fn fdatasync(&self) -> io::Result<()> {
         let sync = opcode::Fsync::new(self.fd()).flags(types::FsyncFlags::DATASYNC);
         self.operate(sync.build(), Held::Nothing).await.0.map(drop)
@@ -140,18 +161,33 @@ impl File {
         let (result, held) = self.operate(entry, Held::Buffer(buffer)).await;
         match held {
             Held::Buffer(buffer) => (result, Some(buffer)),
-            Held::Nothing => (result, None),
+            Held::Nothing | Held::Pieces { .. } => (result, None),
         }
     }
 
     async fn operate(&self, entry: squeue::Entry, held: Held) -> (io::Result<u32>, Held) {
         let driver = Driver::current();
         let descriptor = Some(Rc::clone(&self.descriptor));
-        // SAFETY: the entry names this descriptor and, if any memory, that of the buffer in `held`, which does not move
-        // with its owner.
+        // SAFETY: the entry names this descriptor and, if any memory, that of the buffer or of the list of pieces in
+        // `held`, which does not move with its owner, and those pieces' own.
         let mut operation = unsafe { driver.ring().start(entry, held, descriptor) };
         poll_fn(|cx| operation.poll(cx)).await
     }
+}
+
+fn write_all(file: &fs::File, mut offset: u64, pieces: &[Piece]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> =
+        (pieces.iter().map(Piece::bytes).map(IoSlice::new)).collect();
+    let mut rest = &mut slices[..];
+    while !rest.is_empty() {
+        let count = sys::write_vectored_at(file, rest, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        offset += count as u64;
+        IoSlice::advance_slices(&mut rest, count);
+    }
+    Ok(())
 }
 
 /// Length of one transfer; what the ring cannot count no device takes at once.

@@ -23,6 +23,7 @@ use std::time::Duration;
 use ::glommio::io::DmaBuffer;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+use crate::buffer::Piece;
 use crate::limit::RING_DEPTH;
 
 /// Completions that need no look: of cancellations.
@@ -35,6 +36,41 @@ const COMPLETIONS: u32 = 4 * RING_DEPTH;
 pub(super) enum Held {
     Nothing,
     Buffer(DmaBuffer),
+    Pieces { _held: HeldPieces },
+}
+
+/// Pieces of memory that are written from, and the list of them that the kernel reads.
+pub(super) struct HeldPieces {
+    slices: Box<[libc::iovec]>,
+    /// None moves its bytes when it is moved itself: they are on the heap, in an arena, or of a shared owner.
+    _pieces: Vec<Piece>,
+}
+
+impl HeldPieces {
+    pub(super) fn new(pieces: Vec<Piece>) -> Self {
+        let mut slices: Vec<libc::iovec> = Vec::with_capacity(pieces.len());
+        for bytes in pieces.iter().map(Piece::bytes) {
+            let (start, len) = (bytes.as_ptr(), bytes.len());
+            // The blocks of a large payload come one by one.
+            match slices.last_mut() {
+                Some(last) if last.iov_base.addr() + last.iov_len == start.addr() => {
+                    last.iov_len += len;
+                }
+                _ => slices.push(libc::iovec {
+                    iov_base: start.cast_mut().cast(),
+                    iov_len: len,
+                }),
+            }
+        }
+        Self {
+            slices: slices.into(),
+            _pieces: pieces,
+        }
+    }
+
+    pub(super) fn slices(&self) -> &[libc::iovec] {
+        &self.slices
+    }
 }
 
 /// One operation in flight, or completed and not yet looked at.
@@ -117,7 +153,7 @@ impl Ring {
         held: Held,
         descriptor: Option<Rc<OwnedFd>>,
     ) -> Operation {
-        if matches!(held, Held::Buffer(_)) {
+        if !matches!(held, Held::Nothing) {
             self.is_eager.set(true);
         }
         let index = self.flights.borrow_mut().add(Flight {
@@ -360,5 +396,36 @@ impl Drop for Operation {
         if let Some(index) = self.index {
             self.ring.abandon(index, self.is_wait);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HeldPieces;
+    use crate::buffer::{Buffer, Gather, Payload};
+
+    /// What came from the network is what the device is given, and the parts of one payload are one again.
+    #[test]
+    fn the_kernel_is_given_the_memory_of_the_payloads() {
+        let payloads = [1_u8, 2].map(|byte| Payload::from(Buffer::from(&[byte; 4 * 4096][..])));
+        let mut gather = Gather::from(Buffer::zeroed(4096));
+        for page in [0..4096, 4096..8192, 8192..16384] {
+            gather.push_payload(payloads[0].slice(page));
+        }
+        gather.push_payload(payloads[1].slice(4096..));
+        let area = gather.pieces().next().map(<[u8]>::as_ptr);
+        let held = HeldPieces::new(gather.into_parts().expect_err("several pieces"));
+        let held = Box::new(held);
+        let given: Vec<_> = held
+            .slices()
+            .iter()
+            .map(|s| (s.iov_base.cast_const().cast(), s.iov_len))
+            .collect();
+        let expected = [
+            (area.expect("an area"), 4096),
+            (payloads[0].as_ptr(), 16384),
+            (payloads[1][4096..].as_ptr(), 12288),
+        ];
+        assert_eq!(given, expected);
     }
 }

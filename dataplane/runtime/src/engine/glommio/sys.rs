@@ -43,6 +43,20 @@ pub(super) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Writes from several places to one; how many bytes.
+pub(super) fn write_vectored_at(
+    file: &impl AsRawFd,
+    slices: &[IoSlice<'_>],
+    offset: u64,
+) -> io::Result<usize> {
+    let count = libc::c_int::try_from(slices.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: `IoSlice` has the layout of `iovec`, by its documentation; the kernel reads the `count` of them and what they
+    // name, which is borrowed for the call.
+    let written = unsafe { libc::pwritev(file.as_raw_fd(), slices.as_ptr().cast(), count, offset) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
 /// The soft `RLIMIT_MEMLOCK`: the engine would lose the reason why it refuses a low one.
 pub(super) fn memlock_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::memory::{Memory, ReadMemory};
 use super::timer::Timer;
 use super::world;
+use crate::buffer::Piece;
 
 /// Unit of sparseness.
 const BLOCK: u64 = 512;
@@ -110,6 +111,18 @@ impl File {
             .borrow_mut()
             .write(offset, &data.as_slice()[..len]);
         Ok(())
+    }
+
+    pub(crate) async fn write_pieces(&self, offset: u64, pieces: Vec<Piece>) -> io::Result<()> {
+        let len = pieces.iter().map(|piece| piece.bytes().len()).sum();
+        let mut joined = Memory::new(len);
+        let mut at = 0;
+        for piece in &pieces {
+            let end = at + piece.bytes().len();
+            joined.as_mut_slice()[at..end].copy_from_slice(piece.bytes());
+            at = end;
+        }
+        self.write_at(offset, joined, len).await
     }
 
     pub(crate) async fn fdatasync(&self) -> io::Result<()> {
