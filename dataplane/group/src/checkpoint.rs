@@ -12,10 +12,10 @@
 //! | 1 | has state | whether anything was applied |
 //! | | membership | see `codec`; only if there is state |
 //! | | sessions | see `session`; only if there is state |
-//! | | disputed | blocks in which replicas differ and that no rule settles, see `compare::wire`; only in version 3 |
+//! | | disputed | blocks in which replicas differ and that no rule settles, see `compare::wire`; from version 3 on |
+//! | | changes | which blocks have changed since which entry, see `changes::saved`; from version 4 on |
 //!
-//! Version 2 is what a replica without such blocks saves, so that a program from before them can go on with it; one that
-//! has some is refused there.
+//! Versions 2 and 3 are what a replica saves that has neither, or only the first: a program from before them can go on with that.
 //!
 //! The store guards the bytes with its own checksums, pairs them with the applied log id, and
 //! switches from one to the next atomically: no torn write shows a mixture. The first checkpoint of
@@ -23,6 +23,7 @@
 //! The fuzzy mark stands before the parts of variable length, because a replica without any state
 //! may have it too; what it means is argued in `snapshot`.
 
+use crate::changes::SavedChanges;
 use crate::codec::{get_stored_membership, put_stored_membership};
 use crate::compare::{Disputed, get_disputed, put_disputed};
 use crate::session::Sessions;
@@ -32,7 +33,9 @@ use ogee_proto::wire::{Reader, WireError, Writer};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"OGCK");
 /// Version of the layout.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
+/// Of the layout without changes.
+const VERSION_UNCHANGED: u16 = 3;
 /// Of the layout without disputed blocks.
 const VERSION_UNDISPUTED: u16 = 2;
 
@@ -58,17 +61,19 @@ pub(crate) struct Saved {
     pub(crate) state: Option<CheckpointState>,
     /// Blocks in which replicas differ, as far as this one knows. Its own word, no replicated state.
     pub(crate) disputed: Disputed,
+    /// What has changed, as far back as it was saved. Its own word as well.
+    pub(crate) changes: Option<SavedChanges>,
 }
 
 impl CheckpointState {
-    /// Everything but the applied id, which the store keeps beside it. What is disputed is no part of it.
+    /// Everything but the applied id, which the store keeps beside it. What is disputed, or has changed, is no part of it.
     pub(crate) fn encode(&self, replica: ReplicaId, fuzzy_until: Option<LogId>) -> Vec<u8> {
-        encode(Some(self), (replica, fuzzy_until), &Disputed::new())
+        encode(Some(self), (replica, fuzzy_until), &Disputed::new(), None)
     }
 
     /// What a replica that has applied nothing yet saves.
     pub(crate) fn encode_new(replica: ReplicaId, fuzzy_until: Option<LogId>) -> Vec<u8> {
-        encode(None, (replica, fuzzy_until), &Disputed::new())
+        encode(None, (replica, fuzzy_until), &Disputed::new(), None)
     }
 }
 
@@ -77,18 +82,23 @@ pub(crate) fn encode(
     state: Option<&CheckpointState>,
     (replica, fuzzy_until): (ReplicaId, Option<LogId>),
     disputed: &Disputed,
+    changes: Option<&SavedChanges>,
 ) -> Vec<u8> {
-    let version = match disputed.is_empty() {
-        true => VERSION_UNDISPUTED,
-        false => VERSION,
+    let version = match (changes, disputed.is_empty()) {
+        (Some(_), _) => VERSION,
+        (None, false) => VERSION_UNCHANGED,
+        (None, true) => VERSION_UNDISPUTED,
     };
     let mut out = header(version, replica, fuzzy_until, state.is_some());
     if let Some(state) = state {
         put_stored_membership(&mut out, &state.membership);
         state.sessions.encode(&mut out);
     }
-    if !disputed.is_empty() {
+    if version >= VERSION_UNCHANGED {
         put_disputed(&mut out, disputed);
+    }
+    if let Some(changes) = changes {
+        changes.encode(&mut out);
     }
     out
 }
@@ -128,8 +138,12 @@ impl Saved {
             }),
         };
         let disputed = match version {
-            VERSION => get_disputed(&mut from)?,
-            _ => Disputed::new(),
+            VERSION_UNDISPUTED => Disputed::new(),
+            _ => get_disputed(&mut from)?,
+        };
+        let changes = match version {
+            VERSION => Some(SavedChanges::decode(&mut from)?),
+            _ => None,
         };
         from.finish("checkpoint state")?;
         Ok(Self {
@@ -137,6 +151,7 @@ impl Saved {
             fuzzy_until,
             state,
             disputed,
+            changes,
         })
     }
 }
@@ -165,6 +180,7 @@ fn header(
 #[cfg(test)]
 mod tests {
     use super::{CheckpointState, Saved, VERSION, VERSION_UNDISPUTED, encode};
+    use crate::changes::Changes;
     use crate::codec_tests::stored_membership;
     use crate::command::{CommandHead, CommandKind};
     use crate::compare::{Disputed, some_disputed};
@@ -220,15 +236,17 @@ mod tests {
             membership in stored_membership(),
             sessions in sessions(),
             is_disputed in any::<bool>(),
+            has_changes in any::<bool>(),
         ) {
             let applied = LogId::new(id.0, id.1);
             let state = CheckpointState { applied, membership, sessions };
             let replica = ReplicaId::new(replica);
             let fuzzy_until = fuzzy.map(|(term, index)| LogId::new(term, index));
             let disputed = if is_disputed { some_disputed() } else { Disputed::new() };
-            let bytes = encode(Some(&state), (replica, fuzzy_until), &disputed);
+            let changes = has_changes.then(|| Changes::begin(id.1).save());
+            let bytes = encode(Some(&state), (replica, fuzzy_until), &disputed, changes.as_ref());
             let back = Saved::decode(applied, &bytes);
-            let saved = Saved { replica, fuzzy_until, state: Some(state), disputed };
+            let saved = Saved { replica, fuzzy_until, state: Some(state), disputed, changes };
             prop_assert_eq!(back, Ok(saved));
             for len in 0..bytes.len() {
                 prop_assert!(Saved::decode(applied, &bytes[..len]).is_err());
@@ -256,6 +274,7 @@ mod tests {
                 fuzzy_until,
                 state: None,
                 disputed: Disputed::new(),
+                changes: None,
             };
             assert_eq!(Saved::decode(LogId::default(), &bytes), Ok(saved));
         }
@@ -270,18 +289,23 @@ mod tests {
         assert_eq!(hex, golden.replace(' ', ""));
     }
 
-    /// Those of version 3, which is only for those who have something to dispute.
+    /// Those of version 3, which is for those who have something to dispute, and no changes saved; and of version 4.
     #[test]
     fn what_is_disputed_stands_at_the_end() {
         let (id, disputed) = (ReplicaId::new(9), some_disputed());
-        let bytes = encode(None, (id, None), &disputed);
+        let bytes = encode(None, (id, None), &disputed, None);
         let golden =
             "4f47434b 0300 0900000000000000 00 00 0100 1100000000000000 22000000 03 0200 0003 ff03";
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden.replace(' ', ""));
         let back = Saved::decode(LogId::default(), &bytes).unwrap();
-        assert_eq!((back.replica, back.disputed), (id, disputed));
+        assert_eq!((back.replica, &back.disputed), (id, &disputed));
         assert!(Saved::decode(LogId::default(), &bytes[..bytes.len() - 1]).is_err());
+        let changes = Changes::begin(7).save();
+        let longer = encode(None, (id, None), &back.disputed, Some(&changes));
+        assert_eq!(longer[VERSION_AT..][..2], [4, 0]);
+        assert_eq!(longer[6..bytes.len()], bytes[6..]);
+        assert_eq!(longer[bytes.len()..], [7, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

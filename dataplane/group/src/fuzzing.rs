@@ -149,7 +149,12 @@ fn checkpoint(bytes: &[u8]) {
     let applied = LogId::new(3, 4);
     let encode = |saved: &Saved| {
         let whose = (saved.replica, saved.fuzzy_until);
-        checkpoint::encode(saved.state.as_ref(), whose, &saved.disputed)
+        checkpoint::encode(
+            saved.state.as_ref(),
+            whose,
+            &saved.disputed,
+            saved.changes.as_ref(),
+        )
     };
     stands_still(bytes, |bytes| Saved::decode(applied, bytes), encode);
 }

@@ -156,6 +156,8 @@ pub const CHANGES_GENERATIONS: usize = 48;
 /// What a group may take to know what has changed. A chunk of 16 MiB takes 80 bytes in each count, and 8 more for
 /// each piece of 128 KiB.
 pub const CHANGES_BYTES: usize = 2 << 20;
+/// What a checkpoint may take to say so, in pieces of 128 KiB: some 870 chunks, 14 GiB of a copyset.
+pub const CHANGES_SAVED_BYTES: usize = 24 << 10;
 /// Copies that one shard sends at a time; with [`COPY_WINDOW`] this bounds their memory.
 pub const COPIES_MAX: usize = 2;
 /// Copies that it sends besides to copysets that lack a replica.

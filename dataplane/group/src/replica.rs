@@ -8,7 +8,7 @@
 
 use crate::acks::Acks;
 use crate::append::payload_len;
-use crate::changes::Changes;
+use crate::changes::{Changes, SavedChanges};
 use crate::checkpoint::{self, CheckpointState, Saved};
 use crate::command::CommandHead;
 use crate::compare::Pieces;
@@ -48,6 +48,8 @@ pub(crate) struct Cut {
     pub(crate) replica: Rc<Replica>,
     /// The state to make durable.
     pub(crate) state: CheckpointState,
+    /// What has changed up to it.
+    changes: SavedChanges,
     /// Blocks to write back first.
     pub(crate) dirty: Vec<DirtyBlock>,
     /// Volumes whose chunks to give back.
@@ -110,6 +112,7 @@ impl Cut {
                 Some(&self.state),
                 (self.replica.id, fuzzy_until),
                 &self.replica.pieces.to_save(),
+                Some(&self.changes),
             )
             .into(),
         }
@@ -215,6 +218,10 @@ impl Replica {
         }
         let growth = Growth::default();
         let applied = state.applied.map_or(0, |id| id.index);
+        let changes = match saved.changes.filter(|_| saved.fuzzy_until.is_none()) {
+            Some(changes) => Changes::load(changes, applied),
+            None => Changes::begin(applied),
+        };
         growth.begin(applied);
         let group_log = log.group(copyset);
         let logged_at_load = group_log.last();
@@ -243,7 +250,7 @@ impl Replica {
             logged_at_load,
             copies_begun: Cell::new(0),
             copies: Copies::default(),
-            changes: Changes::begin(applied),
+            changes,
             cutting: Cell::new(false),
             cut_ended: Notify::new(),
             keeper: RefCell::default(),
@@ -576,6 +583,7 @@ impl Replica {
             replica: self.clone(),
             dirty,
             removed: std::mem::take(&mut state.removed),
+            changes: self.changes.save(),
             state: CheckpointState {
                 applied,
                 membership: state.membership.clone(),
@@ -723,7 +731,8 @@ impl Replica {
         state: Option<&CheckpointState>,
     ) -> Result<(), GroupError> {
         let (copyset, fuzzy_until) = (self.copyset, self.fuzzy_until.get());
-        let bytes = checkpoint::encode(state, (id, fuzzy_until), &self.pieces.to_save());
+        // What had changed before does not lead up to contents that came as a copy.
+        let bytes = checkpoint::encode(state, (id, fuzzy_until), &self.pieces.to_save(), None);
         let group = GroupCheckpoint {
             copyset,
             applied: state.map(|state| state.applied).unwrap_or_default(),

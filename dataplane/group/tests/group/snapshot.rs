@@ -338,6 +338,48 @@ fn a_replica_that_was_away_gets_what_has_changed_since() {
     });
 }
 
+/// Those that stayed were all started anew meanwhile, one in order and one by a power cut, and have no log so far back: what has
+/// changed before, their checkpoints know.
+#[test]
+fn a_replica_that_was_away_longer_than_its_leaders_lived_gets_what_has_changed() {
+    run(async {
+        let cluster = Cluster::of_three().await;
+        let (disk, replica, medium, last) = with_one_away(&cluster).await;
+        for step in 0..10 {
+            disk.write(3 + step, 40, 2, 600_000 + 10 * u64::from(step))
+                .await;
+        }
+        purge_past(&cluster, last).await;
+        let mut all: Vec<ReplicaId> = cluster.nodes().iter().map(|node| node.replica).collect();
+        all.retain(|it| *it != replica);
+        assert_eq!(all.len(), 2);
+        for (at, stayed) in all.into_iter().enumerate() {
+            let medium = match at {
+                0 => cluster.stop(stayed).await,
+                _ => cluster.crash(stayed, Survivors::Seeded(7)).await,
+            };
+            drop(cluster.restart(medium).await);
+            let newest = cluster.leader().await.group.report().last_log;
+            for step in 0..4 {
+                let tag = 800_000 + 100 * at as u64 + 10 * step as u64;
+                disk.write(20, 8 * at + 2 * step, 2, tag).await;
+            }
+            purge_past(&cluster, newest).await;
+        }
+        let leader = cluster.leader().await;
+        let before = leader.copies.bytes_sent();
+        let node = cluster.restart(medium).await;
+        until(|| node.group.report().applied >= leader.group.report().applied).await;
+        until(|| !node.group.report().is_installing).await;
+        cluster.settle().await;
+        let sent = leader.copies.bytes_sent() - before;
+        assert!(sent > 0, "it came by a copy");
+        // Pieces of 128 KiB: one each of a dozen chunks.
+        assert!(sent <= COPIED / 8, "{sent} of {COPIED}");
+        leads_with_all(&cluster, replica, &disk).await;
+    });
+}
+
 /// The copy of one leader breaks off in its middle, the target loses power, and another leader goes on: with what has
 /// changed since the checkpoint that the target still has.
 #[test]

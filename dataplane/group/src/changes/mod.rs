@@ -1,8 +1,8 @@
 //! Which blocks have changed since an entry: what a replica that was away lacks.
 //!
 //! *Place*: told by apply of every entry; asked by the sender of a copy.
-//! *Owner*: one replica, leader or not, since any may lead when the one that was away comes back. In memory
-//! only: a process knows of what it has applied itself.
+//! *Owner*: one replica, leader or not, since any may lead when the one that was away comes back. A checkpoint keeps
+//! a coarser copy ([`saved`]), from which the next process goes on.
 //! *Invariants*: what [`Changes::since`] an entry says has *not* changed is as it was then; it may take more for
 //! changed than has. Bounded by [`CHANGES_BYTES`] a group.
 //! *On failure*: it knows less far back, or less finely, and a copy sends more.
@@ -13,6 +13,10 @@
 //! neighbours become one: those that are the smallest beside all that is newer, which is what they are sent
 //! with; so generations grow the older they are. When they take too much memory, the oldest first keep pieces
 //! of 32 blocks instead of blocks, and then go.
+
+mod saved;
+
+pub(crate) use saved::SavedChanges;
 
 use crate::command::CommandKind;
 use crate::limit::{CHANGES_BYTES, CHANGES_GENERATION, CHANGES_GENERATIONS, COPY_PIECE_BLOCKS};
@@ -216,7 +220,7 @@ impl Generation {
 
     /// Takes in what its newer neighbour has.
     fn absorb(&mut self, newer: Self) {
-        self.upto = newer.upto;
+        self.upto = self.upto.max(newer.upto);
         self.removed.extend(newer.removed);
         for (key, changed) in newer.chunks {
             match self.chunks.get_mut(&key) {
@@ -336,5 +340,4 @@ fn merge_two(generations: &mut VecDeque<Generation>) {
 }
 
 #[cfg(test)]
-#[path = "changes_tests.rs"]
 mod tests;

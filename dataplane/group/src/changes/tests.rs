@@ -1,12 +1,13 @@
-use super::{CHUNK_BYTES, Changes, PIECES};
+use super::{CHUNK_BYTES, Changes, PIECES, SavedChanges};
 use crate::command::{CommandHead, CommandKind};
 use crate::group::command;
-use crate::limit::{CHANGES_BYTES, CHANGES_GENERATION, CHANGES_GENERATIONS};
+use crate::limit::{CHANGES_BYTES, CHANGES_GENERATION, CHANGES_GENERATIONS, CHANGES_SAVED_BYTES};
 use crate::types::{RaftEntry, to_raft};
 use ogee_proto::id::{
     ChunkIndex, ChunkKey, ClientId, Epoch, Incarnation, LogId, Sequence, VolumeId,
 };
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use ogee_proto::wire::Reader;
 use ogee_runtime::Payload;
 use openraft::EntryPayload;
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -150,6 +151,59 @@ fn the_older_the_coarser() {
     assert!(last.is_some_and(|blocks| !blocks.is_empty()));
 }
 
+fn saved_len(changes: &Changes) -> usize {
+    let mut bytes = Vec::new();
+    changes.save().encode(&mut bytes);
+    bytes.len()
+}
+
+/// A checkpoint has room for the last changes of a group whose changes are many, and knows how far back they go.
+#[test]
+fn what_is_saved_is_bounded_and_goes_back_from_the_newest() {
+    let changes = Changes::begin(0);
+    let mut index = 0;
+    for chunk in 0..5000 {
+        index += 1;
+        changes.note(&entry(index, CommandKind::Write, key(1, chunk), 0, 64));
+        assert!(saved_len(&changes) <= CHANGES_SAVED_BYTES);
+    }
+    assert!(saved_len(&changes) > CHANGES_SAVED_BYTES / 2);
+    let next = Changes::load(changes.save(), index);
+    assert!(next.since(at(0)).is_none(), "there was no room for all");
+    let known = (0..index).find(|from| next.since(at(*from)).is_some());
+    let known = known.expect("the newest was saved");
+    assert!(index - known > 100, "{known} of {index}");
+    for chunk in 0..5000 {
+        let changed = told(&next, known, key(1, chunk)).expect("known");
+        // Two pieces of 32 blocks.
+        let expected = if u64::from(chunk) < known { 0 } else { 64 };
+        assert_eq!(changed.len(), expected, "{chunk}, known from {known}");
+    }
+    next.note(&entry(index + 1, CommandKind::Write, key(1, 0), 5, 1));
+    assert_eq!(told(&next, index, key(1, 0)), Some(BTreeSet::from([5])));
+}
+
+/// The bytes, held still; and what cannot have been saved.
+#[test]
+fn what_is_saved_stands_still() {
+    let changes = Changes::begin(7);
+    changes.note(&entry(8, CommandKind::Write, key(0x11, 0x22), 33, 1));
+    changes.note(&entry(9, CommandKind::RemoveVolume, key(0x33, 0), 0, 0));
+    let mut bytes = Vec::new();
+    changes.save().encode(&mut bytes);
+    let golden = "0700000000000000 01 0900000000000000 01000000 1100000000000000 22000000 \
+        02000000000000000000000000000000 01000000 3300000000000000";
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, golden.replace(' ', ""));
+    // More generations than there are, an end before the floor, nothing in it, no piece of a chunk.
+    for (at, value) in [(8, 8), (9, 6), (17, 0), (33, 0)] {
+        let mut wrong = bytes.clone();
+        wrong[at] = value;
+        let decoded = SavedChanges::decode(&mut Reader::new(&wrong));
+        assert!(decoded.is_err(), "byte {at}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Change(u32, usize, usize),
@@ -157,6 +211,8 @@ enum Step {
     Merge,
     Coarsen(usize),
     Turn,
+    Checkpoint,
+    Crash,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -168,6 +224,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<()>().prop_map(|()| Step::Merge),
         1 => (0..4usize).prop_map(Step::Coarsen),
         3 => any::<()>().prop_map(|()| Step::Turn),
+        2 => any::<()>().prop_map(|()| Step::Checkpoint),
+        1 => any::<()>().prop_map(|()| Step::Crash),
     ]
 }
 
@@ -175,7 +233,8 @@ proptest! {
     /// Whatever became of the generations, nothing that changed is told to be as it was.
     #[test]
     fn nothing_that_changed_is_missed(steps in proptest::collection::vec(step(), 1..60)) {
-        let changes = Changes::begin(0);
+        let mut changes = Changes::begin(0);
+        let mut saved = (changes.save(), 0);
         let mut made: Vec<(u64, ChunkKey, usize, usize)> = Vec::new();
         let mut index = 0;
         for step in steps {
@@ -197,6 +256,23 @@ proptest! {
                     }
                 }
                 Step::Turn => changes.turn(index),
+                Step::Checkpoint => saved = (changes.save(), index),
+                Step::Crash => {
+                    let mut bytes = Vec::new();
+                    saved.0.encode(&mut bytes);
+                    let mut from = Reader::new(&bytes);
+                    let loaded = SavedChanges::decode(&mut from).expect("what was saved");
+                    prop_assert_eq!((&loaded, from.remaining()), (&saved.0, 0));
+                    changes = Changes::load(loaded, saved.1);
+                    for (at, key, first, count) in made.iter().filter(|it| it.0 > saved.1) {
+                        let kind = match *count {
+                            BLOCKS_PER_CHUNK => CommandKind::RemoveVolume,
+                            _ => CommandKind::Write,
+                        };
+                        let count = if kind == CommandKind::Write { *count } else { 0 };
+                        changes.note(&entry(*at, kind, *key, *first, count));
+                    }
+                }
             }
         }
         for from in 0..=index {
