@@ -39,13 +39,25 @@ if ! programs >"$RESULTS/programs" || [ ! -s "$RESULTS/programs" ]; then
     echo "the tests do not build: above" >>"$RESULTS/failed"
     exit 0
 fi
+# What later groups start is built meanwhile, on what is left of the processor. Where that fails, the first of them says why.
+building=
+if [ "${BUILD_AHEAD:-0}" = 1 ]; then
+    (chrt --idle --pid 0 $BASHPID && build_for_tests) >"$RESULTS/ahead" 2>&1 &
+    building=$!
+fi
 run_programs longest &
+longest=$!
 run_programs others
-wait
+wait "$longest"
 cargo test --workspace --doc >"$outs/docs" 2>&1 || {
     grep -qE '^test .* \.\.\. FAILED$' "$outs/docs" || echo "test the documentation ... FAILED" >>"$outs/docs"
     tail -n 60 "$outs/docs"
 }
+
+if [ -n "$building" ]; then
+    hurry "$building"
+    wait "$building" || true
+fi
 
 # Counted test by test, from the programs' own lines.
 cat "$outs"/* >"$RESULTS/unit.out"
