@@ -34,6 +34,13 @@ pub fn crc32c_append_blocks(crc: u32, blocks_crc: u32, blocks: usize) -> u32 {
     shifted ^ blocks_crc
 }
 
+/// CRC32C of blocks, from those of each.
+#[must_use]
+pub fn crc32c_of_blocks(crcs: &[u32]) -> u32 {
+    let append = |crc, block: &u32| crc32c_append_block(crc, *block);
+    crcs.iter().fold(crc32c(&[]), append)
+}
+
 /// CRC32C of each block of `bytes`, and of all of them together, in one pass over the bytes.
 ///
 /// # Panics
@@ -42,9 +49,7 @@ pub fn crc32c_append_blocks(crc: u32, blocks_crc: u32, blocks: usize) -> u32 {
 pub fn crc32c_blocks(bytes: &[u8]) -> (Vec<u32>, u32) {
     assert!(bytes.len().is_multiple_of(BLOCK_SIZE), "whole blocks");
     let crcs: Vec<u32> = bytes.chunks_exact(BLOCK_SIZE).map(crc32c).collect();
-    let whole = crcs
-        .iter()
-        .fold(crc32c(&[]), |crc, block| crc32c_append_block(crc, *block));
+    let whole = crc32c_of_blocks(&crcs);
     (crcs, whole)
 }
 
@@ -135,7 +140,7 @@ mod tests {
         }
         let (blocks, whole) = crc32c_blocks(&all);
         assert_eq!(whole, crc32c(&all));
-        assert_eq!(blocks.len(), 5);
+        assert_eq!((blocks.len(), whole), (5, crc32c_of_blocks(&blocks)));
         assert_eq!(blocks[3], crc32c(&all[3 * BLOCK_SIZE..4 * BLOCK_SIZE]));
         assert_eq!(crc32c_blocks(&[]), (Vec::new(), crc32c(&[])));
     }

@@ -16,12 +16,12 @@ use crate::limit::{CHUNK_MAX, CHUNK_MIN, HELLO_META_MAX, LARGE_MIN, READ_AFTER_L
 use crate::metrics::count;
 use crate::stream::ReadEnd;
 use bytes::{Buf, Bytes, BytesMut};
-use ogee_proto::checksum::{crc32c, crc32c_append};
-use ogee_proto::limit::FRAME_HEADER_SIZE;
+use ogee_proto::checksum::{crc32c, crc32c_append, crc32c_append_block, crc32c_combine};
+use ogee_proto::limit::{BLOCK_SIZE, FRAME_HEADER_SIZE};
 use ogee_proto::wire::{FrameHeader, FrameKind, WireError};
 use ogee_runtime::limit::BUFFER_ALIGNMENT;
 use ogee_runtime::{Payload, seeded_bug};
-use std::io;
+use std::{io, mem};
 
 /// Frames from bytes.
 pub(crate) struct Decoder {
@@ -43,8 +43,12 @@ struct Large {
     meta: Bytes,
     /// Has room for all of it, and no more.
     payload: BytesMut,
-    /// Over meta and what has come.
+    /// Over meta and what has come, but for a block that has not come whole.
     crc: u32,
+    /// Of each block that has come whole.
+    blocks: Vec<u32>,
+    /// Over what has come of the next one.
+    part: u32,
 }
 
 impl Default for Decoder {
@@ -175,6 +179,8 @@ impl Decoder {
             meta,
             payload,
             crc,
+            blocks: Vec::with_capacity(header.payload_len as usize / BLOCK_SIZE),
+            part: crc32c(&[]),
         };
         let here = self.chunk.len();
         large.payload.extend_from_slice(&self.chunk);
@@ -192,8 +198,11 @@ impl Decoder {
             return Ok(None);
         };
         self.after_large = true;
-        check_body(&large.header, large.crc)?;
-        let payload = Payload::from(large.payload.freeze());
+        check_body(&large.header, large.total())?;
+        let mut payload = Payload::from(large.payload.freeze());
+        if payload.len().is_multiple_of(BLOCK_SIZE) {
+            payload = payload.with_block_crcs(BLOCK_SIZE, large.blocks);
+        }
         Ok(Some(Frame::of_parts(large.header, large.meta, payload)))
     }
 
@@ -221,8 +230,27 @@ impl Decoder {
 
 impl Large {
     fn note(&mut self, count: usize) {
-        let before = self.payload.len() - count;
-        self.crc = crc32c_append(self.crc, self.payload.split_at(before).1);
+        let mut before = self.payload.len() - count;
+        while before < self.payload.len() {
+            let end = self
+                .payload
+                .len()
+                .min(before - before % BLOCK_SIZE + BLOCK_SIZE);
+            self.part = crc32c_append(self.part, &self.payload[before..end]);
+            if end.is_multiple_of(BLOCK_SIZE) {
+                self.crc = crc32c_append_block(self.crc, self.part);
+                self.blocks.push(mem::replace(&mut self.part, crc32c(&[])));
+            }
+            before = end;
+        }
+    }
+
+    /// The checksum of the whole body.
+    fn total(&self) -> u32 {
+        match self.payload.len() % BLOCK_SIZE {
+            0 => self.crc,
+            rest => crc32c_combine(self.crc, self.part, rest),
+        }
     }
 }
 

@@ -37,8 +37,8 @@
 //! # What a target has already
 //!
 //! A target that was here before lacks only what has changed since. It names the checkpoint C that its store is as of,
-//! and the sender knows what has changed after C ([`crate::changes`]), from what it has applied itself: those
-//! blocks are what the target lacks, as if the others had been sent and acknowledged. What the target has
+//! and the sender knows what has changed after C ([`crate::changes`]), from what it has applied itself, in this process or,
+//! by its own checkpoint, in one before: those blocks are what the target lacks, as if the others had been sent and acknowledged. What the target has
 //! applied behind C does not count: it may be in its log only, which installing lets go of.
 //!
 //! That holds for a target with a mark as well. A block that has not changed after C is there as of C, or as a

@@ -8,9 +8,9 @@
 use super::State;
 use crate::entry::Entry;
 use crate::placed::{Owner, Placed};
-use ogee_proto::checksum::{crc32c, crc32c_blocks};
+use ogee_proto::checksum::{crc32c, crc32c_blocks, crc32c_of_blocks};
 use ogee_proto::id::CopysetId;
-use ogee_proto::limit::EXTENT_SIZE;
+use ogee_proto::limit::{BLOCK_SIZE, EXTENT_SIZE};
 use ogee_proto::unit::ByteOffset;
 use std::rc::Rc;
 
@@ -69,8 +69,9 @@ impl State {
 
     /// An entry that is to be appended, with a place for its payload, or none.
     pub(crate) fn new_entry(&self, entry: Entry, places: Vec<ByteOffset>) -> NewEntry {
+        let known = entry.payload.block_crcs(BLOCK_SIZE);
         if places.is_empty() {
-            let crc = crc32c(&entry.payload);
+            let crc = known.map_or_else(|| crc32c(&entry.payload), crc32c_of_blocks);
             let placed = None;
             return NewEntry { entry, placed, crc };
         }
@@ -78,7 +79,11 @@ impl State {
         assert!(is_filled, "a placed payload fills its extents");
         let owner = self.owner.as_ref();
         let owner = owner.expect("invariant: places come from the store that was attached");
-        let (crcs, crc) = crc32c_blocks(&entry.payload);
+        // Those of who received it: one pass over the bytes is enough.
+        let (crcs, crc) = match known {
+            Some(crcs) => (crcs.to_vec(), crc32c_of_blocks(crcs)),
+            None => crc32c_blocks(&entry.payload),
+        };
         let placed = Some(Placed::new(places, crcs, owner));
         NewEntry { entry, placed, crc }
     }

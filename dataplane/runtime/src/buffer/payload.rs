@@ -7,7 +7,8 @@
 //! **Failure.** A slice out of range panics.
 
 use std::fmt;
-use std::ops::{Deref, RangeBounds};
+use std::ops::{Deref, Range, RangeBounds};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -22,16 +23,25 @@ pub struct Payload(Source);
 enum Source {
     Network(Bytes),
     Device(ReadBuffer),
+    /// The part of it.
+    Summed(Rc<Summed>, Range<usize>),
     /// Only where there is such memory: every look at a payload asks which it is.
     #[cfg(feature = "readiness")]
-    Lent(std::rc::Rc<Lent>),
+    Lent(Rc<Lent>),
+}
+
+/// Bytes, and the checksums of their blocks.
+struct Summed {
+    payload: Payload,
+    block: usize,
+    crcs: Vec<u32>,
 }
 
 /// Memory of somebody who wants it back: a receive buffer that hardware has filled.
 #[cfg(feature = "readiness")]
 struct Lent {
-    owner: std::rc::Rc<dyn Owner>,
-    range: std::ops::Range<usize>,
+    owner: Rc<dyn Owner>,
+    range: Range<usize>,
 }
 
 /// Who lends memory to a payload.
@@ -60,18 +70,51 @@ impl Payload {
     #[cfg(feature = "readiness")]
     pub fn from_owner(owner: impl AsRef<[u8]> + 'static, len: usize) -> Self {
         assert!(len <= owner.as_ref().len(), "as long as its owner says");
-        let (owner, range) = (std::rc::Rc::new(owner), 0..len);
-        Self(Source::Lent(std::rc::Rc::new(Lent { owner, range })))
+        let (owner, range) = (Rc::new(owner), 0..len);
+        Self(Source::Lent(Rc::new(Lent { owner, range })))
     }
 
     /// Who lends these bytes, if it is a `T`, and which of its bytes they are.
     #[cfg(feature = "readiness")]
-    pub fn owner<T: 'static>(&self) -> Option<(&T, std::ops::Range<usize>)> {
-        let Source::Lent(lent) = &self.0 else {
+    pub fn owner<T: 'static>(&self) -> Option<(&T, Range<usize>)> {
+        match &self.0 {
+            Source::Lent(lent) => {
+                let owner: &dyn std::any::Any = &*lent.owner;
+                Some((owner.downcast_ref()?, lent.range.clone()))
+            }
+            Source::Summed(summed, part) => {
+                let (owner, all) = summed.payload.owner()?;
+                Some((owner, all.start + part.start..all.start + part.end))
+            }
+            Source::Network(_) | Source::Device(_) => None,
+        }
+    }
+
+    /// The same bytes, with the checksum of each of their blocks of so many bytes: who knows them saves others a pass.
+    ///
+    /// # Panics
+    /// If there are not as many checksums as blocks.
+    #[must_use]
+    pub fn with_block_crcs(self, block: usize, crcs: Vec<u32>) -> Self {
+        let len = self.len();
+        assert_eq!(len, block * crcs.len(), "a checksum for each block");
+        let summed = Summed {
+            payload: self,
+            block,
+            crcs,
+        };
+        Self(Source::Summed(Rc::new(summed), 0..len))
+    }
+
+    /// The checksums of its blocks of so many bytes, if they are known.
+    #[must_use]
+    pub fn block_crcs(&self, block: usize) -> Option<&[u32]> {
+        let Source::Summed(summed, range) = &self.0 else {
             return None;
         };
-        let owner: &dyn std::any::Any = &*lent.owner;
-        Some((owner.downcast_ref()?, lent.range.clone()))
+        let is_whole = range.start.is_multiple_of(block) && range.end.is_multiple_of(block);
+        (summed.block == block && is_whole)
+            .then(|| &summed.crcs[range.start / block..range.end / block])
     }
 
     /// The part `range` of these bytes, sharing the memory.
@@ -84,11 +127,16 @@ impl Payload {
         Self(match &self.0 {
             Source::Network(bytes) => Source::Network(bytes.slice(range)),
             Source::Device(buffer) => Source::Device(buffer.slice(range)),
+            Source::Summed(summed, part) => {
+                let start = part.start;
+                let range = start + range.start..start + range.end;
+                Source::Summed(Rc::clone(summed), range)
+            }
             #[cfg(feature = "readiness")]
             Source::Lent(lent) => {
                 let start = lent.range.start;
-                Source::Lent(std::rc::Rc::new(Lent {
-                    owner: std::rc::Rc::clone(&lent.owner),
+                Source::Lent(Rc::new(Lent {
+                    owner: Rc::clone(&lent.owner),
                     range: start + range.start..start + range.end,
                 }))
             }
@@ -101,6 +149,7 @@ impl Payload {
         match &self.0 {
             Source::Network(bytes) => bytes.clone(),
             Source::Device(buffer) => Bytes::copy_from_slice(buffer),
+            Source::Summed(summed, part) => summed.payload.slice(part.clone()).to_bytes(),
             #[cfg(feature = "readiness")]
             Source::Lent(_) => Bytes::copy_from_slice(self),
         }
@@ -114,6 +163,7 @@ impl Deref for Payload {
         match &self.0 {
             Source::Network(bytes) => bytes,
             Source::Device(buffer) => buffer,
+            Source::Summed(summed, part) => &summed.payload[part.clone()],
             #[cfg(feature = "readiness")]
             Source::Lent(lent) => &lent.owner.bytes()[lent.range.clone()],
         }
@@ -169,5 +219,38 @@ impl fmt::Debug for Payload {
         f.debug_struct("Payload")
             .field("len", &self.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Payload;
+
+    #[test]
+    fn checksums_go_with_whole_blocks() {
+        let bytes: Vec<u8> = (0..32).collect();
+        let plain = Payload::from(bytes.clone());
+        assert_eq!(plain.block_crcs(8), None);
+        let summed = plain.with_block_crcs(8, vec![10, 11, 12, 13]);
+        assert_eq!(
+            (&summed[..], &summed.to_bytes()[..]),
+            (&bytes[..], &bytes[..])
+        );
+        assert_eq!(summed.block_crcs(8), Some(&[10, 11, 12, 13][..]));
+        assert_eq!(summed.block_crcs(4), None);
+        let part = summed.slice(8..32).slice(8..16);
+        assert_eq!(
+            (&part[..], part.block_crcs(8)),
+            (&bytes[16..24], Some(&[12][..]))
+        );
+        assert_eq!(&part.to_bytes()[..], &bytes[16..24]);
+        assert_eq!(summed.slice(4..12).block_crcs(8), None);
+        assert_eq!(summed.slice(8..8).block_crcs(8), Some(&[][..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a checksum for each block")]
+    fn as_many_checksums_as_blocks() {
+        let _ = Payload::from(vec![0; 20]).with_block_crcs(8, vec![1, 2]);
     }
 }

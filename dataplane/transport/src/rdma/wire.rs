@@ -12,13 +12,16 @@ use super::outgoing::Sending;
 use super::port::Port;
 use crate::error::TransportError;
 use crate::frame::Frame;
+use crate::limit::LARGE_MIN;
 use crate::metrics::count;
 use crate::receiver::note_crc_error;
 use crate::signal::WakerSlot;
 use bytes::BytesMut;
-use ogee_proto::checksum::{crc32c, crc32c_append};
+use ogee_proto::checksum::{crc32c, crc32c_append, crc32c_append_blocks, crc32c_blocks};
+use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::wire::WireError;
 use ogee_rdma::{IdKey, Lent, Pair, PairNumber, RemoteMemory, Tell};
+use ogee_runtime::Payload;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -179,7 +182,7 @@ impl Wire {
         if wants_driver {
             self.driver.wake();
         }
-        let found = crc32c_append(crc32c(&meta), &payload);
+        let (found, payload) = checked(crc32c(&meta), payload);
         if found != header.body_crc {
             let error = WireError::BodyCrc {
                 expected: found,
@@ -302,4 +305,14 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// The checksum of what stands before and of `payload`; a large one keeps those of its blocks.
+fn checked(before: u32, payload: Payload) -> (u32, Payload) {
+    if payload.len() < LARGE_MIN || !payload.len().is_multiple_of(BLOCK_SIZE) {
+        return (crc32c_append(before, &payload), payload);
+    }
+    let (crcs, whole) = crc32c_blocks(&payload);
+    let found = crc32c_append_blocks(before, whole, crcs.len());
+    (found, payload.with_block_crcs(BLOCK_SIZE, crcs))
 }

@@ -4,7 +4,8 @@ use crate::support::{
     MS, bytes, caller_options, client, echoing, frame, mute, pair, serve_with, server,
     service_options, write,
 };
-use ogee_proto::limit::REPLICATION_PAYLOAD_MAX;
+use ogee_proto::checksum::crc32c_blocks;
+use ogee_proto::limit::{BLOCK_SIZE, REPLICATION_PAYLOAD_MAX};
 use ogee_proto::wire::FrameKind;
 use ogee_runtime::{sleep, spawn, timeout};
 use ogee_transport::{
@@ -138,6 +139,11 @@ pub async fn large_payloads_are_not_copied(endpoint: Endpoint) {
         assert_eq!(frame.header.sequence.get(), sequence);
         // A device can take it from where the socket put it.
         assert!(frame.payload.is_transferable(), "frame {sequence}");
+        // And a log needs no pass of its own over it, whatever part it is given.
+        let (crcs, _) = crc32c_blocks(&frame.payload);
+        assert_eq!(frame.payload.block_crcs(BLOCK_SIZE), Some(&crcs[..]));
+        let part = frame.payload.slice(BLOCK_SIZE..3 * BLOCK_SIZE);
+        assert_eq!(part.block_crcs(BLOCK_SIZE), Some(&crcs[1..3]));
     }
     sending.await.unwrap();
     let copied = metrics().bytes_copied - before;
