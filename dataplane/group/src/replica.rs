@@ -707,7 +707,9 @@ impl Replica {
         self.settle_promises();
         // What other replicas were sent does not lead up to these contents.
         self.copies.forget_all();
-        self.changes.begin_anew(last);
+        if !seeded_bug!("changes-survive-a-copy") {
+            self.changes.begin_anew(last);
+        }
         self.fuzzy_until
             .set(fuzzy_until.filter(|_| !seeded_bug!("copy-mark-forgotten")));
         self.save(Some(&new)).await?;

@@ -62,6 +62,7 @@ pub const BUGS: [&str; 52] = [
     "copy-with-newer-sessions",
     "copy-base-of-applied",
     "changes-skip-a-generation",
+    "changes-survive-a-copy",
     "install-keeps-overlay",
     "quiet-follower-waits",
     "admitted-without-counting",
