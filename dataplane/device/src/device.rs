@@ -6,7 +6,7 @@ use crate::error::DeviceError;
 use crate::fault::{FaultControl, FaultDevice, FaultPlan};
 use crate::limit::{IO_ALIGNMENT, ZERO_FILL_STEP};
 use crate::memory::{MemoryControl, MemoryDevice};
-use crate::nvme::{self, NvmeDevice, NvmeName, NvmeOptions};
+use crate::nvme::{self, NvmeDevice, NvmeName, NvmeOptions, NvmeVitals};
 use crate::operation::Operation;
 use crate::pace::{Meters, Pace};
 use crate::request::Request;
@@ -166,6 +166,12 @@ impl Device {
     #[must_use]
     pub fn pace(&self) -> Pace {
         self.inner.meters.pace()
+    }
+
+    /// Of an NVMe drive without the kernel what it says of its own health; `None` of all others.
+    #[must_use]
+    pub fn vitals(&self) -> Option<NvmeVitals> {
+        self.inner.backend.vitals()
     }
 
     /// Reads exactly `len` bytes.

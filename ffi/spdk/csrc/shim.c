@@ -18,6 +18,8 @@ _Static_assert(sizeof(struct ogee_nvme_command) == 64, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_controller_info) == 104, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_namespace_info) == 24, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_env_options) == 24, "as in abi.rs");
+_Static_assert(sizeof(struct ogee_nvme_page) == 528, "as in abi.rs");
+_Static_assert(sizeof(struct spdk_nvme_health_information_page) == OGEE_NVME_PAGE_LENGTH, "as the specification has it");
 
 static int env_start(const struct ogee_nvme_env_options *options)
 {
@@ -140,6 +142,20 @@ static int controller_state(void *controller)
 static int controller_poll(void *controller)
 {
     return spdk_nvme_ctrlr_process_admin_completions(controller);
+}
+
+static void page_completed(void *arg, const struct spdk_nvme_cpl *cpl)
+{
+    struct ogee_nvme_page *page = arg;
+
+    page->done(page->context, (uint16_t)(cpl->status.sct << 8 | cpl->status.sc));
+}
+
+static int health_start(void *controller, struct ogee_nvme_page *page)
+{
+    /* SPDK has memory of its own for the transfer, and copies. */
+    return spdk_nvme_ctrlr_cmd_get_log_page(controller, SPDK_NVME_LOG_HEALTH_INFORMATION, SPDK_NVME_GLOBAL_NS_TAG,
+                                            page->bytes, sizeof(page->bytes), 0, page_completed, page);
 }
 
 /* Over PCI, the admin queue is disconnected at the first look. */
@@ -320,6 +336,7 @@ const struct ogee_nvme_table *ogee_nvme_spdk(void)
         .controller_info = controller_info,
         .controller_state = controller_state,
         .controller_poll = controller_poll,
+        .health_start = health_start,
         .reset_start = reset_start,
         .reset_poll = reset_poll,
         .namespace_info = namespace_info,

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define OGEE_NVME_ABI 1
+#define OGEE_NVME_ABI 2
 
 /* What a command does. */
 enum {
@@ -76,7 +76,7 @@ struct ogee_nvme_segment {
     uint64_t length;
 };
 
-/* Called from within poll and close, by the thread that calls those. `status` is type << 8 | code, 0 is success. */
+/* Called from within poll, reset and close, by the thread that calls those. `status` is type << 8 | code, 0 is success. */
 typedef void (*ogee_nvme_done)(void *context, uint16_t status);
 
 /* Its owner leaves it where and as it is until `done` was called. */
@@ -95,6 +95,15 @@ struct ogee_nvme_command {
     void *context;
 };
 
+#define OGEE_NVME_PAGE_LENGTH 512
+
+/* A log page that was asked for. Its owner leaves it where and as it is until `done` was called; the memory is any. */
+struct ogee_nvme_page {
+    uint8_t bytes[OGEE_NVME_PAGE_LENGTH];
+    ogee_nvme_done done;
+    void *context;
+};
+
 /* All return 0 or a count, or a negative errno. */
 struct ogee_nvme_table {
     uint32_t abi;
@@ -109,6 +118,9 @@ struct ogee_nvme_table {
     int (*controller_info)(void *controller, struct ogee_nvme_controller_info *info);
     int (*controller_state)(void *controller);
     int (*controller_poll)(void *controller);
+    /* Asks for the health page, 02h, of the whole controller; it is there when `done` is called, from within
+     * controller_poll, reset_start or controller_close. */
+    int (*health_start)(void *controller, struct ogee_nvme_page *page);
     int (*reset_start)(void *controller);
     /* -EAGAIN until it is done. */
     int (*reset_poll)(void *controller);

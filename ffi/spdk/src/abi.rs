@@ -7,7 +7,7 @@
 use libc::{c_char, c_int, c_void, size_t};
 
 /// Changed with every change of a type or function.
-pub(crate) const ABI: u32 = 1;
+pub(crate) const ABI: u32 = 2;
 
 pub(crate) const READ: u32 = 1;
 pub(crate) const WRITE: u32 = 2;
@@ -80,6 +80,16 @@ pub(crate) struct Command {
     pub(crate) context: *mut c_void,
 }
 
+/// Length of a log page that is asked for.
+pub(crate) const PAGE_LENGTH: usize = 512;
+
+#[repr(C)]
+pub(crate) struct Page {
+    pub(crate) bytes: [u8; PAGE_LENGTH],
+    pub(crate) done: Option<Done>,
+    pub(crate) context: *mut c_void,
+}
+
 /// Of one implementation.
 #[repr(C)]
 pub(crate) struct Table {
@@ -95,6 +105,7 @@ pub(crate) struct Table {
     pub(crate) controller_info: unsafe extern "C" fn(*mut c_void, *mut ControllerInfo) -> c_int,
     pub(crate) controller_state: unsafe extern "C" fn(*mut c_void) -> c_int,
     pub(crate) controller_poll: unsafe extern "C" fn(*mut c_void) -> c_int,
+    pub(crate) health_start: unsafe extern "C" fn(*mut c_void, *mut Page) -> c_int,
     pub(crate) reset_start: unsafe extern "C" fn(*mut c_void) -> c_int,
     pub(crate) reset_poll: unsafe extern "C" fn(*mut c_void) -> c_int,
     pub(crate) namespace_info: unsafe extern "C" fn(*mut c_void, u32, *mut NamespaceInfo) -> c_int,
@@ -108,3 +119,4 @@ const _: () = assert!(size_of::<Command>() == 64);
 const _: () = assert!(size_of::<ControllerInfo>() == 104);
 const _: () = assert!(size_of::<NamespaceInfo>() == 24);
 const _: () = assert!(size_of::<EnvOptions>() == 24);
+const _: () = assert!(size_of::<Page>() == 528);

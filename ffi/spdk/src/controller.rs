@@ -7,7 +7,8 @@
 use crate::abi::{self, ControllerInfo, Table};
 use crate::address::PciAddress;
 use crate::env::Env;
-use crate::error::SpdkError;
+use crate::error::{SpdkError, Status};
+use crate::page::{HealthPage, PageSlot};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -230,6 +231,7 @@ impl Controller {
     pub fn admin(&self) -> Option<Admin> {
         let is_taken = self.inner.has_admin.replace(true);
         (!is_taken).then(|| Admin {
+            page: PageSlot::new(),
             controller: self.clone(),
         })
     }
@@ -249,6 +251,8 @@ impl Drop for ControllerInner {
 
 /// The one owner of a controller's admin queue.
 pub struct Admin {
+    page: PageSlot,
+    /// Behind the page: it may be ended only when the controller is.
     controller: Controller,
 }
 
@@ -262,6 +266,30 @@ impl Admin {
         // SAFETY: an open controller, and this is the only one who polls it.
         let code = unsafe { (inner.table.controller_poll)(inner.raw.as_ptr()) };
         self.check("polling", code.min(0))
+    }
+
+    /// Asks for the page of the controller's health: it is there after a later [`Self::poll`], in [`Self::take_health`].
+    ///
+    /// # Errors
+    /// When one that was asked for is still to come, or the controller does not take the command.
+    pub fn start_health(&self) -> Result<(), SpdkError> {
+        let inner = &self.controller.inner;
+        let Some(page) = self.page.arm() else {
+            return self.check("asking for the health page", -libc::EBUSY);
+        };
+        // SAFETY: an open controller, and this is the only one who asks. The page stays where it is until it was told to
+        // be there, for ever if need be: see `PageSlot`.
+        let code = unsafe { (inner.table.health_start)(inner.raw.as_ptr(), page) };
+        if code != 0 {
+            self.page.disarm();
+        }
+        self.check("asking for the health page", code)
+    }
+
+    /// The page that was asked for, once it is there; or how that ended.
+    #[must_use]
+    pub fn take_health(&self) -> Option<Result<HealthPage, Status>> {
+        self.page.take()
     }
 
     /// Begins a reset: what is in flight is given up, and the drive touches no memory of it any more.

@@ -2,7 +2,7 @@
 #![cfg(feature = "emulated")]
 
 use ogee_spdk::{
-    Command, Completion, Controller, DriveOptions, EmulatedDrive, Env, Health, Kind, PciAddress,
+    Admin, Command, Completion, Controller, DriveOptions, DriveVitals, EmulatedDrive, Env, Health, Kind, PciAddress,
     QueuePair, Slab, SpdkError, Status, Transfer,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -242,6 +242,82 @@ fn a_drive_that_resets_itself_or_is_pulled_is_noticed() {
     assert!(rig2.queue.poll(0, &mut Vec::new()).is_err());
     let admin = rig2.controller.admin().expect("nobody has it");
     assert!(admin.poll().is_err() && admin.start_reset().is_err());
+}
+
+/// Polls until a page is there.
+fn page(admin: &Admin) -> Result<ogee_spdk::HealthPage, Status> {
+    admin.start_health().expect("asked");
+    for _ in 0..10 {
+        assert!(
+            admin.take_health().is_none(),
+            "not before somebody has looked"
+        );
+        admin.poll().expect("polled");
+        if let Some(page) = admin.take_health() {
+            return page;
+        }
+    }
+    panic!("no page comes");
+}
+
+#[test]
+fn a_drive_tells_how_it_fares_while_it_works() {
+    let rig = rig(DriveOptions::default());
+    let admin = rig.controller.admin().expect("nobody has it");
+    assert_eq!(page(&admin).expect("told")[0], 0);
+    rig.drive.fare(DriveVitals {
+        critical_warning: 4,
+        celsius: 77,
+        media_errors: 5,
+        ..DriveVitals::default()
+    });
+    let told = page(&admin).expect("told");
+    assert_eq!(
+        (told[0], u16::from_le_bytes([told[1], told[2]]), told[160]),
+        (4, 77 + 273, 5)
+    );
+    assert!(admin.take_health().is_none(), "told once");
+    rig.write(Kind::Write, 0, SECTOR, 1).expect("written");
+    assert_eq!(rig.drive.counts().health, 2);
+}
+
+#[test]
+fn a_page_that_does_not_come_tells_why() {
+    let rig1 = rig(DriveOptions::default());
+    let admin = rig1.controller.admin().expect("nobody has it");
+    let fault = Status { kind: 0, code: 6 };
+    rig1.drive.hide_health(1, fault);
+    assert_eq!(page(&admin), Err(fault));
+    page(&admin).expect("only the first");
+    // One at a time; a reset gives it up, and the next one is asked for again.
+    rig1.drive.stall();
+    admin.start_health().expect("asked");
+    let second = admin.start_health().expect_err("one is on its way");
+    assert!(second.to_string().contains("health page"), "{second}");
+    admin.poll().expect("a drive that hangs looks fine");
+    assert!(admin.take_health().is_none());
+    admin.start_reset().expect("begun");
+    assert!(admin.poll_reset().expect("it comes up"));
+    assert_eq!(admin.take_health(), Some(Err(Status::ABORTED)));
+    page(&admin).expect("the drive works again");
+    rig1.drive.remove();
+    assert!(admin.start_health().is_err(), "nobody is there");
+}
+
+/// Neither who asked nor the controller may be gone from under a page.
+#[test]
+fn a_page_on_its_way_outlives_who_asked() {
+    let rig = rig(DriveOptions::default());
+    rig.drive.stall();
+    let admin = rig.controller.admin().expect("nobody has it");
+    admin.start_health().expect("asked");
+    drop(admin);
+    let Rig {
+        queue, controller, ..
+    } = rig;
+    let at = controller.address();
+    drop((queue, controller));
+    Controller::open(Env::emulated(), at).expect("it was given up");
 }
 
 #[test]

@@ -17,6 +17,7 @@
 //! | `device` | requests: split, copied, carried out |
 //! | `port` | a drive in use: queue, memory, who waits for what |
 //! | `pump` | the task that polls |
+//! | `vitals` | asking it for its health |
 //! | `fault` | [`NvmeFault`] |
 
 mod device;
@@ -25,9 +26,11 @@ mod name;
 mod open;
 mod port;
 mod pump;
+mod vitals;
 
 pub(crate) use device::NvmeDevice;
 pub use fault::NvmeFault;
 pub use name::NvmeName;
 pub(crate) use open::environment;
 pub use open::{NvmeOptions, memory_mib, start};
+pub use vitals::NvmeVitals;

@@ -5,7 +5,7 @@ use super::port::{Port, Shape};
 use crate::error::DeviceError;
 use crate::limit::{
     IO_ALIGNMENT, NVME_COMMAND_MAX, NVME_DEPTH, NVME_ENV_MIB, NVME_PIECE_LEN, NVME_PIECES,
-    NVME_TIMEOUT,
+    NVME_HEALTH, NVME_TIMEOUT,
 };
 use ogee_proto::unit::ByteLen;
 use ogee_spdk::{Controller, Env, Namespace, QueuePair, Slab, SpdkError};
@@ -21,12 +21,15 @@ const SECTOR_SIZES: [u32; 2] = [512, 4096];
 pub struct NvmeOptions {
     /// A request that takes longer ends the device.
     pub timeout: Duration,
+    /// How often it is asked how it fares.
+    pub health: Duration,
 }
 
 impl Default for NvmeOptions {
     fn default() -> Self {
         Self {
             timeout: NVME_TIMEOUT,
+            health: NVME_HEALTH,
         }
     }
 }

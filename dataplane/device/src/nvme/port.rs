@@ -7,6 +7,7 @@
 
 use super::fault::NvmeFault;
 use super::open::NvmeOptions;
+use super::vitals::Vitals;
 use crate::limit::{NVME_COMPLETIONS_PER_TURN, NVME_DEPTH, NVME_PIECES};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
 use ogee_runtime::{Instant, now};
@@ -55,6 +56,7 @@ pub(super) struct Port {
     ended: Cell<Option<NvmeFault>>,
     /// There is something to poll for.
     pub(super) work: Notify,
+    pub(super) vitals: Vitals,
     queue: QueuePair,
     slab: Slab,
     pub(super) admin: Option<Admin>,
@@ -111,6 +113,7 @@ impl Port {
             found: RefCell::new(Vec::with_capacity(depth)),
             ended: Cell::new(None),
             work: Notify::new(),
+            vitals: Vitals::new(options.health),
             queue,
             slab,
             admin: controller.admin(),
@@ -268,6 +271,13 @@ impl Port {
         });
         let seconds = u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX);
         is_late.then_some(NvmeFault::TimedOut { seconds })
+    }
+
+    /// Sees to what the drive says of its health.
+    pub(super) fn look_at_health(&self, device: &str, at: Instant) {
+        if let Some(admin) = &self.admin {
+            self.vitals.look(admin, device, at, self.options.timeout);
+        }
     }
 
     /// Ends all that waits, and everything later, with `fault`. Memory that the drive has stays with the queue.

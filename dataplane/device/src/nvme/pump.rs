@@ -2,7 +2,7 @@
 //!
 //! Under load it looks in every turn of the executor. With requests in flight that take long it looks less and less often,
 //! down to every [`NVME_BACKOFF_MAX`]. With none it sleeps until there is one, and looks at the controller every
-//! [`NVME_LOOK`]. It ends with the device, or when the drive has.
+//! [`NVME_LOOK`], asking it how it fares every so often. It ends with the device, or when the drive has.
 
 use super::fault::NvmeFault;
 use super::port::Port;
@@ -11,7 +11,7 @@ use ogee_runtime::{Instant, now, sleep, timeout_at, yield_now};
 use std::rc::Rc;
 
 pub(super) async fn run(port: Rc<Port>, name: Rc<str>) {
-    let fault = pump(&port).await;
+    let fault = pump(&port, &name).await;
     tracing::error!(device = &*name, error = %fault, "NVMe device lost");
     port.end(fault);
     if fault != NvmeFault::Gone {
@@ -19,8 +19,9 @@ pub(super) async fn run(port: Rc<Port>, name: Rc<str>) {
     }
 }
 
-async fn pump(port: &Port) -> NvmeFault {
-    let (mut busy_until, mut next_look) = (now() + NVME_SPIN, now() + NVME_LOOK);
+async fn pump(port: &Port, name: &str) -> NvmeFault {
+    // The first look asks for its health.
+    let (mut busy_until, mut next_look) = (now() + NVME_SPIN, now());
     let mut backoff = NVME_BACKOFF_MIN;
     loop {
         let at = now();
@@ -34,7 +35,7 @@ async fn pump(port: &Port) -> NvmeFault {
         }
         if at >= next_look {
             next_look = at + NVME_LOOK;
-            if let Some(fault) = look(port, at) {
+            if let Some(fault) = look(port, name, at) {
                 return fault;
             }
         }
@@ -53,7 +54,7 @@ async fn pump(port: &Port) -> NvmeFault {
 }
 
 /// At the controller, and at what takes long.
-fn look(port: &Port, at: Instant) -> Option<NvmeFault> {
+fn look(port: &Port, name: &str, at: Instant) -> Option<NvmeFault> {
     if let Some(fault) = port.fault_of_drive() {
         return Some(fault);
     }
@@ -62,6 +63,7 @@ fn look(port: &Port, at: Instant) -> Option<NvmeFault> {
         tracing::warn!(%error, "an NVMe controller fails");
         return Some(NvmeFault::Reset);
     }
+    port.look_at_health(name, at);
     port.fault_of_time(at)
 }
 

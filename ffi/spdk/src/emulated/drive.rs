@@ -3,6 +3,8 @@
 use crate::abi;
 use crate::address::PciAddress;
 use crate::error::Status;
+use super::vitals::DriveVitals;
+use crate::page::HealthPage;
 use crate::queue::Kind;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,6 +90,8 @@ pub struct DriveCounts {
     pub polls: u64,
     /// Resets by the host.
     pub resets: u64,
+    /// Times that it was asked for its health.
+    pub health: u64,
 }
 
 /// Holds a drive, and makes it fail. It is unplugged behind the last of the clones.
@@ -141,6 +145,16 @@ impl EmulatedDrive {
             status,
         };
         self.drive.lock().failing.push(failing);
+    }
+
+    /// How it fares from now on.
+    pub fn fare(&self, vitals: DriveVitals) {
+        self.drive.lock().vitals = vitals;
+    }
+
+    /// The next `count` times that it is asked for its health end with `status`.
+    pub fn hide_health(&self, count: u32, status: Status) {
+        self.drive.lock().hidden = (count, status);
     }
 
     /// Commands submitted from now on complete after so many polls.
@@ -228,6 +242,9 @@ pub(super) struct State {
     pub(super) is_open: bool,
     refuses_resets: bool,
     failing: Vec<Failing>,
+    vitals: DriveVitals,
+    /// So often it does not tell them, and how it ends then.
+    hidden: (u32, Status),
 }
 
 impl State {
@@ -243,7 +260,19 @@ impl State {
             is_open: false,
             refuses_resets: false,
             failing: Vec::new(),
+            vitals: DriveVitals::default(),
+            hidden: (0, Status::ABORTED),
         }
+    }
+
+    /// What it says of its health, or how that ended.
+    pub(super) fn health(&mut self) -> Result<HealthPage, Status> {
+        let (count, status) = self.hidden;
+        if count > 0 {
+            self.hidden.0 -= 1;
+            return Err(status);
+        }
+        Ok(self.vitals.page())
     }
 
     /// What a command was told to end with, once.
