@@ -484,7 +484,7 @@ pub(crate) struct ScrubArgs {
 pub(crate) const POLL_US_MAX: u64 = 1_000_000;
 
 /// Where drives are remembered.
-const RECORDS: &str = "/etc/ogee/drives.toml";
+pub(crate) const RECORDS: &str = "/etc/ogee/drives.toml";
 
 #[derive(Args, Debug)]
 pub(crate) struct PrepareArgs {

@@ -13,6 +13,7 @@
 //! | `controller` | controllers and their namespaces, as the kernel shows them |
 //! | `claim` | what holds a drive |
 //! | `bind` | from one driver to another |
+//! | `locate` | where a drive is that is known by its serial number alone |
 //! | `record` | drives that are to be prepared at each boot |
 //! | `health` | the drive's own health page |
 //! | `used` | the same of drives that chunkservers use, as the metadata servers heard it |
@@ -21,11 +22,13 @@ mod bind;
 mod claim;
 mod controller;
 mod health;
+mod locate;
 mod record;
 mod used;
 
 pub(crate) use controller::{Controller, controllers};
 pub(crate) use health::report_json;
+pub(crate) use locate::locate;
 
 use crate::args::{Format, HealthArgs, PrepareArgs, ReleaseArgs};
 use crate::doctor::Tree;
