@@ -224,6 +224,8 @@ pub(crate) struct BackgroundSettings {
 pub(crate) struct NvmeSettings {
     /// Where `ogee device prepare` remembers drives.
     pub(crate) records: Option<PathBuf>,
+    /// `poll` or `interrupt`.
+    pub(crate) wait: Option<String>,
 }
 
 /// RDMA of each shard; what is not given has the transport's default.
@@ -331,6 +333,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "network_rate",
     "nvme",
     "records",
+    "wait",
     "rdma",
     "connections_max",
     "receives",

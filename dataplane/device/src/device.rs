@@ -66,13 +66,13 @@ impl Device {
     ///
     /// # Errors
     /// When the program was built without SPDK, or the drive cannot be taken: the error says what to do.
-    pub fn open_nvme(name: &NvmeName) -> Result<Self, DeviceError> {
+    pub fn open_nvme(name: &NvmeName, options: NvmeOptions) -> Result<Self, DeviceError> {
         let env = nvme::environment(std::slice::from_ref(name));
         let env = env.map_err(|source| DeviceError::NvmeOpen {
             device: name.to_string().into(),
             source: Arc::new(source),
         })?;
-        Self::open_nvme_on(env, name, NvmeOptions::default())
+        Self::open_nvme_on(env, name, options)
     }
 
     /// The same in an environment that is not the process's: drives in memory.

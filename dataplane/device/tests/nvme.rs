@@ -1,6 +1,6 @@
 //! NVMe drives in memory that fail: what a user of the device sees of it.
 
-use ogee_device::{Device, DeviceError, NvmeFault, NvmeName, NvmeOptions, NvmeVitals};
+use ogee_device::{Device, DeviceError, Notice, NvmeFault, NvmeName, NvmeOptions, NvmeVitals};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::{Buffer, executor, sleep, spawn, timeout};
 use ogee_spdk::{DriveOptions, DriveVitals, EmulatedDrive, Env, Kind, Status};
@@ -435,5 +435,109 @@ fn a_drive_that_answers_nothing_is_not_asked_again() {
         assert_eq!(device.vitals().expect("a drive").refusals, 1);
         drop(device);
         try_open(&name, Duration::from_secs(1)).expect("it was given up");
+    });
+}
+
+fn waited_for(options: DriveOptions) -> (EmulatedDrive, Device) {
+    let name = name();
+    let drive = EmulatedDrive::plug(name.address, options);
+    let options = NvmeOptions {
+        notice: Notice::Interrupts,
+        ..NvmeOptions::default()
+    };
+    let device = Device::open_nvme_on(Env::emulated(), &name, options).expect("opens");
+    (drive, device)
+}
+
+/// More than one turn takes, and none of them is left behind when the drive rings no more.
+#[test]
+fn a_drive_that_interrupts_is_waited_for_and_not_polled() {
+    executor::block_on(async {
+        let (drive, device) = waited_for(DriveOptions {
+            len: 32 << 20,
+            ..DriveOptions::default()
+        });
+        let writes: Vec<_> = (0..500)
+            .map(|block| {
+                let device = device.clone();
+                spawn(async move { device.write(at(block), filled(5, 1)).await })
+            })
+            .collect();
+        for write in writes {
+            let written = timeout(Duration::from_secs(60), write).await;
+            let written = written.expect("it ends").expect("not cancelled");
+            written.expect("written");
+        }
+        let found = device.read(at(0), blocks(500)).await.expect("read");
+        assert!(found.iter().all(|byte| *byte == 5));
+        // What takes long costs nothing meanwhile: only the looks.
+        drive.stall();
+        let waiting = spawn({
+            let device = device.clone();
+            async move { read(&device, 0).await }
+        });
+        sleep(Duration::from_millis(50)).await;
+        let before = drive.counts().polls;
+        sleep(Duration::from_millis(1000)).await;
+        let polls = drive.counts().polls - before;
+        assert!(polls <= 6, "{polls} polls in a second");
+        waiting.abort();
+    });
+}
+
+#[test]
+fn interrupts_that_get_lost_delay_and_do_not_stop() {
+    executor::block_on(async {
+        let (drive, device) = waited_for(DriveOptions::default());
+        drive.mute();
+        let written = device.write_durable(at(3), filled(7, 1));
+        let written = timeout(Duration::from_secs(60), written).await;
+        written.expect("the looks find it").expect("written");
+        let found = timeout(Duration::from_secs(60), device.read(at(3), blocks(1))).await;
+        let found = found.expect("as above").expect("read");
+        assert!(found.iter().all(|byte| *byte == 7));
+    });
+}
+
+#[test]
+fn a_drive_that_is_waited_for_ends_like_any_other() {
+    executor::block_on(async {
+        for (wanted, act) in [
+            (NvmeFault::Reset, EmulatedDrive::reset as fn(&EmulatedDrive)),
+            (NvmeFault::Gone, EmulatedDrive::remove),
+        ] {
+            let (drive, device) = waited_for(DriveOptions::default());
+            drive.stall();
+            let under_way = spawn({
+                let device = device.clone();
+                async move { device.write_durable(at(0), filled(1, 64)).await }
+            });
+            sleep(Duration::from_millis(1)).await;
+            act(&drive);
+            let ended = timeout(Duration::from_secs(60), under_way).await;
+            assert_eq!(fault(ended.expect("ends").expect("not cancelled")), wanted);
+        }
+    });
+}
+
+#[test]
+fn a_drive_without_interrupts_is_refused_where_they_are_wanted() {
+    executor::block_on(async {
+        let name = name();
+        let _drive = EmulatedDrive::plug(
+            name.address,
+            DriveOptions {
+                has_interrupts: false,
+                ..DriveOptions::default()
+            },
+        );
+        let options = NvmeOptions {
+            notice: Notice::Interrupts,
+            ..NvmeOptions::default()
+        };
+        let refused = Device::open_nvme_on(Env::emulated(), &name, options);
+        let said = refused.expect_err("it cannot").to_string();
+        assert!(said.contains("nvme.wait"), "{said}");
+        try_open(&name, Duration::from_secs(30)).expect("it can be polled");
     });
 }

@@ -5,7 +5,7 @@
 #![cfg(all(feature = "conformance", feature = "spdk"))]
 
 use ogee_device::conformance::{self, DEVICE_LEN, Subject};
-use ogee_device::{Device, DeviceError, NvmeName};
+use ogee_device::{Device, DeviceError, Notice, NvmeName, NvmeOptions};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::{Buffer, executor, now, sleep, spawn, timeout};
 use std::cell::Cell;
@@ -27,7 +27,15 @@ impl Drive {
     }
 
     fn open(&self) -> Device {
-        Device::open_nvme(&self.0).expect("opens")
+        let wait = std::env::var("OGEE_NVME_WAIT").unwrap_or_default();
+        let options = NvmeOptions {
+            notice: match wait.as_str() {
+                "interrupt" => Notice::Interrupts,
+                _ => Notice::Polling,
+            },
+            ..NvmeOptions::default()
+        };
+        Device::open_nvme(&self.0, options).expect("opens")
     }
 }
 

@@ -14,6 +14,11 @@
 #define REQUESTS_PER_ENTRY 4
 #define ADMIN_TIMEOUT_MS 10000
 
+/* Interrupts of PCIe controllers came with 25.05. */
+#ifndef OGEE_NVME_INTERRUPTS
+#define OGEE_NVME_INTERRUPTS (SPDK_VERSION_MAJOR > 25 || (SPDK_VERSION_MAJOR == 25 && SPDK_VERSION_MINOR >= 5))
+#endif
+
 _Static_assert(sizeof(struct ogee_nvme_command) == 64, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_controller_info) == 104, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_namespace_info) == 24, "as in abi.rs");
@@ -71,7 +76,7 @@ static size_t memory_reach(const void *address, size_t length)
     return found < length ? found : length;
 }
 
-static int controller_open(const char *pci, void **controller)
+static int controller_open(const char *pci, uint32_t flags, void **controller)
 {
     struct spdk_nvme_transport_id trid;
     struct spdk_nvme_ctrlr_opts opts;
@@ -85,6 +90,13 @@ static int controller_open(const char *pci, void **controller)
     spdk_nvme_ctrlr_get_default_ctrlr_opts(&opts, sizeof(opts));
     opts.num_io_queues = 1;
     opts.admin_timeout_ms = ADMIN_TIMEOUT_MS;
+    if (flags & OGEE_NVME_WITH_INTERRUPTS) {
+#if OGEE_NVME_INTERRUPTS
+        opts.enable_interrupts = true;
+#else
+        return -ENOTSUP;
+#endif
+    }
     *controller = spdk_nvme_connect(&trid, &opts, sizeof(opts));
     return *controller == NULL ? -ENODEV : 0;
 }
@@ -322,11 +334,25 @@ static int queue_poll(void *queue, uint32_t completions_max)
     return spdk_nvme_qpair_process_completions(queue, completions_max);
 }
 
+static int queue_descriptor(void *queue)
+{
+#if OGEE_NVME_INTERRUPTS
+    int descriptor = spdk_nvme_qpair_get_fd(queue, NULL);
+
+    /* SPDK says -1 where there are none. */
+    return descriptor >= 0 ? descriptor : -ENOTSUP;
+#else
+    (void)queue;
+    return -ENOTSUP;
+#endif
+}
+
 const struct ogee_nvme_table *ogee_nvme_spdk(void)
 {
     static const struct ogee_nvme_table table = {
         .abi = OGEE_NVME_ABI,
         .version = SPDK_VERSION_MAJOR << 16 | SPDK_VERSION_MINOR,
+        .abilities = OGEE_NVME_INTERRUPTS ? OGEE_NVME_CAN_INTERRUPT : 0,
         .env_start = env_start,
         .memory_take = memory_take,
         .memory_give = spdk_free,
@@ -344,6 +370,7 @@ const struct ogee_nvme_table *ogee_nvme_spdk(void)
         .queue_close = queue_close,
         .queue_submit = queue_submit,
         .queue_poll = queue_poll,
+        .queue_descriptor = queue_descriptor,
     };
 
     return &table;

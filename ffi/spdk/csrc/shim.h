@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define OGEE_NVME_ABI 2
+#define OGEE_NVME_ABI 3
 
 /* What a command does. */
 enum {
@@ -35,6 +35,16 @@ enum {
     OGEE_NVME_HAS_DEALLOCATE = 4,
     OGEE_NVME_DEALLOCATED_READS_ZERO = 8,
     OGEE_NVME_WRITE_ZEROES_MAY_DEALLOCATE = 16,
+};
+
+/* What an implementation can do. */
+enum {
+    OGEE_NVME_CAN_INTERRUPT = 1,
+};
+
+/* How a controller is opened. */
+enum {
+    OGEE_NVME_WITH_INTERRUPTS = 1,
 };
 
 /* How a controller does. */
@@ -108,12 +118,14 @@ struct ogee_nvme_page {
 struct ogee_nvme_table {
     uint32_t abi;
     uint32_t version;
+    uint32_t abilities;
+    uint32_t reserved;
     int (*env_start)(const struct ogee_nvme_env_options *options);
     void *(*memory_take)(size_t length, size_t alignment);
     void (*memory_give)(void *memory);
     /* How many bytes from `address` on a device can reach; 0: none. */
     size_t (*memory_reach)(const void *address, size_t length);
-    int (*controller_open)(const char *pci, void **controller);
+    int (*controller_open)(const char *pci, uint32_t flags, void **controller);
     int (*controller_close)(void *controller);
     int (*controller_info)(void *controller, struct ogee_nvme_controller_info *info);
     int (*controller_state)(void *controller);
@@ -129,6 +141,8 @@ struct ogee_nvme_table {
     int (*queue_close)(void *queue);
     int (*queue_submit)(void *queue, void *controller, struct ogee_nvme_command *command);
     int (*queue_poll)(void *queue, uint32_t completions_max);
+    /* Of a controller with interrupts: an eventfd that does not block, and counts interrupts; the queue's own. */
+    int (*queue_descriptor)(void *queue);
 };
 
 /* SPDK's. */

@@ -30,6 +30,7 @@ pub(crate) struct ControllerInner {
     pub(crate) table: &'static Table,
     pub(crate) address: PciAddress,
     info: ControllerInfo,
+    pub(crate) notice: Notice,
     has_admin: Cell<bool>,
     /// Last: given up behind the controller.
     _claim: Claim,
@@ -50,6 +51,16 @@ impl Drop for Claim {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.remove(&self.0);
     }
+}
+
+/// How it is learnt that commands have completed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Notice {
+    /// By looking.
+    #[default]
+    Polling,
+    /// The controller interrupts: a queue has a descriptor that becomes readable.
+    Interrupts,
 }
 
 /// How a controller does.
@@ -109,16 +120,33 @@ impl Controller {
     /// Takes the controller at `address`. This waits until it is ready, up to seconds.
     ///
     /// # Errors
-    /// [`SpdkError::InUse`], or [`SpdkError::NoController`] when there is none, or another process has it.
-    pub fn open(env: Env, address: PciAddress) -> Result<Self, SpdkError> {
+    /// [`SpdkError::InUse`], [`SpdkError::NoController`] when there is none, or another process has it;
+    /// [`SpdkError::NoInterrupts`] when the installed SPDK has none, [`SpdkError::NotInterrupting`] when the controller or its
+    /// driver may have none.
+    pub fn open(env: Env, address: PciAddress, notice: Notice) -> Result<Self, SpdkError> {
+        let flags = match notice {
+            Notice::Polling => 0,
+            Notice::Interrupts if env.can_interrupt() => abi::WITH_INTERRUPTS,
+            Notice::Interrupts => {
+                let (year, month) = env.version();
+                return Err(SpdkError::NoInterrupts {
+                    address,
+                    year,
+                    month,
+                });
+            }
+        };
         let claim = Claim::take(address).ok_or(SpdkError::InUse { address })?;
         let table = env.table;
         let name = CString::new(address.to_string()).expect("invariant: digits");
         let mut raw = ptr::null_mut();
         // SAFETY: the name is ended and lives until it returns; the pointer is written to if it succeeds.
-        let code = unsafe { (table.controller_open)(name.as_ptr(), &raw mut raw) };
+        let code = unsafe { (table.controller_open)(name.as_ptr(), flags, &raw mut raw) };
         let raw = NonNull::new(raw).filter(|_| code == 0);
-        let raw = raw.ok_or(SpdkError::NoController { address, code })?;
+        let raw = raw.ok_or(match notice {
+            Notice::Polling => SpdkError::NoController { address, code },
+            Notice::Interrupts => SpdkError::NotInterrupting { address, code },
+        })?;
         let mut info = ControllerInfo {
             serial: [0; 24],
             model: [0; 48],
@@ -136,6 +164,7 @@ impl Controller {
                 table,
                 address,
                 info,
+                notice,
                 has_admin: Cell::new(false),
                 _claim: claim,
             }),

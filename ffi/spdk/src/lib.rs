@@ -35,7 +35,7 @@ mod queue;
 mod slab;
 
 pub use address::PciAddress;
-pub use controller::{Admin, Controller, Health, Namespace};
+pub use controller::{Admin, Controller, Health, Namespace, Notice};
 #[cfg(any(test, feature = "emulated"))]
 pub use emulated::{DriveCounts, DriveOptions, DriveVitals, EmulatedDrive};
 pub use env::{Env, has_spdk};

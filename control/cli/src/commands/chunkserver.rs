@@ -10,7 +10,7 @@ use crate::settings::{
     self, BackgroundSettings, ChunkserverSettings, DeviceSettings, NvmeSettings, RaftSettings,
     RdmaSettings, ScrubSettings, wrong,
 };
-use ogee_device::NvmeName;
+use ogee_device::{Notice, NvmeName, NvmeOptions};
 use ogee_group::GroupConfig;
 use ogee_proto::media::{MediaClass, NoClass};
 use ogee_proto::size::parse_size;
@@ -217,6 +217,10 @@ fn store(device: DeviceSettings, drives: &NvmeSettings) -> Result<StoreConfig, C
         log_len: size(&device.log_size)?,
         path,
         nvme,
+        nvme_options: NvmeOptions {
+            notice: notice(drives.wait.as_deref())?,
+            ..NvmeOptions::default()
+        },
         shard: device.shard,
     })
 }
@@ -263,6 +267,19 @@ fn nvme(device: &DeviceSettings, drives: &NvmeSettings) -> Result<Option<NvmeNam
         serial: device.serial.clone(),
         namespace: device.namespace,
     }))
+}
+
+/// What the installed SPDK does not have is refused when the drive is opened.
+fn notice(wait: Option<&str>) -> Result<Notice, CliError> {
+    match wait {
+        None | Some("poll") => Ok(Notice::Polling),
+        Some("interrupt") => Ok(Notice::Interrupts),
+        Some(other) => Err(wrong(
+            "cannot use nvme.wait",
+            &format!("{other:?} is none of the ways to wait for a drive"),
+            "write wait = \"poll\" or \"interrupt\" under [nvme], or leave it out for poll",
+        )),
+    }
 }
 
 fn address(pci: &str) -> Result<PciAddress, CliError> {
@@ -347,6 +364,16 @@ mod tests {
     }
 
     #[test]
+    fn drives_are_polled_unless_they_are_to_interrupt() {
+        let notice = |wait| super::notice(wait).map_err(|error| error.to_string());
+        assert_eq!(notice(None), Ok(super::Notice::Polling));
+        assert_eq!(notice(Some("poll")), Ok(super::Notice::Polling));
+        assert_eq!(notice(Some("interrupt")), Ok(super::Notice::Interrupts));
+        let said = notice(Some("sleep")).expect_err("no such way");
+        assert!(said.contains("\"sleep\"") && said.contains("nvme.wait"), "{said}");
+    }
+
+    #[test]
     fn stores_are_read_at_the_hours_that_are_given() {
         let read = |text: &str| super::scrub(&toml::from_str(text).expect("known keys"));
         let always = read("").expect("fine").expect("once a week");
@@ -414,7 +441,13 @@ mod tests {
         );
         let records = Some(PathBuf::from("/nowhere/drives.toml"));
         let settings = toml::from_str("serial = \"S1\"").expect("known keys");
-        let said = store(settings, &NvmeSettings { records });
+        let said = store(
+            settings,
+            &NvmeSettings {
+                records,
+                wait: None,
+            },
+        );
         let said = said.expect_err("not recorded").to_string();
         for part in ["serial number S1", "/nowhere/drives.toml does not know it"] {
             assert!(said.contains(part), "{said}");

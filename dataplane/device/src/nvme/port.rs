@@ -16,7 +16,10 @@ use ogee_spdk::{
 };
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::io;
 use std::mem;
+#[cfg(not(ogee_sim))]
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -245,6 +248,17 @@ impl Port {
                 drop(place);
             }
         }
+    }
+
+    /// Readable when the drive has interrupted, if it does.
+    #[cfg(not(ogee_sim))]
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.descriptor()
+    }
+
+    /// Takes what it has interrupted for.
+    pub(super) fn hear(&self) -> io::Result<()> {
+        self.queue.clear()
     }
 
     /// Whether anything is with the drive.

@@ -1,6 +1,6 @@
 //! The shim's functions over emulated drives. Handles are boxes given out as raw pointers, as C would.
 
-use super::drive::{Drive, Pending, Phase, Queue, State};
+use super::drive::{Bell, Drive, Pending, Phase, Queue, State};
 use super::memory;
 use crate::abi::{self, Command, ControllerInfo, EnvOptions, NamespaceInfo, Page, Segment, Table};
 use crate::error::Status;
@@ -21,6 +21,8 @@ pub(crate) fn table() -> &'static Table {
     static TABLE: Table = Table {
         abi: abi::ABI,
         version: 0,
+        abilities: abi::CAN_INTERRUPT,
+        reserved: 0,
         env_start,
         memory_take,
         memory_give,
@@ -38,6 +40,7 @@ pub(crate) fn table() -> &'static Table {
         queue_close,
         queue_submit,
         queue_poll,
+        queue_descriptor,
     };
     &TABLE
 }
@@ -59,12 +62,20 @@ unsafe extern "C" fn memory_reach(address: *const c_void, length: size_t) -> siz
     memory::reach(address.addr(), length)
 }
 
-unsafe extern "C" fn controller_open(pci: *const c_char, controller: *mut *mut c_void) -> c_int {
+unsafe extern "C" fn controller_open(
+    pci: *const c_char,
+    flags: u32,
+    controller: *mut *mut c_void,
+) -> c_int {
     // SAFETY: an ended string, as the caller says.
     let name = unsafe { CStr::from_ptr(pci) };
     let Some(drive) = name.to_str().ok().and_then(Drive::find) else {
         return -libc::ENODEV;
     };
+    let interrupts = flags & abi::WITH_INTERRUPTS != 0;
+    if interrupts && !drive.options.has_interrupts {
+        return -libc::EIO;
+    }
     let mut state = drive.lock();
     match (state.phase, state.is_open) {
         (Phase::Gone, _) => return -libc::ENODEV,
@@ -79,7 +90,7 @@ unsafe extern "C" fn controller_open(pci: *const c_char, controller: *mut *mut c
     state.is_open = true;
     drop(state);
     // SAFETY: room for a pointer, as the caller says.
-    unsafe { controller.write(Box::into_raw(Box::new(Opened::new(drive))).cast()) };
+    unsafe { controller.write(Box::into_raw(Box::new(Opened::new(drive, interrupts))).cast()) };
     0
 }
 
@@ -94,14 +105,16 @@ unsafe extern "C" fn controller_close(controller: *mut c_void) -> c_int {
 /// A drive that somebody has taken.
 struct Opened {
     drive: Arc<Drive>,
+    interrupts: bool,
     /// A page that was asked for, and after how many polls it is there.
     page: Cell<Option<(*mut Page, u32)>>,
 }
 
 impl Opened {
-    fn new(drive: Arc<Drive>) -> Self {
+    fn new(drive: Arc<Drive>, interrupts: bool) -> Self {
         Self {
             drive,
+            interrupts,
             page: Cell::new(None),
         }
     }
@@ -290,18 +303,30 @@ unsafe extern "C" fn queue_open(
     queue: *mut *mut c_void,
 ) -> c_int {
     // SAFETY: an open controller, as the caller says.
-    let drive = unsafe { drive(controller) };
+    let Opened {
+        drive, interrupts, ..
+    } = unsafe { opened(controller) };
     let generation = drive.lock().generation;
+    let Ok(bell) = interrupts.then(Bell::new).transpose() else {
+        return -libc::EMFILE;
+    };
     let made = Box::new(Queue {
         drive: Arc::clone(drive),
         depth: depth as usize,
         thread: std::thread::current().id(),
         pending: VecDeque::new(),
         generation,
+        bell,
     });
     // SAFETY: room for a pointer, as the caller says.
     unsafe { queue.write(Box::into_raw(made).cast()) };
     0
+}
+
+unsafe extern "C" fn queue_descriptor(queue: *mut c_void) -> c_int {
+    // SAFETY: an open queue, as the caller says.
+    let queue = unsafe { &*queue.cast::<Queue>() };
+    queue.bell.as_ref().map_or(-libc::ENOTSUP, Bell::raw)
 }
 
 /// Ends what is left, as a drive does whose queue is deleted.
@@ -392,6 +417,7 @@ unsafe extern "C" fn queue_submit(
     let counts = &mut state.counts;
     counts.segments_max = counts.segments_max.max(segments.len() as u64);
     counts.in_flight_max = counts.in_flight_max.max(queue.pending.len() as u64);
+    queue.interrupt(&state);
     0
 }
 
@@ -438,6 +464,7 @@ unsafe extern "C" fn queue_poll(queue: *mut c_void, completions_max: u32) -> c_i
         state = queue.drive.lock();
         ended += 1;
     }
+    queue.interrupt(&state);
     c_int::try_from(ended).unwrap_or(c_int::MAX)
 }
 
