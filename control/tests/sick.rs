@@ -337,7 +337,11 @@ async fn a_drive_that_warns_is_named_until_it_does_not() {
         ] {
             assert!(code.detail.contains(words), "{}", code.detail);
         }
-        assert!(code.remedy.contains("ogee device health"), "{}", code.remedy);
+        assert!(
+            code.remedy.contains("ogee device health"),
+            "{}",
+            code.remedy
+        );
         assert_eq!(device(&mds, &store(1, 2)).await.drive, Some(drive));
         assert_eq!(device(&mds, &store(1, 1)).await.drive, None);
         servers[0].registration.stores[1].drive = Some(DriveReport {

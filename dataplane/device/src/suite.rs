@@ -143,8 +143,7 @@ impl Nvme {
             notice: self.notice,
             ..NvmeOptions::default()
         };
-        Device::open_nvme_on(Env::emulated(), &self.name, options)
-            .expect("a drive that nobody has")
+        Device::open_nvme_on(Env::emulated(), &self.name, options).expect("a drive that nobody has")
     }
 }
 

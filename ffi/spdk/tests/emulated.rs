@@ -2,8 +2,8 @@
 #![cfg(feature = "emulated")]
 
 use ogee_spdk::{
-    Admin, Command, Completion, Controller, DriveOptions, DriveVitals, EmulatedDrive, Env, Health, Kind, Notice, PciAddress,
-    QueuePair, Slab, SpdkError, Status, Transfer,
+    Admin, Command, Completion, Controller, DriveOptions, DriveVitals, EmulatedDrive, Env, Health,
+    Kind, Notice, PciAddress, QueuePair, Slab, SpdkError, Status, Transfer,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -356,7 +356,12 @@ fn a_controller_that_interrupts_makes_a_descriptor_readable() {
     assert_eq!(found.len(), 1);
     assert!(!is_readable(&rig.queue), "nothing is left");
     rig.queue.clear().expect("nothing to take is no failure");
-    assert!(self::rig(DriveOptions::default()).queue.descriptor().is_none());
+    assert!(
+        self::rig(DriveOptions::default())
+            .queue
+            .descriptor()
+            .is_none()
+    );
 }
 
 #[test]
@@ -392,7 +397,8 @@ fn a_queue_ends_behind_what_is_in_flight() {
     let at = controller.address();
     drop((queue, controller));
     assert_eq!(slab.free(), 16);
-    let controller = Controller::open(Env::emulated(), at, Notice::Polling).expect("it was given up");
+    let controller =
+        Controller::open(Env::emulated(), at, Notice::Polling).expect("it was given up");
     let queue = QueuePair::open(&controller, controller.namespace(1).expect("one"), 4);
     let rig = Rig {
         queue: queue.expect("a queue"),
@@ -428,7 +434,9 @@ fn memory_of_a_drive_that_nothing_stops_is_never_used_again() {
 fn a_controller_has_one_user() {
     let rig = rig(DriveOptions::default());
     let at = rig.controller.address();
-    let second = Controller::open(Env::emulated(), at, Notice::Polling).err().expect("in use");
+    let second = Controller::open(Env::emulated(), at, Notice::Polling)
+        .err()
+        .expect("in use");
     assert!(matches!(second, SpdkError::InUse { .. }), "{second}");
     let nowhere = address();
     let error = Controller::open(Env::emulated(), nowhere, Notice::Polling).err();

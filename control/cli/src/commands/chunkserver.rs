@@ -370,7 +370,10 @@ mod tests {
         assert_eq!(notice(Some("poll")), Ok(super::Notice::Polling));
         assert_eq!(notice(Some("interrupt")), Ok(super::Notice::Interrupts));
         let said = notice(Some("sleep")).expect_err("no such way");
-        assert!(said.contains("\"sleep\"") && said.contains("nvme.wait"), "{said}");
+        assert!(
+            said.contains("\"sleep\"") && said.contains("nvme.wait"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -37,7 +37,9 @@ fn locate_in(
         [one] => {
             return Err(refused(
                 &format!("it is at {}, and the kernel drives it", one.address),
-                &format!("ogee device prepare {serial}; or use it through the kernel: path = \"/dev/disk/by-id/nvme-…\""),
+                &format!(
+                    "ogee device prepare {serial}; or use it through the kernel: path = \"/dev/disk/by-id/nvme-…\""
+                ),
             ));
         }
         several => {
@@ -50,7 +52,12 @@ fn locate_in(
     }
     let recorded: Vec<&Record> = known.iter().filter(|one| one.serial == serial).collect();
     let record = match recorded.as_slice() {
-        [] => return Err(refused(&unknown(&all, known, records), "prepare it (ogee device prepare), or name it by its address: pci = \"…\" beside serial")),
+        [] => {
+            return Err(refused(
+                &unknown(&all, known, records),
+                "prepare it (ogee device prepare), or name it by its address: pci = \"…\" beside serial",
+            ));
+        }
         [one] => one,
         _ => {
             return Err(refused(
@@ -67,7 +74,9 @@ fn locate_in(
                 "by {} it was last at {}, where now {} is, with {}",
                 records.display(),
                 record.pci,
-                one.serial.as_deref().unwrap_or("a drive that does not tell its number"),
+                one.serial
+                    .as_deref()
+                    .unwrap_or("a drive that does not tell its number"),
                 one.driver.as_deref().unwrap_or("no driver")
             ),
             "ogee device prepare --recorded, before the chunkserver starts",
@@ -126,7 +135,11 @@ mod tests {
         )
         .expect("linked");
         if driver == "nvme" {
-            put(root, &format!("{at}/nvme/nvme0/serial"), &format!("{serial}  \n"));
+            put(
+                root,
+                &format!("{at}/nvme/nvme0/serial"),
+                &format!("{serial}  \n"),
+            );
         }
     }
 
@@ -157,9 +170,18 @@ mod tests {
         assert_eq!(at("B").expect("found"), "0000:01:00.0");
         for (serial, words) in [
             // Not prepared, and in whose slot another one is, or none.
-            ("C", vec!["0000:03:00.0", "kernel drives it", "ogee device prepare C"]),
-            ("D", vec!["0000:03:00.0", "where now C is, with nvme", "--recorded"]),
-            ("E", vec!["0000:04:00.0", "no NVMe controller", "--recorded"]),
+            (
+                "C",
+                vec!["0000:03:00.0", "kernel drives it", "ogee device prepare C"],
+            ),
+            (
+                "D",
+                vec!["0000:03:00.0", "where now C is, with nvme", "--recorded"],
+            ),
+            (
+                "E",
+                vec!["0000:04:00.0", "no NVMe controller", "--recorded"],
+            ),
             (
                 "F",
                 vec![
@@ -178,7 +200,10 @@ mod tests {
         }
         let alone = locate_in(&tree, &[], "A", file).expect_err("no record");
         let said = alone.to_string();
-        assert!(said.contains("0000:01:00.0 (in user space, number not recorded)"), "{said}");
+        assert!(
+            said.contains("0000:01:00.0 (in user space, number not recorded)"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod vitals;
 pub(crate) use device::NvmeDevice;
 pub use fault::NvmeFault;
 pub use name::NvmeName;
-pub(crate) use open::environment;
 pub use ogee_spdk::Notice;
+pub(crate) use open::environment;
 pub use open::{NvmeOptions, memory_mib, start};
 pub use vitals::NvmeVitals;

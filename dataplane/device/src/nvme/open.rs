@@ -4,8 +4,8 @@ use super::name::NvmeName;
 use super::port::{Port, Shape};
 use crate::error::DeviceError;
 use crate::limit::{
-    IO_ALIGNMENT, NVME_COMMAND_MAX, NVME_DEPTH, NVME_ENV_MIB, NVME_PIECE_LEN, NVME_PIECES,
-    NVME_HEALTH, NVME_TIMEOUT,
+    IO_ALIGNMENT, NVME_COMMAND_MAX, NVME_DEPTH, NVME_ENV_MIB, NVME_HEALTH, NVME_PIECE_LEN,
+    NVME_PIECES, NVME_TIMEOUT,
 };
 use ogee_proto::unit::ByteLen;
 use ogee_spdk::{Controller, Env, Namespace, Notice, QueuePair, Slab, SpdkError};

@@ -57,7 +57,9 @@ impl Vitals {
         let told = self.told.get();
         NvmeVitals {
             health: told.map(|(health, _)| health),
-            age: told.map_or(Duration::ZERO, |(_, at)| now().saturating_duration_since(at)),
+            age: told.map_or(Duration::ZERO, |(_, at)| {
+                now().saturating_duration_since(at)
+            }),
             is_old: self.is_old.get(),
             refusals: self.refusals.get(),
         }

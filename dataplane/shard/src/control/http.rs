@@ -279,8 +279,14 @@ mod tests {
             let row = format!("ogee_chunkserver_nvme_{name}{} {value}\n", of("nvme:a"));
             assert!(text.contains(&row), "{row}{text}");
         }
-        let of_silent: Vec<&str> = text.lines().filter(|line| line.contains("nvme:b")).collect();
-        let row = format!("ogee_chunkserver_nvme_health_refusals_total{} 2", of("nvme:b"));
+        let of_silent: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("nvme:b"))
+            .collect();
+        let row = format!(
+            "ogee_chunkserver_nvme_health_refusals_total{} 2",
+            of("nvme:b")
+        );
         assert_eq!(of_silent, [row]);
     }
 }

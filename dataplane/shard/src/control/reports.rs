@@ -7,8 +7,8 @@ use ogee_device::{Flow, NvmeVitals};
 use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    BackgroundReport, DriveReport, IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport, StoreReport,
-    VolumeHeld,
+    BackgroundReport, DriveReport, IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport,
+    StoreReport, VolumeHeld,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! An emulated drive.
 
+use super::vitals::DriveVitals;
 use crate::abi;
 use crate::address::PciAddress;
 use crate::error::Status;
-use super::vitals::DriveVitals;
 use crate::page::HealthPage;
 use crate::queue::Kind;
 use std::collections::{HashMap, VecDeque};

@@ -21,5 +21,5 @@ mod table;
 mod vitals;
 
 pub use drive::{DriveCounts, DriveOptions, EmulatedDrive};
-pub use vitals::DriveVitals;
 pub(crate) use table::table;
+pub use vitals::DriveVitals;
