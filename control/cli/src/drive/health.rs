@@ -17,8 +17,9 @@ use std::fs::File;
 pub(super) fn read(tree: &Tree, controller: &Controller) -> Result<DriveHealth, String> {
     let Some(name) = &controller.kernel_name else {
         return Err(format!(
-            "the kernel does not drive it: its driver is {}",
-            controller.driver.as_deref().unwrap_or("none")
+            "the kernel does not drive it: its driver is {}. If a chunkserver uses it: ogee device health {}",
+            controller.driver.as_deref().unwrap_or("none"),
+            controller.address
         ));
     };
     let path = tree.path(format!("dev/{name}"));

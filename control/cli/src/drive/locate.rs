@@ -120,6 +120,7 @@ fn unknown(all: &[Controller], known: &[Record], records: &Path) -> String {
 mod tests {
     use super::locate_in;
     use crate::doctor::{Tree, put};
+    use crate::drive::find_recorded;
     use crate::drive::record::Record;
     use crate::error::Exit;
     use std::os::unix::fs::symlink;
@@ -204,6 +205,23 @@ mod tests {
             said.contains("0000:01:00.0 (in user space, number not recorded)"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_command_finds_a_drive_in_user_space_by_its_number() {
+        let root = tempfile::tempdir().expect("a folder");
+        plug(root.path(), "0000:01:00.0", "vfio-pci", "");
+        plug(root.path(), "0000:02:00.0", "nvme", "B");
+        let tree = Tree::at(root.path());
+        let known = [record("A", "0000:01:00.0"), record("B", "0000:01:00.0")];
+        let at = |name: &str| find_recorded(&tree, &known, name).map(|one| one.address);
+        assert_eq!(at("A").expect("recorded"), "0000:01:00.0");
+        assert_eq!(at("B").expect("the kernel tells"), "0000:02:00.0");
+        assert_eq!(at("0000:01:00.0").expect("its address"), "0000:01:00.0");
+        assert_eq!(at("C").expect_err("nowhere").exit(), Exit::NotFound);
+        // A record of a drive that the kernel has again says nothing.
+        let known = [record("A", "0000:02:00.0")];
+        assert!(find_recorded(&tree, &known, "A").is_err());
     }
 
     #[test]
