@@ -282,6 +282,7 @@ impl Cluster {
                 scrub_paused: false,
                 told: self.epoch,
                 background: None,
+                drive: None,
             };
             let heard = Heard {
                 stores: ids.into_iter().map(|id| (id, usage)).collect(),

@@ -6,7 +6,7 @@ use common::{Chunkserver, config, fault, ready, register_soon, registration, sta
 use common::{store, topology};
 use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
 use ogee_proto::service::{
-    DeviceInfo, DevicesName, Empty, JobInfo, LostBlocks, ReplaceDeviceRequest,
+    DeviceInfo, DevicesName, DriveReport, Empty, JobInfo, LostBlocks, ReplaceDeviceRequest,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -304,6 +304,55 @@ async fn a_worn_device_is_emptied_where_that_can_be() {
         device(&mds, &store(1, 1)).await.replicas + device(&mds, &store(1, 2)).await.replicas == 0
     })
     .await;
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn a_drive_that_warns_is_named_until_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    let drive = DriveReport {
+        warnings: 0b101,
+        celsius: 81,
+        spare_percent: 3,
+        media_errors: 7,
+        ..DriveReport::default()
+    };
+    // Changes go by what was told before, whole reports do not: both carry it.
+    for tells_changes in [true, false] {
+        servers[0].tells_changes = tells_changes;
+        servers[0].registration.stores[1].drive = Some(drive);
+        beat_until("it is told of", &mut servers, 1, || async {
+            has_code(&mds, "OGEE-1054").await
+        })
+        .await;
+        let codes = status(&mds).await.codes;
+        let code = codes.iter().find(|c| c.code == "OGEE-1054");
+        let code = code.expect("given");
+        assert_eq!((code.count, code.severity.as_str()), (1, "WARN"));
+        for words in [
+            "cs1:/dev/disk1 (few spare blocks are left, it is not reliable any more; 81 °C",
+            "7 media errors",
+        ] {
+            assert!(code.detail.contains(words), "{}", code.detail);
+        }
+        assert!(
+            code.remedy.contains("ogee device health"),
+            "{}",
+            code.remedy
+        );
+        assert_eq!(device(&mds, &store(1, 2)).await.drive, Some(drive));
+        assert_eq!(device(&mds, &store(1, 1)).await.drive, None);
+        servers[0].registration.stores[1].drive = Some(DriveReport {
+            warnings: 0,
+            ..drive
+        });
+        beat_until("it does not warn any more", &mut servers, 1, || async {
+            !has_code(&mds, "OGEE-1054").await
+        })
+        .await;
+    }
     stop(mds).await;
 }
 

@@ -11,6 +11,7 @@
 //! | [`mod@unit`] | quantities of bytes and blocks |
 //! | [`name`] | names that users give |
 //! | [`media`] | classes of devices |
+//! | [`drive`] | what drives warn of |
 //! | [`size`] | sizes as users write them |
 //! | [`limit`] | every limit that two processes must agree on |
 //! | [`checksum`] | CRC32C |
@@ -21,6 +22,7 @@
 //! | `heartbeat` | what of a chunkserver's report has changed (feature `services`) |
 
 pub mod checksum;
+pub mod drive;
 pub mod fault;
 #[cfg(feature = "services")]
 pub mod heartbeat;

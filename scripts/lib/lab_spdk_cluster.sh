@@ -1,7 +1,8 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
 # What a lab guest runs for the NVMe cluster test in scripts/test.d/lab.sh, behind lab_spdk.sh: three chunkservers, each on a
-# controller of its own, and a metadata server; a verified load, the leader killed under it and started again.
+# controller of its own, and a metadata server; a verified load, the leader killed under it and started again; and another
+# load, under which the kernel resets the controller of one that leads. The third drive is named by its serial number alone.
 #
 #   lab_spdk_cluster.sh SECONDS
 set -eu
@@ -41,6 +42,15 @@ leader() {
         | group_by(.leader) | max_by(length) | .[0].leader'
 }
 
+# What a device says it is, by its chunkserver's name.
+device_state() {
+    ogee device ls -o json | jq -r --arg name "$1" '.devices[] | select(.chunkserver == $name).state'
+}
+
+is_failed() {
+    [ "$(device_state "$1")" = failed ]
+}
+
 ip link set lo up
 mkdir -p "$DIR/conf" "$DIR/data" "$DIR/logs" "$DIR/pids"
 echo "export OGEE_MDS=$MDS" >"$DIR/ogee.env"
@@ -67,12 +77,19 @@ heartbeat_ms = 1000
 election_min_ms = 5000
 election_max_ms = 8000
 
+[nvme]
+records = "$DIR/drives.toml"
+
 [[device]]
-pci = "$address"
+$([ "$number" = 3 ] || echo "pci = \"$address\"")
 serial = "ogee$number"
 log_size = "48MiB"
 TEXT
+    # As `ogee device prepare` leaves it.
+    printf '[[drive]]\nserial = "ogee%s"\npci = "%s"\ndriver = "uio_pci_generic"\n' "$number" "$address" >>"$DIR/drives.toml"
+    echo "$address" >"$DIR/cs$number.pci"
 done
+sed -i 's/^mds = .*/&\nmetrics = "127.0.0.1:7203"/' "$DIR/conf/cs3.toml"
 [ "$number" = 3 ] || failed "$number controllers"
 for name in mds1 cs1 cs2 cs3; do ogee dev start "$name" --dir "$DIR" || failed "$name does not start"; done
 within 120 three_online || failed "not three chunkservers: $(ogee server ls -o json)"
@@ -80,6 +97,10 @@ ogee pool create default --replicas 3 --copysets 4
 within 120 pool_ready || failed "the copysets have no leaders: $(ogee status)"
 ogee volume create disk --size 32MiB
 within 120 ogee status || failed "not healthy: $(ogee status)"
+store=$(ogee device ls -o json | jq -er '.devices[] | select(.chunkserver == "cs3").store')
+within 120 ogee device health "$store" || failed "no health page of $store: $(ogee device health "$store")"
+ogee device health "$store" >/results/health.txt
+wget -qO- http://127.0.0.1:7203/metrics | grep '^ogee_chunkserver_nvme_' >/results/metrics.txt || failed "no metrics of the drive"
 ogee bench disk --rw randrw --rwmixread 50 --bs 4k --iodepth 4 --runtime "$seconds" --verify -o json >/results/load.json 2>/results/load.log &
 load=$!
 sleep $((seconds / 3))
@@ -91,5 +112,21 @@ ogee dev start "$victim" --dir "$DIR" || failed "$victim does not start again"
 wait "$load" || failed "the load ended with $?: $(tail -n 3 /results/load.log)"
 within 120 ogee status || failed "not healthy after it: $(ogee status)"
 ogee copyset check -o json >/results/check.json || failed "replicas differ: $(cat /results/check.json)"
+
+ogee bench disk --rw randrw --rwmixread 50 --bs 4k --iodepth 4 --runtime "$seconds" --verify -o json >/results/reset.json 2>/results/reset.log &
+load=$!
+sleep $((seconds / 3))
+victim=$(leader disk) || failed "nobody leads disk"
+echo "resetting the controller of $victim"
+echo 1 >"/sys/bus/pci/devices/$(cat "$DIR/$victim.pci")/reset"
+within 120 is_failed "$victim" || failed "the store of $victim is $(device_state "$victim")"
+grep -q 'failed or was reset' "$DIR/logs/$victim.log" || failed "$victim does not say why"
+wait "$load" || failed "the load under the reset ended with $?: $(tail -n 3 /results/reset.log)"
+is_failed "$victim" || failed "the store of $victim came back by itself: $(device_state "$victim")"
+# It is used again when its process starts again.
+kill -9 "$(cat "$DIR/pids/$victim.pid")"
+ogee dev start "$victim" --dir "$DIR" || failed "$victim does not start again"
+within 180 ogee status || failed "not healthy after the reset: $(ogee status)"
+ogee copyset check -o json >/results/check2.json || failed "replicas differ after the reset: $(cat /results/check2.json)"
 grep -h 'device opened' "$DIR"/logs/cs*.log | tail -n 4
 ogee dev down --dir "$DIR"

@@ -647,18 +647,29 @@ need_rdma_headers() {
 
 # ---- NVMe without the kernel -------------------------------------------------------------------
 
-# The device suite on an emulated controller, through SPDK: bound to uio, to vfio behind an IOMMU, and with sectors of 4096 bytes.
-# SPDK is in no package registry: where none is installed, this is skipped.
-test_spdk_nvme() {
-    local what driver sector drive binary=$WORK/nvme_drive built image=/dev/shm/ogee-lab-nvme.$$.img options
+# Skips the test where no SPDK is installed: it is in no package registry.
+need_spdk() {
     pkg-config --exists spdk_nvme spdk_env_dpdk ||
         give_skip "SPDK not installed (pkg-config finds no spdk_nvme: PKG_CONFIG_PATH)"
+}
+
+# The tests on a drive that is to be lost, as $WORK/nvme_drive.
+build_nvme_drive() {
+    local built
     built=$(cargo test --quiet --release -p ogee-device --features conformance,spdk --test nvme_drive --no-run --message-format=json 2>"$TEST_DIR/build.log" |
         jq -r 'select(.executable and .target.name == "nvme_drive").executable') || give_up "$(tail -n 20 "$TEST_DIR/build.log")"
-    objcopy --strip-debug "$built" "$binary"
+    objcopy --strip-debug "$built" "$WORK/nvme_drive"
+}
+
+# The device suite on an emulated controller, through SPDK: bound to uio, to vfio behind an IOMMU, there polled and waited for by
+# interrupts, and with sectors of 4096 bytes.
+test_spdk_nvme() {
+    local what driver sector wait drive binary=$WORK/nvme_drive image=/dev/shm/ogee-lab-nvme.$$.img options
+    need_spdk
+    build_nvme_drive
     defer rm -f "$image"
-    for what in "uio_pci_generic 512" "vfio-pci 512" "uio_pci_generic 4096"; do
-        driver=${what% *} sector=${what#* }
+    for what in "uio_pci_generic 512 poll" "vfio-pci 512 poll" "vfio-pci 512 interrupt" "uio_pci_generic 4096 poll"; do
+        read -r driver sector wait <<<"$what"
         # On tmpfs: on a disk, reads swing wildly.
         rm -f "$image"
         truncate -s 8M "$image"
@@ -667,15 +678,39 @@ test_spdk_nvme() {
         [ "$driver" = uio_pci_generic ] || options=(--iommu --modules "nvme vfio-pci vfio_iommu_type1")
         lab_ends 0 --memory 1024M --cpus 2 "${options[@]}" --copy "$binary:/usr/bin/nvme_drive" --copy "$REPO/scripts/lib/lab_spdk.sh:/root/lab_spdk.sh" \
             --qemu "$drive" --timeout 500 -- \
-            env OGEE_NVME_SERIAL=ogee0 sh /root/lab_spdk.sh "$driver" 192 nvme_drive --ignored --test-threads=1 --nocapture
+            env OGEE_NVME_SERIAL=ogee0 OGEE_NVME_WAIT="$wait" sh /root/lab_spdk.sh "$driver" 192 nvme_drive --ignored --test-threads=1 --nocapture --skip cost
         grep -q '^test result: ok. 2[0-9] passed' "$TEST_DIR/lab.log" || give_up "only some ran: $(tail -n 3 "$TEST_DIR/lab.log")"
-        echo "   $driver, sectors of $sector: $(grep '^test result' "$TEST_DIR/lab.log")"
+        echo "   $driver, sectors of $sector, $wait: $(grep '^test result' "$TEST_DIR/lab.log")"
         sed -n 's/.*rate: /   /p' "$TEST_DIR/lab.log"
     done
 }
 
-# Three chunkservers in a guest, each on an NVMe controller of its own: a verified load, the leader killed under it and started
-# again, and the replicas agree.
+# What a request costs without the kernel, and through its driver: 4 KiB, 16 at a time, of a drive that answers at once, in virtual time
+# that counts instructions. Without the kernel it must cost less. Polling looks as often as the host's QEMU lets it wait, so its
+# figures, unlike the others', do not repeat exactly.
+test_spdk_cost() {
+    local guest kind way uring each drive="-drive driver=null-co,size=8M,read-zeroes=on,if=none,id=n0 -device nvme,drive=n0,serial=ogee0" options
+    need_spdk
+    build_nvme_drive
+    for guest in "uio_pci_generic poll" "vfio-pci poll interrupt"; do
+        options=(--modules "nvme uio_pci_generic")
+        [ "${guest%% *}" = uio_pci_generic ] || options=(--iommu --modules "nvme vfio-pci vfio_iommu_type1")
+        # shellcheck disable=SC2086 # words
+        lab_ends 0 --icount --memory 1024M "${options[@]}" --copy "$WORK/nvme_drive:/usr/bin/nvme_drive" --copy "$REPO/scripts/lib/lab_spdk.sh:/root/lab_spdk.sh" \
+            --copy "$REPO/scripts/lib/lab_spdk_cost.sh:/root/lab_spdk_cost.sh" --qemu "$drive" --timeout 500 -- sh /root/lab_spdk_cost.sh 4000 $guest
+        for kind in read write; do
+            uring=$(sed -n "s/^cost uring $kind //p" "$TEST_DIR/lab.log")
+            for way in ${guest#* }; do
+                each=$(sed -n "s/^cost $way $kind //p" "$TEST_DIR/lab.log")
+                { [ "${uring:-0}" -gt 0 ] && [ "${each:-0}" -gt 0 ]; } || give_up "no figures: $(tail -n 5 "$TEST_DIR/lab.log")"
+                echo "   ${guest%% *}, $kind: $((each / 2)) instructions a request, $way; $((uring / 2)) through the kernel"
+                # Waiting for interrupts spares the processor to others, not instructions to a request.
+                [ "$way" = interrupt ] || [ "$each" -lt "$uring" ] || give_up "$way costs $each ns, the kernel's driver $uring"
+            done
+        done
+    done
+}
+
 # ogee device ls --local|prepare|release|health, in a guest with two drives behind an IOMMU: what is in use is refused,
 # what is not changes its driver and back, and is found by its serial number after a boot.
 test_nvme_prepare() {
@@ -691,11 +726,13 @@ test_nvme_prepare() {
     sed -n 's/^drives: /   /p' "$TEST_DIR/lab.log"
 }
 
+# Three chunkservers in a guest, each on an NVMe controller of its own: a verified load, the leader killed under it and started
+# again; another one, under which a leader's controller is reset by the kernel; nothing is lost, and the replicas agree. The third drive
+# is named by its serial number alone, and tells its health.
 test_spdk_cluster() {
     local at image=/dev/shm/ogee-lab-nvme.$$ drives='' ogee=$WORK/ogee-spdk
     RESULTS_HERE=$TEST_DIR/results
-    pkg-config --exists spdk_nvme spdk_env_dpdk ||
-        give_skip "SPDK not installed (pkg-config finds no spdk_nvme: PKG_CONFIG_PATH)"
+    need_spdk
     if [ "${OGEE_SKIP_BUILD:-0}" = 0 ]; then
         (cd "$REPO" && cargo build --release --quiet -p ogee-cli --features spdk) || give_up "no build with SPDK"
     fi
@@ -707,13 +744,20 @@ test_spdk_cluster() {
     done
     lab_ends 0 --memory 2560M --cpus 2 --modules "nvme uio_pci_generic" --copy "$ogee:/usr/bin/ogee" --tools jq \
         --copy "$REPO/scripts/lib/lab_spdk.sh:/root/lab_spdk.sh" --copy "$REPO/scripts/lib/lab_spdk_cluster.sh:/root/lab_spdk_cluster.sh" \
-        --results "$RESULTS_HERE" --qemu "$drives" --timeout 900 -- \
+        --results "$RESULTS_HERE" --qemu "$drives" --timeout 1500 -- \
         sh /root/lab_spdk.sh uio_pci_generic 160 sh /root/lab_spdk_cluster.sh 60
     grep -q '^killing cs' "$TEST_DIR/lab.log" || give_up "no leader was killed"
-    jq -e '.jobs[0] | .error == 0 and ."job options".verify == "1" and .write.io_bytes > 0 and .read.io_bytes > 0' "$RESULTS_HERE/load.json" >/dev/null ||
-        give_up "the load: $(jq -c '.jobs[0] | [.error, ."job options", .write.io_bytes, .read.io_bytes]' "$RESULTS_HERE/load.json")"
-    jq -e '.agree and (.copysets | length > 0)' "$RESULTS_HERE/check.json" >/dev/null || give_up "replicas differ: $(jq -c . "$RESULTS_HERE/check.json" | cut -c1-600)"
-    echo "   $(jq -r '.jobs[0] | "\(.write.total_ios) written, \(.read.total_ios) read and verified, nothing answered for at most \(.longest_silence_ns / 1e6 | round) ms"' "$RESULTS_HERE/load.json")"
+    grep -q '^resetting the controller of cs' "$TEST_DIR/lab.log" || give_up "no controller was reset"
+    for at in load reset; do
+        jq -e '.jobs[0] | .error == 0 and ."job options".verify == "1" and .write.io_bytes > 0 and .read.io_bytes > 0' "$RESULTS_HERE/$at.json" >/dev/null ||
+            give_up "$at: $(jq -c '.jobs[0] | [.error, ."job options", .write.io_bytes, .read.io_bytes]' "$RESULTS_HERE/$at.json")"
+        echo "   $at: $(jq -r '.jobs[0] | "\(.write.total_ios) written, \(.read.total_ios) read and verified, nothing answered for at most \(.longest_silence_ns / 1e6 | round) ms"' "$RESULTS_HERE/$at.json")"
+    done
+    for at in check check2; do
+        jq -e '.agree and (.copysets | length > 0)' "$RESULTS_HERE/$at.json" >/dev/null || give_up "replicas differ: $(jq -c . "$RESULTS_HERE/$at.json" | cut -c1-600)"
+    done
+    grep -q '^warnings *none' "$RESULTS_HERE/health.txt" || give_up "the health page: $(cat "$RESULTS_HERE/health.txt")"
+    grep -q '^ogee_chunkserver_nvme_temperature_celsius{.*} [0-9]' "$RESULTS_HERE/metrics.txt" || give_up "metrics: $(cat "$RESULTS_HERE/metrics.txt")"
 }
 
 # ---- the group ---------------------------------------------------------------------------------
@@ -735,8 +779,9 @@ when_asked rdma_transport 1800 test_rdma_transport
 when_asked rdma_cost 900 test_rdma_cost
 # That it cannot run here is told in every run, and counted.
 if pkg-config --exists spdk_nvme 2>/dev/null; then when_asked spdk_nvme 1800 test_spdk_nvme; else run_test spdk_nvme 60 test_spdk_nvme; fi
+if pkg-config --exists spdk_nvme 2>/dev/null; then when_asked spdk_cost 1800 test_spdk_cost; else run_test spdk_cost 60 test_spdk_cost; fi
 when_asked nvme_prepare 400 test_nvme_prepare
-when_asked spdk_cluster 1800 test_spdk_cluster
+when_asked spdk_cluster 2400 test_spdk_cluster
 when_asked rdma_cluster 1800 test_rdma_cluster
 when_asked rdma_guest_lost 3600 test_rdma_guest_lost
 run_test lossy_disk 60 test_lossy_disk

@@ -156,17 +156,20 @@ pub(crate) struct ChunkserverSettings {
     /// What copies, comparisons and scrubbing may take together.
     #[serde(default)]
     pub(crate) background: BackgroundSettings,
+    /// NVMe drives without the kernel.
+    #[serde(default)]
+    pub(crate) nvme: NvmeSettings,
 }
 
 /// One device of a chunkserver.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DeviceSettings {
-    /// File or block device; or `pci`.
+    /// File or block device; or `pci`, or `serial`.
     pub(crate) path: Option<PathBuf>,
     /// Address of an NVMe controller that the kernel does not drive.
     pub(crate) pci: Option<String>,
-    /// Serial number that must be found there.
+    /// Serial number that must be found there; without `pci` it is where the record of prepared drives has it.
     pub(crate) serial: Option<String>,
     /// Its namespace; the first one if not given.
     pub(crate) namespace: Option<u32>,
@@ -213,6 +216,16 @@ pub(crate) struct BackgroundSettings {
     pub(crate) device_rate: Option<String>,
     /// Of the network, all shards together.
     pub(crate) network_rate: Option<String>,
+}
+
+/// NVMe drives without the kernel.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NvmeSettings {
+    /// Where `ogee device prepare` remembers drives.
+    pub(crate) records: Option<PathBuf>,
+    /// `poll` or `interrupt`.
+    pub(crate) wait: Option<String>,
 }
 
 /// RDMA of each shard; what is not given has the transport's default.
@@ -318,6 +331,9 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "background",
     "device_rate",
     "network_rate",
+    "nvme",
+    "records",
+    "wait",
     "rdma",
     "connections_max",
     "receives",

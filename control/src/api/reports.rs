@@ -263,6 +263,7 @@ pub(super) fn usages(
             compare: report.compare,
             scrub_paused: report.scrub_paused,
             background: report.background,
+            drive: report.drive,
             told: now,
         };
         Ok((store_id(&report.store)?, usage))

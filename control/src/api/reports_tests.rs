@@ -252,7 +252,10 @@ impl Lab {
                 let scrub = report.scrub.get_or_insert_default();
                 (scrub.read, scrub.of) = (scrub.read + which, scrub.read + 2 * which);
             }
-            6 => (report.scrub, report.reads) = (None, None),
+            6 if what >= 128 => {
+                report.drive.get_or_insert_default().media_errors += which;
+            }
+            6 => (report.scrub, report.reads, report.drive) = (None, None, None),
             _ => {
                 self.report.stores.remove(at);
             }

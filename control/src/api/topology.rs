@@ -433,6 +433,7 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             compare,
             scrub_paused: heard.is_some_and(|u| u.scrub_paused),
             background: heard.and_then(|u| u.background),
+            drive: heard.and_then(|u| u.drive),
             replaced_by: scene
                 .state
                 .successor(*id)

@@ -267,6 +267,18 @@ pub const EXPLANATIONS: &[Explanation] = &[
         by_itself: "New replicas are made one after another. Replicas of the old group that come back are deleted.",
         to_do: "Wait: ogee job ls says how far it is. Check the file systems of the volumes that ogee events names.",
     },
+    Explanation {
+        code: "OGEE-1054",
+        severity: "WARN",
+        title: "drives warn of their own health",
+        meaning: "NVMe drives without the kernel set a critical warning in their health page: few spare blocks, a \
+                  temperature beyond a threshold, no reliability, no writes, a failed backup of volatile memory. They \
+                  serve as long as they answer.",
+        by_itself: "Nothing is moved: a drive that fails requests or limps is dealt with as such. The page is read once a \
+                    minute, and the code clears when the drive does not warn any more.",
+        to_do: "ogee device health STORE shows the page. Cool a drive that is hot. Else replace it before it fails: ogee \
+                device replace OLD NEW.",
+    },
 ];
 
 #[cfg(test)]

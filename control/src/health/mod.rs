@@ -9,6 +9,7 @@
 
 mod assess;
 mod change;
+mod drive;
 mod explain;
 mod lost;
 mod maintenance;

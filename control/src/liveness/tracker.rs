@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ogee_proto::heartbeat::aged;
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::service::{BackgroundReport, ScrubReport};
+use ogee_proto::service::{BackgroundReport, DriveReport, ScrubReport};
 
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
@@ -94,6 +94,8 @@ pub(crate) struct StoreUsage {
     pub(crate) told: Instant,
     /// How fast its device is read and written in the background.
     pub(crate) background: Option<BackgroundReport>,
+    /// What its drive said last of its own health.
+    pub(crate) drive: Option<DriveReport>,
 }
 
 /// How well a store is.

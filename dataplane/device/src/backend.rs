@@ -5,7 +5,7 @@ use crate::fault::FaultDevice;
 #[cfg(ogee_sim)]
 use crate::memory::DiskUser;
 use crate::memory::MemoryDevice;
-use crate::nvme::NvmeDevice;
+use crate::nvme::{NvmeDevice, NvmeVitals};
 use crate::request::Request;
 use crate::uring::UringDevice;
 use ogee_runtime::{Gather, ReadBuffer};
@@ -22,6 +22,17 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// Of a drive without the kernel what it says of its health.
+    pub(crate) fn vitals(&self) -> Option<NvmeVitals> {
+        match self {
+            Self::Nvme(nvme) => Some(nvme.vitals()),
+            Self::Fault(fault) => fault.vitals(),
+            Self::Uring(_) | Self::Memory(_) => None,
+            #[cfg(ogee_sim)]
+            Self::Simulated(_) => None,
+        }
+    }
+
     pub(crate) async fn read(&self, request: Request<'_>) -> Result<ReadBuffer, DeviceError> {
         match self {
             Self::Uring(uring) => uring.read(request).await,

@@ -6,7 +6,7 @@ use crate::error::DeviceError;
 use crate::fault::{FaultControl, FaultDevice, FaultPlan};
 use crate::limit::{IO_ALIGNMENT, ZERO_FILL_STEP};
 use crate::memory::{MemoryControl, MemoryDevice};
-use crate::nvme::{self, NvmeDevice, NvmeName, NvmeOptions};
+use crate::nvme::{self, NvmeDevice, NvmeName, NvmeOptions, NvmeVitals};
 use crate::operation::Operation;
 use crate::pace::{Meters, Pace};
 use crate::request::Request;
@@ -66,13 +66,13 @@ impl Device {
     ///
     /// # Errors
     /// When the program was built without SPDK, or the drive cannot be taken: the error says what to do.
-    pub fn open_nvme(name: &NvmeName) -> Result<Self, DeviceError> {
+    pub fn open_nvme(name: &NvmeName, options: NvmeOptions) -> Result<Self, DeviceError> {
         let env = nvme::environment(std::slice::from_ref(name));
         let env = env.map_err(|source| DeviceError::NvmeOpen {
             device: name.to_string().into(),
             source: Arc::new(source),
         })?;
-        Self::open_nvme_on(env, name, NvmeOptions::default())
+        Self::open_nvme_on(env, name, options)
     }
 
     /// The same in an environment that is not the process's: drives in memory.
@@ -166,6 +166,12 @@ impl Device {
     #[must_use]
     pub fn pace(&self) -> Pace {
         self.inner.meters.pace()
+    }
+
+    /// Of an NVMe drive without the kernel what it says of its own health; `None` of all others.
+    #[must_use]
+    pub fn vitals(&self) -> Option<NvmeVitals> {
+        self.inner.backend.vitals()
     }
 
     /// Reads exactly `len` bytes.

@@ -1,9 +1,11 @@
-//! What an NVMe drive that the kernel drives says of its own health.
+//! What an NVMe drive says of its own health.
 //!
-//! *Place*: beside the backends; asked by operators' commands, never on the I/O path. *Owner*: a plain value.
+//! *Place*: beside the backends; of drives that the kernel drives asked by operators' commands, of others by the task
+//! that polls them, never on the I/O path. *Owner*: a plain value.
 //! *Invariants*: the drive is asked for its log page 02h (NVM Express Base Specification 2.0, 5.16.1.3), nothing else.
 //! *On failure*: the kernel's or the drive's words.
 
+use ogee_proto::drive::DriveWarnings;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,16 +23,6 @@ const TIMEOUT_MS: u32 = 10_000;
 /// What counters of data count: thousands of 512 bytes.
 const DATA_UNIT: u128 = 512_000;
 const KELVIN: i32 = 273;
-/// Bits of its first byte, in order.
-const WARNINGS: [&str; 6] = [
-    "few spare blocks are left",
-    "its temperature is beyond a threshold",
-    "it is not reliable any more",
-    "it takes no writes any more",
-    "its volatile memory's backup failed",
-    "its persistent memory is read-only",
-];
-
 /// The kernel's `struct nvme_admin_cmd`.
 #[repr(C)]
 #[derive(Default)]
@@ -58,9 +50,10 @@ struct AdminCommand {
 const _: () = assert!(size_of::<AdminCommand>() == COMMAND_LEN as usize);
 
 /// A drive's health.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DriveHealth {
-    critical: u8,
+    /// What it warns of.
+    pub warnings: DriveWarnings,
     /// Temperature.
     pub celsius: i32,
     /// Spare blocks that are left, of those it had.
@@ -121,7 +114,8 @@ impl DriveHealth {
         }
     }
 
-    fn parse(page: &[u8; PAGE]) -> Self {
+    /// From the page, as the drive gives it.
+    pub(crate) fn parse(page: &[u8; PAGE]) -> Self {
         let [critical, low, high, spare, threshold, used, ..] = *page;
         let counter = |at: usize| {
             let bytes = page
@@ -132,7 +126,7 @@ impl DriveHealth {
         let short = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
         let bytes = |at| short(counter(at).saturating_mul(DATA_UNIT));
         Self {
-            critical,
+            warnings: DriveWarnings::new(critical),
             celsius: i32::from(u16::from_le_bytes([low, high])) - KELVIN,
             spare_percent: spare,
             spare_threshold_percent: threshold,
@@ -145,15 +139,6 @@ impl DriveHealth {
             media_errors: short(counter(160)),
             error_log_entries: short(counter(176)),
         }
-    }
-
-    /// What it warns of.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<&'static str> {
-        let bits = WARNINGS.iter().enumerate();
-        bits.filter(|(bit, _)| self.critical >> bit & 1 == 1)
-            .map(|(_, words)| *words)
-            .collect()
     }
 }
 
@@ -177,7 +162,7 @@ mod tests {
         page[176..184].copy_from_slice(&(1_u64 << 40).to_le_bytes());
         let health = DriveHealth::parse(&page);
         assert_eq!(
-            health.warnings(),
+            health.warnings.words(),
             ["few spare blocks are left", "it takes no writes any more"]
         );
         assert_eq!((health.celsius, health.spare_percent), (45, 7));

@@ -49,7 +49,7 @@ pub use health::DriveHealth;
 #[cfg(ogee_sim)]
 pub use memory::{DiskCounts, DiskCrash, DiskFaults, SimulatedDisk};
 pub use memory::{MemoryControl, Survivors};
-pub use nvme::{NvmeFault, NvmeName, NvmeOptions};
+pub use nvme::{Notice, NvmeFault, NvmeName, NvmeOptions, NvmeVitals};
 pub use operation::{Operation, Operations};
 pub use pace::{Flow, Pace};
 pub use target::OpenOptions;

@@ -56,12 +56,19 @@ pub const NVME_BACKOFF_MAX: Duration = Duration::from_millis(1);
 /// How often the state of a controller is looked at, and what takes long.
 pub const NVME_LOOK: Duration = Duration::from_millis(500);
 
+/// How often a drive is asked for its health: it changes slowly, and some drives are slow to tell.
+pub const NVME_HEALTH: Duration = Duration::from_secs(60);
+
 /// A request to an NVMe drive that takes this long ends the device: as long as Linux waits before it resets one.
 pub const NVME_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a controller may take to reset.
 pub const NVME_RESET_PATIENCE: Duration = Duration::from_secs(10);
 
+const _: () = assert!(
+    NVME_TIMEOUT.as_secs() < NVME_HEALTH.as_secs(),
+    "a drive is not asked again before it is known that it does not answer"
+);
 const _: () = assert!(NVME_PIECE_LEN.is_multiple_of(IO_ALIGNMENT));
 const _: () = assert!(NVME_COMMAND_MAX.is_multiple_of(NVME_PIECE_LEN));
 const _: () = assert!(NVME_COMMAND_MAX * NVME_AHEAD < NVME_PIECE_LEN * NVME_PIECES as usize);

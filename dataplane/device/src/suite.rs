@@ -1,7 +1,9 @@
 //! The conformance suite, run against every backend of this crate.
 
 use crate::conformance::{DEVICE_LEN, Subject};
-use crate::{Device, FaultPlan, MemoryControl, NvmeName, NvmeOptions, OpenOptions, Survivors};
+use crate::{
+    Device, FaultPlan, MemoryControl, Notice, NvmeName, NvmeOptions, OpenOptions, Survivors,
+};
 use ogee_spdk::{DriveOptions, EmulatedDrive, Env};
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -84,6 +86,7 @@ impl Subject for Decorated {
 struct Nvme {
     name: NvmeName,
     drive: EmulatedDrive,
+    notice: Notice,
 }
 
 impl Nvme {
@@ -100,6 +103,15 @@ impl Nvme {
                 namespace: None,
             },
             drive: EmulatedDrive::plug(address, DriveOptions { len, ..options }),
+            notice: Notice::Polling,
+        }
+    }
+
+    /// It is waited for.
+    fn interrupting() -> Self {
+        Self {
+            notice: Notice::Interrupts,
+            ..Self::new(DriveOptions::default())
         }
     }
 
@@ -127,8 +139,11 @@ impl Nvme {
     }
 
     fn open(&self) -> Device {
-        Device::open_nvme_on(Env::emulated(), &self.name, NvmeOptions::default())
-            .expect("a drive that nobody has")
+        let options = NvmeOptions {
+            notice: self.notice,
+            ..NvmeOptions::default()
+        };
+        Device::open_nvme_on(Env::emulated(), &self.name, options).expect("a drive that nobody has")
     }
 }
 
@@ -145,6 +160,7 @@ impl Subject for Nvme {
 }
 
 crate::conformance_tests!(nvme, super::Nvme::new(super::DriveOptions::default()));
+crate::conformance_tests!(nvme_interrupts, super::Nvme::interrupting());
 crate::conformance_tests!(nvme_plain, super::Nvme::plain());
 crate::conformance_tests!(nvme_safe, super::Nvme::safe());
 crate::conformance_tests!(uring, super::Files::new());

@@ -1,9 +1,9 @@
 //! NVMe drives in memory that fail: what a user of the device sees of it.
 
-use ogee_device::{Device, DeviceError, NvmeFault, NvmeName, NvmeOptions};
+use ogee_device::{Device, DeviceError, Notice, NvmeFault, NvmeName, NvmeOptions, NvmeVitals};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::{Buffer, executor, sleep, spawn, timeout};
-use ogee_spdk::{DriveOptions, EmulatedDrive, Env, Kind, Status};
+use ogee_spdk::{DriveOptions, DriveVitals, EmulatedDrive, Env, Kind, Status};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -21,7 +21,11 @@ fn name() -> NvmeName {
 }
 
 fn try_open(name: &NvmeName, timeout: Duration) -> Result<Device, DeviceError> {
-    Device::open_nvme_on(Env::emulated(), name, NvmeOptions { timeout })
+    let options = NvmeOptions {
+        timeout,
+        ..NvmeOptions::default()
+    };
+    Device::open_nvme_on(Env::emulated(), name, options)
 }
 
 /// A drive, and it opened.
@@ -336,5 +340,204 @@ fn a_drive_is_the_one_that_was_named_and_has_one_user() {
         name.namespace = Some(1);
         let device = try_open(&name, Duration::from_secs(1)).expect("the one");
         assert_eq!(device.name(), name.to_string());
+    });
+}
+
+/// Looks until it is so.
+async fn vitals(device: &Device, is_so: impl Fn(&NvmeVitals) -> bool) -> NvmeVitals {
+    let wait = async {
+        loop {
+            let vitals = device.vitals().expect("a drive of this kind");
+            if is_so(&vitals) {
+                return vitals;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = timeout(Duration::from_secs(60), wait).await;
+    waited.unwrap_or_else(|_| panic!("never: {:?}", device.vitals()))
+}
+
+fn often(name: &NvmeName, timeout: Duration) -> Device {
+    let options = NvmeOptions {
+        timeout,
+        health: Duration::from_millis(1),
+        ..NvmeOptions::default()
+    };
+    Device::open_nvme_on(Env::emulated(), name, options).expect("opens")
+}
+
+#[test]
+fn a_drive_is_asked_how_it_fares_when_it_is_opened_and_every_so_often() {
+    executor::block_on(async {
+        let name = name();
+        let drive = EmulatedDrive::plug(name.address, DriveOptions::default());
+        let device = try_open(&name, Duration::from_secs(30)).expect("opens");
+        let told = vitals(&device, |it| it.health.is_some()).await;
+        let health = told.health.expect("told");
+        assert_eq!((health.celsius, health.spare_percent), (40, 100));
+        assert!(health.warnings.is_empty() && !told.is_old && told.refusals == 0);
+        drop(device);
+        let device = often(&name, Duration::from_secs(30));
+        let asked = drive.counts().health;
+        drive.fare(DriveVitals {
+            critical_warning: 2,
+            celsius: 91,
+            media_errors: 3,
+            ..DriveVitals::default()
+        });
+        let told = vitals(&device, |it| it.health.is_some_and(|it| it.celsius == 91)).await;
+        let health = told.health.expect("told");
+        assert_eq!((health.warnings.bits(), health.media_errors), (2, 3));
+        assert!(drive.counts().health > asked);
+        assert_eq!(Device::memory(blocks(1)).vitals(), None);
+    });
+}
+
+/// It stores data all the same.
+#[test]
+fn a_drive_that_does_not_tell_is_used_on() {
+    executor::block_on(async {
+        let name = name();
+        let drive = EmulatedDrive::plug(name.address, DriveOptions::default());
+        let device = often(&name, Duration::from_secs(30));
+        vitals(&device, |it| it.health.is_some()).await;
+        drive.hide_health(2, Status { kind: 0, code: 6 });
+        let told = vitals(&device, |it| it.is_old).await;
+        assert!(
+            told.health.is_some(),
+            "what it told before is known: {told:?}"
+        );
+        device.write(at(0), filled(1, 1)).await.expect("written");
+        read(&device, 0).await.expect("read");
+        let told = vitals(&device, |it| !it.is_old).await;
+        assert_eq!(told.refusals, 2);
+    });
+}
+
+/// The question is given up with the device, whoever has it then.
+#[test]
+fn a_drive_that_answers_nothing_is_not_asked_again() {
+    executor::block_on(async {
+        let name = name();
+        let drive = EmulatedDrive::plug(name.address, DriveOptions::default());
+        drive.stall();
+        let device = often(&name, Duration::from_millis(100));
+        let before = drive.counts().health;
+        // Opening resets it.
+        drive.stall();
+        let told = vitals(&device, |it| it.refusals > 0).await;
+        assert!(told.is_old && told.health.is_none());
+        let asked = drive.counts().health;
+        assert!(asked <= before + 1, "one question at a time");
+        sleep(Duration::from_millis(1200)).await;
+        assert_eq!(drive.counts().health, asked);
+        assert_eq!(device.vitals().expect("a drive").refusals, 1);
+        drop(device);
+        try_open(&name, Duration::from_secs(1)).expect("it was given up");
+    });
+}
+
+fn waited_for(options: DriveOptions) -> (EmulatedDrive, Device) {
+    let name = name();
+    let drive = EmulatedDrive::plug(name.address, options);
+    let options = NvmeOptions {
+        notice: Notice::Interrupts,
+        ..NvmeOptions::default()
+    };
+    let device = Device::open_nvme_on(Env::emulated(), &name, options).expect("opens");
+    (drive, device)
+}
+
+/// More than one turn takes, and none of them is left behind when the drive rings no more.
+#[test]
+fn a_drive_that_interrupts_is_waited_for_and_not_polled() {
+    executor::block_on(async {
+        let (drive, device) = waited_for(DriveOptions {
+            len: 32 << 20,
+            ..DriveOptions::default()
+        });
+        let writes: Vec<_> = (0..500)
+            .map(|block| {
+                let device = device.clone();
+                spawn(async move { device.write(at(block), filled(5, 1)).await })
+            })
+            .collect();
+        for write in writes {
+            let written = timeout(Duration::from_secs(60), write).await;
+            let written = written.expect("it ends").expect("not cancelled");
+            written.expect("written");
+        }
+        let found = device.read(at(0), blocks(500)).await.expect("read");
+        assert!(found.iter().all(|byte| *byte == 5));
+        // What takes long costs nothing meanwhile: only the looks.
+        drive.stall();
+        let waiting = spawn({
+            let device = device.clone();
+            async move { read(&device, 0).await }
+        });
+        sleep(Duration::from_millis(50)).await;
+        let before = drive.counts().polls;
+        sleep(Duration::from_millis(1000)).await;
+        let polls = drive.counts().polls - before;
+        assert!(polls <= 6, "{polls} polls in a second");
+        waiting.abort();
+    });
+}
+
+#[test]
+fn interrupts_that_get_lost_delay_and_do_not_stop() {
+    executor::block_on(async {
+        let (drive, device) = waited_for(DriveOptions::default());
+        drive.mute();
+        let written = device.write_durable(at(3), filled(7, 1));
+        let written = timeout(Duration::from_secs(60), written).await;
+        written.expect("the looks find it").expect("written");
+        let found = timeout(Duration::from_secs(60), device.read(at(3), blocks(1))).await;
+        let found = found.expect("as above").expect("read");
+        assert!(found.iter().all(|byte| *byte == 7));
+    });
+}
+
+#[test]
+fn a_drive_that_is_waited_for_ends_like_any_other() {
+    executor::block_on(async {
+        for (wanted, act) in [
+            (NvmeFault::Reset, EmulatedDrive::reset as fn(&EmulatedDrive)),
+            (NvmeFault::Gone, EmulatedDrive::remove),
+        ] {
+            let (drive, device) = waited_for(DriveOptions::default());
+            drive.stall();
+            let under_way = spawn({
+                let device = device.clone();
+                async move { device.write_durable(at(0), filled(1, 64)).await }
+            });
+            sleep(Duration::from_millis(1)).await;
+            act(&drive);
+            let ended = timeout(Duration::from_secs(60), under_way).await;
+            assert_eq!(fault(ended.expect("ends").expect("not cancelled")), wanted);
+        }
+    });
+}
+
+#[test]
+fn a_drive_without_interrupts_is_refused_where_they_are_wanted() {
+    executor::block_on(async {
+        let name = name();
+        let _drive = EmulatedDrive::plug(
+            name.address,
+            DriveOptions {
+                has_interrupts: false,
+                ..DriveOptions::default()
+            },
+        );
+        let options = NvmeOptions {
+            notice: Notice::Interrupts,
+            ..NvmeOptions::default()
+        };
+        let refused = Device::open_nvme_on(Env::emulated(), &name, options);
+        let said = refused.expect_err("it cannot").to_string();
+        assert!(said.contains("nvme.wait"), "{said}");
+        try_open(&name, Duration::from_secs(30)).expect("it can be polled");
     });
 }

@@ -5,7 +5,7 @@
 #![cfg(all(feature = "conformance", feature = "spdk"))]
 
 use ogee_device::conformance::{self, DEVICE_LEN, Subject};
-use ogee_device::{Device, DeviceError, NvmeName};
+use ogee_device::{Device, DeviceError, Notice, NvmeName, NvmeOptions, OpenOptions};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::{Buffer, executor, now, sleep, spawn, timeout};
 use std::cell::Cell;
@@ -27,7 +27,15 @@ impl Drive {
     }
 
     fn open(&self) -> Device {
-        Device::open_nvme(&self.0).expect("opens")
+        let wait = std::env::var("OGEE_NVME_WAIT").unwrap_or_default();
+        let options = NvmeOptions {
+            notice: match wait.as_str() {
+                "interrupt" => Notice::Interrupts,
+                _ => Notice::Polling,
+            },
+            ..NvmeOptions::default()
+        };
+        Device::open_nvme(&self.0, options).expect("opens")
     }
 }
 
@@ -160,6 +168,98 @@ fn rate() {
                 "rate: {kind} 4 KiB QD{DEPTH}: {} a second",
                 count.get() / seconds.as_secs()
             );
+        }
+    });
+}
+
+/// It says how it fares, also while it works.
+#[test]
+#[ignore = "wants a drive to be lost: OGEE_NVME_PCI"]
+fn it_tells_its_health() {
+    executor::block_on(async {
+        let device = Drive::named().open();
+        let told = timeout(Duration::from_secs(60), async {
+            loop {
+                let written = device
+                    .write(ByteOffset::ZERO, Buffer::zeroed(1 << 20))
+                    .await;
+                written.expect("written");
+                if let Some(health) = device.vitals().expect("a drive of this kind").health {
+                    return health;
+                }
+            }
+        });
+        let health = told.await.expect("it tells");
+        println!("health: {health:?}");
+        assert!((1..120).contains(&health.celsius), "{health:?}");
+        assert!(health.spare_percent <= 100, "{health:?}");
+        assert_eq!(device.vitals().expect("a drive of this kind").refusals, 0);
+    });
+}
+
+/// Time that the guest's processor was idle, all of them together.
+fn idle() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").expect("a kernel");
+    let line = stat.lines().next().expect("a line");
+    let fields: Vec<u64> = line
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // Idle, and idle while something waits for a disk; in hundredths of a second.
+    Duration::from_millis((fields[3] + fields[4]) * 10)
+}
+
+/// What a request costs: the time of a guest of one processor that was not idle, printed, a request. At `OGEE_COST_PATH` through the
+/// kernel, else on the drive.
+#[test]
+#[ignore = "wants a guest of one processor, and a drive to be lost: OGEE_NVME_PCI"]
+fn cost() {
+    const DEPTH: u64 = 16;
+    const LEN: u64 = 4096;
+    let count: u64 =
+        std::env::var("OGEE_COST_COUNT").map_or(4000, |text| text.parse().expect("a count"));
+    executor::block_on(async {
+        let device = match std::env::var("OGEE_COST_PATH") {
+            Ok(path) => Device::open(&path, OpenOptions::default())
+                .await
+                .expect("opens"),
+            Err(_) => Drive::named().open(),
+        };
+        // The first rounds make what later ones use.
+        for (kind, count, is_told) in [
+            ("read", count / 4, false),
+            ("read", count, true),
+            ("write", count / 4, false),
+            ("write", count, true),
+        ] {
+            let (from, idle_from) = (now(), idle());
+            let tasks: Vec<_> = (0..DEPTH)
+                .map(|task| {
+                    let device = device.clone();
+                    spawn(async move {
+                        let mut block = task;
+                        for _ in 0..count / DEPTH {
+                            block = (block * 6_364_136_223 + 1) % (device.len().get() / LEN);
+                            let at = ByteOffset::new(block * LEN);
+                            let done = match kind {
+                                "read" => device.read(at, ByteLen::new(LEN)).await.map(|_| ()),
+                                _ => device.write(at, Buffer::zeroed(4096)).await,
+                            };
+                            done.expect("done");
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.expect("not cancelled");
+            }
+            let busy = now()
+                .saturating_duration_since(from)
+                .saturating_sub(idle() - idle_from);
+            let each = busy.as_nanos() / u128::from(count / DEPTH * DEPTH);
+            if is_told {
+                println!("cost: {kind} {each}");
+            }
         }
     });
 }

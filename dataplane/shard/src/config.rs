@@ -1,7 +1,7 @@
 //! What a chunkserver is told at start. The CLI builds it from flags, environment and file.
 
 use crate::limit::BACKGROUND_RATE;
-use ogee_device::NvmeName;
+use ogee_device::{NvmeName, NvmeOptions};
 use ogee_group::GroupConfig;
 use ogee_proto::media::MediaClass;
 use ogee_proto::unit::ByteLen;
@@ -17,6 +17,8 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// An NVMe drive that is used without the kernel.
     pub nvme: Option<NvmeName>,
+    /// How that is used.
+    pub nvme_options: NvmeOptions,
     /// Size of the file to create if there is none; `None`: it must exist.
     pub create: Option<ByteLen>,
     /// Log length of a store that is made now.

@@ -1,7 +1,7 @@
 //! What crosses between the control thread and the shards, over bounded channels.
 
 use crate::error::ShardError;
-use ogee_device::Pace;
+use ogee_device::{NvmeVitals, Pace};
 use ogee_group::{GroupReport, HistogramSnapshot, KeeperMetrics, LostBlocks, ReplicaNode};
 use ogee_proto::id::{CopysetId, Epoch, ReplicaId, StoreId, Term, VolumeId};
 use ogee_proto::media::MediaClass;
@@ -152,6 +152,8 @@ pub struct StoreStatus {
     pub is_paused: bool,
     /// What is done with its device in the background.
     pub background: BackgroundStatus,
+    /// Of an NVMe drive without the kernel, how it fares.
+    pub vitals: Option<NvmeVitals>,
 }
 
 /// How fast a device is read and written in the background, in bytes per second.

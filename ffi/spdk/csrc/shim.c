@@ -14,10 +14,17 @@
 #define REQUESTS_PER_ENTRY 4
 #define ADMIN_TIMEOUT_MS 10000
 
+/* Interrupts of PCIe controllers came with 25.05. */
+#ifndef OGEE_NVME_INTERRUPTS
+#define OGEE_NVME_INTERRUPTS (SPDK_VERSION_MAJOR > 25 || (SPDK_VERSION_MAJOR == 25 && SPDK_VERSION_MINOR >= 5))
+#endif
+
 _Static_assert(sizeof(struct ogee_nvme_command) == 64, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_controller_info) == 104, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_namespace_info) == 24, "as in abi.rs");
 _Static_assert(sizeof(struct ogee_nvme_env_options) == 24, "as in abi.rs");
+_Static_assert(sizeof(struct ogee_nvme_page) == 528, "as in abi.rs");
+_Static_assert(sizeof(struct spdk_nvme_health_information_page) == OGEE_NVME_PAGE_LENGTH, "as the specification has it");
 
 static int env_start(const struct ogee_nvme_env_options *options)
 {
@@ -69,7 +76,7 @@ static size_t memory_reach(const void *address, size_t length)
     return found < length ? found : length;
 }
 
-static int controller_open(const char *pci, void **controller)
+static int controller_open(const char *pci, uint32_t flags, void **controller)
 {
     struct spdk_nvme_transport_id trid;
     struct spdk_nvme_ctrlr_opts opts;
@@ -83,6 +90,13 @@ static int controller_open(const char *pci, void **controller)
     spdk_nvme_ctrlr_get_default_ctrlr_opts(&opts, sizeof(opts));
     opts.num_io_queues = 1;
     opts.admin_timeout_ms = ADMIN_TIMEOUT_MS;
+    if (flags & OGEE_NVME_WITH_INTERRUPTS) {
+#if OGEE_NVME_INTERRUPTS
+        opts.enable_interrupts = true;
+#else
+        return -ENOTSUP;
+#endif
+    }
     *controller = spdk_nvme_connect(&trid, &opts, sizeof(opts));
     return *controller == NULL ? -ENODEV : 0;
 }
@@ -140,6 +154,20 @@ static int controller_state(void *controller)
 static int controller_poll(void *controller)
 {
     return spdk_nvme_ctrlr_process_admin_completions(controller);
+}
+
+static void page_completed(void *arg, const struct spdk_nvme_cpl *cpl)
+{
+    struct ogee_nvme_page *page = arg;
+
+    page->done(page->context, (uint16_t)(cpl->status.sct << 8 | cpl->status.sc));
+}
+
+static int health_start(void *controller, struct ogee_nvme_page *page)
+{
+    /* SPDK has memory of its own for the transfer, and copies. */
+    return spdk_nvme_ctrlr_cmd_get_log_page(controller, SPDK_NVME_LOG_HEALTH_INFORMATION, SPDK_NVME_GLOBAL_NS_TAG,
+                                            page->bytes, sizeof(page->bytes), 0, page_completed, page);
 }
 
 /* Over PCI, the admin queue is disconnected at the first look. */
@@ -306,11 +334,25 @@ static int queue_poll(void *queue, uint32_t completions_max)
     return spdk_nvme_qpair_process_completions(queue, completions_max);
 }
 
+static int queue_descriptor(void *queue)
+{
+#if OGEE_NVME_INTERRUPTS
+    int descriptor = spdk_nvme_qpair_get_fd(queue, NULL);
+
+    /* SPDK says -1 where there are none. */
+    return descriptor >= 0 ? descriptor : -ENOTSUP;
+#else
+    (void)queue;
+    return -ENOTSUP;
+#endif
+}
+
 const struct ogee_nvme_table *ogee_nvme_spdk(void)
 {
     static const struct ogee_nvme_table table = {
         .abi = OGEE_NVME_ABI,
         .version = SPDK_VERSION_MAJOR << 16 | SPDK_VERSION_MINOR,
+        .abilities = OGEE_NVME_INTERRUPTS ? OGEE_NVME_CAN_INTERRUPT : 0,
         .env_start = env_start,
         .memory_take = memory_take,
         .memory_give = spdk_free,
@@ -320,6 +362,7 @@ const struct ogee_nvme_table *ogee_nvme_spdk(void)
         .controller_info = controller_info,
         .controller_state = controller_state,
         .controller_poll = controller_poll,
+        .health_start = health_start,
         .reset_start = reset_start,
         .reset_poll = reset_poll,
         .namespace_info = namespace_info,
@@ -327,6 +370,7 @@ const struct ogee_nvme_table *ogee_nvme_spdk(void)
         .queue_close = queue_close,
         .queue_submit = queue_submit,
         .queue_poll = queue_poll,
+        .queue_descriptor = queue_descriptor,
     };
 
     return &table;

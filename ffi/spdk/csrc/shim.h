@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define OGEE_NVME_ABI 1
+#define OGEE_NVME_ABI 3
 
 /* What a command does. */
 enum {
@@ -35,6 +35,16 @@ enum {
     OGEE_NVME_HAS_DEALLOCATE = 4,
     OGEE_NVME_DEALLOCATED_READS_ZERO = 8,
     OGEE_NVME_WRITE_ZEROES_MAY_DEALLOCATE = 16,
+};
+
+/* What an implementation can do. */
+enum {
+    OGEE_NVME_CAN_INTERRUPT = 1,
+};
+
+/* How a controller is opened. */
+enum {
+    OGEE_NVME_WITH_INTERRUPTS = 1,
 };
 
 /* How a controller does. */
@@ -76,7 +86,7 @@ struct ogee_nvme_segment {
     uint64_t length;
 };
 
-/* Called from within poll and close, by the thread that calls those. `status` is type << 8 | code, 0 is success. */
+/* Called from within poll, reset and close, by the thread that calls those. `status` is type << 8 | code, 0 is success. */
 typedef void (*ogee_nvme_done)(void *context, uint16_t status);
 
 /* Its owner leaves it where and as it is until `done` was called. */
@@ -95,20 +105,34 @@ struct ogee_nvme_command {
     void *context;
 };
 
+#define OGEE_NVME_PAGE_LENGTH 512
+
+/* A log page that was asked for. Its owner leaves it where and as it is until `done` was called; the memory is any. */
+struct ogee_nvme_page {
+    uint8_t bytes[OGEE_NVME_PAGE_LENGTH];
+    ogee_nvme_done done;
+    void *context;
+};
+
 /* All return 0 or a count, or a negative errno. */
 struct ogee_nvme_table {
     uint32_t abi;
     uint32_t version;
+    uint32_t abilities;
+    uint32_t reserved;
     int (*env_start)(const struct ogee_nvme_env_options *options);
     void *(*memory_take)(size_t length, size_t alignment);
     void (*memory_give)(void *memory);
     /* How many bytes from `address` on a device can reach; 0: none. */
     size_t (*memory_reach)(const void *address, size_t length);
-    int (*controller_open)(const char *pci, void **controller);
+    int (*controller_open)(const char *pci, uint32_t flags, void **controller);
     int (*controller_close)(void *controller);
     int (*controller_info)(void *controller, struct ogee_nvme_controller_info *info);
     int (*controller_state)(void *controller);
     int (*controller_poll)(void *controller);
+    /* Asks for the health page, 02h, of the whole controller; it is there when `done` is called, from within
+     * controller_poll, reset_start or controller_close. */
+    int (*health_start)(void *controller, struct ogee_nvme_page *page);
     int (*reset_start)(void *controller);
     /* -EAGAIN until it is done. */
     int (*reset_poll)(void *controller);
@@ -117,6 +141,8 @@ struct ogee_nvme_table {
     int (*queue_close)(void *queue);
     int (*queue_submit)(void *queue, void *controller, struct ogee_nvme_command *command);
     int (*queue_poll)(void *queue, uint32_t completions_max);
+    /* Of a controller with interrupts: an eventfd that does not block, and counts interrupts; the queue's own. */
+    int (*queue_descriptor)(void *queue);
 };
 
 /* SPDK's. */

@@ -7,7 +7,8 @@
 use crate::abi::{self, ControllerInfo, Table};
 use crate::address::PciAddress;
 use crate::env::Env;
-use crate::error::SpdkError;
+use crate::error::{SpdkError, Status};
+use crate::page::{HealthPage, PageSlot};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -29,6 +30,7 @@ pub(crate) struct ControllerInner {
     pub(crate) table: &'static Table,
     pub(crate) address: PciAddress,
     info: ControllerInfo,
+    pub(crate) notice: Notice,
     has_admin: Cell<bool>,
     /// Last: given up behind the controller.
     _claim: Claim,
@@ -49,6 +51,16 @@ impl Drop for Claim {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.remove(&self.0);
     }
+}
+
+/// How it is learnt that commands have completed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Notice {
+    /// By looking.
+    #[default]
+    Polling,
+    /// The controller interrupts: a queue has a descriptor that becomes readable.
+    Interrupts,
 }
 
 /// How a controller does.
@@ -108,16 +120,33 @@ impl Controller {
     /// Takes the controller at `address`. This waits until it is ready, up to seconds.
     ///
     /// # Errors
-    /// [`SpdkError::InUse`], or [`SpdkError::NoController`] when there is none, or another process has it.
-    pub fn open(env: Env, address: PciAddress) -> Result<Self, SpdkError> {
+    /// [`SpdkError::InUse`], [`SpdkError::NoController`] when there is none, or another process has it;
+    /// [`SpdkError::NoInterrupts`] when the installed SPDK has none, [`SpdkError::NotInterrupting`] when the controller or its
+    /// driver may have none.
+    pub fn open(env: Env, address: PciAddress, notice: Notice) -> Result<Self, SpdkError> {
+        let flags = match notice {
+            Notice::Polling => 0,
+            Notice::Interrupts if env.can_interrupt() => abi::WITH_INTERRUPTS,
+            Notice::Interrupts => {
+                let (year, month) = env.version();
+                return Err(SpdkError::NoInterrupts {
+                    address,
+                    year,
+                    month,
+                });
+            }
+        };
         let claim = Claim::take(address).ok_or(SpdkError::InUse { address })?;
         let table = env.table;
         let name = CString::new(address.to_string()).expect("invariant: digits");
         let mut raw = ptr::null_mut();
         // SAFETY: the name is ended and lives until it returns; the pointer is written to if it succeeds.
-        let code = unsafe { (table.controller_open)(name.as_ptr(), &raw mut raw) };
+        let code = unsafe { (table.controller_open)(name.as_ptr(), flags, &raw mut raw) };
         let raw = NonNull::new(raw).filter(|_| code == 0);
-        let raw = raw.ok_or(SpdkError::NoController { address, code })?;
+        let raw = raw.ok_or(match notice {
+            Notice::Polling => SpdkError::NoController { address, code },
+            Notice::Interrupts => SpdkError::NotInterrupting { address, code },
+        })?;
         let mut info = ControllerInfo {
             serial: [0; 24],
             model: [0; 48],
@@ -135,6 +164,7 @@ impl Controller {
                 table,
                 address,
                 info,
+                notice,
                 has_admin: Cell::new(false),
                 _claim: claim,
             }),
@@ -230,6 +260,7 @@ impl Controller {
     pub fn admin(&self) -> Option<Admin> {
         let is_taken = self.inner.has_admin.replace(true);
         (!is_taken).then(|| Admin {
+            page: PageSlot::new(),
             controller: self.clone(),
         })
     }
@@ -249,6 +280,8 @@ impl Drop for ControllerInner {
 
 /// The one owner of a controller's admin queue.
 pub struct Admin {
+    page: PageSlot,
+    /// Behind the page: it may be ended only when the controller is.
     controller: Controller,
 }
 
@@ -262,6 +295,30 @@ impl Admin {
         // SAFETY: an open controller, and this is the only one who polls it.
         let code = unsafe { (inner.table.controller_poll)(inner.raw.as_ptr()) };
         self.check("polling", code.min(0))
+    }
+
+    /// Asks for the page of the controller's health: it is there after a later [`Self::poll`], in [`Self::take_health`].
+    ///
+    /// # Errors
+    /// When one that was asked for is still to come, or the controller does not take the command.
+    pub fn start_health(&self) -> Result<(), SpdkError> {
+        let inner = &self.controller.inner;
+        let Some(page) = self.page.arm() else {
+            return self.check("asking for the health page", -libc::EBUSY);
+        };
+        // SAFETY: an open controller, and this is the only one who asks. The page stays where it is until it was told to
+        // be there, for ever if need be: see `PageSlot`.
+        let code = unsafe { (inner.table.health_start)(inner.raw.as_ptr(), page) };
+        if code != 0 {
+            self.page.disarm();
+        }
+        self.check("asking for the health page", code)
+    }
+
+    /// The page that was asked for, once it is there; or how that ended.
+    #[must_use]
+    pub fn take_health(&self) -> Option<Result<HealthPage, Status>> {
+        self.page.take()
     }
 
     /// Begins a reset: what is in flight is given up, and the drive touches no memory of it any more.

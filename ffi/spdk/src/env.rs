@@ -5,7 +5,7 @@
 //! starts in a thread of its own, since it binds the thread that calls to a processor.
 //! *On failure*: an error; a second try is the same one again.
 
-use crate::abi::Table;
+use crate::abi::{self, Table};
 use crate::address::PciAddress;
 use crate::error::SpdkError;
 
@@ -44,6 +44,12 @@ impl Env {
         Self {
             table: crate::emulated::table(),
         }
+    }
+
+    /// Whether controllers can tell of completions by interrupts.
+    #[must_use]
+    pub fn can_interrupt(&self) -> bool {
+        self.table.abilities & abi::CAN_INTERRUPT != 0
     }
 
     /// Version of the installed SPDK that the shim was compiled against: year and month.

@@ -64,6 +64,32 @@ pub enum SpdkError {
         /// Negative errno.
         code: i32,
     },
+    /// The installed SPDK is too old for interrupts.
+    #[error(
+        "the NVMe controller at {address} cannot be waited for by interrupts: the program was built with SPDK {year}.{month:02}, \
+         and they came with 25.05. Install a later one and build again, or set nvme.wait = \"poll\""
+    )]
+    NoInterrupts {
+        /// The controller.
+        address: PciAddress,
+        /// Of SPDK.
+        year: u32,
+        /// Of SPDK.
+        month: u32,
+    },
+    /// The controller does not come up, and that may be for the interrupts.
+    #[error(
+        "the NVMe controller at {address} cannot be used with interrupts: {}; SPDK's words are above. Is it there, and of no \
+         other process? Interrupts want vfio-pci (uio_pci_generic has none for queues) and a controller with MSI-X: bind \
+         it so, or set nvme.wait = \"poll\"",
+        Reason(*code)
+    )]
+    NotInterrupting {
+        /// The controller.
+        address: PciAddress,
+        /// Negative errno.
+        code: i32,
+    },
     /// This process has it already.
     #[error(
         "the NVMe controller at {address} is in use by this process: give each device its own controller"

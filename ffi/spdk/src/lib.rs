@@ -14,6 +14,7 @@
 //! | `env` | [`Env`]: SPDK's environment, or the emulated one |
 //! | `controller` | [`Controller`], [`Namespace`], [`Admin`] |
 //! | `queue` | [`QueuePair`]: commands in, completions out |
+//! | `page` | a log page on its way |
 //! | `slab` | memory that drives can reach |
 //! | `address` | PCI addresses |
 //! | `emulated` | drives in memory behind the same functions, which fail on demand (feature `emulated`) |
@@ -29,14 +30,16 @@ mod controller;
 mod emulated;
 mod env;
 mod error;
+mod page;
 mod queue;
 mod slab;
 
 pub use address::PciAddress;
-pub use controller::{Admin, Controller, Health, Namespace};
+pub use controller::{Admin, Controller, Health, Namespace, Notice};
 #[cfg(any(test, feature = "emulated"))]
-pub use emulated::{DriveCounts, DriveOptions, EmulatedDrive};
+pub use emulated::{DriveCounts, DriveOptions, DriveVitals, EmulatedDrive};
 pub use env::{Env, has_spdk};
 pub use error::{SpdkError, Status};
+pub use page::HealthPage;
 pub use queue::{Command, Completion, Kind, QueuePair, Refused};
 pub use slab::{Piece, Slab, Transfer};

@@ -7,12 +7,14 @@
 //! *On failure*: a submit that is refused gives the transfer back; a poll that fails says that the queue is of no more use.
 
 use crate::abi;
-use crate::controller::{Controller, Namespace};
+use crate::controller::{Controller, Namespace, Notice};
 use crate::error::{SpdkError, Status};
 use crate::slab::Transfer;
 use libc::c_void;
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::io;
 use std::mem::{self, ManuallyDrop};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
@@ -86,6 +88,8 @@ pub struct QueuePair {
 
 struct Inner {
     raw: NonNull<c_void>,
+    /// Of the queue's own, where the controller interrupts.
+    descriptor: Option<RawFd>,
     slots: Box<[Slot]>,
     free: RefCell<Vec<u32>>,
     finished: Box<Finished>,
@@ -120,6 +124,10 @@ impl QueuePair {
             address: inner.address,
             code,
         })?;
+        let descriptor = match inner.notice {
+            Notice::Polling => None,
+            Notice::Interrupts => Some(Self::descriptor_of(controller, raw)?),
+        };
         let finished: Box<Finished> = Box::new(RefCell::new(Vec::with_capacity(depth as usize)));
         let slots = (0..depth)
             .map(|index| Slot::new(index, &finished))
@@ -127,6 +135,7 @@ impl QueuePair {
         Ok(Self {
             inner: ManuallyDrop::new(Inner {
                 raw,
+                descriptor,
                 slots,
                 free: RefCell::new((0..depth).rev().collect()),
                 finished,
@@ -135,6 +144,51 @@ impl QueuePair {
                 controller: controller.clone(),
             }),
         })
+    }
+
+    fn descriptor_of(controller: &Controller, raw: NonNull<c_void>) -> Result<RawFd, SpdkError> {
+        let inner = &controller.inner;
+        // SAFETY: an open queue.
+        let found = unsafe { (inner.table.queue_descriptor)(raw.as_ptr()) };
+        if found >= 0 {
+            return Ok(found);
+        }
+        // SAFETY: an open queue, that nobody has used; it is closed once.
+        unsafe { (inner.table.queue_close)(raw.as_ptr()) };
+        Err(SpdkError::NotInterrupting {
+            address: inner.address,
+            code: found,
+        })
+    }
+
+    /// Where the controller interrupts: readable when there may be completions that nobody has polled for. Clear it
+    /// before polling until nothing is found, then wait for it.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let raw = self.inner.descriptor?;
+        // SAFETY: the queue's own: it stays open as long as the queue.
+        Some(unsafe { BorrowedFd::borrow_raw(raw) })
+    }
+
+    /// Takes what made the descriptor readable.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn clear(&self) -> io::Result<()> {
+        let Some(raw) = self.inner.descriptor else {
+            return Ok(());
+        };
+        let mut count = [0_u8; 8];
+        // SAFETY: an open descriptor, and room for the eight bytes that an eventfd gives.
+        let read = unsafe { libc::read(raw, count.as_mut_ptr().cast(), count.len()) };
+        if read >= 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            error => Err(error),
+        }
     }
 
     /// Commands that the drive has.

@@ -2,8 +2,8 @@
 #![cfg(feature = "emulated")]
 
 use ogee_spdk::{
-    Command, Completion, Controller, DriveOptions, EmulatedDrive, Env, Health, Kind, PciAddress,
-    QueuePair, Slab, SpdkError, Status, Transfer,
+    Admin, Command, Completion, Controller, DriveOptions, DriveVitals, EmulatedDrive, Env, Health,
+    Kind, Notice, PciAddress, QueuePair, Slab, SpdkError, Status, Transfer,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -27,9 +27,13 @@ fn address() -> PciAddress {
 }
 
 fn rig(options: DriveOptions) -> Rig {
+    rig_with(options, Notice::Polling)
+}
+
+fn rig_with(options: DriveOptions, notice: Notice) -> Rig {
     let at = address();
     let drive = EmulatedDrive::plug(at, options);
-    let controller = Controller::open(Env::emulated(), at).expect("a controller");
+    let controller = Controller::open(Env::emulated(), at, notice).expect("a controller");
     let namespace = controller
         .namespace(controller.first_namespace())
         .expect("a namespace");
@@ -244,6 +248,140 @@ fn a_drive_that_resets_itself_or_is_pulled_is_noticed() {
     assert!(admin.poll().is_err() && admin.start_reset().is_err());
 }
 
+/// Polls until a page is there.
+fn page(admin: &Admin) -> Result<ogee_spdk::HealthPage, Status> {
+    admin.start_health().expect("asked");
+    for _ in 0..10 {
+        assert!(
+            admin.take_health().is_none(),
+            "not before somebody has looked"
+        );
+        admin.poll().expect("polled");
+        if let Some(page) = admin.take_health() {
+            return page;
+        }
+    }
+    panic!("no page comes");
+}
+
+#[test]
+fn a_drive_tells_how_it_fares_while_it_works() {
+    let rig = rig(DriveOptions::default());
+    let admin = rig.controller.admin().expect("nobody has it");
+    assert_eq!(page(&admin).expect("told")[0], 0);
+    rig.drive.fare(DriveVitals {
+        critical_warning: 4,
+        celsius: 77,
+        media_errors: 5,
+        ..DriveVitals::default()
+    });
+    let told = page(&admin).expect("told");
+    assert_eq!(
+        (told[0], u16::from_le_bytes([told[1], told[2]]), told[160]),
+        (4, 77 + 273, 5)
+    );
+    assert!(admin.take_health().is_none(), "told once");
+    rig.write(Kind::Write, 0, SECTOR, 1).expect("written");
+    assert_eq!(rig.drive.counts().health, 2);
+}
+
+#[test]
+fn a_page_that_does_not_come_tells_why() {
+    let rig1 = rig(DriveOptions::default());
+    let admin = rig1.controller.admin().expect("nobody has it");
+    let fault = Status { kind: 0, code: 6 };
+    rig1.drive.hide_health(1, fault);
+    assert_eq!(page(&admin), Err(fault));
+    page(&admin).expect("only the first");
+    // One at a time; a reset gives it up, and the next one is asked for again.
+    rig1.drive.stall();
+    admin.start_health().expect("asked");
+    let second = admin.start_health().expect_err("one is on its way");
+    assert!(second.to_string().contains("health page"), "{second}");
+    admin.poll().expect("a drive that hangs looks fine");
+    assert!(admin.take_health().is_none());
+    admin.start_reset().expect("begun");
+    assert!(admin.poll_reset().expect("it comes up"));
+    assert_eq!(admin.take_health(), Some(Err(Status::ABORTED)));
+    page(&admin).expect("the drive works again");
+    rig1.drive.remove();
+    assert!(admin.start_health().is_err(), "nobody is there");
+}
+
+/// Neither who asked nor the controller may be gone from under a page.
+#[test]
+fn a_page_on_its_way_outlives_who_asked() {
+    let rig = rig(DriveOptions::default());
+    rig.drive.stall();
+    let admin = rig.controller.admin().expect("nobody has it");
+    admin.start_health().expect("asked");
+    drop(admin);
+    let Rig {
+        queue, controller, ..
+    } = rig;
+    let at = controller.address();
+    drop((queue, controller));
+    Controller::open(Env::emulated(), at, Notice::Polling).expect("it was given up");
+}
+
+/// Whether a descriptor can be read, now.
+fn is_readable(queue: &QueuePair) -> bool {
+    let descriptor = queue.descriptor().expect("it interrupts");
+    let mut polled = libc::pollfd {
+        fd: std::os::fd::AsRawFd::as_raw_fd(&descriptor),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one entry, which outlives the call; it does not wait.
+    let count = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    count == 1
+}
+
+#[test]
+fn a_controller_that_interrupts_makes_a_descriptor_readable() {
+    let rig = rig_with(DriveOptions::default(), Notice::Interrupts);
+    assert!(!is_readable(&rig.queue), "nothing was asked for");
+    let transfer = rig.transfer(SECTOR, 3);
+    rig.submit(command(Kind::Write, 0, 1), Some(transfer), 1);
+    let mut found = Vec::new();
+    for _ in 0..10 {
+        assert!(is_readable(&rig.queue));
+        rig.queue.clear().expect("cleared");
+        assert!(!is_readable(&rig.queue), "until something happens");
+        rig.queue.poll(0, &mut found).expect("polled");
+        if !found.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 1);
+    assert!(!is_readable(&rig.queue), "nothing is left");
+    rig.queue.clear().expect("nothing to take is no failure");
+    assert!(
+        self::rig(DriveOptions::default())
+            .queue
+            .descriptor()
+            .is_none()
+    );
+}
+
+#[test]
+fn a_controller_that_cannot_interrupt_says_what_to_do() {
+    let at = address();
+    let _drive = EmulatedDrive::plug(
+        at,
+        DriveOptions {
+            has_interrupts: false,
+            ..DriveOptions::default()
+        },
+    );
+    let error = Controller::open(Env::emulated(), at, Notice::Interrupts).err();
+    let said = error.expect("it cannot").to_string();
+    for words in [&at.to_string(), "vfio-pci", "nvme.wait = \"poll\""] {
+        assert!(said.contains(words), "{said}");
+    }
+    Controller::open(Env::emulated(), at, Notice::Polling).expect("it can be polled");
+}
+
 #[test]
 fn a_queue_ends_behind_what_is_in_flight() {
     let rig = rig(DriveOptions::default());
@@ -259,7 +397,8 @@ fn a_queue_ends_behind_what_is_in_flight() {
     let at = controller.address();
     drop((queue, controller));
     assert_eq!(slab.free(), 16);
-    let controller = Controller::open(Env::emulated(), at).expect("it was given up");
+    let controller =
+        Controller::open(Env::emulated(), at, Notice::Polling).expect("it was given up");
     let queue = QueuePair::open(&controller, controller.namespace(1).expect("one"), 4);
     let rig = Rig {
         queue: queue.expect("a queue"),
@@ -287,7 +426,7 @@ fn memory_of_a_drive_that_nothing_stops_is_never_used_again() {
     let at = controller.address();
     drop((queue, controller));
     assert_eq!(slab.free(), 15);
-    let again = Controller::open(Env::emulated(), at).err();
+    let again = Controller::open(Env::emulated(), at, Notice::Polling).err();
     assert!(matches!(again, Some(SpdkError::InUse { .. })));
 }
 
@@ -295,10 +434,12 @@ fn memory_of_a_drive_that_nothing_stops_is_never_used_again() {
 fn a_controller_has_one_user() {
     let rig = rig(DriveOptions::default());
     let at = rig.controller.address();
-    let second = Controller::open(Env::emulated(), at).err().expect("in use");
+    let second = Controller::open(Env::emulated(), at, Notice::Polling)
+        .err()
+        .expect("in use");
     assert!(matches!(second, SpdkError::InUse { .. }), "{second}");
     let nowhere = address();
-    let error = Controller::open(Env::emulated(), nowhere).err();
+    let error = Controller::open(Env::emulated(), nowhere, Notice::Polling).err();
     let said = error.expect("nothing there").to_string();
     assert!(
         said.contains(&nowhere.to_string()) && said.contains("vfio-pci"),

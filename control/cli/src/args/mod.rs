@@ -447,11 +447,9 @@ pub(crate) enum DeviceCommand {
     Prepare(PrepareArgs),
     /// Give an NVMe drive of this host back to the kernel.
     Release(ReleaseArgs),
-    /// Show what an NVMe drive of this host says of its own health. Exit code 1 if it warns.
-    Health {
-        /// PCI address, serial number, /dev/nvme… or /dev/disk/by-id/….
-        name: String,
-    },
+    /// Show what an NVMe drive says of its own health: one of this host, or of the cluster if its chunkserver uses it without the
+    /// kernel. Exit code 1 if it warns.
+    Health(HealthArgs),
     /// Move all that is on a device to another one, and place nothing on it any more. Returns at once; `job ls` shows
     /// how far it is, and `ls` says `empty` in the end. The same command again changes nothing.
     Replace(ReplaceArgs),
@@ -486,7 +484,7 @@ pub(crate) struct ScrubArgs {
 pub(crate) const POLL_US_MAX: u64 = 1_000_000;
 
 /// Where drives are remembered.
-const RECORDS: &str = "/etc/ogee/drives.toml";
+pub(crate) const RECORDS: &str = "/etc/ogee/drives.toml";
 
 #[derive(Args, Debug)]
 pub(crate) struct PrepareArgs {
@@ -505,6 +503,15 @@ pub(crate) struct PrepareArgs {
     /// Print what would be done, as shell commands.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Where drives are remembered.
+    #[arg(long, value_name = "FILE", default_value = RECORDS)]
+    pub(crate) records: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HealthArgs {
+    /// PCI address, serial number, /dev/nvme… or /dev/disk/by-id/… of this host; or a store, as `ls` names it.
+    pub(crate) name: String,
     /// Where drives are remembered.
     #[arg(long, value_name = "FILE", default_value = RECORDS)]
     pub(crate) records: PathBuf,

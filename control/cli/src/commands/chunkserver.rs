@@ -2,14 +2,15 @@
 
 use super::mds::ready;
 use super::signal::on_stop;
-use crate::args::{DaemonArgs, POLL_US_MAX};
+use crate::args::{DaemonArgs, POLL_US_MAX, RECORDS};
+use crate::drive;
 use crate::error::{CliError, chain};
 use crate::media;
 use crate::settings::{
-    self, BackgroundSettings, ChunkserverSettings, DeviceSettings, RaftSettings, RdmaSettings,
-    ScrubSettings, wrong,
+    self, BackgroundSettings, ChunkserverSettings, DeviceSettings, NvmeSettings, RaftSettings,
+    RdmaSettings, ScrubSettings, wrong,
 };
-use ogee_device::NvmeName;
+use ogee_device::{Notice, NvmeName, NvmeOptions};
 use ogee_group::GroupConfig;
 use ogee_proto::media::{MediaClass, NoClass};
 use ogee_proto::size::parse_size;
@@ -18,8 +19,9 @@ use ogee_shard::{
     BACKGROUND_RATE_MAX, BACKGROUND_RATE_MIN, BackgroundConfig, Chunkserver, ChunkserverConfig,
     ScrubConfig, ScrubHours, StoreConfig,
 };
+use ogee_spdk::{PciAddress, SpdkError};
 use ogee_transport::{RdmaOptions, Transport};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -65,11 +67,9 @@ fn config(settings: ChunkserverSettings) -> Result<ChunkserverConfig, CliError> 
         .server
         .or_else(host)
         .unwrap_or_else(|| settings.name.clone());
-    let stores = settings
-        .device
-        .into_iter()
-        .map(store)
-        .collect::<Result<_, _>>()?;
+    let stores = settings.device.into_iter();
+    let stores = stores.map(|device| store(device, &settings.nvme));
+    let stores = stores.collect::<Result<_, _>>()?;
     Ok(ChunkserverConfig {
         name: settings.name,
         zone: settings.zone,
@@ -186,13 +186,13 @@ fn rdma(settings: RdmaSettings) -> RdmaOptions {
     }
 }
 
-fn store(device: DeviceSettings) -> Result<StoreConfig, CliError> {
-    let nvme = nvme(&device)?;
+fn store(device: DeviceSettings, drives: &NvmeSettings) -> Result<StoreConfig, CliError> {
+    let nvme = nvme(&device, drives)?;
     let unclear = || {
         wrong(
             "cannot use a device",
-            "it has neither `path` nor `pci`, or both",
-            "give each [[device]] a path (a file or block device), or the PCI address of an NVMe controller",
+            "it has no `path` and neither `pci` nor `serial`, or both kinds",
+            "give each [[device]] a path (a file or block device), or the PCI address or serial number of an NVMe drive",
         )
     };
     let path = match (device.path, &nvme) {
@@ -217,50 +217,79 @@ fn store(device: DeviceSettings) -> Result<StoreConfig, CliError> {
         log_len: size(&device.log_size)?,
         path,
         nvme,
+        nvme_options: NvmeOptions {
+            notice: notice(drives.wait.as_deref())?,
+            ..NvmeOptions::default()
+        },
         shard: device.shard,
     })
 }
 
-/// An NVMe controller, by its address; a serial number makes sure of it.
-fn nvme(device: &DeviceSettings) -> Result<Option<NvmeName>, CliError> {
+/// An NVMe drive: by its address, of which a serial number makes sure, or by its serial number alone.
+fn nvme(device: &DeviceSettings, drives: &NvmeSettings) -> Result<Option<NvmeName>, CliError> {
     let refused = |cause: &str, remedy: &str| Err(wrong("cannot use a device", cause, remedy));
-    let Some(pci) = &device.pci else {
-        return match (&device.serial, device.namespace) {
-            (None, None) => Ok(None),
-            _ => refused(
-                "`serial` and `namespace` are of a device with `pci`",
-                "add the PCI address of the NVMe controller, as `ogee doctor --check nvme-driver` shows it: a serial \
-                 number is checked there, not searched for, since looking for it would touch other drives",
-            ),
-        };
+    let named = match (&device.pci, &device.serial) {
+        // `path` beside them is refused later.
+        (Some(pci), _) => format!("the NVMe controller at {}", address(pci)?),
+        (None, Some(serial)) if device.path.is_none() => format!("the NVMe drive {serial}"),
+        (None, None) if device.namespace.is_none() => return Ok(None),
+        _ => {
+            return refused(
+                "`serial` and `namespace` are of an NVMe drive without the kernel, and `path` goes through the kernel",
+                "leave `path` out, or name the drive by /dev/disk/by-id/… alone",
+            );
+        }
     };
     if device.create.is_some() {
         return refused(
-            "`create` makes files, and `pci` names a drive",
+            "`create` makes files, and `pci` and `serial` name a drive",
             "leave `create` out",
         );
     }
-    let address = pci.parse().map_err(|error: ogee_spdk::SpdkError| {
-        wrong(
-            "cannot use a device",
-            &error.to_string(),
-            "write pci = \"0000:65:00.0\"",
-        )
-    })?;
     if !ogee_spdk::has_spdk() {
         return refused(
             &format!(
-                "the NVMe controller at {address} is to be used without the kernel, and {}",
-                ogee_spdk::SpdkError::NotBuilt
+                "{named} is to be used without the kernel, and {}",
+                SpdkError::NotBuilt
             ),
             "build with --features spdk, or write path = \"/dev/disk/by-id/nvme-…\"",
         );
     }
+    let address = match (&device.pci, &device.serial) {
+        (None, Some(serial)) => {
+            let records = drives.records.as_deref().unwrap_or(Path::new(RECORDS));
+            address(&drive::locate(serial, records)?)?
+        }
+        (pci, _) => address(pci.as_deref().unwrap_or_default())?,
+    };
     Ok(Some(NvmeName {
         address,
         serial: device.serial.clone(),
         namespace: device.namespace,
     }))
+}
+
+/// What the installed SPDK does not have is refused when the drive is opened.
+fn notice(wait: Option<&str>) -> Result<Notice, CliError> {
+    match wait {
+        None | Some("poll") => Ok(Notice::Polling),
+        Some("interrupt") => Ok(Notice::Interrupts),
+        Some(other) => Err(wrong(
+            "cannot use nvme.wait",
+            &format!("{other:?} is none of the ways to wait for a drive"),
+            "write wait = \"poll\" or \"interrupt\" under [nvme], or leave it out for poll",
+        )),
+    }
+}
+
+fn address(pci: &str) -> Result<PciAddress, CliError> {
+    pci.parse().map_err(|error: SpdkError| {
+        wrong(
+            "cannot use a device",
+            &error.to_string(),
+            "write pci = \"0000:65:00.0\"",
+        )
+    })
 }
 
 fn size(text: &str) -> Result<ByteLen, CliError> {
@@ -302,12 +331,12 @@ fn raft(settings: RaftSettings) -> Result<GroupConfig, CliError> {
 #[cfg(test)]
 mod tests {
     use super::store;
-    use crate::settings::DeviceSettings;
+    use crate::settings::{DeviceSettings, NvmeSettings};
     use std::path::PathBuf;
 
     fn device(text: &str) -> Result<super::StoreConfig, String> {
         let settings: DeviceSettings = toml::from_str(text).expect("known keys");
-        store(settings).map_err(|error| error.to_string())
+        store(settings, &NvmeSettings::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -321,7 +350,9 @@ mod tests {
         for text in [
             "shard = 1",
             "path = \"/dev/x\"\nserial = \"S1\"",
-            "serial = \"S1\"",
+            "path = \"/dev/x\"\nnamespace = 1",
+            "namespace = 1",
+            "serial = \"S1\"\ncreate = \"1GiB\"",
         ] {
             let said = device(text).expect_err(text);
             assert!(said.contains("cannot use a device"), "{said}");
@@ -330,6 +361,19 @@ mod tests {
         assert!(said.contains("\"4\" is no PCI address"), "{said}");
         let said = device("pci = \"00:04.0\"\ncreate = \"1GiB\"").expect_err("no file");
         assert!(said.contains("`create`"), "{said}");
+    }
+
+    #[test]
+    fn drives_are_polled_unless_they_are_to_interrupt() {
+        let notice = |wait| super::notice(wait).map_err(|error| error.to_string());
+        assert_eq!(notice(None), Ok(super::Notice::Polling));
+        assert_eq!(notice(Some("poll")), Ok(super::Notice::Polling));
+        assert_eq!(notice(Some("interrupt")), Ok(super::Notice::Interrupts));
+        let said = notice(Some("sleep")).expect_err("no such way");
+        assert!(
+            said.contains("\"sleep\"") && said.contains("nvme.wait"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -382,6 +426,10 @@ mod tests {
         for part in ["0000:00:04.0", "--features spdk", "/dev/disk/by-id"] {
             assert!(said.contains(part), "{said}");
         }
+        let said = device("serial = \"S1\"").expect_err("no SPDK in it");
+        for part in ["the NVMe drive S1", "--features spdk"] {
+            assert!(said.contains(part), "{said}");
+        }
     }
 
     #[cfg(feature = "spdk")]
@@ -394,5 +442,18 @@ mod tests {
             (name.serial.as_deref(), name.namespace),
             (Some("S1"), Some(2))
         );
+        let records = Some(PathBuf::from("/nowhere/drives.toml"));
+        let settings = toml::from_str("serial = \"S1\"").expect("known keys");
+        let said = store(
+            settings,
+            &NvmeSettings {
+                records,
+                wait: None,
+            },
+        );
+        let said = said.expect_err("not recorded").to_string();
+        for part in ["serial number S1", "/nowhere/drives.toml does not know it"] {
+            assert!(said.contains(part), "{said}");
+        }
     }
 }

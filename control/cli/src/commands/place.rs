@@ -45,7 +45,7 @@ pub(crate) fn device(
         DeviceCommand::OkToStop { name } => ok_to_stop(mds, name, format),
         DeviceCommand::Prepare(args) => drive::prepare(&args, format),
         DeviceCommand::Release(args) => drive::release(&args),
-        DeviceCommand::Health { name } => drive::health(&name, format),
+        DeviceCommand::Health(args) => drive::health(mds, &args, format),
         DeviceCommand::Replace(args) => replace::replace(mds, args, format),
         DeviceCommand::Scrub(args) => scrub::scrub(mds, &args, format),
         DeviceCommand::Reinstate { name } => replace::reinstate(mds, name, format),

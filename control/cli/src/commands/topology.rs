@@ -4,6 +4,7 @@ use super::ask;
 use super::job::{ago, span};
 use super::maintenance::until;
 use crate::args::{Format, PoolCommand};
+use crate::drive;
 use crate::error::CliError;
 use crate::output::{human, print};
 use ogee_proto::service::{
@@ -250,6 +251,7 @@ fn device_json(device: &DeviceInfo) -> Value {
             "bytes_per_second": background.speed, "allowed_bytes_per_second": background.allowed,
             "limit_bytes_per_second": background.limit,
         })),
+        "drive": device.drive.as_ref().map(drive::report_json),
     })
 }
 
@@ -271,6 +273,9 @@ fn device_state(seen: &str, device: &DeviceInfo) -> String {
             device.sick,
             ago(device.sick_since_unix_ms)
         );
+    }
+    if device.drive.is_some_and(|drive| drive.warnings != 0) {
+        words = format!("{words}, warns");
     }
     words
 }

@@ -1,6 +1,7 @@
 //! `ogee device ls --local|prepare|release|health`: this host's NVMe drives, and who drives them.
 //!
-//! *Place*: beside the other commands; asks the kernel, no cluster. *Owner*: the process.
+//! *Place*: beside the other commands; asks the kernel, and the cluster only for the health of a drive that a chunkserver
+//! uses without it. *Owner*: the process.
 //! *Invariants*: a drive that anything uses, or that has anything on it but a store of Ogee's, is not taken from the
 //! kernel; what cannot be looked at counts as used. Nothing on a drive is written, ever. What a command would do, it
 //! can print instead (`--dry-run`). Drives are remembered by serial number, since addresses move.
@@ -12,18 +13,24 @@
 //! | `controller` | controllers and their namespaces, as the kernel shows them |
 //! | `claim` | what holds a drive |
 //! | `bind` | from one driver to another |
+//! | `locate` | where a drive is that is known by its serial number alone |
 //! | `record` | drives that are to be prepared at each boot |
 //! | `health` | the drive's own health page |
+//! | `used` | the same of drives that chunkservers use, as the metadata servers heard it |
 
 mod bind;
 mod claim;
 mod controller;
 mod health;
+mod locate;
 mod record;
+mod used;
 
 pub(crate) use controller::{Controller, controllers};
+pub(crate) use health::report_json;
+pub(crate) use locate::locate;
 
-use crate::args::{Format, PrepareArgs, ReleaseArgs};
+use crate::args::{Format, HealthArgs, PrepareArgs, ReleaseArgs};
 use crate::doctor::Tree;
 use crate::error::{CliError, Exit};
 use crate::output::{line, print};
@@ -32,6 +39,7 @@ use claim::{Claim, Claims};
 use record::{Record, Records};
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use used::Wanted;
 
 /// Lists controllers: what drives each, what holds it, how it is.
 pub(crate) fn ls(format: Format) -> Result<ExitCode, CliError> {
@@ -260,23 +268,50 @@ pub(crate) fn release(args: &ReleaseArgs) -> Result<ExitCode, CliError> {
 }
 
 /// Shows what a drive says of its own health. Exit code 1 if it warns.
-pub(crate) fn health(name: &str, format: Format) -> Result<ExitCode, CliError> {
+pub(crate) fn health(
+    mds: &[String],
+    args: &HealthArgs,
+    format: Format,
+) -> Result<ExitCode, CliError> {
     let tree = Tree::host();
-    let controller = find(&tree, name)?;
+    if args.name.parse::<uuid::Uuid>().is_ok() {
+        return used::health(mds, &Wanted::Store(&args.name), format);
+    }
+    let known = Records::at(&args.records).read()?;
+    let controller = find_recorded(&tree, &known, &args.name)?;
+    if controller.is_in_user_space() {
+        return used::health(mds, &Wanted::Address(&controller.address), format);
+    }
     let health = health::read(&tree, &controller).map_err(|why| {
         CliError::new(
             "OGEE-3014",
             &format!("no health page of {}", controller.address),
             &why,
-            "run it as root, on a drive that the kernel drives (ogee device ls --local)",
+            "run it as root, on a drive that the kernel or a chunkserver drives (ogee device ls --local)",
         )
     })?;
-    health::show(&controller, &health, format);
-    Ok(if health.warnings().is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(Exit::Failed as u8)
-    })
+    let json = health::of_controller(&controller, &health);
+    health::show(&controller.address, &json, &health, &[], format);
+    Ok(verdict(&health))
+}
+
+fn verdict(health: &ogee_device::DriveHealth) -> ExitCode {
+    match health.warnings.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(Exit::Failed as u8),
+    }
+}
+
+/// By what the kernel tells, or by the record: of a drive in user space only that knows the serial number.
+fn find_recorded(tree: &Tree, known: &[Record], name: &str) -> Result<Controller, CliError> {
+    let by_record = known.iter().find(|record| record.serial == name);
+    let recorded = by_record.and_then(|record| find(tree, &record.pci).ok());
+    // The kernel knows better.
+    let found = find(tree, name);
+    match (found, recorded) {
+        (Err(_), Some(recorded)) if recorded.is_in_user_space() => Ok(recorded),
+        (found, _) => found,
+    }
 }
 
 fn find(tree: &Tree, name: &str) -> Result<Controller, CliError> {

@@ -5,6 +5,7 @@ use super::plan::FaultPlan;
 use super::rules::Verdict;
 use crate::device::Device;
 use crate::error::DeviceError;
+use crate::nvme::NvmeVitals;
 use crate::operation::Operation;
 use crate::request::Request;
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -29,6 +30,10 @@ impl FaultDevice {
             control.add(rule);
         }
         (Self { below, shared }, control)
+    }
+
+    pub(crate) fn vitals(&self) -> Option<NvmeVitals> {
+        self.below.vitals()
     }
 
     pub(crate) async fn read(&self, request: Request<'_>) -> Result<ReadBuffer, DeviceError> {

@@ -5,6 +5,7 @@ use super::name::NvmeName;
 use super::open::{self, NvmeOptions};
 use super::port::{Load, Port, Ticket};
 use super::pump;
+use super::vitals::NvmeVitals;
 use crate::error::DeviceError;
 use crate::limit::{NVME_AHEAD, NVME_ZEROES_MAX};
 use crate::request::Request;
@@ -64,6 +65,10 @@ impl NvmeDevice {
             port,
         };
         Ok((device, len))
+    }
+
+    pub(crate) fn vitals(&self) -> NvmeVitals {
+        self.port.vitals.get()
     }
 
     pub(crate) async fn read(&self, request: Request<'_>) -> Result<ReadBuffer, DeviceError> {

@@ -16,18 +16,24 @@
 //! | `open` | from a name to a drive that may be used |
 //! | `device` | requests: split, copied, carried out |
 //! | `port` | a drive in use: queue, memory, who waits for what |
-//! | `pump` | the task that polls |
+//! | `pump` | the task that polls, or waits for interrupts |
+//! | `bell` | waiting for interrupts |
+//! | `vitals` | asking it for its health |
 //! | `fault` | [`NvmeFault`] |
 
+mod bell;
 mod device;
 mod fault;
 mod name;
 mod open;
 mod port;
 mod pump;
+mod vitals;
 
 pub(crate) use device::NvmeDevice;
 pub use fault::NvmeFault;
 pub use name::NvmeName;
+pub use ogee_spdk::Notice;
 pub(crate) use open::environment;
 pub use open::{NvmeOptions, memory_mib, start};
+pub use vitals::NvmeVitals;

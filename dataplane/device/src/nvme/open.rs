@@ -4,11 +4,11 @@ use super::name::NvmeName;
 use super::port::{Port, Shape};
 use crate::error::DeviceError;
 use crate::limit::{
-    IO_ALIGNMENT, NVME_COMMAND_MAX, NVME_DEPTH, NVME_ENV_MIB, NVME_PIECE_LEN, NVME_PIECES,
-    NVME_TIMEOUT,
+    IO_ALIGNMENT, NVME_COMMAND_MAX, NVME_DEPTH, NVME_ENV_MIB, NVME_HEALTH, NVME_PIECE_LEN,
+    NVME_PIECES, NVME_TIMEOUT,
 };
 use ogee_proto::unit::ByteLen;
-use ogee_spdk::{Controller, Env, Namespace, QueuePair, Slab, SpdkError};
+use ogee_spdk::{Controller, Env, Namespace, Notice, QueuePair, Slab, SpdkError};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,22 @@ use std::time::Duration;
 const SECTOR_SIZES: [u32; 2] = [512, 4096];
 
 /// How a drive is used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NvmeOptions {
     /// A request that takes longer ends the device.
     pub timeout: Duration,
+    /// How often it is asked how it fares.
+    pub health: Duration,
+    /// How it is learnt that it has done something.
+    pub notice: Notice,
 }
 
 impl Default for NvmeOptions {
     fn default() -> Self {
         Self {
             timeout: NVME_TIMEOUT,
+            health: NVME_HEALTH,
+            notice: Notice::Polling,
         }
     }
 }
@@ -64,7 +70,7 @@ pub(super) fn open(
     options: NvmeOptions,
 ) -> Result<(Rc<Port>, ByteLen), DeviceError> {
     let spdk = |source| failed(name, source);
-    let controller = Controller::open(env, name.address).map_err(spdk)?;
+    let controller = Controller::open(env, name.address, options.notice).map_err(spdk)?;
     check_serial(name, &controller)?;
     let id = name.namespace.unwrap_or(controller.first_namespace());
     let namespace = controller.namespace(id).map_err(spdk)?;
@@ -75,7 +81,8 @@ pub(super) fn open(
     tracing::info!(
         device = %name, %len, model = controller.model(), serial = controller.serial(),
         firmware = controller.firmware(), sector_size = namespace.sector_size,
-        volatile_cache = shape.has_volatile_cache, command_max = shape.command_max, "device opened"
+        volatile_cache = shape.has_volatile_cache, command_max = shape.command_max, notice = ?options.notice,
+        "device opened"
     );
     let port = Port::new(controller, queue, slab, shape, options);
     Ok((Rc::new(port), len))

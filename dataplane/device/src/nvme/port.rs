@@ -7,6 +7,7 @@
 
 use super::fault::NvmeFault;
 use super::open::NvmeOptions;
+use super::vitals::Vitals;
 use crate::limit::{NVME_COMPLETIONS_PER_TURN, NVME_DEPTH, NVME_PIECES};
 use ogee_runtime::channel::{Notify, Permit, Semaphore};
 use ogee_runtime::{Instant, now};
@@ -15,7 +16,10 @@ use ogee_spdk::{
 };
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::io;
 use std::mem;
+#[cfg(not(ogee_sim))]
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -55,6 +59,7 @@ pub(super) struct Port {
     ended: Cell<Option<NvmeFault>>,
     /// There is something to poll for.
     pub(super) work: Notify,
+    pub(super) vitals: Vitals,
     queue: QueuePair,
     slab: Slab,
     pub(super) admin: Option<Admin>,
@@ -111,6 +116,7 @@ impl Port {
             found: RefCell::new(Vec::with_capacity(depth)),
             ended: Cell::new(None),
             work: Notify::new(),
+            vitals: Vitals::new(options.health),
             queue,
             slab,
             admin: controller.admin(),
@@ -244,6 +250,17 @@ impl Port {
         }
     }
 
+    /// Readable when the drive has interrupted, if it does.
+    #[cfg(not(ogee_sim))]
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.descriptor()
+    }
+
+    /// Takes what it has interrupted for.
+    pub(super) fn hear(&self) -> io::Result<()> {
+        self.queue.clear()
+    }
+
     /// Whether anything is with the drive.
     pub(super) fn is_busy(&self) -> bool {
         self.queue.in_flight() > 0
@@ -268,6 +285,13 @@ impl Port {
         });
         let seconds = u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX);
         is_late.then_some(NvmeFault::TimedOut { seconds })
+    }
+
+    /// Sees to what the drive says of its health.
+    pub(super) fn look_at_health(&self, device: &str, at: Instant) {
+        if let Some(admin) = &self.admin {
+            self.vitals.look(admin, device, at, self.options.timeout);
+        }
     }
 
     /// Ends all that waits, and everything later, with `fault`. Memory that the drive has stays with the queue.

@@ -1,17 +1,20 @@
 //! The task that polls a drive.
 //!
-//! Under load it looks in every turn of the executor. With requests in flight that take long it looks less and less often,
+//! Of a drive that interrupts it waits for that while there is something to wait for. Of others: under load it looks in every turn of the executor. With requests in flight that take long it looks less and less often,
 //! down to every [`NVME_BACKOFF_MAX`]. With none it sleeps until there is one, and looks at the controller every
-//! [`NVME_LOOK`]. It ends with the device, or when the drive has.
+//! [`NVME_LOOK`], asking it how it fares every so often. It ends with the device, or when the drive has.
 
+use super::bell::Bell;
 use super::fault::NvmeFault;
 use super::port::Port;
 use crate::limit::{NVME_BACKOFF_MAX, NVME_BACKOFF_MIN, NVME_LOOK, NVME_RESET_PATIENCE, NVME_SPIN};
 use ogee_runtime::{Instant, now, sleep, timeout_at, yield_now};
+use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 pub(super) async fn run(port: Rc<Port>, name: Rc<str>) {
-    let fault = pump(&port).await;
+    let fault = pump(&port, &name).await;
     tracing::error!(device = &*name, error = %fault, "NVMe device lost");
     port.end(fault);
     if fault != NvmeFault::Gone {
@@ -19,41 +22,92 @@ pub(super) async fn run(port: Rc<Port>, name: Rc<str>) {
     }
 }
 
-async fn pump(port: &Port) -> NvmeFault {
-    let (mut busy_until, mut next_look) = (now() + NVME_SPIN, now() + NVME_LOOK);
-    let mut backoff = NVME_BACKOFF_MIN;
+async fn pump(port: &Port, name: &str) -> NvmeFault {
+    let mut bell = bell(port, name);
+    // The first look asks for its health.
+    let mut next_look = now();
+    let mut rest = Rest::new();
     loop {
         let at = now();
-        match port.turn() {
-            Ok(0) => {}
-            Ok(_) => {
-                busy_until = at + NVME_SPIN;
-                backoff = NVME_BACKOFF_MIN;
-            }
+        let found = match port.turn() {
+            Ok(found) => found,
             Err(fault) => return fault,
-        }
+        };
         if at >= next_look {
             next_look = at + NVME_LOOK;
-            if let Some(fault) = look(port, at) {
+            if let Some(fault) = look(port, name, at) {
                 return fault;
             }
         }
+        if found > 0 {
+            rest.begin(at);
+        }
         if !port.is_busy() {
             if timeout_at(next_look, port.work.notified()).await.is_ok() {
-                busy_until = now() + NVME_SPIN;
-                backoff = NVME_BACKOFF_MIN;
+                rest.begin(now());
             }
-        } else if at < busy_until {
-            yield_now().await;
+        } else if let Some(ringing) = &mut bell {
+            if let Err(error) = wait(port, ringing, found, next_look).await {
+                tracing::warn!(device = name, %error, "the drive's interrupts are not heard: it is polled");
+                bell = None;
+            }
         } else {
-            sleep(backoff).await;
-            backoff = (backoff * 2).min(NVME_BACKOFF_MAX);
+            rest.take(at).await;
         }
     }
 }
 
+/// How a drive is looked at that does not interrupt: for a while in each turn, then less and less often.
+struct Rest {
+    busy_until: Instant,
+    backoff: Duration,
+}
+
+impl Rest {
+    fn new() -> Self {
+        Self {
+            busy_until: now() + NVME_SPIN,
+            backoff: NVME_BACKOFF_MIN,
+        }
+    }
+
+    fn begin(&mut self, at: Instant) {
+        self.busy_until = at + NVME_SPIN;
+        self.backoff = NVME_BACKOFF_MIN;
+    }
+
+    async fn take(&mut self, at: Instant) {
+        if at < self.busy_until {
+            return yield_now().await;
+        }
+        sleep(self.backoff).await;
+        self.backoff = (self.backoff * 2).min(NVME_BACKOFF_MAX);
+    }
+}
+
+/// Of a drive that interrupts.
+fn bell(port: &Port, name: &str) -> Option<Bell> {
+    Bell::of(port).unwrap_or_else(|error| {
+        tracing::warn!(device = name, %error, "the drive's interrupts cannot be waited for: it is polled");
+        None
+    })
+}
+
+/// Until it rings, or the next look is due. What it rang for is taken before the queue is looked at.
+async fn wait(port: &Port, bell: &mut Bell, found: usize, next_look: Instant) -> io::Result<()> {
+    if found > 0 {
+        // A turn takes so many: for what it has left, nothing rings again.
+        yield_now().await;
+        return Ok(());
+    }
+    match timeout_at(next_look, bell.rung()).await {
+        Ok(rung) => rung.and_then(|()| port.hear()),
+        Err(_) => Ok(()),
+    }
+}
+
 /// At the controller, and at what takes long.
-fn look(port: &Port, at: Instant) -> Option<NvmeFault> {
+fn look(port: &Port, name: &str, at: Instant) -> Option<NvmeFault> {
     if let Some(fault) = port.fault_of_drive() {
         return Some(fault);
     }
@@ -62,6 +116,7 @@ fn look(port: &Port, at: Instant) -> Option<NvmeFault> {
         tracing::warn!(%error, "an NVMe controller fails");
         return Some(NvmeFault::Reset);
     }
+    port.look_at_health(name, at);
     port.fault_of_time(at)
 }
 

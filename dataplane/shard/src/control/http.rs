@@ -1,5 +1,6 @@
 //! `/metrics` and `/healthz`.
 
+use super::drives;
 use crate::config::ChunkserverConfig;
 use crate::error::ShardError;
 use crate::order::ShardReport;
@@ -88,7 +89,8 @@ impl Collector for Reports {
             let value = |report: &ShardReport| report.metrics.gauges.get(row).map(|row| row.2);
             encode_gauge(&mut encoder, (name, help), &reports, value)?;
         }
-        encode_gauges(&mut encoder, &reports)
+        encode_gauges(&mut encoder, &reports)?;
+        drives::encode(&mut encoder, &reports)
     }
 }
 
@@ -170,5 +172,121 @@ impl EncodeMetric for Stage {
 
     fn metric_type(&self) -> MetricType {
         MetricType::Histogram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reports;
+    use crate::order::{BackgroundStatus, ScrubStatus, ShardMetrics, ShardReport, StoreStatus};
+    use ogee_device::{DriveHealth, NvmeVitals, Pace};
+    use ogee_proto::drive::DriveWarnings;
+    use ogee_proto::id::StoreId;
+    use ogee_proto::unit::ByteLen;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    fn store(path: &str, vitals: Option<NvmeVitals>) -> StoreStatus {
+        StoreStatus {
+            store: StoreId::from_bytes([1; 16]),
+            shard: 3,
+            path: path.to_owned(),
+            class: None,
+            capacity: ByteLen::ZERO,
+            used: ByteLen::ZERO,
+            log_capacity: ByteLen::ZERO,
+            log_used: ByteLen::ZERO,
+            state: "ok",
+            retired: 0,
+            pace: Pace::default(),
+            failures: 0,
+            scrub: ScrubStatus::default(),
+            compare: ScrubStatus::default(),
+            is_paused: false,
+            background: BackgroundStatus::default(),
+            vitals,
+        }
+    }
+
+    fn page(stores: Vec<StoreStatus>) -> String {
+        let report = ShardReport {
+            shard: 3,
+            stores,
+            replicas: Vec::new(),
+            volumes_removed: Vec::new(),
+            replicas_removed: Vec::new(),
+            lost: Vec::new(),
+            disputed: Vec::new(),
+            volumes: None,
+            metrics: ShardMetrics::default(),
+        };
+        let latest = Arc::new(Mutex::new(vec![report]));
+        let mut registry = Registry::with_prefix("ogee_chunkserver");
+        registry.register_collector(Box::new(Reports { latest }));
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("a page");
+        text
+    }
+
+    #[test]
+    fn each_drive_has_rows_of_its_own_and_hosts_without_one_have_none() {
+        assert!(!page(vec![store("/dev/sda", None)]).contains("nvme_"));
+        let silent = NvmeVitals {
+            health: None,
+            age: Duration::ZERO,
+            is_old: true,
+            refusals: 2,
+        };
+        let hot = NvmeVitals {
+            health: Some(DriveHealth {
+                warnings: DriveWarnings::new(3),
+                celsius: 81,
+                spare_percent: 7,
+                spare_threshold_percent: 10,
+                used_percent: 103,
+                bytes_read: 0,
+                bytes_written: 0,
+                power_cycles: 0,
+                power_on_hours: 9,
+                unsafe_shutdowns: 4,
+                media_errors: 5,
+                error_log_entries: 6,
+            }),
+            age: Duration::from_secs(8),
+            is_old: false,
+            refusals: 0,
+        };
+        let text = page(vec![
+            store("nvme:a", Some(hot)),
+            store("nvme:b", Some(silent)),
+        ]);
+        let of = |device: &str| format!("{{shard=\"3\",device=\"{device}\"}}");
+        for (name, value) in [
+            ("critical_warnings", 3),
+            ("temperature_celsius", 81),
+            ("spare_percent", 7),
+            ("spare_threshold_percent", 10),
+            ("used_percent", 103),
+            ("power_on_hours", 9),
+            ("media_errors_total", 5),
+            ("error_log_entries_total", 6),
+            ("unsafe_shutdowns_total", 4),
+            ("health_age_seconds", 8),
+            ("health_refusals_total", 0),
+        ] {
+            let row = format!("ogee_chunkserver_nvme_{name}{} {value}\n", of("nvme:a"));
+            assert!(text.contains(&row), "{row}{text}");
+        }
+        let of_silent: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("nvme:b"))
+            .collect();
+        let row = format!(
+            "ogee_chunkserver_nvme_health_refusals_total{} 2",
+            of("nvme:b")
+        );
+        assert_eq!(of_silent, [row]);
     }
 }

@@ -6,6 +6,7 @@
 //! *On failure*: an MDS that does not answer is tried again, with the next endpoint.
 
 mod client;
+mod drives;
 mod http;
 mod orders;
 mod reports;

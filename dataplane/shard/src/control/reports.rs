@@ -3,12 +3,12 @@
 use crate::order::{
     BackgroundStatus, ReplicaStatus, ScrubStatus, ShardReport, StoreStatus, VolumePage,
 };
-use ogee_device::Flow;
+use ogee_device::{Flow, NvmeVitals};
 use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    BackgroundReport, IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport, StoreReport,
-    VolumeHeld,
+    BackgroundReport, DriveReport, IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport,
+    StoreReport, VolumeHeld,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         compare: Some(scrub(&status.compare)),
         scrub_paused: status.is_paused,
         background: Some(background(&status.background)),
+        drive: status.vitals.and_then(drive),
         class: status
             .class
             .map_or_else(String::new, |class| class.to_string()),
@@ -44,6 +45,27 @@ const fn background(status: &BackgroundStatus) -> BackgroundReport {
         allowed: status.allowed,
         limit: status.limit,
     }
+}
+
+/// Nothing of one that has not told anything yet.
+fn drive(vitals: NvmeVitals) -> Option<DriveReport> {
+    let health = vitals.health?;
+    Some(DriveReport {
+        warnings: health.warnings.bits().into(),
+        celsius: health.celsius,
+        spare_percent: health.spare_percent.into(),
+        spare_threshold_percent: health.spare_threshold_percent.into(),
+        used_percent: health.used_percent.into(),
+        media_errors: health.media_errors,
+        error_log_entries: health.error_log_entries,
+        unsafe_shutdowns: health.unsafe_shutdowns,
+        power_cycles: health.power_cycles,
+        power_on_hours: health.power_on_hours,
+        bytes_read: health.bytes_read,
+        bytes_written: health.bytes_written,
+        refusals: vitals.refusals,
+        is_old: vitals.is_old,
+    })
 }
 
 fn scrub(status: &ScrubStatus) -> ScrubReport {

@@ -68,6 +68,7 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         compare: open.compared.status(),
         is_paused: open.store.is_paused(),
         background: open.background.status(open.store.budget()),
+        vitals: open.device.vitals(),
     }
 }
 

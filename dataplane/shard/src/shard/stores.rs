@@ -79,7 +79,7 @@ impl OpenStore {
 
 async fn open_device(config: &StoreConfig) -> Result<Device, DeviceError> {
     match &config.nvme {
-        Some(name) => Device::open_nvme(name),
+        Some(name) => Device::open_nvme(name, config.nvme_options),
         None => {
             let options = OpenOptions {
                 create: config.create,
@@ -191,6 +191,7 @@ async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ogee_device::NvmeOptions;
 
     #[test]
     fn a_log_that_is_too_small_is_refused_before_the_device_is_written_to() {
@@ -200,6 +201,7 @@ mod tests {
                 class: None,
                 path: folder.path().join("store"),
                 nvme: None,
+                nvme_options: NvmeOptions::default(),
                 create: Some(ByteLen::new(256 << 20)),
                 log_len: ByteLen::new(log_len),
                 shard: 0,

@@ -178,6 +178,7 @@ impl Node {
             stores: vec![StoreConfig {
                 path: path(self.host).into(),
                 nvme: None,
+                nvme_options: ogee_device::NvmeOptions::default(),
                 class: None,
                 create: None,
                 log_len: LOG_LEN,

@@ -1,10 +1,13 @@
 //! An emulated drive.
 
+use super::vitals::DriveVitals;
 use crate::abi;
 use crate::address::PciAddress;
 use crate::error::Status;
+use crate::page::HealthPage;
 use crate::queue::Kind;
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 static DRIVES: Mutex<Option<HashMap<String, Arc<Drive>>>> = Mutex::new(None);
@@ -43,6 +46,8 @@ pub struct DriveOptions {
     pub metadata_size: u32,
     /// Type of protection information in them.
     pub protection_type: u32,
+    /// It can interrupt.
+    pub has_interrupts: bool,
 }
 
 impl Default for DriveOptions {
@@ -61,6 +66,7 @@ impl Default for DriveOptions {
             deallocated_reads_zero: true,
             metadata_size: 0,
             protection_type: 0,
+            has_interrupts: true,
         }
     }
 }
@@ -88,6 +94,8 @@ pub struct DriveCounts {
     pub polls: u64,
     /// Resets by the host.
     pub resets: u64,
+    /// Times that it was asked for its health.
+    pub health: u64,
 }
 
 /// Holds a drive, and makes it fail. It is unplugged behind the last of the clones.
@@ -143,6 +151,16 @@ impl EmulatedDrive {
         self.drive.lock().failing.push(failing);
     }
 
+    /// How it fares from now on.
+    pub fn fare(&self, vitals: DriveVitals) {
+        self.drive.lock().vitals = vitals;
+    }
+
+    /// The next `count` times that it is asked for its health end with `status`.
+    pub fn hide_health(&self, count: u32, status: Status) {
+        self.drive.lock().hidden = (count, status);
+    }
+
     /// Commands submitted from now on complete after so many polls.
     pub fn delay(&self, polls: u32) {
         self.drive.lock().polls_wanted = polls;
@@ -151,6 +169,11 @@ impl EmulatedDrive {
     /// Nothing completes any more, until it is reset.
     pub fn stall(&self) {
         self.drive.lock().is_stalled = true;
+    }
+
+    /// Its interrupts get lost.
+    pub fn mute(&self) {
+        self.drive.lock().is_mute = true;
     }
 
     /// It does not come up from resets.
@@ -215,6 +238,44 @@ pub(super) struct Queue {
     pub(super) pending: VecDeque<Pending>,
     /// Of the drive, when it was opened: a reset ends it.
     pub(super) generation: u64,
+    /// Where it interrupts.
+    pub(super) bell: Option<Bell>,
+}
+
+/// An eventfd.
+pub(super) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(super) fn new() -> std::io::Result<Self> {
+        // SAFETY: takes plain numbers.
+        let raw = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if raw < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: just made, and of nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+    }
+
+    pub(super) fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn ring(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: an open descriptor, and eight bytes. It fails when it is full, and then it is readable.
+        unsafe { libc::write(self.raw(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+impl Queue {
+    /// A drive interrupts for what completes; here that is when the queue is looked at, so it interrupts as long as there is
+    /// something to look for.
+    pub(super) fn interrupt(&self, state: &State) {
+        let is_silent = state.is_stalled || state.is_mute || self.pending.is_empty();
+        if let Some(bell) = self.bell.as_ref().filter(|_| !is_silent) {
+            bell.ring();
+        }
+    }
 }
 
 pub(super) struct State {
@@ -226,8 +287,12 @@ pub(super) struct State {
     pub(super) polls_wanted: u32,
     pub(super) counts: DriveCounts,
     pub(super) is_open: bool,
+    is_mute: bool,
     refuses_resets: bool,
     failing: Vec<Failing>,
+    vitals: DriveVitals,
+    /// So often it does not tell them, and how it ends then.
+    hidden: (u32, Status),
 }
 
 impl State {
@@ -241,9 +306,22 @@ impl State {
             polls_wanted: POLLS,
             counts: DriveCounts::default(),
             is_open: false,
+            is_mute: false,
             refuses_resets: false,
             failing: Vec::new(),
+            vitals: DriveVitals::default(),
+            hidden: (0, Status::ABORTED),
         }
+    }
+
+    /// What it says of its health, or how that ended.
+    pub(super) fn health(&mut self) -> Result<HealthPage, Status> {
+        let (count, status) = self.hidden;
+        if count > 0 {
+            self.hidden.0 -= 1;
+            return Err(status);
+        }
+        Ok(self.vitals.page())
     }
 
     /// What a command was told to end with, once.

@@ -12,11 +12,14 @@
 //! |---|---|
 //! | `drive` | a drive: its data, its queues, what it was told to do |
 //! | `memory` | memory that drives can reach |
+//! | `vitals` | what it says of its health |
 //! | `table` | the shim's functions |
 
 mod drive;
 mod memory;
 mod table;
+mod vitals;
 
 pub use drive::{DriveCounts, DriveOptions, EmulatedDrive};
 pub(crate) use table::table;
+pub use vitals::DriveVitals;

@@ -1,11 +1,12 @@
 //! The shim's functions over emulated drives. Handles are boxes given out as raw pointers, as C would.
 
-use super::drive::{Drive, Pending, Phase, Queue, State};
+use super::drive::{Bell, Drive, Pending, Phase, Queue, State};
 use super::memory;
-use crate::abi::{self, Command, ControllerInfo, EnvOptions, NamespaceInfo, Segment, Table};
+use crate::abi::{self, Command, ControllerInfo, EnvOptions, NamespaceInfo, Page, Segment, Table};
 use crate::error::Status;
 use crate::queue::Kind;
 use libc::{c_char, c_int, c_void, size_t};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(crate) fn table() -> &'static Table {
     static TABLE: Table = Table {
         abi: abi::ABI,
         version: 0,
+        abilities: abi::CAN_INTERRUPT,
+        reserved: 0,
         env_start,
         memory_take,
         memory_give,
@@ -29,6 +32,7 @@ pub(crate) fn table() -> &'static Table {
         controller_info,
         controller_state,
         controller_poll,
+        health_start,
         reset_start,
         reset_poll,
         namespace_info,
@@ -36,6 +40,7 @@ pub(crate) fn table() -> &'static Table {
         queue_close,
         queue_submit,
         queue_poll,
+        queue_descriptor,
     };
     &TABLE
 }
@@ -57,12 +62,20 @@ unsafe extern "C" fn memory_reach(address: *const c_void, length: size_t) -> siz
     memory::reach(address.addr(), length)
 }
 
-unsafe extern "C" fn controller_open(pci: *const c_char, controller: *mut *mut c_void) -> c_int {
+unsafe extern "C" fn controller_open(
+    pci: *const c_char,
+    flags: u32,
+    controller: *mut *mut c_void,
+) -> c_int {
     // SAFETY: an ended string, as the caller says.
     let name = unsafe { CStr::from_ptr(pci) };
     let Some(drive) = name.to_str().ok().and_then(Drive::find) else {
         return -libc::ENODEV;
     };
+    let interrupts = flags & abi::WITH_INTERRUPTS != 0;
+    if interrupts && !drive.options.has_interrupts {
+        return -libc::EIO;
+    }
     let mut state = drive.lock();
     match (state.phase, state.is_open) {
         (Phase::Gone, _) => return -libc::ENODEV,
@@ -77,22 +90,89 @@ unsafe extern "C" fn controller_open(pci: *const c_char, controller: *mut *mut c
     state.is_open = true;
     drop(state);
     // SAFETY: room for a pointer, as the caller says.
-    unsafe { controller.write(Box::into_raw(Box::new(drive)).cast()) };
+    unsafe { controller.write(Box::into_raw(Box::new(Opened::new(drive, interrupts))).cast()) };
     0
 }
 
 unsafe extern "C" fn controller_close(controller: *mut c_void) -> c_int {
     // SAFETY: made by `controller_open`, and closed once.
-    let drive = unsafe { Box::from_raw(controller.cast::<Arc<Drive>>()) };
-    drive.lock().is_open = false;
+    let opened = unsafe { Box::from_raw(controller.cast::<Opened>()) };
+    opened.give_up_page();
+    opened.drive.lock().is_open = false;
     0
+}
+
+/// A drive that somebody has taken.
+struct Opened {
+    drive: Arc<Drive>,
+    interrupts: bool,
+    /// A page that was asked for, and after how many polls it is there.
+    page: Cell<Option<(*mut Page, u32)>>,
+}
+
+impl Opened {
+    fn new(drive: Arc<Drive>, interrupts: bool) -> Self {
+        Self {
+            drive,
+            interrupts,
+            page: Cell::new(None),
+        }
+    }
+
+    /// One poll later, whether the page is there.
+    fn turn_page(&self) {
+        let Some((page, polls_left)) = self.page.take() else {
+            return;
+        };
+        if polls_left > 1 {
+            self.page.set(Some((page, polls_left - 1)));
+            return;
+        }
+        let health = self.drive.lock().health();
+        let status = match health {
+            Ok(bytes) => {
+                // SAFETY: it was asked for and is not there yet: its owner leaves it where it is.
+                unsafe { (*page).bytes = bytes };
+                None
+            }
+            Err(status) => Some(status),
+        };
+        // SAFETY: as above, and this is its end.
+        unsafe { end_page(page, status) };
+    }
+
+    fn give_up_page(&self) {
+        if let Some((page, _)) = self.page.take() {
+            // SAFETY: it was asked for and is not there yet: its owner leaves it where it is, and this is its end.
+            unsafe { end_page(page, Some(Status::ABORTED)) };
+        }
+    }
+}
+
+/// # Safety
+/// The page was asked for and is not there; what it points to is kept by its owner until this has returned.
+unsafe fn end_page(page: *mut Page, status: Option<Status>) {
+    // SAFETY: as the caller says.
+    let done = unsafe { (*page).done };
+    // SAFETY: as the caller says.
+    let context = unsafe { (*page).context };
+    let done = done.expect("invariant: a page says whom to tell");
+    // SAFETY: what its owner asked to be called, with what it asked for.
+    unsafe { done(context, status.map_or(0, Status::raw)) };
+}
+
+/// # Safety
+/// An open controller.
+unsafe fn opened<'a>(controller: *mut c_void) -> &'a Opened {
+    // SAFETY: as the caller says; it is a box of `controller_open`.
+    unsafe { &*controller.cast::<Opened>() }
 }
 
 /// # Safety
 /// An open controller.
 unsafe fn drive<'a>(controller: *mut c_void) -> &'a Arc<Drive> {
-    // SAFETY: as the caller says; it is a box of `controller_open`.
-    unsafe { &*controller.cast::<Arc<Drive>>() }
+    // SAFETY: as the caller says.
+    &unsafe { opened(controller) }.drive
 }
 
 fn put_text<const N: usize>(to: &mut [u8; N], text: &str) {
@@ -132,20 +212,48 @@ unsafe extern "C" fn controller_state(controller: *mut c_void) -> c_int {
 
 unsafe extern "C" fn controller_poll(controller: *mut c_void) -> c_int {
     // SAFETY: an open controller, as the caller says.
-    let state = unsafe { drive(controller) }.lock();
-    match state.phase {
-        Phase::Ready | Phase::Resetting => 0,
+    let opened = unsafe { opened(controller) };
+    let (phase, is_stalled) = {
+        let state = opened.drive.lock();
+        (state.phase, state.is_stalled)
+    };
+    match phase {
+        Phase::Ready | Phase::Resetting => {
+            if !is_stalled {
+                opened.turn_page();
+            }
+            0
+        }
         Phase::Failed | Phase::Gone => -libc::ENXIO,
     }
 }
 
+/// There no sooner than at the second poll.
+unsafe extern "C" fn health_start(controller: *mut c_void, page: *mut Page) -> c_int {
+    // SAFETY: an open controller, as the caller says.
+    let opened = unsafe { opened(controller) };
+    let mut state = opened.drive.lock();
+    if state.phase != Phase::Ready {
+        return -libc::ENXIO;
+    }
+    if opened.page.get().is_some() {
+        return -libc::ENOMEM;
+    }
+    state.counts.health += 1;
+    opened.page.set(Some((page, 2)));
+    0
+}
+
 unsafe extern "C" fn reset_start(controller: *mut c_void) -> c_int {
     // SAFETY: an open controller, as the caller says.
-    let mut state = unsafe { drive(controller) }.lock();
+    let opened = unsafe { opened(controller) };
+    let mut state = opened.drive.lock();
     if state.phase == Phase::Gone {
         return -libc::ENXIO;
     }
     state.start_reset();
+    drop(state);
+    opened.give_up_page();
     0
 }
 
@@ -195,18 +303,30 @@ unsafe extern "C" fn queue_open(
     queue: *mut *mut c_void,
 ) -> c_int {
     // SAFETY: an open controller, as the caller says.
-    let drive = unsafe { drive(controller) };
+    let Opened {
+        drive, interrupts, ..
+    } = unsafe { opened(controller) };
     let generation = drive.lock().generation;
+    let Ok(bell) = interrupts.then(Bell::new).transpose() else {
+        return -libc::EMFILE;
+    };
     let made = Box::new(Queue {
         drive: Arc::clone(drive),
         depth: depth as usize,
         thread: std::thread::current().id(),
         pending: VecDeque::new(),
         generation,
+        bell,
     });
     // SAFETY: room for a pointer, as the caller says.
     unsafe { queue.write(Box::into_raw(made).cast()) };
     0
+}
+
+unsafe extern "C" fn queue_descriptor(queue: *mut c_void) -> c_int {
+    // SAFETY: an open queue, as the caller says.
+    let queue = unsafe { &*queue.cast::<Queue>() };
+    queue.bell.as_ref().map_or(-libc::ENOTSUP, Bell::raw)
 }
 
 /// Ends what is left, as a drive does whose queue is deleted.
@@ -297,6 +417,7 @@ unsafe extern "C" fn queue_submit(
     let counts = &mut state.counts;
     counts.segments_max = counts.segments_max.max(segments.len() as u64);
     counts.in_flight_max = counts.in_flight_max.max(queue.pending.len() as u64);
+    queue.interrupt(&state);
     0
 }
 
@@ -343,6 +464,7 @@ unsafe extern "C" fn queue_poll(queue: *mut c_void, completions_max: u32) -> c_i
         state = queue.drive.lock();
         ended += 1;
     }
+    queue.interrupt(&state);
     c_int::try_from(ended).unwrap_or(c_int::MAX)
 }
 
