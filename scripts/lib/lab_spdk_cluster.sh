@@ -51,6 +51,17 @@ is_failed() {
     [ "$(device_state "$1")" = failed ]
 }
 
+# agree FILE   whether all replicas are the same. One that does not answer in time, on an emulated processor, is asked again; one that
+# differs is not.
+agree() {
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        ! ogee copyset check -o json >"$1" || return 0
+        jq -e '[.copysets[].differences[] | select(endswith("is unreachable") | not)] == []' "$1" >/dev/null || return 1
+        sleep 3
+    done
+    return 1
+}
+
 ip link set lo up
 mkdir -p "$DIR/conf" "$DIR/data" "$DIR/logs" "$DIR/pids"
 echo "export OGEE_MDS=$MDS" >"$DIR/ogee.env"
@@ -111,7 +122,7 @@ sleep $((seconds / 4))
 ogee dev start "$victim" --dir "$DIR" || failed "$victim does not start again"
 wait "$load" || failed "the load ended with $?: $(tail -n 3 /results/load.log)"
 within 120 ogee status || failed "not healthy after it: $(ogee status)"
-ogee copyset check -o json >/results/check.json || failed "replicas differ: $(cat /results/check.json)"
+agree /results/check.json || failed "replicas differ: $(cat /results/check.json)"
 
 ogee bench disk --rw randrw --rwmixread 50 --bs 4k --iodepth 4 --runtime "$seconds" --verify -o json >/results/reset.json 2>/results/reset.log &
 load=$!
@@ -127,6 +138,6 @@ is_failed "$victim" || failed "the store of $victim came back by itself: $(devic
 kill -9 "$(cat "$DIR/pids/$victim.pid")"
 ogee dev start "$victim" --dir "$DIR" || failed "$victim does not start again"
 within 180 ogee status || failed "not healthy after the reset: $(ogee status)"
-ogee copyset check -o json >/results/check2.json || failed "replicas differ after the reset: $(cat /results/check2.json)"
+agree /results/check2.json || failed "replicas differ after the reset: $(cat /results/check2.json)"
 grep -h 'device opened' "$DIR"/logs/cs*.log | tail -n 4
 ogee dev down --dir "$DIR"

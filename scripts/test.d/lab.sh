@@ -756,7 +756,7 @@ test_spdk_cluster() {
     for at in check check2; do
         jq -e '.agree and (.copysets | length > 0)' "$RESULTS_HERE/$at.json" >/dev/null || give_up "replicas differ: $(jq -c . "$RESULTS_HERE/$at.json" | cut -c1-600)"
     done
-    grep -q '^warnings *none' "$RESULTS_HERE/health.txt" || give_up "the health page: $(cat "$RESULTS_HERE/health.txt")"
+    grep -q '^ *warnings *none' "$RESULTS_HERE/health.txt" || give_up "the health page: $(cat "$RESULTS_HERE/health.txt")"
     grep -q '^ogee_chunkserver_nvme_temperature_celsius{.*} [0-9]' "$RESULTS_HERE/metrics.txt" || give_up "metrics: $(cat "$RESULTS_HERE/metrics.txt")"
 }
 
