@@ -23,14 +23,19 @@ test_up() {
     is_healthy >/dev/null || give_up "dev up returned before the cluster was healthy"
     create_volume kept --size 64MiB
 
-    # A second cluster on the machine is not touched by the first one's end.
-    "$OGEE" dev up --dir "$TEST_DIR/other" --nodes 1 --log-size 128MiB >"$TEST_DIR/other.log" 2>&1
+    # A second cluster on the machine is not touched by the first one's end. It has twice as many chunkservers as it needs:
+    # those that come last carry as much as the others, from the start.
+    mkdir "$TEST_DIR/other"
     defer "$OGEE" dev down --dir "$TEST_DIR/other"
+    "$OGEE" dev up --dir "$TEST_DIR/other" --nodes 6 --zones 3 --copysets 12 --store-size 1GiB --log-size 128MiB >"$TEST_DIR/other.log" 2>&1 ||
+        give_up "dev up of six: $(tail -n 4 "$TEST_DIR/other.log")"
+    use_cluster "$TEST_DIR/other"
+    "$OGEE" device ls -o json | jq -e '[.devices[].replicas] == [6, 6, 6, 6, 6, 6]' >/dev/null || give_up "not on all: $("$OGEE" device ls)"
+    "$OGEE" zone ls -o json | jq -e '[.zones[].servers] == [2, 2, 2]' >/dev/null || give_up "zones: $("$OGEE" zone ls)"
     "$OGEE" dev down --dir "$DIR"
     for pid in "${pids[@]}"; do
         process_gone "$pid" || give_up "pid $pid outlives dev down"
     done
-    use_cluster "$TEST_DIR/other"
     is_healthy >/dev/null || give_up "dev down ended another cluster"
 
     # Up again: the same cluster with the same volume; and once more: nothing to do.

@@ -170,9 +170,12 @@ pub(crate) struct DevUpArgs {
     /// Directory for data, logs, pids and configuration.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// Chunkservers, each in a zone of its own.
+    /// Chunkservers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) nodes: u16,
+    /// Zones that they are spread over; without it each is in a zone of its own.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) zones: Option<u16>,
     /// Metadata servers: 1, 3 or 5.
     #[arg(long, default_value = "1", value_parser = metadata_servers)]
     pub(crate) mds_nodes: u16,
@@ -188,6 +191,13 @@ pub(crate) struct DevUpArgs {
     /// Shards of each chunkserver, each with a store of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
+}
+
+impl DevUpArgs {
+    /// Zones that have a chunkserver.
+    pub(crate) fn zones(&self) -> u16 {
+        self.zones.map_or(self.nodes, |zones| zones.min(self.nodes))
+    }
 }
 
 #[derive(Subcommand, Debug)]
