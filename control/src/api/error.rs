@@ -119,6 +119,11 @@ impl ApiError {
     /// Too few zones have what is wanted.
     pub(crate) fn no_placement(error: &PlacementError, class: Option<MediaClass>) -> Self {
         let what = "the pool cannot be placed";
+        if let PlacementError::TooFewCopysets { needed, .. } = error {
+            let remedy = format!("--copysets {needed}, or a smaller --scatter-width");
+            let fault = Fault::new("OGEE-2011", what, &error.to_string(), &remedy);
+            return Self::new(Code::InvalidArgument, fault);
+        }
         let (cause, remedy) = match class {
             None => (
                 error.to_string(),
@@ -263,6 +268,7 @@ impl From<Refusal> for ApiError {
 
 impl From<TransfersFull> for ApiError {
     fn from(error: TransfersFull) -> Self {
+            | Refusal::BadScatterWidth { .. }
         let fault = Fault::new(
             "OGEE-2032",
             &error.to_string(),

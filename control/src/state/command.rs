@@ -177,6 +177,9 @@ pub struct CreatePool {
 }
 
 /// See [`Command::CreateCopysets`]. Refused if the topology no longer allows the placement.
+    /// With how many others each device shall share copysets; 0: with as many as can be.
+    #[serde(default, skip_serializing_if = "super::model::is_none")]
+    pub scatter_width: u32,
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateCopysets {
     /// Of which pool.

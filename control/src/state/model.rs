@@ -125,6 +125,15 @@ pub struct Pool {
 }
 
 /// A data-plane process.
+    /// With how many others each device shall share copysets; 0: with as many as can be.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub scatter_width: u32,
+}
+
+/// What an earlier release does not know stands in a snapshot only when it is used.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+pub(super) const fn is_none(number: &u32) -> bool {
+    *number == 0
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunkserver {
     /// Unique; the id was issued for it.
@@ -222,6 +231,17 @@ impl Copyset {
     /// The voters that it is to have.
     #[must_use]
     pub fn wanted_voters(&self) -> BTreeSet<ReplicaId> {
+    /// Where its replicas are when what goes on has ended.
+    pub fn stores(&self) -> impl Iterator<Item = StoreId> {
+        let joining = self.change.iter().map(|change| change.joining.store);
+        let replaced = self.change.as_ref().map(|change| change.replaces);
+        let stay = self
+            .replicas
+            .iter()
+            .filter(move |it| Some(it.id) != replaced);
+        stay.map(|it| it.store).chain(joining)
+    }
+
         let joining = self.change.iter().map(|change| change.joining.id);
         let replaced = self.change.as_ref().map(|change| change.replaces);
         let stay = self.replicas.iter().map(|replica| replica.id);
