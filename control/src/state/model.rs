@@ -76,6 +76,9 @@ pub struct State {
     /// The restore that this metadata comes from.
     #[serde(default)]
     pub(super) restored: Option<Restored>,
+    /// What all metadata servers understand: [`State::version`].
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(super) version: u32,
     pub(super) issued: Issued,
 }
 
@@ -122,9 +125,6 @@ pub struct Pool {
     /// Share of the volumes that name no pool; 0: none of them.
     #[serde(default)]
     pub weight: u32,
-}
-
-/// A data-plane process.
     /// With how many others each device shall share copysets; 0: with as many as can be.
     #[serde(default, skip_serializing_if = "is_none")]
     pub scatter_width: u32,
@@ -134,6 +134,9 @@ pub struct Pool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 pub(super) const fn is_none(number: &u32) -> bool {
     *number == 0
+}
+
+/// A data-plane process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunkserver {
     /// Unique; the id was issued for it.
@@ -228,9 +231,6 @@ impl Copyset {
         placed.any(|it| it.id == replica && it.chunkserver == server)
     }
 
-    /// The voters that it is to have.
-    #[must_use]
-    pub fn wanted_voters(&self) -> BTreeSet<ReplicaId> {
     /// Where its replicas are when what goes on has ended.
     pub fn stores(&self) -> impl Iterator<Item = StoreId> {
         let joining = self.change.iter().map(|change| change.joining.store);
@@ -242,6 +242,9 @@ impl Copyset {
         stay.map(|it| it.store).chain(joining)
     }
 
+    /// The voters that it is to have.
+    #[must_use]
+    pub fn wanted_voters(&self) -> BTreeSet<ReplicaId> {
         let joining = self.change.iter().map(|change| change.joining.id);
         let replaced = self.change.as_ref().map(|change| change.replaces);
         let stay = self.replicas.iter().map(|replica| replica.id);
