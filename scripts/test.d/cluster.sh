@@ -84,6 +84,51 @@ test_up_user() {
     "$OGEE" dev down --dir "$DIR"
 }
 
+# Metadata servers of two releases: what not all understand is refused until the last one is upgraded.
+test_mds_versions() {
+    local id
+    export OGEE_MDS_SERVER__ACT_AS_VERSION=1
+    cluster_up --mds-nodes 3 --nodes 3 --copysets 4 --store-size 1GiB --log-size 128MiB
+    unset OGEE_MDS_SERVER__ACT_AS_VERSION
+    create_volume disk --size 256MiB
+    export_start disk
+    for id in 1 2 3; do
+        wait_for 30 refused_for "$id" || give_up "not said that mds$id is older: $(cat "$TEST_DIR/set.log")"
+        "$OGEE" volume create "while$id" --size 64MiB || give_up "volume create while mds$id is old"
+        kill -TERM "$(node_pid "mds$id")"
+        wait_for 30 node_gone "mds$id" || give_up "mds$id does not end"
+        node_start "mds$id"
+        wait_for 60 "$OGEE" mds check >"$TEST_DIR/check.log" 2>&1 || give_up "mds check: $(cat "$TEST_DIR/check.log")"
+    done
+    wait_for 60 versions_raised || give_up "not raised: $("$OGEE" mds ls)"
+    wait_for 30 "$OGEE" pool set default --scatter-width 2 >"$TEST_DIR/set.log" 2>&1 || give_up "pool set: $(cat "$TEST_DIR/set.log")"
+    "$OGEE" pool ls -o json | jq -e '.pools[0] | .scatter_width == 2 and .scatter_least == 2 and .scatter_most == 2' >/dev/null || give_up "$("$OGEE" pool ls -o json)"
+
+    # Back to the old release: its own data directory is refused, and the others go on.
+    kill -TERM "$(node_pid mds3)"
+    wait_for 30 node_gone mds3 || give_up "mds3 does not end"
+    if OGEE_MDS_SERVER__ACT_AS_VERSION=1 "$OGEE" dev start mds3 --dir "$DIR" >"$TEST_DIR/back.log" 2>&1; then give_up "mds3 of the old release started"; fi
+    grep -q "OGEE-2104" "$TEST_DIR/back.log" || give_up "not said why: $(cat "$TEST_DIR/back.log")"
+    "$OGEE" volume create after --size 64MiB || give_up "volume create by two of three"
+    node_start mds3
+    wait_for 60 "$OGEE" mds check >"$TEST_DIR/check.log" 2>&1 || give_up "mds check: $(cat "$TEST_DIR/check.log")"
+    export_stop
+}
+
+# Until the one that leads has heard all others.
+refused_for() {
+    if "$OGEE" pool set default --scatter-width 2 >"$TEST_DIR/set.log" 2>&1; then give_up "set before mds$1 was upgraded"; fi
+    grep -q "OGEE-2096" "$TEST_DIR/set.log" && grep -q "metadata server $1 at .* understands 1" "$TEST_DIR/set.log"
+}
+
+node_gone() {
+    ! node_pid "$1" >/dev/null
+}
+
+versions_raised() {
+    "$OGEE" mds ls -o json | jq -e 'all(.members[]; .commands == 2 and .group_commands == 2)' >/dev/null
+}
+
 # ---- commands ---------------------------------------------------------------------------------
 
 # expect STATUS COMMAND...   asserts the exit code; output in $TEST_DIR/expect.log
@@ -939,6 +984,7 @@ run_test fio_kills "$(ci_or_full 240 2400)" test_fio_kills
 run_test kill_all "$(ci_or_full 240 2400)" test_kill_all
 run_test mds_down 150 test_mds_down
 # The gate has no time for these.
+when_asked mds_versions 180 test_mds_versions
 when_asked mds_restore 180 test_mds_restore
 when_asked mds_members 240 test_mds_members
 when_asked rolling_restart 300 test_rolling_restart

@@ -55,8 +55,8 @@ impl Core {
         }
     }
 
-    /// The members that understand less than that, or have not said what they do.
-    fn older_than(&self, version: u32) -> Vec<(u64, String, Option<u32>)> {
+    /// What each member says that it understands, if it answers.
+    fn understood(&self) -> Vec<(u64, String, Option<u32>)> {
         let said = self.said.borrow();
         let (members, progress) = (self.members(), self.progress());
         // What one has said that does not answer is of a release that it may not be started with again.
@@ -64,12 +64,23 @@ impl Core {
             true => Some(self.config.version),
             false => said.get(&id).copied().filter(|_| progress.is_heard(id)),
         };
-        let older = members.iter().filter_map(|(id, member)| {
-            let is = version_of(*id);
-            let is_older = is.is_none_or(|is| is < version);
-            is_older.then(|| (*id, member.addr.clone(), is))
-        });
-        older.collect()
+        let members = members.iter();
+        members
+            .map(|(id, member)| (*id, member.addr.clone(), version_of(*id)))
+            .collect()
+    }
+
+    /// The members that understand less than that, or do not answer.
+    fn older_than(&self, version: u32) -> Vec<(u64, String, Option<u32>)> {
+        let is_older = |it: &(u64, String, Option<u32>)| it.2.is_none_or(|is| is < version);
+        self.understood().into_iter().filter(is_older).collect()
+    }
+
+    /// What all of them understand, if all answer.
+    fn understood_by_all(&self) -> Option<u32> {
+        let said = self.understood().into_iter().map(|it| it.2);
+        let said: Option<Vec<u32>> = said.collect();
+        said?.into_iter().min()
     }
 
     /// Whether all members understand a command that is about to be proposed. Of the leader.
@@ -121,11 +132,13 @@ impl Core {
         loop {
             sleep(VERSION_LOOK).await;
             let leads = self.leader() == Some(self.config.id);
-            let ours = self.config.version;
-            let is_due = leads && self.state.borrow().state.version() < ours;
-            let is_told = is_due && self.older_than(ours).is_empty();
+            let group = self.state.borrow().state.version();
+            let is_due = leads && group < self.config.version;
+            let all = is_due.then(|| self.understood_by_all()).flatten();
             // Applied entries may lag behind at the beginning of a term: it is raised again, which changes nothing.
-            if is_told && let Err(error) = self.raise(ours).await {
+            if let Some(all) = all.filter(|all| *all > group)
+                && let Err(error) = self.raise(all).await
+            {
                 tracing::warn!(%error, "the version of the metadata's commands is not raised yet");
             }
         }

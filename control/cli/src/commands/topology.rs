@@ -44,9 +44,11 @@ pub(crate) fn pool(
                 class: class.map_or_else(String::new, |class| class.to_string()),
                 scatter_width,
             };
-            vec![ask(mds, &doing, async |client| {
+            let made = ask(mds, &doing, async |client| {
                 client.create_pool(request).await
-            })?]
+            })?;
+            check_width(Some(scatter_width), &made)?;
+            vec![made]
         }
         PoolCommand::Set {
             name,
@@ -63,9 +65,9 @@ pub(crate) fn pool(
                 weight,
                 scatter_width,
             };
-            vec![ask(mds, &doing, async |client| {
-                client.set_pool(request).await
-            })?]
+            let set = ask(mds, &doing, async |client| client.set_pool(request).await)?;
+            check_width(scatter_width, &set)?;
+            vec![set]
         }
         PoolCommand::Ls => {
             ask(mds, "cannot list pools", async |client| {
@@ -76,6 +78,20 @@ pub(crate) fn pool(
     };
     show_pools(format, &pools);
     Ok(ExitCode::SUCCESS)
+}
+
+/// An older metadata server makes nothing of what it does not know, and says nothing.
+fn check_width(asked: Option<u32>, pool: &PoolInfo) -> Result<(), CliError> {
+    let (name, is) = (&pool.name, pool.scatter_width);
+    let Some(asked) = asked.filter(|asked| *asked != is) else {
+        return Ok(());
+    };
+    let what = format!("pool {name} has a scatter width of {is}, not {asked}; all else was done");
+    let cause = "the leading metadata server is of a release that knows none";
+    let remedy = format!(
+        "upgrade the metadata servers (ogee mds ls), then ogee pool set {name} --scatter-width {asked}"
+    );
+    Err(CliError::new("OGEE-3410", &what, cause, &remedy))
 }
 
 fn show_pools(format: Format, pools: &[PoolInfo]) {
