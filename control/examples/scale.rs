@@ -1,6 +1,6 @@
 //! Placement and scheduler on a simulated cluster: what plans cost, and how even they are.
 //!
-//! `cargo run --release -p ogee-control --example scale --features scale -- [--full] [--looks N]`: 10,000 devices and
+//! `cargo run --release -p ogee-control --example scale --features scale -- [--full] [--looks N] [--scatter N]`: 10,000 devices and
 //! 1,000,000 copysets with `--full`, else a tenth of both. Exit code 1 if a bar is missed.
 
 use std::process::ExitCode;
@@ -15,8 +15,7 @@ const UNEVEN_PERCENT_MAX: f64 = 5.0;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let is_full = args.iter().any(|arg| arg == "--full");
-    let looks = args.iter().position(|arg| arg == "--looks");
-    let looks = looks.and_then(|at| args.get(at + 1)?.parse().ok());
+    let looks = number(&args, "--looks");
     let shape = Shape {
         zones: 20,
         servers: if is_full { 50 } else { 5 },
@@ -29,6 +28,7 @@ fn main() -> ExitCode {
         moves_per_zone_max: if is_full { 8192 } else { 1024 },
         moves_per_device_max: 2,
         looks_max: looks.unwrap_or(100_000),
+        scatter_width: number(&args, "--scatter").unwrap_or(0),
     };
     println!("{shape:?}");
     println!(
@@ -51,15 +51,30 @@ fn main() -> ExitCode {
     };
     let (mut cluster, built) = Cluster::build(shape);
     tell(&built);
-    tell(&cluster.lose_rack());
-    tell(&cluster.lose_devices());
-    tell(&cluster.grow());
+    tell_scatter(&cluster);
+    for scenario in [Cluster::lose_rack, Cluster::lose_devices, Cluster::grow] {
+        tell(&scenario(&mut cluster));
+        tell_scatter(&cluster);
+    }
     let (ms, count) = cluster.leaders();
     println!("leaders: {count} transfers planned in {ms} ms");
     let memory = peak_mib();
     println!("peak memory: {} MiB", memory.unwrap_or(0));
     is_well &= memory.is_some_and(|mib| mib <= MEMORY_MIB_MAX);
     ExitCode::from(u8::from(!is_well))
+}
+
+fn number(args: &[String], flag: &str) -> Option<usize> {
+    let at = args.iter().position(|arg| arg == flag)?;
+    args.get(at + 1)?.parse().ok()
+}
+
+fn tell_scatter(cluster: &Cluster) {
+    let width = cluster.scatter();
+    println!(
+        "    scatter width {} to {}, mean {:.1}; {} different sets of devices",
+        width.least, width.most, width.mean, width.sets
+    );
 }
 
 /// And whether it is as it should be.

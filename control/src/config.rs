@@ -9,6 +9,7 @@ use ogee_proto::name::Name;
 use crate::error::MdsError;
 use crate::limit::{MOVES_MAX, TIME_MS_MAX};
 use crate::scheduler::{HealRules, SickRules};
+use crate::state::OUR_VERSION;
 
 /// One metadata server of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct MdsConfig {
     pub members: Vec<Member>,
     /// On its first start it forms no group, but waits until it is taken into one.
     pub join: bool,
+    /// For tests of upgrades: it says, and takes, no more than an earlier release would; 0: all that it understands.
+    pub act_as_version: u32,
     /// How often chunkservers heartbeat, in milliseconds.
     pub heartbeat_ms: u64,
     /// A chunkserver not heard from for so long is offline, in milliseconds.
@@ -78,6 +81,7 @@ impl MdsConfig {
             id: 1,
             members: Vec::new(),
             join: false,
+            act_as_version: 0,
             heartbeat_ms: 1000,
             offline_ms: 3000,
             zone_wait_ms: 10_000,
@@ -111,6 +115,17 @@ impl MdsConfig {
             Ok(group)
         } else {
             Err(MdsError::Members { id: self.id })
+        }
+    }
+
+    /// What it understands of the metadata's commands, or acts as if it did.
+    pub(crate) const fn version(&self) -> Result<u32, MdsError> {
+        match self.act_as_version {
+            0 => Ok(OUR_VERSION),
+            version if version <= OUR_VERSION => Ok(version),
+            _ => Err(MdsError::Setting {
+                key: "act_as_version",
+            }),
         }
     }
 

@@ -117,6 +117,9 @@ impl MdsError {
                 )
             }
             Self::Api { .. } => "ulimit -u and free memory".into(),
+            Self::Raft(NodeError::Outdated { .. }) => {
+                "start the release that the other metadata servers run, on the same data directory; ogee mds ls".into()
+            }
             Self::Raft(_) | Self::ApiPanicked => {
                 "the log has the details; start it again, the others keep serving".into()
             }

@@ -142,6 +142,12 @@ pub const RESET_AFTER_MS: u64 = 60_000;
 pub const RESET_NAMES_MAX: usize = 64;
 /// Largest weight of a pool.
 pub const POOL_WEIGHT_MAX: u32 = 1_000_000;
+/// How often the metadata server that leads looks whether all have been upgraded.
+pub const VERSION_LOOK: Duration = Duration::from_millis(500);
+/// Largest scatter width of a pool: as many devices as one may ever have.
+pub const SCATTER_WIDTH_MAX: u32 = 65_536;
+/// Places that carry equally little of which the one is taken that suits the scatter width best.
+pub const SCATTER_EQUALS: usize = 16;
 /// Shortest maintenance of a chunkserver, in milliseconds.
 pub const MAINTENANCE_MS_MIN: u64 = 1000;
 /// Jobs that are pending or running; the rest is planned when these have gone on.

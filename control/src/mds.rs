@@ -85,18 +85,21 @@ impl Mds {
             _ => None,
         };
         let members = config.group(addr)?;
-        let ledger = open_ledger(&config.data_dir, config.id)?;
+        let version = config.version()?;
+        let ledger = open_ledger(&config.data_dir, config.id, version)?;
         let stopper = Stopper(watch::Sender::new(false));
         let node_config = NodeConfig {
             id: config.id,
             members,
             cluster: cluster.clone(),
             join: config.join,
+            version,
         };
         let raft_ended = stopper.clone();
         let (raft, node) = Node::start(node_config, ledger, move || raft_ended.stop())?;
         let api_config = ApiConfig {
             id: config.id,
+            version,
             cluster: cluster.to_string(),
             heartbeat: Duration::from_millis(config.heartbeat_ms),
             offline: Duration::from_millis(config.offline_ms),
@@ -195,13 +198,13 @@ fn bound(
     listener.local_addr().map_err(failed)
 }
 
-fn open_ledger(dir: &Path, member: u64) -> Result<Ledger, MdsError> {
+fn open_ledger(dir: &Path, member: u64, version: u32) -> Result<Ledger, MdsError> {
     std::fs::create_dir_all(dir).map_err(|source| MdsError::DataDir {
         path: dir.to_owned(),
         source,
     })?;
     let path = dir.join(LEDGER_FILE);
-    Ledger::open(&path, member).map_err(|source| MdsError::Ledger { path, source })
+    Ledger::open(&path, member, version).map_err(|source| MdsError::Ledger { path, source })
 }
 
 fn start_api(

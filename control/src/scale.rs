@@ -17,11 +17,11 @@ use ogee_proto::name::Name;
 
 use crate::limit::{COPYSETS_PER_COMMAND_MAX, JOBS_PER_COMMAND_MAX};
 use crate::liveness::{Bounds, Heard, Liveness, ReplicaStatus, StoreState, StoreUsage};
-use crate::placement::{self, Request, Site};
+use crate::placement::{self, Request, Scatter, Site, Width};
 use crate::scheduler::{HealRules, Picture, balance, is_steady, moves_live, plan, spread};
 use crate::state::{
-    AddJobs, Cause, Command, ConfirmChanges, ConfirmReplicas, CreateCopysets, CreatePool, JobKind,
-    Mark, MarkStores, RegisterChunkserver, Replica, State, StoreSpec,
+    AddJobs, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool,
+    JobKind, Mark, MarkStores, RegisterChunkserver, Replica, State, StoreSpec,
 };
 
 /// Replicas of each copyset.
@@ -54,6 +54,8 @@ pub struct Shape {
     pub moves_per_device_max: usize,
     /// Looks after which a scenario is broken off.
     pub looks_max: usize,
+    /// Of the pool; 0: as wide as can be.
+    pub scatter_width: usize,
 }
 
 /// What a scenario has shown.
@@ -137,6 +139,7 @@ impl Cluster {
             class: None,
             name: name("p"),
             replicas: 3,
+            scatter_width: u32::try_from(cluster.shape.scatter_width).expect("few"),
         };
         cluster.apply(&Command::CreatePool(pool));
         let sites = cluster.sites();
@@ -144,6 +147,7 @@ impl Cluster {
         let request = Request {
             replicas: REPLICAS,
             copysets: cluster.shape.copysets,
+            scatter_width: cluster.shape.scatter_width,
         };
         let placements = placement::plan(&sites, request).expect("zones enough");
         let planned_ms = began.ms();
@@ -446,6 +450,13 @@ impl Cluster {
         self.with_evenness(figures)
     }
 
+    /// With how many others devices share copysets.
+    #[must_use]
+    pub fn scatter(&self) -> Width {
+        let copysets = self.state.copysets().values();
+        Scatter::of(copysets.map(Copyset::stores)).summary()
+    }
+
     /// What the look of `api` plans beside `plan`, but for the time that it waits first.
     fn spread(&self, picture: &Picture, rules: &HealRules) -> Option<Command> {
         let most = (2 * HealRules::spare(rules.moves_max)).min(JOBS_PER_COMMAND_MAX);
@@ -609,6 +620,33 @@ mod tests {
             moves_per_zone_max: 256,
             moves_per_device_max: 2,
             looks_max: 5000,
+            scatter_width: 0,
+        }
+    }
+
+    /// Moves keep what placement has made, as far as evenness lets them.
+    #[test]
+    fn a_scatter_width_outlasts_losses_and_growth() {
+        let run = |scatter_width| {
+            let shape = Shape {
+                scatter_width,
+                ..small()
+            };
+            let (mut cluster, built) = Cluster::build(shape);
+            check(&built);
+            let mut widths = vec![cluster.scatter()];
+            for scenario in [Cluster::lose_rack, Cluster::lose_devices, Cluster::grow] {
+                check(&scenario(&mut cluster));
+                widths.push(cluster.scatter());
+            }
+            println!("{scatter_width}: {widths:?}");
+            widths
+        };
+        let (wide, narrow) = (run(0), run(20));
+        for (wide, narrow) in wide.iter().zip(&narrow) {
+            assert!(narrow.least >= 16, "{narrow:?}");
+            assert!(narrow.sets < wide.sets, "{narrow:?} beside {wide:?}");
+            assert!(narrow.mean * 1.5 < wide.mean, "{narrow:?} beside {wide:?}");
         }
     }
 

@@ -268,6 +268,7 @@ async fn a_pool_waits_for_zones_and_a_volume_for_leaders() {
     let mut servers = three_zones(&addr).await;
     let mut operator = topology(&mds).await;
     let five = CreatePoolRequest {
+        scatter_width: 0,
         class: String::new(),
         name: "wide".into(),
         replicas: 5,
@@ -282,6 +283,7 @@ async fn a_pool_waits_for_zones_and_a_volume_for_leaders() {
         "{refused}"
     );
     let even = CreatePoolRequest {
+        scatter_width: 0,
         class: String::new(),
         name: "even".into(),
         replicas: 2,

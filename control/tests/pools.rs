@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use common::{
     Chunkserver, beat_all, config, fault, new_volume, register_soon, registration, start, stop,
-    store, topology, volumes,
+    store, three_zones, topology, volumes,
 };
 use ogee_control::MdsHandle;
 use ogee_proto::service::topology_client::TopologyClient;
@@ -105,5 +105,49 @@ async fn what_a_pool_allows_is_kept_and_told() {
     operator.set_pool(close).await.expect("closed");
     let refused = fault(user.create(new_volume("b", 4096 << 10)).await);
     assert_eq!(refused.code(), "OGEE-2084");
+    stop(mds).await;
+}
+
+#[tokio::test]
+async fn a_scatter_width_is_met_told_and_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&config(dir.path()));
+    let mut servers = three_zones(&mds.addr().to_string()).await;
+    beat_all(&mut servers).await;
+    let mut operator = topology(&mds).await;
+    // Each of six devices has four others, in other zones.
+    let wide = |replicas: u32, copysets: u32| CreatePoolRequest {
+        name: "wide".into(),
+        replicas,
+        copysets,
+        scatter_width: 4,
+        ..CreatePoolRequest::default()
+    };
+    let refused = fault(operator.create_pool(wide(1, 8)).await);
+    assert_eq!(refused.code(), "OGEE-2095", "{refused}");
+    let refused = fault(operator.create_pool(wide(3, 3)).await);
+    assert_eq!(refused.code(), "OGEE-2011", "{refused}");
+    let said = refused.to_string();
+    assert!(said.contains("--copysets 4"), "{said}");
+    let made = operator.create_pool(wide(3, 0)).await;
+    let made = made.expect("as many as it takes").into_inner();
+    let told = (made.scatter_width, made.scatter_least, made.scatter_most);
+    assert_eq!(told, (4, 4, 4), "{made:?}");
+    assert!(
+        (made.scatter_mean - 4.0).abs() < 1e-9 && made.device_sets >= 4,
+        "{made:?}"
+    );
+    let set = |scatter_width: u32| SetPoolRequest {
+        name: "wide".into(),
+        scatter_width: Some(scatter_width),
+        ..SetPoolRequest::default()
+    };
+    for width in [2, 0] {
+        let told = operator.set_pool(set(width)).await.expect("set");
+        assert_eq!(told.into_inner().scatter_width, width);
+    }
+    let pools = operator.list_pools(Empty {}).await.expect("listed");
+    let pools = pools.into_inner().pools;
+    assert_eq!((pools[0].scatter_width, pools[0].scatter_least), (0, 4));
     stop(mds).await;
 }

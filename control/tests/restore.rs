@@ -299,6 +299,7 @@ async fn a_member_of_the_old_group_is_not_listened_to() {
             br#"{"vote":{"term":1,"voted_for":1,"committed":false},"last":null,"transfer":false}"#
                 .to_vec(),
         group: other.group,
+        ..Default::default()
     };
     let refused = client
         .vote(message.clone())

@@ -55,6 +55,7 @@ fn create_pool() -> Command {
         class: None,
         name: name("default"),
         replicas: 3,
+        scatter_width: 0,
     })
 }
 

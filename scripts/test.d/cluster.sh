@@ -23,14 +23,19 @@ test_up() {
     is_healthy >/dev/null || give_up "dev up returned before the cluster was healthy"
     create_volume kept --size 64MiB
 
-    # A second cluster on the machine is not touched by the first one's end.
-    "$OGEE" dev up --dir "$TEST_DIR/other" --nodes 1 --log-size 128MiB >"$TEST_DIR/other.log" 2>&1
+    # A second cluster on the machine is not touched by the first one's end. It has twice as many chunkservers as it needs:
+    # those that come last carry as much as the others, from the start.
+    mkdir "$TEST_DIR/other"
     defer "$OGEE" dev down --dir "$TEST_DIR/other"
+    "$OGEE" dev up --dir "$TEST_DIR/other" --nodes 6 --zones 3 --copysets 12 --store-size 1GiB --log-size 128MiB >"$TEST_DIR/other.log" 2>&1 ||
+        give_up "dev up of six: $(tail -n 4 "$TEST_DIR/other.log")"
+    use_cluster "$TEST_DIR/other"
+    "$OGEE" device ls -o json | jq -e '[.devices[].replicas] == [6, 6, 6, 6, 6, 6]' >/dev/null || give_up "not on all: $("$OGEE" device ls)"
+    "$OGEE" zone ls -o json | jq -e '[.zones[].servers] == [2, 2, 2]' >/dev/null || give_up "zones: $("$OGEE" zone ls)"
     "$OGEE" dev down --dir "$DIR"
     for pid in "${pids[@]}"; do
         process_gone "$pid" || give_up "pid $pid outlives dev down"
     done
-    use_cluster "$TEST_DIR/other"
     is_healthy >/dev/null || give_up "dev down ended another cluster"
 
     # Up again: the same cluster with the same volume; and once more: nothing to do.
@@ -77,6 +82,51 @@ test_up_user() {
     qemu-io -f raw -c 'write -P 0x5a 3M 1M' -c 'flush' -c 'read -P 0x5a 3M 1M' "$URI" >"$TEST_DIR/io.log"
     export_stop
     "$OGEE" dev down --dir "$DIR"
+}
+
+# Metadata servers of two releases: what not all understand is refused until the last one is upgraded.
+test_mds_versions() {
+    local id
+    export OGEE_MDS_SERVER__ACT_AS_VERSION=1
+    cluster_up --mds-nodes 3 --nodes 3 --copysets 4 --store-size 1GiB --log-size 128MiB
+    unset OGEE_MDS_SERVER__ACT_AS_VERSION
+    create_volume disk --size 256MiB
+    export_start disk
+    for id in 1 2 3; do
+        wait_for 30 refused_for "$id" || give_up "not said that mds$id is older: $(cat "$TEST_DIR/set.log")"
+        "$OGEE" volume create "while$id" --size 64MiB || give_up "volume create while mds$id is old"
+        kill -TERM "$(node_pid "mds$id")"
+        wait_for 30 node_gone "mds$id" || give_up "mds$id does not end"
+        node_start "mds$id"
+        wait_for 60 "$OGEE" mds check >"$TEST_DIR/check.log" 2>&1 || give_up "mds check: $(cat "$TEST_DIR/check.log")"
+    done
+    wait_for 60 versions_raised || give_up "not raised: $("$OGEE" mds ls)"
+    wait_for 30 "$OGEE" pool set default --scatter-width 2 >"$TEST_DIR/set.log" 2>&1 || give_up "pool set: $(cat "$TEST_DIR/set.log")"
+    "$OGEE" pool ls -o json | jq -e '.pools[0] | .scatter_width == 2 and .scatter_least == 2 and .scatter_most == 2' >/dev/null || give_up "$("$OGEE" pool ls -o json)"
+
+    # Back to the old release: its own data directory is refused, and the others go on.
+    kill -TERM "$(node_pid mds3)"
+    wait_for 30 node_gone mds3 || give_up "mds3 does not end"
+    if OGEE_MDS_SERVER__ACT_AS_VERSION=1 "$OGEE" dev start mds3 --dir "$DIR" >"$TEST_DIR/back.log" 2>&1; then give_up "mds3 of the old release started"; fi
+    grep -q "OGEE-2104" "$TEST_DIR/back.log" || give_up "not said why: $(cat "$TEST_DIR/back.log")"
+    "$OGEE" volume create after --size 64MiB || give_up "volume create by two of three"
+    node_start mds3
+    wait_for 60 "$OGEE" mds check >"$TEST_DIR/check.log" 2>&1 || give_up "mds check: $(cat "$TEST_DIR/check.log")"
+    export_stop
+}
+
+# Until the one that leads has heard all others.
+refused_for() {
+    if "$OGEE" pool set default --scatter-width 2 >"$TEST_DIR/set.log" 2>&1; then give_up "set before mds$1 was upgraded"; fi
+    grep -q "OGEE-2096" "$TEST_DIR/set.log" && grep -q "metadata server $1 at .* understands 1" "$TEST_DIR/set.log"
+}
+
+node_gone() {
+    ! node_pid "$1" >/dev/null
+}
+
+versions_raised() {
+    "$OGEE" mds ls -o json | jq -e 'all(.members[]; .commands == 2 and .group_commands == 2)' >/dev/null
 }
 
 # ---- commands ---------------------------------------------------------------------------------
@@ -934,6 +984,7 @@ run_test fio_kills "$(ci_or_full 240 2400)" test_fio_kills
 run_test kill_all "$(ci_or_full 240 2400)" test_kill_all
 run_test mds_down 150 test_mds_down
 # The gate has no time for these.
+when_asked mds_versions 180 test_mds_versions
 when_asked mds_restore 180 test_mds_restore
 when_asked mds_members 240 test_mds_members
 when_asked rolling_restart 300 test_rolling_restart

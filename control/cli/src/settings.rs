@@ -31,6 +31,9 @@ pub(crate) struct MdsSettings {
     /// Form no group on the first start: wait until `ogee mds add` takes it in.
     #[serde(default)]
     pub(crate) join: bool,
+    /// For tests of upgrades: act as an earlier release of the metadata's commands.
+    #[serde(default)]
+    pub(crate) act_as_version: u32,
     /// Name of the cluster.
     #[serde(default = "ogee")]
     pub(crate) cluster: String,
@@ -278,6 +281,7 @@ const MDS_KEYS: &[&str] = &[
     "id",
     "members",
     "join",
+    "act_as_version",
     "cluster",
     "heartbeat_ms",
     "offline_ms",

@@ -20,6 +20,8 @@ use crate::state::{Command, Reply};
 pub(crate) struct ApiConfig {
     /// This member.
     pub(crate) id: u64,
+    /// What it understands of the metadata's commands.
+    pub(crate) version: u32,
     /// Name of the cluster: Raft messages carry it.
     pub(crate) cluster: String,
     /// How often chunkservers heartbeat.
@@ -110,7 +112,7 @@ impl Context {
         let reply = self.counted(command).await;
         Ok(reply.map_err(|error| match error {
             WriteError::Unavailable(_) => Unavailable::Unknown.into(),
-            refused @ WriteError::Refused(_) => refused,
+            refused @ (WriteError::Refused(_) | WriteError::Older(_)) => refused,
         })?)
     }
 

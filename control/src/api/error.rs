@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::backup::BackupError;
 use crate::placement::PlacementError;
-use crate::raft::{MemberError, Unavailable, WriteError};
+use crate::raft::{MemberError, Older, Unavailable, WriteError};
 use crate::scheduler::TransfersFull;
 use crate::state::Refusal;
 
@@ -119,6 +119,11 @@ impl ApiError {
     /// Too few zones have what is wanted.
     pub(crate) fn no_placement(error: &PlacementError, class: Option<MediaClass>) -> Self {
         let what = "the pool cannot be placed";
+        if let PlacementError::TooFewCopysets { needed, .. } = error {
+            let remedy = format!("--copysets {needed}, or a smaller --scatter-width");
+            let fault = Fault::new("OGEE-2011", what, &error.to_string(), &remedy);
+            return Self::new(Code::InvalidArgument, fault);
+        }
         let (cause, remedy) = match class {
             None => (
                 error.to_string(),
@@ -130,6 +135,29 @@ impl ApiError {
             ),
         };
         let fault = Fault::new("OGEE-2011", what, &cause, remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
+    /// Not all metadata servers have been upgraded.
+    fn not_understood(older: &Older) -> Self {
+        let ids: Vec<String> = older.older.iter().map(|it| it.0.to_string()).collect();
+        let remedy = format!(
+            "upgrade and start metadata server {}, then again: ogee mds ls",
+            ids.join(", ")
+        );
+        let what = "not all metadata servers understand that yet";
+        let fault = Fault::new("OGEE-2096", what, &older.to_string(), &remedy);
+        Self::new(Code::FailedPrecondition, fault)
+    }
+
+    /// A new member whose release is too old.
+    pub(crate) fn older_member_there(addr: &str, id: u64, theirs: u32, group: u32) -> Self {
+        let what = format!("metadata server {id} cannot be taken in");
+        let cause = format!(
+            "the one at {addr} understands version {theirs} of the metadata's commands, and the group is at {group}"
+        );
+        let remedy = "start it with the others' release: ogee mds ls";
+        let fault = Fault::new("OGEE-2097", &what, &cause, remedy);
         Self::new(Code::FailedPrecondition, fault)
     }
 
@@ -240,6 +268,7 @@ impl From<Refusal> for ApiError {
             Refusal::BadSize { .. }
             | Refusal::BadSpan { .. }
             | Refusal::BadWeight { .. }
+            | Refusal::BadScatterWidth { .. }
             | Refusal::BadStripe { .. }
             | Refusal::BadReplicas { .. }
             | Refusal::TextTooLong { .. }
@@ -370,6 +399,7 @@ impl From<WriteError> for ApiError {
         match error {
             WriteError::Refused(refusal) => refusal.into(),
             WriteError::Unavailable(unavailable) => unavailable.into(),
+            WriteError::Older(older) => Self::not_understood(&older),
         }
     }
 }

@@ -9,6 +9,7 @@ use ogee_proto::service::{
 };
 
 use crate::liveness::{Liveness, Strangers};
+use crate::placement::Scatter;
 use crate::scheduler::HealRules;
 use crate::state::{Copyset, Pool, Replica, State, Volume};
 
@@ -172,7 +173,15 @@ impl Scene<'_> {
 
     pub(super) fn pool_info(&self, id: PoolId, pool: &Pool) -> PoolInfo {
         let volumes = self.state.volumes().values();
+        let copysets = pool.copysets.iter();
+        let copysets = copysets.filter_map(|id| self.state.copysets().get(id));
+        let width = Scatter::of(copysets.map(Copyset::stores)).summary();
         PoolInfo {
+            scatter_width: pool.scatter_width,
+            scatter_least: count(width.least),
+            scatter_mean: width.mean,
+            scatter_most: count(width.most),
+            device_sets: count(width.sets),
             promised: self.state.promised(id),
             quota: pool.quota,
             allows_volumes: !pool.is_closed,

@@ -22,7 +22,7 @@ use super::watch::note;
 use crate::backup;
 use crate::limit::{BACKUP_PART, EVENTS_PER_PAGE_MAX, MEMBER_ASK, MEMBER_DIGEST};
 use crate::raft::{Consistency, MemberChange, MemberRecord, View, digest, is_address};
-use crate::state::{Event, EventLevel};
+use crate::state::{Event, EventLevel, FIRST_VERSION};
 
 /// See the module.
 pub(crate) struct MembersApi(pub(crate) Arc<Context>);
@@ -59,6 +59,8 @@ impl MembersApi {
             cluster_id: cluster.map_or_else(String::new, |it| it.id.to_string()),
             leader: view.leader.unwrap_or(0),
             group: view.state.group(),
+            commands: self.0.config.version,
+            group_commands: view.state.version(),
             digest,
         })
     }
@@ -111,6 +113,11 @@ impl MembersApi {
                 Some(&said.cluster_id) == ours.as_ref() && said.group == view.state.group();
             if said.id != id || !(is_new || is_ours) {
                 return Err(ApiError::other_member_there(&address, id, &said));
+            }
+            // A release from before there were versions says none.
+            let (theirs, group) = (said.commands.max(FIRST_VERSION), view.state.version());
+            if theirs < group {
+                return Err(ApiError::older_member_there(&address, id, theirs, group));
             }
         }
         let addr = address;

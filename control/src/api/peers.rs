@@ -7,7 +7,7 @@ use ogee_proto::service::mds_raft_server::MdsRaft;
 use tonic::{Request, Response, Status};
 
 use super::context::Context;
-use crate::raft::{PeerCall, PeerError};
+use crate::raft::{PeerCall, PeerError, Sender};
 
 /// See the module.
 pub(crate) struct PeersApi(pub(crate) Arc<Context>);
@@ -27,13 +27,20 @@ impl PeersApi {
             )));
         }
         let raft = &self.0.raft;
-        let reply = raft.peer(call, message.group, message.body).await;
+        let sender = Sender {
+            id: message.from,
+            group: message.group,
+            version: message.version,
+            needed: message.needed,
+        };
+        let reply = raft.peer(call, sender, message.body).await;
         let body = reply.map_err(|error| match error {
             PeerError::Undecodable(_) => Status::invalid_argument(error.to_string()),
             PeerError::OtherGroup { .. } => {
                 tracing::warn!(from = message.from, %error, "refused");
                 Status::failed_precondition(error.to_string())
             }
+            PeerError::Outdated { .. } => Status::failed_precondition(error.to_string()),
             PeerError::Stopped => Status::unavailable(error.to_string()),
             PeerError::Overloaded => Status::resource_exhausted(error.to_string()),
         })?;
@@ -43,6 +50,8 @@ impl PeersApi {
             to: message.from,
             group: message.group,
             body,
+            version: config.version,
+            needed: 0,
         }))
     }
 }

@@ -66,6 +66,7 @@ fn metadata() -> State {
         class: None,
         name: name("p"),
         replicas: 3,
+        scatter_width: 0,
     };
     apply(&mut state, &Command::CreatePool(pool));
     let placement = |at: u8| (0..3).map(|z| store((at + z) % 4 + 1, at % 2)).collect();

@@ -87,12 +87,14 @@ impl TopologyApi {
             name: Name::new(name)?,
             replicas,
             class: class(&request.class)?,
+            scatter_width: request.scatter_width,
         };
+        let scatter_width = usize::try_from(request.scatter_width).unwrap_or(usize::MAX);
         let view = self.0.latest().await?;
         view.state.check_pool(&pool)?;
         let sites = (self.wait_for_zones(usize::from(replicas), pool.class)).await?;
         let copysets = match usize::try_from(request.copysets).unwrap_or(COPYSETS_MAX) {
-            0 => placement::default_copysets(&sites, usize::from(replicas)),
+            0 => placement::default_copysets(&sites, usize::from(replicas), scatter_width),
             asked => asked.min(COPYSETS_MAX + 1),
         };
         if view.state.copysets().len() + copysets > COPYSETS_MAX {
@@ -105,6 +107,7 @@ impl TopologyApi {
         let wish = placement::Request {
             replicas: usize::from(replicas),
             copysets,
+            scatter_width,
         };
         let placements = placement::plan(&sites, wish);
         let placements = placements.map_err(|error| ApiError::no_placement(&error, pool.class))?;
@@ -127,6 +130,7 @@ impl TopologyApi {
             allows_volumes: request.allow_volumes,
             quota: request.quota,
             weight: request.weight,
+            scatter_width: request.scatter_width,
         };
         self.0.write(Command::SetPool(command)).await?;
         self.told(&request.name).await

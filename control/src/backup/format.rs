@@ -3,7 +3,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | magic `OGEEMDSB` |
-//! | 4 | version, little endian |
+//! | 4 | version, little endian: what whoever reads the metadata must understand |
 //! | 4 | length of the head |
 //! | 4 | CRC32C of the head |
 //! | … | head: JSON, says what it is of, and length and CRC32C of the body |
@@ -20,10 +20,9 @@ use serde::{Deserialize, Serialize};
 use super::error::BackupError;
 use crate::limit::BACKUP_MAX;
 use crate::raft::Position;
-use crate::state::State;
+use crate::state::{FIRST_VERSION, OUR_VERSION, State};
 
 const MAGIC: [u8; 8] = *b"OGEEMDSB";
-const VERSION: u32 = 1;
 /// Bytes before the head.
 const PREFIX: usize = 20;
 const HEAD_MAX: usize = 64 << 10;
@@ -94,10 +93,10 @@ impl Backup {
             return Err(BackupError::Short);
         };
         let [version, head_len, head_crc] = [version, head_len, head_crc].map(u32::from_le_bytes);
-        if version != VERSION {
+        if !(FIRST_VERSION..=OUR_VERSION).contains(&version) {
             return Err(BackupError::Version {
                 found: version,
-                ours: VERSION,
+                ours: OUR_VERSION,
             });
         }
         let head_len = usize::try_from(head_len).unwrap_or(usize::MAX);
@@ -173,7 +172,7 @@ pub(crate) fn encode(
     let head_len = u32::try_from(head.len()).map_err(|_| BackupError::TooLong)?;
     let mut bytes = Vec::with_capacity(PREFIX + head.len() + body.len());
     bytes.extend(MAGIC);
-    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(state.version().to_le_bytes());
     bytes.extend(head_len.to_le_bytes());
     bytes.extend(crc32c(&head).to_le_bytes());
     bytes.extend(head);
@@ -232,7 +231,7 @@ mod tests {
         let mut bytes = file();
         bytes[8] = 9;
         let error = Backup::read(bytes.as_slice()).unwrap_err();
-        assert!(matches!(error, BackupError::Version { found: 9, ours: 1 }));
+        assert!(matches!(error, BackupError::Version { found: 9, ours: 2 }));
         assert!(bytes.len() > PREFIX);
     }
 

@@ -13,6 +13,20 @@ pub enum PlacementError {
         /// Zones that have a usable store.
         zones: Vec<Name>,
     },
+    /// A device meets at most `replicas - 1` others with each copyset that it carries.
+    #[error(
+        "{copysets} copysets on {devices} devices cannot have a scatter width of {wanted}: it takes {needed}"
+    )]
+    TooFewCopysets {
+        /// As asked for.
+        copysets: usize,
+        /// Devices that they are spread over.
+        devices: usize,
+        /// As asked for, or how many others there are.
+        wanted: usize,
+        /// The fewest copysets with which each device can have it.
+        needed: usize,
+    },
 }
 
 fn list(zones: &[Name]) -> String {

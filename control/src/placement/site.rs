@@ -27,4 +27,6 @@ pub struct Request {
     pub replicas: usize,
     /// Copysets to place.
     pub copysets: usize,
+    /// With how many others each store shall share copysets, and not with many more; 0: with as many as can be.
+    pub scatter_width: usize,
 }

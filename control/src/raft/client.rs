@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::{MemberError, PeerError, Unavailable, WriteError};
 use super::members::MemberChange;
-use super::peer::{PeerCall, PeerRequest};
+use super::peer::{PeerCall, PeerRequest, Sender};
 use crate::limit::{PEER_QUEUE, REQUEST_QUEUE};
 use crate::state::{Command, Reply, State};
 
@@ -149,13 +149,13 @@ impl RaftClient {
     pub(crate) async fn peer(
         &self,
         call: PeerCall,
-        group: u64,
+        sender: Sender,
         body: Vec<u8>,
     ) -> Result<Vec<u8>, PeerError> {
         let (reply, answer) = oneshot::channel();
         let request = PeerRequest {
             call,
-            group,
+            sender,
             body,
             reply,
         };

@@ -20,7 +20,7 @@ use super::error::LedgerError;
 use super::types::{
     Entry, Group, LeaderId, LogId, Membership, Payload, SnapshotMeta, StoredMembership, Vote,
 };
-use crate::state::{Command, State};
+use crate::state::{Command, FIRST_VERSION, State};
 
 /// Encodes a record.
 pub(super) fn encode<T: Serialize>(
@@ -177,6 +177,14 @@ impl From<&Entry> for EntryRecord {
 }
 
 impl EntryRecord {
+    /// What whoever reads it must understand.
+    pub(super) fn version(&self) -> u32 {
+        match &self.payload {
+            PayloadRecord::Command(command) => command.version(),
+            PayloadRecord::Blank | PayloadRecord::Membership(_) => FIRST_VERSION,
+        }
+    }
+
     pub(super) fn into_entry(self) -> Result<Entry, LedgerError> {
         let payload: Payload = match self.payload {
             PayloadRecord::Blank => EntryPayload::Blank,
@@ -228,6 +236,11 @@ impl SnapshotRecord {
         self.last
     }
 
+    /// What whoever reads it must understand.
+    pub(super) const fn version(&self) -> u32 {
+        self.state.version()
+    }
+
     pub(super) fn into_parts(self) -> Result<(SnapshotMeta, State), LedgerError> {
         if let Some(what) = self.state.contradiction() {
             return Err(LedgerError::State { what });
@@ -247,6 +260,14 @@ pub(super) struct AppendRecord {
     previous: Option<LogIdRecord>,
     committed: Option<LogIdRecord>,
     entries: Vec<EntryRecord>,
+}
+
+impl AppendRecord {
+    /// What whoever reads it must understand.
+    pub(super) fn version(&self) -> u32 {
+        let versions = self.entries.iter().map(EntryRecord::version);
+        versions.max().unwrap_or(FIRST_VERSION)
+    }
 }
 
 impl From<&AppendEntriesRequest<Group>> for AppendRecord {

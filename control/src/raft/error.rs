@@ -14,7 +14,7 @@ pub enum LedgerError {
         /// As found.
         found: String,
         /// As written by us.
-        ours: &'static str,
+        ours: String,
     },
     /// It belongs to another member of the group.
     #[error("it belongs to member {found}, and this is member {ours}")]
@@ -65,11 +65,12 @@ impl LedgerError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Locked => "stop the other metadata server, or use another data directory".into(),
-            Self::UnknownFormat { .. } => "the version that wrote it".into(),
+            Self::UnknownFormat { .. } => {
+                "start the release that wrote it, or a newer one: the other metadata servers' (ogee mds ls)".into()
+            }
             Self::OtherMember { found, .. } => format!("start it as member {found}"),
             Self::Database(_) | Self::Record { .. } | Self::Membership | Self::State { .. } => {
-                "check the disk; with other members up, an empty data directory is filled by them"
-                    .into()
+                "check the disk; with a majority of others up: ogee mds rm, an empty data directory, ogee mds add".into()
             }
         }
     }
@@ -98,6 +99,18 @@ pub enum NodeError {
     Raft {
         /// In openraft's words.
         reason: String,
+    },
+    /// The group uses what this release does not understand.
+    #[error(
+        "metadata server {from} sent what takes version {needed} of the metadata's commands, and this release understands {ours}"
+    )]
+    Outdated {
+        /// Who sent it.
+        from: u64,
+        /// What it takes.
+        needed: u32,
+        /// What we understand.
+        ours: u32,
     },
     /// The thread panicked.
     #[error("the Raft thread panicked")]
@@ -225,6 +238,33 @@ pub(crate) enum WriteError {
     /// The command did not get through.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// Not all members would understand it; it was not proposed.
+    #[error(transparent)]
+    Older(#[from] Older),
+}
+
+/// A command that takes a newer release than some member's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it takes version {needed} of the metadata's commands, and the group is at {group}: {}",
+    list(older)
+)]
+pub(crate) struct Older {
+    /// What it takes.
+    pub(crate) needed: u32,
+    /// What all members are known to understand.
+    pub(crate) group: u32,
+    /// Who understands less: number, address, and what it says, if it answers.
+    pub(crate) older: Vec<(u64, String, Option<u32>)>,
+}
+
+fn list(older: &[(u64, String, Option<u32>)]) -> String {
+    let one = |(id, addr, version): &(u64, String, Option<u32>)| match version {
+        Some(version) => format!("metadata server {id} at {addr} understands {version}"),
+        None => format!("metadata server {id} at {addr} does not answer"),
+    };
+    let all: Vec<String> = older.iter().map(one).collect();
+    all.join(", ")
 }
 
 /// Why a Raft message of another metadata server was not answered.
@@ -240,6 +280,16 @@ pub(crate) enum PeerError {
         theirs: u64,
         /// Of this member.
         ours: u64,
+    },
+    /// It takes a newer release: this member ends.
+    #[error(
+        "the message takes version {needed} of the metadata's commands, and this release understands {ours}"
+    )]
+    Outdated {
+        /// What it takes.
+        needed: u32,
+        /// What we understand.
+        ours: u32,
     },
     /// Raft stopped, or is stopping.
     #[error("this metadata server is stopping")]

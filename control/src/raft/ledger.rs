@@ -6,19 +6,24 @@
 //! [`Ledger::save_committed`], which rides along with the next one. The log has no holes.
 //! *On failure*: the error is returned and the transaction has not happened; the caller stops.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::ops::RangeBounds;
 use std::path::Path;
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 
 use super::codec::{self, EntryRecord, LogIdRecord, SnapshotRecord, VoteRecord};
 use super::error::LedgerError;
 use super::types::{Entry, LogId, Vote};
-use crate::state::State;
+use crate::state::{FIRST_VERSION, OUR_VERSION, State};
 
-/// Format of everything in the file. Grows when any record changes incompatibly.
-const FORMAT: &str = "ogee-mds 1";
+/// Format of everything in the file, with what one must understand to read it: the highest version of a command, or of
+/// metadata, that was ever written there. So an earlier release refuses what it would misread.
+const FORMAT: &str = "ogee-mds ";
 
 /// The file, in the data directory.
 pub(crate) const LEDGER_FILE: &str = "mds.redb";
@@ -36,25 +41,31 @@ const KEY_SNAPSHOT: &str = "snapshot";
 /// See the module.
 pub(crate) struct Ledger {
     db: Database,
+    /// What one must understand to read it.
+    stamped: Cell<u32>,
 }
 
 impl Ledger {
-    /// Opens the file, or makes it for `member`.
-    pub(crate) fn open(path: &Path, member: u64) -> Result<Self, LedgerError> {
+    /// Opens the file, or makes it for `member`; of metadata that takes no more than this release understands, or acts as
+    /// if it did.
+    pub(crate) fn open(path: &Path, member: u64, ours: u32) -> Result<Self, LedgerError> {
         let db = Database::create(path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => LedgerError::Locked,
             error => error.into(),
         })?;
-        let ledger = Self { db };
+        let stamped = Cell::new(FIRST_VERSION);
+        let ledger = Self { db, stamped };
         ledger.create_tables()?;
         match ledger.get_bytes(KEY_FORMAT)? {
             None => ledger.stamp(member)?,
-            Some(found) if found == FORMAT.as_bytes() => ledger.check_member(member)?,
             Some(found) => {
-                return Err(LedgerError::UnknownFormat {
+                let known = version_in(&found).filter(|version| *version <= ours);
+                let known = known.ok_or_else(|| LedgerError::UnknownFormat {
                     found: String::from_utf8_lossy(&found).into_owned(),
-                    ours: FORMAT,
+                    ours: format(ours),
                 });
+                ledger.stamped.set(known?);
+                ledger.check_member(member)?;
             }
         }
         Ok(ledger)
@@ -70,7 +81,7 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let record = SnapshotRecord::first(term, index, member, addr.to_owned(), state);
         let last = record.last().map(LogId::from);
-        let ledger = Self::open(path, member)?;
+        let ledger = Self::open(path, member, OUR_VERSION)?;
         ledger.save_snapshot(&record)?;
         if let Some(last) = last {
             ledger.purge(&last)?;
@@ -90,7 +101,7 @@ impl Ledger {
         let write = self.db.begin_write()?;
         {
             let mut meta = write.open_table(META)?;
-            meta.insert(KEY_FORMAT, FORMAT.as_bytes())?;
+            meta.insert(KEY_FORMAT, format(FIRST_VERSION).as_bytes())?;
             meta.insert(KEY_MEMBER, member.as_slice())?;
         }
         Ok(write.commit()?)
@@ -169,14 +180,30 @@ impl Ledger {
 
     pub(super) fn append(&self, entries: &[Entry]) -> Result<(), LedgerError> {
         let write = self.db.begin_write()?;
+        let mut needed = FIRST_VERSION;
         {
             let mut log = write.open_table(LOG)?;
             for entry in entries {
-                let bytes = codec::encode("log entry", &EntryRecord::from(entry))?;
+                let record = EntryRecord::from(entry);
+                needed = needed.max(record.version());
+                let bytes = codec::encode("log entry", &record)?;
                 log.insert(entry.log_id.index, bytes.as_slice())?;
             }
         }
-        Ok(write.commit()?)
+        self.commit_needing(write, needed)
+    }
+
+    /// Whoever opens it from now on must understand so much.
+    fn commit_needing(&self, write: WriteTransaction, needed: u32) -> Result<(), LedgerError> {
+        if needed > self.stamped.get() {
+            let stamp = format(needed);
+            write
+                .open_table(META)?
+                .insert(KEY_FORMAT, stamp.as_bytes())?;
+        }
+        write.commit()?;
+        self.stamped.set(self.stamped.get().max(needed));
+        Ok(())
     }
 
     /// Entries in `range`, in order; stops after the entry that passes `max_bytes`.
@@ -227,8 +254,22 @@ impl Ledger {
 
     pub(super) fn save_snapshot(&self, snapshot: &SnapshotRecord) -> Result<(), LedgerError> {
         let bytes = codec::encode(KEY_SNAPSHOT, snapshot)?;
-        self.put(KEY_SNAPSHOT, &bytes, Durability::Immediate)
+        let mut write = self.db.begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        write
+            .open_table(META)?
+            .insert(KEY_SNAPSHOT, bytes.as_slice())?;
+        self.commit_needing(write, snapshot.version())
     }
+}
+
+fn format(version: u32) -> String {
+    format!("{FORMAT}{version}")
+}
+
+fn version_in(format: &[u8]) -> Option<u32> {
+    let version = std::str::from_utf8(format).ok()?.strip_prefix(FORMAT)?;
+    version.parse().ok()
 }
 
 fn decode_entry(bytes: &[u8]) -> Result<Entry, LedgerError> {
@@ -243,26 +284,65 @@ mod tests {
     fn another_format_and_another_member_are_refused() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("mds.redb");
-        let ledger = Ledger::open(&path, 1).expect("new");
-        assert!(matches!(Ledger::open(&path, 1), Err(LedgerError::Locked)));
+        let ledger = Ledger::open(&path, 1, 2).expect("new");
+        assert!(matches!(
+            Ledger::open(&path, 1, 2),
+            Err(LedgerError::Locked)
+        ));
         drop(ledger);
-        let other = Ledger::open(&path, 2).err().expect("belongs to member 1");
+        let other = Ledger::open(&path, 2, 2)
+            .err()
+            .expect("belongs to member 1");
         assert!(matches!(
             other,
             LedgerError::OtherMember { found: 1, ours: 2 }
         ));
-        let ledger = Ledger::open(&path, 1).expect("ours");
+        let ledger = Ledger::open(&path, 1, 2).expect("ours");
         ledger
             .put(KEY_FORMAT, b"ogee-mds 9", Durability::Immediate)
             .expect("write");
         drop(ledger);
-        let error = Ledger::open(&path, 1)
+        let error = Ledger::open(&path, 1, 2)
             .err()
             .expect("unknown format")
             .to_string();
         assert!(
-            error.contains("ogee-mds 9") && error.contains(FORMAT),
+            error.contains("ogee-mds 9") && error.contains("ogee-mds 2"),
             "{error}"
         );
+    }
+    /// An earlier release must refuse it, and does so by the format that it knows.
+    #[test]
+    fn what_takes_a_newer_release_stamps_the_file() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("mds.redb");
+        let entry = |index: u64, command: serde_json::Value| {
+            let record = serde_json::json!({
+                "id": {"term": 1, "index": index}, "payload": {"Command": command},
+            });
+            let record: EntryRecord = serde_json::from_value(record).expect("an entry");
+            record.into_entry().expect("an entry")
+        };
+        let old = serde_json::json!({"do": "CreatePool", "name": "p", "replicas": 3});
+        let ledger = Ledger::open(&path, 1, 1).expect("new");
+        ledger.append(&[entry(1, old)]).expect("written");
+        drop(ledger);
+        let ledger = Ledger::open(&path, 1, 1).expect("nothing new is in it");
+        let new = serde_json::json!({"do": "RaiseVersion", "version": 2});
+        ledger.append(&[entry(2, new)]).expect("written");
+        assert_eq!(
+            ledger.get_bytes(KEY_FORMAT).expect("read"),
+            Some(b"ogee-mds 2".to_vec())
+        );
+        drop(ledger);
+        let refused = Ledger::open(&path, 1, 1).err().expect("too new");
+        assert_eq!(refused.code(), "OGEE-2104");
+        let said = refused.to_string();
+        assert!(
+            said.contains("ogee-mds 2") && said.contains("ogee-mds 1"),
+            "{said}"
+        );
+        let ledger = Ledger::open(&path, 1, 2).expect("ours");
+        assert_eq!(ledger.stamped.get(), 2);
     }
 }

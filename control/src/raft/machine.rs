@@ -169,7 +169,7 @@ mod tests {
             &self,
         ) -> Result<(tempfile::TempDir, LogStore, Machine), openraft::StorageError<Group>> {
             let dir = tempfile::tempdir().expect("temporary directory");
-            let ledger = Ledger::open(&dir.path().join("mds.redb"), 1).expect("new ledger");
+            let ledger = Ledger::open(&dir.path().join("mds.redb"), 1, 2).expect("new ledger");
             let ledger = Rc::new(ledger);
             let machine = Machine::open(Rc::clone(&ledger)).expect("empty machine");
             Ok((dir, LogStore::new(ledger), machine))

@@ -276,7 +276,7 @@ impl Core {
         }
     }
 
-    fn forwarded(&self, forward: &ForwardToLeader<Group>) -> Unavailable {
+    pub(super) fn forwarded(&self, forward: &ForwardToLeader<Group>) -> Unavailable {
         match forward.leader_id {
             Some(id) => {
                 let members = self.members();

@@ -21,12 +21,13 @@ mod network;
 mod node;
 mod peer;
 mod types;
+mod versions;
 
 pub(crate) use client::{Consistency, MemberRecord, Position, RaftClient, View, is_address};
 pub(crate) use codec::digest;
 pub use error::{LedgerError, NodeError};
-pub(crate) use error::{MemberError, PeerError, Unavailable, WriteError};
+pub(crate) use error::{MemberError, Older, PeerError, Unavailable, WriteError};
 pub(crate) use ledger::{LEDGER_FILE, Ledger};
 pub(crate) use members::MemberChange;
 pub(crate) use node::{Node, NodeConfig};
-pub(crate) use peer::PeerCall;
+pub(crate) use peer::{PeerCall, Sender};

@@ -31,6 +31,7 @@ use super::codec::{
 use super::machine::Shared;
 use super::peer::PeerCall;
 use super::types::{Group, Vote};
+use super::versions::{self, Said};
 use crate::limit::{RAFT_ELECTION_MS, RAFT_MESSAGE_MAX};
 use crate::state::State;
 
@@ -46,6 +47,10 @@ pub(super) struct Network {
     pub(super) members: Rc<BTreeMap<u64, String>>,
     /// The metadata says which group it is of.
     pub(super) state: Shared,
+    /// What this release understands.
+    pub(super) version: u32,
+    /// What the others say.
+    pub(super) said: Said,
 }
 
 impl RaftNetworkFactory<Group> for Network {
@@ -58,6 +63,8 @@ impl RaftNetworkFactory<Group> for Network {
             to: target,
             cluster: Rc::clone(&self.cluster),
             state: Rc::clone(&self.state),
+            version: self.version,
+            said: Rc::clone(&self.said),
             client: connect(addr),
         }
     }
@@ -77,6 +84,8 @@ pub(super) struct Link {
     to: u64,
     cluster: Rc<str>,
     state: Shared,
+    version: u32,
+    said: Said,
     /// `None` when the address is no address.
     client: Option<MdsRaftClient<Channel>>,
 }
@@ -88,6 +97,17 @@ impl Link {
         request: &Q,
         limit: Duration,
     ) -> Result<R, Unreachable<Group>> {
+        self.call_needing(call, request, 0, limit).await
+    }
+
+    /// The same, of a message that itself has what takes some version.
+    async fn call_needing<Q: Serialize, R: DeserializeOwned>(
+        &mut self,
+        call: PeerCall,
+        request: &Q,
+        needed: u32,
+        limit: Duration,
+    ) -> Result<R, Unreachable<Group>> {
         let body = codec::encode("message", request).map_err(|e| Unreachable::new(&e))?;
         let message = RaftMessage {
             cluster: self.cluster.to_string(),
@@ -95,6 +115,8 @@ impl Link {
             to: self.to,
             group: self.state.borrow().state.group(),
             body,
+            version: self.version,
+            needed: self.state.borrow().state.version().max(needed),
         };
         let Some(client) = &mut self.client else {
             return Err(Unreachable::from_string("its address cannot be used"));
@@ -103,6 +125,8 @@ impl Link {
         let reply = sent
             .map_err(|e| Unreachable::new(&e))?
             .map_err(|e| Unreachable::new(&e))?;
+        let version = versions::said(reply.version);
+        self.said.borrow_mut().insert(self.to, version);
         codec::decode("reply", &reply.body).map_err(|e| Unreachable::new(&e))
     }
 }
@@ -131,8 +155,9 @@ impl RaftNetworkV2<Group> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Group>, RPCError<Group>> {
         let record = AppendRecord::from(&request);
+        let (needed, limit) = (record.version(), option.hard_ttl());
         let reply: AppendReply = self
-            .call(PeerCall::Append, &record, option.hard_ttl())
+            .call_needing(PeerCall::Append, &record, needed, limit)
             .await?;
         Ok(reply.into())
     }
@@ -172,7 +197,9 @@ impl RaftNetworkV2<Group> for Link {
             vote: (&vote).into(),
             snapshot: SnapshotRecord::new(&snapshot.meta, &snapshot.snapshot),
         };
-        let sent = self.call::<_, InstallReply>(PeerCall::Snapshot, &record, option.hard_ttl());
+        let needed = snapshot.snapshot.version();
+        let limit = option.hard_ttl();
+        let sent = self.call_needing::<_, InstallReply>(PeerCall::Snapshot, &record, needed, limit);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             reply = sent => Ok(reply?.into()),

@@ -19,7 +19,7 @@ use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
 use openraft::impls::BasicNode;
 use openraft::raft::ReadPolicy;
 use openraft::{Config, SnapshotPolicy};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -30,8 +30,9 @@ use super::ledger::Ledger;
 use super::log_store::LogStore;
 use super::machine::{Machine, Shared};
 use super::network::Network;
-use super::peer::{self, PeerRequest};
+use super::peer::{self, PeerRequest, Sender};
 use super::types::{Group, Raft, StoredMembership};
+use super::versions::{self, Said};
 use crate::limit::{
     IN_FLIGHT_MAX, LEADER_WAIT, LOG_ENTRIES_KEPT, LOG_ENTRIES_PER_SNAPSHOT, PEER_QUEUE,
     RAFT_ELECTION_MS, RAFT_HEARTBEAT_MS, REQUEST_QUEUE, REQUEST_TIMEOUT, RETRY_PAUSE,
@@ -51,6 +52,8 @@ pub(crate) struct NodeConfig {
     pub(crate) cluster: Name,
     /// On its first start it forms no group, but waits until it is taken into one.
     pub(crate) join: bool,
+    /// What this release understands, or acts as if it did.
+    pub(crate) version: u32,
 }
 
 /// The running thread.
@@ -121,6 +124,11 @@ pub(super) struct Core {
     pub(super) members: RefCell<Option<(Arc<StoredMembership>, Arc<Members>)>>,
     /// The term in which leadership was handed over by this one: its lease says nothing any more.
     pub(super) unleased: Cell<u64>,
+    /// What the other members have said that they understand.
+    pub(super) said: Said,
+    /// The group uses what this release does not understand.
+    pub(super) outdated: RefCell<Option<NodeError>>,
+    pub(super) outdated_told: Notify,
 }
 
 impl Core {
@@ -128,11 +136,14 @@ impl Core {
         let ledger = Rc::new(ledger);
         let machine = Machine::open(Rc::clone(&ledger)).map_err(failed)?;
         let state = machine.shared();
+        let said = Said::default();
         let network = Network {
             me: config.id,
             cluster: config.cluster.as_str().into(),
             members: Rc::new(config.members.clone()),
             state: Rc::clone(&state),
+            version: config.version,
+            said: Rc::clone(&said),
         };
         let settings = Arc::new(settings(&config).validate().map_err(failed)?);
         let log = LogStore::new(ledger);
@@ -145,6 +156,9 @@ impl Core {
             state,
             members: RefCell::default(),
             unleased: Cell::default(),
+            said,
+            outdated: RefCell::default(),
+            outdated_told: Notify::new(),
         };
         core.form_group().await?;
         Ok(core)
@@ -185,11 +199,13 @@ impl Core {
             spawn_local(Rc::clone(&self).take_requests(queues.requests)),
             spawn_local(Rc::clone(&self).take_peers(queues.peers)),
             spawn_local(Rc::clone(&self).name_cluster()),
+            spawn_local(Rc::clone(&self).raise_versions()),
         ];
         let ended = tokio::select! {
             // An error means that the handle was leaked or lost: stop as well.
             _ = stopped.wait_for(|stop| *stop) => Ok(()),
             error = self.fatal() => Err(error),
+            error = self.outdated() => Err(error),
         };
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         // Already stopped is as good.
@@ -219,7 +235,7 @@ impl Core {
             };
             let core = Rc::clone(&self);
             spawn_local(async move {
-                let answer = match core.check_group(request.group) {
+                let answer = match core.check_sender(request.sender) {
                     Ok(()) => peer::answer(&core.raft, request.call, &request.body).await,
                     Err(error) => Err(error),
                 };
@@ -227,6 +243,19 @@ impl Core {
                 request.reply.send(answer).ok();
                 drop(permit);
             });
+        }
+    }
+
+    fn check_sender(&self, sender: Sender) -> Result<(), PeerError> {
+        self.check_group(sender.group)?;
+        if self.members().contains_key(&sender.id) {
+            let version = versions::said(sender.version);
+            self.said.borrow_mut().insert(sender.id, version);
+        }
+        let (needed, ours) = (sender.needed, self.config.version);
+        match self.check_understood(sender.id, needed) {
+            true => Ok(()),
+            false => Err(PeerError::Outdated { needed, ours }),
         }
     }
 
@@ -276,6 +305,9 @@ impl Core {
     async fn write(&self, command: Command) -> Result<Reply, WriteError> {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
+            if self.leader() == Some(self.config.id) {
+                self.check_version(&command).await?;
+            }
             match self.raft.client_write(command.clone()).await {
                 Ok(response) => return Ok(response.data?),
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
@@ -321,7 +353,7 @@ impl Core {
     }
 
     /// Returns when the applied state holds every write acknowledged before the call.
-    async fn catch_up(&self) -> Result<(), Unavailable> {
+    pub(super) async fn catch_up(&self) -> Result<(), Unavailable> {
         let deadline = Instant::now() + LEADER_WAIT;
         loop {
             let policy = if self.unleased.get() == self.term() {

@@ -28,11 +28,23 @@ pub(crate) enum PeerCall {
     Transfer,
 }
 
+/// What a message says of who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// Its number.
+    pub(crate) id: u64,
+    /// Of its metadata.
+    pub(crate) group: u64,
+    /// What it understands; 0: it does not say.
+    pub(crate) version: u32,
+    /// What whoever reads the message must understand.
+    pub(crate) needed: u32,
+}
+
 /// A message that waits for the Raft thread.
 pub(super) struct PeerRequest {
     pub(super) call: PeerCall,
-    /// Of the sender's metadata.
-    pub(super) group: u64,
+    pub(super) sender: Sender,
     pub(super) body: Vec<u8>,
     pub(super) reply: oneshot::Sender<Result<Vec<u8>, PeerError>>,
 }

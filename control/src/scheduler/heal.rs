@@ -319,7 +319,7 @@ impl<'a> Look<'a> {
             Some(to) => Some(to).filter(|to| takes(*to))?,
             None => (self.loads).target(copyset, replaced, job.bytes, takes)?,
         };
-        self.loads.begin(replaced, store, job.bytes);
+        self.loads.begin(copyset, replaced, store, job.bytes);
         if planned.is_none() {
             self.loads.shift(replaced.store, store);
         }

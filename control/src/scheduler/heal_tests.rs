@@ -100,6 +100,7 @@ impl World {
             class: None,
             name: name("p"),
             replicas: 3,
+            scatter_width: 0,
         };
         state.apply(&Command::CreatePool(pool)).expect("pool");
         let zones: Vec<&Vec<u32>> = by_zone.values().collect();
@@ -858,6 +859,7 @@ fn world_with_classes() -> World {
         class: Some(Ssd),
         name: name("fast"),
         replicas: 3,
+        scatter_width: 0,
     };
     world.state.apply(&Command::CreatePool(pool)).expect("pool");
     world

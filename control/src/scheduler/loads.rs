@@ -2,18 +2,21 @@
 //!
 //! *Place*: made once for a look, under `heal` and `spread`, which add to it what they plan. *Owner*: whoever
 //! looks. *Invariants*: a target is there and to stay, has room, is in a zone without another replica of the
-//! copyset and on a chunkserver without another one. Targets are kept by zone in the order in which they
+//! copyset and on a chunkserver without another one. Of those that carry equally little, the one that suits the
+//! pool's scatter width is taken. Targets are kept by zone in the order in which they
 //! are taken, so that a choice among ten thousand devices looks at few of them.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use ogee_proto::id::{ChunkserverId, StoreId};
+use ogee_proto::id::{ChunkserverId, PoolId, StoreId};
 use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 
 use super::picture::{AilmentKind, HealRules, Picture, Place, Presence};
-use crate::limit::MOVE_RESERVE;
-use crate::state::{Change, Copyset, JobKind, JobState, Replica, State};
+use crate::limit::{MOVE_RESERVE, SCATTER_EQUALS};
+use crate::placement::Scatter;
+use crate::state::{Change, Copyset, JobKind, JobState, Pool, Replica, State};
 
 /// Quarters of a replica: a move is worth it only if it is still the right way round with one and a half fewer
 /// between two devices. Then each move makes the whole more even, and no two devices give each other in turn.
@@ -40,6 +43,8 @@ pub(crate) struct Loads<'a> {
     /// Bytes that are still to come, at most.
     reserved: BTreeMap<StoreId, u64>,
     zones: BTreeMap<Shelf<'a>, BTreeSet<(u128, StoreId)>>,
+    /// Of the pools that have a scatter width, when one is asked for.
+    scatters: OnceCell<BTreeMap<PoolId, Scatter>>,
 }
 
 impl<'a> Loads<'a> {
@@ -56,6 +61,7 @@ impl<'a> Loads<'a> {
             carried: BTreeMap::new(),
             reserved: BTreeMap::new(),
             zones: BTreeMap::new(),
+            scatters: OnceCell::new(),
         };
         for copyset in state.copysets().values() {
             loads.count(copyset);
@@ -250,11 +256,52 @@ impl<'a> Loads<'a> {
         }
         let zones = self.zones.iter();
         let zones = zones.filter(|((zone, class), _)| fit.is_in(zone) && fit.takes(*class));
+        let beside = others(copyset, replaced);
+        let scatter = self.scatter(copyset.pool);
         let firsts = zones.filter_map(|(_, stores)| {
-            let mut stores = stores.iter();
-            stores.find(|(_, store)| fit.is_on(self, *store, bytes) && is_free(*store))
+            let is_fit =
+                |(_, store): &&(u128, StoreId)| fit.is_on(self, *store, bytes) && is_free(*store);
+            let first = stores.iter().find(is_fit)?;
+            let Some((scatter, wanted)) = scatter else {
+                return Some((first.0, 0, first.1));
+            };
+            let equals = stores.range(first..).take_while(|it| it.0 == first.0);
+            let equals = equals.filter(is_fit).take(SCATTER_EQUALS);
+            let cost = |store| scatter.cost_of_joining(store, beside.iter().copied(), wanted);
+            equals.map(|it| (it.0, cost(it.1), it.1)).min()
         });
-        firsts.min().map(|(_, store)| *store).or(here)
+        firsts.min().map(|(_, _, store)| store).or(here)
+    }
+
+    /// Who shares copysets with whom in a pool that has a scatter width, and that width.
+    fn scatter(&self, pool: PoolId) -> Option<(&Scatter, usize)> {
+        let wanted = |pool: &Pool| usize::try_from(pool.scatter_width).unwrap_or(usize::MAX);
+        let width = wanted(self.state.pools().get(&pool)?);
+        if width == 0 {
+            return None;
+        }
+        let scatters = self.scatters.get_or_init(|| {
+            let pools = self.state.pools().iter();
+            let pools = pools.filter(|(_, pool)| wanted(pool) > 0);
+            let scatter = |pool: &Pool| {
+                let copysets = pool.copysets.iter();
+                let copysets = copysets.filter_map(|id| self.state.copysets().get(id));
+                Scatter::of(copysets.map(Copyset::stores))
+            };
+            pools.map(|(id, pool)| (*id, scatter(pool))).collect()
+        });
+        Some((scatters.get(&pool)?, width))
+    }
+
+    /// What speaks against the replica's going there: how many devices would be further below their pool's scatter width, and
+    /// what it costs those that it meets. Less is better.
+    pub(crate) fn harm(&self, copyset: &Copyset, replica: &Replica, to: StoreId) -> (usize, i64) {
+        let Some((scatter, wanted)) = self.scatter(copyset.pool) else {
+            return (0, 0);
+        };
+        let beside = others(copyset, replica);
+        let harm = scatter.harm_of_moving((replica.store, to), &beside, wanted);
+        (harm, scatter.cost_of_joining(to, beside, wanted))
     }
 
     /// Whether that very store can take the replica's place.
@@ -274,7 +321,11 @@ impl<'a> Loads<'a> {
     }
 
     /// A move that begins, or is planned to.
-    pub(crate) fn begin(&mut self, from: &Replica, to: StoreId, bytes: u64) {
+    pub(crate) fn begin(&mut self, copyset: &Copyset, from: &Replica, to: StoreId, bytes: u64) {
+        let scatters = self.scatters.get_mut();
+        if let Some(scatter) = scatters.and_then(|it| it.get_mut(&copyset.pool)) {
+            scatter.shift(from.store, to, &others(copyset, from));
+        }
         let place = self.picture.places.get(&to);
         let to_end = place.map(|place| (to, place.chunkserver));
         let from_end = (from.store, from.chunkserver);
@@ -312,6 +363,12 @@ const fn of_kind(kind: JobKind, limit: usize) -> usize {
         JobKind::Balance => HealRules::spare(limit),
         JobKind::Recover | JobKind::Drain | JobKind::Lead => limit,
     }
+}
+
+/// Where the other replicas of a copyset are.
+fn others(copyset: &Copyset, replica: &Replica) -> Vec<StoreId> {
+    let others = copyset.replicas.iter().filter(|it| it.id != replica.id);
+    others.map(|it| it.store).collect()
 }
 
 fn share(quarters: u128, capacity: u64) -> u128 {

@@ -231,7 +231,10 @@ impl<'a> Planner<'a> {
             let gifts = gifts.iter().filter(|gift| gift.leads == leads);
             let fit = gifts
                 .filter(|gift| (self.loads).is_target(gift.copyset, gift.replica, gift.bytes, to));
-            let best = fit.min_by_key(|gift| (gift.bytes.abs_diff(wish), gift.bytes, gift.id));
+            // The scatter width counts before bytes: those are evened out by what is written, too.
+            let harm = |gift: &Gift<'_>| self.loads.harm(gift.copyset, gift.replica, to);
+            let best =
+                fit.min_by_key(|gift| (harm(gift), gift.bytes.abs_diff(wish), gift.bytes, gift.id));
             best.map(|gift| (gift, to))
         })
     }
@@ -256,7 +259,7 @@ impl<'a> Planner<'a> {
 
     fn give(&mut self, gift: &Gift<'a>, to: StoreId) {
         self.taken.insert(gift.id);
-        self.loads.begin(gift.replica, to, gift.bytes);
+        (self.loads).begin(gift.copyset, gift.replica, to, gift.bytes);
         self.loads.shift(gift.replica.store, to);
         *self.leaving.entry(gift.replica.store).or_default() += gift.bytes;
         self.jobs.push(NewJob {

@@ -48,6 +48,7 @@ impl State {
             Command::RemoveDirectory(command) => self.remove_directory(command),
             Command::RenameDirectory(command) => self.rename_directory(command),
             Command::SetQuota(command) => self.set_quota(command),
+            Command::RaiseVersion(command) => self.raise_version(*command),
         }
     }
 

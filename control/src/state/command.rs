@@ -23,6 +23,7 @@ use super::requests::Once;
 use super::reset::ResetCopyset;
 use super::restore::{AdoptMembers, DiscardVolume};
 use super::sick::NoteSick;
+use super::version::RaiseVersion;
 
 /// A change of the metadata. Whatever is random, timed or measured is decided before and passed in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,8 @@ pub enum Command {
     RenameDirectory(Rename),
     /// Bounds what an owner, or a directory, may have.
     SetQuota(SetQuota),
+    /// All metadata servers understand so much.
+    RaiseVersion(RaiseVersion),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -174,6 +177,9 @@ pub struct CreatePool {
     /// Only devices of that class; none: any.
     #[serde(default)]
     pub class: Option<MediaClass>,
+    /// With how many others each device shall share copysets; 0: with as many as can be.
+    #[serde(default, skip_serializing_if = "super::model::is_none")]
+    pub scatter_width: u32,
 }
 
 /// See [`Command::CreateCopysets`]. Refused if the topology no longer allows the placement.
@@ -372,6 +378,7 @@ impl Command {
             Self::RemoveDirectory(_) => "remove_directory",
             Self::RenameDirectory(_) => "rename_directory",
             Self::SetQuota(_) => "set_quota",
+            Self::RaiseVersion(_) => "raise_version",
         }
     }
 }

@@ -29,6 +29,7 @@ mod restore;
 mod sick;
 mod succession;
 mod topology;
+mod version;
 mod volume;
 mod words;
 
@@ -57,3 +58,4 @@ pub use reset::{Reset, ResetCopyset};
 pub use restore::{AdoptMembers, DiscardVolume, Restored};
 pub use sick::{NoteSick, Sick, SickStage};
 pub(crate) use topology::check_count;
+pub use version::{FIRST as FIRST_VERSION, OURS as OUR_VERSION, RaiseVersion};

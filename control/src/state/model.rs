@@ -76,6 +76,9 @@ pub struct State {
     /// The restore that this metadata comes from.
     #[serde(default)]
     pub(super) restored: Option<Restored>,
+    /// What all metadata servers understand: [`State::version`].
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(super) version: u32,
     pub(super) issued: Issued,
 }
 
@@ -122,6 +125,15 @@ pub struct Pool {
     /// Share of the volumes that name no pool; 0: none of them.
     #[serde(default)]
     pub weight: u32,
+    /// With how many others each device shall share copysets; 0: with as many as can be.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub scatter_width: u32,
+}
+
+/// What an earlier release does not know stands in a snapshot only when it is used.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+pub(super) const fn is_none(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A data-plane process.
@@ -217,6 +229,17 @@ impl Copyset {
     pub(crate) fn places(&self, server: ChunkserverId, replica: ReplicaId) -> bool {
         let mut placed = self.placed();
         placed.any(|it| it.id == replica && it.chunkserver == server)
+    }
+
+    /// Where its replicas are when what goes on has ended.
+    pub fn stores(&self) -> impl Iterator<Item = StoreId> {
+        let joining = self.change.iter().map(|change| change.joining.store);
+        let replaced = self.change.as_ref().map(|change| change.replaces);
+        let stay = self
+            .replicas
+            .iter()
+            .filter(move |it| Some(it.id) != replaced);
+        stay.map(|it| it.store).chain(joining)
     }
 
     /// The voters that it is to have.

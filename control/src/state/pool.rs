@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{Outcome, Reply};
 use super::model::{Pool, State};
 use super::refusal::Refusal;
-use crate::limit::POOL_WEIGHT_MAX;
+use crate::limit::{POOL_WEIGHT_MAX, SCATTER_WIDTH_MAX};
 
 /// See [`super::Command::SetPool`]. What is `None` stays as it is. Idempotent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct SetPool {
     pub quota: Option<u64>,
     /// Share of the volumes that name no pool; 0: none of them.
     pub weight: Option<u32>,
+    /// With how many others each device shall share copysets; 0: with as many as can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scatter_width: Option<u32>,
 }
 
 impl State {
@@ -81,7 +84,10 @@ impl State {
     }
 
     pub(super) fn set_pool(&mut self, command: &SetPool) -> Outcome {
-        let (id, _) = self.pool(command.name.as_str())?;
+        let (id, pool) = self.pool(command.name.as_str())?;
+        if let Some(width) = command.scatter_width {
+            check_scatter_width(width, pool.replicas)?;
+        }
         if let Some(weight) = command.weight.filter(|it| *it > POOL_WEIGHT_MAX) {
             return Err(Refusal::BadWeight { weight });
         }
@@ -91,9 +97,19 @@ impl State {
             }
             pool.quota = command.quota.unwrap_or(pool.quota);
             pool.weight = command.weight.unwrap_or(pool.weight);
+            pool.scatter_width = command.scatter_width.unwrap_or(pool.scatter_width);
         }
         Ok(Reply::Pool(id))
     }
+}
+
+/// Whether a pool of so many replicas can have that scatter width.
+pub(super) const fn check_scatter_width(width: u32, replicas: u8) -> Result<(), Refusal> {
+    let is_apart = width > 0 && replicas < 2;
+    if is_apart || width > SCATTER_WIDTH_MAX {
+        return Err(Refusal::BadScatterWidth { width, replicas });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -148,6 +164,7 @@ mod tests {
             allows_volumes: None,
             quota: None,
             weight: None,
+            scatter_width: None,
         };
         change(&mut command);
         state.apply(&Command::SetPool(command)).expect("set");
@@ -192,6 +209,44 @@ mod tests {
     }
 
     #[test]
+    fn a_scatter_width_is_for_pools_whose_devices_share_copysets() {
+        let mut state = state(&["p"]);
+        let set = |state: &mut State, width: u32| {
+            let set = json!({"do": "SetPool", "name": "p", "scatter_width": width});
+            let set: Command = serde_json::from_value(set).expect("a command");
+            state.apply(&set)
+        };
+        let refused = set(&mut state, 4).expect_err("one replica");
+        assert!(
+            refused.fault().to_string().contains("OGEE-2095"),
+            "{refused}"
+        );
+        set(&mut state, 0).expect("none");
+        let pool = |width: u32| {
+            let pool =
+                json!({"do": "CreatePool", "name": "q", "replicas": 3, "scatter_width": width});
+            serde_json::from_value::<Command>(pool).expect("a command")
+        };
+        assert!(
+            state.apply(&pool(1_000_000)).is_err(),
+            "so many devices there are never"
+        );
+        state.apply(&pool(4)).expect("three replicas");
+        let (_, made) = state.pool("q").expect("made");
+        assert_eq!(made.scatter_width, 4);
+        assert!(state.apply(&pool(5)).is_err(), "it is another one");
+        // An earlier release reads what has none as before.
+        let (_, old) = state.pool("p").expect("a pool");
+        let old = serde_json::to_value(old).expect("a record");
+        assert_eq!(old.get("scatter_width"), None);
+        // It changes with a later version, and an earlier command changes nothing of it.
+        let other = json!({"do": "SetPool", "name": "q", "weight": 3});
+        let other: Command = serde_json::from_value(other).expect("a command");
+        state.apply(&other).expect("set");
+        assert_eq!(state.pool("q").expect("made").1.scatter_width, 4);
+    }
+
+    #[test]
     fn volumes_that_name_no_pool_go_by_weight() {
         let mut state = state(&["a", "b", "c"]);
         assert_eq!(
@@ -220,6 +275,7 @@ mod tests {
             allows_volumes: None,
             quota: None,
             weight: Some(u32::MAX),
+            scatter_width: None,
         };
         assert!(state.apply(&Command::SetPool(heavy)).is_err());
     }

@@ -387,6 +387,14 @@ pub enum Refusal {
         /// How many.
         count: usize,
     },
+    /// A scatter width is out of range.
+    #[error("{width} is no scatter width for a pool of {replicas} replicas")]
+    BadScatterWidth {
+        /// As asked for.
+        width: u32,
+        /// Of the pool.
+        replicas: u8,
+    },
     /// A store names a shard that has no endpoint.
     #[error("store {store} is on shard {shard}, which has no endpoint")]
     NoShard {
@@ -465,6 +473,7 @@ impl Refusal {
             Self::IntoItself { .. } | Self::PathOut { .. } => "OGEE-2092",
             Self::Quota { .. } => "OGEE-2093",
             Self::BadLabel { .. } | Self::TooManyLabels { .. } => "OGEE-2094",
+            Self::BadScatterWidth { .. } => "OGEE-2095",
         }
     }
 }

@@ -9,6 +9,7 @@ use super::command::{
     ConfirmReplicas, CreateCopysets, CreatePool, Outcome, RegisterChunkserver, Reply,
 };
 use super::model::{Chunkserver, Copyset, Pool, Replica, State, Store};
+use super::pool::check_scatter_width;
 use super::refusal::Refusal;
 use crate::limit::{
     CHUNKSERVERS_MAX, COPYSETS_MAX, COPYSETS_PER_COMMAND_MAX, ENDPOINTS_PER_CHUNKSERVER_MAX,
@@ -129,10 +130,12 @@ impl State {
                 replicas: command.replicas.into(),
             });
         }
+        check_scatter_width(command.scatter_width, command.replicas)?;
         match self.pool(command.name.as_str()) {
             Ok((_, pool))
                 if pool.copysets.is_empty()
                     && pool.replicas == command.replicas
+                    && pool.scatter_width == command.scatter_width
                     && pool.class == command.class =>
             {
                 Ok(())
@@ -159,6 +162,7 @@ impl State {
             is_closed: false,
             quota: 0,
             weight: 0,
+            scatter_width: command.scatter_width,
         };
         self.pools.insert(id, pool);
         Ok(Reply::Pool(id))

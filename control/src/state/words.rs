@@ -5,7 +5,9 @@ use ogee_proto::limit::{VOLUME_SIZE_MAX, VOLUME_SIZE_MIN};
 use ogee_proto::name::PathName;
 
 use super::refusal::{Refusal, gib};
-use crate::limit::{LABELS_MAX, POOL_WEIGHT_MAX, REQUEST_KEPT_MS, RESET_AFTER_MS, TEXT_LEN_MAX};
+use crate::limit::{
+    LABELS_MAX, POOL_WEIGHT_MAX, REQUEST_KEPT_MS, RESET_AFTER_MS, SCATTER_WIDTH_MAX, TEXT_LEN_MAX,
+};
 
 impl Refusal {
     pub(super) fn cause(&self) -> String {
@@ -50,6 +52,10 @@ impl Refusal {
                 gib(*quota)
             ),
             Self::BadWeight { .. } => format!("it is 0 to {POOL_WEIGHT_MAX}"),
+            Self::BadScatterWidth { replicas: 1, .. } => {
+                "with one replica no device shares a copyset with another".into()
+            }
+            Self::BadScatterWidth { .. } => format!("it is 0 to {SCATTER_WIDTH_MAX}"),
             Self::MajorityLeft { .. } => format!(
                 "a majority of its replicas is neither declared lost nor away, damaged or missing for {} s",
                 RESET_AFTER_MS / 1000
@@ -132,6 +138,7 @@ impl Refusal {
             Self::NotRestored => "ogee status".into(),
             Self::BadSize { .. }
             | Self::BadWeight { .. }
+            | Self::BadScatterWidth { .. }
             | Self::Limit { .. }
             | Self::TextTooLong { .. }
             | Self::NoShard { .. } => String::new(),

@@ -26,6 +26,11 @@ pub struct Group {
 
 impl Group {
     pub fn start(dir: &Path) -> Self {
+        Self::start_as(dir, 0)
+    }
+
+    /// All of them act as if they were of that version.
+    pub fn start_as(dir: &Path, version: u32) -> Self {
         let addresses = addresses();
         let members: Vec<Member> = (1..)
             .zip(&addresses)
@@ -39,6 +44,7 @@ impl Group {
             config.id = id;
             config.metrics_listen = Some(any_port());
             config.members = members.clone();
+            config.act_as_version = version;
             config
         };
         let configs: Vec<MdsConfig> = (1..).zip(&addresses).map(config).collect();
@@ -48,6 +54,17 @@ impl Group {
         };
         (1..=3).for_each(|id| group.start_member(id));
         group
+    }
+
+    /// From its next start on.
+    pub fn act_as(&mut self, id: u64, version: u32) {
+        let config = self.configs.iter_mut().find(|c| c.id == id).unwrap();
+        config.act_as_version = version;
+    }
+
+    /// Of one that does not run.
+    pub fn config(&self, id: u64) -> &MdsConfig {
+        self.configs.iter().find(|c| c.id == id).unwrap()
     }
 
     pub fn start_member(&mut self, id: u64) {

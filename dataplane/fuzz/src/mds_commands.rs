@@ -66,6 +66,7 @@ impl World {
                 class: None,
                 name: name(0),
                 replicas: 3,
+                scatter_width: 0,
             });
             world.apply(&pool);
             let placements = (0..4).map(|at| (at..at + 3).map(|n| store(n % 4, 0)).collect());
@@ -259,6 +260,7 @@ fn command(script: &mut Script<'_>) -> Command {
             class: None,
             name: name(script.byte() % 3),
             replicas: script.byte() % 6,
+            scatter_width: u32::from(script.byte() % 3),
         }),
         3 => Command::CreateCopysets(copysets(script)),
         4 => Command::ConfirmReplicas(ConfirmReplicas {
@@ -312,6 +314,7 @@ fn job_command(script: &mut Script<'_>) -> Command {
             allows_volumes: script.flag().then(|| script.flag()),
             quota: script.flag().then(|| size(script)),
             weight: script.flag().then(|| script.u32()),
+            scatter_width: script.flag().then(|| script.u32()),
         }),
         12 => Command::ResetCopyset(ResetCopyset {
             copyset: CopysetId::new(small(script)),

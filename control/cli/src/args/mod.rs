@@ -170,9 +170,12 @@ pub(crate) struct DevUpArgs {
     /// Directory for data, logs, pids and configuration.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// Chunkservers, each in a zone of its own.
+    /// Chunkservers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) nodes: u16,
+    /// Zones that they are spread over; without it each is in a zone of its own.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) zones: Option<u16>,
     /// Metadata servers: 1, 3 or 5.
     #[arg(long, default_value = "1", value_parser = metadata_servers)]
     pub(crate) mds_nodes: u16,
@@ -188,6 +191,13 @@ pub(crate) struct DevUpArgs {
     /// Shards of each chunkserver, each with a store of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
+}
+
+impl DevUpArgs {
+    /// Zones that have a chunkserver.
+    pub(crate) fn zones(&self) -> u16 {
+        self.zones.map_or(self.nodes, |zones| zones.min(self.nodes))
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -367,12 +377,16 @@ pub(crate) enum PoolCommand {
         /// Copies of each byte, each in another zone.
         #[arg(long, default_value_t = 3)]
         replicas: u32,
-        /// Raft groups to make.
-        #[arg(long, default_value_t = 8)]
-        copysets: u32,
+        /// Raft groups to make: 8, or what the scatter width takes.
+        #[arg(long)]
+        copysets: Option<u32>,
         /// Only devices of that class: hdd, ssd or nvme; without it any.
         #[arg(long, value_name = "CLASS", value_parser = class)]
         class: Option<MediaClass>,
+        /// With how many others each device shall share copysets, and not with many more; none: with as many
+        /// as can be.
+        #[arg(long, value_name = "N|none", value_parser = scatter_width, default_value = "none")]
+        scatter_width: u32,
     },
     /// Change what is allowed in a pool. What is not named stays as it is.
     #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
@@ -388,6 +402,9 @@ pub(crate) enum PoolCommand {
         /// Share of the volumes that name no pool, beside the other pools' weights; 0: none of them.
         #[arg(long, group = "change")]
         weight: Option<u32>,
+        /// With how many others each device shall share copysets: for replicas that are moved from now on.
+        #[arg(long, group = "change", value_name = "N|none", value_parser = scatter_width)]
+        scatter_width: Option<u32>,
     },
     /// List pools.
     Ls,
@@ -647,6 +664,14 @@ fn quota(text: &str) -> Result<u64, String> {
             0 => Err("0 bytes would be no quota: say none".to_owned()),
             bytes => Ok(bytes),
         },
+    }
+}
+
+fn scatter_width(text: &str) -> Result<u32, String> {
+    match (text, text.parse::<u32>()) {
+        ("none", _) => Ok(0),
+        (_, Ok(0)) => Err("0 others would be no width: say none".to_owned()),
+        (_, width) => width.map_err(|error| error.to_string()),
     }
 }
 

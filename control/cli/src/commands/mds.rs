@@ -13,6 +13,7 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.metrics_listen = settings.metrics;
     config.id = settings.id;
     config.join = settings.join;
+    config.act_as_version = settings.act_as_version;
     config.cluster = settings.cluster;
     config.heartbeat_ms = settings.heartbeat_ms;
     config.offline_ms = settings.offline_ms;

@@ -50,10 +50,11 @@ fn list(mds: &[String], format: Format) -> Result<(), CliError> {
             said(member.applied.to_string()),
             member.lag.to_string(),
             said(member.version.clone()),
+            said(commands(member)),
         ]
     });
     let header = [
-        "ID", "ADDRESS", "ROLE", "ANSWERS", "TERM", "APPLIED", "LAG", "VERSION",
+        "ID", "ADDRESS", "ROLE", "ANSWERS", "TERM", "APPLIED", "LAG", "VERSION", "COMMANDS",
     ];
     print(format, &json, &header, rows.collect());
     let voters = members.iter().filter(|member| member.role != "learner");
@@ -63,6 +64,11 @@ fn list(mds: &[String], format: Format) -> Result<(), CliError> {
         eprintln!("{voters} that vote survive no more failures than {less} do: have 1, 3 or 5");
     }
     Ok(())
+}
+
+/// The version of the metadata's commands that it understands. A release from before there were any says none.
+fn commands(member: &MemberInfo) -> String {
+    member.commands.max(1).to_string()
 }
 
 /// Whether all hold the same metadata, which is only comparable as of the same log entry.
@@ -124,7 +130,9 @@ fn to_json(member: &MemberInfo) -> Value {
     json!({
         "id": member.id, "address": member.address, "role": member.role,
         "reachable": member.reachable, "term": member.term, "applied": member.applied,
-        "lag": member.lag, "version": member.version, "cluster_id": member.cluster_id,
+        "lag": member.lag, "version": member.version,
+        "commands": member.commands.max(1), "group_commands": member.group_commands.max(1),
+        "cluster_id": member.cluster_id,
     })
 }
 

@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Copysets of a pool for which nothing is said.
+const COPYSETS_USUAL: u32 = 8;
+
 pub(crate) fn pool(
     mds: &[String],
     what: PoolCommand,
@@ -26,23 +29,34 @@ pub(crate) fn pool(
             replicas,
             copysets,
             class,
+            scatter_width,
         } => {
             let doing = format!("cannot create pool {name}");
+            // 0: the metadata server knows how many there must be.
+            let usual = if scatter_width == 0 {
+                COPYSETS_USUAL
+            } else {
+                0
+            };
             let request = CreatePoolRequest {
                 name,
                 replicas,
-                copysets,
+                copysets: copysets.unwrap_or(usual),
                 class: class.map_or_else(String::new, |class| class.to_string()),
+                scatter_width,
             };
-            vec![ask(mds, &doing, async |client| {
+            let made = ask(mds, &doing, async |client| {
                 client.create_pool(request).await
-            })?]
+            })?;
+            check_width(Some(scatter_width), &made)?;
+            vec![made]
         }
         PoolCommand::Set {
             name,
             allow_volumes,
             quota,
             weight,
+            scatter_width,
         } => {
             let doing = format!("cannot change pool {name}");
             let request = SetPoolRequest {
@@ -50,10 +64,11 @@ pub(crate) fn pool(
                 allow_volumes,
                 quota,
                 weight,
+                scatter_width,
             };
-            vec![ask(mds, &doing, async |client| {
-                client.set_pool(request).await
-            })?]
+            let set = ask(mds, &doing, async |client| client.set_pool(request).await)?;
+            check_width(scatter_width, &set)?;
+            vec![set]
         }
         PoolCommand::Ls => {
             ask(mds, "cannot list pools", async |client| {
@@ -64,6 +79,20 @@ pub(crate) fn pool(
     };
     show_pools(format, &pools);
     Ok(ExitCode::SUCCESS)
+}
+
+/// An older metadata server makes nothing of what it does not know, and says nothing.
+fn check_width(asked: Option<u32>, pool: &PoolInfo) -> Result<(), CliError> {
+    let (name, is) = (&pool.name, pool.scatter_width);
+    let Some(asked) = asked.filter(|asked| *asked != is) else {
+        return Ok(());
+    };
+    let what = format!("pool {name} has a scatter width of {is}, not {asked}; all else was done");
+    let cause = "the leading metadata server is of a release that knows none";
+    let remedy = format!(
+        "upgrade the metadata servers (ogee mds ls), then ogee pool set {name} --scatter-width {asked}"
+    );
+    Err(CliError::new("OGEE-3410", &what, cause, &remedy))
 }
 
 fn show_pools(format: Format, pools: &[PoolInfo]) {
@@ -84,6 +113,7 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
                 (true, 0) => "if named".to_owned(),
                 (true, weight) => format!("weight {weight}"),
             },
+            scatter(pool),
         ]
     });
     print(
@@ -97,9 +127,26 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
             "VOLUMES",
             "PROMISED",
             "NEW VOLUMES",
+            "SCATTER",
         ],
         rows.collect(),
     );
+}
+
+/// With how many others devices share copysets, and what is wanted.
+fn scatter(pool: &PoolInfo) -> String {
+    let PoolInfo {
+        scatter_width,
+        scatter_least,
+        scatter_mean,
+        scatter_most,
+        ..
+    } = pool;
+    let is = format!("{scatter_least} to {scatter_most}, mean {scatter_mean:.1}");
+    match scatter_width {
+        0 => is,
+        wanted => format!("{is}, wanted {wanted}"),
+    }
 }
 
 /// A class, if there is one.
@@ -116,6 +163,9 @@ fn pool_json(pool: &PoolInfo) -> Value {
         "copysets_ready": pool.copysets_ready, "volumes": pool.volumes,
         "promised_bytes": pool.promised, "quota_bytes": pool.quota,
         "class": pool.class, "allows_volumes": pool.allows_volumes, "weight": pool.weight,
+        "scatter_width": pool.scatter_width, "scatter_least": pool.scatter_least,
+        "scatter_mean": pool.scatter_mean, "scatter_most": pool.scatter_most,
+        "device_sets": pool.device_sets,
     })
 }
 

@@ -7,6 +7,7 @@
 //! *On failure*: what was started is left running for a look; `dev down` ends it.
 
 mod layout;
+mod pool;
 mod process;
 mod up;
 

@@ -1,11 +1,11 @@
 //! `ogee dev up`.
 
 use super::layout::{Layout, write};
+use super::pool::make_pool;
 use super::process::{await_ready, running, spawn};
 use crate::args::DevUpArgs;
 use crate::commands::ask;
 use crate::error::CliError;
-use ogee_proto::service::CreatePoolRequest;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Child;
@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 /// The first metadata server's name.
 const MDS: &str = "mds1";
-/// The pool that every dev cluster has.
-const POOL: &str = "default";
 /// Bound on the cluster becoming healthy.
 const HEALTHY: Duration = Duration::from_secs(60);
 
@@ -38,7 +36,7 @@ pub(super) fn up(args: &DevUpArgs) -> Result<(), CliError> {
         await_ready(&layout, name, child)?;
     }
     let mds = mds_addresses(&layout)?;
-    make_pool(&mds, args)?;
+    make_pool(&layout, &mds, args)?;
     await_health(&mds)?;
     eprintln!("healthy; now: . {}", layout.env().display());
     Ok(())
@@ -106,8 +104,9 @@ fn chunkserver_conf(
         .iter()
         .map(|address| format!("\"{address}\""))
         .collect();
+    let zone = (node - 1) % args.zones() + 1;
     let mut text = format!(
-        "name = \"{name}\"\nzone = \"zone{node}\"\nserver = \"dev{node}\"\n\
+        "name = \"{name}\"\nzone = \"zone{zone}\"\nserver = \"dev{node}\"\n\
          listen = [{}]\nmds = [{}]\nmetrics = \"{metrics}\"\n",
         listen.join(", "),
         mds.iter()
@@ -192,33 +191,6 @@ fn mds_addresses(layout: &Layout) -> Result<Vec<String>, CliError> {
             "remove the directory and run ogee dev up again",
         )
     })
-}
-
-fn make_pool(mds: &[String], args: &DevUpArgs) -> Result<(), CliError> {
-    let pools = ask(mds, "cannot list pools", async |client| {
-        client.list_pools().await
-    })?
-    .pools;
-    if pools
-        .iter()
-        .any(|pool| pool.name == POOL && pool.copysets > 0)
-    {
-        return Ok(());
-    }
-    let replicas = u32::from(args.nodes).min(3);
-    // Two replicas survive nothing that one does not.
-    let replicas = if replicas == 2 { 1 } else { replicas };
-    let copysets = args.copysets;
-    let request = CreatePoolRequest {
-        class: String::new(),
-        name: POOL.to_owned(),
-        replicas,
-        copysets,
-    };
-    ask(mds, "cannot create the default pool", async |client| {
-        client.create_pool(request).await
-    })?;
-    Ok(())
 }
 
 fn await_health(mds: &[String]) -> Result<(), CliError> {

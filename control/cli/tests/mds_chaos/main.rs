@@ -1,5 +1,5 @@
-//! Leaders of three metadata servers are killed and stopped, one after the other, while clients make, change and
-//! remove volumes: no acknowledged change is lost, all members hold the same, and what clients were told is what
+//! Leaders of three metadata servers are killed and stopped, one after the other, while clients make, change, rename
+//! and remove volumes and directories: no acknowledged change is lost, all members hold the same, and what clients were told is what
 //! one metadata server could have told them.
 //!
 //! Real processes, the production client. 10 rounds; 100 with `OGEE_FULL=1`. `SEED=N` repeats the choices.
@@ -7,14 +7,16 @@
 #![allow(clippy::unwrap_used, reason = "test code outside test functions")]
 
 mod history;
+mod history_tests;
 mod load;
+mod namespace;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use history::{Ask, Histories, contradiction};
+use history::{Ask, Histories, Operation, Place, contradiction};
 use load::Load;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +26,8 @@ use rand::{RngExt, SeedableRng};
 
 /// Clients at the same time.
 const CLIENTS: u64 = 4;
+/// Requests that are answered before each leader dies, whatever the machine's pace.
+const ANSWERED_MIN: usize = 60;
 /// Long enough for any loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -149,40 +153,74 @@ async fn sleep_ms(ms: u64) {
 
 /// What is there in the end is part of the history: an acknowledged change that is lost contradicts it.
 async fn read_back(load: &Load, client: &MdsClient) {
-    for name in load.histories().into_keys() {
-        load.ask(client, &name, Ask::Show).await;
+    for group in load.histories().into_keys() {
+        for place in Place::all() {
+            let ask = match place {
+                Place::Volume(_) => Ask::Show,
+                Place::Directory(_) => Ask::List,
+            };
+            load.ask(client, group, place, ask).await;
+        }
     }
 }
 
-fn is_create(ask: &Ask) -> bool {
-    matches!(ask, Ask::Create { .. })
+/// Returns when clients have been answered so often.
+async fn await_load(load: &Load, answered: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while load.answered() < answered {
+        assert!(Instant::now() < deadline, "clients are not answered");
+        sleep_ms(20).await;
+    }
 }
 
-fn is_resize(ask: &Ask) -> bool {
-    matches!(ask, Ask::Resize { .. })
-}
+type Kind = fn(&Ask) -> bool;
 
-fn is_attach(ask: &Ask) -> bool {
-    matches!(ask, Ask::Attach)
-}
-
-fn is_remove(ask: &Ask) -> bool {
-    matches!(ask, Ask::Remove)
-}
+/// What must have been done, each at least once for so many leaders.
+const KINDS: [(&str, Kind, u64); 7] = [
+    ("create", |ask| matches!(ask, Ask::Create { .. }), 1),
+    ("resize", |ask| matches!(ask, Ask::Resize { .. }), 1),
+    ("attach", |ask| matches!(ask, Ask::Attach), 1),
+    ("remove", |ask| matches!(ask, Ask::Remove), 2),
+    ("rename", |ask| matches!(ask, Ask::Rename { .. }), 2),
+    ("make a directory", |ask| *ask == Ask::MakeDirectory, 2),
+    (
+        "move one",
+        |ask| matches!(ask, Ask::MoveDirectory { .. }),
+        5,
+    ),
+];
 
 fn judge(histories: &Histories) {
     let mut ids = std::collections::BTreeMap::new();
-    for (name, operations) in histories {
+    for (group, operations) in histories {
         for operation in operations {
             if let history::Answer::Volume(seen) = operation.answer {
-                let other = ids.insert(seen.id, name).filter(|other| *other != name);
-                assert_eq!(other, None, "volume {} has two names: {name}", seen.id);
+                let other = ids.insert(seen.id, group).filter(|other| *other != group);
+                assert_eq!(other, None, "volume {} is in two groups: {group}", seen.id);
             }
         }
         if let Some(part) = contradiction(operations) {
             let lines: Vec<String> = part.iter().map(ToString::to_string).collect();
-            panic!("{name}: no order explains this\n{}", lines.join("\n"));
+            panic!(
+                "group {group}: no order explains this\n{}",
+                lines.join("\n")
+            );
         }
+    }
+}
+
+/// A test of nothing passes, too.
+fn check_load(histories: &Histories, leaders: u64) {
+    let all = || histories.values().flatten();
+    let done = |is_it: Kind| {
+        let done = |it: &&Operation| is_it(&it.ask) && it.was_carried_out();
+        all().filter(done).count() as u64
+    };
+    for (what, is_it, leaders_per_one) in KINDS {
+        let done = done(is_it);
+        println!("{what}: {done} times");
+        let needed = leaders / leaders_per_one;
+        assert!(done >= needed, "hardly any load: {what} {done} times");
     }
 }
 
@@ -204,12 +242,13 @@ async fn leaders_die_and_nothing_is_lost() {
     let mut random = SmallRng::seed_from_u64(seed);
     for round in 1..=rounds {
         let is_kill = round % 3 != 0;
+        await_load(&load, load.answered() + ANSWERED_MIN).await;
         sleep_ms(random.random_range(100..600)).await;
         disturb(&mut cluster, &operator, &mut random, is_kill).await;
         sleep_ms(random.random_range(0..150)).await;
         let pause = load.pause().await;
         cluster.check();
-        load.next_round();
+        load.next_group();
         drop(pause);
     }
     load.end();
@@ -222,15 +261,11 @@ async fn leaders_die_and_nothing_is_lost() {
     let all = || histories.values().flatten();
     let unknown = all().filter(|it| it.answered_us.is_none()).count();
     println!(
-        "{rounds} leaders killed or stopped: {} requests on {} names, {unknown} of unknown outcome, nobody answered for at most {:?}",
+        "{rounds} leaders killed or stopped: {} requests on {} groups of names, {unknown} of unknown outcome, nobody answered for at most {:?}",
         all().count(),
         histories.len(),
         load.longest_gap(),
     );
     judge(&histories);
-    // A test of nothing passes, too.
-    for ask in [is_create, is_resize, is_attach, is_remove] {
-        let done = all().filter(|it| ask(&it.ask) && it.was_carried_out());
-        assert!(done.count() as u64 >= rounds, "hardly any load");
-    }
+    check_load(&histories, rounds);
 }
