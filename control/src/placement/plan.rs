@@ -98,6 +98,8 @@ struct NextZones<'a> {
 }
 
 struct Zone {
+    /// Its position in the order of names.
+    at: usize,
     share: Share,
     /// The least loaded first.
     sites: BTreeSet<(u128, usize)>,
@@ -107,6 +109,8 @@ struct Zone {
 
 struct Planner<'a> {
     sites: &'a [Site],
+    /// Position of each one's zone.
+    zone_at: Vec<usize>,
     /// Replicas carried, by position in `sites`, this plan's included.
     shares: Vec<Share>,
     leaders: Vec<u64>,
@@ -133,6 +137,7 @@ impl<'a> Planner<'a> {
         let mut leaders_by_server = BTreeMap::new();
         for (at, site) in sites.iter().enumerate() {
             let zone = zones.entry(&site.zone).or_insert_with(|| Zone {
+                at: 0,
                 share: Share { load: 0, weight: 0 },
                 sites: BTreeSet::new(),
                 turn: 0,
@@ -146,8 +151,13 @@ impl<'a> Planner<'a> {
             zone.sites.insert((share.rank(), at));
             *leaders_by_server.entry(site.chunkserver).or_default() += site.leaders;
         }
+        for (at, zone) in zones.values_mut().enumerate() {
+            zone.at = at;
+        }
+        let zone_at = sites.iter().map(|site| zones[&site.zone].at).collect();
         Self {
             sites,
+            zone_at,
             shares: sites
                 .iter()
                 .map(|s| Share {
@@ -234,21 +244,31 @@ impl<'a> Planner<'a> {
         if firsts.iter().any(|at| self.is_needy(*at)) {
             return None;
         }
-        let is_next = |at: &usize| {
-            let zone = &self.sites[*at].zone;
-            let least = self.zones[zone].sites.first();
-            (zones.must.contains(&zone) || zones.may.contains(&zone))
-                && least.is_some_and(|(rank, _)| *rank == self.shares[*at].rank())
+        // By zone: the rank of those that are next there, if it may be one of the copyset's zones, and whether it must.
+        let mut next: Vec<Option<(u128, bool)>> = vec![None; self.zones.len()];
+        let may = zones.may.iter().map(|zone| (zone, false));
+        for (zone, must) in zones.must.iter().map(|zone| (zone, true)).chain(may) {
+            let zone = &self.zones[zone];
+            let rank = zone.sites.first().map(|(rank, _)| *rank);
+            next[zone.at] = rank.map(|rank| (rank, must));
+        }
+        let place = |at: usize| {
+            let (rank, must) = next[self.zone_at[at]]?;
+            (rank == self.shares[at].rank()).then_some(must)
         };
-        let has_all = |set: &[usize]| {
-            let mut must = zones.must.iter();
-            must.all(|zone| set.iter().any(|at| self.sites[*at].zone == **zone))
+        let fits = |set: &[usize]| {
+            let musts = set
+                .iter()
+                .map(|at| place(*at))
+                .try_fold(0, |sum, must| Some(sum + usize::from(must?)));
+            musts == Some(zones.must.len())
         };
-        let sets = firsts.iter().flat_map(|first| self.sets_of[*first].iter());
-        let sets = sets.map(|at| (&self.sets[*at], *at));
-        let fit = sets.filter(|((set, _), _)| set.iter().all(is_next) && has_all(set));
-        let least = fit.min_by_key(|((_, copysets), at)| (*copysets, *at));
-        least.map(|((set, _), _)| set.clone())
+        firsts.iter().find_map(|first| {
+            let sets = self.sets_of[*first].iter().copied();
+            let fit = sets.filter(|at| fits(&self.sets[*at].0));
+            let least = fit.min_by_key(|at| (self.sets[*at].1, *at));
+            least.map(|at| self.sets[at].0.clone())
+        })
     }
 
     fn is_needy(&self, at: usize) -> bool {

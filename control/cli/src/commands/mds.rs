@@ -4,7 +4,7 @@ use super::signal::on_stop;
 use crate::args::DaemonArgs;
 use crate::error::{CliError, chain};
 use crate::settings;
-use ogee_control::{Mds, MdsConfig, Member};
+use ogee_control::{Mds, MdsConfig, MdsError, Member};
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
@@ -42,14 +42,14 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
             addr: member.addr,
         })
         .collect();
-    let failed = |error| {
-        let remedy = "correct the setting named, or see docs/configuration.md";
-        CliError::new(
-            "OGEE-3101",
-            "the metadata server cannot run",
-            &chain(&error),
-            remedy,
-        )
+    let failed = |error: MdsError| {
+        let fault = error.fault();
+        let remedy = match fault.remedy() {
+            "" => "correct the setting named, or see docs/configuration.md",
+            remedy => remedy,
+        };
+        let what = format!("the metadata server cannot run ({})", fault.code());
+        CliError::new("OGEE-3101", &what, &chain(&error), remedy)
     };
     let handle = Mds::start(&config).map_err(failed)?;
     let stopper = handle.stopper();
