@@ -550,7 +550,7 @@ test_rdma_cluster() {
         # What a receive buffer was filled with is what the device is given: runtime's and log's tests compare the addresses.
         written=$(grown_of_all appended_bytes) copied=$(grown_of_all log_copied_bytes)
         echo "   logs wrote $written bytes of payloads, and copied $copied of them"
-        [ "$written" -gt 0 ] && [ "$copied" -lt $((written / 16)) ] || give_up "logs copied $copied bytes of $written"
+        [ "$copied" -lt $((written / 16)) ] || give_up "logs copied $copied bytes of $written"
     done
 }
 
