@@ -209,22 +209,28 @@ fn an_idle_drive_is_not_polled() {
     });
 }
 
+/// So often a drive is looked at in that time that owes somebody an answer.
+async fn polls_while_stalled(drive: &EmulatedDrive, device: &Device, time: Duration) -> u64 {
+    drive.stall();
+    let waiting = spawn({
+        let device = device.clone();
+        async move { read(&device, 0).await }
+    });
+    sleep(Duration::from_millis(50)).await;
+    let before = drive.counts().polls;
+    sleep(time).await;
+    let polls = drive.counts().polls - before;
+    waiting.abort();
+    polls
+}
+
 /// A drive that takes long is looked at less and less often.
 #[test]
 fn a_slow_drive_is_polled_with_pauses() {
     executor::block_on(async {
         let (drive, device, _) = pair(DriveOptions::default());
-        drive.stall();
-        let waiting = spawn({
-            let device = device.clone();
-            async move { read(&device, 0).await }
-        });
-        sleep(Duration::from_millis(50)).await;
-        let before = drive.counts().polls;
-        sleep(Duration::from_millis(200)).await;
-        let polls = drive.counts().polls - before;
+        let polls = polls_while_stalled(&drive, &device, Duration::from_millis(200)).await;
         assert!((2..=250).contains(&polls), "{polls} polls in 200 ms");
-        waiting.abort();
     });
 }
 
@@ -438,14 +444,18 @@ fn a_drive_that_answers_nothing_is_not_asked_again() {
     });
 }
 
-fn waited_for(options: DriveOptions) -> (EmulatedDrive, Device) {
-    let name = name();
-    let drive = EmulatedDrive::plug(name.address, options);
+fn open_waited_for(name: &NvmeName) -> Result<Device, DeviceError> {
     let options = NvmeOptions {
         notice: Notice::Interrupts,
         ..NvmeOptions::default()
     };
-    let device = Device::open_nvme_on(Env::emulated(), &name, options).expect("opens");
+    Device::open_nvme_on(Env::emulated(), name, options)
+}
+
+fn waited_for(options: DriveOptions) -> (EmulatedDrive, Device) {
+    let name = name();
+    let drive = EmulatedDrive::plug(name.address, options);
+    let device = open_waited_for(&name).expect("opens");
     (drive, device)
 }
 
@@ -471,17 +481,8 @@ fn a_drive_that_interrupts_is_waited_for_and_not_polled() {
         let found = device.read(at(0), blocks(500)).await.expect("read");
         assert!(found.iter().all(|byte| *byte == 5));
         // What takes long costs nothing meanwhile: only the looks.
-        drive.stall();
-        let waiting = spawn({
-            let device = device.clone();
-            async move { read(&device, 0).await }
-        });
-        sleep(Duration::from_millis(50)).await;
-        let before = drive.counts().polls;
-        sleep(Duration::from_millis(1000)).await;
-        let polls = drive.counts().polls - before;
+        let polls = polls_while_stalled(&drive, &device, Duration::from_secs(1)).await;
         assert!(polls <= 6, "{polls} polls in a second");
-        waiting.abort();
     });
 }
 
@@ -531,11 +532,7 @@ fn a_drive_without_interrupts_is_refused_where_they_are_wanted() {
                 ..DriveOptions::default()
             },
         );
-        let options = NvmeOptions {
-            notice: Notice::Interrupts,
-            ..NvmeOptions::default()
-        };
-        let refused = Device::open_nvme_on(Env::emulated(), &name, options);
+        let refused = open_waited_for(&name);
         let said = refused.expect_err("it cannot").to_string();
         assert!(said.contains("nvme.wait"), "{said}");
         try_open(&name, Duration::from_secs(30)).expect("it can be polled");

@@ -10,7 +10,7 @@ use crate::types::{
     ReplicaNode, TypeConfig, from_raft, to_raft, to_raft_vote,
 };
 use ogee_log::Vote;
-use ogee_proto::id::LogId;
+use ogee_proto::id::{ChunkIndex, ChunkKey, LogId, VolumeId};
 use ogee_proto::limit::{REPLICAS_MAX, REPLICATION_PAYLOAD_MAX};
 use ogee_proto::wire::{Reader, WireError, Writer};
 use ogee_runtime::Payload;
@@ -413,4 +413,25 @@ pub(crate) fn get_vote_response(meta: &[u8]) -> Result<VoteResponse<TypeConfig>,
     let is_granted = from.u8("vote granted")? != 0;
     from.finish("vote response")?;
     Ok(VoteResponse::new(vote, last_log_id, is_granted))
+}
+
+/// Adds the key of a chunk: volume (8), chunk (4).
+pub(crate) fn put_chunk_key(out: &mut Vec<u8>, key: ChunkKey) {
+    Writer::new(out).u64(key.volume.get()).u32(key.chunk.get());
+}
+
+/// The key of a chunk, whose two parts an error calls so.
+pub(crate) fn get_chunk_key(
+    from: &mut Reader<'_>,
+    [volume, chunk]: [&'static str; 2],
+) -> Result<ChunkKey, WireError> {
+    Ok(ChunkKey {
+        volume: VolumeId::new(from.u64(volume)?),
+        chunk: ChunkIndex::new(from.u32(chunk)?),
+    })
+}
+
+/// What a field may not be.
+pub(crate) const fn unknown(field: &'static str, value: u64) -> WireError {
+    WireError::Field { field, value }
 }

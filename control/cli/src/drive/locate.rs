@@ -121,7 +121,7 @@ mod tests {
     use super::locate_in;
     use crate::doctor::{Tree, put};
     use crate::drive::find_recorded;
-    use crate::drive::record::Record;
+    use crate::drive::record::record;
     use crate::error::Exit;
     use std::os::unix::fs::symlink;
     use std::path::Path;
@@ -141,14 +141,6 @@ mod tests {
                 &format!("{at}/nvme/nvme0/serial"),
                 &format!("{serial}  \n"),
             );
-        }
-    }
-
-    fn record(serial: &str, pci: &str) -> Record {
-        Record {
-            serial: serial.to_owned(),
-            pci: pci.to_owned(),
-            driver: "vfio-pci".to_owned(),
         }
     }
 

@@ -97,17 +97,19 @@ impl Records {
     }
 }
 
+/// One of a drive, for tests.
+#[cfg(test)]
+pub(super) fn record(serial: &str, pci: &str) -> Record {
+    Record {
+        serial: serial.to_owned(),
+        pci: pci.to_owned(),
+        driver: "vfio-pci".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Record, Records};
-
-    fn record(serial: &str, pci: &str) -> Record {
-        Record {
-            serial: serial.to_owned(),
-            pci: pci.to_owned(),
-            driver: "vfio-pci".to_owned(),
-        }
-    }
+    use super::{Records, record};
 
     #[test]
     fn a_drive_is_remembered_once_wherever_it_is() {

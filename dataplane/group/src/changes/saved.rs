@@ -16,8 +16,9 @@
 
 use super::{Changes, Generation};
 use crate::changes::Changed;
+use crate::codec::{get_chunk_key, put_chunk_key, unknown};
 use crate::limit::{CHANGES_GENERATIONS, CHANGES_SAVED_BYTES};
-use ogee_proto::id::{ChunkIndex, ChunkKey, VolumeId};
+use ogee_proto::id::{ChunkKey, VolumeId};
 use ogee_proto::wire::{Reader, WireError, Writer};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -114,10 +115,8 @@ impl SavedChanges {
                 .u64(generation.upto)
                 .u32(count(generation.chunks.len()));
             for (key, bits) in &generation.chunks {
-                Writer::new(out)
-                    .u64(key.volume.get())
-                    .u32(key.chunk.get())
-                    .bytes(&bits.to_le_bytes());
+                put_chunk_key(out, *key);
+                Writer::new(out).bytes(&bits.to_le_bytes());
             }
             Writer::new(out).u32(count(generation.removed.len()));
             for volume in &generation.removed {
@@ -132,7 +131,7 @@ impl SavedChanges {
         let floor = from.u64("changes floor")?;
         let count = from.u8("changes generations")?;
         if usize::from(count) > SAVED_GENERATIONS_MAX {
-            return Err(wrong("changes generations", count.into()));
+            return Err(unknown("changes generations", count.into()));
         }
         let mut saved = Self {
             floor,
@@ -142,7 +141,7 @@ impl SavedChanges {
         for _ in 0..count {
             let generation = SavedGeneration::decode(from)?;
             if generation.upto < before || generation.is_empty() {
-                return Err(wrong("changes generation", generation.upto));
+                return Err(unknown("changes generation", generation.upto));
             }
             before = generation.upto;
             saved.generations.push(generation);
@@ -178,10 +177,7 @@ impl SavedGeneration {
             ..Self::default()
         };
         for _ in 0..from.u32("changes chunks")? {
-            let key = ChunkKey {
-                volume: VolumeId::new(from.u64("changed volume")?),
-                chunk: ChunkIndex::new(from.u32("changed chunk")?),
-            };
+            let key = get_chunk_key(from, ["changed volume", "changed chunk"])?;
             let mut bits = [0; 16];
             bits.copy_from_slice(from.bytes("changed pieces", 16)?);
             let is_next = generation
@@ -190,7 +186,7 @@ impl SavedGeneration {
                 .is_none_or(|(last, _)| *last < key);
             let bits = u128::from_le_bytes(bits);
             if !is_next || bits == 0 {
-                return Err(wrong("changed chunk", key.chunk.get().into()));
+                return Err(unknown("changed chunk", key.chunk.get().into()));
             }
             generation.chunks.insert(key, bits);
         }
@@ -201,16 +197,12 @@ impl SavedGeneration {
                 .last()
                 .is_some_and(|last| *last >= volume)
             {
-                return Err(wrong("removed volume", volume.get()));
+                return Err(unknown("removed volume", volume.get()));
             }
             generation.removed.insert(volume);
         }
         Ok(generation)
     }
-}
-
-fn wrong(field: &'static str, value: u64) -> WireError {
-    WireError::Field { field, value }
 }
 
 impl From<SavedGeneration> for Generation {

@@ -10,8 +10,11 @@
 
 use super::dispute::Disputed;
 use super::piece::{BlockSum, PieceSums, Place};
+use crate::codec::{get_chunk_key, put_chunk_key, unknown};
 use crate::limit::{DISPUTES_MAX, PIECE_BLOCKS};
-use ogee_proto::id::{ChunkIndex, ChunkKey, LogId, VolumeId};
+use ogee_proto::id::LogId;
+#[cfg(test)]
+use ogee_proto::id::{ChunkIndex, ChunkKey, VolumeId};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::{Reader, WireError, Writer};
 
@@ -82,10 +85,6 @@ impl Reply {
     }
 }
 
-fn unknown(field: &'static str, value: u64) -> WireError {
-    WireError::Field { field, value }
-}
-
 fn get_sum(from: &mut Reader<'_>) -> Result<BlockSum, WireError> {
     let (kind, crc) = (from.u8("block")?, from.u32("crc")?);
     Ok(match kind {
@@ -97,17 +96,14 @@ fn get_sum(from: &mut Reader<'_>) -> Result<BlockSum, WireError> {
 }
 
 fn put_place(out: &mut Vec<u8>, place: Place) {
-    Writer::new(out)
-        .u64(place.key().volume.get())
-        .u32(place.key().chunk.get())
-        .u8(place.number());
+    put_chunk_key(out, place.key());
+    Writer::new(out).u8(place.number());
 }
 
 fn get_place(from: &mut Reader<'_>) -> Result<Place, WireError> {
-    let volume = VolumeId::new(from.u64("volume")?);
-    let chunk = ChunkIndex::new(from.u32("chunk")?);
+    let key = get_chunk_key(from, ["volume", "chunk"])?;
     let piece = from.u8("piece")?;
-    let place = Place::new(ChunkKey { volume, chunk }, piece.into());
+    let place = Place::new(key, piece.into());
     place.ok_or(unknown("piece", piece.into()))
 }
 

@@ -19,12 +19,13 @@
 //! the checkpoint that the target's blocks come from, if it has one, and a byte that is 1 when some of them may be
 //! newer than that and what was applied behind it.
 
+use crate::codec::{get_chunk_key, put_chunk_key};
 use crate::codec::{get_log_id, get_snapshot_meta, get_vote, put_log_id};
 use crate::codec::{put_snapshot_meta, put_vote};
 use crate::limit::{COPY_CHUNKS_MAX, COPY_PIECE_BLOCKS, COPY_PIECE_BYTES};
 use crate::types::{RaftLogId, RaftSnapshotMeta, RaftVote};
 use bytes::Bytes;
-use ogee_proto::id::{ChunkIndex, ChunkKey, Incarnation, VolumeId};
+use ogee_proto::id::{ChunkKey, Incarnation};
 use ogee_proto::limit::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use ogee_proto::unit::BlockIndex;
 use ogee_proto::wire::{FrameHeader, Reader, WireError, Writer};
@@ -153,9 +154,7 @@ pub(super) fn get_state_range(frame: &Frame, len: usize) -> Result<Range<usize>,
 pub(super) fn put_keys(keys: &[ChunkKey]) -> Payload {
     let mut out = Vec::with_capacity(keys.len() * KEY_LEN);
     for key in keys {
-        Writer::new(&mut out)
-            .u64(key.volume.get())
-            .u32(key.chunk.get());
+        put_chunk_key(&mut out, *key);
     }
     Payload::from(out)
 }
@@ -164,10 +163,7 @@ pub(super) fn get_keys(frame: &Frame) -> Result<Vec<ChunkKey>, WireError> {
     let mut from = Reader::new(&frame.payload);
     let mut keys = Vec::with_capacity(frame.payload.len() / KEY_LEN);
     while from.remaining() > 0 {
-        keys.push(ChunkKey {
-            volume: VolumeId::new(from.u64("copied volume")?),
-            chunk: ChunkIndex::new(from.u32("copied chunk")?),
-        });
+        keys.push(get_chunk_key(&mut from, ["copied volume", "copied chunk"])?);
     }
     Ok(keys)
 }

@@ -312,27 +312,38 @@ fn a_copy_keeps_to_the_budgets_of_both_devices() {
     });
 }
 
+/// Two blocks in each of ten chunks.
+async fn write_here_and_there(disk: &Disk) {
+    for step in 0..10 {
+        disk.write(3 + step, 40, 2, 600_000 + 10 * u64::from(step))
+            .await;
+    }
+}
+
+/// The one that is away comes back and has all again; how many bytes it was sent.
+async fn comes_back_by_a_copy(cluster: &Rc<Cluster>, medium: crate::common::Medium) -> u64 {
+    let leader = cluster.leader().await;
+    let before = leader.copies.bytes_sent();
+    let node = cluster.restart(medium).await;
+    until(|| node.group.report().applied >= leader.group.report().applied).await;
+    until(|| !node.group.report().is_installing).await;
+    cluster.settle().await;
+    let sent = leader.copies.bytes_sent() - before;
+    assert!(sent > 0, "it came by a copy");
+    sent
+}
+
 /// What it had in its log only is as missing as what it never saw; nothing else comes.
 #[test]
 fn a_replica_that_was_away_gets_what_has_changed_since() {
     run(async {
         let cluster = Cluster::of_three().await;
         let (disk, replica, medium, last) = with_one_away(&cluster).await;
-        for step in 0..10 {
-            disk.write(3 + step, 40, 2, 600_000 + 10 * u64::from(step))
-                .await;
-        }
+        write_here_and_there(&disk).await;
         disk.write(CHUNKS, 0, 4, 700_000).await;
         purge_past(&cluster, last).await;
         disk.write(20, 0, 4, 800_000).await;
-        let leader = cluster.leader().await;
-        let before = leader.copies.bytes_sent();
-        let node = cluster.restart(medium).await;
-        until(|| node.group.report().applied >= leader.group.report().applied).await;
-        until(|| !node.group.report().is_installing).await;
-        cluster.settle().await;
-        let sent = leader.copies.bytes_sent() - before;
-        assert!(sent > 0, "it came by a copy");
+        let sent = comes_back_by_a_copy(&cluster, medium).await;
         assert!(sent <= COPIED / 20, "{sent} of {COPIED}");
         leads_with_all(&cluster, replica, &disk).await;
     });
@@ -345,10 +356,7 @@ fn a_replica_that_was_away_longer_than_its_leaders_lived_gets_what_has_changed()
     run(async {
         let cluster = Cluster::of_three().await;
         let (disk, replica, medium, last) = with_one_away(&cluster).await;
-        for step in 0..10 {
-            disk.write(3 + step, 40, 2, 600_000 + 10 * u64::from(step))
-                .await;
-        }
+        write_here_and_there(&disk).await;
         purge_past(&cluster, last).await;
         let mut all: Vec<ReplicaId> = cluster.nodes().iter().map(|node| node.replica).collect();
         all.retain(|it| *it != replica);
@@ -366,14 +374,7 @@ fn a_replica_that_was_away_longer_than_its_leaders_lived_gets_what_has_changed()
             }
             purge_past(&cluster, newest).await;
         }
-        let leader = cluster.leader().await;
-        let before = leader.copies.bytes_sent();
-        let node = cluster.restart(medium).await;
-        until(|| node.group.report().applied >= leader.group.report().applied).await;
-        until(|| !node.group.report().is_installing).await;
-        cluster.settle().await;
-        let sent = leader.copies.bytes_sent() - before;
-        assert!(sent > 0, "it came by a copy");
+        let sent = comes_back_by_a_copy(&cluster, medium).await;
         // Pieces of 128 KiB: one each of a dozen chunks.
         assert!(sent <= COPIED / 8, "{sent} of {COPIED}");
         leads_with_all(&cluster, replica, &disk).await;

@@ -78,7 +78,7 @@ impl Gather {
     ///
     /// # Panics
     /// If it is not [transferable](Payload::is_transferable).
-    pub fn push_shared(&mut self, payload: Payload) {
+    fn push_shared(&mut self, payload: Payload) {
         assert!(
             payload.is_transferable(),
             "a device cannot take {payload:?}"
