@@ -8,6 +8,8 @@ set -euo pipefail
 . "$REPO/scripts/lib/cluster.sh"
 # shellcheck source=scripts/lib/heal.sh
 . "$REPO/scripts/lib/heal.sh"
+# shellcheck source=scripts/lib/leaders.sh
+. "$REPO/scripts/lib/leaders.sh"
 # shellcheck source=scripts/lib/slow_disk.sh
 . "$REPO/scripts/lib/slow_disk.sh"
 # shellcheck source=scripts/lib/sick.sh
@@ -1006,57 +1008,6 @@ copied_beyond() {
     [ "$(copied_mib)" -gt "$1" ]
 }
 
-# ---- leaders by load ---------------------------------------------------------------------------
-
-hot_copysets() {
-    "$OGEE" volume locate hot -o json | jq '[.chunks[].copyset] | unique | .[]'
-}
-
-# hot_leaders   how many of them each chunkserver leads that leads any, the most first
-hot_leaders() {
-    "$OGEE" volume locate hot -o json | jq -c '[.chunks[] | {copyset, leader}] | unique | group_by(.leader) | map(length) | sort | reverse'
-}
-
-hot_leaders_are() {
-    [ "$(hot_leaders)" = "$1" ]
-}
-
-would_move() {
-    "$OGEE" copyset balance-leaders --now --dry-run -o json | jq -e --argjson least "$1" '[.jobs[] | select(.state == "planned")] | length >= $least'
-}
-
-# One chunkserver leads all copysets of a busy volume, the others as many idle ones: even by number.
-test_hot_leaders() {
-    local id hot even load others=(cs2 cs3) at=0
-    heal_cluster --copysets 9 --store-size 2GiB --log-size 128MiB
-    create_volume hot --size 48MiB
-    hot=$(hot_copysets | wc -l)
-    [ "$hot" -ge 3 ] || give_up "the volume has $hot copysets"
-    for id in $("$OGEE" copyset ls -o json | jq '.copysets[].id'); do
-        if hot_copysets | grep -qx "$id"; then
-            "$OGEE" copyset transfer-leader "$id" --to cs1 >>"$TEST_DIR/transfer.log" 2>&1 || give_up "transfer-leader"
-        else
-            "$OGEE" copyset transfer-leader "$id" --to "${others[at++ % 2]}" >>"$TEST_DIR/transfer.log" 2>&1 || give_up "transfer-leader"
-        fi
-    done
-    wait_for 20 hot_leaders_are "[$hot]" || give_up "cs1 does not lead the volume: $("$OGEE" copyset ls)"
-    "$OGEE" bench hot --rw randrw --bs 4KiB --iodepth 8 --runtime 120 -o json >"$TEST_DIR/bench.json" 2>"$TEST_DIR/bench.log" &
-    load=$!
-    defer end_process "$load"
-    wait_for 60 would_move 2 || give_up "nothing would move: $("$OGEE" server ls)"
-    "$OGEE" copyset balance-leaders --now --dry-run | sed 's/^/   /'
-    hot_leaders_are "[$hot]" || give_up "a dry run moves leaders: $(hot_leaders)"
-    "$OGEE" copyset balance-leaders --now >"$TEST_DIR/balance.log" || give_up "balance-leaders: $(tail -n 3 "$TEST_DIR/balance.log")"
-    # As even as so many can be.
-    even=$(jq -nc --argjson hot "$hot" '[range(3) | ($hot + 2 - .) / 3 | floor]')
-    wait_for 20 hot_leaders_are "$even" || give_up "leaders of the volume: $(hot_leaders), not $even: $(cat "$TEST_DIR/balance.log")"
-    sleep 10
-    ! would_move 1 >"$TEST_DIR/again.json" || give_up "it does not rest: $(jq -c '[.jobs[].reason]' "$TEST_DIR/again.json")$("$OGEE" copyset balance-leaders --now --dry-run)"
-    process_alive "$load" || give_up "the load has ended: $(tail -n 3 "$TEST_DIR/bench.log")"
-    end_process "$load"
-    echo "   $hot copysets of a busy volume, led by one chunkserver, are led $even"
-}
-
 # ---- names -------------------------------------------------------------------------------------
 
 # A volume in a directory is served, and renamed with its directory under a verified load; what is asked for while leading
@@ -1125,6 +1076,7 @@ run_test rot "$(ci_or_full 180 600)" test_rot
 when_asked differ 300 test_differ
 run_test heal "$(ci_or_full 240 600)" test_heal
 when_asked hot_leaders 300 test_hot_leaders
+when_asked leader_speed 300 test_leader_speed
 when_asked grow "$(ci_or_full 300 900)" test_grow
 when_asked names "$(ci_or_full 240 1200)" test_names
 when_asked budget 400 test_budget
