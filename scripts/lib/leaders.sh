@@ -114,3 +114,38 @@ test_leader_speed() {
         [ "$(middle "$TEST_DIR/$rw")" -ge 950 ] || give_up "$rw is slower when leaders are spread"
     done
 }
+
+# What a change of leader costs who writes meanwhile: windows of one writer at depth 1 on one copyset, with a transfer in their
+# middle and without, in turn; of each window the longest wait.
+test_leader_pause() {
+    local round rounds load to
+    rounds=$(ci_or_full 10 40)
+    cluster_up --copysets 1 --store-size 2GiB --log-size 256MiB
+    create_volume disk --size 64MiB
+    bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size 64MiB
+    for ((round = 1; round <= rounds; round++)); do
+        window still
+        to=$(chunkservers | grep -vxF "$(volume_leader disk)" | shuf -n 1)
+        window moved &
+        load=$!
+        sleep 1
+        "$OGEE" copyset transfer-leader 1 --to "$to" >>"$TEST_DIR/transfer.log" 2>&1 || give_up "transfer-leader: $(tail -n 3 "$TEST_DIR/transfer.log")"
+        wait "$load" || give_up "the load ended"
+        wait_for 10 leads_disk "$to" || give_up "$(volume_leader disk) leads and not $to"
+    done
+    for round in still moved; do
+        sort -n "$TEST_DIR/$round.unsorted" >"$TEST_DIR/$round"
+        echo "   $round: the longest wait of a write, ms, median (least to most) of $rounds windows of 2 s: $(spread "$TEST_DIR/$round")"
+    done
+    [ "$(middle "$TEST_DIR/moved")" -lt 50000 ] || give_up "a transfer stops writes for more than 50 ms"
+}
+
+leads_disk() {
+    [ "$(volume_leader disk)" = "$1" ]
+}
+
+# window KIND   of 2 s; its longest wait, in microseconds
+window() {
+    bench_json disk "window-$1" --rw randwrite --bs 4KiB --iodepth 1 --runtime 2
+    jq '.jobs[0].write.lat_ns.max / 1000 | round' "$TEST_DIR/window-$1.json" >>"$TEST_DIR/$1.unsorted"
+}

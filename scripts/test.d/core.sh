@@ -1077,6 +1077,7 @@ when_asked differ 300 test_differ
 run_test heal "$(ci_or_full 240 600)" test_heal
 when_asked hot_leaders 300 test_hot_leaders
 when_asked leader_speed 300 test_leader_speed
+when_asked leader_pause "$(ci_or_full 180 480)" test_leader_pause
 when_asked grow "$(ci_or_full 300 900)" test_grow
 when_asked names "$(ci_or_full 240 1200)" test_names
 when_asked budget 400 test_budget
