@@ -99,8 +99,15 @@ fn print(figures: &Figures) -> bool {
             String::new()
         }
     );
+    if figures.wanted > 0 {
+        println!(
+            "    one plan of all {} moves: {} ms",
+            figures.wanted, figures.whole_ms
+        );
+    }
     let is_even = figures.uneven_percent <= UNEVEN_PERCENT_MAX;
-    let plans_fast = figures.what == "build" || figures.longest_ms <= PLAN_MS_MAX;
+    let longest_ms = figures.longest_ms.max(figures.whole_ms);
+    let plans_fast = figures.what == "build" || longest_ms <= PLAN_MS_MAX;
     figures.left == 0 && is_even && plans_fast
 }
 

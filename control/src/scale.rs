@@ -18,7 +18,9 @@ use ogee_proto::name::Name;
 use crate::limit::{COPYSETS_PER_COMMAND_MAX, JOBS_PER_COMMAND_MAX};
 use crate::liveness::{Bounds, Heard, Liveness, ReplicaStatus, StoreState, StoreUsage};
 use crate::placement::{self, Request, Scatter, Site, Width};
-use crate::scheduler::{HealRules, Picture, balance, is_steady, moves_live, plan, spread};
+use crate::scheduler::{
+    HealRules, Picture, balance, is_steady, moves_live, plan, spread, whole_plan,
+};
 use crate::state::{
     AddJobs, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset, CreateCopysets, CreatePool,
     JobKind, Mark, MarkStores, RegisterChunkserver, Replica, State, StoreSpec,
@@ -73,6 +75,10 @@ pub struct Figures {
     pub looks: usize,
     /// Milliseconds to carry out what was planned in the state machine.
     pub applied_ms: u64,
+    /// Milliseconds of processor time for a picture and one plan of all that the scenario has to move, without the bounds that make steps of it.
+    pub whole_ms: u64,
+    /// The moves in that plan.
+    pub wanted: usize,
     /// Replicas that were moved or made anew.
     pub moves: usize,
     /// Their bytes.
@@ -96,6 +102,8 @@ impl Figures {
             all_ms: self.all_ms + next.all_ms,
             looks: self.looks + next.looks,
             applied_ms: self.applied_ms + next.applied_ms,
+            whole_ms: self.whole_ms.max(next.whole_ms),
+            wanted: self.wanted + next.wanted,
             moves: self.moves + next.moves,
             bytes: self.bytes + next.bytes,
             seconds: self.seconds + next.seconds,
@@ -389,6 +397,10 @@ impl Cluster {
                 }
             }
             for (server, replica) in stay {
+                // Of a scenario that was broken off, some are still where nobody is.
+                if self.liveness.heard(server).is_none() {
+                    continue;
+                }
                 let status = self.liveness.reports(server).replicas.get_mut(&replica);
                 if let (Some(status), Some((leader, term))) = (status, heir) {
                     (status.leader, status.term) = (leader, term);
@@ -419,6 +431,10 @@ impl Cluster {
             ..Figures::default()
         };
         let (rules, began_ms) = (self.rules(), self.now_ms);
+        let began = Stopwatch::start();
+        let whole = whole_plan(&self.state, &self.picture(), &rules);
+        (figures.whole_ms, figures.wanted) = (began.ms(), whole.len());
+        drop(whole);
         while figures.looks < self.shape.looks_max {
             let began = Stopwatch::start();
             let picture = self.picture();
@@ -662,7 +678,7 @@ mod tests {
         let (mut cluster, built) = Cluster::build(small());
         check(&built);
         let rack = cluster.lose_rack();
-        assert_eq!(rack.moves, 360);
+        assert_eq!((rack.moves, rack.wanted), (360, 360));
         check(&rack);
         let devices = cluster.lose_devices();
         assert!(devices.moves >= 36, "{devices:?}");

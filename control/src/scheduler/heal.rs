@@ -57,9 +57,9 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
                 Some(Command::end(*id, job.attempt, *ending, picture.now_ms))
             }),
     );
-    let mut jobs = look.new_moves();
-    jobs.extend(leaders_off(state, picture));
     let room = JOBS_LIVE_MAX.saturating_sub(state.busy().len());
+    let mut jobs = look.new_moves(room.min(JOBS_PER_COMMAND_MAX));
+    jobs.extend(leaders_off(state, picture));
     jobs.truncate(room.min(JOBS_PER_COMMAND_MAX));
     if !jobs.is_empty() {
         commands.push(Command::AddJobs(AddJobs {
@@ -68,6 +68,12 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
         }));
     }
     commands
+}
+
+/// All that is to be moved and can be, the most pressing first, without the bounds that make steps of it.
+#[cfg(any(test, feature = "scale"))]
+pub(crate) fn whole_plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<NewJob> {
+    Look::new(state, picture, rules).new_moves(usize::MAX)
 }
 
 /// What a look has before it.
@@ -188,9 +194,8 @@ impl<'a> Look<'a> {
         wishes
     }
 
-    fn new_moves(&self) -> Vec<NewJob> {
-        let room = JOBS_LIVE_MAX.saturating_sub(self.state.busy().len());
-        let wishes = if room == 0 { Vec::new() } else { self.wishes() };
+    fn new_moves(&self, most: usize) -> Vec<NewJob> {
+        let wishes = if most == 0 { Vec::new() } else { self.wishes() };
         if wishes.is_empty() {
             return Vec::new();
         }
@@ -210,7 +215,7 @@ impl<'a> Look<'a> {
                 to: None,
             })
         });
-        jobs.take(room.min(JOBS_PER_COMMAND_MAX)).collect()
+        jobs.take(most).collect()
     }
 
     fn cause(&self, wish: &Wish<'_>) -> Cause {

@@ -26,6 +26,8 @@ mod spread;
 mod spread_tests;
 
 pub(crate) use balance::{Handover, Standing, balance, is_steady};
+#[cfg(any(test, feature = "scale"))]
+pub(crate) use heal::whole_plan;
 pub(crate) use heal::{leads_live, plan, troubled, wish};
 pub(crate) use loads::{Loads, is_beside};
 pub(crate) use picture::{Bytes, HealRules, Picture, Presence};
