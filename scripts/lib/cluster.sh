@@ -445,6 +445,11 @@ writer_starts() {
     defer end_process "$load"
 }
 
+# middle FILE   of numbers, sorted, a line each: the median
+middle() {
+    awk '{ of[NR] = $1 } END { print int((of[int((NR + 1) / 2)] + of[int(NR / 2) + 1]) / 2) }' "$1"
+}
+
 # bench_json NAME LOG OPTION...   one load; its JSON in $TEST_DIR/LOG.json
 bench_json() {
     "$OGEE" bench "$1" "${@:3}" -o json >"$TEST_DIR/$2.json" 2>"$TEST_DIR/$2.log" ||

@@ -700,9 +700,13 @@ test_mds_down() {
 # All metadata servers are away for longer than anything that they gave out could last: an attachment, a map, a leader's
 # right. Meanwhile each chunkserver dies once, whatever it leads, and comes back, with nobody to ask.
 test_mds_away() {
-    local seconds=${MDS_AWAY_SECONDS:-$(ci_or_full 300 3600)} load victim gap
+    local seconds=${MDS_AWAY_SECONDS:-$(ci_or_full 300 3600)} load victim gap turn
     cluster_up --mds-nodes 3
     create_volume disk --size 512MiB
+    # Attached before, too: what it gets without metadata servers is compared with what it had with them.
+    create_volume fast --size 512MiB
+    export_start fast
+    full_speed before
     "$OGEE" bench disk --rw randrw --size 64MiB --bs 4k --arrival-rate 100 --iodepth 64 --verify --runtime "$((seconds + 60))" -o json \
         >"$TEST_DIR/bench.json" 2>"$TEST_DIR/bench.log" &
     load=$!
@@ -720,6 +724,7 @@ test_mds_away() {
     done
     sleep $((seconds / 4))
     kill -0 "$load" || give_up "the load has ended: $(tail -n 3 "$TEST_DIR/bench.log")"
+    full_speed without
     # It detaches in the end, which they must hear.
     node_start mds1
     node_start mds2
@@ -732,6 +737,23 @@ test_mds_away() {
     [ "$gap" -lt 10000 ] || give_up "nothing was answered for $gap ms"
     wait_healthy
     copysets_agree
+    full_speed after
+    for turn in before without after; do echo "   IOPS of five windows of 4 s, as fast as it goes, $turn: $(xargs <"$TEST_DIR/$turn")"; done
+    # What else the machine does changes in that time: the slower of both tells what it can.
+    for turn in before after; do
+        [ $(($(middle "$TEST_DIR/without") * 4)) -lt $(($(middle "$TEST_DIR/$turn") * 3)) ] || return 0
+    done
+    give_up "slower without metadata servers"
+}
+
+# full_speed NAME   requests a second of five windows on the export, into a file of that name
+full_speed() {
+    local turn
+    for turn in 1 2 3 4 5; do
+        "$OGEE" bench "$URI" --rw randrw --bs 4k --iodepth 16 --ramp-time 1 --runtime 4 -o json >"$TEST_DIR/fast-$1-$turn.json" 2>"$TEST_DIR/fast.log" ||
+            give_up "bench: $(tail -n 3 "$TEST_DIR/fast.log")"
+        jq '.jobs[0] | .read.iops + .write.iops | round' "$TEST_DIR/fast-$1-$turn.json"
+    done | sort -n >"$TEST_DIR/$1"
 }
 
 # ---- operating the metadata servers -----------------------------------------------------------

@@ -905,10 +905,6 @@ ratios() {
     done | sort -n
 }
 
-middle() {
-    awk '{ of[NR] = $1 } END { print int((of[int((NR + 1) / 2)] + of[int(NR / 2) + 1]) / 2) }' "$1"
-}
-
 spread() {
     awk -v middle="$(middle "$1")" '{ of[NR] = $1 } END { printf "%.3f (%.3f to %.3f)\n", middle / 1000, of[1] / 1000, of[NR] / 1000 }' "$1"
 }
