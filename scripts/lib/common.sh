@@ -25,9 +25,17 @@ need_packages() {
     say "installing ${missing[*]}"
     [ "$(id -u)" = 0 ] || die "these packages are missing: ${missing[*]}; run as root, or: apt-get install ${missing[*]}"
     # An interrupted install of an earlier run must not be in the way.
-    dpkg --configure -a >/dev/null 2>&1 || true
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    apt_alone dpkg --configure -a >/dev/null 2>&1 || true
+    apt_alone apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt_alone apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# apt_alone COMMAND...   one at a time: apt does not wait for another one
+apt_alone() {
+    (
+        flock 8
+        "$@"
+    ) 8>"${TMPDIR:-/tmp}/ogee-apt.lock"
 }
 
 need_rust() {

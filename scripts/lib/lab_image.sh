@@ -27,7 +27,7 @@ kernel_fetch() {
     # The meta package depends on the newest build, whatever that is called.
     package=$(kernel_package)
     if [ -z "$package" ] && [ "$(id -u)" = 0 ]; then
-        apt-get update -qq
+        apt_alone apt-get update -qq
         package=$(kernel_package)
     fi
     [ -n "$package" ] || die "linux-image-amd64 is unknown to apt: run apt-get update"
