@@ -50,7 +50,7 @@ pub(crate) struct Load {
 
 /// One target.
 pub(crate) struct Site<T> {
-    target: T,
+    pub(crate) target: T,
     pub(crate) plan: Plan,
     memory: Option<Memory>,
     read_back: Cell<Place>,
@@ -60,6 +60,8 @@ pub(crate) struct Site<T> {
 pub(crate) struct Lane<T> {
     load: Rc<Load>,
     site: Rc<Site<T>>,
+    /// As its job has it.
+    target: T,
     walk: Rc<Walk>,
     draw: Draw,
     buffer: StampedBuffer,
@@ -208,15 +210,16 @@ impl<T: Target> Site<T> {
         Some(place)
     }
 
-    /// Reads one place and checks it if its contents are known.
+    /// Reads one place by a job's handle and checks it if its contents are known.
     pub(crate) async fn read(
         &self,
+        target: &T,
         load: &Load,
         place: Place,
         len: ByteLen,
     ) -> Result<(), PerfError> {
         let offset = self.offset(place);
-        let pieces = self.target.read(offset, len).await;
+        let pieces = target.read(offset, len).await;
         let pieces = pieces.map_err(|cause| PerfError::Request { offset, cause })?;
         let memory = self.memory.as_ref();
         match memory.and_then(|memory| memory.written(place)) {
@@ -255,10 +258,11 @@ fn check(
 }
 
 impl<T: Target> Lane<T> {
-    /// Lane `number`, counted over all targets.
+    /// Lane `number`, counted over all targets, with its job's handle of the site's.
     pub(crate) fn new(
         load: &Rc<Load>,
         site: &Rc<Site<T>>,
+        target: T,
         walk: &Rc<Walk>,
         workload: &Workload,
         sizes: &Rc<Sizes>,
@@ -267,6 +271,7 @@ impl<T: Target> Lane<T> {
         Self {
             load: Rc::clone(load),
             site: Rc::clone(site),
+            target,
             walk: Rc::clone(walk),
             draw: Draw::new(&site.plan, workload, sizes, number),
             buffer: load.stamper.buffer(site.plan.largest),
@@ -299,7 +304,8 @@ impl<T: Target> Lane<T> {
             due
         };
         let written = if ask.is_read {
-            self.site.read(&self.load, ask.place, ask.len).await?;
+            let (site, load) = (&self.site, &self.load);
+            site.read(&self.target, load, ask.place, ask.len).await?;
             None
         } else {
             Some(self.write(ask).await?)
@@ -317,7 +323,7 @@ impl<T: Target> Lane<T> {
         let generation = self.load.next_generation();
         let block = offset.get() / BLOCK_SIZE as u64;
         let data = self.buffer.stamp(block, generation, ask.len);
-        let outcome = self.site.target.write(offset, data).await;
+        let outcome = self.target.write(offset, data).await;
         outcome.map_err(|cause| PerfError::Request { offset, cause })?;
         Ok(generation)
     }

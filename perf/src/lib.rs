@@ -1,4 +1,4 @@
-//! Load for volumes, devices and NBD exports, and what came of it: the library behind `ogee bench`.
+//! Load for volumes, devices, NBD exports and disks of virtual machines, and what came of it: the library behind `ogee bench`.
 //!
 //! *Place*: above the client; the command line gives a [`Workload`] and prints a [`Report`].
 //! *Owner*: the shard that calls [`run`]; every lane is a task of it.
@@ -25,7 +25,7 @@
 //! | `curve` | [`Curve`]: figures while one thing is varied |
 //! | `cost` | [`CostReport`]: what else servers did for a request |
 //! | `cpu` | [`CpuMeter`]: what the processes used |
-//! | `target`, `nbd` | what a run needs of a target, and the kinds there are |
+//! | `target`, `nbd`, `vhost` | what a run needs of a target, and the kinds there are |
 
 mod address;
 mod arrivals;
@@ -53,6 +53,7 @@ mod stamp;
 mod tally;
 mod target;
 mod verify;
+mod vhost;
 mod workload;
 
 pub use arrivals::{Arrivals, Process, ProcessError};
@@ -71,4 +72,5 @@ pub use sample::{Sample, SideSample};
 pub use scenario::{Event, EventKind, ScenarioError, Spec};
 pub use sizes::{SizeMix, Sizes, SizesError};
 pub use target::{AnyTarget, Pieces, Target, TargetError};
+pub use vhost::{VhostClient, VhostError};
 pub use workload::{Stop, Workload};

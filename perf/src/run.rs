@@ -67,7 +67,7 @@ pub async fn run<T: Target>(
     let ended = clock.drive(&load, lanes, watch).await?;
     watch.ended();
     for site in &sites {
-        read_back(&load, site, workload.lanes()).await?;
+        read_back(&load, site, workload).await?;
     }
     let elapsed = ended.saturating_duration_since(load.counts_from);
     Ok(Report::new(workload, elapsed, &load, clock.series))
@@ -84,7 +84,8 @@ fn start_lanes<T: Target>(
         for job in 0..workload.jobs {
             let walk = Rc::new(Walk::new(&site.plan, job, workload.jobs));
             for _ in 0..workload.iodepth {
-                let lane = Lane::new(load, site, &walk, workload, &sizes, lanes.len());
+                let target = site.target.of_job(job);
+                let lane = Lane::new(load, site, target, &walk, workload, &sizes, lanes.len());
                 lanes.push(spawn_scoped(lane.work()));
             }
         }
@@ -103,17 +104,19 @@ async fn join(lanes: Vec<Task>) -> Result<(), PerfError> {
     outcome
 }
 
-/// Reads everything back that a verifying run wrote, `lanes` places at a time.
+/// Reads everything back that a verifying run wrote, as many places at a time as it had lanes.
 async fn read_back<T: Target>(
     load: &Rc<Load>,
     site: &Rc<Site<T>>,
-    lanes: usize,
+    workload: &Workload,
 ) -> Result<(), PerfError> {
-    let readers = (0..lanes).map(|_| {
+    let readers = (0..workload.lanes()).map(|lane| {
         let (load, site) = (Rc::clone(load), Rc::clone(site));
+        let target = site.target.of_job(lane / workload.iodepth);
         spawn_scoped(async move {
             while let Some(place) = site.next_to_read_back() {
-                site.read(&load, place, site.plan.unit).await?;
+                let unit = site.plan.unit;
+                site.read(&target, &load, place, unit).await?;
             }
             Ok(())
         })

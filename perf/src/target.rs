@@ -5,6 +5,7 @@
 //! *On failure*: [`TargetError`], with the target's own error as it is.
 
 use crate::nbd::{NbdClient, NbdError};
+use crate::vhost::{VhostClient, VhostError};
 use ogee_client::{ClientError, Volume};
 use ogee_device::{Device, DeviceError};
 use ogee_proto::unit::{ByteLen, ByteOffset};
@@ -18,7 +19,12 @@ use std::future::Future;
 pub trait Target: Clone + 'static {
     /// Its size.
     fn size(&self) -> ByteLen;
-    /// Reads.
+    /// The handle that a job uses: the same thing, by a way of its own where there are several.
+    #[must_use]
+    fn of_job(&self, _job: usize) -> Self {
+        self.clone()
+    }
+    /// Reads. A target may leave what it read where it is, and bring no pieces, if the run does not verify.
     fn read(
         &self,
         offset: ByteOffset,
@@ -53,6 +59,9 @@ pub enum TargetError {
     /// An NBD export.
     #[error(transparent)]
     Nbd(#[from] NbdError),
+    /// A disk of a virtual machine.
+    #[error(transparent)]
+    Vhost(#[from] VhostError),
 }
 
 /// A target of any kind.
@@ -69,6 +78,8 @@ pub enum AnyTarget {
     },
     /// An NBD export, by our own client.
     Nbd(NbdClient),
+    /// A vhost-user-blk socket, by a driver of ours.
+    Vhost(VhostClient),
 }
 
 impl Pieces {
@@ -88,6 +99,14 @@ impl Target for AnyTarget {
             Self::Volume(volume) => volume.size(),
             Self::Raw { device, .. } => device.len(),
             Self::Nbd(client) => client.size(),
+            Self::Vhost(client) => client.size(),
+        }
+    }
+
+    fn of_job(&self, job: usize) -> Self {
+        match self {
+            Self::Vhost(client) => Self::Vhost(client.of_job(job)),
+            other => other.clone(),
         }
     }
 
@@ -99,6 +118,10 @@ impl Target for AnyTarget {
                 Ok(Pieces::One(Payload::from(bytes)))
             }
             Self::Nbd(client) => Ok(Pieces::One(client.read(offset, len).await?)),
+            Self::Vhost(client) => Ok(match client.read(offset, len).await? {
+                Some(data) => Pieces::One(data),
+                None => Pieces::Many(Vec::new()),
+            }),
         }
     }
 
@@ -115,6 +138,7 @@ impl Target for AnyTarget {
             }
             Self::Raw { device, .. } => device.write(offset, Buffer::copy_from(&data)).await?,
             Self::Nbd(client) => client.write(offset, &data).await?,
+            Self::Vhost(client) => client.write(offset, &data).await?,
         }
         Ok(())
     }

@@ -137,7 +137,8 @@ impl Workload {
         self.jobs.saturating_mul(self.iodepth)
     }
 
-    fn check_shape(&self, targets: usize) -> Result<(), WorkloadError> {
+    /// Whether it fits any target.
+    pub(crate) fn check_shape(&self, targets: usize) -> Result<(), WorkloadError> {
         self.sizes.check()?;
         let lanes = self.lanes().saturating_mul(targets);
         if !(1..=LANES_MAX).contains(&lanes) {

@@ -14,6 +14,7 @@ Targets:
   raw:PATH                           a file or a block device: io_uring, O_DIRECT (writes: --yes)
   nbd+unix:///EXPORT?socket=PATH     an NBD export, by a native client
   nbd://IP:PORT/EXPORT               the same over TCP
+  vhost-user:SOCKET                  the disk of a virtual machine, by a native driver: a queue for each of --numjobs
 
 Examples:
   ogee bench vol1 --rw randrw --rwmixread 70 --bs 16k --iodepth 32 --html run.html

@@ -45,7 +45,7 @@ async fn load(
     workload: &Workload,
     watcher: &mut Watcher,
 ) -> Result<Report, CliError> {
-    let targets = open_all(mds, args, workload.rw.writes()).await?;
+    let targets = open_all(mds, args, workload).await?;
     let report = ogee_perf::run(&targets, workload, watcher).await;
     let closed = close_all(targets).await;
     let report = report.map_err(|error| {

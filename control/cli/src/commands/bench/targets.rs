@@ -6,7 +6,7 @@ use crate::error::{CliError, chain};
 use crate::settings::wrong;
 use ogee_client::{ClientError, Control, MdsHandle, OpenOptions, Volume};
 use ogee_device::Device;
-use ogee_perf::{AnyTarget, NbdAddress, NbdClient};
+use ogee_perf::{AnyTarget, NbdAddress, NbdClient, VhostClient, VhostError, Workload};
 use ogee_proto::name::PathName;
 use ogee_transport::Transport;
 use std::path::PathBuf;
@@ -18,14 +18,16 @@ enum Name {
     Volume(String),
     Raw(PathBuf),
     Nbd(NbdAddress),
+    Vhost(PathBuf),
 }
 
 /// Opens every target; a raw one is written only with `--yes`.
 pub(super) async fn open_all(
     mds: &[String],
     args: &LoadArgs,
-    writes: bool,
+    workload: &Workload,
 ) -> Result<Vec<AnyTarget>, CliError> {
+    let writes = workload.rw.writes();
     let mut targets = Vec::with_capacity(args.targets.len());
     for text in &args.targets {
         let name = parse(text)?;
@@ -37,7 +39,7 @@ pub(super) async fn open_all(
             let remedy = "give --yes if nothing on it is needed, or only read: --rw randread";
             return Err(wrong(&what, "a raw target has no owner to ask", remedy));
         }
-        targets.push(open_one(mds, name, args, writes).await?);
+        targets.push(open_one(mds, name, args, workload).await?);
     }
     Ok(targets)
 }
@@ -66,6 +68,12 @@ fn parse(text: &str) -> Result<Name, CliError> {
     if let Some(path) = text.strip_prefix("raw:") {
         return Ok(Name::Raw(path.into()));
     }
+    if let Some(path) = text
+        .strip_prefix("vhost-user:")
+        .filter(|path| !path.is_empty())
+    {
+        return Ok(Name::Vhost(path.into()));
+    }
     if text.starts_with("nbd") && text.contains("://") {
         let address = text.parse().map_err(|error: ogee_perf::NbdError| {
             let remedy = "ogee export nbd NAME --socket PATH serves one";
@@ -77,7 +85,7 @@ fn parse(text: &str) -> Result<Name, CliError> {
     let path = PathName::new(name).map_err(|error| {
         let cause =
             format!("\"{text}\" is no name of a volume, and no other target we know: {error}");
-        let remedy = "write NAME, raw:PATH, nbd+unix:///EXPORT?socket=PATH or nbd://IP:PORT/EXPORT";
+        let remedy = "write NAME, raw:PATH, vhost-user:SOCKET, nbd+unix:///EXPORT?socket=PATH or nbd://IP:PORT/EXPORT";
         wrong("cannot use the target", &cause, remedy)
     })?;
     Ok(Name::Volume(path.into()))
@@ -87,8 +95,9 @@ async fn open_one(
     mds: &[String],
     name: Name,
     args: &LoadArgs,
-    writes: bool,
+    workload: &Workload,
 ) -> Result<AnyTarget, CliError> {
+    let writes = workload.rw.writes();
     let is_durable = args.sync == SyncMode::Dsync;
     match name {
         // Also to read: a load takes the volume, so that nobody else disturbs the figures.
@@ -113,6 +122,21 @@ async fn open_one(
                 CliError::new("OGEE-3404", &what, &chain(&error), remedy)
             })?;
             Ok(AnyTarget::Nbd(client))
+        }
+        Name::Vhost(socket) => {
+            let connected = VhostClient::connect(&socket, workload, is_durable && writes).await;
+            let client = connected.map_err(|error| {
+                let what = format!("cannot use the disk at {}", socket.display());
+                let remedy =
+                    "ogee export vhost-user NAME --socket-dir DIR serves one at DIR/NAME.sock";
+                match error {
+                    VhostError::Workload(_) | VhostError::Depth(_) => {
+                        wrong(&what, &chain(&error), "ogee bench --help names every flag")
+                    }
+                    _ => CliError::new("OGEE-3406", &what, &chain(&error), remedy),
+                }
+            })?;
+            Ok(AnyTarget::Vhost(client))
         }
     }
 }
@@ -191,8 +215,10 @@ mod tests {
             Ok(Name::Nbd(_))
         ));
         assert!(matches!(parse("nbd://127.0.0.1:10809/v"), Ok(Name::Nbd(_))));
+        assert_eq!(parse("vhost-user:/s").unwrap(), Name::Vhost("/s".into()));
         // A volume may be called so.
         assert_eq!(parse("nbd").unwrap(), volume("nbd"));
+        assert_eq!(parse("vhost-user").unwrap(), volume("vhost-user"));
     }
 
     #[test]
@@ -202,6 +228,7 @@ mod tests {
             "volume:",
             "/dev/sda",
             "iscsi:x",
+            "vhost-user:",
             "nbd://somewhere/v",
             "./file",
             "a//b",

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this file is test code")]
 
+mod vhost;
+
 use ogee_device::Device;
 use ogee_frontend::MemoryDisk;
 use ogee_frontend::nbd::{Address, Exports, Server};
@@ -16,16 +18,21 @@ use std::time::Duration;
 
 const SIZE: ByteLen = ByteLen::new(8 << 20);
 
-async fn verified(target: AnyTarget, bs: &str) -> Report {
-    let load = Workload {
+fn verifying(bs: &str) -> Workload {
+    Workload {
         rw: "randrw:40".parse().unwrap(),
         sizes: bs.parse().unwrap(),
         iodepth: 16,
         stop: Stop::Bytes(ByteLen::new(32 << 20)),
         verify: true,
         ..Workload::default()
-    };
-    run(&[target], &load, &mut |_: &Sample| {}).await.unwrap()
+    }
+}
+
+async fn verified(target: AnyTarget, bs: &str) -> Report {
+    run(&[target], &verifying(bs), &mut |_: &Sample| {})
+        .await
+        .unwrap()
 }
 
 fn at(path: &Path, export: &str) -> NbdAddress {
