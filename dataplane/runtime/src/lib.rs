@@ -14,6 +14,8 @@
 //! **Failure.** I/O errors are `std::io::Error` with the system's code. Bugs panic; a panic in any
 //! task ends its shard (the daemons abort), it is never swallowed.
 
+#[cfg(not(ogee_sim))]
+pub mod area;
 mod buffer;
 mod engine;
 #[cfg(all(feature = "readiness", not(ogee_sim)))]
@@ -28,6 +30,8 @@ pub mod file;
 pub mod limit;
 pub mod net;
 pub mod seeded;
+#[cfg(not(ogee_sim))]
+pub mod transfer;
 
 pub use buffer::{Buffer, Gather, Payload, ReadBuffer};
 pub use engine::random_u64;

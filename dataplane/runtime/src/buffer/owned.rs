@@ -35,6 +35,14 @@ impl Buffer {
         }
     }
 
+    /// The same in this thread's memory for transfers, if it has such and room in it: for bytes that are about to be sent,
+    /// since an RDMA adapter takes them from there without another copy.
+    #[must_use]
+    pub fn for_transfer(capacity: usize) -> Option<Self> {
+        let memory = Memory::of_transfers(capacity)?;
+        Some(Self { memory, len: 0 })
+    }
+
     /// A copy of `data`.
     pub fn copy_from(data: &[u8]) -> Self {
         let mut buffer = Self::with_capacity(data.len());

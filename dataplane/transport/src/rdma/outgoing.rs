@@ -179,13 +179,15 @@ impl Wire {
         let way = if len <= state.body_max.min(BODY_LEN) {
             Way::Body
         } else if self.side == Side::Opener {
-            let source = as_it_lies(state, &frame)
+            let source = self
+                .as_it_lies(state, &frame)
                 .or_else(|| Some(filled(self.port.large_to_lend(len)?, &frame)));
             source.map_or(Way::Parts, Way::Lend)
         } else {
             let room = answers.filter(|(_, remote)| remote.len as usize >= len);
             let source = room.and_then(|_| {
-                as_it_lies(state, &frame).or_else(|| Some(filled(self.port.large(len)?, &frame)))
+                self.as_it_lies(state, &frame)
+                    .or_else(|| Some(filled(self.port.large(len)?, &frame)))
             });
             match room.zip(source) {
                 Some(((_, mut remote), source)) => {
@@ -218,7 +220,7 @@ impl Wire {
         let has_body = in_parts.is_some()
             || matches!(sending.way, Way::Body) && !sending.frame.payload.is_empty();
         let lying = match has_body && in_parts.is_none() {
-            true => as_it_lies(state, &sending.frame),
+            true => self.as_it_lies(state, &sending.frame),
             false => None,
         };
         let body = match lying {
@@ -312,6 +314,17 @@ impl Wire {
             metrics.bytes_out.add(sending.frame.wire_len());
         });
         Ok(true)
+    }
+
+    /// The frame's payload where it lies, if the connection can send it from there.
+    fn as_it_lies(&self, state: &State, frame: &Frame) -> Option<Source> {
+        let may_send = |shared: &Shared| {
+            let pair: Option<&Pair> = state.pair.as_ref();
+            pair.is_some_and(|pair| pair.may_send(shared))
+        };
+        let received = piece::registered(&frame.payload).filter(may_send);
+        let received = received.map(Source::Shared);
+        received.or_else(|| self.port.areas.part(&frame.payload).map(Source::Part))
     }
 
     /// Memory for what a read will return.
@@ -424,7 +437,7 @@ impl State {
         if let Some(rest) = rest.get_mut(..fixed.len()) {
             rest.copy_from_slice(fixed);
         }
-        if matches!(body, Some(Source::Shared(_))) {
+        if matches!(body, Some(Source::Shared(_) | Source::Part(_))) {
             // It is a user's.
             self.tell = Tell::Last;
         }
@@ -434,7 +447,7 @@ impl State {
                 && let Some(room) = piece.get_mut(..data.len())
             {
                 room.copy_from_slice(data);
-                count(|metrics| metrics.bytes_copied.add(data.len()));
+                count(|metrics| metrics.copied_out(data.len()));
             }
             (body, data.len())
         });
@@ -519,24 +532,13 @@ impl State {
     }
 }
 
-/// The frame's payload where it lies, if the connection can send it from there.
-fn as_it_lies(state: &State, frame: &Frame) -> Option<Source> {
-    let may_send = |shared: &Shared| {
-        let pair: Option<&Pair> = state.pair.as_ref();
-        pair.is_some_and(|pair| pair.may_send(shared))
-    };
-    piece::registered(&frame.payload)
-        .filter(may_send)
-        .map(Source::Shared)
-}
-
 /// `piece` with the frame's payload.
 fn filled(mut piece: Piece, frame: &Frame) -> Source {
     let payload = &frame.payload;
     if let Some(room) = piece.get_mut(..payload.len()) {
         room.copy_from_slice(payload);
     }
-    count(|metrics| metrics.bytes_copied.add(payload.len()));
+    count(|metrics| metrics.copied_out(payload.len()));
     Source::Own(piece)
 }
 
