@@ -70,11 +70,16 @@ pub unsafe fn announce(
 /// Where these bytes lie, if that was announced.
 #[must_use]
 pub fn find(bytes: &[u8]) -> Option<Rc<Area>> {
-    let start = bytes.as_ptr().addr();
+    find_at(bytes.as_ptr().addr(), bytes.len())
+}
+
+/// Where `len` bytes from `start` on lie, if that was announced.
+#[must_use]
+pub fn find_at(start: usize, len: usize) -> Option<Rc<Area>> {
     AREAS.with_borrow(|areas| {
         let behind = areas.partition_point(|area| area.start.addr().get() <= start);
         let area = areas.get(behind.checked_sub(1)?)?;
-        let end = start.checked_add(bytes.len())?;
+        let end = start.checked_add(len)?;
         (end <= area.start.addr().get() + area.len).then(|| Rc::clone(area))
     })
 }
@@ -136,6 +141,12 @@ impl Area {
     #[must_use]
     pub fn is_announced(self: &Rc<Self>) -> bool {
         AREAS.with_borrow(|areas| areas.iter().any(|area| Rc::ptr_eq(area, self)))
+    }
+
+    /// Whether somebody can send from there, or have others write there.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        !self.attached.borrow().is_empty()
     }
 
     /// Keeps `registration` of `holder` with it, until it is withdrawn or the holder detaches it.

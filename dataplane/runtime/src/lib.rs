@@ -33,7 +33,7 @@ pub mod seeded;
 #[cfg(not(ogee_sim))]
 pub mod transfer;
 
-pub use buffer::{Buffer, Gather, Payload, ReadBuffer};
+pub use buffer::{Buffer, Gather, Lease, Loan, Payload, ReadBuffer, Target};
 pub use engine::random_u64;
 #[cfg(ogee_sim)]
 pub use engine::sim;

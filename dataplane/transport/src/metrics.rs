@@ -46,6 +46,8 @@ counters! {
     bytes_copied_in,
     /// Of those, on the way out, into memory that an RDMA device reaches.
     bytes_copied_out,
+    /// Bytes of answers that peers wrote to where their users want them.
+    bytes_in_place,
     /// Memory of users, guests and devices that was registered with RDMA devices, again and again with each of them.
     registered_bytes,
     /// Such memory that could not be registered, or not all of it: what is sent from there is copied.

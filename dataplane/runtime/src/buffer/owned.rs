@@ -80,6 +80,29 @@ impl Buffer {
         self.len = end;
     }
 
+    /// Appends `len` bytes that `write` writes, all of them; nothing if it fails.
+    ///
+    /// # Errors
+    /// As `write` does.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn extend_with<E>(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.len + len;
+        assert!(
+            end <= self.capacity(),
+            "a buffer of {} bytes is full",
+            self.capacity()
+        );
+        write(&mut self.memory.as_mut_slice()[self.len..end])?;
+        self.len = end;
+        Ok(())
+    }
+
     /// Cuts the buffer to `len` bytes, or extends it with zeros.
     ///
     /// # Panics

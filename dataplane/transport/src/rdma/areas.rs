@@ -11,7 +11,7 @@ use super::limit::STRETCH;
 use crate::metrics::count;
 use ogee_rdma::{Domain, Part, Region};
 use ogee_runtime::area::{self, Area};
-use ogee_runtime::{Payload, ScopedTask, spawn_scoped, yield_now};
+use ogee_runtime::{Loan, Payload, ScopedTask, spawn_scoped, yield_now};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -74,22 +74,35 @@ impl Areas {
         let stretch = stretches.get(offset / STRETCH)?;
         stretch.part(payload, Box::new(payload.clone()))
     }
+
+    /// What is lent, for a peer to write to, if that is registered.
+    pub(super) fn target(&self, loan: &Loan) -> Option<Part> {
+        let target = loan.target();
+        let start = target.start();
+        let area = area::find_at(start.addr().get(), target.len())?;
+        let registered = self.inner.registered(&area)?;
+        let offset = start.addr().get() - area.start().addr().get();
+        let stretches = registered.stretches.borrow();
+        let stretch = stretches.get(offset / STRETCH)?;
+        let keeper = Box::new(loan.clone());
+        // SAFETY: who made the target promised it, until its owner is dropped; the loan holds that.
+        unsafe { stretch.target(start, target.len(), keeper) }
+    }
 }
 
 async fn run(inner: Rc<Inner>) {
     let mut changes = area::changes();
     loop {
         changes.borrow_and_update();
-        for area in area::all() {
-            if inner.registered(&area).is_some() {
-                continue;
-            }
+        while let Some(area) = inner.next_area() {
             let registered = Rc::downgrade(&inner.begin(&area));
-            // It goes with its area: nothing here holds it while others run.
-            while let Some(registered) = registered.upgrade()
+            let known = Rc::downgrade(&area);
+            drop(area);
+            // It goes when it is withdrawn: nothing here holds it while others run.
+            while let (Some(area), Some(registered)) = (known.upgrade(), registered.upgrade())
                 && inner.register_next(&area, &registered)
             {
-                drop(registered);
+                drop((area, registered));
                 yield_now().await;
             }
         }
@@ -102,6 +115,12 @@ async fn run(inner: Rc<Inner>) {
 impl Inner {
     fn registered(&self, area: &Area) -> Option<Rc<Registered>> {
         area.attached(self.number)?.downcast().ok()
+    }
+
+    /// One of which nothing was tried yet.
+    fn next_area(&self) -> Option<Rc<Area>> {
+        let mut areas = area::all().into_iter();
+        areas.find(|area| self.registered(area).is_none())
     }
 
     /// From here on it hangs on its area, and is not tried a second time.

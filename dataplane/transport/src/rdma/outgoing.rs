@@ -329,7 +329,7 @@ impl Wire {
 
     /// Memory for what a read will return.
     fn lend_for_answer(
-        &self,
+        self: &Rc<Self>,
         state: &mut State,
         sending: &Sending,
     ) -> Result<Option<(u32, RemoteMemory)>, TransportError> {
@@ -340,9 +340,40 @@ impl Wire {
             && state.loans.len() < ANSWERS_MAX
             && len > BODY_LEN
             && len <= LARGE_LEN;
-        match is_due.then(|| self.port.large_to_lend(len)).flatten() {
+        if !is_due {
+            return Ok(None);
+        }
+        let wanted = sending.frame.wanted_at();
+        let wanted = wanted.filter(|loan| !loan.is_recalled() && loan.target().len() == len);
+        if let Some(loan) = wanted
+            && let Some(part) = self.port.areas.target(loan)
+        {
+            let lent = state.lend(part.into(), len, Access::Write, Purpose::Answer)?;
+            if let Some((number, _)) = lent {
+                let wire = Rc::downgrade(self);
+                loan.on_recall(move || {
+                    if let Some(wire) = wire.upgrade() {
+                        wire.recall(number);
+                    }
+                });
+            }
+            return Ok(lent);
+        }
+        match self.port.large_to_lend(len) {
             Some(piece) => state.lend(piece.into(), len, Access::Write, Purpose::Answer),
             None => Ok(None),
+        }
+    }
+
+    /// A user wants memory back that was lent for an answer: it is not waited for.
+    fn recall(&self, number: u32) {
+        let mut state = self.state.borrow_mut();
+        let loan = state.loans.get_mut(&number);
+        if let Some(loan) = loan.filter(|loan| loan.purpose == Purpose::Answer) {
+            loan.purpose = Purpose::Recalled;
+            state.to_reclaim.push_back(number);
+            drop(state);
+            self.driver.wake();
         }
     }
 }
