@@ -87,7 +87,9 @@ pub fn find_at(start: usize, len: usize) -> Option<Rc<Area>> {
 /// All that are announced now.
 #[must_use]
 pub fn all() -> Vec<Rc<Area>> {
-    AREAS.with_borrow(Clone::clone)
+    // At the end of the thread the list may be gone.
+    let all = AREAS.try_with(|areas| areas.borrow().clone());
+    all.unwrap_or_default()
 }
 
 /// Changes when one is announced or withdrawn.

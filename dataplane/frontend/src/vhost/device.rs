@@ -74,7 +74,9 @@ impl<D: Disk> Device<D> {
                 }
             }
             Order::Memory { memory, rings } => {
-                self.regions.follow(&memory);
+                if self.shared.announces_memory {
+                    self.regions.follow(&memory);
+                }
                 for (index, addresses) in rings {
                     let Some(Some(queue)) = self.queues.get(usize::from(index)) else {
                         continue;

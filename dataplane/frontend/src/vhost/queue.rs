@@ -46,6 +46,8 @@ pub(super) struct Shared<D> {
     pub(super) bytes: Semaphore,
     /// How long an idle queue looks by itself before it asks for a kick.
     pub(super) poll: Duration,
+    /// Whether network adapters are told of the guest's memory.
+    pub(super) announces_memory: bool,
 }
 
 /// A running queue.

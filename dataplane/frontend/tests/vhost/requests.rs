@@ -5,6 +5,7 @@ use crate::driver::{
 };
 use crate::served::{Home, Order, Remote, SIZE, options};
 use ogee_frontend::MemoryFault;
+use ogee_frontend::vhost::DiskOptions;
 use std::io::Read;
 use std::time::Duration;
 use vhost::vhost_user::VhostUserFrontend;
@@ -238,4 +239,19 @@ fn memory_may_be_mapped_anew_and_rings_stopped_and_started() {
         }
         assert_eq!(machine.call(1, IN, 0, &[], 4096).data, [round + 1; 4096]);
     }
+}
+
+#[test]
+fn memory_that_is_not_to_be_registered_is_told_to_nobody() {
+    let home = Home::new();
+    let options = DiskOptions {
+        announces_memory: false,
+        ..options(1)
+    };
+    let remote = Remote::new(&home.socket(), options);
+    let mut machine = Machine::new(1, 16);
+    let _frontend = machine.connect(&home.socket(), EVENT_INDEX);
+    assert_eq!(machine.call(0, IN, 8, &[], 32 << 10).status, OK);
+    assert!(remote.register().is_empty());
+    assert_eq!(remote.look().disk.directs, 0);
 }
