@@ -467,8 +467,9 @@ pub async fn an_answer_that_its_reader_wrote_over_is_asked_for_again(endpoint: E
         // As a guest does: at any time, so sometimes between the peer's write and the check.
         for _turn in 0..round % 20 {
             ogee_runtime::yield_now().await;
+            let byte = target.start().as_ptr().wrapping_add(100_000);
             // SAFETY: within the memory, which nothing but the adapter and the test touches now.
-            unsafe { target.start().as_ptr().add(100_000).write_volatile(99) };
+            unsafe { byte.write_volatile(99) };
         }
         let reply = call.await.unwrap().unwrap();
         let is_whole = reply.header.status == Status::Ok;
