@@ -517,7 +517,7 @@ loads_verified() {
 # lost; and by the kernel's counters none of the data went over TCP. Over TCP the same counters say that all
 # of it did. Over RDMA, then the examples of the client library.
 test_rdma_cluster() {
-    local transport name tcp packets copied written received EXAMPLES
+    local transport name tcp packets copied written received sent EXAMPLES
     rdma_release
     for transport in rdma tcp; do
         RESULTS_HERE=$TEST_DIR/$transport EXAMPLES=''
@@ -551,12 +551,17 @@ test_rdma_cluster() {
         written=$(grown_of_all appended_bytes) copied=$(grown_of_all log_copied_bytes)
         echo "   logs wrote $written bytes of payloads, and copied $copied of them"
         [ "$copied" -lt $((written / 16)) ] || give_up "logs copied $copied bytes of $written"
+        # What a device was read into, or a payload was received in, is sent from there.
+        sent=$(grown_of_all sent_bytes) copied=$(grown_of_all sent_copied_bytes)
+        echo "   chunkservers sent $sent bytes, and copied $copied of them on the way out; buffers that found no room: $(grown_of_all transfers_elsewhere)"
+        [ "$copied" -lt $((sent / 8)) ] || give_up "$copied bytes of $sent were copied on the way out"
+        [ "$(grown_of_all registrations_failed)" = 0 ] || give_up "memory could not be registered: $(grep registr "$RESULTS_HERE"/logs/*.log | tail -n 2)"
     done
 }
 
 # The examples read back what they wrote, and its bytes, 16 MiB each, went over RDMA to three replicas and back.
 examples_used_rdma() {
-    local name moved=0 tcp packets
+    local name moved=0 tcp packets copied
     for name in $EXAMPLES; do
         grep -q '^wrote and read 25[06] pieces' "$RESULTS_HERE/$name.log" || give_up "$name said: $(tail -n 3 "$RESULTS_HERE/$name.log")"
         moved=$((moved + 250 * 65536 * 4))
@@ -565,6 +570,10 @@ examples_used_rdma() {
     echo "   $EXAMPLES: $moved bytes moved, $tcp bytes over IP, $packets packets over RDMA"
     [ "$tcp" -lt $((moved / 8)) ] || give_up "examples: $tcp bytes over TCP, of $moved moved"
     [ $((packets * 4096)) -ge "$moved" ] || give_up "examples: only $packets packets over RDMA for $moved bytes"
+    # The one in C registers its memory: 16 MiB are sent from there, and 16 MiB written to it by chunkservers.
+    copied=$(sed -n 's/^copied \([0-9]*\) bytes$/\1/p' "$RESULTS_HERE/blocks_c.log")
+    echo "   blocks_c copied $copied bytes of 32 MiB"
+    [ "$copied" -lt $((4 << 20)) ] || give_up "blocks_c copied $copied bytes"
 }
 
 # grown_of_all NAME   the same of all chunkservers, until the leader was killed

@@ -245,6 +245,8 @@ pub(crate) struct RdmaSettings {
     pub(crate) mediums: Option<u32>,
     /// Pieces of 1 MiB.
     pub(crate) larges: Option<u32>,
+    /// MiB that devices are read into.
+    pub(crate) transfers: Option<u32>,
     /// Traffic class of packets: DSCP in the upper six bits.
     pub(crate) traffic_class: Option<u8>,
     /// How long to look for completions before sleeping, in microseconds.
@@ -343,6 +345,7 @@ const CHUNKSERVER_KEYS: &[&str] = &[
     "receives",
     "mediums",
     "larges",
+    "transfers",
     "traffic_class",
     "spin_us",
     "busy_poll",

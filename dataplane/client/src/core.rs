@@ -24,8 +24,9 @@ use ogee_proto::id::{ChunkKey, ClientId, ReplicaId, Sequence};
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::channel::{Gate, watch};
-use ogee_runtime::{Payload, random_u64, seeded_bug, sleep};
+use ogee_runtime::{Loan, Payload, random_u64, seeded_bug, sleep};
 use ogee_transport::{CallError, Frame, TransportError};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub(crate) struct Ask {
     pub(crate) part: Part,
     /// The data of a write.
     pub(crate) payload: Payload,
+    /// Where what is read is wanted.
+    pub(crate) into: Option<Loan>,
 }
 
 /// A question to one copyset under way: a part, or a seal.
@@ -62,6 +65,8 @@ struct Call<'a> {
     header: FrameHeader,
     payload: &'a Payload,
     sequence: Option<&'a SequenceGuard>,
+    /// For the first attempt: what comes late must not meet what another one has brought.
+    into: Cell<Option<Loan>>,
 }
 
 impl Core {
@@ -87,6 +92,7 @@ impl Core {
             header: self.header(&ask, &copyset, sequence.as_ref()),
             payload: &ask.payload,
             sequence: sequence.as_ref(),
+            into: Cell::new(ask.into),
         };
         let outcome = self.drive(&call).await;
         if let Some(sequence) = sequence {
@@ -141,6 +147,7 @@ impl Core {
             header,
             payload,
             sequence: None,
+            into: Cell::new(None),
         })
         .await?;
         copyset.set_sealed(true);
@@ -217,7 +224,8 @@ impl Core {
             .as_ref()
             .map_or(header.sequence, SequenceGuard::sequence);
         call.slot.waits_for(Waiting::Reply(target.id));
-        let frame = Frame::with_payload(header, call.payload.clone());
+        let mut frame = Frame::with_payload(header, call.payload.clone());
+        frame.set_into(call.into.take());
         let outcome = self.routes.caller(endpoint).call(frame).await;
         (target.id, outcome.map_err(|error| cause_of(&error)))
     }
@@ -316,6 +324,7 @@ impl Ask {
             kind,
             part,
             payload: Payload::empty(),
+            into: None,
         }
     }
 

@@ -67,6 +67,10 @@ pub(crate) const REFRESH_PERIOD: Duration = Duration::from_secs(5);
 /// And never more often than this, whatever the reason.
 pub(crate) const REFRESH_GAP: Duration = Duration::from_secs(1);
 
+/// A replica that may still write to a user's memory, and whose answer nobody waits for any more, is waited for so long: what
+/// it does later breaks its connection, which others use.
+pub(crate) const RECALL_AFTER: Duration = Duration::from_secs(2);
+
 /// How often the watchdog looks.
 pub(crate) const WATCHDOG_PERIOD: Duration = Duration::from_secs(1);
 /// A request older than this is reported.

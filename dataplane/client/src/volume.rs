@@ -16,7 +16,7 @@ use crate::core::{Ask, Core};
 use crate::error::ClientError;
 use crate::inflight::Inflight;
 use crate::life::Life;
-use crate::limit::PARTS_PER_REQUEST_MAX;
+use crate::limit::{PARTS_PER_REQUEST_MAX, RECALL_AFTER};
 use crate::map::VolumeHead;
 use crate::mds::MdsHandle;
 use crate::metrics::ClientMetrics;
@@ -31,7 +31,7 @@ use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::FrameKind;
 use ogee_runtime::channel::{Gate, Pass, watch};
-use ogee_runtime::{Payload, ScopedTask, spawn_scoped, timeout};
+use ogee_runtime::{Payload, ScopedTask, Target, spawn_scoped, timeout};
 use ogee_transport::{Frame, Transport};
 use std::future::Future;
 use std::rc::Rc;
@@ -220,6 +220,20 @@ impl Volume {
         .await
     }
 
+    /// Reads as many bytes at `offset` as `into` takes, into it. Where its memory is announced (`ogee_runtime::area`) and
+    /// the connection is RDMA, chunkservers write parts of more than 16 KiB there; other parts are copied when they
+    /// arrive, which is counted. When this has ended, however it did, nobody writes there any more; if its future is
+    /// dropped, that is so when the target's owner is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn read_to(&self, offset: ByteOffset, into: &Target) -> Result<(), ClientError> {
+        let len = ByteLen::from_usize(into.len());
+        let _pass = self.enter(offset, len)?;
+        self.measured(FrameKind::Read, len, self.read_parts_to(offset, len, into))
+            .await
+    }
+
     /// Writes `data` at `offset`. Durable on a majority when it returns.
     ///
     /// # Errors
@@ -234,6 +248,7 @@ impl Volume {
                 kind: FrameKind::Write,
                 part,
                 payload,
+                into: None,
             }
         });
         self.mutate(FrameKind::Write, len, asks).await
@@ -373,6 +388,55 @@ impl Volume {
             .buffer_unordered(PARTS_PER_REQUEST_MAX)
             .try_fold((), async |(), ()| Ok(()))
             .await
+    }
+
+    async fn read_parts_to(
+        &self,
+        offset: ByteOffset,
+        len: ByteLen,
+        into: &Target,
+    ) -> Result<(), ClientError> {
+        let place = |part: Part| (part, into.part(part.at, part.len as usize));
+        let mut places = split::payload_parts(self.layout, offset, len).map(place);
+        let (Some(first), second) = (places.next(), places.next()) else {
+            return Ok(());
+        };
+        let Some(second) = second else {
+            return self.read_part_to(first).await;
+        };
+        // All run to their ends, also after one has failed: nobody writes there afterwards.
+        stream::iter([first, second].into_iter().chain(places))
+            .map(|place| self.read_part_to(place))
+            .buffer_unordered(PARTS_PER_REQUEST_MAX)
+            .fold(Ok(()), async |so_far: Result<(), ClientError>, ended| {
+                so_far.and(ended)
+            })
+            .await
+    }
+
+    async fn read_part_to(&self, (part, place): (Part, Target)) -> Result<(), ClientError> {
+        let (loan, lease) = place.lend();
+        let mut ask = Ask::without_data(FrameKind::Read, part);
+        ask.into = Some(loan);
+        let outcome = self.core.run(ask).await;
+        let outcome = outcome.and_then(|reply| {
+            self.check_length(part, part.len as usize, reply.payload.len())?;
+            Ok(reply.payload)
+        });
+        if let Ok(payload) = &outcome
+            && place.holds(payload)
+        {
+            return Ok(());
+        }
+        // A replica that was asked before may write there still.
+        if timeout(RECALL_AFTER, lease.over()).await.is_err() {
+            lease.recall();
+            lease.over().await;
+        }
+        let payload = outcome?;
+        place.fill([&payload]);
+        self.core.metrics.copied(payload.len());
+        Ok(())
     }
 
     async fn read_part_into(&self, (part, place): (Part, &mut [u8])) -> Result<(), ClientError> {

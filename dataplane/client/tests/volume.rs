@@ -12,8 +12,9 @@ use ogee_proto::limit::SESSION_WINDOW_MAX;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameKind, Status};
 use ogee_runtime::executor::block_on;
-use ogee_runtime::{Payload, now, sleep, spawn, spawn_scoped, timeout};
+use ogee_runtime::{Payload, Target, now, sleep, spawn, spawn_scoped, timeout};
 use std::cell::Cell;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 use support::{Cluster, Fault, TestControl};
@@ -99,11 +100,18 @@ fn what_was_written_is_read_across_chunks_and_stripes() {
                     .await
                     .unwrap();
                 assert_eq!(whole, data[4096..][..read * 4096]);
+                whole.fill(9);
+                let start = NonNull::from_mut(whole.as_mut_slice()).cast();
+                // SAFETY: the vector is not touched before the read has ended.
+                let target = unsafe { Target::new(start, whole.len(), Rc::new(())) };
+                volume.read_to(at(offset + 4096), &target).await.unwrap();
+                drop(target);
+                assert_eq!(whole, data[4096..][..read * 4096]);
             }
             assert_eq!(read(&volume, 0, 4096).await, [0; 4096], "never written");
             let metrics = volume.metrics().snapshot();
             assert_eq!((metrics.write.requests, metrics.write.bytes), (1, size));
-            assert_eq!((metrics.read.requests, metrics.bytes_copied), (4, size));
+            assert_eq!((metrics.read.requests, metrics.bytes_copied), (6, 2 * size));
             assert!(metrics.write.latency_ns_sum > 0 && metrics.write.latency_ns_max > 0);
             cluster.assert_rules();
             for node in 0..3 {

@@ -6,6 +6,11 @@
 use ogee_proto::limit::BLOCK_SIZE;
 use std::time::Duration;
 
+/// Reads of a guest that are shorter are copied from where they arrive: they come in their answer's message, and a key for
+/// another host to write by costs more than the copy.
+#[cfg(feature = "vhost-user")]
+pub(crate) const DIRECT_LEN_MIN: usize = (16 << 10) + 1;
+
 /// Payload of one request or reply, in bytes: what the NBD specification asks of every server.
 pub const PAYLOAD_MAX: usize = 32 << 20;
 /// Requests of one connection that are under way: read and not yet answered on the wire.

@@ -14,7 +14,7 @@ use crate::replica::Replica;
 use ogee_proto::id::{ChunkKey, LogIndex};
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::BlockIndex;
-use ogee_runtime::{Payload, seeded_bug};
+use ogee_runtime::{Buffer, Payload, seeded_bug};
 use ogee_store::{BlockRead, StoreError};
 use std::ops::Range;
 
@@ -62,7 +62,17 @@ impl ReadRun {
         {
             return bytes;
         }
-        let mut joined = Vec::with_capacity(runs.iter().map(Self::len).sum());
+        let len = runs.iter().map(Self::len).sum();
+        if let Some(mut joined) = Buffer::for_transfer(len) {
+            for run in runs {
+                match run {
+                    Self::Data(bytes) => joined.extend_from_slice(&bytes),
+                    Self::Zeros(len) => joined.resize(joined.len() + len),
+                }
+            }
+            return Payload::from(joined);
+        }
+        let mut joined = Vec::with_capacity(len);
         for run in runs {
             match run {
                 Self::Data(bytes) => joined.extend_from_slice(&bytes),

@@ -14,6 +14,8 @@
 //! **Failure.** I/O errors are `std::io::Error` with the system's code. Bugs panic; a panic in any
 //! task ends its shard (the daemons abort), it is never swallowed.
 
+#[cfg(not(ogee_sim))]
+pub mod area;
 mod buffer;
 mod engine;
 #[cfg(all(feature = "readiness", not(ogee_sim)))]
@@ -28,8 +30,10 @@ pub mod file;
 pub mod limit;
 pub mod net;
 pub mod seeded;
+#[cfg(not(ogee_sim))]
+pub mod transfer;
 
-pub use buffer::{Buffer, Gather, Payload, ReadBuffer};
+pub use buffer::{Buffer, Gather, Lease, Loan, Payload, ReadBuffer, Target};
 pub use engine::random_u64;
 #[cfg(ogee_sim)]
 pub use engine::sim;

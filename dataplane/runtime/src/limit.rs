@@ -63,10 +63,20 @@ pub const WRITE_PIECES_MAX: usize = 1024;
 /// Bytes written at once while zero-filling a file.
 pub const ZERO_FILL_CHUNK: usize = 1 << 20;
 
+/// Lengths of the pieces of memory for transfers: a block, a small payload, a few extents, the longest payload.
+pub const TRANSFER_PIECES: [usize; 4] = [4 << 10, 16 << 10, 128 << 10, 1 << 20];
+
+/// Eighths of that memory for each: there are many short ones and few long ones.
+pub const TRANSFER_SHARES: [usize; 4] = [1, 1, 2, 4];
+
+/// Where it begins: with a huge page, of which adapters need to know less.
+pub const TRANSFER_ALIGNMENT: usize = 2 << 20;
+
 const _: () = assert!(
     REGISTERED_MEMORY * RINGS_PER_EXECUTOR * EXECUTORS_PER_BUDGET <= MEMLOCK_BUDGET * 3 / 4,
     "a quarter of the budget stays free for the rings and for the embedder"
 );
+const _: () = assert!(TRANSFER_PIECES[0].is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(MEMLOCK_MIN <= MEMLOCK_BUDGET);
 const _: () = assert!(REGISTERED_MEMORY.is_multiple_of(BUFFER_ALIGNMENT));
 const _: () = assert!(ZERO_FILL_CHUNK.is_multiple_of(BUFFER_ALIGNMENT));

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use ogee_proto::checksum::{crc32c, crc32c_append, crc32c_append_blocks};
 use ogee_proto::limit::{BLOCK_SIZE, FRAME_HEADER_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX};
 use ogee_proto::wire::FrameHeader;
-use ogee_runtime::Payload;
+#[cfg(feature = "rdma")]
+use ogee_runtime::Buffer;
+use ogee_runtime::{Loan, Payload};
 use std::fmt;
 
 /// One message. Whoever sends it need not fill `meta_len`, `payload_len` and `body_crc` of the
@@ -24,6 +26,8 @@ pub struct Frame {
     pub payload: Payload,
     /// What goes out in the payload's place. Few frames have it, and all of them are moved.
     parts: Option<Box<Parts>>,
+    /// Where its answer's payload is wanted.
+    into: Option<Loan>,
 }
 
 /// A payload in parts, as whoever sends it has them.
@@ -43,6 +47,7 @@ impl Frame {
             meta: Bytes::new(),
             payload: Payload::empty(),
             parts: None,
+            into: None,
         }
     }
 
@@ -60,7 +65,20 @@ impl Frame {
             meta,
             payload,
             parts: None,
+            into: None,
         }
+    }
+
+    /// Where the payload of its answer is wanted: a carrier that can has the peer write there, and the answer's payload is
+    /// then these bytes. The loan is over when the frame is gone, or the answer is, or nobody can write there any more.
+    pub fn set_into(&mut self, into: Option<Loan>) {
+        self.into = into;
+    }
+
+    /// See [`Self::set_into`].
+    #[cfg(feature = "rdma")]
+    pub(crate) const fn wanted_at(&self) -> Option<&Loan> {
+        self.into.as_ref()
     }
 
     /// Sends these parts one behind the other as the payload, without joining them here. `crc` is the CRC32C of
@@ -156,11 +174,17 @@ impl Parts {
         if self.parts.len() <= 1 {
             return self.parts.pop().unwrap_or_default();
         }
-        let mut joined = Vec::with_capacity(self.len());
-        self.parts
-            .iter()
-            .for_each(|part| joined.extend_from_slice(part));
-        count(|metrics| metrics.bytes_copied.add(joined.len()));
+        let len = self.len();
+        count(|metrics| metrics.copied_out(len));
+        // Where it is sent from, if there is room.
+        if let Some(mut joined) = Buffer::for_transfer(len) {
+            let parts = self.parts.iter();
+            parts.for_each(|part| joined.extend_from_slice(part));
+            return joined.into();
+        }
+        let mut joined = Vec::with_capacity(len);
+        let parts = self.parts.iter();
+        parts.for_each(|part| joined.extend_from_slice(part));
         Payload::from(joined)
     }
 }

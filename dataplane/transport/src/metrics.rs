@@ -44,6 +44,16 @@ counters! {
     bytes_copied,
     /// Of those, on the way in.
     bytes_copied_in,
+    /// Of those, on the way out, into memory that an RDMA device reaches.
+    bytes_copied_out,
+    /// Bytes of answers that peers wrote to where their users want them.
+    bytes_in_place,
+    /// Memory of users, guests and devices that was registered with RDMA devices, again and again with each of them.
+    registered_bytes,
+    /// Such memory that could not be registered, or not all of it: what is sent from there is copied.
+    registrations_failed,
+    /// Buffers for transfers that found no room in the memory that RDMA devices reach: what is sent of them is copied.
+    transfers_elsewhere,
     /// Reads that returned bytes.
     reads,
     /// Writes issued: `frames_out / writes` is how well output coalesces.
@@ -75,6 +85,15 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    /// Bytes were copied on the way out.
+    #[cfg(feature = "rdma")]
+    pub(crate) fn copied_out(&self, count: usize) {
+        self.bytes_copied.add(count);
+        self.bytes_copied_out.add(count);
+    }
+}
+
 impl Counter {
     pub(crate) fn add(&self, count: usize) {
         self.0.set(self.0.get() + count as u64);
@@ -97,5 +116,14 @@ pub(crate) fn count(update: impl FnOnce(&Metrics)) {
 /// This shard's counters.
 #[must_use]
 pub fn metrics() -> MetricsSnapshot {
-    METRICS.with(Metrics::snapshot)
+    #[cfg_attr(
+        not(feature = "rdma"),
+        expect(unused_mut, reason = "only RDMA has such memory")
+    )]
+    let mut snapshot = METRICS.with(Metrics::snapshot);
+    #[cfg(feature = "rdma")]
+    {
+        snapshot.transfers_elsewhere = ogee_runtime::transfer::elsewhere();
+    }
+    snapshot
 }

@@ -143,6 +143,12 @@ pub struct RdmaOptions {
     pub mediums: u32,
     /// Pieces of 1 MiB for larger ones.
     pub larges: u32,
+    /// MiB that devices are read into, and that users' payloads are copied to, to be sent from there. Beyond it they
+    /// are copied on their way out.
+    pub transfers: u32,
+    /// Bytes of memory for transfers, of users and of guests together that are registered, so that they are sent from where
+    /// they lie.
+    pub registered_max: usize,
     /// Traffic class of packets: DSCP in the upper six bits; the system's if not given.
     pub traffic_class: Option<u8>,
     /// How long the pump looks for completions before it sleeps.
@@ -159,6 +165,8 @@ impl Default for RdmaOptions {
             receives: 1024,
             mediums: 128,
             larges: 32,
+            transfers: 32,
+            registered_max: 64 << 30,
             traffic_class: None,
             spin: Duration::from_micros(20),
             busy_poll: false,

@@ -500,8 +500,9 @@ ogee_status ogee_cq_wait(struct ogee_cq *cq,
 
 /*
  Registers memory for requests of a client's volumes: to be done once, before I/O, not per request. It must stay
- mapped until ogee_memory_unregister. Over TCP, which is all that this version has, nothing has to be prepared,
- and requests without it cost the same: it is where RDMA will pin memory.
+ mapped until ogee_memory_unregister. Over RDMA it is pinned (while I/O goes on, 64 MiB at a time), and requests on
+ it are sent from there, and parts of more than 16 KiB read into it, without a copy; what cannot be pinned, for want
+ of locked memory, is copied, and the log says so. Over TCP nothing has to be prepared.
  */
 ogee_status ogee_memory_register(struct ogee_client *client,
                                  void *start,

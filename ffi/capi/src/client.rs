@@ -12,7 +12,9 @@ use crate::uses::Uses;
 use crate::volume::{self, Open, Volume};
 use ogee_client::{MdsConfig, MdsHandle, OpenOptions};
 use ogee_runtime::executor::{ShardBuilder, ShardHandle};
-use ogee_runtime::{bridge, spawn};
+use ogee_runtime::{area, bridge, spawn, yield_now};
+use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,8 +30,41 @@ pub(crate) struct Client {
 }
 
 struct Running {
-    orders: bridge::Sender<Open>,
+    orders: bridge::Sender<Order>,
     thread: ShardHandle<()>,
+}
+
+/// What its thread is asked.
+enum Order {
+    Open(Open),
+    Announce(Announce),
+}
+
+/// Memory to be announced there.
+struct Announce {
+    start: Start,
+    len: usize,
+    /// Told when it is.
+    begun: bridge::Sender<()>,
+    /// Closed when it is to end.
+    end: bridge::Receiver<()>,
+    /// Told when nothing knows of it any more.
+    over: LastWord,
+}
+
+/// Where memory of the caller begins.
+struct Start(NonNull<u8>);
+
+// SAFETY: the caller's promise is about the memory, not about a thread.
+unsafe impl Send for Start {}
+
+/// Tells when it is dropped.
+struct LastWord(bridge::Sender<()>);
+
+/// Memory that its thread has announced.
+pub(crate) struct Announcement {
+    end: bridge::Sender<()>,
+    over: bridge::Receiver<()>,
 }
 
 /// A volume of it is open, or being opened, or memory is registered with it.
@@ -78,7 +113,7 @@ impl Client {
             reply,
         };
         block_on(async {
-            let sent = orders.ok_or_else(closed)?.send(open).await;
+            let sent = orders.ok_or_else(closed)?.send(Order::Open(open)).await;
             sent.map_err(|_| Failure::stopped())?;
             opened.recv().await.ok_or_else(Failure::stopped)?
         })
@@ -121,6 +156,54 @@ impl ClientUse {
     pub(crate) fn number(&self) -> u64 {
         self.0.number
     }
+
+    /// Has the client's thread announce memory.
+    ///
+    /// # Safety
+    /// It is mapped until [`Announcement::withdraw`] has returned.
+    pub(crate) unsafe fn announce(
+        &self,
+        start: NonNull<u8>,
+        len: usize,
+    ) -> Result<Announcement, Failure> {
+        let running = self.0.running();
+        let orders = running.as_ref().map(|running| running.orders.clone());
+        drop(running);
+        let (begun, mut has_begun) = bridge::channel(1);
+        let (end, ended) = bridge::channel(1);
+        let (last, over) = bridge::channel(1);
+        let announce = Announce {
+            start: Start(start),
+            len,
+            begun,
+            end: ended,
+            over: LastWord(last),
+        };
+        block_on(async {
+            let order = Order::Announce(announce);
+            let sent = orders.ok_or_else(closed)?.send(order).await;
+            sent.map_err(|_| Failure::stopped())?;
+            has_begun.recv().await.ok_or_else(Failure::stopped)
+        })?;
+        Ok(Announcement { end, over })
+    }
+}
+
+impl Announcement {
+    /// Waits until nothing knows of the memory any more.
+    pub(crate) fn withdraw(self) {
+        let Self { end, mut over } = self;
+        drop(end);
+        // Nothing comes either when the thread has ended, and with it all that it knew.
+        let _ = block_on(over.recv());
+    }
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        // There is room; who does not wait has his reasons.
+        let _ = self.0.try_send(());
+    }
 }
 
 impl Drop for ClientUse {
@@ -135,9 +218,33 @@ fn closed() -> Failure {
 }
 
 /// The I/O thread: takes orders until the client is closed.
-async fn serve(mds: MdsHandle, mut orders: bridge::Receiver<Open>) {
-    while let Some(open) = orders.recv().await {
+async fn serve(mds: MdsHandle, mut orders: bridge::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
         // Bounded by the threads that wait for it, and by the handles there are.
-        drop(spawn(volume::serve(mds.clone(), open)));
+        match order {
+            Order::Open(open) => drop(spawn(volume::serve(mds.clone(), open))),
+            Order::Announce(announce) => drop(spawn(keep_announced(announce))),
+        }
     }
+}
+
+/// Announces memory until that is to end.
+async fn keep_announced(announce: Announce) {
+    let Announce {
+        start,
+        len,
+        begun,
+        mut end,
+        over,
+    } = announce;
+    // SAFETY: mapped until `over` has told that it was dropped, which is the owner: the promise of who asked.
+    let announced = unsafe { area::announce(start.0, len, "memory of the program", Rc::new(over)) };
+    // Who registers it has heard of it then, and has done so if it is short.
+    for _turn in 0..2 {
+        yield_now().await;
+    }
+    // The caller waits for it.
+    let _ = begun.try_send(());
+    let _ended = end.recv().await;
+    drop(announced);
 }

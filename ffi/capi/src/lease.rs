@@ -7,6 +7,9 @@
 //! *On failure*: none.
 
 use crate::request::Reply;
+use ogee_runtime::Target;
+use std::ptr::NonNull;
+use std::rc::Rc;
 use std::slice;
 use std::sync::Arc;
 
@@ -64,12 +67,13 @@ impl Sink {
         }
     }
 
-    pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        if self.len == 0 {
-            return &mut [];
-        }
-        // SAFETY: the caller's memory, lent to this request alone until the completion, which waits for
-        // `self`. Whatever C has not written there is bytes all the same: it came over the border.
-        unsafe { slice::from_raw_parts_mut(self.start, self.len) }
+    /// For the client, which holds it until nobody may write there any more.
+    pub(crate) fn target(self) -> Target {
+        let (start, len) = (NonNull::new(self.start), self.len);
+        // Without a byte it may be null.
+        let start = start.unwrap_or(NonNull::dangling());
+        // SAFETY: the caller's memory, lent to this request alone until the completion, which waits for `self`, the owner.
+        // Whatever C has not written there is bytes all the same: it came over the border.
+        unsafe { Target::new(start, len, Rc::new(self)) }
     }
 }

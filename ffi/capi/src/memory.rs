@@ -1,17 +1,21 @@
 //! Memory that the caller has registered.
 //!
 //! *Place*: under `request`. *Owner*: the registry and the requests on it; the bytes are the caller's.
-//! *Invariants*: it cannot be unregistered while a request is on it. Over TCP there is nothing to prepare:
-//! payloads of more than 16 KiB leave from where they lie, registered or not, so this is a check of bounds
-//! today. It is where RDMA will register, and what it will need.
-//! *On failure*: a request that is not within it is refused.
+//! *Invariants*: it cannot be unregistered while a request is on it. The client's thread announces it
+//! (`ogee_runtime::area`), so that RDMA registers it, sends from it and has chunkservers write to it; when it is
+//! unregistered here, nothing of that is left. Over TCP there is nothing to prepare: payloads of more than 16 KiB
+//! leave from where they lie, registered or not.
+//! *On failure*: a request that is not within it is refused. What RDMA cannot register is copied, and told of in
+//! the log.
 
 use crate::abi::OgeeStatus;
-use crate::client::ClientUse;
+use crate::client::{Announcement, ClientUse};
 use crate::failure::Failure;
 use crate::handle::{self, Kind};
 use crate::uses::Uses;
-use std::sync::Arc;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A range of the caller's memory.
 pub(crate) struct Memory {
@@ -21,6 +25,8 @@ pub(crate) struct Memory {
     len: usize,
     /// Requests on it.
     uses: Uses,
+    /// With the client's thread.
+    announced: Mutex<Option<Announcement>>,
     /// It stays open meanwhile.
     _client: Option<ClientUse>,
 }
@@ -43,17 +49,41 @@ impl Memory {
             start,
             len,
             uses: Uses::new(),
+            announced: Mutex::default(),
             _client: None,
         })
     }
 
-    /// The same, and its client stays open until it goes.
-    pub(crate) fn of(client: ClientUse, start: usize, len: usize) -> Result<Self, Failure> {
-        let memory = Self::new(client.number(), start, len)?;
+    /// The same, announced by its client, which stays open until it goes.
+    ///
+    /// # Safety
+    /// The memory is mapped until [`Self::withdraw`] has returned.
+    pub(crate) unsafe fn of(
+        client: ClientUse,
+        start: NonNull<c_void>,
+        len: usize,
+    ) -> Result<Self, Failure> {
+        let memory = Self::new(client.number(), start.addr().get(), len)?;
+        // SAFETY: the caller's promise.
+        let announced = unsafe { client.announce(start.cast(), len)? };
         Ok(Self {
+            announced: Mutex::new(Some(announced)),
             _client: Some(client),
             ..memory
         })
+    }
+
+    /// Waits until nothing knows of it; after [`Self::retire`].
+    pub(crate) fn withdraw(&self) {
+        // Nothing that may panic runs under the lock.
+        let mut announced = self
+            .announced
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let announced = announced.take();
+        if let Some(announced) = announced {
+            announced.withdraw();
+        }
     }
 
     /// For a request of a client on `len` bytes at `start`.

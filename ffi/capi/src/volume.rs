@@ -306,11 +306,10 @@ impl Server {
 /// Runs a request. Its memory is given up before the caller hears of its end.
 async fn run(volume: &ogee_client::Volume, operation: Operation) -> Outcome {
     let ended = match operation {
-        Operation::Read { offset, mut into } => {
-            let bytes = into.bytes();
-            let len = bytes.len() as u64;
-            let read = volume.read_into(ByteOffset::new(offset), bytes).await;
-            read.map(|()| len)
+        Operation::Read { offset, into } => {
+            let target = into.target();
+            let read = volume.read_to(ByteOffset::new(offset), &target).await;
+            read.map(|()| target.len() as u64)
         }
         Operation::Write { offset, data } => {
             let data = Payload::from(Bytes::from_owner(data));

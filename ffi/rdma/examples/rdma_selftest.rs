@@ -5,13 +5,16 @@
 
 use ogee_rdma::{
     Access, AsyncEvent, Channel, Completion, ConnectParams, Domain, Done, Event, EventKind, Id,
-    IdKey, Pair, PortState, Rail, RailLimits, RdmaError, RemoteMemory, Shared, Slab, Tell, Watch,
-    WorkError, devices,
+    IdKey, Pair, PortState, Rail, RailLimits, RdmaError, Region, RemoteMemory, Shared, Slab,
+    Source, Tell, Watch, WorkError, devices,
 };
+use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
+use std::ptr::NonNull;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 type Outcome = Result<(), String>;
@@ -36,6 +39,10 @@ const TESTS: &[(&str, Test)] = &[
     (
         "what_others_look_at_is_sent_from_where_it_lies",
         shares_pieces,
+    ),
+    (
+        "memory_of_others_is_read_and_written_and_let_go_of_last",
+        moves_in_regions,
     ),
     ("a_void_key_reaches_nothing", voids),
     (
@@ -445,7 +452,7 @@ fn moves(address: &str) -> Outcome {
                 .map_err(|failed| told(failed.error))?;
             let reclaimed = world.sent(&client, token)?;
             equal(&reclaimed.outcome, &Ok(()))?;
-            let Done::Reclaimed(piece) = reclaimed.done else {
+            let Done::Reclaimed(Source::Own(piece)) = reclaimed.done else {
                 return Err("not reclaimed".into());
             };
             equal(&piece[..8192].to_vec(), &pattern(8192, round))?;
@@ -505,6 +512,99 @@ fn shares_pieces(address: &str) -> Outcome {
 }
 
 /// Two who watch a device both hear that its port went down.
+/// Memory that somebody else has.
+struct Memory {
+    bytes: UnsafeCell<Vec<u8>>,
+    is_over: Rc<Cell<bool>>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.is_over.set(true);
+    }
+}
+
+/// Its own memory is lent for both, sent, and let go of only when neither hardware nor the peer may touch it.
+fn moves_in_regions(address: &str) -> Outcome {
+    let mut world = World::new()?;
+    let (client, server, _listener) = world.connect(address)?;
+    let is_over = Rc::new(Cell::new(false));
+    let memory = Rc::new(Memory {
+        bytes: UnsafeCell::new(pattern(3 * PIECE, 5)),
+        is_over: Rc::clone(&is_over),
+    });
+    // SAFETY: nobody else looks at the vector now, and nobody changes it, but what is in it.
+    let bytes = unsafe { &mut *memory.bytes.get() };
+    let start = NonNull::from_mut(bytes.as_mut_slice()).cast::<u8>();
+    let owner = Box::new(Rc::clone(&memory));
+    // SAFETY: the owner has it.
+    let region = unsafe { Region::register(&world.domain, start, 3 * PIECE, owner) };
+    let region = region.map_err(told)?;
+    let elsewhere = pattern(8192, 1);
+    expect(
+        region.part(&elsewhere, Box::new(())).is_none(),
+        &"elsewhere",
+    )?;
+    let kept = Rc::new(());
+    let part = |at: usize, len: usize| {
+        // SAFETY: within it.
+        let first = unsafe { start.add(at) };
+        // SAFETY: within it, and nobody writes to these.
+        let bytes = unsafe { std::slice::from_raw_parts(first.as_ptr(), len) };
+        region.part(bytes, Box::new(Rc::clone(&kept)))
+    };
+    expect(part(3 * PIECE - 8192, 8192).is_some(), &"the end of it")?;
+    let source = part(100, 8192).ok_or("it lies there")?;
+    // SAFETY: within the memory.
+    let place = unsafe { start.add(PIECE) };
+    // SAFETY: nobody else touches these until it has come back.
+    let target = unsafe { region.target(place, 8192, Box::new(Rc::clone(&kept))) };
+    let target = target.ok_or("it lies there")?;
+    // The owner, and whoever registered it, have gone: the parts are left.
+    drop((region, memory));
+    let source = client.lend(source, 8192, Access::Read, 1);
+    let source = source.map_err(|failed| told(failed.error))?;
+    let target = client.lend(target, 8192, Access::Write, 2);
+    let target = target.map_err(|failed| told(failed.error))?;
+    for token in [1, 2] {
+        equal(&world.sent(&client, token)?.outcome, &Ok(()))?;
+    }
+    let take = |world: &World| world.slab.take().ok_or("no piece is left");
+    let read = server.read(take(&world)?, source.remote(), 3);
+    read.map_err(|failed| told(failed.error))?;
+    let Done::Read(mut piece) = world.sent(&server, 3)?.done else {
+        return Err("not a read".into());
+    };
+    equal(
+        &piece[..8192].to_vec(),
+        &pattern(3 * PIECE, 5)[100..8292].to_vec(),
+    )?;
+    piece[..8192].copy_from_slice(&pattern(8192, 77));
+    let write = server.write(piece, target.remote(), 4);
+    write.map_err(|failed| told(failed.error))?;
+    equal(&world.sent(&server, 4)?.outcome, &Ok(()))?;
+    client
+        .reclaim(source, 5)
+        .map_err(|failed| told(failed.error))?;
+    drop(world.sent(&client, 5)?);
+    equal(&(Rc::strong_count(&kept), is_over.get()), &(2, false))?;
+    client
+        .reclaim(target, 6)
+        .map_err(|failed| told(failed.error))?;
+    let Done::Reclaimed(Source::Part(written)) = world.sent(&client, 6)?.done else {
+        return Err("not reclaimed".into());
+    };
+    equal(
+        &written.written().map(<[u8]>::to_vec),
+        &Some(pattern(8192, 77)),
+    )?;
+    equal(&is_over.get(), &false)?;
+    drop(written);
+    equal(&(Rc::strong_count(&kept), is_over.get()), &(1, true))?;
+    world.completions.clear();
+    equal(&world.slab.free(), &ALL)
+}
+
 fn tells_of_ports(_address: &str) -> Outcome {
     let domains = [Domain::open(None), Domain::open(None)];
     let [one, two] = domains.map(|domain| domain.map_err(told));

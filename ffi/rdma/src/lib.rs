@@ -37,6 +37,8 @@ mod ledger;
 mod pair;
 #[cfg(feature = "verbs")]
 mod rail;
+#[cfg(feature = "verbs")]
+mod region;
 mod remote;
 #[cfg(feature = "verbs")]
 mod slab;
@@ -59,6 +61,7 @@ pub use {
     id::{ConnectParams, Id, IdKey},
     pair::Pair,
     rail::{Completion, Done, Rail, RailLimits},
+    region::{Part, Region},
     slab::{Piece, Shared, Slab, Source},
     window::{Access, Lent},
 };

@@ -269,7 +269,7 @@ impl Pair {
     pub fn read(&self, piece: Piece, from: RemoteMemory, token: u64) -> Result<(), Failed<Piece>> {
         // The length may be the peer's word.
         if from.len as usize > piece.len() {
-            let error = too_long(from, &piece);
+            let error = too_long(from, piece.len());
             return Err(Failed { error, back: piece });
         }
         let mut order = Order::new(
@@ -297,7 +297,7 @@ impl Pair {
         let source: Source = source.into();
         // The length may be the peer's word.
         if to.len as usize > source.len() {
-            let error = too_long(to, &source);
+            let error = too_long(to, source.len());
             return Err(Failed {
                 error,
                 back: source,
@@ -318,9 +318,7 @@ impl Pair {
     /// Whether it may send from there: a piece of another device, or of a port that is gone, it may not.
     #[must_use]
     pub fn may_send(&self, shared: &Shared) -> bool {
-        Source::Shared(shared.clone())
-            .slab()
-            .is_of(&self.inner.rail.domain)
+        Source::Shared(shared.clone()).is_of(&self.inner.rail.domain)
     }
 
     /// Lets the peer touch the first `len` bytes of `source`. What is sent after this may carry the key: the
@@ -330,7 +328,7 @@ impl Pair {
     /// When the device has no window left, or as [`send`](Self::send).
     ///
     /// # Panics
-    /// When `len` is 0 or longer than what there is, it is of another domain, or it is shared and `access` is for
+    /// When `len` is 0 or longer than what there is, it is of another domain, or others look at it and `access` is for
     /// writing.
     pub fn lend(
         &self,
@@ -342,7 +340,7 @@ impl Pair {
         let source: Source = source.into();
         assert!(len > 0, "nothing cannot be lent");
         assert!(
-            access == Access::Read || matches!(source, Source::Own(_)),
+            access == Access::Read || source.may_change(),
             "what others look at does not change"
         );
         let rail = &self.inner.rail;
@@ -367,7 +365,7 @@ impl Pair {
             mw: window.raw(),
             rkey: remote.key,
             bind_info: ibv_mw_bind_info {
-                mr: source.slab().mr().as_ptr(),
+                mr: source.mr().as_ptr(),
                 addr: part.addr,
                 length: part.length.into(),
                 mw_access_flags: access.flags(),
@@ -433,7 +431,7 @@ impl Pair {
 
     fn source_part(&self, source: &Source, len: usize) -> ibv_sge {
         assert!(
-            source.slab().is_of(&self.inner.rail.domain) && len <= source.len(),
+            source.is_of(&self.inner.rail.domain) && len <= source.len(),
             "what is sent is of the rail's domain, and as long as is said"
         );
         source_sge(source, len)
@@ -477,11 +475,11 @@ impl Pair {
     }
 }
 
-fn too_long(remote: RemoteMemory, piece: &[u8]) -> RdmaError {
+fn too_long(remote: RemoteMemory, limit: usize) -> RdmaError {
     RdmaError::TooMuch {
         what: "the length of the peer's memory",
         value: remote.len as usize,
-        limit: piece.len(),
+        limit,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::domain::{Domain, DomainInner};
 use crate::error::RdmaError;
+use crate::region::Part;
 use rdma_sys::{ibv_access_flags, ibv_mr};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::RefCell;
@@ -33,9 +34,59 @@ pub(crate) struct SlabInner {
     layout: Layout,
     piece_len: usize,
     free: RefCell<Vec<u32>>,
+    registration: Registration,
+}
+
+/// Memory that a device may reach.
+pub(crate) struct Registration {
     mr: NonNull<ibv_mr>,
     lkey: u32,
     domain: Rc<DomainInner>,
+}
+
+impl Registration {
+    /// # Safety
+    /// The memory is mapped until [`Self::end`] says that the hardware has let go of it, or for ever.
+    pub(crate) unsafe fn new(
+        domain: &Rc<DomainInner>,
+        start: NonNull<u8>,
+        len: usize,
+    ) -> Result<Self, RdmaError> {
+        let access =
+            ibv_access_flags::IBV_ACCESS_LOCAL_WRITE.0 | ibv_access_flags::IBV_ACCESS_MW_BIND.0;
+        let access = i32::try_from(access).expect("invariant: small flags");
+        // SAFETY: the domain is valid, and the memory the caller's promise.
+        let mr = unsafe {
+            (domain.api.ibv_reg_mr)(domain.raw.as_ptr(), start.as_ptr().cast(), len, access)
+        };
+        let mr = NonNull::new(mr).ok_or_else(|| RdmaError::last("ibv_reg_mr"))?;
+        // SAFETY: a valid region.
+        let lkey = unsafe { (*mr.as_ptr()).lkey };
+        let domain = Rc::clone(domain);
+        Ok(Self { mr, lkey, domain })
+    }
+
+    pub(crate) const fn mr(&self) -> NonNull<ibv_mr> {
+        self.mr
+    }
+
+    pub(crate) const fn lkey(&self) -> u32 {
+        self.lkey
+    }
+
+    pub(crate) fn is_of(&self, domain: &Rc<DomainInner>) -> bool {
+        Rc::ptr_eq(&self.domain, domain)
+    }
+
+    /// Whether the memory may be freed. If not, the hardware may still reach it: better lost than freed.
+    ///
+    /// # Safety
+    /// Nothing of it is with the hardware or a peer, and it is not used again.
+    pub(crate) unsafe fn end(&self) -> bool {
+        // SAFETY: a valid region; the rest is the caller's promise.
+        let returned = unsafe { (self.domain.api.ibv_dereg_mr)(self.mr.as_ptr()) };
+        returned == 0
+    }
 }
 
 /// A piece of registered memory.
@@ -83,36 +134,19 @@ impl Slab {
             let source = std::io::Error::from_raw_os_error(libc::ENOMEM);
             return Err(RdmaError::call("allocate", source));
         };
-        let domain = domain.inner.clone();
-        let access =
-            ibv_access_flags::IBV_ACCESS_LOCAL_WRITE.0 | ibv_access_flags::IBV_ACCESS_MW_BIND.0;
-        let access = i32::try_from(access).expect("invariant: small flags");
-        // SAFETY: the domain is valid and the memory ours, of that length, until it is unregistered.
-        let mr = unsafe {
-            (domain.api.ibv_reg_mr)(
-                domain.raw.as_ptr(),
-                base.as_ptr().cast(),
-                layout.size(),
-                access,
-            )
-        };
-        let Some(mr) = NonNull::new(mr) else {
-            let error = RdmaError::last("ibv_reg_mr");
+        // SAFETY: allocated above, and freed behind its registration.
+        let registered = unsafe { Registration::new(&domain.inner, base, layout.size()) };
+        let registration = registered.inspect_err(|_| {
             // SAFETY: allocated above with this layout, and nobody else has it.
             unsafe { dealloc(base.as_ptr(), layout) };
-            return Err(error);
-        };
-        // SAFETY: a valid region.
-        let lkey = unsafe { (*mr.as_ptr()).lkey };
+        })?;
         Ok(Self {
             inner: Rc::new(SlabInner {
                 base,
                 layout,
                 piece_len,
                 free: RefCell::new((0..count).rev().collect()),
-                mr,
-                lkey,
-                domain,
+                registration,
             }),
         })
     }
@@ -135,25 +169,18 @@ impl Slab {
 }
 
 impl SlabInner {
-    pub(crate) fn mr(&self) -> NonNull<ibv_mr> {
-        self.mr
-    }
-
     pub(crate) fn is_of(&self, domain: &Rc<DomainInner>) -> bool {
-        Rc::ptr_eq(&self.domain, domain)
+        self.registration.is_of(domain)
     }
 }
 
 impl Drop for SlabInner {
     fn drop(&mut self) {
         // SAFETY: no piece is left, so the hardware has none: rails and pairs hold theirs until it lets go.
-        let returned = unsafe { (self.domain.api.ibv_dereg_mr)(self.mr.as_ptr()) };
-        if returned != 0 {
-            // The hardware may still reach it: better lost than freed.
-            return;
+        if unsafe { self.registration.end() } {
+            // SAFETY: allocated with this layout; no piece is left.
+            unsafe { dealloc(self.base.as_ptr(), self.layout) };
         }
-        // SAFETY: allocated with this layout; no piece is left.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }
 
@@ -164,7 +191,7 @@ impl Piece {
     }
 
     pub(crate) fn lkey(&self) -> u32 {
-        self.slab.lkey
+        self.slab.registration.lkey()
     }
 
     fn start(&self) -> NonNull<u8> {
@@ -257,42 +284,67 @@ pub enum Source {
     Own(Piece),
     /// Others look at it, too.
     Shared(Shared),
+    /// Somebody else's.
+    Part(Part),
 }
 
 impl Source {
-    fn piece(&self) -> &Piece {
+    pub(crate) fn is_of(&self, domain: &Rc<DomainInner>) -> bool {
         match self {
-            Self::Own(piece) => piece,
-            Self::Shared(shared) => &shared.piece,
+            Self::Own(piece) => piece.slab.is_of(domain),
+            Self::Shared(shared) => shared.piece.slab.is_of(domain),
+            Self::Part(part) => part.is_of(domain),
         }
     }
 
-    pub(crate) fn slab(&self) -> &Rc<SlabInner> {
-        &self.piece().slab
+    pub(crate) fn mr(&self) -> NonNull<ibv_mr> {
+        match self {
+            Self::Own(piece) => piece.slab.registration.mr(),
+            Self::Shared(shared) => shared.piece.slab.registration.mr(),
+            Self::Part(part) => part.mr(),
+        }
     }
 
     pub(crate) fn lkey(&self) -> u32 {
-        self.piece().lkey()
+        match self {
+            Self::Own(piece) => piece.lkey(),
+            Self::Shared(shared) => shared.piece.lkey(),
+            Self::Part(part) => part.lkey(),
+        }
     }
 
     /// Where it lies, for the hardware.
     pub(crate) fn address(&self) -> u64 {
-        let start = match self {
-            Self::Own(_) => 0,
-            Self::Shared(shared) => shared.start.into(),
-        };
-        self.piece().address() + start
-    }
-}
-
-impl Deref for Source {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
         match self {
-            Self::Own(piece) => piece,
-            Self::Shared(shared) => shared,
+            Self::Own(piece) => piece.address(),
+            Self::Shared(shared) => shared.piece.address() + u64::from(shared.start),
+            Self::Part(part) => part.address(),
         }
+    }
+
+    /// Whether nobody else looks at it.
+    pub(crate) const fn may_change(&self) -> bool {
+        match self {
+            Self::Own(_) => true,
+            Self::Shared(_) => false,
+            Self::Part(part) => part.is_target(),
+        }
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Own(piece) => piece.len(),
+            Self::Shared(shared) => shared.len(),
+            Self::Part(part) => part.len(),
+        }
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -308,10 +360,17 @@ impl From<Shared> for Source {
     }
 }
 
+impl From<Part> for Source {
+    fn from(part: Part) -> Self {
+        Self::Part(part)
+    }
+}
+
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Own(piece) => piece.fmt(f),
+            Self::Part(part) => part.fmt(f),
             Self::Shared(shared) => write!(f, "{} bytes of {:?}", shared.len, shared.piece),
         }
     }

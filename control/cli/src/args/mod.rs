@@ -276,6 +276,9 @@ pub(crate) struct VhostUserArgs {
     /// Serve them read-only and leave their writers alone.
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Do not register guests' memory with RDMA adapters, which locks all of it: what they read is copied.
+    #[arg(long)]
+    pub(crate) no_registration: bool,
     #[command(flatten)]
     pub(crate) carrier: CarrierArgs,
 }

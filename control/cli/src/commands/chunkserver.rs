@@ -178,6 +178,8 @@ fn rdma(settings: RdmaSettings) -> RdmaOptions {
         receives: settings.receives.unwrap_or(defaults.receives),
         mediums: settings.mediums.unwrap_or(defaults.mediums),
         larges: settings.larges.unwrap_or(defaults.larges),
+        transfers: settings.transfers.unwrap_or(defaults.transfers),
+        registered_max: defaults.registered_max,
         traffic_class: settings.traffic_class,
         spin: settings
             .spin_us

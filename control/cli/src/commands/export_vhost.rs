@@ -97,6 +97,7 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, Vec<Placement>), C
         owner,
         mode,
         read_only,
+        no_registration,
         carrier,
     } = args;
     let mut sorted = names.clone();
@@ -119,6 +120,7 @@ fn work(mds: &[String], args: VhostUserArgs) -> Result<(Work, Vec<Placement>), C
             uid: owner.map(|owner| owner.uid),
             gid: owner.and_then(|owner| owner.gid),
         },
+        announces_memory: !no_registration,
     };
     let checked = options.check();
     checked.map_err(|error| wrong(&error.to_string(), "see ogee export vhost-user --help"))?;

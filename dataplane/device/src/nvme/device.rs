@@ -72,7 +72,9 @@ impl NvmeDevice {
     }
 
     pub(crate) async fn read(&self, request: Request<'_>) -> Result<ReadBuffer, DeviceError> {
-        let mut data = Buffer::with_capacity(request.len.as_usize());
+        let len = request.len.as_usize();
+        let room = Buffer::for_transfer(len);
+        let mut data = room.unwrap_or_else(|| Buffer::with_capacity(len));
         let done = self
             .transfer(
                 Kind::Read,

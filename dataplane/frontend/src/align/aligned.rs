@@ -13,7 +13,7 @@ use crate::disk::{BlockRun, Disk, DiskError};
 use crate::limit::UNCOPIED_LEN_MIN;
 use futures_util::future::{join, join_all, try_join_all};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::Payload;
+use ogee_runtime::{Payload, Target};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -75,6 +75,23 @@ impl<D: Disk> AlignedDisk<D> {
             return Ok(pieces);
         }
         Ok(cut(&pieces, outer.position_of(span), len.as_usize()))
+    }
+
+    /// Reads as many bytes as `into` takes, into it. See [`Disk::read_to`].
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn read_to(&self, offset: ByteOffset, into: &Target) -> Result<(), DiskError> {
+        let len = ByteLen::from_usize(into.len());
+        match self.span(offset, len)? {
+            None => Ok(()),
+            Some(span) if span.is_aligned() => self.disk().read_to(offset, into).await,
+            Some(_) => {
+                let pieces = self.read(offset, len).await?;
+                into.fill(&pieces);
+                Ok(())
+            }
+        }
     }
 
     /// Writes.

@@ -6,8 +6,8 @@
 use super::error::DiskError;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::Payload;
 use ogee_runtime::channel::watch;
+use ogee_runtime::{Payload, Target};
 use std::future::Future;
 
 /// A stretch of blocks in the same state.
@@ -52,6 +52,21 @@ pub trait Disk: 'static {
         offset: ByteOffset,
         len: ByteLen,
     ) -> impl Future<Output = Result<Vec<Payload>, DiskError>>;
+
+    /// Reads as many bytes as `into` takes, into it: from where they arrive, or, where that can be, without any copy.
+    /// Nobody writes there any more when this has ended, or when its future was dropped and the target's owner is.
+    fn read_to(
+        &self,
+        offset: ByteOffset,
+        into: &Target,
+    ) -> impl Future<Output = Result<(), DiskError>> {
+        async move {
+            let len = ByteLen::from_usize(into.len());
+            let pieces = self.read(offset, len).await?;
+            into.fill(&pieces);
+            Ok(())
+        }
+    }
 
     /// Writes.
     fn write(

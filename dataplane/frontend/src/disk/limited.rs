@@ -10,7 +10,7 @@ use super::contract::{BlockRun, Disk};
 use super::error::DiskError;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::watch;
-use ogee_runtime::{Instant, Payload, now, sleep_until};
+use ogee_runtime::{Instant, Payload, Target, now, sleep_until};
 use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -127,6 +127,11 @@ impl<D: Disk> Disk for LimitedDisk<D> {
     async fn read(&self, offset: ByteOffset, len: ByteLen) -> Result<Vec<Payload>, DiskError> {
         self.admit(len.get()).await;
         self.disk.read(offset, len).await
+    }
+
+    async fn read_to(&self, offset: ByteOffset, into: &Target) -> Result<(), DiskError> {
+        self.admit(into.len() as u64).await;
+        self.disk.read_to(offset, into).await
     }
 
     async fn write(&self, offset: ByteOffset, data: Payload) -> Result<(), DiskError> {

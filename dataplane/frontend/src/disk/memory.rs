@@ -10,7 +10,7 @@ use super::error::DiskError;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::watch;
-use ogee_runtime::{Payload, random_u64, sleep};
+use ogee_runtime::{Payload, Target, random_u64, sleep};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -34,6 +34,8 @@ pub enum MemoryFault {
 pub struct MemoryStats {
     /// Reads.
     pub reads: u64,
+    /// Of those, the ones into memory that was named.
+    pub directs: u64,
     /// Writes.
     pub writes: u64,
     /// Discards.
@@ -225,6 +227,13 @@ impl Disk for MemoryDisk {
         Ok(starts
             .map(|start| all.slice(start..all.len().min(start + PIECE_LEN)))
             .collect())
+    }
+
+    async fn read_to(&self, offset: ByteOffset, into: &Target) -> Result<(), DiskError> {
+        self.count(|stats| stats.directs += 1);
+        let pieces = self.read(offset, ByteLen::from_usize(into.len())).await?;
+        into.fill(&pieces);
+        Ok(())
     }
 
     async fn write(&self, offset: ByteOffset, data: Payload) -> Result<(), DiskError> {

@@ -8,8 +8,8 @@ use super::contract::{BlockRun, Disk};
 use super::error::DiskError;
 use ogee_client::Volume;
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::Payload;
 use ogee_runtime::channel::watch;
+use ogee_runtime::{Payload, Target};
 
 // The inherent methods have the same names: each is called by its full path, so that a change of
 // theirs cannot turn a call into a recursion.
@@ -32,6 +32,10 @@ impl Disk for Volume {
 
     async fn read(&self, offset: ByteOffset, len: ByteLen) -> Result<Vec<Payload>, DiskError> {
         Ok(Volume::read(self, offset, len).await?)
+    }
+
+    async fn read_to(&self, offset: ByteOffset, into: &Target) -> Result<(), DiskError> {
+        Ok(Volume::read_to(self, offset, into).await?)
     }
 
     async fn write(&self, offset: ByteOffset, data: Payload) -> Result<(), DiskError> {

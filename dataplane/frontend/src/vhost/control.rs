@@ -223,9 +223,7 @@ impl Control {
                 }
             }
         }
-        if !rings.is_empty() {
-            self.order(Order::Memory { memory, rings })?;
-        }
+        self.order(Order::Memory { memory, rings })?;
         (0..self.shape.queues()).try_for_each(|index| self.start(index))
     }
 

@@ -4,6 +4,7 @@
 //! are carried out one by one; when this ends, every queue has stopped and nothing touches the guest's memory.
 //! *On failure*: a ring that cannot be started is reported and stands still; the connection goes on.
 
+use super::memory::AnnouncedRegions;
 use super::order::{Envelope, Order, RingStart};
 use super::queue::{Queue, Shared};
 use crate::disk::Disk;
@@ -14,6 +15,8 @@ use std::rc::Rc;
 
 pub(super) struct Device<D> {
     shared: Rc<Shared<D>>,
+    /// The guest's memory, for whoever can send from there or have others write there.
+    regions: AnnouncedRegions,
     queues: Vec<Option<Queue<D>>>,
     /// Where rings stand that were stopped by themselves.
     stopped: Vec<Option<u16>>,
@@ -26,6 +29,7 @@ impl<D: Disk> Device<D> {
         let queues = (0..QUEUES_MAX).map(|_| None).collect();
         Self {
             shared,
+            regions: AnnouncedRegions::default(),
             queues,
             stopped: vec![None; QUEUES_MAX.into()],
             deadline: None,
@@ -40,6 +44,7 @@ impl<D: Disk> Device<D> {
             let _ = answer.try_send(answered);
         }
         self.stop().await;
+        self.regions.clear();
     }
 
     /// Stops all queues. They wait for what is under way side by side.
@@ -69,6 +74,9 @@ impl<D: Disk> Device<D> {
                 }
             }
             Order::Memory { memory, rings } => {
+                if self.shared.announces_memory {
+                    self.regions.follow(&memory);
+                }
                 for (index, addresses) in rings {
                     let Some(Some(queue)) = self.queues.get(usize::from(index)) else {
                         continue;

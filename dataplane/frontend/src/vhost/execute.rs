@@ -2,18 +2,19 @@
 //!
 //! *Place*: between `request` and `queue`. *Owner*: the task of one request. *Invariants*: what the guest wants written
 //! is copied out of its memory once, before anything is done with it: a guest may change a page while it is on its
-//! way (file systems do), and checksums must be of what is stored. What is read goes from where it arrived into the
-//! guest's memory, without a buffer between. *On failure*: the status says so, the disk's errors go to the log, ever
+//! way (file systems do), and checksums must be of what is stored; over RDMA the copy is made where the adapter sends from.
+//! What is read goes from where it arrived into the guest's memory, without a buffer between, or is written there by the
+//! chunkserver itself. *On failure*: the status says so, the disk's errors go to the log, ever
 //! more rarely.
 
 use super::chain::{Part, total};
-use super::memory::GuestMemory;
+use super::memory::{Guest, GuestMemory};
 use super::metrics::DiskMetrics;
 use super::request::{ID_LEN, Request, Segment, Status};
 use crate::align::AlignedDisk;
 use crate::disk::{Disk, DiskError};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::Payload;
+use ogee_runtime::{Buffer, Payload};
 use vm_memory::{Address, Bytes, GuestAddress};
 
 /// What a request came to.
@@ -44,8 +45,8 @@ enum Failure {
 
 impl<D: Disk> Executor<D> {
     /// Carries out a request.
-    pub(super) async fn execute(&self, memory: &GuestMemory, request: Request) -> Outcome {
-        match self.run(memory, request).await {
+    pub(super) async fn execute(&self, guest: Guest<'_>, request: Request) -> Outcome {
+        match self.run(guest, request).await {
             Ok(written) => Outcome {
                 status: Status::Ok,
                 written,
@@ -60,12 +61,18 @@ impl<D: Disk> Executor<D> {
         }
     }
 
-    async fn run(&self, memory: &GuestMemory, request: Request) -> Result<u32, Failure> {
+    async fn run(&self, guest: Guest<'_>, request: Request) -> Result<u32, Failure> {
+        let memory = guest.table.memory();
         match request {
             Request::Read { at, into } => {
                 let len = total(&into);
-                let pieces = self.disk.read(at, ByteLen::new(len)).await?;
-                scatter(memory, &into, &pieces)?;
+                match guest.target(&into) {
+                    Some(target) => self.disk.read_to(at, &target).await?,
+                    None => {
+                        let pieces = self.disk.read(at, ByteLen::new(len)).await?;
+                        scatter(memory, &into, &pieces)?;
+                    }
+                }
                 self.metrics.read(len);
                 return Ok(u32::try_from(len).unwrap_or(u32::MAX));
             }
@@ -122,6 +129,16 @@ impl<D: Disk> Executor<D> {
 /// Copies the guest's bytes into memory that it cannot reach.
 fn gather(memory: &GuestMemory, from: &[Part]) -> Result<Payload, Failure> {
     let len = usize::try_from(total(from)).unwrap_or(usize::MAX);
+    if let Some(mut data) = Buffer::for_transfer(len) {
+        // Where an RDMA adapter sends from.
+        for part in from {
+            let gone = |_| Failure::Memory { at: part.at.0 };
+            let count = usize::try_from(part.len).unwrap_or(usize::MAX);
+            data.extend_with(count, |room| memory.read_slice(room, part.at))
+                .map_err(gone)?;
+        }
+        return Ok(data.into());
+    }
     let mut data = Vec::with_capacity(len);
     for part in from {
         let gone = |_| Failure::Memory { at: part.at.0 };

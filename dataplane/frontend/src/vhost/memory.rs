@@ -9,13 +9,22 @@
 //! If the VM's process shrinks a file after it was mapped, touching it kills this process. Files without the seal
 //! that forbids it are told of in the log.
 
-use crate::limit::MEMORY_REGIONS_MAX;
+use super::chain::Part;
+use crate::limit::{DIRECT_LEN_MIN, MEMORY_REGIONS_MAX};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use ogee_runtime::Target;
+use ogee_runtime::area::{self, Announced, announce};
+use ogee_runtime::channel::Gate;
 use std::fs::File;
 use std::io;
+use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::Arc;
 use vm_memory::mmap::{GuestRegionMmap, MmapRegion};
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    MemoryRegionAddress,
+};
 
 /// The memory of a guest, by its own addresses.
 pub(super) type GuestMemory = GuestMemoryMmap<()>;
@@ -119,6 +128,79 @@ impl MemoryTable {
             let guest = region.spec.guest.checked_add(inside)?;
             (inside < region.spec.len).then_some(GuestAddress(guest))
         })
+    }
+}
+
+/// The regions of a guest, as network adapters are told of them.
+#[derive(Default)]
+pub(super) struct AnnouncedRegions(Vec<(Arc<GuestRegionMmap<()>>, Option<Announced>)>);
+
+impl AnnouncedRegions {
+    /// Announces the regions of `table` that are new, and withdraws those that are gone.
+    pub(super) fn follow(&mut self, table: &MemoryTable) {
+        let before = std::mem::take(&mut self.0);
+        let mut before: Vec<_> = before.into_iter().map(Some).collect();
+        for region in &table.regions {
+            let is_it = |known: &&mut Option<(Arc<_>, _)>| {
+                let known = known.as_ref();
+                known.is_some_and(|(mapped, _)| Arc::ptr_eq(mapped, &region.mapped))
+            };
+            let known = before.iter_mut().find(is_it).and_then(Option::take);
+            let announced = known.unwrap_or_else(|| {
+                let mapped = Arc::clone(&region.mapped);
+                let announced = announced(&mapped);
+                (mapped, announced)
+            });
+            self.0.push(announced);
+        }
+    }
+
+    /// Withdraws all of them.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn announced(region: &Arc<GuestRegionMmap<()>>) -> Option<Announced> {
+    let start = region.get_host_address(MemoryRegionAddress(0)).ok()?;
+    let (start, len) = (NonNull::new(start)?, usize::try_from(region.len()).ok()?);
+    let owner = Rc::new(Arc::clone(region));
+    // SAFETY: mapped as long as the region lives, which the owner holds.
+    Some(unsafe { announce(start, len, "memory of a guest", owner) })
+}
+
+/// A guest's memory for a request, and a gate that those pass who let others write to it.
+#[derive(Clone, Copy)]
+pub(super) struct Guest<'a> {
+    pub(super) table: &'a Arc<MemoryTable>,
+    pub(super) lent: &'a Gate,
+}
+
+impl Guest<'_> {
+    /// Where `parts` lie, if that is one stretch, long enough to be worth it, that others can be let write to.
+    pub(super) fn target(&self, parts: &[Part]) -> Option<Target> {
+        let (first, rest) = parts.split_first()?;
+        let mut len = u64::from(first.len);
+        for part in rest {
+            if first.at.0.checked_add(len) != Some(part.at.0) {
+                return None;
+            }
+            len += u64::from(part.len);
+        }
+        let len = usize::try_from(len).ok()?;
+        if len < DIRECT_LEN_MIN {
+            return None;
+        }
+        // Of one region.
+        let slice = self.table.memory.get_slice(first.at, len).ok()?;
+        let start = NonNull::new(slice.ptr_guard_mut().as_ptr())?;
+        if !area::find_at(start.addr().get(), len)?.is_registered() {
+            return None;
+        }
+        let owner = Rc::new((Arc::clone(self.table), self.lent.enter()?));
+        // SAFETY: mapped, and writable, as long as its table lives, which the owner holds. This process has no references
+        // into a guest's memory, which it copies by raw pointers, on this thread; the guest is another process.
+        Some(unsafe { Target::new(start, len, owner) })
     }
 }
 

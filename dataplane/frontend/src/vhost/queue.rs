@@ -12,7 +12,7 @@ use super::config::Shape;
 use super::execute::{Executor, Outcome};
 use super::fault::RingFault;
 use super::inflight::Inflight;
-use super::memory::MemoryTable;
+use super::memory::{Guest, MemoryTable};
 use super::order::RingStart;
 use super::patience::Patience;
 use super::request::{self, Asked, Request, Status};
@@ -46,6 +46,8 @@ pub(super) struct Shared<D> {
     pub(super) bytes: Semaphore,
     /// How long an idle queue looks by itself before it asks for a kick.
     pub(super) poll: Duration,
+    /// Whether network adapters are told of the guest's memory.
+    pub(super) announces_memory: bool,
 }
 
 /// A running queue.
@@ -86,6 +88,8 @@ struct Work<D> {
     done: Notify,
     /// Closed when the queue stops; each request holds a pass.
     gate: Gate,
+    /// The same, of whom others may write to the guest's memory for.
+    lent: Gate,
     call: RefCell<Option<File>>,
     is_broken: Cell<bool>,
 }
@@ -134,6 +138,7 @@ impl<D: Disk> Queue<D> {
             answered: RefCell::default(),
             done: Notify::new(),
             gate: Gate::new(),
+            lent: Gate::new(),
             call: RefCell::new(call),
             is_broken: Cell::new(false),
         });
@@ -182,6 +187,8 @@ impl<D: Disk> Queue<D> {
             );
         }
         work.abandon();
+        // What was abandoned is written to by nobody any more.
+        work.lent.close().await;
         if !work.is_broken.get()
             && let Err(fault) = work.publish()
         {
@@ -276,7 +283,7 @@ impl<D: Disk> Work<D> {
         self.requests.borrow_mut().insert(head, request);
     }
 
-    async fn carry_out(&self, memory: &MemoryTable, head: u16, asked: Asked) -> Used {
+    async fn carry_out(&self, memory: &Arc<MemoryTable>, head: u16, asked: Asked) -> Used {
         let Asked { request, status_at } = asked;
         let outcome = match request {
             Ok(request) => self.admitted(memory, request).await,
@@ -293,13 +300,17 @@ impl<D: Disk> Work<D> {
         Used { head, written }
     }
 
-    async fn admitted(&self, memory: &MemoryTable, request: Request) -> Outcome {
+    async fn admitted(&self, memory: &Arc<MemoryTable>, request: Request) -> Outcome {
         let len = request.payload_len();
         let _bytes = match len {
             0 => None,
             len => Some(self.shared.bytes.acquire(len).await),
         };
-        self.shared.executor.execute(memory.memory(), request).await
+        let guest = Guest {
+            table: memory,
+            lent: &self.lent,
+        };
+        self.shared.executor.execute(guest, request).await
     }
 
     /// Publishes what is done, and interrupts the guest if it wants that; says whether something was.

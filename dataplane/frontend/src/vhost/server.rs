@@ -48,6 +48,9 @@ pub struct DiskOptions {
     pub serial: String,
     /// Who may connect.
     pub access: SocketAccess,
+    /// Whether the guest's memory is announced (`ogee_runtime::area`): RDMA then registers it, which locks it, and what the
+    /// guest reads is written there.
+    pub announces_memory: bool,
 }
 
 impl Default for DiskOptions {
@@ -58,6 +61,7 @@ impl Default for DiskOptions {
             poll: Duration::ZERO,
             serial: String::new(),
             access: SocketAccess::default(),
+            announces_memory: true,
         }
     }
 }
@@ -157,6 +161,7 @@ impl<D: Disk> DiskServer<D> {
             requests_max: DISK_REQUESTS_MAX / usize::from(options.queues),
             bytes: Semaphore::new(DISK_BYTES_MAX),
             poll: options.poll,
+            announces_memory: options.announces_memory,
         });
         let connected = Rc::new(RefCell::new(None));
         let stop = watch::channel(false).0;

@@ -26,7 +26,7 @@ pub const EVENT_INDEX: u64 = 1 << 29;
 const PROTOCOL: u64 = 1 << 30;
 const VERSION_1: u64 = 1 << 32;
 
-const MEMORY: u64 = 32 << 20;
+pub const MEMORY: u64 = 32 << 20;
 /// Where the VM's process claims to see it.
 const USER: u64 = 0x7000_0000_0000;
 /// Of each queue: its three parts lie within.

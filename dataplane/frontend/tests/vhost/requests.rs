@@ -1,10 +1,11 @@
 //! Every type of request, on all queues, small and large rings.
 
 use crate::driver::{
-    DISCARD, EVENT_INDEX, FLUSH, GET_ID, IN, Machine, OUT, WRITE_ZEROES, config, pair,
+    DISCARD, EVENT_INDEX, FLUSH, GET_ID, IN, MEMORY, Machine, OUT, WRITE_ZEROES, config, pair,
 };
 use crate::served::{Home, Order, Remote, SIZE, options};
 use ogee_frontend::MemoryFault;
+use ogee_frontend::vhost::DiskOptions;
 use std::io::Read;
 use std::time::Duration;
 use vhost::vhost_user::VhostUserFrontend;
@@ -166,6 +167,49 @@ fn a_disk_that_grows_tells_the_vm() {
     assert_eq!(machine.call(0, IN, SIZE / 512, &[], 512).status, OK);
 }
 
+/// A carrier that can have others write to the guest's memory is told of it, as long as it is there.
+#[test]
+fn reads_go_to_where_they_are_wanted_in_memory_that_is_registered() {
+    let home = Home::new();
+    let remote = Remote::new(&home.socket(), options(1));
+    let memory = usize::try_from(MEMORY).expect("small");
+    let mut machine = Machine::new(1, 16);
+    for round in 0..3 {
+        let frontend = machine.connect(&home.socket(), EVENT_INDEX);
+        let data = pattern(round, 32 << 10);
+        assert_eq!(machine.call(0, OUT, 8, &data, 0).status, OK);
+        for is_registered in [false, true] {
+            if is_registered {
+                assert_eq!(remote.register(), [memory]);
+            }
+            // One of two descriptors side by side, one that is too short, one whose ends are within blocks.
+            for (skipped, len, is_direct) in [
+                (0, 32 << 10, true),
+                (0, 16 << 10, false),
+                (1, 20 << 10, false),
+            ] {
+                let before = remote.look().disk.directs;
+                let read = machine.call(0, IN, 8 + skipped as u64, &[], len);
+                assert_eq!((read.status, read.written as usize), (OK, len + 1));
+                let from = skipped * 512;
+                assert!(read.data[..] == data[from..from + len]);
+                let directs = u64::from(is_direct && is_registered);
+                assert_eq!(remote.look().disk.directs - before, directs);
+            }
+        }
+        // What is mapped anew is another one, not registered yet, and the one before is gone.
+        machine.share_memory(&frontend);
+        let before = remote.look().disk.directs;
+        assert!(machine.call(0, IN, 8, &[], 32 << 10).data[..] == data[..]);
+        assert_eq!(remote.look().disk.directs, before);
+        assert_eq!(remote.register(), [memory]);
+        drop(frontend);
+        while !remote.register().is_empty() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 #[test]
 fn memory_may_be_mapped_anew_and_rings_stopped_and_started() {
     let home = Home::new();
@@ -195,4 +239,19 @@ fn memory_may_be_mapped_anew_and_rings_stopped_and_started() {
         }
         assert_eq!(machine.call(1, IN, 0, &[], 4096).data, [round + 1; 4096]);
     }
+}
+
+#[test]
+fn memory_that_is_not_to_be_registered_is_told_to_nobody() {
+    let home = Home::new();
+    let options = DiskOptions {
+        announces_memory: false,
+        ..options(1)
+    };
+    let remote = Remote::new(&home.socket(), options);
+    let mut machine = Machine::new(1, 16);
+    let _frontend = machine.connect(&home.socket(), EVENT_INDEX);
+    assert_eq!(machine.call(0, IN, 8, &[], 32 << 10).status, OK);
+    assert!(remote.register().is_empty());
+    assert_eq!(remote.look().disk.directs, 0);
 }

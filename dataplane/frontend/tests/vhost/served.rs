@@ -3,8 +3,8 @@
 use ogee_frontend::vhost::{DiskOptions, DiskServer, DiskSnapshot};
 use ogee_frontend::{Disk, MemoryDisk, MemoryFault, MemoryStats};
 use ogee_proto::unit::{ByteLen, ByteOffset};
-use ogee_runtime::bridge;
 use ogee_runtime::executor::{ShardBuilder, ShardHandle};
+use ogee_runtime::{area, bridge};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -20,6 +20,8 @@ pub enum Order {
     Delay(Duration),
     Resize(u64),
     Look(mpsc::Sender<Seen>),
+    /// Has a carrier register all memory that it is told of; how long each is.
+    Register(mpsc::Sender<Vec<usize>>),
     /// Ends it; `true`: as if the process were killed, which abandons what is under way.
     Stop(bool),
 }
@@ -103,6 +105,13 @@ impl Remote {
         seen.recv().expect("an answer")
     }
 
+    /// The lengths of the memory that carriers are told of, which they register now.
+    pub fn register(&self) -> Vec<usize> {
+        let (sender, lens) = mpsc::channel();
+        self.tell(Order::Register(sender));
+        lens.recv().expect("an answer")
+    }
+
     pub fn stop(self) -> (Seen, Vec<u8>) {
         self.tell(Order::Stop(false));
         self.shard.join().expect("no panic")
@@ -134,6 +143,12 @@ async fn serve(
             Order::FailWrites(fault) => disk.fail_writes(fault),
             Order::Delay(delay) => disk.set_delay(delay),
             Order::Resize(size) => disk.resize(ByteLen::new(size)),
+            Order::Register(sender) => {
+                let areas = area::all();
+                areas.iter().for_each(|area| area.attach(1, Rc::new(())));
+                let lens = areas.iter().map(|area| area.len()).collect();
+                sender.send(lens).expect("somebody waits");
+            }
             Order::Look(sender) => sender.send(see(&server)).expect("somebody waits"),
             Order::Stop(true) => {
                 let seen = see(&server);

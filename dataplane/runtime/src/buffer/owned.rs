@@ -35,6 +35,14 @@ impl Buffer {
         }
     }
 
+    /// The same in this thread's memory for transfers, if it has such and room in it: for bytes that are about to be sent,
+    /// since an RDMA adapter takes them from there without another copy.
+    #[must_use]
+    pub fn for_transfer(capacity: usize) -> Option<Self> {
+        let memory = Memory::of_transfers(capacity)?;
+        Some(Self { memory, len: 0 })
+    }
+
     /// A copy of `data`.
     pub fn copy_from(data: &[u8]) -> Self {
         let mut buffer = Self::with_capacity(data.len());
@@ -70,6 +78,29 @@ impl Buffer {
         );
         self.memory.as_mut_slice()[self.len..end].copy_from_slice(data);
         self.len = end;
+    }
+
+    /// Appends `len` bytes that `write` writes, all of them; nothing if it fails.
+    ///
+    /// # Errors
+    /// As `write` does.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn extend_with<E>(
+        &mut self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let end = self.len + len;
+        assert!(
+            end <= self.capacity(),
+            "a buffer of {} bytes is full",
+            self.capacity()
+        );
+        write(&mut self.memory.as_mut_slice()[self.len..end])?;
+        self.len = end;
+        Ok(())
     }
 
     /// Cuts the buffer to `len` bytes, or extends it with zeros.

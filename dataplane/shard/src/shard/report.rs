@@ -227,6 +227,7 @@ fn counters(shard: &Shard) -> Vec<Counter> {
     counters.extend(scrub_counters(&shard.stores));
     counters.extend(background_counters(shard));
     counters.extend(traffic_counters(shard));
+    counters.extend(registered_counters());
     counters
 }
 
@@ -444,6 +445,33 @@ fn traffic_counters(shard: &Shard) -> [Counter; 12] {
             "throttled_requests",
             "Requests refused for overload",
             shard.throttled.get(),
+        ),
+    ]
+}
+
+/// Of memory that RDMA devices reach; all of them are zero without such.
+fn registered_counters() -> [Counter; 4] {
+    let transport = ogee_transport::metrics();
+    [
+        (
+            "sent_copied_bytes",
+            "Of bytes copied by connections, on the way out, into memory that RDMA devices reach",
+            transport.bytes_copied_out,
+        ),
+        (
+            "registered_bytes",
+            "Bytes of memory for transfers registered with RDMA devices, again and again with each of them",
+            transport.registered_bytes,
+        ),
+        (
+            "registrations_failed",
+            "Memory that could not be registered: what is sent from there is copied",
+            transport.registrations_failed,
+        ),
+        (
+            "transfers_elsewhere",
+            "Buffers that found no room in the memory that RDMA devices reach (rdma.transfers)",
+            transport.transfers_elsewhere,
         ),
     ]
 }

@@ -162,8 +162,7 @@ impl Wire {
             state.loan(prefix.loan, Purpose::Answer)?.purpose = Purpose::Answered { number, len };
             state.to_reclaim.push_back(prefix.loan);
         } else if prefix.has(UNTOUCHED) {
-            state.loan(prefix.loan, Purpose::Answer)?.purpose = Purpose::Over;
-            state.to_reclaim.push_back(prefix.loan);
+            state.came_back(prefix.loan)?;
         }
         state.drop_if_deaf();
         Ok(())
@@ -218,11 +217,31 @@ impl Wire {
     }
 
     fn was_voided(&self, loan: u32, source: Source) -> Result<(), TransportError> {
-        let over = self.state.borrow_mut().loans.remove(&loan);
-        let over = over.ok_or_else(|| wrong("loan", loan))?;
+        let mut state = self.state.borrow_mut();
+        let known = state.loans.get_mut(&loan);
+        let known = known.ok_or_else(|| wrong("loan", loan))?;
+        let purpose = known.purpose;
+        if purpose == Purpose::Recalled {
+            // Its number waits for the answer.
+            known.purpose = Purpose::Void;
+            drop(state);
+            drop(source);
+            return Ok(());
+        }
+        let over = state.loans.remove(&loan);
+        drop(state);
+        drop(over);
         // What an answer was written to is ours alone.
-        if let (Purpose::Answered { number, len }, Source::Own(piece)) = (over.purpose, source) {
-            let payload = self.keep_large(piece, len);
+        if let Purpose::Answered { number, len } = purpose {
+            let payload = match source {
+                Source::Own(piece) => self.keep_large(piece, len),
+                Source::Part(part) => {
+                    count(|metrics| metrics.bytes_in_place.add(len));
+                    piece::in_place(part, len)
+                }
+                // It is not lent for writing.
+                Source::Shared(_) => return Err(wrong("loan", loan)),
+            };
             let mut state = self.state.borrow_mut();
             state.inbox.complete(number, payload);
             state.news = true;
@@ -238,6 +257,22 @@ impl State {
         let loan = self.loans.get_mut(&number);
         loan.filter(|loan| loan.purpose == purpose)
             .ok_or_else(|| wrong("loan", number))
+    }
+
+    /// The answer has come another way.
+    fn came_back(&mut self, number: u32) -> Result<(), TransportError> {
+        let loan = self.loans.get_mut(&number);
+        let loan = loan.ok_or_else(|| wrong("loan", number))?;
+        match loan.purpose {
+            Purpose::Answer => {
+                loan.purpose = Purpose::Over;
+                self.to_reclaim.push_back(number);
+            }
+            Purpose::Void => drop(self.loans.remove(&number)),
+            Purpose::Recalled => loan.purpose = Purpose::Over,
+            _ => return Err(wrong("loan", number)),
+        }
+        Ok(())
     }
 
     /// Bytes of the frame to come.

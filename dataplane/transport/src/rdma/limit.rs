@@ -35,6 +35,9 @@ pub(super) const INBOX_BYTES_MAX: usize = 1 << 20;
 /// Requests of one connection whose answers have memory lent for them; part of the protocol.
 pub(super) const ANSWERS_MAX: usize = 1024;
 
+/// Memory of others is registered so much at a time: the shard waits for it, 20 ms or so.
+pub(super) const STRETCH: usize = 64 << 20;
+
 /// Heads beside those of receive buffers: for messages under way.
 pub(super) const HEADS_SENT: u32 = 1024;
 /// Completions taken in one turn of the pump.

@@ -13,6 +13,8 @@
 //! broken ends all of its connections, and the next use opens another one.
 
 #[cfg(feature = "rdma")]
+mod areas;
+#[cfg(feature = "rdma")]
 mod connect;
 #[cfg(feature = "rdma")]
 mod driver;

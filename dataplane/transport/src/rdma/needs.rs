@@ -45,7 +45,14 @@ impl RdmaOptions {
         self.receives = self.receives.clamp(receives, 1 << 20);
         self.mediums = self.mediums.clamp(4, 1 << 18);
         self.larges = self.larges.clamp(4, 1 << 16);
+        self.transfers = self.transfers.clamp(2, 1 << 15);
         self
+    }
+
+    /// Bytes for transfers that a port with these provides.
+    #[cfg(feature = "rdma")]
+    pub(super) const fn transfers(&self) -> usize {
+        (self.transfers as usize) << 20
     }
 
     /// What a port with these takes.
@@ -60,10 +67,11 @@ impl RdmaOptions {
             (options.mediums, MEDIUM_LEN),
             (options.larges, LARGE_LEN),
         ];
-        let registered: u64 = pieces
+        let slabs: u64 = pieces
             .iter()
             .map(|(count, len)| u64::from(*count) * *len as u64)
             .sum();
+        let registered = slabs + (u64::from(options.transfers) << 20);
         let work = u64::from(pairs * DEPTH + receives) * WORK_LEN;
         let completed = u64::from(completions) * COMPLETION_LEN;
         RdmaNeeds {
@@ -73,7 +81,8 @@ impl RdmaOptions {
             completions,
             reads: READS.into(),
             windows: options.mediums + options.larges,
-            regions: u32::try_from(pieces.len()).expect("invariant: a few"),
+            // And one for transfers.
+            regions: u32::try_from(pieces.len() + 1).expect("invariant: a few"),
             parts: PARTS,
             locked_bytes: registered + work + completed,
         }
@@ -89,8 +98,8 @@ mod tests {
         let needs = RdmaOptions::default().needs();
         assert_eq!((needs.pairs, needs.receives), (128, 1024));
         assert_eq!(needs.completions, 128 * 64 + 1024);
-        // 512 KiB of heads, 32 MiB of bodies, 16 and 32 MiB of larger pieces, and the queues.
-        let registered = (512 << 10) + (80 << 20);
+        // 512 KiB of heads, 32 MiB of bodies, 16 and 32 MiB of larger pieces, as much for transfers, and the queues.
+        let registered = (512 << 10) + (112 << 20);
         assert!((registered..registered + (8 << 20)).contains(&needs.locked_bytes));
         let many = RdmaOptions {
             connections_max: 1000,

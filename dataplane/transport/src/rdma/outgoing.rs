@@ -179,13 +179,15 @@ impl Wire {
         let way = if len <= state.body_max.min(BODY_LEN) {
             Way::Body
         } else if self.side == Side::Opener {
-            let source = as_it_lies(state, &frame)
+            let source = self
+                .as_it_lies(state, &frame)
                 .or_else(|| Some(filled(self.port.large_to_lend(len)?, &frame)));
             source.map_or(Way::Parts, Way::Lend)
         } else {
             let room = answers.filter(|(_, remote)| remote.len as usize >= len);
             let source = room.and_then(|_| {
-                as_it_lies(state, &frame).or_else(|| Some(filled(self.port.large(len)?, &frame)))
+                self.as_it_lies(state, &frame)
+                    .or_else(|| Some(filled(self.port.large(len)?, &frame)))
             });
             match room.zip(source) {
                 Some(((_, mut remote), source)) => {
@@ -218,7 +220,7 @@ impl Wire {
         let has_body = in_parts.is_some()
             || matches!(sending.way, Way::Body) && !sending.frame.payload.is_empty();
         let lying = match has_body && in_parts.is_none() {
-            true => as_it_lies(state, &sending.frame),
+            true => self.as_it_lies(state, &sending.frame),
             false => None,
         };
         let body = match lying {
@@ -314,9 +316,20 @@ impl Wire {
         Ok(true)
     }
 
+    /// The frame's payload where it lies, if the connection can send it from there.
+    fn as_it_lies(&self, state: &State, frame: &Frame) -> Option<Source> {
+        let may_send = |shared: &Shared| {
+            let pair: Option<&Pair> = state.pair.as_ref();
+            pair.is_some_and(|pair| pair.may_send(shared))
+        };
+        let received = piece::registered(&frame.payload).filter(may_send);
+        let received = received.map(Source::Shared);
+        received.or_else(|| self.port.areas.part(&frame.payload).map(Source::Part))
+    }
+
     /// Memory for what a read will return.
     fn lend_for_answer(
-        &self,
+        self: &Rc<Self>,
         state: &mut State,
         sending: &Sending,
     ) -> Result<Option<(u32, RemoteMemory)>, TransportError> {
@@ -327,9 +340,40 @@ impl Wire {
             && state.loans.len() < ANSWERS_MAX
             && len > BODY_LEN
             && len <= LARGE_LEN;
-        match is_due.then(|| self.port.large_to_lend(len)).flatten() {
+        if !is_due {
+            return Ok(None);
+        }
+        let wanted = sending.frame.wanted_at();
+        let wanted = wanted.filter(|loan| !loan.is_recalled() && loan.target().len() == len);
+        if let Some(loan) = wanted
+            && let Some(part) = self.port.areas.target(loan)
+        {
+            let lent = state.lend(part.into(), len, Access::Write, Purpose::Answer)?;
+            if let Some((number, _)) = lent {
+                let wire = Rc::downgrade(self);
+                loan.on_recall(move || {
+                    if let Some(wire) = wire.upgrade() {
+                        wire.recall(number);
+                    }
+                });
+            }
+            return Ok(lent);
+        }
+        match self.port.large_to_lend(len) {
             Some(piece) => state.lend(piece.into(), len, Access::Write, Purpose::Answer),
             None => Ok(None),
+        }
+    }
+
+    /// A user wants memory back that was lent for an answer: it is not waited for.
+    fn recall(&self, number: u32) {
+        let mut state = self.state.borrow_mut();
+        let loan = state.loans.get_mut(&number);
+        if let Some(loan) = loan.filter(|loan| loan.purpose == Purpose::Answer) {
+            loan.purpose = Purpose::Recalled;
+            state.to_reclaim.push_back(number);
+            drop(state);
+            self.driver.wake();
         }
     }
 }
@@ -424,7 +468,7 @@ impl State {
         if let Some(rest) = rest.get_mut(..fixed.len()) {
             rest.copy_from_slice(fixed);
         }
-        if matches!(body, Some(Source::Shared(_))) {
+        if matches!(body, Some(Source::Shared(_) | Source::Part(_))) {
             // It is a user's.
             self.tell = Tell::Last;
         }
@@ -434,7 +478,7 @@ impl State {
                 && let Some(room) = piece.get_mut(..data.len())
             {
                 room.copy_from_slice(data);
-                count(|metrics| metrics.bytes_copied.add(data.len()));
+                count(|metrics| metrics.copied_out(data.len()));
             }
             (body, data.len())
         });
@@ -519,24 +563,13 @@ impl State {
     }
 }
 
-/// The frame's payload where it lies, if the connection can send it from there.
-fn as_it_lies(state: &State, frame: &Frame) -> Option<Source> {
-    let may_send = |shared: &Shared| {
-        let pair: Option<&Pair> = state.pair.as_ref();
-        pair.is_some_and(|pair| pair.may_send(shared))
-    };
-    piece::registered(&frame.payload)
-        .filter(may_send)
-        .map(Source::Shared)
-}
-
 /// `piece` with the frame's payload.
 fn filled(mut piece: Piece, frame: &Frame) -> Source {
     let payload = &frame.payload;
     if let Some(room) = piece.get_mut(..payload.len()) {
         room.copy_from_slice(payload);
     }
-    count(|metrics| metrics.bytes_copied.add(payload.len()));
+    count(|metrics| metrics.copied_out(payload.len()));
     Source::Own(piece)
 }
 

@@ -4,7 +4,7 @@
 //! to its slab with the last of them, and whoever waits for one hears of it. *On failure*: nothing fails here.
 
 use super::port::Port;
-use ogee_rdma::{Piece, Shared};
+use ogee_rdma::{Part, Piece, Shared};
 use ogee_runtime::Payload;
 use std::rc::{Rc, Weak};
 
@@ -23,6 +23,25 @@ pub(super) fn payload(port: &Rc<Port>, piece: Piece, len: usize) -> Payload {
 pub(super) fn registered(payload: &Payload) -> Option<Shared> {
     let (kept, range) = payload.owner::<Kept>()?;
     Some(kept.piece.as_ref()?.slice(range))
+}
+
+/// Memory of a user, to which the peer has written, and may no more.
+struct InPlace(Part);
+
+/// The first `len` bytes of what was written.
+pub(super) fn in_place(part: Part, len: usize) -> Payload {
+    Payload::from_owner(InPlace(part), len)
+}
+
+/// Whether it lies where its user wants it.
+pub(super) fn is_in_place(payload: &Payload) -> bool {
+    payload.owner::<InPlace>().is_some()
+}
+
+impl AsRef<[u8]> for InPlace {
+    fn as_ref(&self) -> &[u8] {
+        self.0.written().unwrap_or_default()
+    }
 }
 
 impl AsRef<[u8]> for Kept {

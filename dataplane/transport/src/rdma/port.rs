@@ -9,6 +9,7 @@
 //!
 //! *On failure*: what breaks the port (its completion queue, its descriptors) ends all its wires.
 
+use super::areas::Areas;
 use super::fault::{RdmaFault, Trouble, unable, unable_to_open};
 use super::grants::Grants;
 use super::limit::{
@@ -24,6 +25,7 @@ use ogee_rdma::{
     AsyncEvent, Channel, Completion, Domain, Done, EventKind, Id, IdKey, PairNumber, Piece, Rail,
     RailLimits, Slab, Tell, Watch, device_with,
 };
+use ogee_runtime::transfer::{self, Provided};
 use ogee_runtime::{Readiness, now, spawn, yield_now};
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -55,6 +57,10 @@ pub(super) struct Port {
     bodies: Slab,
     mediums: Slab,
     larges: Slab,
+    /// Before what it is of.
+    pub(super) areas: Areas,
+    /// What devices are read into, here.
+    _transfers: Provided,
     options: RdmaOptions,
     wires: RefCell<HashMap<PairNumber, Weak<Wire>>>,
     mailboxes: RefCell<HashMap<IdKey, Rc<Mailbox>>>,
@@ -102,6 +108,7 @@ impl Port {
             receives: options.receives,
         };
         tracing::debug!(device = domain.device(), ?options, "RDMA port opened");
+        let transfers = transfer::provide(options.transfers());
         Ok(Self {
             channel: Channel::new()?,
             rail: Rail::new(&domain, limits)?,
@@ -111,6 +118,8 @@ impl Port {
             bodies: Slab::register(&domain, BODY_LEN, 2 * options.receives)?,
             mediums: Slab::register(&domain, MEDIUM_LEN, options.mediums)?,
             larges: Slab::register(&domain, LARGE_LEN, options.larges)?,
+            areas: Areas::new(&domain, options.registered_max),
+            _transfers: transfers,
             wires: RefCell::default(),
             mailboxes: RefCell::default(),
             grants: Grants::new(options.receives, options.connections_max),

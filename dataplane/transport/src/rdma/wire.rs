@@ -9,6 +9,7 @@
 use super::inbox::Inbox;
 use super::limit::GRANT_MAX;
 use super::outgoing::Sending;
+use super::piece;
 use super::port::Port;
 use crate::error::TransportError;
 use crate::frame::Frame;
@@ -19,7 +20,7 @@ use crate::signal::WakerSlot;
 use bytes::BytesMut;
 use ogee_proto::checksum::{crc32c, crc32c_append, crc32c_append_blocks, crc32c_blocks};
 use ogee_proto::limit::BLOCK_SIZE;
-use ogee_proto::wire::WireError;
+use ogee_proto::wire::{Status, WireError};
 use ogee_rdma::{IdKey, Lent, Pair, PairNumber, RemoteMemory, Tell};
 use ogee_runtime::Payload;
 use std::cell::RefCell;
@@ -110,6 +111,10 @@ pub(super) enum Purpose {
     Answer,
     /// It has written one: of that entry, so long.
     Answered { number: u64, len: usize },
+    /// Nobody waits for the answer any more, and its user wants the memory back.
+    Recalled,
+    /// The same, and he has it. The number is not used again before the answer has come.
+    Void,
     /// It has given it back.
     Over,
 }
@@ -184,11 +189,20 @@ impl Wire {
         }
         let (found, payload) = checked(crc32c(&meta), payload);
         if found != header.body_crc {
+            let is_in_place = piece::is_in_place(&payload);
             let error = WireError::BodyCrc {
                 expected: found,
                 found: header.body_crc,
             };
             note_crc_error(&error);
+            if is_in_place {
+                // Who has lent the memory may have written to it, as a guest can: that is no fault of the connection. It is
+                // asked again, and answered elsewhere.
+                let mut header = header;
+                header.status = Status::Retry;
+                let frame = Frame::new(header);
+                return Ok(Some(frame));
+            }
             return Err(error.into());
         }
         let frame = Frame::of_parts(header, meta, payload);

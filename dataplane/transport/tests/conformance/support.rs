@@ -121,6 +121,8 @@ pub fn on_rdma<F: Future<Output = ()>>(case: impl FnOnce(Endpoint) -> F) {
         receives: 256,
         mediums: 16,
         larges: 16,
+        transfers: 8,
+        registered_max: 12 << 20,
         ..ogee_transport::rdma::RdmaOptions::default()
     });
     let endpoint = format!("rdma:{address}:0").parse().unwrap();

@@ -18,7 +18,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ::glommio::io::DmaBuffer;
 use io_uring::{opcode, squeue, types};
 
 use super::driver::Driver;
@@ -71,15 +70,16 @@ impl File {
     }
 
     pub(crate) async fn read_at(&self, offset: u64, len: usize) -> io::Result<ReadMemory> {
-        let Some(mut buffer) = Memory::new(len).into_dma(len) else {
+        let memory = Memory::of_transfers(len).unwrap_or_else(|| Memory::new(len));
+        let Some(mut buffer) = memory.trimmed(len) else {
             return Ok(ReadMemory::new(None));
         };
         if let Some(file) = &self.in_memory {
-            let read = file.read_exact_at(buffer.as_bytes_mut(), offset);
+            let read = file.read_exact_at(buffer.as_mut_slice(), offset);
             requeue().await;
             return read.map(|()| ReadMemory::new(Some(buffer)));
         }
-        let read = opcode::Read::new(self.fd(), buffer.as_mut_ptr(), bytes(len)?);
+        let read = opcode::Read::new(self.fd(), buffer.as_mut_slice().as_mut_ptr(), bytes(len)?);
         let read = read.offset(offset).build();
         let (count, buffer) = self.transfer(read, buffer).await;
         if count? < bytes(len)? {
@@ -89,16 +89,16 @@ impl File {
     }
 
     pub(crate) async fn write_at(&self, offset: u64, data: Memory, len: usize) -> io::Result<()> {
-        let Some(buffer) = data.into_dma(len) else {
+        let Some(buffer) = data.trimmed(len) else {
             return Ok(());
         };
         if let Some(file) = &self.in_memory {
-            let written = file.write_all_at(buffer.as_bytes(), offset);
+            let written = file.write_all_at(buffer.as_slice(), offset);
             drop(buffer);
             requeue().await;
             return written;
         }
-        let write = opcode::Write::new(self.fd(), buffer.as_ptr(), bytes(len)?);
+        let write = opcode::Write::new(self.fd(), buffer.as_slice().as_ptr(), bytes(len)?);
         let (count, _buffer) = self.transfer(write.offset(offset).build(), buffer).await;
         if count? < bytes(len)? {
             return Err(io::ErrorKind::WriteZero.into());
@@ -156,8 +156,8 @@ impl File {
     async fn transfer(
         &self,
         entry: squeue::Entry,
-        buffer: DmaBuffer,
-    ) -> (io::Result<u32>, Option<DmaBuffer>) {
+        buffer: Memory,
+    ) -> (io::Result<u32>, Option<Memory>) {
         let (result, held) = self.operate(entry, Held::Buffer(buffer)).await;
         match held {
             Held::Buffer(buffer) => (result, Some(buffer)),

@@ -20,9 +20,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::glommio::io::DmaBuffer;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+use super::memory::Memory;
 use crate::buffer::Piece;
 use crate::limit::RING_DEPTH;
 
@@ -35,7 +35,7 @@ const COMPLETIONS: u32 = 4 * RING_DEPTH;
 /// What the kernel reads or writes during an operation.
 pub(super) enum Held {
     Nothing,
-    Buffer(DmaBuffer),
+    Buffer(Memory),
     Pieces { _held: HeldPieces },
 }
 

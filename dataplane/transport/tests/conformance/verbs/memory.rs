@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 const PAGE: usize = 4096;
 
-fn read(sequence: u64, length: usize) -> Frame {
+pub fn read(sequence: u64, length: usize) -> Frame {
     let mut request = frame(FrameKind::Read, sequence, Vec::new());
     request.header.length = u32::try_from(length).unwrap();
     request

@@ -1,5 +1,6 @@
 //! What only RDMA has: lent memory, receive buffers, versions while connecting, and peers that break those rules.
 
+mod areas;
 mod choice;
 mod device;
 mod hostile;
@@ -22,6 +23,16 @@ macro_rules! on_a_device {
 on_a_device! {
     choice::who_offers_both_is_reached_over_either,
     choice::where_rdma_does_not_answer_tcp_does,
+    areas::what_a_device_has_read_is_sent_from_there,
+    areas::a_payload_is_lent_from_the_memory_that_it_was_made_in,
+    areas::memory_of_others_is_sent_from_where_it_lies_while_it_is_announced,
+    areas::memory_is_withdrawn_while_it_is_sent,
+    areas::what_cannot_be_registered_is_copied_and_counted,
+    areas::answers_are_written_where_they_are_wanted,
+    areas::a_loan_that_is_recalled_is_over_before_its_answer,
+    areas::a_loan_goes_with_its_connection,
+    areas::an_answer_that_its_reader_wrote_over_is_asked_for_again,
+    areas::buffers_that_find_no_room_are_copied_and_counted,
     device::a_device_that_is_taken_away_is_given_up_and_comes_back,
     device::a_port_that_goes_down_ends_its_connections_and_says_so,
     hostile::another_version_is_refused_and_named,
