@@ -441,6 +441,10 @@ test_rot() {
     flip_blocks check --uri "$URI" --blocks "$blocks" >"$TEST_DIR/check.json" || give_up "reads: $(cat "$TEST_DIR/check.json")"
     wait "$load" || give_up "the load beside it: $(tail -n 3 "$TEST_DIR/load.log")"
     wait_for 10 has_repaired "$all" || give_up "$(counter_sum blocks_repaired) of $all are counted"
+    wait_for 30 devices_show_repaired "$all" || give_up "not shown: $("$OGEE" device ls -o json | jq -c '[.devices[].repairs]')"
+    for node in $(chunkservers); do
+        wait_for 30 events_tell_of "$node" || give_up "no event, or too many, of what was repaired on $node: $("$OGEE" events)"
+    done
     echo "   $all blocks repaired, $(counter_sum scrub_passes) passes, $(($(counter_sum scrubbed_bytes) >> 20)) MiB read"
     copysets_agree
 }
@@ -530,6 +534,15 @@ is_paused() {
 
 store_of() {
     find "$DIR/data" -path "*$1*" -name '*.store'
+}
+
+devices_show_repaired() {
+    "$OGEE" device ls -o json | jq -e --argjson all "$1" '([.devices[].repairs.blocks] | add) >= $all'
+}
+
+# events_tell_of NODE   that something was repaired there: at once, and then at most once a minute
+events_tell_of() {
+    "$OGEE" events -o json | jq -e --arg name "$1:" '[.events[] | select(.kind == "damage_repaired" and (.subject | startswith($name)))] | length >= 1 and length <= 2 + (.[-1].unix_ms - .[0].unix_ms) / 60000'
 }
 
 has_repaired() {

@@ -264,6 +264,7 @@ pub(super) fn usages(
             scrub_paused: report.scrub_paused,
             background: report.background,
             drive: report.drive,
+            repairs: report.repairs.unwrap_or_default(),
             told: now,
         };
         Ok((store_id(&report.store)?, usage))

@@ -438,6 +438,7 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             scrub_paused: heard.is_some_and(|u| u.scrub_paused),
             background: heard.and_then(|u| u.background),
             drive: heard.and_then(|u| u.drive),
+            repairs: heard.map(|u| u.repairs),
             replaced_by: scene
                 .state
                 .successor(*id)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ogee_proto::heartbeat::aged;
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::service::{BackgroundReport, DriveReport, ScrubReport};
+use ogee_proto::service::{BackgroundReport, DriveReport, RepairReport, ScrubReport};
 
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
@@ -96,6 +96,8 @@ pub(crate) struct StoreUsage {
     pub(crate) background: Option<BackgroundReport>,
     /// What its drive said last of its own health.
     pub(crate) drive: Option<DriveReport>,
+    /// What was damaged there and was put right.
+    pub(crate) repairs: RepairReport,
 }
 
 /// How well a store is.

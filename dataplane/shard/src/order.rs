@@ -154,6 +154,17 @@ pub struct StoreStatus {
     pub background: BackgroundStatus,
     /// Of an NVMe drive without the kernel, how it fares.
     pub vitals: Option<NvmeVitals>,
+    /// What was damaged on it and was put right.
+    pub repairs: RepairStatus,
+}
+
+/// What was found damaged in a store and put right, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairStatus {
+    /// Blocks of data, written anew with what other replicas have.
+    pub blocks: u64,
+    /// Copies of metadata pages, written anew with what the other copy has.
+    pub pages: u64,
 }
 
 /// How fast a device is read and written in the background, in bytes per second.

@@ -1,14 +1,15 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{
-    BackgroundStatus, ReplicaStatus, ScrubStatus, ShardReport, StoreStatus, VolumePage,
+    BackgroundStatus, RepairStatus, ReplicaStatus, ScrubStatus, ShardReport, StoreStatus,
+    VolumePage,
 };
 use ogee_device::{Flow, NvmeVitals};
 use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    BackgroundReport, DriveReport, IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport,
-    StoreReport, VolumeHeld,
+    BackgroundReport, DriveReport, IoFlow, LostBlocks, RepairReport, ReplicaName, ReplicaReport,
+    ScrubReport, StoreReport, VolumeHeld,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,9 +34,17 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         scrub_paused: status.is_paused,
         background: Some(background(&status.background)),
         drive: status.vitals.and_then(drive),
+        repairs: Some(repairs(status.repairs)),
         class: status
             .class
             .map_or_else(String::new, |class| class.to_string()),
+    }
+}
+
+const fn repairs(status: RepairStatus) -> RepairReport {
+    RepairReport {
+        blocks: status.blocks,
+        pages: status.pages,
     }
 }
 

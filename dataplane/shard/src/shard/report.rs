@@ -5,7 +5,7 @@ use super::hosted::Hosted;
 use super::stores::OpenStore;
 use crate::limit::{LOST_REPORTED_MAX, VOLUMES_PER_PAGE};
 use crate::order::{
-    ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage, VolumeReport,
+    RepairStatus, ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage, VolumeReport,
 };
 use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
 use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
@@ -69,6 +69,14 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         is_paused: open.store.is_paused(),
         background: open.background.status(open.store.budget()),
         vitals: open.device.vitals(),
+        repairs: repairs(open),
+    }
+}
+
+fn repairs(open: &OpenStore) -> RepairStatus {
+    RepairStatus {
+        blocks: open.store.counters().repairs,
+        pages: open.store.open_stats().pages_healed as u64,
     }
 }
 
