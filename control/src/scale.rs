@@ -289,6 +289,7 @@ impl Cluster {
                 background: None,
                 drive: None,
                 repairs: RepairReport::default(),
+                light: None,
             };
             let heard = Heard {
                 stores: ids.into_iter().map(|id| (id, usage)).collect(),

@@ -265,6 +265,7 @@ pub(super) fn usages(
             background: report.background,
             drive: report.drive,
             repairs: report.repairs.unwrap_or_default(),
+            light: report.light,
             told: now,
         };
         Ok((store_id(&report.store)?, usage))

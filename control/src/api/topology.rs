@@ -439,6 +439,7 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             background: heard.and_then(|u| u.background),
             drive: heard.and_then(|u| u.drive),
             repairs: heard.map(|u| u.repairs),
+            light: heard.and_then(|u| u.light),
             replaced_by: scene
                 .state
                 .successor(*id)

@@ -279,6 +279,17 @@ pub const EXPLANATIONS: &[Explanation] = &[
         to_do: "ogee device health STORE shows the page. Cool a drive that is hot. Else replace it before it fails: ogee \
                 device replace OLD NEW.",
     },
+    Explanation {
+        code: "OGEE-1065",
+        severity: "WARN",
+        title: "metadata pages of stores have one good copy only",
+        meaning: "Every metadata page of a store stands twice on its device. When they were verified last, some copies were \
+                  bad, and what was written there to put them right did not stay. The other copies serve.",
+        by_itself: "They are tried again whenever metadata is verified (scrub.light_period_s, a day). A checkpoint that \
+                    changes such a page writes it elsewhere. Should the other copy go as well while the chunkserver runs, the \
+                    page is written anew from memory; while it does not run, the store does not open.",
+        to_do: "Replace the device: ogee device replace OLD NEW. ogee device scrub NAME --light --now tries again at once.",
+    },
 ];
 
 #[cfg(test)]

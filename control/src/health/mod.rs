@@ -13,6 +13,7 @@ mod drive;
 mod explain;
 mod lost;
 mod maintenance;
+mod metadata;
 mod repairs;
 mod reset;
 mod restored;

@@ -60,6 +60,7 @@ impl Known {
         let before = std::mem::replace(&mut self.seen, now_is);
         self.untold.blocks += more(before.blocks, now_is.blocks);
         self.untold.pages += more(before.pages, now_is.pages);
+        self.untold.pages_anew += more(before.pages_anew, now_is.pages_anew);
         let is_over = |told: Instant| now.saturating_duration_since(told) >= REPAIR_EVENT_PAUSE;
         if self.untold == RepairReport::default() || !self.told_at.is_none_or(is_over) {
             return None;
@@ -75,16 +76,23 @@ const fn more(before: u64, now: u64) -> u64 {
 }
 
 fn words(repairs: &RepairReport) -> String {
-    let blocks = format!(
-        "{} damaged blocks were repaired from other replicas",
-        repairs.blocks
-    );
-    let pages = format!("{} damaged metadata pages from their copies", repairs.pages);
-    match (repairs.blocks, repairs.pages) {
-        (_, 0) => blocks,
-        (0, _) => pages.replacen("pages", "pages were repaired", 1),
-        _ => format!("{blocks}, and {pages}"),
-    }
+    let named = [
+        (
+            repairs.blocks,
+            "damaged blocks were repaired from other replicas",
+        ),
+        (
+            repairs.pages,
+            "damaged copies of metadata pages were repaired from the other one",
+        ),
+        (
+            repairs.pages_anew,
+            "metadata pages of which both copies were damaged were written anew",
+        ),
+    ];
+    let named = named.iter().filter(|(count, _)| *count > 0);
+    let named = named.map(|(count, what)| format!("{count} {what}"));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -95,7 +103,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     fn repairs(blocks: u64, pages: u64) -> RepairReport {
-        RepairReport { blocks, pages }
+        RepairReport {
+            blocks,
+            pages,
+            ..RepairReport::default()
+        }
     }
 
     #[test]
@@ -137,16 +149,17 @@ mod tests {
     #[test]
     fn what_was_damaged_is_named() {
         assert_eq!(
-            words(&repairs(3, 0)),
-            "3 damaged blocks were repaired from other replicas"
-        );
-        assert_eq!(
-            words(&repairs(0, 2)),
-            "2 damaged metadata pages were repaired from their copies"
-        );
-        assert_eq!(
             words(&repairs(3, 2)),
-            "3 damaged blocks were repaired from other replicas, and 2 damaged metadata pages from their copies"
+            "3 damaged blocks were repaired from other replicas, \
+             2 damaged copies of metadata pages were repaired from the other one"
+        );
+        let anew = RepairReport {
+            pages_anew: 1,
+            ..RepairReport::default()
+        };
+        assert_eq!(
+            words(&anew),
+            "1 metadata pages of which both copies were damaged were written anew"
         );
     }
 }

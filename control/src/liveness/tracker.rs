@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ogee_proto::heartbeat::aged;
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::service::{BackgroundReport, DriveReport, RepairReport, ScrubReport};
+use ogee_proto::service::{BackgroundReport, DriveReport, LightReport, RepairReport, ScrubReport};
 
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
@@ -98,6 +98,8 @@ pub(crate) struct StoreUsage {
     pub(crate) drive: Option<DriveReport>,
     /// What was damaged there and was put right.
     pub(crate) repairs: RepairReport,
+    /// What was verified of its metadata.
+    pub(crate) light: Option<LightReport>,
 }
 
 /// How well a store is.

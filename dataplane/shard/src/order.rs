@@ -156,6 +156,19 @@ pub struct StoreStatus {
     pub vitals: Option<NvmeVitals>,
     /// What was damaged on it and was put right.
     pub repairs: RepairStatus,
+    /// How often its metadata was verified.
+    pub light: LightStatus,
+}
+
+/// What was verified of a store's metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LightStatus {
+    /// Passes that have ended.
+    pub passes: u64,
+    /// Copies of pages that the last one looked at.
+    pub copies: u64,
+    /// Of those, the ones that stayed bad.
+    pub bad: u64,
 }
 
 /// What was found damaged in a store and put right, since the process began.
@@ -165,6 +178,8 @@ pub struct RepairStatus {
     pub blocks: u64,
     /// Copies of metadata pages, written anew with what the other copy has.
     pub pages: u64,
+    /// Metadata pages of which no copy was good, written anew with what the store knows.
+    pub pages_anew: u64,
 }
 
 /// How fast a device is read and written in the background, in bytes per second.

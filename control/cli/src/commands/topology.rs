@@ -304,6 +304,10 @@ fn device_json(device: &DeviceInfo) -> Value {
         "drive": device.drive.as_ref().map(drive::report_json),
         "repairs": device.repairs.map(|repairs| json!({
             "blocks": repairs.blocks, "metadata_pages": repairs.pages,
+            "metadata_pages_anew": repairs.pages_anew,
+        })),
+        "light": device.light.map(|light| json!({
+            "passes": light.passes, "copies": light.copies, "bad": light.bad,
         })),
     })
 }
@@ -336,7 +340,7 @@ fn device_state(seen: &str, device: &DeviceInfo) -> String {
 /// Requests that it failed, extents that are never used again, and what was damaged there and was put right.
 fn errors(device: &DeviceInfo) -> String {
     let repairs = device.repairs.unwrap_or_default();
-    let repaired = repairs.blocks + repairs.pages;
+    let repaired = repairs.blocks + repairs.pages + repairs.pages_anew;
     format!("{}/{}/{repaired}", device.failures, device.retired_extents)
 }
 

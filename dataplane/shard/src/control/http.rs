@@ -179,7 +179,8 @@ impl EncodeMetric for Stage {
 mod tests {
     use super::Reports;
     use crate::order::{
-        BackgroundStatus, RepairStatus, ScrubStatus, ShardMetrics, ShardReport, StoreStatus,
+        BackgroundStatus, LightStatus, RepairStatus, ScrubStatus, ShardMetrics, ShardReport,
+        StoreStatus,
     };
     use ogee_device::{DriveHealth, NvmeVitals, Pace};
     use ogee_proto::drive::DriveWarnings;
@@ -210,6 +211,7 @@ mod tests {
             background: BackgroundStatus::default(),
             vitals,
             repairs: RepairStatus::default(),
+            light: LightStatus::default(),
         }
     }
 

@@ -1,15 +1,15 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{
-    BackgroundStatus, RepairStatus, ReplicaStatus, ScrubStatus, ShardReport, StoreStatus,
-    VolumePage,
+    BackgroundStatus, LightStatus, RepairStatus, ReplicaStatus, ScrubStatus, ShardReport,
+    StoreStatus, VolumePage,
 };
 use ogee_device::{Flow, NvmeVitals};
 use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    BackgroundReport, DriveReport, IoFlow, LostBlocks, RepairReport, ReplicaName, ReplicaReport,
-    ScrubReport, StoreReport, VolumeHeld,
+    BackgroundReport, DriveReport, IoFlow, LightReport, LostBlocks, RepairReport, ReplicaName,
+    ReplicaReport, ScrubReport, StoreReport, VolumeHeld,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,6 +35,7 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         background: Some(background(&status.background)),
         drive: status.vitals.and_then(drive),
         repairs: Some(repairs(status.repairs)),
+        light: Some(light(status.light)),
         class: status
             .class
             .map_or_else(String::new, |class| class.to_string()),
@@ -45,6 +46,15 @@ const fn repairs(status: RepairStatus) -> RepairReport {
     RepairReport {
         blocks: status.blocks,
         pages: status.pages,
+        pages_anew: status.pages_anew,
+    }
+}
+
+const fn light(status: LightStatus) -> LightReport {
+    LightReport {
+        passes: status.passes,
+        copies: status.copies,
+        bad: status.bad,
     }
 }
 
