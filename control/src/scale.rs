@@ -288,6 +288,7 @@ impl Cluster {
                 told: self.epoch,
                 background: None,
                 drive: None,
+                drive_unknown: 0,
                 repairs: RepairReport::default(),
                 light: None,
             };

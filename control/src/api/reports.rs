@@ -264,6 +264,7 @@ pub(super) fn usages(
             scrub_paused: report.scrub_paused,
             background: report.background,
             drive: report.drive,
+            drive_unknown: report.drive_unknown,
             repairs: report.repairs.unwrap_or_default(),
             light: report.light,
             told: now,

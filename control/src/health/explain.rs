@@ -271,7 +271,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         code: "OGEE-1054",
         severity: "WARN",
         title: "drives warn of their own health",
-        meaning: "NVMe drives without the kernel set a critical warning in their health page: few spare blocks, a \
+        meaning: "NVMe drives set a critical warning in their health page: few spare blocks, a \
                   temperature beyond a threshold, no reliability, no writes, a failed backup of volatile memory. They \
                   serve as long as they answer.",
         by_itself: "Nothing is moved: a drive that fails requests or limps is dealt with as such. The page is read once a \

@@ -96,6 +96,8 @@ pub(crate) struct StoreUsage {
     pub(crate) background: Option<BackgroundReport>,
     /// What its drive said last of its own health.
     pub(crate) drive: Option<DriveReport>,
+    /// Why not, as it came: what a newer chunkserver says is handed on.
+    pub(crate) drive_unknown: i32,
     /// What was damaged there and was put right.
     pub(crate) repairs: RepairReport,
     /// What was verified of its metadata.

@@ -179,8 +179,8 @@ impl EncodeMetric for Stage {
 mod tests {
     use super::Reports;
     use crate::order::{
-        BackgroundStatus, LightStatus, RepairStatus, ScrubStatus, ShardMetrics, ShardReport,
-        StoreStatus,
+        BackgroundStatus, DriveUnknown, LightStatus, RepairStatus, ScrubStatus, ShardMetrics,
+        ShardReport, StoreStatus,
     };
     use ogee_device::{DriveHealth, NvmeVitals, Pace};
     use ogee_proto::drive::DriveWarnings;
@@ -210,6 +210,7 @@ mod tests {
             is_paused: false,
             background: BackgroundStatus::default(),
             vitals,
+            drive_unknown: DriveUnknown::Known,
             repairs: RepairStatus::default(),
             light: LightStatus::default(),
         }

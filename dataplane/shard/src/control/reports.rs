@@ -1,15 +1,15 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{
-    BackgroundStatus, LightStatus, RepairStatus, ReplicaStatus, ScrubStatus, ShardReport,
-    StoreStatus, VolumePage,
+    BackgroundStatus, DriveUnknown, LightStatus, RepairStatus, ReplicaStatus, ScrubStatus,
+    ShardReport, StoreStatus, VolumePage,
 };
 use ogee_device::{Flow, NvmeVitals};
 use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    BackgroundReport, DriveReport, IoFlow, LightReport, LostBlocks, RepairReport, ReplicaName,
-    ReplicaReport, ScrubReport, StoreReport, VolumeHeld,
+    BackgroundReport, DriveReport, DriveUnknown as Unknown, IoFlow, LightReport, LostBlocks,
+    RepairReport, ReplicaName, ReplicaReport, ScrubReport, StoreReport, VolumeHeld,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,6 +34,7 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         scrub_paused: status.is_paused,
         background: Some(background(&status.background)),
         drive: status.vitals.and_then(drive),
+        drive_unknown: unknown(status.drive_unknown).into(),
         repairs: Some(repairs(status.repairs)),
         light: Some(light(status.light)),
         class: status
@@ -63,6 +64,16 @@ const fn background(status: &BackgroundStatus) -> BackgroundReport {
         speed: status.speed,
         allowed: status.allowed,
         limit: status.limit,
+    }
+}
+
+const fn unknown(why: DriveUnknown) -> Unknown {
+    match why {
+        DriveUnknown::Known => Unknown::Unspecified,
+        DriveUnknown::NoNvme => Unknown::NoNvme,
+        DriveUnknown::NotPermitted => Unknown::NotPermitted,
+        DriveUnknown::NoNode => Unknown::NoNode,
+        DriveUnknown::Refused => Unknown::Refused,
     }
 }
 

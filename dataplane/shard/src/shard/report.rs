@@ -5,7 +5,8 @@ use super::hosted::Hosted;
 use super::stores::OpenStore;
 use crate::limit::{LOST_REPORTED_MAX, VOLUMES_PER_PAGE};
 use crate::order::{
-    RepairStatus, ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage, VolumeReport,
+    DriveUnknown, RepairStatus, ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage,
+    VolumeReport,
 };
 use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
 use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
@@ -69,6 +70,7 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         is_paused: open.store.is_paused(),
         background: open.background.status(open.store.budget()),
         vitals: open.device.vitals(),
+        drive_unknown: DriveUnknown::Known,
         repairs: repairs(open),
         light: open.verified.status(),
     }
