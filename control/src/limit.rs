@@ -127,6 +127,8 @@ pub const BACKUP_MAX: u64 = 1 << 30;
 pub const EVENTS_KEPT: usize = 1024;
 /// Events that one command notes.
 pub const EVENTS_PER_COMMAND_MAX: usize = 128;
+/// After an event that tells what was repaired on a device there is no other one of that device for so long.
+pub const REPAIR_EVENT_PAUSE: Duration = Duration::from_secs(60);
 /// Events in one page of a listing.
 pub const EVENTS_PER_PAGE_MAX: usize = EVENTS_KEPT;
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ogee_proto::id::{ChunkserverId, CopysetId, PoolId, ReplicaId, StoreId};
 use ogee_proto::name::Name;
+use ogee_proto::service::RepairReport;
 
 use crate::limit::{COPYSETS_PER_COMMAND_MAX, JOBS_PER_COMMAND_MAX};
 use crate::liveness::{Bounds, Heard, Liveness, ReplicaStatus, StoreState, StoreUsage};
@@ -295,6 +296,9 @@ impl Cluster {
                 told: self.epoch,
                 background: None,
                 drive: None,
+                drive_unknown: 0,
+                repairs: RepairReport::default(),
+                light: None,
             };
             let heard = Heard {
                 stores: ids.into_iter().map(|id| (id, usage)).collect(),

@@ -10,6 +10,9 @@
                                             each; or, of each two, has what was written to the first go to the second,
                                             while the first keeps what it had before that
     whole --store FILE --used FILE          what rot has damaged there is right again
+    rotmeta --store FILE --count C --seed S flips a bit in one copy of each of C pages that map chunks, and in one superblock
+    wholemeta --store FILE                  both copies of all that the superblocks name are whole, and the superblocks are
+                                            the same; fails as well while a checkpoint runs
     check --uri URI --blocks N              every block reads as it was filled
     differ --store FILE --blocks N --count C --to STAMP
                                             of a chunkserver that does not run: the first C blocks of the volume get the
@@ -152,6 +155,9 @@ class Tree:
             self.pages[slot] = bytearray(self.store.read(self.start + (slot - 1) * BLOCK, BLOCK))
         return self.pages[slot]
 
+    def copy_at(self, copy, slot):
+        return self.start + (copy * self.slots + slot - 1) * BLOCK
+
     def add(self, slot, parents):
         for place, extent in enumerate(struct.unpack_from("<52I", self.page(slot), self.EXTENTS)):
             if extent:
@@ -175,7 +181,7 @@ class Tree:
             crc = crc32c(page[4:])
             struct.pack_into("<I", page, 0, crc)
             for copy in range(2):
-                self.store.write(self.start + (copy * self.slots + slot - 1) * BLOCK, page)
+                self.store.write(self.copy_at(copy, slot), page)
             slot, page = parent, self.head if parent is None else self.page(parent)
             struct.pack_into("<I", page, entry + 4, crc)
         struct.pack_into("<I", self.head, 4092, crc32c(self.head[:4092]))
@@ -191,6 +197,32 @@ def differ(args):
         exchanged += any([tree.exchange(at, content(block, args.to)) for at in offsets])
     print(json.dumps({"exchanged": exchanged}))
     return 0 if exchanged == args.count else 1
+
+
+def rotmeta(args):
+    store = Store(args.store)
+    tree, chance = Tree(store), random.Random(args.seed)
+    slots = sorted({slot for slot, _, _ in tree.leaves.values()})
+    hit = chance.sample(slots, min(args.count, len(slots)))
+    for slot in hit:
+        store.flip(tree.copy_at(chance.randrange(2), slot), chance.randrange(BLOCK * 8))
+    store.flip(chance.choice([0, 64 << 10]), chance.randrange(BLOCK * 8))
+    print(json.dumps({"damaged": len(hit)}))
+    return 0 if hit else 1
+
+
+def wholemeta(args):
+    store = Store(args.store)
+    heads = [store.read(at, BLOCK) for at in (0, 64 << 10)]
+    tree = Tree(store)
+    bad = sum(crc32c(head[:4092]) != struct.unpack_from("<I", head, 4092)[0] for head in heads)
+    for slot, page in tree.pages.items():
+        for copy in range(2):
+            there = store.read(tree.copy_at(copy, slot), BLOCK)
+            bad += there != page or crc32c(there[4:]) != struct.unpack_from("<I", there, 0)[0]
+    bad += heads[0] != heads[1] or heads[0] != store.read(0, BLOCK)
+    print(json.dumps({"pages": len(tree.pages), "bad": bad}))
+    return 1 if bad else 0
 
 
 def read_back(handle, block):
@@ -281,7 +313,7 @@ def check(args, handle):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("command", choices=["fill", "flip", "rot", "whole", "check", "differ"])
+    parser.add_argument("command", choices=["fill", "flip", "rot", "whole", "rotmeta", "wholemeta", "check", "differ"])
     parser.add_argument("--uri")
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--stamp", type=int, default=1)
@@ -295,8 +327,9 @@ def main():
     args = parser.parse_args()
     if args.how == "misdirect" and args.count % 2:
         sys.exit(f"--count {args.count}: misdirected writes damage two blocks each")
-    if args.command in ("rot", "whole", "differ"):
-        return {"rot": rot, "whole": whole, "differ": differ}[args.command](args)
+    local = {"rot": rot, "whole": whole, "rotmeta": rotmeta, "wholemeta": wholemeta, "differ": differ}
+    if args.command in local:
+        return local[args.command](args)
     handle = nbd.NBD()
     handle.connect_uri(args.uri)
     return {"fill": fill, "flip": flip, "check": check}[args.command](args, handle)

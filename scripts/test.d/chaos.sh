@@ -24,5 +24,5 @@ run_test nemesis "$(ci_or_full 400 5400)" chaos_nemesis "$(ci_or_full 11 66)"
 for fault in kill stop cut peers; do
     run_test "gap_$fault" "$(ci_or_full 200 1800)" chaos_gap "$fault" "$(ci_or_full 5 30)"
 done
-run_test flips "$(ci_or_full 300 600)" chaos_flips 500
+run_test flips "$(ci_or_full 300 1200)" chaos_flips "$(ci_or_full 500 1000)"
 run_test six_nodes "$(ci_or_full 900 1700)" chaos_six_nodes

@@ -413,14 +413,16 @@ all_missing() {
 
 # ---- rot ---------------------------------------------------------------------------------------
 
-# Bits flip in the stores of all three, and writes go to a neighbour's place, in other blocks of each: nobody reads
-# them, but scrubbing, and all are right again on the devices, under a load that sees nothing of it.
+# Bits flip in the stores of all three, and writes go to a neighbour's place, in other blocks of each, and in one copy of pages
+# that map them. One pass of scrubbing that each store is asked for finds it all, under a load that sees nothing of it: first
+# while nobody reads the damaged volume, then while all of it is read again and again.
 test_rot() {
-    local blocks=4096 count load node all how
-    count=$(ci_or_full 18 334)
-    # On each of three, flipped bits and blocks that misdirected writes have damaged.
-    all=$((3 * 2 * count))
-    OGEE_CHUNKSERVER__SCRUB__PERIOD_S=2 cluster_up --store-size 1GiB --log-size 64MiB
+    local blocks=4096 count load reads node all
+    count=$(ci_or_full 10 168)
+    # In two rounds, on each of three, flipped bits and blocks that misdirected writes have damaged.
+    all=$((2 * 3 * 2 * count))
+    cluster_up --store-size 1GiB --log-size 64MiB
+    scrub_all --pause
     create_volume other --size 256MiB
     create_volume victim --size 64MiB
     export_start victim
@@ -429,20 +431,68 @@ test_rot() {
     bench_json other load --rw randrw --bs 4KiB --iodepth 8 --rate-iops 500 --runtime "$(ci_or_full 10 120)" --verify &
     load=$!
     defer end_process "$load"
+    rot_all 1
+    # The wish first: it would come too late otherwise, for a pass that began with the end of the pause.
+    scrub_all --now
+    scrub_all --resume
+    is_repaired 1
+    scrub_all --pause
+    rot_all 2
+    reads=$TEST_DIR/reads
+    read_again_and_again "$blocks" "$reads" &
+    defer end_process $!
+    wait_for 60 test -s "$reads" || give_up "the damaged volume is not read"
+    scrub_all --now
+    scrub_all --resume
+    is_repaired 2
+    touch "$TEST_DIR/enough"
+    wait_for 60 grep -q ended "$reads" || give_up "reads of the damaged volume do not end: $(tail -n 3 "$reads")"
+    ! grep -v -e ended -e '"wrong": 0}' "$reads" || give_up "reads of the damaged volume"
+    wait "$load" || give_up "the load beside it: $(tail -n 3 "$TEST_DIR/load.log")"
+    wait_for 30 has_repaired "$all" || give_up "$(counter_sum blocks_repaired) of $all are counted"
+    wait_for 30 devices_show_repaired "$all" || give_up "not shown: $("$OGEE" device ls -o json | jq -c '[.devices[].repairs]')"
+    for node in $(chunkservers); do
+        wait_for 30 events_tell_of "$node" || give_up "no event, or too many, of what was repaired on $node: $("$OGEE" events)"
+    done
+    echo "   $all blocks and $(counter_sum metadata_copies_repaired) copies of metadata pages repaired by $(counter_sum scrub_passes) passes of three stores, $(($(counter_sum scrubbed_bytes) >> 20)) MiB read; the damaged volume was read $(grep -c wrong "$reads") times"
+    copysets_agree
+}
+
+# rot_all ROUND   damages data and metadata of all three
+rot_all() {
+    local node how
     for node in $(chunkservers); do
         for how in flip misdirect; do
-            flip_blocks rot --how "$how" --store "$(store_of "$node")" --blocks "$blocks" --count "$count" --seed "$SEED" --used "$TEST_DIR/used" >/dev/null || give_up "rot on $node"
+            flip_blocks rot --how "$how" --store "$(store_of "$node")" --blocks "$blocks" --count "$count" --seed "$((SEED + $1))" --used "$TEST_DIR/used" >/dev/null || give_up "rot on $node"
         done
+        flip_blocks rotmeta --store "$(store_of "$node")" --count 6 --seed "$((SEED + $1))" >>"$TEST_DIR/rotmeta.json" || give_up "rot of metadata on $node: $(tail -n 1 "$TEST_DIR/rotmeta.json")"
     done
+}
+
+# is_repaired PASSES   all of it, by so many passes of each store
+is_repaired() {
+    local node passes
     for node in $(chunkservers); do
         wait_for "$(ci_or_full 60 300)" flip_blocks whole --store "$(store_of "$node")" --used "$TEST_DIR/used" ||
             give_up "$node is not repaired: $(flip_blocks whole --store "$(store_of "$node")" --used "$TEST_DIR/used")"
+        wait_for "$(ci_or_full 60 300)" flip_blocks wholemeta --store "$(store_of "$node")" ||
+            give_up "the metadata of $node is not repaired: $(flip_blocks wholemeta --store "$(store_of "$node")")"
     done
-    flip_blocks check --uri "$URI" --blocks "$blocks" >"$TEST_DIR/check.json" || give_up "reads: $(cat "$TEST_DIR/check.json")"
-    wait "$load" || give_up "the load beside it: $(tail -n 3 "$TEST_DIR/load.log")"
-    wait_for 10 has_repaired "$all" || give_up "$(counter_sum blocks_repaired) of $all are counted"
-    echo "   $all blocks repaired, $(counter_sum scrub_passes) passes, $(($(counter_sum scrubbed_bytes) >> 20)) MiB read"
-    copysets_agree
+    wait_for "$(ci_or_full 60 300)" have_passed "$1" || give_up "the passes do not end: $("$OGEE" device ls)"
+    passes=$(counter_sum scrub_passes)
+    [ "$passes" = $((3 * $1)) ] || give_up "$passes passes of three stores, and not $1 of each"
+}
+
+have_passed() {
+    "$OGEE" device ls -o json | jq -e --argjson passes "$1" 'all(.devices[]; .scrub.passes >= $passes)'
+}
+
+# read_again_and_again BLOCKS FILE   all of the volume that is exported
+read_again_and_again() {
+    while [ ! -e "$TEST_DIR/enough" ]; do
+        flip_blocks check --uri "$URI" --blocks "$1" >>"$2" 2>&1 || true
+    done
+    echo ended >>"$2"
 }
 
 # Blocks of one store get other contents and checksums that fit them: the replicas are compared, two are right, and
@@ -530,6 +580,15 @@ is_paused() {
 
 store_of() {
     find "$DIR/data" -path "*$1*" -name '*.store'
+}
+
+devices_show_repaired() {
+    "$OGEE" device ls -o json | jq -e --argjson all "$1" '([.devices[].repairs.blocks] | add) >= $all'
+}
+
+# events_tell_of NODE   that something was repaired there: at once, and then at most once a minute
+events_tell_of() {
+    "$OGEE" events -o json | jq -e --arg name "$1:" '[.events[] | select(.kind == "damage_repaired" and (.subject | startswith($name)))] | length >= 1 and length <= 2 + (.[-1].unix_ms - .[0].unix_ms) / 60000'
 }
 
 has_repaired() {
@@ -796,48 +855,81 @@ test_copy() {
 # A replica is moved while everything is read for what rots without a pause, and nobody asks for anything: both together keep
 # to what a device may give, on each of them, use most of it, and neither starves. After it replicas are compared.
 test_budget() {
-    local limit_mib=16 from to source target replica start end now name seconds kinds scrubbed
+    local limit_mib=16 source target replica scrubbed name
     OGEE_CHUNKSERVER__BACKGROUND__DEVICE_RATE="${limit_mib}MiB" OGEE_CHUNKSERVER__SCRUB__PERIOD_S=1 \
         cluster_up --nodes 4 --copysets 1 --store-size 1GiB --log-size 64MiB
     create_volume disk --size 256MiB
     bench_json disk fill --rw write --bs 1MiB --iodepth 8 --io-size 256MiB
     wait_for 120 all_written_back || give_up "blocks stay in the log"
-    source=$(volume_leader disk)
-    for name in $(chunkservers); do has_replica "$name" || target=$name; done
-    replica=$("$OGEE" copyset ls -o json | jq -r --arg leader "$source" '[.copysets[0].replicas[] | select(.chunkserver != $leader)][0].id')
+    choose_move
     # What writing it back has taken is over: nobody asks for anything.
     sleep 2
     scrubbed=$(background_of "$source" scrub)
-    start=$(now_ms)
-    "$OGEE" copyset replace 1 --replica "$replica" --to "$target" >"$TEST_DIR/replace.log" 2>&1 || give_up "replace: $(cat "$TEST_DIR/replace.log")"
-    while [ "$(background_of "$target" move)" -lt $((240 << 20)) ]; do
-        now=$(now_ms)
-        [ $((now - start)) -le 240000 ] || give_up "the copy stands still: $(background_of "$target" move) bytes"
-        for name in $(chunkservers); do echo "$name $now $(background_of "$name" '[a-z]*')"; done >>"$TEST_DIR/background"
-        sleep 1
-    done
-    end=$(now_ms)
-    seconds=$(((end - start + 999) / 1000))
-    for name in $(chunkservers); do
-        # Metrics are of the last second.
-        awk -v name="$name" -v limit="$limit_mib" '$1 == name {
-            for (at = 1; at <= seen; at++) {
-                most = limit * ((($2 - time[at]) / 1000) + 1.5) + 1
-                if (($3 - bytes[at]) / 1048576 > most) { print $3 - bytes[at] " bytes in " $2 - time[at] " ms"; exit 1 }
-            }
-            seen++; time[seen] = $2; bytes[seen] = $3
-        }' "$TEST_DIR/background" >"$TEST_DIR/over" || give_up "$name: $(cat "$TEST_DIR/over")"
-    done
-    read -r from to < <(awk -v name="$source" '$1 == name { if (!seen++) first = $3; last = $3 } END { printf "%.0f %.0f\n", first, last }' "$TEST_DIR/background")
-    kinds=$(for name in move compare scrub; do echo -n "$name $(($(background_of "$source" "$name") >> 20)) MiB, "; done)
-    echo "   $(((to - from) >> 20)) MiB in $seconds s of $limit_mib MiB/s on the device it was copied from: ${kinds}since it was started"
-    [ $(((to - from) * 10)) -ge $((limit_mib * seconds * 7 * 1048576)) ] || give_up "less than 70 % of the limit, and nobody asked for anything"
+    copy_at_limit beside '[a-z]*'
     [ "$(background_of "$source" scrub)" -gt "$scrubbed" ] || give_up "nothing was scrubbed beside the copy"
     "$OGEE" device ls -o json | jq -e 'all(.devices[]; .background.limit_bytes_per_second == 16777216)' >/dev/null || give_up "the limit is not shown: $("$OGEE" device ls)"
     wait_for 120 is_moved "$replica" || give_up "it is not moved: $("$OGEE" copyset ls)"
     # Replicas are not compared while one is being made.
     wait_for 120 has_drawn "$source" compare || give_up "nothing is compared"
+    # The copy alone: what nobody else wants is its own.
+    wait_for 60 has_three_members || give_up "the replica that was moved is still there: $("$OGEE" copyset ls)"
+    scrub_all --pause
+    choose_move
+    sleep 2
+    scrubbed=$(background_of "$source" '(scrub|compare)')
+    copy_at_limit alone move
+    [ "$(background_of "$source" '(scrub|compare)')" = "$scrubbed" ] || give_up "it was not alone"
+    wait_for 120 is_moved "$replica" || give_up "it is not moved: $("$OGEE" copyset ls)"
     copysets_agree
+}
+
+# Whom to move, from a copy of whom, to whom: a replica that does not lead, to the chunkserver without one.
+choose_move() {
+    source=$(volume_leader disk) || give_up "no leader"
+    for name in $(chunkservers); do has_replica "$name" || target=$name; done
+    replica=$("$OGEE" copyset ls -o json | jq -r --arg leader "$source" '[.copysets[0].replicas[] | select(.chunkserver != $leader)][0].id')
+}
+
+# copy_has_begun BYTES   more than before has been written for it
+copy_has_begun() {
+    [ "$(background_of "$target" move)" -gt "$1" ]
+}
+
+has_three_members() {
+    "$OGEE" copyset ls -o json | jq -e '.copysets[0].replicas | length == 3'
+}
+
+# copy_at_limit NAME KIND   moves it: no device is above the limit in any window, and what was drawn for KIND on the device
+# it is copied from is 70 % of it
+copy_at_limit() {
+    local log=$TEST_DIR/background.$1 from to start end now seconds kinds node first
+    first=$(background_of "$target" move)
+    "$OGEE" copyset replace 1 --replica "$replica" --to "$target" >"$TEST_DIR/replace.log" 2>&1 || give_up "replace: $(cat "$TEST_DIR/replace.log")"
+    # Finding where to begin is no part of the speed.
+    wait_for 60 copy_has_begun "$first" || give_up "no copy begins: $("$OGEE" copyset ls)"
+    start=$(now_ms)
+    while [ $(($(background_of "$target" move) - first)) -lt $((240 << 20)) ]; do
+        now=$(now_ms)
+        [ $((now - start)) -le 240000 ] || give_up "the copy stands still: $(background_of "$target" move) bytes"
+        for node in $(chunkservers); do echo "$node $now $(background_of "$node" '[a-z]*') $(background_of "$node" "$2")"; done >>"$log"
+        sleep 1
+    done
+    end=$(now_ms)
+    seconds=$(((end - start + 999) / 1000))
+    for node in $(chunkservers); do
+        # Metrics are of the last second.
+        awk -v name="$node" -v limit="$limit_mib" '$1 == name {
+            for (at = 1; at <= seen; at++) {
+                most = limit * ((($2 - time[at]) / 1000) + 1.5) + 1
+                if (($3 - bytes[at]) / 1048576 > most) { print $3 - bytes[at] " bytes in " $2 - time[at] " ms"; exit 1 }
+            }
+            seen++; time[seen] = $2; bytes[seen] = $3
+        }' "$log" >"$TEST_DIR/over" || give_up "$node: $(cat "$TEST_DIR/over")"
+    done
+    read -r from to < <(awk -v name="$source" '$1 == name { if (!seen++) first = $4; last = $4 } END { printf "%.0f %.0f\n", first, last }' "$log")
+    kinds=$(for name in move compare scrub; do echo -n "$name $(($(background_of "$source" "$name") >> 20)) MiB, "; done)
+    echo "   $1: $(((to - from) >> 20)) MiB in $seconds s of $limit_mib MiB/s on the device it was copied from: ${kinds}since it was started"
+    [ $(((to - from) * 10)) -ge $((limit_mib * seconds * 7 * 1048576)) ] || give_up "less than 70 % of the limit, and nobody asked for anything"
 }
 
 has_drawn() {
@@ -1068,7 +1160,7 @@ run_test overload "$(ci_or_full 180 300)" test_overload
 run_test idle "$(ci_or_full 150 240)" test_idle
 run_test amplification "$(ci_or_full 240 1200)" test_amplification
 run_test replace 240 test_replace
-run_test rot "$(ci_or_full 180 600)" test_rot
+run_test rot "$(ci_or_full 300 900)" test_rot
 when_asked differ 300 test_differ
 run_test heal "$(ci_or_full 240 600)" test_heal
 when_asked hot_leaders 300 test_hot_leaders
@@ -1076,7 +1168,7 @@ when_asked leader_speed 300 test_leader_speed
 when_asked leader_pause "$(ci_or_full 180 480)" test_leader_pause
 when_asked grow "$(ci_or_full 300 900)" test_grow
 when_asked names "$(ci_or_full 240 1200)" test_names
-when_asked budget 400 test_budget
+when_asked budget 600 test_budget
 when_asked scrub_beside "$(ci_or_full 500 1800)" test_scrub_beside
 when_asked away "$(ci_or_full 300 900)" test_away
 run_test copy "$(ci_or_full 600 3600)" test_copy

@@ -207,6 +207,8 @@ pub(crate) struct RaftSettings {
 pub(crate) struct ScrubSettings {
     /// Once in so many seconds; 0: never.
     pub(crate) period_s: Option<u64>,
+    /// Metadata once in so many seconds; 0: only when a pass of all begins.
+    pub(crate) light_period_s: Option<u64>,
     /// Hours of the day, in UTC, as `22-6`.
     pub(crate) hours: Option<String>,
 }

@@ -264,6 +264,9 @@ pub(super) fn usages(
             scrub_paused: report.scrub_paused,
             background: report.background,
             drive: report.drive,
+            drive_unknown: report.drive_unknown,
+            repairs: report.repairs.unwrap_or_default(),
+            light: report.light,
             told: now,
         };
         Ok((store_id(&report.store)?, usage))

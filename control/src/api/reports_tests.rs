@@ -253,6 +253,9 @@ impl Lab {
                 let scrub = report.scrub.get_or_insert_default();
                 (scrub.read, scrub.of) = (scrub.read + which, scrub.read + 2 * which);
             }
+            6 if what >= 192 => {
+                report.repairs.get_or_insert_default().blocks += which;
+            }
             6 if what >= 128 => {
                 report.drive.get_or_insert_default().media_errors += which;
             }

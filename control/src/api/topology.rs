@@ -438,6 +438,9 @@ fn devices(scene: &Scene<'_>) -> ListDevicesResponse {
             scrub_paused: heard.is_some_and(|u| u.scrub_paused),
             background: heard.and_then(|u| u.background),
             drive: heard.and_then(|u| u.drive),
+            drive_unknown: heard.map_or(0, |u| u.drive_unknown),
+            repairs: heard.map(|u| u.repairs),
+            light: heard.and_then(|u| u.light),
             replaced_by: scene
                 .state
                 .successor(*id)

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ogee_proto::id::{CopysetId, JobId, ReplicaId};
 
 use super::assess::{Severity, Sight, assess};
+use super::repairs::Repairs;
 use crate::liveness::StoreState;
 use crate::state::{Event, EventLevel, JobState, State};
 
@@ -21,6 +22,7 @@ const NAMED_MAX: usize = 8;
 pub(crate) struct Seen {
     offline: BTreeSet<String>,
     raised: BTreeMap<String, EventLevel>,
+    repairs: Repairs,
     /// The rest; none before the first look.
     more: Option<More>,
 }
@@ -71,6 +73,7 @@ impl Seen {
             jobs(sight, before, &now, &mut events);
         }
         self.more = Some(now);
+        self.repairs.look(sight, &mut events);
         self.health(sight, &mut events);
         events.made
     }
@@ -131,7 +134,7 @@ impl Seen {
     }
 }
 
-struct Events {
+pub(super) struct Events {
     at_ms: u64,
     made: Vec<Event>,
 }
@@ -146,7 +149,7 @@ impl Events {
         self.add(EventLevel::Info, kind, subject, text);
     }
 
-    fn warn(&mut self, kind: &str, subject: &str, text: String) {
+    pub(super) fn warn(&mut self, kind: &str, subject: &str, text: String) {
         self.add(EventLevel::Warn, kind, subject, text);
     }
 }

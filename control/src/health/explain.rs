@@ -271,13 +271,24 @@ pub const EXPLANATIONS: &[Explanation] = &[
         code: "OGEE-1054",
         severity: "WARN",
         title: "drives warn of their own health",
-        meaning: "NVMe drives without the kernel set a critical warning in their health page: few spare blocks, a \
+        meaning: "NVMe drives set a critical warning in their health page: few spare blocks, a \
                   temperature beyond a threshold, no reliability, no writes, a failed backup of volatile memory. They \
                   serve as long as they answer.",
         by_itself: "Nothing is moved: a drive that fails requests or limps is dealt with as such. The page is read once a \
                     minute, and the code clears when the drive does not warn any more.",
         to_do: "ogee device health STORE shows the page. Cool a drive that is hot. Else replace it before it fails: ogee \
                 device replace OLD NEW.",
+    },
+    Explanation {
+        code: "OGEE-1065",
+        severity: "WARN",
+        title: "metadata pages of stores have one good copy only",
+        meaning: "Every metadata page of a store stands twice on its device. When they were verified last, some copies were \
+                  bad, and what was written there to put them right did not stay. The other copies serve.",
+        by_itself: "They are tried again whenever metadata is verified (scrub.light_period_s, a day). A checkpoint that \
+                    changes such a page writes it elsewhere. Should the other copy go as well while the chunkserver runs, the \
+                    page is written anew from memory; while it does not run, the store does not open.",
+        to_do: "Replace the device: ogee device replace OLD NEW. ogee device scrub NAME --light --now tries again at once.",
     },
 ];
 

@@ -13,6 +13,8 @@ mod drive;
 mod explain;
 mod lost;
 mod maintenance;
+mod metadata;
+mod repairs;
 mod reset;
 mod restored;
 mod sick;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ogee_proto::heartbeat::aged;
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
-use ogee_proto::service::{BackgroundReport, DriveReport, ScrubReport};
+use ogee_proto::service::{BackgroundReport, DriveReport, LightReport, RepairReport, ScrubReport};
 
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
@@ -96,6 +96,12 @@ pub(crate) struct StoreUsage {
     pub(crate) background: Option<BackgroundReport>,
     /// What its drive said last of its own health.
     pub(crate) drive: Option<DriveReport>,
+    /// Why not, as it came: what a newer chunkserver says is handed on.
+    pub(crate) drive_unknown: i32,
+    /// What was damaged there and was put right.
+    pub(crate) repairs: RepairReport,
+    /// What was verified of its metadata.
+    pub(crate) light: Option<LightReport>,
 }
 
 /// How well a store is.

@@ -52,7 +52,10 @@ impl Chunkserver {
             stop: self.stop,
             ready: Box::new(ready),
         };
-        runtime.block_on(run(setup))
+        let outcome = runtime.block_on(run(setup));
+        // A drive that is asked how it fares, and does not answer, is not waited for.
+        runtime.shutdown_background();
+        outcome
     }
 }
 

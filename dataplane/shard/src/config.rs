@@ -83,8 +83,10 @@ impl Default for BackgroundConfig {
 /// How stores are read whole, for what rots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubConfig {
-    /// Once in so long.
-    pub period: Duration,
+    /// Once in so long; never if not given.
+    pub period: Option<Duration>,
+    /// Their metadata once in so long; if not given, only when a pass begins, or when it is asked for.
+    pub light: Option<Duration>,
     /// Only then; at any time if not given.
     pub hours: Option<ScrubHours>,
 }

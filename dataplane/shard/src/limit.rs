@@ -49,6 +49,8 @@ pub const LOG_CACHE_BYTES_MAX: u64 = 256 << 20;
 pub const SCRUB_BLOCKS: usize = 64;
 /// A store without contents is looked at again after so long.
 pub const SCRUB_IDLE: Duration = Duration::from_secs(60);
+/// Where metadata is verified only when that is wanted, it is done anyway after so long.
+pub const LIGHT_UNASKED: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How often it is looked which groups are led here, and are to be compared.
 pub const COMPARE_LOOK: Duration = Duration::from_secs(1);

@@ -152,8 +152,66 @@ pub struct StoreStatus {
     pub is_paused: bool,
     /// What is done with its device in the background.
     pub background: BackgroundStatus,
-    /// Of an NVMe drive without the kernel, how it fares.
+    /// Of an NVMe drive, how it fares.
     pub vitals: Option<NvmeVitals>,
+    /// Why that is not known.
+    pub drive_unknown: DriveUnknown,
+    /// What was damaged on it and was put right.
+    pub repairs: RepairStatus,
+    /// How often its metadata was verified.
+    pub light: LightStatus,
+}
+
+/// What was verified of a store's metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LightStatus {
+    /// Passes that have ended.
+    pub passes: u64,
+    /// Copies of pages that the last one looked at.
+    pub copies: u64,
+    /// Of those, the ones that stayed bad.
+    pub bad: u64,
+}
+
+/// Why a drive does not tell how it fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriveUnknown {
+    /// It does, or was not asked yet.
+    #[default]
+    Known,
+    /// There is no NVMe drive below it, or several.
+    NoNvme,
+    /// This process may not ask it.
+    NotPermitted,
+    /// The controller has no device node here.
+    NoNode,
+    /// It was asked, and did not say.
+    Refused,
+}
+
+impl DriveUnknown {
+    /// For logs.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Known => "it tells",
+            Self::NoNvme => "not asked: no NVMe drive is below it, or several",
+            Self::NotPermitted => "not asked: that is not permitted to this process",
+            Self::NoNode => "not asked: its controller has no device node here",
+            Self::Refused => "it does not tell",
+        }
+    }
+}
+
+/// What was found damaged in a store and put right, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairStatus {
+    /// Blocks of data, written anew with what other replicas have.
+    pub blocks: u64,
+    /// Copies of metadata pages, written anew with what the other copy has.
+    pub pages: u64,
+    /// Metadata pages of which no copy was good, written anew with what the store knows.
+    pub pages_anew: u64,
 }
 
 /// How fast a device is read and written in the background, in bytes per second.

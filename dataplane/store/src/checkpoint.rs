@@ -33,6 +33,8 @@ pub struct Image {
     pub slots: FreeMap,
     /// The last durable checkpoint.
     pub sequence: u64,
+    /// Something of it is on the device in no good copy: the next checkpoint takes place even if nothing has changed.
+    pub has_lost: bool,
 }
 
 impl Inner {
@@ -41,7 +43,7 @@ impl Inner {
         let mut image = self.image.lock().await;
         self.check_alive()?;
         let cut = self.state.borrow_mut().cut(named)?;
-        if cut.is_empty() {
+        if cut.is_empty() && !image.has_lost {
             self.state.borrow_mut().complete(cut);
             return Ok(());
         }
@@ -91,6 +93,7 @@ impl Image {
         };
         write_superblocks(&inner.device, &superblock).await?;
         self.sequence = sequence;
+        self.has_lost = false;
         for slot in replaced {
             self.slots.release(slot.index());
         }

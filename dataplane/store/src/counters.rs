@@ -25,6 +25,14 @@ pub struct StoreCounters {
     pub checksum_errors: u64,
     /// Blocks repaired with bytes of a peer.
     pub repairs: u64,
+    /// Copies of metadata pages that an inspection has verified.
+    pub metadata_copies_checked: u64,
+    /// Copies of metadata pages that were bad, and were rewritten from the other one.
+    pub metadata_repairs: u64,
+    /// Metadata pages of which no copy was good, and that were written anew.
+    pub metadata_rewrites: u64,
+    /// Times that a bad copy did not take what was written, and stayed bad.
+    pub metadata_refusals: u64,
 }
 
 /// The live counts.

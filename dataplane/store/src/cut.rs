@@ -58,6 +58,7 @@ impl State {
             let before = self.groups.get(&group.copyset);
             changed_parts(before, group, &mut groups, &mut drops);
         }
+        self.put_lost_parts(&named, &mut groups);
         let mut leaves = Vec::new();
         for LeafId { key, part } in std::mem::take(&mut self.dirty) {
             let chunk = self.chunks.get(&key);
@@ -99,6 +100,25 @@ impl State {
         self.freed_in_cut = 0;
         self.groups
             .extend(cut.named.into_iter().map(|group| (group.copyset, group)));
+    }
+
+    /// Pages that are lost on disk and would not be written otherwise.
+    fn put_lost_parts(&mut self, named: &[GroupCheckpoint], puts: &mut Vec<GroupPut>) {
+        for (copyset, part) in std::mem::take(&mut self.lost_parts) {
+            let named = named.iter().find(|group| group.copyset == copyset);
+            let Some(group) = named.or_else(|| self.groups.get(&copyset)) else {
+                continue;
+            };
+            let is_put = |put: &GroupPut| (put.copyset, put.part) == (copyset, part);
+            if part < group.pages() && !puts.iter().any(is_put) {
+                puts.push(GroupPut {
+                    copyset,
+                    part,
+                    head: (part == 0).then(|| group.head()),
+                    bytes: group.part(part),
+                });
+            }
+        }
     }
 
     /// Checks the limits; of several checkpoints for one group the last counts.

@@ -130,7 +130,8 @@
 //! *A page that rots later*, or whose sector cannot be read, is taken from the other area: both hold
 //! the same bytes at an area's length apart, and the parent's crc says which of them is right. Opening
 //! rewrites the bad copy once the whole tree was read. Area B is read only where area A failed, so
-//! rot in B shows when A fails too, or in a scrub.
+//! rot in B shows when A fails too, or when metadata is verified in use (`src/inspect.rs`): then, too, only the bad one of
+//! two copies is written, with the bytes of the good one.
 //!
 //! *In-place overwrites* of present blocks happen between checkpoints. After a crash such a block
 //! may hold newer bytes than the checksum in the durable leaf. The log still has those writes (the

@@ -22,6 +22,7 @@
 //! | `recovery` | opening a store: superblock → roots → tables → pages → maps |
 //! | `state` | maps, allocators and pending changes in RAM; synchronous |
 //! | `write_back`, `reserve`, `read`, `repair` | blocks to and from extents |
+//! | `inspect` | verifying metadata in use, and putting it right |
 //! | `budget` | how much background work may read and write, all kinds of it together |
 //! | `leisure` | what background work waits for before it uses the device |
 //! | `redirect`, `pins` | extents that the log fills, names, and hands over |
@@ -44,6 +45,7 @@ mod free_map;
 pub mod fuzzing;
 mod geometry;
 mod group_state;
+mod inspect;
 mod leaf;
 mod leisure;
 mod limit;
@@ -71,6 +73,7 @@ pub use error::{Space, StoreError};
 pub use foreign::Foreign;
 pub use format::{FORMAT_VERSION, PageFault, PageId, STORE_MAGIC};
 pub use group_state::GroupCheckpoint;
+pub use inspect::{MetadataPlace, MetadataStep};
 pub use leisure::{Copying, Leisure};
 pub use limit::GROUP_STATE_MAX;
 pub use read::BlockRead;

@@ -70,6 +70,8 @@ pub const READS_IN_FLIGHT_MAX: usize = 16;
 pub const PAGE_WRITES_IN_FLIGHT_MAX: usize = 4;
 /// Metadata reads in flight at open.
 pub const PAGE_READS_IN_FLIGHT_MAX: usize = 32;
+/// Pages that are verified at a time while the store is in use, both copies of each: half a MiB.
+pub const INSPECT_PAGES: usize = 64;
 /// Pages in one metadata transfer.
 pub const PAGES_PER_TRANSFER: usize = TRANSFER_MAX / PAGE_SIZE;
 /// The log may fill extents while more than one in so many is free. Below that, large writes go

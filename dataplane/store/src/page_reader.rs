@@ -1,6 +1,6 @@
-//! Reads metadata pages at open, in large requests.
+//! Reads metadata pages at open, in large requests, and for whoever inspects them later.
 //!
-//! *Place*: below recovery. *Owner*: the task that opens the store. *Invariants*: a page is handed
+//! *Place*: below recovery. *Owner*: the task that opens the store, or inspects it. *Invariants*: a page is handed
 //! on only after its own checksum, its parent's and its identity agree; area B is asked where area A
 //! has no such page. *On failure*: names the page by what its parent says that it describes.
 
@@ -56,7 +56,7 @@ impl<'a> PageReader<'a> {
         wanted.sort_by_key(|wanted| wanted.page.slot);
         let runs = runs(&wanted);
         let mut reads = stream::iter(runs)
-            .map(|run| async move { (run, self.read_run(run).await) })
+            .map(|run| async move { (run, self.read_run(run, FIRST).await) })
             .buffered(PAGE_READS_IN_FLIGHT_MAX);
         while let Some((run, bytes)) = reads.next().await {
             let pages = match &bytes {
@@ -129,7 +129,8 @@ impl<'a> PageReader<'a> {
         Ok(found)
     }
 
-    async fn checked(
+    /// A copy of a page, if it is what it should be.
+    pub async fn checked(
         &self,
         wanted: &Wanted,
         copy: usize,
@@ -155,13 +156,15 @@ impl<'a> PageReader<'a> {
         }
     }
 
-    async fn read_run(&self, run: &[Wanted]) -> Result<ReadBuffer, DeviceError> {
-        let offset = self.geometry.slot_offset(run[0].page.slot, FIRST);
+    /// Copies of pages of neighbouring slots, as they are.
+    pub async fn read_run(&self, run: &[Wanted], copy: usize) -> Result<ReadBuffer, DeviceError> {
+        let offset = self.geometry.slot_offset(run[0].page.slot, copy);
         let len = ByteLen::from_usize(run.len() * PAGE_SIZE);
         self.device.read(offset, len).await
     }
 
-    fn check(&self, wanted: &Wanted, page: &Page) -> Result<PageHeader, StoreError> {
+    /// What a page says of itself, if it is the one that is wanted.
+    pub fn check(&self, wanted: &Wanted, page: &Page) -> Result<PageHeader, StoreError> {
         let damaged = |fault| self.damaged(wanted.id, fault);
         let header = open_page(page, self.stamp, wanted.page).map_err(damaged)?;
         if header.id != wanted.id {
@@ -172,7 +175,7 @@ impl<'a> PageReader<'a> {
 }
 
 /// Splits sorted pages into runs of neighbouring slots.
-fn runs(wanted: &[Wanted]) -> Vec<&[Wanted]> {
+pub fn runs(wanted: &[Wanted]) -> Vec<&[Wanted]> {
     wanted
         .chunk_by(|a, b| a.page.slot.raw() + 1 == b.page.slot.raw())
         .flat_map(|neighbours| neighbours.chunks(PAGES_PER_TRANSFER))

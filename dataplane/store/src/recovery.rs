@@ -166,6 +166,7 @@ pub async fn recover(device: &Device) -> Result<Recovered, StoreError> {
         tree: loader.tree,
         slots: loader.slots,
         sequence: found.superblock.sequence,
+        has_lost: false,
     };
     tracing::info!(
         device = device.name(),

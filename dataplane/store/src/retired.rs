@@ -94,13 +94,24 @@ impl Inner {
 
 /// One copy after the other, so that one of them is whole at any time.
 async fn write(device: &Device, store: StoreId, list: &Retired) -> Result<(), DeviceError> {
-    for at in RETIRED_AT {
-        let mut buffer = Buffer::zeroed(PAGE_SIZE);
-        let (pages, _) = buffer.as_chunks_mut::<PAGE_SIZE>();
-        list.encode(store, &mut pages[0]);
-        device.write_durable(ByteOffset::new(at), buffer).await?;
+    for copy in 0..RETIRED_AT.len() {
+        write_copy(device, store, list, copy).await?;
     }
     Ok(())
+}
+
+/// Writes one copy, durably.
+pub async fn write_copy(
+    device: &Device,
+    store: StoreId,
+    list: &Retired,
+    copy: usize,
+) -> Result<(), DeviceError> {
+    let mut buffer = Buffer::zeroed(PAGE_SIZE);
+    let (pages, _) = buffer.as_chunks_mut::<PAGE_SIZE>();
+    list.encode(store, &mut pages[0]);
+    let at = ByteOffset::new(RETIRED_AT[copy]);
+    device.write_durable(at, buffer).await
 }
 
 /// The list as it stands on the device.

@@ -37,6 +37,8 @@ pub struct State {
     pub(crate) groups: BTreeMap<CopysetId, GroupCheckpoint>,
     /// Groups removed since the last cut, with the pages that they have on disk.
     pub(crate) removed_groups: Vec<(CopysetId, u32)>,
+    /// Pages of groups' states of which no good copy is left on disk: written with the next cut.
+    pub(crate) lost_parts: BTreeSet<(CopysetId, u32)>,
     pub(crate) dirty: BTreeSet<LeafId>,
     pub(crate) extents: FreeMap,
     /// Extents that records of the log name.
@@ -62,6 +64,7 @@ impl State {
             by_copyset: BTreeMap::new(),
             groups: BTreeMap::new(),
             removed_groups: Vec::new(),
+            lost_parts: BTreeSet::new(),
             dirty: BTreeSet::new(),
             extents: FreeMap::new(geometry.extents),
             pins: Pins::default(),

@@ -44,11 +44,47 @@ impl<T: Copy> Level<T> {
         std::mem::take(&mut self.dirty).into_iter().collect()
     }
 
+    /// Has a page written with the next checkpoint.
+    pub fn mark(&mut self, page: usize) {
+        if page < self.pages.len() {
+            self.dirty.insert(page);
+        }
+    }
+
+    fn get(&self, position: usize) -> Option<T> {
+        let page = self.pages.get(position / self.per_page)?;
+        *page.get(position % self.per_page)?
+    }
+
+    /// What is there from a position on, with its positions, at most `max` of them; and where the rest begins.
+    fn from(&self, position: usize, max: usize) -> (Vec<(usize, T)>, Option<usize>) {
+        let all = position..self.pages.len() * self.per_page;
+        let mut found = all.filter_map(|at| Some((at, self.get(at)?)));
+        let some = found.by_ref().take(max).collect();
+        (some, found.next().map(|(at, _)| at))
+    }
+
     /// What a page lists; `None` if that is nothing.
     pub fn page(&self, number: usize) -> Option<&[Option<T>]> {
         let page = self.pages.get(number)?;
         page.iter().any(Option::is_some).then_some(page)
     }
+}
+
+/// Where one is that goes through all references.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TreePlace {
+    rank: Rank,
+    position: usize,
+}
+
+/// Which pages are referred to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Rank {
+    #[default]
+    Roots,
+    Tables,
+    Pages,
 }
 
 /// The tree of references.
@@ -118,6 +154,49 @@ impl Tree {
         self.top[..used].to_vec()
     }
 
+    /// Where the page is that describes `id`.
+    pub fn find(&self, id: PageId) -> Option<PageRef> {
+        match id {
+            PageId::Root(number) => *self.top.get(number as usize)?,
+            PageId::Table(number) => self.roots.get(number as usize),
+            PageId::Leaf { .. } | PageId::Group { .. } => {
+                let position = *self.positions.get(&id)?;
+                Some(self.tables.get(position as usize)?.page)
+            }
+        }
+    }
+
+    /// References from a place on, at most `max` of them, those to roots first; and where the rest begins.
+    pub fn refs(&self, from: TreePlace, max: usize) -> (Vec<(PageId, PageRef)>, Option<TreePlace>) {
+        let TreePlace { rank, position } = from;
+        let number = |at: usize| u32::try_from(at).expect("invariant: positions count in u32");
+        let (refs, rest) = match rank {
+            Rank::Roots => {
+                let top = self.top.iter().enumerate();
+                let roots = top.filter_map(|(at, page)| Some((PageId::Root(number(at)), (*page)?)));
+                (roots.collect(), None)
+            }
+            Rank::Tables => {
+                let (tables, rest) = self.roots.from(position, max);
+                let tables = tables.into_iter();
+                let tables = tables.map(|(at, page)| (PageId::Table(number(at)), page));
+                (tables.collect(), rest)
+            }
+            Rank::Pages => {
+                let (pages, rest) = self.tables.from(position, max);
+                let pages = pages.into_iter().map(|(_, entry)| (entry.id, entry.page));
+                (pages.collect(), rest)
+            }
+        };
+        let next = match (rest, rank) {
+            (Some(position), _) => Some(TreePlace { rank, position }),
+            (None, Rank::Roots) => Some(Rank::Tables.begin()),
+            (None, Rank::Tables) => Some(Rank::Pages.begin()),
+            (None, Rank::Pages) => None,
+        };
+        (refs, next)
+    }
+
     /// Takes over a table as it stands on disk; the id that stands twice, if any does.
     pub fn install(
         &mut self,
@@ -145,6 +224,15 @@ impl Tree {
         }
         self.roots.dirty.clear();
         self.top = top;
+    }
+}
+
+impl Rank {
+    const fn begin(self) -> TreePlace {
+        TreePlace {
+            rank: self,
+            position: 0,
+        }
     }
 }
 
@@ -208,6 +296,31 @@ mod tests {
         assert_eq!(tree.top(), [Some(page(6))]);
         assert_eq!(tree.set_root(0, None), Slot::from_raw(6));
         assert!(tree.top().is_empty());
+    }
+
+    #[test]
+    fn one_who_goes_through_all_meets_each_reference_once() {
+        let mut tree = tree();
+        let per_table = u32::try_from(REFS_PER_TABLE).unwrap();
+        for part in 0..per_table + 3 {
+            tree.put(group(part), page(part + 1));
+        }
+        tree.remove(group(7));
+        tree.set_table(0, Some(page(500)));
+        tree.set_table(1, Some(page(501)));
+        tree.set_root(0, Some(page(502)));
+        let (mut met, mut at) = (Vec::new(), Some(TreePlace::default()));
+        while let Some(from) = at {
+            let (refs, next) = tree.refs(from, 50);
+            assert!(refs.len() <= 50);
+            met.extend(refs);
+            at = next;
+        }
+        assert_eq!(met.len(), 1 + 2 + REFS_PER_TABLE + 2);
+        for (id, page) in met {
+            assert_eq!(tree.find(id), Some(page), "{id}");
+        }
+        assert_eq!(tree.find(group(7)), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub enum ScrubWish {
     Resume,
     /// A pass of each begins at once.
     Now,
+    /// All metadata is verified at once.
+    LightNow,
 }
 
 impl ScrubWish {
@@ -19,6 +21,7 @@ impl ScrubWish {
             Self::Pause => 1,
             Self::Resume => 2,
             Self::Now => 3,
+            Self::LightNow => 4,
         }
     }
 
@@ -29,6 +32,7 @@ impl ScrubWish {
             1 => Some(Self::Pause),
             2 => Some(Self::Resume),
             3 => Some(Self::Now),
+            4 => Some(Self::LightNow),
             _ => None,
         }
     }
@@ -44,11 +48,12 @@ mod tests {
             (1, ScrubWish::Pause),
             (2, ScrubWish::Resume),
             (3, ScrubWish::Now),
+            (4, ScrubWish::LightNow),
         ] {
             assert_eq!(wish.raw(), raw);
             assert_eq!(ScrubWish::from_raw(raw), Some(wish));
         }
-        for raw in [0, 4, u8::MAX] {
+        for raw in [0, 5, u8::MAX] {
             assert_eq!(ScrubWish::from_raw(raw), None);
         }
     }

@@ -498,6 +498,10 @@ pub(crate) struct ScrubArgs {
     /// find leisure.
     #[arg(long, group = "wish")]
     pub(crate) now: bool,
+    /// With `--now`: only verify the metadata of its stores, both copies of each page, and rewrite what is bad. That is
+    /// done by itself once in scrub.light_period_s, and whenever a pass begins.
+    #[arg(long, requires = "now")]
+    pub(crate) light: bool,
 }
 
 /// Longest that anybody may be told to look for work before sleeping: a second.

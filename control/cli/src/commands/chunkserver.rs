@@ -29,6 +29,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const COPY_RATE_MIN: ByteLen = ByteLen::new(1 << 20);
 /// A week.
 const SCRUB_PERIOD_S: u64 = 7 * 24 * 3600;
+/// So is their metadata, more often.
+const LIGHT_PERIOD_S: u64 = 24 * 3600;
 
 pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     let config = config(settings::chunkserver(args)?)?;
@@ -129,14 +131,20 @@ fn background(settings: &BackgroundSettings) -> Result<BackgroundConfig, CliErro
     })
 }
 
-/// A period of 0 is never.
+/// A period of 0 is never; two of them are nothing at all.
 fn scrub(settings: &ScrubSettings) -> Result<Option<ScrubConfig>, CliError> {
     let hours = settings.hours.as_deref().map(scrub_hours).transpose()?;
-    let seconds = settings.period_s.unwrap_or(SCRUB_PERIOD_S);
-    Ok((seconds > 0).then(|| ScrubConfig {
-        period: Duration::from_secs(seconds),
+    let period = |given: Option<u64>, usual| {
+        let seconds = given.unwrap_or(usual);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    };
+    let config = ScrubConfig {
+        period: period(settings.period_s, SCRUB_PERIOD_S),
+        light: period(settings.light_period_s, LIGHT_PERIOD_S),
         hours,
-    }))
+    };
+    let is_any = config.period.is_some() || config.light.is_some();
+    Ok(is_any.then_some(config))
 }
 
 /// Two different hours of the day.
@@ -382,8 +390,21 @@ mod tests {
     fn stores_are_read_at_the_hours_that_are_given() {
         let read = |text: &str| super::scrub(&toml::from_str(text).expect("known keys"));
         let always = read("").expect("fine").expect("once a week");
-        assert_eq!((always.period.as_secs(), always.hours), (604_800, None));
-        assert_eq!(read("period_s = 0").expect("fine"), None);
+        let seconds = |period: Option<std::time::Duration>| period.map(|period| period.as_secs());
+        assert_eq!(
+            (seconds(always.period), always.hours),
+            (Some(604_800), None)
+        );
+        assert_eq!(seconds(always.light), Some(86_400));
+        let light = read("period_s = 0").expect("fine").expect("metadata");
+        assert_eq!(
+            (seconds(light.period), seconds(light.light)),
+            (None, Some(86_400))
+        );
+        assert_eq!(
+            read("period_s = 0\nlight_period_s = 0").expect("fine"),
+            None
+        );
         let nights = read("hours = \"22-6\"")
             .expect("fine")
             .expect("once a week");

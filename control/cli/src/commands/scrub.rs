@@ -18,9 +18,10 @@ pub(crate) fn scrub(
     format: Format,
 ) -> Result<ExitCode, CliError> {
     let name = &args.name;
-    let (wish, told) = match (args.pause, args.resume) {
-        (true, _) => (ScrubWish::Pause, "paused"),
-        (_, true) => (ScrubWish::Resume, "resumed"),
+    let (wish, told) = match (args.pause, args.resume, args.light) {
+        (true, ..) => (ScrubWish::Pause, "paused"),
+        (_, true, _) => (ScrubWish::Resume, "resumed"),
+        (_, _, true) => (ScrubWish::LightNow, "light begun"),
         _ => (ScrubWish::Now, "begun"),
     };
     let doing = format!("cannot tell {name} what is wanted of scrubbing");
@@ -44,8 +45,13 @@ pub(crate) fn scrub(
         let is_heard = is_heard.map_err(|why| failed(&doing, device, &why))?;
         if !is_heard {
             line(&format!(
-                "{}: scrub.period_s is 0 there, so nothing is read or compared",
-                device.store
+                "{}: scrub.period_s is 0 there{}, so nothing is done",
+                device.store,
+                if args.light {
+                    ", and so is scrub.light_period_s"
+                } else {
+                    ""
+                }
             ));
         }
     }

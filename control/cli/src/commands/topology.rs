@@ -242,7 +242,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
             device.replicas.to_string(),
             latency(device.write_latency_us),
             latency(device.read_latency_us),
-            format!("{}/{}", device.failures, device.retired_extents),
+            errors(device),
             paused(device, scrubbed(device.scrub.as_ref())),
             paused(device, scrubbed(device.compare.as_ref())),
             background(device.background.as_ref()),
@@ -263,7 +263,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         "REPLICAS",
         "WRITE",
         "READ",
-        "ERRORS/RETIRED",
+        "ERRORS/RETIRED/REPAIRED",
         "SCRUB",
         "COMPARED",
         "BACKGROUND",
@@ -302,6 +302,13 @@ fn device_json(device: &DeviceInfo) -> Value {
             "limit_bytes_per_second": background.limit,
         })),
         "drive": device.drive.as_ref().map(drive::report_json),
+        "repairs": device.repairs.map(|repairs| json!({
+            "blocks": repairs.blocks, "metadata_pages": repairs.pages,
+            "metadata_pages_anew": repairs.pages_anew,
+        })),
+        "light": device.light.map(|light| json!({
+            "passes": light.passes, "copies": light.copies, "bad": light.bad,
+        })),
     })
 }
 
@@ -328,6 +335,13 @@ fn device_state(seen: &str, device: &DeviceInfo) -> String {
         words = format!("{words}, warns");
     }
     words
+}
+
+/// Requests that it failed, extents that are never used again, and what was damaged there and was put right.
+fn errors(device: &DeviceInfo) -> String {
+    let repairs = device.repairs.unwrap_or_default();
+    let repaired = repairs.blocks + repairs.pages + repairs.pages_anew;
+    format!("{}/{}/{repaired}", device.failures, device.retired_extents)
 }
 
 fn paused(device: &DeviceInfo, progress: String) -> String {

@@ -1,4 +1,4 @@
-//! Drives that chunkservers use without the kernel: what they say of their health, as the metadata servers heard it.
+//! Drives that chunkservers use: what they say of their health, as the metadata servers heard it.
 //!
 //! *Place*: `ogee device health`. *Owner*: the process. *Invariants*: a PCI address is one of this host, so it means a device
 //! of a chunkserver of this host, and of no other, whatever their addresses are. *On failure*: an error that names
@@ -9,7 +9,7 @@ use super::verdict;
 use crate::args::Format;
 use crate::commands::ask;
 use crate::error::{CliError, Exit};
-use ogee_proto::service::{DeviceInfo, ServerInfo};
+use ogee_proto::service::{DeviceInfo, DriveUnknown, ServerInfo};
 use std::process::ExitCode;
 
 /// Which device.
@@ -59,16 +59,26 @@ pub(super) fn health(
 }
 
 fn untold(device: &DeviceInfo) -> CliError {
-    let (cause, remedy) = if device.path.starts_with("nvme:") {
-        (
+    let by_path = "ask on that host, by its path, as root: ogee device health /dev/disk/by-id/…";
+    let (cause, remedy) = match device.drive_unknown() {
+        DriveUnknown::Unspecified => (
             "its chunkserver has not told of it since this metadata server has heard from it",
-            "ogee device ls says whether it is online; its log says \"does not tell its health\", and why",
-        )
-    } else {
-        (
-            "its chunkserver uses it through the kernel, and does not ask it",
-            "ask on that host, by its path: ogee device health /dev/disk/by-id/…",
-        )
+            "ogee device ls says whether it is online; its log says whether its drive tells its health, and why not; one that \
+             was just started has asked within a minute",
+        ),
+        DriveUnknown::NoNvme => (
+            "it does not stand on one NVMe drive: other disks, and several drives together, are not asked",
+            "smartctl on that host asks SATA and SAS disks",
+        ),
+        DriveUnknown::NotPermitted => (
+            "its chunkserver may not ask the drive: the kernel wants CAP_SYS_ADMIN, and the right to open /dev/nvmeN",
+            by_path,
+        ),
+        DriveUnknown::NoNode => (
+            "the drive's controller, /dev/nvmeN, has no device node where its chunkserver runs, as in a container",
+            "give the container that device, or ask on that host by its path: ogee device health /dev/disk/by-id/…",
+        ),
+        DriveUnknown::Refused => ("the drive was asked, and does not tell", by_path),
     };
     let what = format!(
         "no health page of {}:{}",
@@ -140,7 +150,7 @@ fn unclear(address: &str, there: &[&DeviceInfo], host: Option<&str>) -> CliError
 #[cfg(test)]
 mod tests {
     use super::{Wanted, pick, untold};
-    use ogee_proto::service::{DeviceInfo, ServerInfo};
+    use ogee_proto::service::{DeviceInfo, DriveUnknown, ServerInfo};
 
     fn device(server: &str, store: &str, path: &str) -> DeviceInfo {
         DeviceInfo {
@@ -190,10 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_that_has_not_told_says_where_to_look() {
+    fn a_drive_that_has_not_told_says_why() {
         let said = untold(&device("cs1", "a", "nvme:0000:65:00.0")).to_string();
         assert!(said.contains("has not told"), "{said}");
-        let said = untold(&device("cs1", "a", "/dev/sda")).to_string();
-        assert!(said.contains("through the kernel"), "{said}");
+        for (why, words) in [
+            (DriveUnknown::NoNvme, "one NVMe drive"),
+            (DriveUnknown::NotPermitted, "CAP_SYS_ADMIN"),
+            (DriveUnknown::NoNode, "device node"),
+            (DriveUnknown::Refused, "does not tell"),
+        ] {
+            let mut device = device("cs1", "a", "/dev/sda");
+            device.set_drive_unknown(why);
+            let said = untold(&device).to_string();
+            assert!(said.contains(words), "{said}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Metrics of NVMe drives without the kernel: what they say of their own health.
+//! Metrics of NVMe drives: what they say of their own health.
 //!
 //! *Place*: of `/metrics`. *Owner*: the latest reports. *Invariants*: one row for each drive, by shard and device; a drive
 //! that has not told anything has none but how often it did not tell. A host without such drives has no rows.

@@ -178,7 +178,10 @@ impl EncodeMetric for Stage {
 #[cfg(test)]
 mod tests {
     use super::Reports;
-    use crate::order::{BackgroundStatus, ScrubStatus, ShardMetrics, ShardReport, StoreStatus};
+    use crate::order::{
+        BackgroundStatus, DriveUnknown, LightStatus, RepairStatus, ScrubStatus, ShardMetrics,
+        ShardReport, StoreStatus,
+    };
     use ogee_device::{DriveHealth, NvmeVitals, Pace};
     use ogee_proto::drive::DriveWarnings;
     use ogee_proto::id::StoreId;
@@ -207,6 +210,9 @@ mod tests {
             is_paused: false,
             background: BackgroundStatus::default(),
             vitals,
+            drive_unknown: DriveUnknown::Known,
+            repairs: RepairStatus::default(),
+            light: LightStatus::default(),
         }
     }
 

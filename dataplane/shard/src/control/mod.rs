@@ -8,6 +8,7 @@
 mod client;
 mod drives;
 mod http;
+mod kernel_drives;
 mod orders;
 mod reports;
 mod session;

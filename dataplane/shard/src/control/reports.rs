@@ -1,14 +1,15 @@
 //! Shards' reports → protobuf.
 
 use crate::order::{
-    BackgroundStatus, ReplicaStatus, ScrubStatus, ShardReport, StoreStatus, VolumePage,
+    BackgroundStatus, DriveUnknown, LightStatus, RepairStatus, ReplicaStatus, ScrubStatus,
+    ShardReport, StoreStatus, VolumePage,
 };
 use ogee_device::{Flow, NvmeVitals};
 use ogee_group::LostBlocks as Blocks;
 use ogee_proto::id::{CopysetId, ReplicaId};
 use ogee_proto::service::{
-    BackgroundReport, DriveReport, IoFlow, LostBlocks, ReplicaName, ReplicaReport, ScrubReport,
-    StoreReport, VolumeHeld,
+    BackgroundReport, DriveReport, DriveUnknown as Unknown, IoFlow, LightReport, LostBlocks,
+    RepairReport, ReplicaName, ReplicaReport, ScrubReport, StoreReport, VolumeHeld,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,9 +34,28 @@ pub(super) fn store(status: &StoreStatus) -> StoreReport {
         scrub_paused: status.is_paused,
         background: Some(background(&status.background)),
         drive: status.vitals.and_then(drive),
+        drive_unknown: unknown(status.drive_unknown).into(),
+        repairs: Some(repairs(status.repairs)),
+        light: Some(light(status.light)),
         class: status
             .class
             .map_or_else(String::new, |class| class.to_string()),
+    }
+}
+
+const fn repairs(status: RepairStatus) -> RepairReport {
+    RepairReport {
+        blocks: status.blocks,
+        pages: status.pages,
+        pages_anew: status.pages_anew,
+    }
+}
+
+const fn light(status: LightStatus) -> LightReport {
+    LightReport {
+        passes: status.passes,
+        copies: status.copies,
+        bad: status.bad,
     }
 }
 
@@ -44,6 +64,16 @@ const fn background(status: &BackgroundStatus) -> BackgroundReport {
         speed: status.speed,
         allowed: status.allowed,
         limit: status.limit,
+    }
+}
+
+const fn unknown(why: DriveUnknown) -> Unknown {
+    match why {
+        DriveUnknown::Known => Unknown::Unspecified,
+        DriveUnknown::NoNvme => Unknown::NoNvme,
+        DriveUnknown::NotPermitted => Unknown::NotPermitted,
+        DriveUnknown::NoNode => Unknown::NoNode,
+        DriveUnknown::Refused => Unknown::Refused,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The control thread's life: learn the cluster, start the shards, register, heartbeat, stop.
 
 use super::client::MdsClient;
+use super::kernel_drives::KernelDrives;
 use super::{http, orders, reports};
 use crate::config::ChunkserverConfig;
 use crate::error::ShardError;
@@ -376,6 +377,7 @@ async fn serve(
     let mut identity: Option<RegisterResponse> = None;
     let mut mds_term = 0;
     let (mut teller, began) = (Teller::default(), Instant::now());
+    let drives = KernelDrives::start(&config.stores);
     loop {
         let pause = identity
             .as_ref()
@@ -384,7 +386,8 @@ async fn serve(
             () = sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         }
-        let reports = shards.reports().await?;
+        let mut reports = shards.reports().await?;
+        drives.complete(&mut reports);
         if let Ok(mut latest) = latest.lock() {
             latest.clone_from(&reports);
         }

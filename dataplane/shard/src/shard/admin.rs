@@ -10,6 +10,7 @@
 
 use super::Shard;
 use super::request::{refusal, with_outcome};
+use super::wish::Work;
 use ogee_group::{CommandHead, CommandKind, Group, GroupDigest, GroupError, command};
 use ogee_proto::id::StoreId;
 use ogee_proto::limit::{BLOCK_SIZE, FRAME_META_MAX};
@@ -42,8 +43,13 @@ pub(super) async fn scrub(shard: &Shard, frame: &Frame) -> Frame {
         Some(ScrubWish::Pause) => true,
         Some(ScrubWish::Resume) => false,
         Some(ScrubWish::Now) => {
-            open.wish.hurry();
-            return granted(header, open.wish.is_heard());
+            open.wish.hurry(Work::Scrub);
+            open.wish.hurry(Work::Compare);
+            return granted(header, open.wish.is_heard(Work::Scrub));
+        }
+        Some(ScrubWish::LightNow) => {
+            open.wish.hurry(Work::Light);
+            return granted(header, open.wish.is_heard(Work::Light));
         }
         None => return refusal(header, Status::BadRequest),
     };
@@ -52,7 +58,7 @@ pub(super) async fn scrub(shard: &Shard, frame: &Frame) -> Frame {
     match paused {
         Ok(()) => {
             tracing::info!(store = %open.id(), is_paused, "scrubbing and comparing");
-            granted(header, open.wish.is_heard())
+            granted(header, open.wish.is_heard(Work::Light))
         }
         Err(error) => {
             tracing::error!(store = %open.id(), is_paused, %error, "this cannot be kept on the device");

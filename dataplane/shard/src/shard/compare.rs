@@ -178,13 +178,11 @@ impl Pass {
 
 /// Compares the groups of each store once in a period until the tasks are dropped.
 pub(super) fn start(shard: &Rc<Shard>, config: Option<ScrubConfig>) -> Vec<ScopedTask<()>> {
-    let Some(config) = config else {
+    let Some((config, period)) = config.and_then(|it| Some((it, it.period?))) else {
         return Vec::new();
     };
     let hours = config.hours.map(|hours| Rc::new(Hours::new(hours)));
-    let period = hours
-        .as_ref()
-        .map_or(config.period, |hours| hours.part_of(config.period));
+    let period = hours.as_ref().map_or(period, |hours| hours.part_of(period));
     let stores = shard.stores.iter().map(OpenStore::id);
     stores
         .map(|store| spawn_scoped(compare(shard.clone(), store, period, hours.clone())))

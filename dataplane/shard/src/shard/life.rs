@@ -79,6 +79,7 @@ pub async fn run(setup: ShardSetup) {
                 }),
             };
             if events.send(started).await.is_ok() {
+                let _lights = super::light::start(&shard, setup.scrub);
                 let _scrubs = super::scrub::start(&shard, setup.scrub);
                 let _comparisons = super::compare::start(&shard, setup.scrub);
                 obey(&shard, setup.orders, &events).await;

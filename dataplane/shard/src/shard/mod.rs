@@ -12,6 +12,7 @@ mod background;
 mod compare;
 mod hosted;
 mod life;
+mod light;
 mod members;
 mod report;
 mod request;

@@ -5,7 +5,8 @@ use super::hosted::Hosted;
 use super::stores::OpenStore;
 use crate::limit::{LOST_REPORTED_MAX, VOLUMES_PER_PAGE};
 use crate::order::{
-    ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage, VolumeReport,
+    DriveUnknown, RepairStatus, ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage,
+    VolumeReport,
 };
 use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
 use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
@@ -69,6 +70,18 @@ fn store(shard: &Shard, open: &OpenStore) -> StoreStatus {
         is_paused: open.store.is_paused(),
         background: open.background.status(open.store.budget()),
         vitals: open.device.vitals(),
+        drive_unknown: DriveUnknown::Known,
+        repairs: repairs(open),
+        light: open.verified.status(),
+    }
+}
+
+fn repairs(open: &OpenStore) -> RepairStatus {
+    let counters = open.store.counters();
+    RepairStatus {
+        blocks: counters.repairs,
+        pages: open.store.open_stats().pages_healed as u64 + counters.metadata_repairs,
+        pages_anew: counters.metadata_rewrites,
     }
 }
 
@@ -322,6 +335,31 @@ fn scrub_counters(stores: &[OpenStore]) -> Vec<Counter> {
             "blocks_repaired",
             "Damaged blocks rewritten with what other replicas have",
             sum(|open| open.store.counters().repairs),
+        ),
+        (
+            "metadata_copies_checked",
+            "Copies of metadata pages that were verified in use",
+            sum(|open| open.store.counters().metadata_copies_checked),
+        ),
+        (
+            "metadata_passes",
+            "Stores of which all metadata was verified",
+            sum(|open| open.verified.status().passes),
+        ),
+        (
+            "metadata_copies_repaired",
+            "Copies of metadata pages that were bad, and were rewritten from the other one",
+            sum(|open| repairs(open).pages),
+        ),
+        (
+            "metadata_pages_rewritten",
+            "Metadata pages of which no copy was good, and that were written anew with what the store knows",
+            sum(|open| open.store.counters().metadata_rewrites),
+        ),
+        (
+            "metadata_copies_refused",
+            "Times that a bad copy of a metadata page did not take what was written",
+            sum(|open| open.store.counters().metadata_refusals),
         ),
     ]
 }

@@ -50,20 +50,25 @@ impl Scrubbed {
 
 /// Reads each store once in a period until the tasks are dropped.
 pub(super) fn start(shard: &Rc<Shard>, config: Option<ScrubConfig>) -> Vec<ScopedTask<()>> {
-    let Some(config) = config else {
+    let Some((config, period)) = config.and_then(|it| Some((it, it.period?))) else {
         return Vec::new();
     };
     let hours = config.hours.map(|hours| Rc::new(Hours::new(hours)));
-    shard.stores.iter().for_each(|open| open.wish.hear());
+    shard
+        .stores
+        .iter()
+        .for_each(|open| open.wish.hear(Work::Scrub));
     let stores = shard.stores.iter().map(OpenStore::id);
     stores
-        .map(|store| spawn_scoped(scrub(shard.clone(), store, config.period, hours.clone())))
+        .map(|store| spawn_scoped(scrub(shard.clone(), store, period, hours.clone())))
         .collect()
 }
 
 async fn scrub(shard: Rc<Shard>, store: StoreId, period: Duration, hours: Option<Rc<Hours>>) {
     while let Some(open) = shard.store(store).filter(|open| !open.has_failed()) {
         open.wish.granted(open, hours.as_deref(), Work::Scrub).await;
+        // A pass takes days: what it rests on is verified first, by the task that does that (`light`).
+        open.wish.hurry(Work::Light);
         let begun = now();
         let scrubbed = &open.scrubbed;
         scrubbed

@@ -2,6 +2,7 @@
 
 use super::background::Background;
 use super::compare::Comparisons;
+use super::light::Verified;
 use super::scrub::Scrubbed;
 use super::wish::Wish;
 use crate::config::StoreConfig;
@@ -26,6 +27,7 @@ pub(super) struct OpenStore {
     pub(super) keeper: StoreKeeper,
     pub(super) path: String,
     pub(super) scrubbed: Scrubbed,
+    pub(super) verified: Verified,
     /// What kind of device it is on.
     pub(super) class: Option<MediaClass>,
     pub(super) compared: Comparisons,
@@ -59,6 +61,7 @@ impl OpenStore {
             path: path.display().to_string(),
             class: config.class,
             scrubbed: Scrubbed::default(),
+            verified: Verified::default(),
             compared: Comparisons::default(),
             wish: Wish::default(),
             background: Background::new(),

@@ -1,6 +1,6 @@
 //! What an operator wants of the work that a store's device gets in the background: pause, go on, do it now.
 //!
-//! *Place*: asked by `scrub` and `compare`, told by `admin`. *Owner*: the shard. *Invariants*: a pause is kept on the device
+//! *Place*: asked by `scrub`, `light` and `compare`, told by `admin`. *Owner*: the shard. *Invariants*: a pause is kept on the device
 //! itself, and so over every restart; a hurry is of the pass under way, or the next one, and is forgotten with the process. What
 //! hurries takes no heed of hours, and rests only as long as the device must. *On failure*: none.
 
@@ -16,13 +16,18 @@ use std::time::Duration;
 pub(super) enum Work {
     Scrub,
     Compare,
+    /// Of metadata alone.
+    Light,
 }
 
+/// How many they are.
+const WORKS: usize = 3;
+
 pub(super) struct Wish {
-    hurries: [Cell<bool>; 2],
+    hurries: [Cell<bool>; WORKS],
     changed: Notify,
     /// There is such work.
-    is_heard: Cell<bool>,
+    are_heard: [Cell<bool>; WORKS],
 }
 
 impl Default for Wish {
@@ -30,26 +35,26 @@ impl Default for Wish {
         Self {
             hurries: Default::default(),
             changed: Notify::new(),
-            is_heard: Cell::new(false),
+            are_heard: Default::default(),
         }
     }
 }
 
 impl Wish {
-    /// Both are to be done at once.
-    pub(super) fn hurry(&self) {
-        self.hurries.iter().for_each(|hurry| hurry.set(true));
+    /// It is to be done at once.
+    pub(super) fn hurry(&self, work: Work) {
+        self.hurries[work as usize].set(true);
         self.changed.notify_all();
     }
 
-    /// From here on there is somebody who does what is wanted.
-    pub(super) fn hear(&self) {
-        self.is_heard.set(true);
+    /// From here on there is somebody who does it.
+    pub(super) fn hear(&self, work: Work) {
+        self.are_heard[work as usize].set(true);
     }
 
     /// Whether there is.
-    pub(super) fn is_heard(&self) -> bool {
-        self.is_heard.get()
+    pub(super) fn is_heard(&self, work: Work) -> bool {
+        self.are_heard[work as usize].get()
     }
 
     /// Whether it is paused has changed.

@@ -187,7 +187,8 @@ impl Node {
             cluster: Some(CLUSTER),
             group: self.config,
             scrub: self.scrub_period.map(|period| ScrubConfig {
-                period,
+                period: Some(period),
+                light: Some(period),
                 hours: None,
             }),
             device_rate: BACKGROUND_RATE,

@@ -187,6 +187,8 @@ impl Plan {
             "log_payloads_lost",
             "checksum_errors",
             "blocks_differing",
+            "metadata_copies_repaired",
+            "metadata_pages_rewritten",
         ])
     }
 }

@@ -1,0 +1,301 @@
+//! Verifying the metadata of a store in use, and putting right what has rotted, before a second copy rots as well.
+//!
+//! *Place*: beside checkpoints; a shard goes through all of it step by step, at leisure. *Owner*: a task of the store's shard.
+//! *Invariants*: pages are read without holding checkpoints off, and what does not look right is looked at again, by the
+//! reference that the tree has then, while none runs: a page that a checkpoint replaced is not damage. Of two copies only
+//! the bad one is written, durably, with the bytes of the good one, and read back: a power cut leaves the good one. Where no
+//! copy is good, the page is written anew by a checkpoint, to another place, with what the store has in memory: that was
+//! verified when it was opened, and is what the next checkpoint would write if anything there had changed. So nothing is guessed.
+//! *On failure*: a copy that does not take what is written stays bad, and is counted: the other one serves. A failed checkpoint
+//! ends the store as always ([`StoreError::Failed`]); what an open then finds, it names.
+
+use crate::checkpoint::{Image, write_superblock};
+use crate::error::StoreError;
+use crate::format::{Page, PageHeader, PageId, Retired, RetiredPage, Stamp, Superblock};
+use crate::limit::{INSPECT_PAGES, PAGE_COPIES, PAGE_SIZE, RETIRED_AT, SUPERBLOCK_AT};
+use crate::page_reader::{PageReader, Wanted, runs};
+use crate::retired::write_copy;
+use crate::state::LeafId;
+use crate::store::{Inner, Store};
+use crate::tree::TreePlace;
+use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_runtime::Buffer;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// How far an inspection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MetadataPlace(Option<TreePlace>);
+
+/// A piece of an inspection: some pages, both copies of each.
+#[derive(Debug)]
+pub struct MetadataStep {
+    /// Superblocks and the list of retired extents are part of it.
+    has_head: bool,
+    pages: Vec<Wanted>,
+    stamp: Stamp,
+    next: Option<TreePlace>,
+}
+
+impl MetadataStep {
+    /// What it reads if nothing is bad.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let head = if self.has_head { 2 } else { 0 };
+        (head + self.pages.len()) * PAGE_COPIES * PAGE_SIZE
+    }
+
+    /// The one after it; `None`: that was all.
+    #[must_use]
+    pub fn next(&self) -> Option<MetadataPlace> {
+        self.next.map(|place| MetadataPlace(Some(place)))
+    }
+}
+
+impl Store {
+    /// What there is to verify from a place on: the default is the beginning.
+    ///
+    /// # Errors
+    /// When a checkpoint has failed: what is known of the tree is not what the device has.
+    pub async fn metadata_step(&self, from: MetadataPlace) -> Result<MetadataStep, StoreError> {
+        let image = self.inner.image.lock().await;
+        self.inner.check_alive()?;
+        let has_head = from.0.is_none();
+        let (pages, next) = image.tree.refs(from.0.unwrap_or_default(), INSPECT_PAGES);
+        let wanted = pages.into_iter().map(|(id, page)| Wanted { id, page });
+        let mut pages: Vec<Wanted> = wanted.collect();
+        pages.sort_by_key(|wanted| wanted.page.slot);
+        Ok(MetadataStep {
+            has_head,
+            pages,
+            stamp: self.inner.stamp(&image),
+            next,
+        })
+    }
+
+    /// Verifies a piece, and puts right what is bad; the counters tell what was.
+    ///
+    /// # Errors
+    /// When a page of which no copy was good could not be written anew: the store has failed then.
+    pub async fn inspect(&self, step: &MetadataStep) -> Result<(), StoreError> {
+        let inner = Rc::clone(&self.inner);
+        let suspects = inner.suspects(step).await;
+        let pages = step.pages.len() + if step.has_head { 2 } else { 0 };
+        (self.inner.counters)
+            .update(|it| it.metadata_copies_checked += (pages * PAGE_COPIES) as u64);
+        if suspects.is_empty() && !step.has_head {
+            return Ok(());
+        }
+        let has_head = step.has_head;
+        self.run(async move { inner.settle(suspects, has_head).await })
+            .await
+    }
+}
+
+impl Inner {
+    fn stamp(&self, image: &Image) -> Stamp {
+        Stamp {
+            store: self.store,
+            sequence: image.sequence,
+        }
+    }
+
+    /// Pages that do not look right at the first look.
+    async fn suspects(&self, step: &MetadataStep) -> BTreeSet<PageId> {
+        let reader = PageReader::new(&self.device, self.geometry, step.stamp);
+        let mut suspects = BTreeSet::new();
+        for run in runs(&step.pages) {
+            for copy in 0..PAGE_COPIES {
+                let bytes = reader.read_run(run, copy).await;
+                let pages = bytes
+                    .as_ref()
+                    .map_or(&[][..], |bytes| bytes.as_chunks::<PAGE_SIZE>().0);
+                for (at, wanted) in run.iter().enumerate() {
+                    let is_good = |page: &Page| reader.check(wanted, page).is_ok();
+                    if !pages.get(at).is_some_and(is_good) {
+                        suspects.insert(wanted.id);
+                    }
+                }
+            }
+        }
+        suspects
+    }
+
+    /// Looks again while no checkpoint runs, and puts right what is bad.
+    async fn settle(&self, suspects: BTreeSet<PageId>, has_head: bool) -> Result<(), StoreError> {
+        if has_head {
+            self.settle_retired().await;
+        }
+        let mut image = self.image.lock().await;
+        self.check_alive()?;
+        if has_head {
+            self.settle_superblocks(&mut image).await;
+        }
+        for id in suspects {
+            self.settle_page(&mut image, id).await;
+        }
+        let has_lost = image.has_lost;
+        drop(image);
+        match has_lost {
+            true => self.checkpoint(Vec::new()).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn settle_page(&self, image: &mut Image, id: PageId) {
+        let Some(page) = image.tree.find(id) else {
+            return;
+        };
+        let reader = PageReader::new(&self.device, self.geometry, self.stamp(image));
+        let wanted = Wanted { id, page };
+        let first = reader.checked(&wanted, 0).await;
+        let mirror = reader.checked(&wanted, 1).await;
+        match (first, mirror) {
+            (Ok(_), Ok(_)) => {}
+            (Err(error), Ok(good)) => self.restore(&reader, (wanted, 0), good, &error).await,
+            (Ok(good), Err(error)) => self.restore(&reader, (wanted, 1), good, &error).await,
+            (Err(error), Err(mirror)) => {
+                tracing::error!(device = self.device.name(), %error, %mirror,
+                    "both copies of a metadata page are bad: it is written anew, elsewhere");
+                self.lose(image, id);
+            }
+        }
+    }
+
+    /// Rewrites a bad copy from the good one, and reads it back.
+    async fn restore(
+        &self,
+        reader: &PageReader<'_>,
+        (wanted, copy): (Wanted, usize),
+        (_, good): (PageHeader, Page),
+        error: &StoreError,
+    ) {
+        let offset = self.geometry.slot_offset(wanted.page.slot, copy);
+        let written = self.device.write_durable(offset, Buffer::copy_from(&good));
+        let is_good = written.await.is_ok() && reader.checked(&wanted, copy).await.is_ok();
+        let what = format!("copy {copy} of the {} ({error})", wanted.id);
+        self.note_restored(is_good, &what);
+    }
+
+    fn note_restored(&self, is_good: bool, what: &str) {
+        let device = self.device.name();
+        if is_good {
+            tracing::warn!(
+                device,
+                what,
+                "bad metadata is rewritten from its other copy"
+            );
+            self.counters.update(|it| it.metadata_repairs += 1);
+        } else {
+            tracing::error!(
+                device,
+                what,
+                "bad metadata does not take what is written: the other copy serves"
+            );
+            self.counters.update(|it| it.metadata_refusals += 1);
+        }
+    }
+
+    /// No copy is left: the next checkpoint writes it with what is known.
+    fn lose(&self, image: &mut Image, id: PageId) {
+        let mut state = self.state.borrow_mut();
+        match id {
+            PageId::Leaf { key, part } => drop(state.dirty.insert(LeafId { key, part })),
+            PageId::Group { copyset, part } => drop(state.lost_parts.insert((copyset, part))),
+            PageId::Table(number) => image.tree.tables.mark(number as usize),
+            PageId::Root(number) => image.tree.roots.mark(number as usize),
+        }
+        image.has_lost = true;
+        self.counters.update(|it| it.metadata_rewrites += 1);
+    }
+
+    /// Both name the tree that is durable, or else the bad one is replaced; where none does, a checkpoint writes them anew.
+    async fn settle_superblocks(&self, image: &mut Image) {
+        let mut good = None;
+        let mut bad = Vec::new();
+        for copy in 0..SUPERBLOCK_AT.len() {
+            match self.superblock(image, copy).await {
+                Some(superblock) => good = Some(superblock),
+                None => bad.push(copy),
+            }
+        }
+        let Some(good) = good else {
+            tracing::error!(
+                device = self.device.name(),
+                "both superblocks are bad: they are written anew"
+            );
+            image.has_lost = true;
+            self.counters.update(|it| it.metadata_rewrites += 1);
+            return;
+        };
+        for copy in bad {
+            let written = write_superblock(&self.device, &good, copy).await;
+            let is_good = written.is_ok() && self.superblock(image, copy).await.is_some();
+            self.note_restored(is_good, &format!("superblock {copy}"));
+        }
+    }
+
+    /// A copy, if it is what the last checkpoint wrote.
+    async fn superblock(&self, image: &Image, copy: usize) -> Option<Superblock> {
+        let read = self.read_head(SUPERBLOCK_AT[copy]).await?;
+        let found = Superblock::decode(&read).ok()?;
+        let is_newest = (found.store, found.sequence) == (self.store, image.sequence)
+            && found.roots == image.tree.top();
+        is_newest.then_some(found)
+    }
+
+    async fn read_head(&self, at: u64) -> Option<Page> {
+        let (at, len) = (ByteOffset::new(at), ByteLen::from_usize(PAGE_SIZE));
+        let read = self.device.read(at, len).await.ok()?;
+        read.as_chunks::<PAGE_SIZE>().0.first().copied()
+    }
+
+    /// The list of retired extents stands twice, as it is known, or nowhere if there never was one.
+    async fn settle_retired(&self) {
+        let _turn = self.retiring.lock().await;
+        let known = self.retired.borrow().clone();
+        let mut copies = Vec::new();
+        for at in RETIRED_AT {
+            copies.push(self.retired_copy(at).await);
+        }
+        let is_as_known = |copy: &Retired| *copy == known;
+        let is_good = |copy: &Option<Retired>| copy.as_ref().is_some_and(is_as_known);
+        // What waits for its turn to be written is newer than both; so is what the device did not take.
+        let is_older = |copy: &Option<Retired>| {
+            let sequence = copy.as_ref().map(|copy| copy.sequence);
+            sequence.is_some_and(|sequence| sequence < known.sequence)
+        };
+        let are_older = copies.iter().all(is_older);
+        let are_lost = !are_older && !copies.iter().any(is_good);
+        for (at, _) in copies.iter().enumerate().filter(|(_, copy)| !is_good(copy)) {
+            let written = write_copy(&self.device, self.store, &known, at).await;
+            let has_taken = written.is_ok()
+                && self
+                    .retired_copy(RETIRED_AT[at])
+                    .await
+                    .as_ref()
+                    .is_some_and(is_as_known);
+            if !are_older && !are_lost {
+                let what = format!("copy {at} of the list of retired extents");
+                self.note_restored(has_taken, &what);
+            }
+        }
+        if are_lost {
+            tracing::error!(
+                device = self.device.name(),
+                "both lists of retired extents were bad: they are written anew"
+            );
+            self.counters.update(|it| it.metadata_rewrites += 1);
+        }
+    }
+
+    /// An empty list where there is none.
+    async fn retired_copy(&self, at: u64) -> Option<Retired> {
+        let page = self.read_head(at).await?;
+        match Retired::decode(&page, self.store, &self.geometry) {
+            RetiredPage::List(list) => Some(list),
+            RetiredPage::None => Some(Retired::default()),
+            RetiredPage::Damaged | RetiredPage::Version(_) => None,
+        }
+    }
+}
