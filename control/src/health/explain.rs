@@ -90,9 +90,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         title: "copysets have lost a replica on a chunkserver that is online",
         meaning: "A replica that existed is not reported: its device was replaced, wiped or not configured. It is \
                   never made again under its id, since it would have forgotten its vote.",
-        by_itself: "If its device stays away it is re-protected like one that is offline. On a device that is there \
-                    nothing happens.",
-        to_do: "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER.",
+        by_itself: "After heal.recover_after_ms (10 min; 0: never) it is made anew under a new id, on the same device if \
+                    that is there and has room, while the others are whole and a majority. If the device is away, it is \
+                    re-protected like one that is offline.",
+        to_do: "Wait: ogee job ls says how far it is. At once: ogee copyset show COPYSET, then ogee copyset replace \
+                COPYSET --replica ID --to CHUNKSERVER.",
     },
     Explanation {
         code: "OGEE-1009",
@@ -100,9 +102,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         title: "copysets have a replica that is damaged or has stopped",
         meaning: "Its log or store cannot be relied on beyond what the other replicas can repair, or it ended with an \
                   error. It neither votes nor acknowledges.",
-        by_itself: "What can be repaired from the others was tried.",
-        to_do: "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER. If it comes \
-                again on one device, replace that.",
+        by_itself: "What can be repaired from the others was tried. After heal.recover_after_ms (10 min; 0: never) it is \
+                    made anew elsewhere, or, if it is damaged and no other device can take it, in its place; while the others \
+                    are whole and a majority.",
+        to_do: "Wait: ogee job ls says how far it is. At once: ogee copyset show COPYSET, then ogee copyset replace \
+                COPYSET --replica ID --to CHUNKSERVER. If it comes again on one device, replace that.",
     },
     Explanation {
         code: "OGEE-1010",
@@ -135,7 +139,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         severity: "WARN",
         title: "copysets are degraded and being re-protected",
         meaning: "Replicas are made anew elsewhere. Until that ends one more failure among the others may stop them.",
-        by_itself: "Jobs go on within heal.moves_max and the limits of each server and device.",
+        by_itself: "Jobs go on within heal.moves_max and the limits of each zone, server and device.",
         to_do: "Wait: ogee job ls says how far it is.",
     },
     Explanation {
