@@ -67,7 +67,7 @@ impl Watchman {
         if view.state.only_listens() {
             return;
         }
-        let picture = Picture::take(&view.state, &context.world().liveness, now, unix_ms());
+        let picture = survey(context, &view, now);
         let mut commands = plan(&view.state, &picture, &context.config.heal);
         let mut jobs = self.spread(&context.config.heal, &view, &picture, now);
         if jobs.is_empty() {
@@ -160,6 +160,14 @@ impl Watchman {
         );
         jobs
     }
+}
+
+/// The world as of now, and what is remembered of those that are behind.
+fn survey(context: &Context, view: &View, now: Instant) -> Picture {
+    let liveness = &mut context.world().liveness;
+    let picture = Picture::take(&view.state, liveness, now, unix_ms());
+    liveness.chases.take(now, &picture.behind);
+    picture
 }
 
 /// The newest metadata, if this one leads.

@@ -148,6 +148,7 @@ impl Scene<'_> {
             last_log: status.map_or(0, |s| s.last_log),
             role: role.into(),
             state: self.replica_state(replica).into(),
+            eta_ms: None,
         }
     }
 

@@ -9,8 +9,8 @@ use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
-    BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo,
-    DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
+    BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CopysetInfo, CreatePoolRequest,
+    DeviceInfo, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
     MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
     OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::{Scene, count};
-use super::jobs::picture;
+use super::jobs::{etas, picture};
 use super::reports::class;
 use super::volumes::DEFAULT_POOL;
 use crate::health::{self, Severity};
@@ -492,9 +492,19 @@ fn pools(state: &State, scene: &Scene<'_>) -> ListPoolsResponse {
 
 fn copysets(scene: &Scene<'_>) -> ListCopysetsResponse {
     let copysets = scene.state.copysets().iter();
-    ListCopysetsResponse {
-        copysets: copysets.map(|(id, c)| scene.copyset_info(*id, c)).collect(),
+    let mut copysets: Vec<CopysetInfo> = copysets
+        .map(|(id, copyset)| scene.copyset_info(*id, copyset))
+        .collect();
+    let moves = etas(scene);
+    for replica in copysets.iter_mut().flat_map(|it| &mut it.replicas) {
+        let id = ReplicaId::new(replica.id);
+        // What a copy lacks is not told by log entries.
+        let is_chasing = replica.state != "installing";
+        let left = scene.liveness.chases.left(id).filter(|_| is_chasing);
+        let left_ms = left.and_then(|left| u64::try_from(left.as_millis()).ok());
+        replica.eta_ms = left_ms.or_else(|| moves.get(&id).copied());
     }
+    ListCopysetsResponse { copysets }
 }
 
 #[tonic::async_trait]

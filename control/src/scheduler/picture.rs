@@ -7,8 +7,10 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 
 use super::replica_set::ReplicaSet;
 use super::sick::SickRules;
-use crate::limit::NOTES_MAX;
-use crate::liveness::{Heard, Leader, Liveness, ReplicaState, ReplicaStatus, StoreState, Verdict};
+use crate::limit::{BEHIND_MIN, NOTES_MAX};
+use crate::liveness::{
+    Behind, Heard, Leader, Liveness, ReplicaState, ReplicaStatus, StoreState, Verdict,
+};
 use crate::state::{Copyset, Mark, NoteStores, Replica, Sick, SickStage, State};
 
 /// What the operator has set.
@@ -111,6 +113,8 @@ pub(crate) struct Picture {
     pub(crate) leaders: BTreeMap<CopysetId, ReplicaId>,
     /// What is asked of copysets, a second; none of those of which nothing is.
     pub(crate) demand: BTreeMap<CopysetId, u64>,
+    /// Replicas that lack entries which others of their copysets have.
+    pub(crate) behind: BTreeMap<ReplicaId, Behind>,
 }
 
 /// Why a replica does not take part although its device is there.
@@ -194,10 +198,13 @@ impl Picture {
         copyset: &Copyset,
     ) {
         let mut newest: Option<Leader> = None;
+        let (mut least, mut furthest) = (u64::MAX, 0);
         for replica in copyset.members() {
             let heard = online.get(&replica.chunkserver);
             let status = heard.and_then(|heard| heard.replicas.get(&replica.id));
             if let Some(status) = status {
+                least = least.min(status.applied);
+                furthest = furthest.max(status.last_log);
                 self.add_status(replica.id, status);
                 let is_member = copyset.members().any(|r| r.id == status.leader);
                 if is_member && newest.is_none_or(|newest| status.term >= newest.term) {
@@ -214,6 +221,26 @@ impl Picture {
         }
         if let Some(leader) = newest {
             self.leaders.insert(id, leader.replica);
+        }
+        if furthest.saturating_sub(least) >= BEHIND_MIN {
+            self.add_behind(online, copyset, furthest);
+        }
+    }
+
+    fn add_behind(
+        &mut self,
+        online: &BTreeMap<ChunkserverId, &Heard>,
+        copyset: &Copyset,
+        target: u64,
+    ) {
+        for replica in copyset.members() {
+            let heard = online.get(&replica.chunkserver);
+            let status = heard.and_then(|heard| heard.replicas.get(&replica.id));
+            let applied = status.map(|status| status.applied);
+            if let Some(applied) = applied.filter(|it| target.saturating_sub(*it) >= BEHIND_MIN) {
+                let is = Behind { applied, target };
+                self.behind.insert(replica.id, is);
+            }
         }
     }
 

@@ -54,11 +54,12 @@ fn list(format: Format, jobs: &[JobInfo]) {
             job.from.clone(),
             job.to.clone(),
             progress(job),
+            left(job.eta_ms),
             job.reason.clone(),
         ]
     });
     let header = [
-        "JOB", "KIND", "STATE", "COPYSET", "FROM", "TO", "PROGRESS", "WHY",
+        "JOB", "KIND", "STATE", "COPYSET", "FROM", "TO", "PROGRESS", "LEFT", "WHY",
     ];
     print(format, &json, &header, rows.collect());
 }
@@ -74,6 +75,7 @@ fn show(format: Format, job: &JobInfo) {
         ("from", job.from.clone()),
         ("to", format!("{} {}", job.to, job.store)),
         ("progress", progress(job)),
+        ("left", left(job.eta_ms)),
         ("priority", job.priority.to_string()),
         ("attempt", job.attempt.to_string()),
         ("made", format!("{} ago", ago(job.created_unix_ms))),
@@ -101,8 +103,16 @@ fn to_json(job: &JobInfo) -> Value {
         "replica": job.replica, "from": job.from, "to": job.to, "store": job.store,
         "priority": job.priority, "attempt": job.attempt, "step": job.step, "reason": job.reason,
         "bytes": job.bytes, "percent": job.percent, "created_unix_ms": job.created_unix_ms,
-        "started_unix_ms": job.started_unix_ms, "ended_unix_ms": job.ended_unix_ms,
+        "started_unix_ms": job.started_unix_ms, "ended_unix_ms": job.ended_unix_ms, "eta_ms": job.eta_ms,
     })
+}
+
+/// How long something still takes, for people, if that can be said.
+pub(crate) fn left(eta_ms: Option<u64>) -> String {
+    eta_ms.map_or_else(
+        || "-".to_owned(),
+        |ms| format!("about {}", span(Duration::from_millis(ms.max(1000)))),
+    )
 }
 
 /// How long a moment lies back, for people.
