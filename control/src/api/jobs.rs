@@ -380,7 +380,7 @@ fn name_of(scene: &Scene<'_>, id: ChunkserverId) -> String {
 }
 
 /// The name of the chunkserver that has the store.
-fn server_of(scene: &Scene<'_>, store: Option<StoreId>) -> Option<String> {
+pub(super) fn server_of(scene: &Scene<'_>, store: Option<StoreId>) -> Option<String> {
     let store = scene.state.stores().get(&store?)?;
     Some(name_of(scene, store.chunkserver))
 }

@@ -10,6 +10,7 @@
 mod chunkservers;
 mod context;
 mod desk;
+mod emptying;
 mod error;
 mod healing;
 mod http;

@@ -13,7 +13,7 @@ use ogee_proto::service::{
     DeviceInfo, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
     MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
-    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
+    OkToRemoveResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
     ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
     ResetCopysetResponse, ServerInfo, ServerName, SetPoolRequest, TransferLeaderRequest, ZoneInfo,
 };
@@ -599,6 +599,22 @@ impl Topology for TopologyApi {
     ) -> Result<Response<OkToStopResponse>, Status> {
         self.0
             .reply("ok_to_stop", self.may_stop(request.into_inner()).await)
+    }
+
+    async fn ok_to_stop_zone(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<OkToStopResponse>, Status> {
+        let result = self.may_stop_zone(request.into_inner()).await;
+        self.0.reply("ok_to_stop_zone", result)
+    }
+
+    async fn ok_to_remove(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<OkToRemoveResponse>, Status> {
+        let result = self.may_remove(request.into_inner()).await;
+        self.0.reply("ok_to_remove", result)
     }
 
     async fn set_maintenance(

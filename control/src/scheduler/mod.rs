@@ -12,6 +12,7 @@
 mod balance;
 #[cfg(test)]
 mod balance_tests;
+mod emptying;
 mod exchange;
 mod heal;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod spread;
 mod spread_tests;
 
 pub(crate) use balance::{Handover, Standing, balance, is_steady};
+pub(crate) use emptying::{Leaving, Obstacle, emptying};
 pub(crate) use heal::{leads_live, plan, troubled, wish};
 pub(crate) use loads::{Loads, is_beside};
 pub(crate) use picture::{Bytes, HealRules, Picture, Presence};

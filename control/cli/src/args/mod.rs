@@ -96,10 +96,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: PoolCommand,
     },
-    /// List zones.
+    /// List zones; ask whether one can be done without for a while.
     Zone {
         #[command(subcommand)]
-        what: ListCommand,
+        what: ZoneCommand,
     },
     /// List chunkservers, drain them, declare them lost, forget them.
     Server {
@@ -411,9 +411,14 @@ pub(crate) enum PoolCommand {
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum ListCommand {
+pub(crate) enum ZoneCommand {
     /// List them.
     Ls,
+    /// Whether every copyset keeps its quorum when all chunkservers of a zone stop at once. Exit code 1 if not.
+    OkToStop {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -430,6 +435,12 @@ pub(crate) enum ServerCommand {
     Maintenance(MaintenanceArgs),
     /// Whether copysets keep their quorum when it stops. Exit code 1 if not.
     OkToStop {
+        /// Its name.
+        name: String,
+    },
+    /// Whether all that it has could be moved elsewhere by the rules of the pools, so that it can be drained and removed;
+    /// what would stand in the way. Changes nothing. Exit code 1 if not.
+    OkToRemove {
         /// Its name.
         name: String,
     },
@@ -456,6 +467,12 @@ pub(crate) enum DeviceCommand {
     Lost(LostArgs),
     /// Whether copysets keep their quorum without it. Exit code 1 if not.
     OkToStop {
+        /// Its store, as `ls` names it.
+        name: String,
+    },
+    /// Whether all that it has could be moved elsewhere by the rules of the pools, so that it can be drained and removed;
+    /// what would stand in the way. Changes nothing. Exit code 1 if not.
+    OkToRemove {
         /// Its store, as `ls` names it.
         name: String,
     },

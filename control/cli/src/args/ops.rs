@@ -33,6 +33,12 @@ pub(crate) enum MdsCommand {
         /// Its number.
         id: u64,
     },
+    /// Whether the metadata can still be changed when that one stops: a majority must answer without it. Exit code 1
+    /// if not.
+    OkToStop {
+        /// Its number.
+        id: u64,
+    },
     /// Have another metadata server lead.
     TransferLeader {
         /// Its number; without one the one that is furthest.

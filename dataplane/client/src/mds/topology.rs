@@ -10,10 +10,10 @@ use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DevicesName,
     Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
     ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
-    MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
-    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
-    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerName, SetPoolRequest,
-    TransferLeaderRequest,
+    MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToRemoveResponse,
+    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
+    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
+    ResetCopysetResponse, ServerName, SetPoolRequest, TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -70,6 +70,10 @@ calls! {
     mark_devices(MarkDevicesRequest) -> MarkDevicesResponse, Freely;
     /// Asks what would become of copysets without some devices.
     ok_to_stop(DevicesName) -> OkToStopResponse, Freely;
+    /// Asks the same of a whole zone.
+    ok_to_stop_zone(DevicesName) -> OkToStopResponse, Freely;
+    /// Asks whether all that is on some devices has somewhere else to go.
+    ok_to_remove(DevicesName) -> OkToRemoveResponse, Freely;
     /// Says that a chunkserver is about to be stopped for a while, or is not any more.
     set_maintenance(MaintenanceRequest) -> MaintenanceResponse, Freely;
     /// Takes devices back that limped.
