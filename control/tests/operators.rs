@@ -3,11 +3,16 @@
 mod common;
 
 use common::{
-    beat_all, beat_until, fault, hasty, ready, register_soon, registration, start, stop, store,
+    beat_all, beat_until, fault, hasty, ready, register_soon, registration, start, status, stop, store,
     topology,
 };
 use ogee_control::MdsHandle;
-use ogee_proto::service::{DevicesName, MaintenanceRequest, OkToRemoveResponse};
+use ogee_proto::service::{
+    BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, ListJobsResponse,
+    MaintenanceRequest, MarkDevicesRequest, OkToRemoveResponse, PauseJobsRequest,
+    ReplaceDeviceRequest, ReplaceReplicaRequest, ServerInfo,
+};
+use std::time::{Duration, Instant};
 
 /// How long what is away is waited for: longer than any of these tests.
 const NEVER_MS: u64 = 3_600_000;
@@ -62,10 +67,7 @@ async fn what_stands_in_the_way_of_a_removal_is_told() {
     })
     .await;
     // Nothing was marked by asking.
-    let listed = topology(&mds)
-        .await
-        .list_devices(ogee_proto::service::Empty {})
-        .await;
+    let listed = topology(&mds).await.list_devices(Empty {}).await;
     let devices = listed.expect("listed").into_inner().devices;
     assert!(devices.iter().all(|device| device.mark.is_empty()));
     stop(mds).await;
@@ -94,5 +96,128 @@ async fn a_zone_may_stop_if_every_copyset_keeps_its_quorum() {
     let may = operator.ok_to_stop_zone(name("a")).await;
     let may = may.expect("a zone").into_inner();
     assert_eq!((may.ok, may.without_quorum.len()), (false, 12));
+    stop(mds).await;
+}
+
+async fn server(mds: &MdsHandle, name: &str) -> ServerInfo {
+    let servers = topology(mds).await.list_servers(Empty {}).await;
+    let servers = servers.expect("listed").into_inner().servers;
+    servers.into_iter().find(|s| s.name == name).expect("known")
+}
+
+async fn listed(mds: &MdsHandle) -> ListJobsResponse {
+    let jobs = topology(mds).await.list_jobs(Empty {}).await;
+    jobs.expect("listed").into_inner()
+}
+
+async fn has_code(mds: &MdsHandle, code: &str) -> bool {
+    status(mds).await.codes.iter().any(|c| c.code == code)
+}
+
+async fn pause(mds: &MdsHandle, resume: bool) -> Option<u64> {
+    let mut operator = topology(mds).await;
+    let asked = operator.pause_jobs(PauseJobsRequest { resume }).await;
+    asked.expect("leads").into_inner().paused_since_unix_ms
+}
+
+/// What would only wait is refused, what is a wish for later says so, and what is ordered by hand is done.
+async fn ask_while_paused(mds: &MdsHandle, servers: &mut [common::Chunkserver], since: u64) {
+    let mut operator = topology(mds).await;
+    let spread = |dry_run| BalanceReplicasRequest { dry_run };
+    let refused = fault(operator.balance_replicas(spread(false)).await);
+    assert_eq!(refused.code(), "OGEE-2110");
+    assert!(refused.remedy().contains("ogee job resume"), "{refused}");
+    operator
+        .balance_replicas(spread(true))
+        .await
+        .expect("only asked");
+    // Who is silent for long is no target for half a minute.
+    beat_all(servers).await;
+    let leaders = BalanceLeadersRequest::default();
+    assert_eq!(
+        fault(operator.balance_leaders(leaders).await).code(),
+        "OGEE-2110"
+    );
+    let replace = ReplaceDeviceRequest {
+        old: store(1, 1),
+        new: store(9, 1),
+        cancel: false,
+    };
+    assert_eq!(
+        fault(operator.replace_device(replace).await).code(),
+        "OGEE-2110"
+    );
+    beat_all(servers).await;
+    let mark = |mark: &str| MarkDevicesRequest {
+        name: "cs2".into(),
+        mark: mark.into(),
+    };
+    let marked = operator.mark_devices(mark("draining")).await;
+    assert_eq!(
+        marked.expect("a wish").into_inner().paused_since_unix_ms,
+        Some(since)
+    );
+    operator.mark_devices(mark("")).await.expect("known");
+    beat_all(servers).await;
+    let copysets = operator.list_copysets(Empty {}).await.expect("listed");
+    let one = copysets.into_inner().copysets.swap_remove(0);
+    let lost = one.replicas.iter().find(|r| r.chunkserver_name == "cs3");
+    let by_hand = ReplaceReplicaRequest {
+        copyset: one.id,
+        replica: lost.expect("in each").id,
+        to: "spare".into(),
+    };
+    operator.replace_replica(by_hand).await.expect("by hand");
+    beat_until("that one is replaced", servers, || async {
+        server(mds, "cs3").await.replicas == 11
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_jobs_are_paused_nothing_is_made_anew_whoever_leads() {
+    const RECOVER: Duration = Duration::from_secs(2);
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = hasty(dir.path(), 2000);
+    let mds = start(&config);
+    let mut servers = ready(&mds).await;
+    let spare = registration("spare", "c", &[&store(9, 1)]);
+    servers.push(register_soon(&mds.addr().to_string(), spare).await);
+    servers.swap(2, 3);
+    assert_eq!(listed(&mds).await.paused_since_unix_ms, None);
+    let since = pause(&mds, false).await.expect("paused");
+    assert_eq!(pause(&mds, false).await, Some(since), "since it began");
+    beat_until("it is said", &mut servers[..3], || async {
+        has_code(&mds, "OGEE-1060").await && has_code(&mds, "OGEE-1003").await
+    })
+    .await;
+    config.listen = mds.addr();
+    stop(mds).await;
+    let mds = start(&config);
+    let again = Instant::now();
+    // Twice as long as what is away is waited for, and as this one waits before it does anything.
+    beat_until(
+        "it could have been made anew",
+        &mut servers[..3],
+        || async {
+            again.elapsed() > 2 * RECOVER + Duration::from_secs(4)
+                && has_code(&mds, "OGEE-1060").await
+        },
+    )
+    .await;
+    let told = listed(&mds).await;
+    assert_eq!(told.paused_since_unix_ms, Some(since));
+    let moves = told.jobs.iter().filter(|job| job.kind != "transfer_leader");
+    assert_eq!(moves.count(), 0, "{told:?}");
+    ask_while_paused(&mds, &mut servers[..3], since).await;
+    assert_eq!(pause(&mds, true).await, None);
+    beat_until("half is made anew", &mut servers[..3], || async {
+        server(&mds, "spare").await.replicas >= 6
+    })
+    .await;
+    beat_until("all is made anew", &mut servers[..3], || async {
+        server(&mds, "spare").await.replicas == 12 && !has_code(&mds, "OGEE-1060").await
+    })
+    .await;
     stop(mds).await;
 }

@@ -5,18 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use ogee_proto::id::{ChunkserverId, JobId, ReplicaId, StoreId};
 use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName,
-    ListJobsResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, ServerName,
+    ListJobsResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PauseJobsRequest,
+    PauseJobsResponse, ServerName,
 };
 
 use super::context::unix_ms;
 use super::error::ApiError;
 use super::info::{Scene, count};
 use super::topology::TopologyApi;
+use super::watch::note;
 use crate::limit::{JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX, PACE_MOVES};
 use crate::liveness::ReplicaState;
 use crate::scheduler::{Handover, Picture, Presence, Standing, balance, spread};
 use crate::state::{
-    AddJobs, Cause, Command, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, Reply, State,
+    AddJobs, Cause, Command, Ending, EventLevel, Job, JobKind, JobState, Mark, MarkStores, NewJob,
+    PauseJobs, Refusal, Reply, State,
 };
 
 impl TopologyApi {
@@ -62,6 +65,7 @@ impl TopologyApi {
             at_ms,
         };
         self.0.write(Command::MarkStores(command)).await?;
+        let paused_since = self.0.written().await?.state.paused_since();
         let jobs_cancelled = if mark.is_none() {
             self.cancel_waiting(&stores, at_ms).await?
         } else {
@@ -71,6 +75,7 @@ impl TopologyApi {
             devices,
             replicas: before,
             jobs_cancelled,
+            paused_since_unix_ms: paused_since.filter(|_| mark.is_some()),
         })
     }
 
@@ -144,7 +149,7 @@ impl TopologyApi {
             .look_back(|scene| jobs_info(scene, |it| it == id))
             .await?;
         let found = found.jobs.pop();
-        found.ok_or_else(|| crate::state::Refusal::NoJob { job: id }.into())
+        found.ok_or_else(|| Refusal::NoJob { job: id }.into())
     }
 
     pub(super) async fn even_leaders(
@@ -165,7 +170,10 @@ impl TopologyApi {
             .await?;
         let mut answer = match planned {
             Some(planned) => planned,
-            None => self.make_jobs(&jobs).await?,
+            None => {
+                self.check_not_paused().await?;
+                self.make_jobs(&jobs).await?
+            }
         };
         for job in &mut answer.jobs {
             if let Some(why) = whys.get(&job.copyset) {
@@ -192,7 +200,43 @@ impl TopologyApi {
         if request.dry_run {
             return self.look(|scene, _| planned(scene, &jobs)).await;
         }
+        self.check_not_paused().await?;
         self.make_jobs(&jobs).await
+    }
+
+    /// What would only wait is refused.
+    pub(super) async fn check_not_paused(&self) -> Result<(), ApiError> {
+        match self.0.latest().await?.state.paused_since() {
+            Some(since_ms) => Err(Refusal::JobsPaused { since_ms }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Holds background jobs up, or lets them go on.
+    pub(super) async fn hold_jobs(
+        &self,
+        request: PauseJobsRequest,
+    ) -> Result<PauseJobsResponse, ApiError> {
+        let (command, kind, text) = if request.resume {
+            (Command::ResumeJobs, "jobs_resumed", "jobs go on")
+        } else {
+            let at_ms = unix_ms();
+            (
+                Command::PauseJobs(PauseJobs { at_ms }),
+                "jobs_paused",
+                "jobs are paused: none begins",
+            )
+        };
+        let before = self.0.latest().await?.state.paused_since();
+        self.0.write(command).await?;
+        let paused_since_unix_ms = self.0.written().await?.state.paused_since();
+        if before != paused_since_unix_ms {
+            note(&self.0, EventLevel::Info, kind, "", text.to_owned()).await;
+        }
+        self.0.alarm.notify_one();
+        Ok(PauseJobsResponse {
+            paused_since_unix_ms,
+        })
     }
 
     async fn make_jobs(&self, jobs: &[NewJob]) -> Result<ListJobsResponse, ApiError> {
@@ -277,6 +321,7 @@ fn jobs_info(scene: &Scene<'_>, which: impl Fn(JobId) -> bool) -> ListJobsRespon
     let pace = pace(scene.state);
     ListJobsResponse {
         jobs: jobs.map(|(id, job)| info(scene, *id, job, pace)).collect(),
+        paused_since_unix_ms: scene.state.paused_since(),
     }
 }
 
@@ -371,6 +416,7 @@ fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
     };
     ListJobsResponse {
         jobs: jobs.iter().map(info).collect(),
+        paused_since_unix_ms: scene.state.paused_since(),
     }
 }
 

@@ -58,6 +58,7 @@ impl TopologyApi {
         if request.cancel {
             return self.keep_device(&request).await;
         }
+        self.check_not_paused().await?;
         let plan = self.look(|scene, _| plan(scene, &request)).await??;
         let Plan { old, new, .. } = plan;
         self.0.write(Command::ReplaceStore { old, new }).await?;

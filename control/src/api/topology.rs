@@ -13,9 +13,10 @@ use ogee_proto::service::{
     DeviceInfo, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
     MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
-    OkToRemoveResponse, OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
-    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
-    ResetCopysetResponse, ServerInfo, ServerName, SetPoolRequest, TransferLeaderRequest, ZoneInfo,
+    OkToRemoveResponse, OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo,
+    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerInfo, ServerName,
+    SetPoolRequest, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
@@ -653,6 +654,14 @@ impl Topology for TopologyApi {
     async fn cancel_job(&self, request: Request<JobName>) -> Result<Response<JobInfo>, Status> {
         self.0
             .reply("cancel_job", self.cancel(request.into_inner()).await)
+    }
+
+    async fn pause_jobs(
+        &self,
+        request: Request<PauseJobsRequest>,
+    ) -> Result<Response<PauseJobsResponse>, Status> {
+        let result = self.hold_jobs(request.into_inner()).await;
+        self.0.reply("pause_jobs", result)
     }
 
     async fn balance_leaders(

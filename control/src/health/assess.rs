@@ -10,6 +10,7 @@ use ogee_proto::service::HealthCode;
 use super::drive::drive_condition;
 use super::lost::{disputed_condition, lost_condition};
 use super::maintenance::{is_spared, maintenance_condition};
+use super::paused::paused_condition;
 use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
 use super::sick::sick_conditions;
@@ -121,6 +122,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions.push(lost_condition(sight));
     conditions.push(disputed_condition(sight));
     conditions.push(maintenance_condition(sight));
+    conditions.push(paused_condition(sight));
     conditions.extend(empty_condition(state));
     conditions.extend(restored(sight));
     conditions.retain(|condition| condition.count > 0);

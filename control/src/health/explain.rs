@@ -283,6 +283,16 @@ pub const EXPLANATIONS: &[Explanation] = &[
         to_do: "ogee device health STORE shows the page. Cool a drive that is hot. Else replace it before it fails: ogee \
                 device replace OLD NEW.",
     },
+    Explanation {
+        code: "OGEE-1060",
+        severity: "WARN",
+        title: "jobs are paused by an operator",
+        meaning: "ogee job pause was given. No replica begins to be made anew, drained or moved, and no leader moves for \
+                  evenness or a drain; other codes that announce these wait as well. What had begun goes on.",
+        by_itself: "Leaders still leave devices that limp and chunkservers in maintenance. It outlives restarts and changes \
+                    of the leading metadata server, and does not end by itself.",
+        to_do: "ogee job resume. One copyset at once: ogee copyset replace, which is not held up.",
+    },
 ];
 
 #[cfg(test)]

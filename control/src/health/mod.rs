@@ -13,6 +13,7 @@ mod drive;
 mod explain;
 mod lost;
 mod maintenance;
+mod paused;
 mod reset;
 mod restored;
 mod sick;

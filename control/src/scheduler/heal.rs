@@ -58,7 +58,8 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
             }),
     );
     let mut jobs = look.new_moves();
-    jobs.extend(leaders_off(state, picture));
+    let leads = leaders_off(state, picture).into_iter();
+    jobs.extend(leads.filter(|job| state.may_begin(job.kind, job.cause)));
     let room = JOBS_LIVE_MAX.saturating_sub(state.busy().len());
     jobs.truncate(room.min(JOBS_PER_COMMAND_MAX));
     if !jobs.is_empty() {
@@ -189,6 +190,9 @@ impl<'a> Look<'a> {
     }
 
     fn new_moves(&self) -> Vec<NewJob> {
+        if self.state.paused_since().is_some() {
+            return Vec::new();
+        }
         let room = JOBS_LIVE_MAX.saturating_sub(self.state.busy().len());
         let wishes = if room == 0 { Vec::new() } else { self.wishes() };
         if wishes.is_empty() {
@@ -275,6 +279,9 @@ impl<'a> Look<'a> {
 
     /// Pending jobs whose turn it is, and running ones whose target is gone.
     fn starts(&mut self, ended: &BTreeMap<JobId, Ending>) -> Option<Command> {
+        if self.state.paused_since().is_some() {
+            return None;
+        }
         let live = self.state.jobs().iter();
         let live = live.filter(|(id, job)| job.state.is_live() && !ended.contains_key(id));
         let mut moves: Vec<(&JobId, &Job)> =
@@ -341,6 +348,18 @@ fn off(state: &State, picture: &Picture, store: StoreId) -> Cause {
     }
 }
 
+/// Why a leader leaves a device: while jobs are paused only what somebody waits for counts.
+fn lead_off(state: &State, picture: &Picture, store: StoreId) -> Cause {
+    let is_paused = state.paused_since().is_some();
+    if is_paused && picture.is_maintained(store) {
+        Cause::Maintenance
+    } else if is_paused && picture.limps(store) {
+        Cause::Limping
+    } else {
+        off(state, picture, store)
+    }
+}
+
 /// Transfers of leaders that are on devices that limp, are to be emptied, or are about to be stopped: they go before
 /// their replicas do.
 fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
@@ -385,12 +404,8 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
         let least = fit.min_by_key(|r| (led.get(&r.chunkserver).copied().unwrap_or(0), r.id));
         if let Some(to) = least {
             *led.entry(to.chunkserver).or_default() += 1;
-            jobs.push(lead(
-                *id,
-                copyset,
-                to.id,
-                self::off(state, picture, off.store),
-            ));
+            let cause = lead_off(state, picture, off.store);
+            jobs.push(lead(*id, copyset, to.id, cause));
         }
     }
     jobs

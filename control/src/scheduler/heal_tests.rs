@@ -631,6 +631,74 @@ fn what_is_declared_lost_in_maintenance_is_made_anew_at_once() {
 }
 
 #[test]
+fn while_jobs_are_paused_none_begins_and_those_under_way_end() {
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 12);
+    world.away.insert(store(1));
+    world.mark(1, Some(Mark::Lost));
+    world.look();
+    world.look();
+    let running = |world: &World| {
+        let jobs = world.state.jobs().values();
+        jobs.filter(|job| job.state == JobState::Running && job.kind == JobKind::Recover)
+            .count()
+    };
+    let begun = running(&world);
+    assert!(begun > 0);
+    let pause = Command::PauseJobs(crate::state::PauseJobs {
+        at_ms: world.now_ms,
+    });
+    world.state.apply(&pause).expect("paused");
+    // One is drained, another one is to be stopped, drained or not: what that leads goes, and nothing else.
+    world.mark(5, Some(Mark::Draining));
+    world.mark(6, Some(Mark::Draining));
+    assert!(world.maintain(6, RECOVER_MS));
+    let plan = plan(&world.state, &world.picture(), &rules());
+    let mut leads = 0;
+    for command in &plan {
+        match command {
+            Command::AddJobs(add) => {
+                let is_off = |job: &crate::state::NewJob| {
+                    job.kind == JobKind::Lead && job.cause == Cause::Maintenance
+                };
+                assert!(add.jobs.iter().all(is_off), "{add:?}");
+                leads += add.jobs.len();
+            }
+            Command::StartJobs(start) => panic!("{start:?}"),
+            _ => {}
+        }
+    }
+    assert!(leads > 0, "somebody waits for these");
+    // A plan from before the pause is not carried out either.
+    let waiting = world.state.jobs().iter();
+    let mut waiting = waiting.filter(|(_, job)| job.state == JobState::Pending);
+    let (id, job) = waiting.next().expect("more than begin at once");
+    let start = StartJob {
+        job: *id,
+        attempt: job.attempt,
+        conf_epoch: world.state.copysets()[&job.copyset].conf_epoch,
+        store: store(4),
+        at_ms: world.now_ms,
+    };
+    let refused = world.state.apply(&Command::StartJob(start));
+    assert!(
+        matches!(refused, Err(Refusal::JobsPaused { .. })),
+        "{refused:?}"
+    );
+    for at in 0..40 {
+        world.look();
+        world.step(at);
+    }
+    assert_eq!(running(&world), 0, "what had begun has ended");
+    let left = world.state.voters_on(store(1)).count();
+    assert!(left > 0, "and nothing else was done");
+    world.state.apply(&Command::ResumeJobs).expect("resumed");
+    world.mark(5, None);
+    world.mark(6, None);
+    world.settle();
+    assert_eq!(world.state.voters_on(store(1)).count(), 0);
+}
+
+#[test]
 fn no_more_than_its_limit_goes_to_a_zone() {
     // Whatever the lost one had goes to the three that are left of its zone, one move to each device.
     let mut world = World::new(&[0, 1, 2, 2, 2, 2], 12);

@@ -16,6 +16,7 @@ use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
 use super::label::{Labels, SetVolume};
 use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
+use super::pause::PauseJobs;
 use super::pool::SetPool;
 use super::quota::SetQuota;
 use super::refusal::Refusal;
@@ -121,6 +122,10 @@ pub enum Command {
     SetQuota(SetQuota),
     /// All metadata servers understand so much.
     RaiseVersion(RaiseVersion),
+    /// No background job begins any more.
+    PauseJobs(PauseJobs),
+    /// They do again. Idempotent.
+    ResumeJobs,
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -379,6 +384,8 @@ impl Command {
             Self::RenameDirectory(_) => "rename_directory",
             Self::SetQuota(_) => "set_quota",
             Self::RaiseVersion(_) => "raise_version",
+            Self::PauseJobs(_) => "pause_jobs",
+            Self::ResumeJobs => "resume_jobs",
         }
     }
 }

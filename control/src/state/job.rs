@@ -395,7 +395,8 @@ impl State {
         let mut busy = self.busy();
         let mut made = Vec::new();
         for new in &command.jobs {
-            if busy.len() >= JOBS_LIVE_MAX || busy.contains(&new.copyset) {
+            let is_held = !self.may_begin(new.kind, new.cause);
+            if is_held || busy.len() >= JOBS_LIVE_MAX || busy.contains(&new.copyset) {
                 continue;
             }
             let Some(job) = self.job(new, command.at_ms) else {
@@ -473,6 +474,7 @@ impl State {
         if !is_move || !copyset.is_some_and(fits) || job.attempt >= u32::MAX / 2 {
             return Err(stale);
         }
+        self.check_begins(job.kind, job.cause)?;
         let wish = super::command::ReplaceReplica {
             copyset: job.copyset,
             replica: job.replica,

@@ -18,6 +18,7 @@ mod label;
 mod maintenance;
 mod map;
 mod model;
+mod pause;
 mod pool;
 mod query;
 mod quota;
@@ -50,6 +51,7 @@ pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
     Store, Stripe, Users, Volume,
 };
+pub use pause::PauseJobs;
 pub use pool::SetPool;
 pub use quota::{Bound, Quota, QuotaOf, Resource, SetQuota, Usage};
 pub use refusal::Refusal;

@@ -79,6 +79,9 @@ pub struct State {
     /// What all metadata servers understand: [`State::version`].
     #[serde(default, skip_serializing_if = "is_none")]
     pub(super) version: u32,
+    /// Since when no job begins: [`State::paused_since`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) paused_ms: Option<u64>,
     pub(super) issued: Issued,
 }
 

@@ -395,6 +395,12 @@ pub enum Refusal {
         /// Of the pool.
         replicas: u8,
     },
+    /// An operator holds jobs up.
+    #[error("jobs are paused")]
+    JobsPaused {
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
     /// A store names a shard that has no endpoint.
     #[error("store {store} is on shard {shard}, which has no endpoint")]
     NoShard {
@@ -474,6 +480,7 @@ impl Refusal {
             Self::Quota { .. } => "OGEE-2093",
             Self::BadLabel { .. } | Self::TooManyLabels { .. } => "OGEE-2094",
             Self::BadScatterWidth { .. } => "OGEE-2095",
+            Self::JobsPaused { .. } => "OGEE-2110",
         }
     }
 }

@@ -36,6 +36,7 @@ impl Refusal {
                     .into()
             }
             Self::NotEmpty { .. } => "copysets count on them".into(),
+            Self::JobsPaused { .. } => "an operator has paused them: nothing that moves replicas begins".into(),
             Self::NotAccepted => "until then nothing is deleted".into(),
             Self::MaintenanceQuorum { others, .. } if others.is_empty() => {
                 "half or more of its replicas are there".into()
@@ -111,6 +112,7 @@ impl Refusal {
             Self::NotEmpty { name, .. } => {
                 format!("ogee server drain {name}; if it is gone for good: ogee server lost {name}")
             }
+            Self::JobsPaused { .. } => "ogee job resume, then again".into(),
             Self::NotAccepted => "ogee mds strangers, then ogee mds accept-restore".into(),
             Self::VolumeKnown { name } => format!("ogee volume rm {name}"),
             Self::MaintenanceQuorum { others, .. } if others.is_empty() => {

@@ -617,6 +617,11 @@ pub(crate) enum JobCommand {
         /// Its number.
         id: u64,
     },
+    /// Begin none any more, until `resume`: no replica begins to be made anew, drained or moved, and no leader moves for evenness
+    /// or a drain. What has begun goes on. Kept over restarts; `status` warns of it.
+    Pause,
+    /// Let them begin again.
+    Resume,
     /// Cancel one that waits, or a transfer of leadership. A replica that is being copied is not taken back.
     Cancel {
         /// Its number.

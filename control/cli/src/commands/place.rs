@@ -2,7 +2,7 @@
 
 use super::ask;
 use super::confirm::confirm;
-use super::{maintenance, replace, scrub, topology};
+use super::{job, maintenance, replace, scrub, topology};
 use crate::args::{DeviceCommand, DrainArgs, Format, LostArgs, ServerCommand, ZoneCommand};
 use crate::drive;
 use crate::error::{CliError, Exit};
@@ -111,7 +111,9 @@ fn mark(
     let made = ask(mds, doing, async |client| {
         client.mark_devices(request).await
     })?;
+    job::tell_paused(format, made.paused_since_unix_ms);
     let json = json!({
+        "paused_since_unix_ms": made.paused_since_unix_ms,
         "name": name, "mark": wish, "devices": made.devices, "replicas": made.replicas,
         "jobs_cancelled": made.jobs_cancelled,
     });

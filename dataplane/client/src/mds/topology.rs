@@ -11,9 +11,9 @@ use ogee_proto::service::{
     Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
     ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
     MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToRemoveResponse,
-    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
-    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
-    ResetCopysetResponse, ServerName, SetPoolRequest, TransferLeaderRequest,
+    OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo, ReinstateDevicesResponse,
+    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
+    ResetCopysetRequest, ResetCopysetResponse, ServerName, SetPoolRequest, TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -84,6 +84,8 @@ calls! {
     remove_server(ServerName) -> Empty, Never;
     /// Cancels a job that has not begun.
     cancel_job(JobName) -> JobInfo, Never;
+    /// Holds background jobs up, or lets them go on.
+    pause_jobs(PauseJobsRequest) -> PauseJobsResponse, Freely;
     /// Asks for even leaders; the jobs that see to it, or would.
     balance_leaders(BalanceLeadersRequest) -> ListJobsResponse, Freely;
     /// Asks for devices that carry replicas evenly; the jobs that see to it, or would.
