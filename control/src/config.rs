@@ -53,6 +53,8 @@ pub struct MdsConfig {
     pub moves_per_server_max: usize,
     /// Of those, from, to or within one zone.
     pub moves_per_zone_max: usize,
+    /// Of those, of one pool.
+    pub moves_per_pool_max: usize,
     /// Of those, from or to one device.
     pub moves_per_device_max: usize,
     /// How long one move may take, in milliseconds.
@@ -90,6 +92,7 @@ impl MdsConfig {
             moves_max: heal.moves_max,
             moves_per_server_max: heal.moves_per_server_max,
             moves_per_zone_max: heal.moves_per_zone_max,
+            moves_per_pool_max: heal.moves_per_pool_max,
             moves_per_device_max: heal.moves_per_device_max,
             move_timeout_ms: heal.move_timeout_ms,
             balance_after_ms: heal.balance_after_ms,
@@ -142,6 +145,7 @@ impl MdsConfig {
             ("moves_max", some(self.moves_max)),
             ("moves_per_server_max", some(self.moves_per_server_max)),
             ("moves_per_zone_max", some(self.moves_per_zone_max)),
+            ("moves_per_pool_max", some(self.moves_per_pool_max)),
             ("moves_per_device_max", some(self.moves_per_device_max)),
             (
                 "move_timeout_ms",
@@ -169,6 +173,7 @@ impl MdsConfig {
             moves_max: self.moves_max,
             moves_per_server_max: self.moves_per_server_max,
             moves_per_zone_max: self.moves_per_zone_max,
+            moves_per_pool_max: self.moves_per_pool_max,
             moves_per_device_max: self.moves_per_device_max,
             move_timeout_ms: self.move_timeout_ms,
             balance_after_ms: self.balance_after_ms,

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    beat_all, beat_until, fault, hasty, ready, register_soon, registration, start, status, stop, store,
-    topology,
+    beat_all, beat_until, fault, hasty, ready, register_soon, registration, start, status, stop,
+    store, topology,
 };
 use ogee_control::MdsHandle;
 use ogee_proto::service::{

@@ -97,6 +97,8 @@ pub(crate) struct HealSettings {
     pub(crate) moves_per_server_max: Option<usize>,
     /// Of those, from, to or within one zone.
     pub(crate) moves_per_zone_max: Option<usize>,
+    /// Of those, of one pool.
+    pub(crate) moves_per_pool_max: Option<usize>,
     /// Of those, from or to one device.
     pub(crate) moves_per_device_max: Option<usize>,
     /// One move may take so long.
@@ -290,6 +292,7 @@ const MDS_KEYS: &[&str] = &[
     "moves_max",
     "moves_per_server_max",
     "moves_per_zone_max",
+    "moves_per_pool_max",
     "moves_per_device_max",
     "move_timeout_ms",
     "balance_after_ms",

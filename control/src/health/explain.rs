@@ -139,7 +139,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         severity: "WARN",
         title: "copysets are degraded and being re-protected",
         meaning: "Replicas are made anew elsewhere. Until that ends one more failure among the others may stop them.",
-        by_itself: "Jobs go on within heal.moves_max and the limits of each zone, server and device.",
+        by_itself: "Jobs go on within heal.moves_max and the limits of each zone, pool, server and device.",
         to_do: "Wait: ogee job ls says how far it is.",
     },
     Explanation {

@@ -315,9 +315,8 @@ impl<'a> Look<'a> {
             .is_some_and(|to| picture.is_gone(to.store, rules));
         let waits = job.state == JobState::Pending || is_stuck;
         let replaced = copyset.place(job.replica)?;
-        let may_begin =
-            waits && picture.has_quorum(copyset) && self.loads.has_room(rules, job.kind, replaced);
-        if !may_begin {
+        let has_room = || (self.loads).has_room(rules, job.kind, copyset.pool, replaced);
+        if !(waits && picture.has_quorum(copyset) && has_room()) {
             return None;
         }
         let takes = |store| self.loads.takes(rules, job.kind, store);

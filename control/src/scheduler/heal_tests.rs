@@ -26,6 +26,7 @@ pub(super) fn rules() -> HealRules {
         moves_max: 3,
         moves_per_server_max: 2,
         moves_per_zone_max: 2,
+        moves_per_pool_max: 3,
         moves_per_device_max: 1,
         move_timeout_ms: 100_000_000,
         balance_after_ms: 1000,
@@ -711,6 +712,65 @@ fn no_more_than_its_limit_goes_to_a_zone() {
     let limit = rules().moves_per_zone_max;
     assert!(limit < rules().moves_max);
     assert_eq!((total, zones.into_values().max()), (limit, Some(limit)));
+}
+
+/// A second pool, like the first one.
+fn add_pool(world: &mut World) {
+    let (id, like) = (PoolId::new(2), PoolId::new(1));
+    let pool = CreatePool {
+        class: None,
+        name: name("q"),
+        replicas: 3,
+        scatter_width: 0,
+    };
+    let copysets = world.state.copysets().values().filter(|c| c.pool == like);
+    let create = CreateCopysets {
+        pool: id,
+        existing: 0,
+        placements: copysets.map(|c| c.stores().collect()).collect(),
+    };
+    for command in [Command::CreatePool(pool), Command::CreateCopysets(create)] {
+        world.state.apply(&command).expect("made");
+    }
+    let made = world.state.copysets().iter().filter(|(_, c)| c.pool == id);
+    let formed = ConfirmReplicas {
+        created: Vec::new(),
+        formed: made.clone().map(|(id, _)| *id).collect(),
+    };
+    for (id, copyset) in made {
+        world.made.extend(copyset.replicas.iter().map(|r| r.id));
+        world.leaders.insert(*id, copyset.replicas[0].id);
+    }
+    let formed = Command::ConfirmReplicas(formed);
+    world.state.apply(&formed).expect("formed");
+}
+
+#[test]
+fn no_more_than_its_limit_is_moved_of_a_pool() {
+    let mut world = World::new(&[0, 0, 0, 1, 1, 1, 2, 2, 2], 18);
+    add_pool(&mut world);
+    world.away.insert(store(1));
+    world.mark(1, Some(Mark::Lost));
+    for limit in [1, 2] {
+        let rules = HealRules {
+            moves_max: 16,
+            moves_per_server_max: 16,
+            moves_per_zone_max: 16,
+            moves_per_device_max: 16,
+            moves_per_pool_max: limit,
+            ..rules()
+        };
+        for _ in 0..4 {
+            for command in plan(&world.state, &world.picture(), &rules) {
+                world.state.apply(&command).expect("a plan that fits");
+            }
+        }
+        for pool in [PoolId::new(1), PoolId::new(2)] {
+            let copysets = world.state.copysets().values();
+            let moved = copysets.filter(|c| c.pool == pool && c.change.is_some());
+            assert_eq!(moved.count(), limit, "of {pool}");
+        }
+    }
 }
 
 #[test]

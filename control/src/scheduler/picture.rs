@@ -24,6 +24,8 @@ pub(crate) struct HealRules {
     pub(crate) moves_per_server_max: usize,
     /// Of those, from, to or within one zone.
     pub(crate) moves_per_zone_max: usize,
+    /// Of those, of one pool.
+    pub(crate) moves_per_pool_max: usize,
     /// Of those, from or to one device.
     pub(crate) moves_per_device_max: usize,
     /// How long one move may take, in milliseconds.
@@ -47,6 +49,7 @@ impl Default for HealRules {
             moves_max: 16,
             moves_per_server_max: 4,
             moves_per_zone_max: 16,
+            moves_per_pool_max: 16,
             moves_per_device_max: 2,
             move_timeout_ms: 6 * 3_600_000,
             balance_after_ms: 60_000,
