@@ -8,7 +8,7 @@ use common::{
 };
 use ogee_control::MdsHandle;
 use ogee_proto::service::{
-    BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, ListJobsResponse,
+    BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, ListJobsResponse,
     MaintenanceRequest, MarkDevicesRequest, OkToRemoveResponse, PauseJobsRequest,
     ReplaceDeviceRequest, ReplaceReplicaRequest, ServerInfo,
 };
@@ -219,5 +219,81 @@ async fn while_jobs_are_paused_nothing_is_made_anew_whoever_leads() {
         server(&mds, "spare").await.replicas == 12 && !has_code(&mds, "OGEE-1060").await
     })
     .await;
+    stop(mds).await;
+}
+
+async fn planned(mds: &MdsHandle, of: &str) -> Vec<JobInfo> {
+    let planned = topology(mds).await.plan_drain(name(of)).await;
+    planned.expect("known").into_inner().jobs
+}
+
+#[tokio::test]
+async fn a_dry_run_lists_what_would_be_done_and_does_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path(), NEVER_MS));
+    let mut servers = ready(&mds).await;
+    let spare = registration("spare", "a", &[&store(9, 1)]);
+    servers.push(register_soon(&mds.addr().to_string(), spare).await);
+    beat_all(&mut servers).await;
+    let jobs = planned(&mds, "cs1").await;
+    assert!(
+        jobs.iter().all(|job| job.state == "planned" && job.id == 0),
+        "{jobs:?}"
+    );
+    let (leads, moves): (Vec<JobInfo>, Vec<JobInfo>) = jobs
+        .into_iter()
+        .partition(|job| job.kind == "transfer_leader");
+    let led = usize::try_from(server(&mds, "cs1").await.leaders).expect("few");
+    assert_eq!((leads.len(), moves.len()), (led, 12));
+    let to_spare = |job: &JobInfo| {
+        (job.kind.as_str(), job.from.as_str(), job.to.as_str()) == ("drain", "cs1", "spare")
+    };
+    assert!(
+        moves.iter().all(|job| to_spare(job) && job.step.is_empty()),
+        "{moves:?}"
+    );
+    let stuck = planned(&mds, "cs2").await;
+    let stuck: Vec<&JobInfo> = stuck.iter().filter(|job| job.kind == "drain").collect();
+    let cannot = |job: &&JobInfo| job.to.is_empty() && job.step.contains("nowhere to go");
+    assert_eq!(
+        (stuck.len(), stuck.iter().all(cannot)),
+        (12, true),
+        "{stuck:?}"
+    );
+    let replace = |new: String| ReplaceDeviceRequest {
+        old: store(1, 1),
+        new,
+        cancel: false,
+    };
+    let mut operator = topology(&mds).await;
+    let jobs = operator.plan_replacement(replace(store(9, 1))).await;
+    let jobs = jobs.expect("it fits").into_inner().jobs;
+    let moves = jobs.iter().filter(|job| job.kind == "drain");
+    assert!(moves.clone().count() > 0);
+    assert!(
+        moves.clone().all(|job| job.store == store(9, 1)),
+        "{jobs:?}"
+    );
+    let refused = fault(operator.plan_replacement(replace(store(2, 1))).await);
+    assert_eq!(refused.code(), "OGEE-2027", "as the replacement would be");
+    assert_eq!(
+        fault(operator.plan_drain(name("nobody")).await).code(),
+        "OGEE-2046"
+    );
+    // Two looks later nothing has come of it.
+    let asked = Instant::now();
+    beat_until("it would have begun", &mut servers, || async {
+        asked.elapsed() > Duration::from_secs(4)
+    })
+    .await;
+    let jobs = listed(&mds).await.jobs;
+    assert!(jobs.iter().all(|job| job.kind != "drain"), "{jobs:?}");
+    let devices = operator.list_devices(Empty {}).await.expect("listed");
+    let devices = devices.into_inner().devices;
+    assert!(
+        devices
+            .iter()
+            .all(|it| it.mark.is_empty() && it.replaced_by.is_empty())
+    );
     stop(mds).await;
 }

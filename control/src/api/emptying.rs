@@ -58,7 +58,7 @@ impl TopologyApi {
     }
 }
 
-fn known(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<StoreId>, ApiError> {
+pub(super) fn known(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<StoreId>, ApiError> {
     let stores: BTreeSet<StoreId> = named(scene.state, name).into_iter().collect();
     match stores.is_empty() {
         true => Err(ApiError::no_devices(name)),
@@ -67,7 +67,7 @@ fn known(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<StoreId>, ApiError> {
 }
 
 /// The metadata as a drain would leave it.
-fn drained(state: &State, stores: &BTreeSet<StoreId>) -> Result<State, ApiError> {
+pub(super) fn drained(state: &State, stores: &BTreeSet<StoreId>) -> Result<State, ApiError> {
     let mut marked = state.clone();
     let mark = MarkStores {
         stores: stores.iter().copied().collect(),
@@ -78,7 +78,7 @@ fn drained(state: &State, stores: &BTreeSet<StoreId>) -> Result<State, ApiError>
     Ok(marked)
 }
 
-fn seen(scene: &Scene<'_>, marked: &State) -> Picture {
+pub(super) fn seen(scene: &Scene<'_>, marked: &State) -> Picture {
     Picture::take(marked, scene.liveness, scene.now, unix_ms())
 }
 
@@ -95,7 +95,7 @@ fn removal(scene: &Scene<'_>, leaving: &Leaving<'_>) -> RemovalInfo {
     }
 }
 
-const fn words(obstacle: Obstacle) -> &'static str {
+pub(super) const fn words(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::NoTarget => {
             "nowhere to go: no other device of its pool's class that is online and to stay, with room, is in a zone \

@@ -396,7 +396,7 @@ impl Why {
 }
 
 /// Jobs that were not made.
-fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
+pub(super) fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
     let info = |new: &NewJob| {
         let copyset = scene.state.copysets().get(&new.copyset);
         let replica = copyset.and_then(|c| c.replicas.iter().find(|r| r.id == new.replica));
@@ -420,7 +420,7 @@ fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
     }
 }
 
-fn name_of(scene: &Scene<'_>, id: ChunkserverId) -> String {
+pub(super) fn name_of(scene: &Scene<'_>, id: ChunkserverId) -> String {
     let server = scene.state.chunkservers().get(&id);
     server.map_or_else(|| id.to_string(), |server| server.name.to_string())
 }

@@ -10,6 +10,7 @@
 mod chunkservers;
 mod context;
 mod desk;
+mod dry_run;
 mod emptying;
 mod error;
 mod healing;

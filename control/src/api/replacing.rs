@@ -116,6 +116,14 @@ fn successor(state: &State, name: &str, beside: &Store) -> Result<StoreId, ApiEr
     }
 }
 
+/// The old one and the new one, if that may take its place.
+pub(super) fn ends(
+    scene: &Scene<'_>,
+    request: &ReplaceDeviceRequest,
+) -> Result<(StoreId, StoreId), ApiError> {
+    plan(scene, request).map(|plan| (plan.old, plan.new))
+}
+
 fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiError> {
     let state = scene.state;
     let (old, from) = known(state, &request.old)?;

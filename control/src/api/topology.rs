@@ -618,6 +618,22 @@ impl Topology for TopologyApi {
         self.0.reply("ok_to_remove", result)
     }
 
+    async fn plan_drain(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        let result = TopologyApi::plan_drain(self, request.into_inner()).await;
+        self.0.reply("plan_drain", result)
+    }
+
+    async fn plan_replacement(
+        &self,
+        request: Request<ReplaceDeviceRequest>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        let result = TopologyApi::plan_replacement(self, request.into_inner()).await;
+        self.0.reply("plan_replacement", result)
+    }
+
     async fn set_maintenance(
         &self,
         request: Request<MaintenanceRequest>,

@@ -362,6 +362,27 @@ fn lead_off(state: &State, picture: &Picture, store: StoreId) -> Cause {
 /// Transfers of leaders that are on devices that limp, are to be emptied, or are about to be stopped: they go before
 /// their replicas do.
 fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
+    let live = leads_live(state);
+    leaders_off_if(state, picture, |count, is_pressing| {
+        let leads_max = match is_pressing {
+            true => LIMPING_LEADS_MAX,
+            false => LEADS_MAX,
+        };
+        count + live < leads_max
+    })
+}
+
+/// All of them, however many may go at once.
+pub(crate) fn leaders_off_all(state: &State, picture: &Picture) -> Vec<NewJob> {
+    leaders_off_if(state, picture, |_, _| true)
+}
+
+/// As long as there may be one more beside so many, and whether somebody waits for it.
+fn leaders_off_if(
+    state: &State,
+    picture: &Picture,
+    may_go: impl Fn(usize, bool) -> bool,
+) -> Vec<NewJob> {
     let is_left = |store: StoreId| {
         picture.is_draining(store) || picture.limps(store) || picture.is_maintained(store)
     };
@@ -388,14 +409,7 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
         };
         // Somebody waits for these.
         let is_pressing = picture.limps(off.store) || picture.is_maintained(off.store);
-        let leads_max = match is_pressing {
-            true => LIMPING_LEADS_MAX,
-            false => LEADS_MAX,
-        };
-        if jobs.len() + leads_live(state) >= leads_max
-            || copyset.change.is_some()
-            || busy.contains(id)
-        {
+        if !may_go(jobs.len(), is_pressing) || copyset.change.is_some() || busy.contains(id) {
             continue;
         }
         let others = copyset.replicas.iter().filter(|r| r.id != off.id);

@@ -28,7 +28,7 @@ mod spread_tests;
 
 pub(crate) use balance::{Handover, Standing, balance, is_steady};
 pub(crate) use emptying::{Leaving, Obstacle, emptying};
-pub(crate) use heal::{leads_live, plan, troubled, wish};
+pub(crate) use heal::{leaders_off_all, leads_live, plan, troubled, wish};
 pub(crate) use loads::{Loads, is_beside};
 pub(crate) use picture::{Bytes, HealRules, Picture, Presence};
 pub(crate) use plan::{Affairs, Planned, Scheduler, TransfersFull};

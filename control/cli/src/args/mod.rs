@@ -573,6 +573,9 @@ pub(crate) struct ReplaceArgs {
     /// Take it back: what has not begun to move stays.
     #[arg(long)]
     pub(crate) cancel: bool,
+    /// Only show the jobs that it would lead to, and about how many bytes they copy.
+    #[arg(long, conflicts_with = "cancel")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]
@@ -582,6 +585,9 @@ pub(crate) struct DrainArgs {
     /// Take it back: what has not begun to move stays.
     #[arg(long)]
     pub(crate) cancel: bool,
+    /// Only show the jobs that it would lead to, and about how many bytes they copy.
+    #[arg(long, conflicts_with = "cancel")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]

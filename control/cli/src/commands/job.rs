@@ -95,6 +95,22 @@ fn list(format: Format, jobs: &[JobInfo]) {
     );
 }
 
+/// Jobs that were not made, and how much they would copy in all.
+pub(crate) fn show_plan(format: Format, jobs: &[JobInfo]) {
+    list(format, jobs);
+    if format == Format::Table {
+        let moves = jobs.iter().filter(|job| job.kind != "transfer_leader");
+        let stuck = moves.clone().filter(|job| !job.step.is_empty()).count();
+        let bytes = moves.clone().filter(|job| job.step.is_empty());
+        let bytes = bytes.fold(0u64, |sum, job| sum.saturating_add(job.bytes));
+        eprintln!(
+            "nothing was done: {} moves of about {}, {stuck} that cannot go now",
+            moves.count() - stuck,
+            human(bytes)
+        );
+    }
+}
+
 fn list_all(format: Format, listed: &ListJobsResponse) {
     let jobs = listed.jobs.iter().map(to_json).collect::<Vec<_>>();
     let json = json!({"jobs": jobs, "paused_since_unix_ms": listed.paused_since_unix_ms});
@@ -148,6 +164,7 @@ fn progress(job: &JobInfo) -> String {
         ("running", 0) => format!("{} ({} %)", job.step, job.percent),
         ("running", bytes) => format!("{} ({} % of about {})", job.step, job.percent, human(bytes)),
         ("pending", _) => job.step.clone(),
+        ("planned", _) if !job.step.is_empty() => job.step.clone(),
         ("planned", 0) => "would move".to_owned(),
         ("planned", bytes) => format!("about {}", human(bytes)),
         _ => format!("ended {} ago", ago(job.ended_unix_ms)),

@@ -76,6 +76,13 @@ pub(crate) fn zone(
 fn drain(mds: &[String], args: &DrainArgs, format: Format) -> Result<ExitCode, CliError> {
     let wish = if args.cancel { "" } else { "draining" };
     let name = &args.name;
+    if args.dry_run {
+        let doing = format!("cannot tell what draining {name} would do");
+        let request = DevicesName { name: name.clone() };
+        let planned = ask(mds, &doing, async |client| client.plan_drain(request).await)?;
+        job::show_plan(format, &planned.jobs);
+        return Ok(ExitCode::SUCCESS);
+    }
     mark(mds, &format!("cannot drain {name}"), name, wish, format)
 }
 

@@ -80,6 +80,10 @@ calls! {
     reinstate_devices(DevicesName) -> ReinstateDevicesResponse, Freely;
     /// Empties a device into another one.
     replace_device(ReplaceDeviceRequest) -> ReplaceDeviceResponse, Freely;
+    /// Asks what draining devices would lead to.
+    plan_drain(DevicesName) -> ListJobsResponse, Freely;
+    /// Asks what replacing a device would lead to.
+    plan_replacement(ReplaceDeviceRequest) -> ListJobsResponse, Freely;
     /// Forgets a chunkserver that carries nothing.
     remove_server(ServerName) -> Empty, Never;
     /// Cancels a job that has not begun.
