@@ -69,6 +69,8 @@ pub struct MdsConfig {
     pub replica_balance_percent: u64,
     /// Leaders move for what is asked of them only if that evens out so much, in percent; 0: never.
     pub leader_load_percent: u64,
+    /// A device of which so much is taken is said to be nearly full, in percent; 0: never.
+    pub nearly_full_percent: u64,
 }
 
 impl MdsConfig {
@@ -100,6 +102,7 @@ impl MdsConfig {
             replica_balance_after_ms: heal.spread_after_ms,
             replica_balance_percent: heal.spread_percent,
             leader_load_percent: heal.lead_percent,
+            nearly_full_percent: heal.nearly_full_percent,
         }
     }
 
@@ -164,6 +167,7 @@ impl MdsConfig {
                 (1..=100).contains(&self.replica_balance_percent),
             ),
             ("leader_load_percent", self.leader_load_percent <= 100),
+            ("nearly_full_percent", self.nearly_full_percent <= 100),
         ];
         if let Some((key, _)) = checks.into_iter().find(|(_, is_right)| !is_right) {
             return Err(MdsError::Setting { key });
@@ -181,6 +185,7 @@ impl MdsConfig {
             spread_after_ms: self.replica_balance_after_ms,
             spread_percent: self.replica_balance_percent,
             lead_percent: self.leader_load_percent,
+            nearly_full_percent: self.nearly_full_percent,
         })
     }
 

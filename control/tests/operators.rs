@@ -297,3 +297,55 @@ async fn a_dry_run_lists_what_would_be_done_and_does_nothing() {
     );
     stop(mds).await;
 }
+
+#[tokio::test]
+async fn what_pools_could_hold_is_told_and_devices_that_are_nearly_full_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path(), NEVER_MS));
+    let mut servers = ready(&mds).await;
+    let pool = async || {
+        let pools = topology(&mds).await.list_pools(Empty {}).await;
+        pools.expect("listed").into_inner().pools.swap_remove(0)
+    };
+    const TIB: u64 = 1 << 40;
+    let told = pool().await;
+    assert_eq!(
+        (told.raw, told.raw_used),
+        (6 * TIB, 6 << 30),
+        "two devices in each zone"
+    );
+    assert_eq!(
+        (told.usable, told.usable_free),
+        (2 * TIB, 2 * TIB - (2 << 30))
+    );
+    assert_eq!(told.used, 0, "no chunk is there");
+    // Room in one zone alone is of no use to three replicas.
+    let spare = registration("spare", "a", &[&store(9, 1)]);
+    servers.push(register_soon(&mds.addr().to_string(), spare).await);
+    beat_all(&mut servers).await;
+    let told = pool().await;
+    assert_eq!((told.raw, told.usable), (7 * TIB, 2 * TIB));
+    let mut user = common::volumes(&mds).await;
+    user.create(common::new_volume("v", 1 << 30))
+        .await
+        .expect("made");
+    let told = pool().await;
+    assert!(told.promised == 1 << 30 && told.used > 0, "{told:?}");
+    assert!(!has_code(&mds, "OGEE-1061").await);
+    // 85 percent of one device.
+    servers[0].registration.stores[1].used = TIB / 100 * 85 + 100;
+    beat_all(&mut servers).await;
+    let codes = status(&mds).await.codes;
+    let nearly: Vec<_> = codes.iter().filter(|c| c.code == "OGEE-1061").collect();
+    assert_eq!((nearly.len(), nearly[0].count), (1, 1), "{codes:?}");
+    assert!(
+        nearly[0].detail.contains("cs1:/dev/disk1 (85 %)"),
+        "{nearly:?}"
+    );
+    assert_eq!(nearly[0].severity, "WARN");
+    // What is full is that, and not nearly.
+    servers[0].store_state = "full";
+    beat_all(&mut servers).await;
+    assert!(has_code(&mds, "OGEE-1011").await && !has_code(&mds, "OGEE-1061").await);
+    stop(mds).await;
+}

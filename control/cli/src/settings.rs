@@ -111,6 +111,8 @@ pub(crate) struct HealSettings {
     pub(crate) replica_balance_percent: Option<u64>,
     /// Leaders move for their load only if that evens out so much, in percent; 0: never.
     pub(crate) leader_load_percent: Option<u64>,
+    /// A device of which so much is taken is nearly full, in percent; 0: never.
+    pub(crate) nearly_full_percent: Option<u64>,
 }
 
 /// One member of the metadata group.
@@ -306,6 +308,7 @@ const MDS_KEYS: &[&str] = &[
     "replica_balance_after_ms",
     "replica_balance_percent",
     "leader_load_percent",
+    "nearly_full_percent",
 ];
 const CHUNKSERVER_KEYS: &[&str] = &[
     "name",

@@ -7,6 +7,7 @@
 //! Every failure is a fault with a code, a cause and a remedy.
 //! *On failure*: a metadata server that does not lead names the one that does.
 
+mod capacity;
 mod chunkservers;
 mod context;
 mod desk;

@@ -20,6 +20,7 @@ use ogee_proto::service::{
 };
 use tonic::{Request, Response, Status};
 
+use super::capacity;
 use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::{Scene, count};
@@ -120,7 +121,9 @@ impl TopologyApi {
     async fn told(&self, name: &str) -> Result<PoolInfo, ApiError> {
         self.look_back(|scene| {
             let (id, pool) = scene.state.pool(name)?;
-            Ok(scene.pool_info(id, pool))
+            let mut info = scene.pool_info(id, pool);
+            capacity::add(scene, std::slice::from_mut(&mut info));
+            Ok(info)
         })
         .await?
     }
@@ -484,11 +487,10 @@ fn away_since(state: &State, stores: &BTreeSet<StoreId>) -> u64 {
 }
 
 fn pools(state: &State, scene: &Scene<'_>) -> ListPoolsResponse {
-    ListPoolsResponse {
-        pools: (state.pools().iter())
-            .map(|(id, pool)| scene.pool_info(*id, pool))
-            .collect(),
-    }
+    let pools = state.pools().iter();
+    let mut pools: Vec<PoolInfo> = pools.map(|(id, pool)| scene.pool_info(*id, pool)).collect();
+    capacity::add(scene, &mut pools);
+    ListPoolsResponse { pools }
 }
 
 fn copysets(scene: &Scene<'_>) -> ListCopysetsResponse {

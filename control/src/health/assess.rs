@@ -14,7 +14,7 @@ use super::paused::paused_condition;
 use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
 use super::sick::sick_conditions;
-use crate::liveness::{Liveness, ReplicaState, StoreState, Strangers};
+use crate::liveness::{Liveness, ReplicaState, StoreState, StoreUsage, Strangers};
 use crate::scheduler::{Bytes, HealRules, Loads, Picture, troubled, wish};
 use crate::state::{Copyset, JobKind, JobState, State};
 
@@ -130,7 +130,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions
 }
 
-fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
+fn server_conditions(sight: &Sight<'_>) -> [Condition; 4] {
     let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
     let now_ms = sight.picture.now_ms;
     let mut offline = Condition::new(
@@ -153,6 +153,7 @@ fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
         "devices are full and refuse writes",
         "remove volumes, or add devices",
     );
+    let mut nearly = nearly_full(sight.rules);
     for (id, server) in state.chunkservers() {
         if !liveness.is_online(now, *id) {
             if state.maintenance(*id, now_ms).is_none() {
@@ -167,13 +168,39 @@ fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
                 format!("{}:{path}", server.name)
             };
             match usage.state {
+                StoreState::Ok | StoreState::Worn if is_nearly_full(sight.rules, usage) => {
+                    nearly.add(|| format!("{} ({} %)", path(), share_used(usage)));
+                }
                 StoreState::Ok | StoreState::Worn => {}
                 StoreState::Failed => failed.add(path),
                 StoreState::Full => full.add(path),
             }
         }
     }
-    [offline, failed, full]
+    [offline, failed, full, nearly]
+}
+
+fn nearly_full(rules: &HealRules) -> Condition {
+    let percent = rules.nearly_full_percent;
+    Condition::new(
+        "OGEE-1061",
+        Severity::Warn,
+        format!(
+            "devices are nearly full: {percent} % or more is taken, and one that is full refuses writes"
+        ),
+        "add devices, remove volumes, or discard in guests (fstrim); ogee pool ls shows what is left. When to say so: \
+         heal.nearly_full_percent",
+    )
+}
+
+fn is_nearly_full(rules: &HealRules, usage: &StoreUsage) -> bool {
+    rules.nearly_full_percent > 0 && share_used(usage) >= rules.nearly_full_percent
+}
+
+/// In percent.
+fn share_used(usage: &StoreUsage) -> u64 {
+    let share = (u128::from(usage.used) * 100).checked_div(u128::from(usage.capacity));
+    u64::try_from(share.unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
 fn replica_conditions(rules: &HealRules) -> [Condition; 3] {

@@ -293,6 +293,17 @@ pub const EXPLANATIONS: &[Explanation] = &[
                     of the leading metadata server, and does not end by itself.",
         to_do: "ogee job resume. One copyset at once: ogee copyset replace, which is not held up.",
     },
+    Explanation {
+        code: "OGEE-1061",
+        severity: "WARN",
+        title: "devices are nearly full",
+        meaning: "heal.nearly_full_percent (85) or more of what they have for data is taken. One that is full refuses writes \
+                  that need new space (OGEE-1011), and nothing is moved to one that would keep less than a twentieth free.",
+        by_itself: "New replicas go where there is more room, and devices are evened out by the number of their replicas, not by \
+                    bytes. Nothing is refused yet.",
+        to_do: "ogee device ls and ogee pool ls show what is left. Add devices; remove volumes, or discard in guests (fstrim); \
+                bound what may be promised: ogee pool set NAME --quota SIZE.",
+    },
 ];
 
 #[cfg(test)]

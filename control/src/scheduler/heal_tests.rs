@@ -34,6 +34,7 @@ pub(super) fn rules() -> HealRules {
         spread_after_ms: 1000,
         spread_percent: 5,
         lead_percent: 20,
+        nearly_full_percent: 85,
     }
 }
 

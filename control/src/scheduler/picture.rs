@@ -40,6 +40,8 @@ pub(crate) struct HealRules {
     pub(crate) spread_percent: u64,
     /// Leaders move for what is asked of them only if that evens out so much, in percent; 0: never.
     pub(crate) lead_percent: u64,
+    /// A device of which so much is taken is nearly full, in percent; 0: none is said to be.
+    pub(crate) nearly_full_percent: u64,
 }
 
 impl Default for HealRules {
@@ -57,6 +59,7 @@ impl Default for HealRules {
             spread_after_ms: 60_000,
             spread_percent: 5,
             lead_percent: 20,
+            nearly_full_percent: 85,
         }
     }
 }

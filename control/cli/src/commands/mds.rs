@@ -37,6 +37,8 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.replica_balance_percent = percent.unwrap_or(config.replica_balance_percent);
     let percent = heal.leader_load_percent;
     config.leader_load_percent = percent.unwrap_or(config.leader_load_percent);
+    let percent = heal.nearly_full_percent;
+    config.nearly_full_percent = percent.unwrap_or(config.nearly_full_percent);
     let members = settings.members.into_iter();
     config.members = members
         .map(|member| Member {

@@ -108,6 +108,9 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
                 0 => human(pool.promised),
                 quota => format!("{} of {}", human(pool.promised), human(quota)),
             },
+            human(pool.used),
+            format!("{} free of {}", human(pool.usable_free), human(pool.usable)),
+            human(pool.raw),
             match (pool.allows_volumes, pool.weight) {
                 (false, _) => "closed".to_owned(),
                 (true, 0) => "if named".to_owned(),
@@ -126,6 +129,9 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
             "COPYSETS READY",
             "VOLUMES",
             "PROMISED",
+            "USED",
+            "USABLE",
+            "RAW",
             "NEW VOLUMES",
             "SCATTER",
         ],
@@ -165,7 +171,8 @@ fn pool_json(pool: &PoolInfo) -> Value {
         "class": pool.class, "allows_volumes": pool.allows_volumes, "weight": pool.weight,
         "scatter_width": pool.scatter_width, "scatter_least": pool.scatter_least,
         "scatter_mean": pool.scatter_mean, "scatter_most": pool.scatter_most,
-        "device_sets": pool.device_sets,
+        "device_sets": pool.device_sets, "used_bytes": pool.used, "usable_bytes": pool.usable,
+        "free_bytes": pool.usable_free, "raw_bytes": pool.raw, "raw_used_bytes": pool.raw_used,
     })
 }
 
