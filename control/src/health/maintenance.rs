@@ -2,7 +2,7 @@
 
 use ogee_proto::id::ChunkserverId;
 
-use super::assess::{Condition, Severity, Sight};
+use super::assess::{Condition, Severity, Sight, Subject};
 use crate::state::Copyset;
 
 /// Whether all that a copyset lacks is away for a maintenance.
@@ -31,7 +31,7 @@ pub(super) fn maintenance_condition(sight: &Sight<'_>) -> Condition {
         Some((*id, server, until_ms))
     });
     for (id, server, until_ms) in in_it {
-        condition.add(|| {
+        condition.add_of(Subject::Server(server.name.clone()), || {
             let left = span(until_ms.saturating_sub(now_ms));
             if sight.liveness.is_online(sight.now, id) {
                 return format!("{} ({left} left, online)", server.name);

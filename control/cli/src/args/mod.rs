@@ -408,12 +408,22 @@ pub(crate) enum PoolCommand {
     },
     /// List pools.
     Ls,
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ZoneCommand {
     /// List them.
     Ls,
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its name.
+        name: String,
+    },
     /// Whether every copyset keeps its quorum when all chunkservers of a zone stop at once. Exit code 1 if not.
     OkToStop {
         /// Its name.
@@ -425,6 +435,11 @@ pub(crate) enum ZoneCommand {
 pub(crate) enum ServerCommand {
     /// List them.
     Ls,
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its name.
+        name: String,
+    },
     /// Move leaders and replicas off all devices of a chunkserver. Returns at once; `ls` shows how many are
     /// left, and `empty` in the end.
     Drain(DrainArgs),
@@ -459,6 +474,11 @@ pub(crate) enum DeviceCommand {
         /// is. Asks no metadata server.
         #[arg(long)]
         local: bool,
+    },
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its store, as `ls` names it.
+        name: String,
     },
     /// Move leaders and replicas off a device. Returns at once; `ls` shows how many are left, and `empty` in
     /// the end.

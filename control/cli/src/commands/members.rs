@@ -22,6 +22,7 @@ const BEHIND: &str = "OGEE-2068";
 pub(crate) fn run(mds: &[String], what: MdsCommand, format: Format) -> Result<ExitCode, CliError> {
     match what {
         MdsCommand::Ls => list(mds, format)?,
+        MdsCommand::Show { id } => show(mds, id, format)?,
         MdsCommand::Check => return check(mds, format),
         MdsCommand::Add { id, address } => add(mds, id, &address)?,
         MdsCommand::Rm { id } => remove(mds, id)?,
@@ -176,14 +177,56 @@ fn remove(mds: &[String], id: u64) -> Result<(), CliError> {
     Ok(())
 }
 
+fn show(mds: &[String], id: u64, format: Format) -> Result<(), CliError> {
+    let doing = format!("cannot show metadata server {id}");
+    let members = ask(mds, &doing, async |client| client.list_members(false).await)?.members;
+    let found = members.iter().find(|member| member.id == id);
+    let member = found.ok_or_else(|| no_member(id))?;
+    let Some(left) = Left::without(&members, id) else {
+        return Err(no_member(id));
+    };
+    let json = json!({"member": to_json(member), "ok_to_stop": left.ok()});
+    let said = |text: String| if member.reachable { text } else { "-".into() };
+    let rows = [
+        ("metadata server", id.to_string()),
+        ("address", member.address.clone()),
+        ("role", member.role.clone()),
+        (
+            "answers",
+            if member.reachable { "yes" } else { "no" }.to_owned(),
+        ),
+        ("term", said(member.term.to_string())),
+        ("applied", said(member.applied.to_string())),
+        ("entries that it lacks", member.lag.to_string()),
+        ("version", said(member.version.clone())),
+        (
+            "commands",
+            said(format!(
+                "{}, the group uses {}",
+                commands(member),
+                member.group_commands.max(1)
+            )),
+        ),
+        ("cluster", said(member.cluster_id.clone())),
+        ("may it stop", left.in_words(id)),
+    ];
+    let rows = rows
+        .into_iter()
+        .map(|(key, value)| vec![key.to_owned(), value]);
+    print(format, &json, &["", ""], rows.collect());
+    Ok(())
+}
+
+fn no_member(id: u64) -> CliError {
+    let what = format!("metadata server {id} does not belong to the group");
+    CliError::new("OGEE-3205", &what, "", "ogee mds ls").with_exit(Exit::NotFound)
+}
+
 /// Whether a majority answers without that one.
 fn ok_to_stop(mds: &[String], id: u64, format: Format) -> Result<ExitCode, CliError> {
     let doing = format!("cannot tell whether metadata server {id} may stop");
     let members = ask(mds, &doing, async |client| client.list_members(false).await)?.members;
-    let Some(left) = Left::without(&members, id) else {
-        let what = format!("metadata server {id} does not belong to the group");
-        return Err(CliError::new("OGEE-3205", &what, "", "ogee mds ls").with_exit(Exit::NotFound));
-    };
+    let left = Left::without(&members, id).ok_or_else(|| no_member(id))?;
     let json = json!({
         "ok": left.ok(), "voters": left.voters, "needed": left.needed(), "answering_without_it": left.answering,
         "silent": left.silent,

@@ -2,7 +2,7 @@
 
 use super::ask;
 use super::confirm::confirm;
-use super::{job, maintenance, replace, scrub, topology};
+use super::{job, maintenance, replace, scrub, show, topology};
 use crate::args::{DeviceCommand, DrainArgs, Format, LostArgs, ServerCommand, ZoneCommand};
 use crate::drive;
 use crate::error::{CliError, Exit};
@@ -20,6 +20,7 @@ pub(crate) fn server(
 ) -> Result<ExitCode, CliError> {
     match what {
         ServerCommand::Ls => topology::servers(mds, format),
+        ServerCommand::Show { name } => show::server(mds, &name, format),
         ServerCommand::Drain(args) => drain(mds, &args, format),
         ServerCommand::Lost(args) => lost(mds, "chunkserver", args, format),
         ServerCommand::Maintenance(args) => maintenance::run(mds, args, format),
@@ -43,6 +44,7 @@ pub(crate) fn device(
     match what {
         DeviceCommand::Ls { local: false } => topology::devices(mds, format),
         DeviceCommand::Ls { local: true } => drive::ls(format),
+        DeviceCommand::Show { name } => show::device(mds, &name, format),
         DeviceCommand::Drain(args) => drain(mds, &args, format),
         DeviceCommand::Lost(args) => lost(mds, "device", args, format),
         DeviceCommand::OkToStop { name } => ok_to_stop(mds, name, format),
@@ -63,6 +65,7 @@ pub(crate) fn zone(
 ) -> Result<ExitCode, CliError> {
     match what {
         ZoneCommand::Ls => topology::zones(mds, format),
+        ZoneCommand::Show { name } => show::zone(mds, &name, format),
         ZoneCommand::OkToStop { name } => {
             let doing = format!("cannot tell whether zone {name} may stop");
             let answer = ask(mds, &doing, async |client| {

@@ -3,6 +3,7 @@
 use super::ask;
 use super::job::{ago, span};
 use super::maintenance::until;
+use super::show;
 use crate::args::{Format, PoolCommand};
 use crate::drive;
 use crate::error::CliError;
@@ -70,6 +71,7 @@ pub(crate) fn pool(
             check_width(scatter_width, &set)?;
             vec![set]
         }
+        PoolCommand::Show { name } => return show::pool(mds, &name, format),
         PoolCommand::Ls => {
             ask(mds, "cannot list pools", async |client| {
                 client.list_pools().await
@@ -111,11 +113,7 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
             human(pool.used),
             format!("{} free of {}", human(pool.usable_free), human(pool.usable)),
             human(pool.raw),
-            match (pool.allows_volumes, pool.weight) {
-                (false, _) => "closed".to_owned(),
-                (true, 0) => "if named".to_owned(),
-                (true, weight) => format!("weight {weight}"),
-            },
+            admits(pool),
             scatter(pool),
         ]
     });
@@ -139,8 +137,17 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
     );
 }
 
+/// Which new volumes are made in it.
+pub(crate) fn admits(pool: &PoolInfo) -> String {
+    match (pool.allows_volumes, pool.weight) {
+        (false, _) => "closed".to_owned(),
+        (true, 0) => "if named".to_owned(),
+        (true, weight) => format!("weight {weight}"),
+    }
+}
+
 /// With how many others devices share copysets, and what is wanted.
-fn scatter(pool: &PoolInfo) -> String {
+pub(crate) fn scatter(pool: &PoolInfo) -> String {
     let PoolInfo {
         scatter_width,
         scatter_least,
@@ -156,14 +163,14 @@ fn scatter(pool: &PoolInfo) -> String {
 }
 
 /// A class, if there is one.
-fn or_any(class: &str) -> String {
+pub(crate) fn or_any(class: &str) -> String {
     match class {
         "" => "-".to_owned(),
         class => class.to_owned(),
     }
 }
 
-fn pool_json(pool: &PoolInfo) -> Value {
+pub(crate) fn pool_json(pool: &PoolInfo) -> Value {
     json!({
         "name": pool.name, "replicas": pool.replicas, "copysets": pool.copysets,
         "copysets_ready": pool.copysets_ready, "volumes": pool.volumes,
@@ -198,17 +205,7 @@ pub(crate) fn zones(mds: &[String], format: Format) -> Result<ExitCode, CliError
 pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
     let doing = "cannot list chunkservers";
     let servers = ask(mds, doing, async |client| client.list_servers().await)?.servers;
-    let json = servers.iter().map(|server| {
-        json!({
-            "id": server.chunkserver, "name": server.name, "zone": server.zone,
-            "server": server.server, "online": server.online, "endpoints": server.endpoints,
-            "version": server.version, "leaders": server.leaders, "replicas": server.replicas,
-            "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
-            "state": server.state, "mark": server.mark,
-            "absent_since_unix_ms": server.absent_since_unix_ms,
-            "maintenance_until_unix_ms": server.maintenance_until_unix_ms,
-        })
-    });
+    let json = servers.iter().map(server_json);
     let json = json!({"servers": json.collect::<Vec<_>>()});
     let rows = servers.iter().map(|server| {
         vec![
@@ -232,20 +229,29 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) fn server_json(server: &ServerInfo) -> Value {
+    json!({
+        "id": server.chunkserver, "name": server.name, "zone": server.zone,
+        "server": server.server, "online": server.online, "endpoints": server.endpoints,
+        "version": server.version, "leaders": server.leaders, "replicas": server.replicas,
+        "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
+        "state": server.state, "mark": server.mark,
+        "absent_since_unix_ms": server.absent_since_unix_ms,
+        "maintenance_until_unix_ms": server.maintenance_until_unix_ms,
+    })
+}
+
 pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
     let doing = "cannot list devices";
     let devices = ask(mds, doing, async |client| client.list_devices().await)?.devices;
     let json = devices.iter().map(device_json);
     let json = json!({"devices": json.collect::<Vec<_>>()});
     let rows = devices.iter().map(|device| {
-        let is_known = device.online || device.state == "missing";
-        // The last word of a chunkserver that is offline says nothing of now.
-        let seen = if is_known { &device.state } else { "offline" };
         vec![
             device.chunkserver_name.clone(),
             device.path.clone(),
             or_any(&device.class),
-            device_state(seen, device),
+            device_state(seen(device), device),
             device.replicas.to_string(),
             latency(device.write_latency_us),
             latency(device.read_latency_us),
@@ -282,7 +288,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     Ok(ExitCode::SUCCESS)
 }
 
-fn device_json(device: &DeviceInfo) -> Value {
+pub(crate) fn device_json(device: &DeviceInfo) -> Value {
     json!({
         "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
         "class": device.class,
@@ -313,7 +319,7 @@ fn device_json(device: &DeviceInfo) -> Value {
 }
 
 /// How a chunkserver is, and what is wanted of it.
-fn server_state(server: &ServerInfo) -> String {
+pub(crate) fn server_state(server: &ServerInfo) -> String {
     let words = state(&server.state, &server.mark, server.absent_since_unix_ms);
     match server.maintenance_until_unix_ms {
         0 => words,
@@ -322,7 +328,7 @@ fn server_state(server: &ServerInfo) -> String {
 }
 
 /// How a device is, what is held against it, and what is wanted of it.
-fn device_state(seen: &str, device: &DeviceInfo) -> String {
+pub(crate) fn device_state(seen: &str, device: &DeviceInfo) -> String {
     let mut words = state(seen, &device.mark, device.absent_since_unix_ms);
     if !device.sick.is_empty() {
         words = format!(
@@ -337,7 +343,15 @@ fn device_state(seen: &str, device: &DeviceInfo) -> String {
     words
 }
 
-fn paused(device: &DeviceInfo, progress: String) -> String {
+/// How a device is, as far as is known: the last word of a chunkserver that is offline says nothing of now.
+pub(crate) fn seen(device: &DeviceInfo) -> &str {
+    match device.online || device.state == "missing" {
+        true => &device.state,
+        false => "offline",
+    }
+}
+
+pub(crate) fn paused(device: &DeviceInfo, progress: String) -> String {
     match device.scrub_paused {
         true => format!("paused at {progress}"),
         false => progress,
@@ -346,7 +360,7 @@ fn paused(device: &DeviceInfo, progress: String) -> String {
 
 /// How far a device has been read for what rots, or what leads there compared: of the pass under way its share and the time that is left at the
 /// speed so far, or else when the last one ended.
-fn scrubbed(scrub: Option<&ScrubReport>) -> String {
+pub(crate) fn scrubbed(scrub: Option<&ScrubReport>) -> String {
     let Some(scrub) = scrub else {
         return "-".to_owned();
     };
@@ -368,7 +382,7 @@ fn scrubbed(scrub: Option<&ScrubReport>) -> String {
 }
 
 /// What copies, comparisons and scrubbing do with it together, and what they may.
-fn background(report: Option<&BackgroundReport>) -> String {
+pub(crate) fn background(report: Option<&BackgroundReport>) -> String {
     let Some(report) = report else {
         return "-".to_owned();
     };
@@ -376,7 +390,7 @@ fn background(report: Option<&BackgroundReport>) -> String {
 }
 
 /// The mean of the newest seconds with requests.
-fn latency(us: u64) -> String {
+pub(crate) fn latency(us: u64) -> String {
     match us {
         0 => "-".to_owned(),
         1..10_000 => format!("{us} us"),
