@@ -7,10 +7,11 @@ use common::{
     store, topology,
 };
 use ogee_control::MdsHandle;
+use ogee_proto::service::chunkservers_client::ChunkserversClient;
 use ogee_proto::service::{
-    BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, ListJobsResponse,
-    MaintenanceRequest, MarkDevicesRequest, OkToRemoveResponse, PauseJobsRequest,
-    ReplaceDeviceRequest, ReplaceReplicaRequest, ServerInfo,
+    BalanceLeadersRequest, BalanceReplicasRequest, CreatePoolRequest, DevicesName, Empty, JobInfo,
+    ListJobsResponse, MaintenanceRequest, MarkDevicesRequest, OkToRemoveResponse, PauseJobsRequest,
+    PoolName, ReplaceDeviceRequest, ReplaceReplicaRequest, ServerInfo, SetPoolRequest,
 };
 use std::time::{Duration, Instant};
 
@@ -347,5 +348,103 @@ async fn what_pools_could_hold_is_told_and_devices_that_are_nearly_full_are_name
     servers[0].store_state = "full";
     beat_all(&mut servers).await;
     assert!(has_code(&mds, "OGEE-1011").await && !has_code(&mds, "OGEE-1061").await);
+    stop(mds).await;
+}
+
+async fn remove_pool(mds: &MdsHandle, pool: &str) -> Result<(), tonic::Status> {
+    let request = PoolName { name: pool.into() };
+    topology(mds).await.remove_pool(request).await.map(drop)
+}
+
+fn other_pool() -> CreatePoolRequest {
+    CreatePoolRequest {
+        name: "other".into(),
+        copysets: 3,
+        ..CreatePoolRequest::default()
+    }
+}
+
+/// A pool is made, gets a volume, and loses it again; it goes when that is freed everywhere.
+async fn remove_when_empty(mds: &MdsHandle, servers: &mut [common::Chunkserver]) {
+    let made = topology(mds).await.create_pool(other_pool()).await;
+    made.expect("placed");
+    for _ in 0..3 {
+        beat_all(servers).await;
+    }
+    let mut user = common::volumes(mds).await;
+    let mut volume = common::new_volume("v", 1 << 30);
+    volume.pool = "other".into();
+    user.create(volume).await.expect("made");
+    let refused = fault(remove_pool(mds, "other").await);
+    assert_eq!(refused.code(), "OGEE-2112");
+    assert!(refused.cause().contains("\"v\""), "{refused}");
+    user.remove(common::removal("v")).await.expect("removed");
+    // The chunks are not freed yet; one that there is not; one that is needed.
+    for (pool, code) in [
+        ("other", "OGEE-2113"),
+        ("nothing", "OGEE-2009"),
+        ("default", "OGEE-2114"),
+    ] {
+        assert_eq!(fault(remove_pool(mds, pool).await).code(), code, "{pool}");
+    }
+    beat_until("it is freed and removed", servers, || async {
+        remove_pool(mds, "other").await.is_ok()
+    })
+    .await;
+}
+
+fn held(servers: &[common::Chunkserver]) -> Vec<usize> {
+    let held = servers.iter().map(|server| server.replicas.len());
+    held.collect()
+}
+
+#[tokio::test]
+async fn a_pool_in_which_nothing_is_goes_with_its_replicas() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = hasty(dir.path(), NEVER_MS);
+    let mds = start(&config);
+    let mut servers = ready(&mds).await;
+    remove_when_empty(&mds, &mut servers).await;
+    assert_eq!(held(&servers), [15, 15, 15]);
+    // The next one knows what is still to be deleted, and so does a chunkserver that was away.
+    config.listen = mds.addr();
+    stop(mds).await;
+    let mds = start(&config);
+    let registered = common::eventually("it registers again", || async {
+        let channel = common::channel(&mds.addr().to_string()).await;
+        let mut client = ChunkserversClient::new(channel);
+        client.register(servers[2].registration.clone()).await.ok()
+    })
+    .await;
+    assert_eq!(registered.into_inner().fenced.len(), 3);
+    let deadline = Instant::now() + common::PATIENCE;
+    while held(&servers) != [12, 12, 12] {
+        assert!(Instant::now() < deadline, "{:?}", held(&servers));
+        beat_all(&mut servers).await;
+    }
+    beat_all(&mut servers).await;
+    let last = servers[0].beat().await;
+    assert!(last.orders.is_empty(), "told once more and done: {last:?}");
+    let copysets = topology(&mds).await.list_copysets(Empty {}).await;
+    assert_eq!(copysets.expect("listed").into_inner().copysets.len(), 12);
+    beat_until("nothing is wrong", &mut servers, || async {
+        status(&mds).await.health == "OK"
+    })
+    .await;
+    let mut operator = topology(&mds).await;
+    let made = operator.create_pool(other_pool()).await;
+    made.expect("the name is free");
+    let refused = fault(remove_pool(&mds, "default").await);
+    assert_eq!(refused.code(), "OGEE-2114", "volumes go there");
+    let weigh = SetPoolRequest {
+        name: "other".into(),
+        weight: Some(1),
+        ..SetPoolRequest::default()
+    };
+    operator.set_pool(weigh).await.expect("set");
+    let removed = remove_pool(&mds, "default").await;
+    removed.expect("volumes go to the other one");
+    let refused = fault(remove_pool(&mds, "other").await);
+    assert_eq!(refused.code(), "OGEE-2114", "the last one");
     stop(mds).await;
 }

@@ -13,7 +13,7 @@ use ogee_proto::service::{
     DeviceInfo, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
     MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
-    OkToRemoveResponse, OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo,
+    OkToRemoveResponse, OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo, PoolName,
     ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
     ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerInfo, ServerName,
     SetPoolRequest, TransferLeaderRequest, ZoneInfo,
@@ -33,8 +33,8 @@ use crate::liveness::{StoreState, StoreUsage};
 use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{
-    Chunkserver, Command, CreateCopysets, CreatePool, Mark, Refusal, ReplaceReplica, Replica,
-    Reply, SetPool, State, Store,
+    Chunkserver, Command, CreateCopysets, CreatePool, Mark, Refusal, RemovePool, ReplaceReplica,
+    Replica, Reply, SetPool, State, Store,
 };
 
 /// Replicas of a pool whose creator names no number.
@@ -138,6 +138,16 @@ impl TopologyApi {
         };
         self.0.write(Command::SetPool(command)).await?;
         self.told(&request.name).await
+    }
+
+    async fn drop_pool(&self, request: PoolName) -> Result<Empty, ApiError> {
+        let command = RemovePool {
+            name: Name::new(&request.name)?,
+            otherwise: Name::new(DEFAULT_POOL)?,
+            at_ms: unix_ms(),
+        };
+        self.0.write(Command::RemovePool(command)).await?;
+        Ok(Empty {})
     }
 
     async fn write_pool(
@@ -526,6 +536,11 @@ impl Topology for TopologyApi {
     ) -> Result<Response<PoolInfo>, Status> {
         let result = self.change_pool(request.into_inner()).await;
         self.0.reply("set_pool", result)
+    }
+
+    async fn remove_pool(&self, request: Request<PoolName>) -> Result<Response<Empty>, Status> {
+        let result = self.drop_pool(request.into_inner()).await;
+        self.0.reply("remove_pool", result)
     }
 
     async fn list_pools(&self, _: Request<Empty>) -> Result<Response<ListPoolsResponse>, Status> {

@@ -51,6 +51,7 @@ impl State {
             Command::RaiseVersion(command) => self.raise_version(*command),
             Command::PauseJobs(command) => Ok(self.pause_jobs(*command)),
             Command::ResumeJobs => Ok(self.resume_jobs()),
+            Command::RemovePool(command) => self.remove_pool(command),
         }
     }
 

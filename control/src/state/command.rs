@@ -23,6 +23,7 @@ use super::refusal::Refusal;
 use super::requests::Once;
 use super::reset::ResetCopyset;
 use super::restore::{AdoptMembers, DiscardVolume};
+use super::retire::RemovePool;
 use super::sick::NoteSick;
 use super::version::RaiseVersion;
 
@@ -126,6 +127,8 @@ pub enum Command {
     PauseJobs(PauseJobs),
     /// They do again. Idempotent.
     ResumeJobs,
+    /// Removes a pool in which nothing is.
+    RemovePool(RemovePool),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -386,6 +389,7 @@ impl Command {
             Self::RaiseVersion(_) => "raise_version",
             Self::PauseJobs(_) => "pause_jobs",
             Self::ResumeJobs => "resume_jobs",
+            Self::RemovePool(_) => "remove_pool",
         }
     }
 }

@@ -550,7 +550,7 @@ impl State {
         }
     }
 
-    fn close(&mut self, id: JobId, ending: Ending, at_ms: u64) {
+    pub(super) fn close(&mut self, id: JobId, ending: Ending, at_ms: u64) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.state = ending.state();
             job.ending = Some(ending);
@@ -599,6 +599,7 @@ impl State {
         self.garbage
             .retain(|_, garbage| !garbage.pending.is_empty());
         self.maintenance.remove(&id);
+        self.forget_retired_on(id);
         self.chunkservers.remove(&id);
         Ok(Reply::Done)
     }

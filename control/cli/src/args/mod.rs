@@ -408,6 +408,12 @@ pub(crate) enum PoolCommand {
     },
     /// List pools.
     Ls,
+    /// Remove a pool in which no volume is. Its copysets are deleted from the devices. Refused for the last pool, and for the default
+    /// one while no other has a weight.
+    Rm {
+        /// Its name.
+        name: String,
+    },
     /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
     Show {
         /// Its name.

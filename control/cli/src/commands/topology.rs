@@ -9,7 +9,7 @@ use crate::drive;
 use crate::error::CliError;
 use crate::output::{human, print};
 use ogee_proto::service::{
-    BackgroundReport, CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo,
+    BackgroundReport, CreatePoolRequest, DeviceInfo, PoolInfo, PoolName, ScrubReport, ServerInfo,
     SetPoolRequest,
 };
 use serde_json::{Value, json};
@@ -70,6 +70,13 @@ pub(crate) fn pool(
             let set = ask(mds, &doing, async |client| client.set_pool(request).await)?;
             check_width(scatter_width, &set)?;
             vec![set]
+        }
+        PoolCommand::Rm { name } => {
+            let doing = format!("cannot remove pool {name}");
+            ask(mds, &doing, async |client| {
+                client.remove_pool(PoolName { name }).await
+            })?;
+            return Ok(ExitCode::SUCCESS);
         }
         PoolCommand::Show { name } => return show::pool(mds, &name, format),
         PoolCommand::Ls => {

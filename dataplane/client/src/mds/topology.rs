@@ -11,9 +11,10 @@ use ogee_proto::service::{
     Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
     ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
     MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToRemoveResponse,
-    OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo, ReinstateDevicesResponse,
-    ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse,
-    ResetCopysetRequest, ResetCopysetResponse, ServerName, SetPoolRequest, TransferLeaderRequest,
+    OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo, PoolName,
+    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerName, SetPoolRequest,
+    TransferLeaderRequest,
 };
 
 macro_rules! calls {
@@ -60,6 +61,8 @@ calls! {
     create_pool(CreatePoolRequest) -> PoolInfo, Never;
     /// Changes what is allowed in a pool.
     set_pool(SetPoolRequest) -> PoolInfo, Freely;
+    /// Removes a pool in which nothing is.
+    remove_pool(PoolName) -> Empty, Never;
     /// Asks for another leader of a copyset.
     transfer_leader(TransferLeaderRequest) -> Empty, Freely;
     /// Asks for a new replica in the place of another.
