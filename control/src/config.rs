@@ -53,6 +53,8 @@ pub struct MdsConfig {
     pub moves_per_server_max: usize,
     /// Of those, from, to or within one zone.
     pub moves_per_zone_max: usize,
+    /// Of those, of one pool.
+    pub moves_per_pool_max: usize,
     /// Of those, from or to one device.
     pub moves_per_device_max: usize,
     /// How long one move may take, in milliseconds.
@@ -67,6 +69,8 @@ pub struct MdsConfig {
     pub replica_balance_percent: u64,
     /// Leaders move for what is asked of them only if that evens out so much, in percent; 0: never.
     pub leader_load_percent: u64,
+    /// A device of which so much is taken is said to be nearly full, in percent; 0: never.
+    pub nearly_full_percent: u64,
 }
 
 impl MdsConfig {
@@ -90,6 +94,7 @@ impl MdsConfig {
             moves_max: heal.moves_max,
             moves_per_server_max: heal.moves_per_server_max,
             moves_per_zone_max: heal.moves_per_zone_max,
+            moves_per_pool_max: heal.moves_per_pool_max,
             moves_per_device_max: heal.moves_per_device_max,
             move_timeout_ms: heal.move_timeout_ms,
             balance_after_ms: heal.balance_after_ms,
@@ -97,6 +102,7 @@ impl MdsConfig {
             replica_balance_after_ms: heal.spread_after_ms,
             replica_balance_percent: heal.spread_percent,
             leader_load_percent: heal.lead_percent,
+            nearly_full_percent: heal.nearly_full_percent,
         }
     }
 
@@ -142,6 +148,7 @@ impl MdsConfig {
             ("moves_max", some(self.moves_max)),
             ("moves_per_server_max", some(self.moves_per_server_max)),
             ("moves_per_zone_max", some(self.moves_per_zone_max)),
+            ("moves_per_pool_max", some(self.moves_per_pool_max)),
             ("moves_per_device_max", some(self.moves_per_device_max)),
             (
                 "move_timeout_ms",
@@ -160,6 +167,7 @@ impl MdsConfig {
                 (1..=100).contains(&self.replica_balance_percent),
             ),
             ("leader_load_percent", self.leader_load_percent <= 100),
+            ("nearly_full_percent", self.nearly_full_percent <= 100),
         ];
         if let Some((key, _)) = checks.into_iter().find(|(_, is_right)| !is_right) {
             return Err(MdsError::Setting { key });
@@ -169,6 +177,7 @@ impl MdsConfig {
             moves_max: self.moves_max,
             moves_per_server_max: self.moves_per_server_max,
             moves_per_zone_max: self.moves_per_zone_max,
+            moves_per_pool_max: self.moves_per_pool_max,
             moves_per_device_max: self.moves_per_device_max,
             move_timeout_ms: self.move_timeout_ms,
             balance_after_ms: self.balance_after_ms,
@@ -176,6 +185,7 @@ impl MdsConfig {
             spread_after_ms: self.replica_balance_after_ms,
             spread_percent: self.replica_balance_percent,
             lead_percent: self.leader_load_percent,
+            nearly_full_percent: self.nearly_full_percent,
         })
     }
 

@@ -179,6 +179,18 @@ pub const DEMAND_MEMORY: Duration = Duration::from_secs(20);
 pub const DEMAND_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// So many bytes are as much work as one more request.
 pub const DEMAND_BYTES_PER_REQUEST: f64 = 32_768.0;
+/// How far replicas that are behind have come is noted so often.
+pub const CHASE_EVERY: Duration = Duration::from_secs(4);
+/// For so long one is watched before it is said how long it takes: two reports never lie so far apart.
+pub const CHASE_MIN: Duration = Duration::from_secs(4);
+/// And so many of these notes are kept of each: a minute's.
+pub const CHASE_SAMPLES: usize = 16;
+/// Replicas that are watched.
+pub const CHASES_MAX: usize = 4096;
+/// Entries that a replica lacks to be behind: fewer are gone before anybody has read of them.
+pub const BEHIND_MIN: u64 = 64;
+/// Moves that ended last, by which it is told how long others take.
+pub const PACE_MOVES: usize = 16;
 /// Less a second is nothing.
 pub const DEMAND_FORGOTTEN: f64 = 0.05;
 /// Less a second on average for each chunkserver is not worth a transfer.

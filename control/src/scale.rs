@@ -419,6 +419,8 @@ impl Cluster {
             moves_max: self.shape.moves_max,
             moves_per_server_max: self.shape.moves_per_server_max,
             moves_per_zone_max: self.shape.moves_per_zone_max,
+            // One pool: the limit of all.
+            moves_per_pool_max: self.shape.moves_max,
             moves_per_device_max: self.shape.moves_per_device_max,
             ..HealRules::default()
         }

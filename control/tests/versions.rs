@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// What this release understands, and the one before.
-const NEW: u32 = 2;
+const NEW: u32 = 3;
 const OLD: u32 = 1;
 
 async fn operator(group: &Group) -> TopologyClient<Channel> {
@@ -177,7 +177,8 @@ async fn one_that_does_not_understand_the_group_ends() {
     let refused = Mds::start(group.config(victim)).err().expect("too old");
     let fault = refused.fault();
     assert_eq!(fault.code(), "OGEE-2104", "{fault}");
-    assert!(fault.cause().contains("ogee-mds 2"), "{fault}");
+    let wanted = format!("ogee-mds {NEW}");
+    assert!(fault.cause().contains(&wanted), "{fault}");
 
     // The others went on, and it comes back with the right one.
     group.act_as(victim, 0);
@@ -219,7 +220,8 @@ async fn one_that_is_sent_what_it_does_not_understand_ends() {
         .unwrap();
     let fault = ended.expect_err("too old").fault();
     assert_eq!(fault.code(), "OGEE-2108");
-    for part in ["metadata server 2", "version 2", "understands 1"] {
+    let version = format!("version {NEW}");
+    for part in ["metadata server 2", &version, "understands 1"] {
         assert!(fault.cause().contains(part), "{fault}");
     }
     assert!(fault.remedy().contains("release"), "{fault}");

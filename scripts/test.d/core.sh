@@ -14,6 +14,8 @@ set -euo pipefail
 . "$REPO/scripts/lib/slow_disk.sh"
 # shellcheck source=scripts/lib/sick.sh
 . "$REPO/scripts/lib/sick.sh"
+# shellcheck source=scripts/lib/operate.sh
+. "$REPO/scripts/lib/operate.sh"
 cd "$REPO"
 
 # counter_sum NAME   a counter, summed over its labels and the chunkservers
@@ -1179,4 +1181,5 @@ if [ "$FULL" = 1 ] || [ -n "${ONLY:-}" ]; then
     run_test limping 240 test_limping
     run_test device_replace 300 test_device_replace
     run_test eio_device 200 test_eio_device
+    run_test operate 300 test_operate
 fi

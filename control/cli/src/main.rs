@@ -69,7 +69,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Dir { what } => commands::dir::run(&mds, what, output),
         Command::Quota { what } => commands::quota::run(&mds, what, output),
         Command::Pool { what } => commands::topology::pool(&mds, what, output),
-        Command::Zone { .. } => commands::topology::zones(&mds, output),
+        Command::Zone { what } => commands::place::zone(&mds, what, output),
         Command::Server { what } => commands::place::server(&mds, what, output),
         Command::Device { what } => commands::place::device(&mds, what, output),
         Command::Job { what } => commands::job::run(&mds, what, output),

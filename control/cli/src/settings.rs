@@ -97,6 +97,8 @@ pub(crate) struct HealSettings {
     pub(crate) moves_per_server_max: Option<usize>,
     /// Of those, from, to or within one zone.
     pub(crate) moves_per_zone_max: Option<usize>,
+    /// Of those, of one pool.
+    pub(crate) moves_per_pool_max: Option<usize>,
     /// Of those, from or to one device.
     pub(crate) moves_per_device_max: Option<usize>,
     /// One move may take so long.
@@ -109,6 +111,8 @@ pub(crate) struct HealSettings {
     pub(crate) replica_balance_percent: Option<u64>,
     /// Leaders move for their load only if that evens out so much, in percent; 0: never.
     pub(crate) leader_load_percent: Option<u64>,
+    /// A device of which so much is taken is nearly full, in percent; 0: never.
+    pub(crate) nearly_full_percent: Option<u64>,
 }
 
 /// One member of the metadata group.
@@ -294,6 +298,7 @@ const MDS_KEYS: &[&str] = &[
     "moves_max",
     "moves_per_server_max",
     "moves_per_zone_max",
+    "moves_per_pool_max",
     "moves_per_device_max",
     "move_timeout_ms",
     "balance_after_ms",
@@ -307,6 +312,7 @@ const MDS_KEYS: &[&str] = &[
     "replica_balance_after_ms",
     "replica_balance_percent",
     "leader_load_percent",
+    "nearly_full_percent",
 ];
 const CHUNKSERVER_KEYS: &[&str] = &[
     "name",

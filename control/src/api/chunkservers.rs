@@ -319,7 +319,11 @@ fn fenced(state: &State, id: ChunkserverId) -> Vec<ReplicaName> {
             replica: r.id.get(),
         })
     });
-    names.collect()
+    let retired = state.retired_on(id).map(|(copyset, replica)| ReplicaName {
+        copyset: copyset.get(),
+        replica: replica.get(),
+    });
+    names.chain(retired).collect()
 }
 
 fn peers(scene: &Scene<'_>, id: ChunkserverId) -> Vec<PeerInfo> {

@@ -107,6 +107,14 @@ impl ApiError {
         Self::new(Code::NotFound, fault)
     }
 
+    /// No chunkserver says that it is there.
+    pub(crate) fn no_zone(named: &str) -> Self {
+        let what = format!("no zone goes by \"{named}\"");
+        let cause = "no chunkserver that is known is in it";
+        let fault = Fault::new("OGEE-2111", &what, cause, "ogee zone ls");
+        Self::new(Code::NotFound, fault)
+    }
+
     /// What serves is not lost.
     pub(crate) fn still_serves(named: &str) -> Self {
         let what = format!("\"{named}\" is not lost");

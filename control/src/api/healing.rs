@@ -67,13 +67,9 @@ impl Watchman {
         if view.state.only_listens() {
             return;
         }
-        let picture = Picture::take(&view.state, &context.world().liveness, now, unix_ms());
+        let picture = survey(context, &view, now);
         let mut commands = plan(&view.state, &picture, &context.config.heal);
-        let mut jobs = self.spread(&context.config.heal, &view, &picture, now);
-        if jobs.is_empty() {
-            // Leaders follow replicas.
-            jobs = self.balance(context, &view, &picture, now);
-        }
+        let jobs = self.even(context, &view, &picture, now);
         if !jobs.is_empty() {
             commands.push(Command::AddJobs(AddJobs {
                 jobs,
@@ -99,6 +95,26 @@ impl Watchman {
                 note(context, EventLevel::Info, "maintenance_ended", &name, text).await;
             }
         }
+    }
+
+    /// What evens replicas and leaders out. Unevenness does not count while an operator holds that up.
+    fn even(
+        &mut self,
+        context: &Context,
+        view: &View,
+        picture: &Picture,
+        now: Instant,
+    ) -> Vec<NewJob> {
+        if view.state.paused_since().is_some() {
+            (self.uneven, self.crowded) = (None, None);
+            return Vec::new();
+        }
+        let jobs = self.spread(&context.config.heal, view, picture, now);
+        if jobs.is_empty() {
+            // Leaders follow replicas.
+            return self.balance(context, view, picture, now);
+        }
+        jobs
     }
 
     /// Replicas of devices that have carried too many for a while: a few more than can move at once.
@@ -160,6 +176,14 @@ impl Watchman {
         );
         jobs
     }
+}
+
+/// The world as of now, and what is remembered of those that are behind.
+fn survey(context: &Context, view: &View, now: Instant) -> Picture {
+    let liveness = &mut context.world().liveness;
+    let picture = Picture::take(&view.state, liveness, now, unix_ms());
+    liveness.chases.take(now, &picture.behind);
+    picture
 }
 
 /// The newest metadata, if this one leads.

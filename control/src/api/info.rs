@@ -148,6 +148,7 @@ impl Scene<'_> {
             last_log: status.map_or(0, |s| s.last_log),
             role: role.into(),
             state: self.replica_state(replica).into(),
+            eta_ms: None,
         }
     }
 
@@ -194,6 +195,11 @@ impl Scene<'_> {
             replicas: pool.replicas.into(),
             copysets: count(pool.copysets.len()),
             copysets_ready: count(self.state.formed(pool)),
+            raw: 0,
+            raw_used: 0,
+            usable: 0,
+            usable_free: 0,
+            used: 0,
         }
     }
 }

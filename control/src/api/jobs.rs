@@ -5,18 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use ogee_proto::id::{ChunkserverId, JobId, ReplicaId, StoreId};
 use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, DevicesName, Empty, JobInfo, JobName,
-    ListJobsResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, ServerName,
+    ListJobsResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PauseJobsRequest,
+    PauseJobsResponse, ServerName,
 };
 
 use super::context::unix_ms;
 use super::error::ApiError;
 use super::info::{Scene, count};
 use super::topology::TopologyApi;
-use crate::limit::{JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX};
+use super::watch::note;
+use crate::limit::{JOBS_LIVE_MAX, JOBS_PER_COMMAND_MAX, PACE_MOVES};
 use crate::liveness::ReplicaState;
 use crate::scheduler::{Handover, Picture, Presence, Standing, balance, spread};
 use crate::state::{
-    AddJobs, Cause, Command, Ending, Job, JobKind, JobState, Mark, MarkStores, NewJob, Reply, State,
+    AddJobs, Cause, Command, Ending, EventLevel, Job, JobKind, JobState, Mark, MarkStores, NewJob,
+    PauseJobs, Refusal, Reply, State,
 };
 
 impl TopologyApi {
@@ -62,6 +65,7 @@ impl TopologyApi {
             at_ms,
         };
         self.0.write(Command::MarkStores(command)).await?;
+        let paused_since = self.0.written().await?.state.paused_since();
         let jobs_cancelled = if mark.is_none() {
             self.cancel_waiting(&stores, at_ms).await?
         } else {
@@ -71,6 +75,7 @@ impl TopologyApi {
             devices,
             replicas: before,
             jobs_cancelled,
+            paused_since_unix_ms: paused_since.filter(|_| mark.is_some()),
         })
     }
 
@@ -144,7 +149,7 @@ impl TopologyApi {
             .look_back(|scene| jobs_info(scene, |it| it == id))
             .await?;
         let found = found.jobs.pop();
-        found.ok_or_else(|| crate::state::Refusal::NoJob { job: id }.into())
+        found.ok_or_else(|| Refusal::NoJob { job: id }.into())
     }
 
     pub(super) async fn even_leaders(
@@ -165,7 +170,10 @@ impl TopologyApi {
             .await?;
         let mut answer = match planned {
             Some(planned) => planned,
-            None => self.make_jobs(&jobs).await?,
+            None => {
+                self.check_not_paused().await?;
+                self.make_jobs(&jobs).await?
+            }
         };
         for job in &mut answer.jobs {
             if let Some(why) = whys.get(&job.copyset) {
@@ -192,7 +200,43 @@ impl TopologyApi {
         if request.dry_run {
             return self.look(|scene, _| planned(scene, &jobs)).await;
         }
+        self.check_not_paused().await?;
         self.make_jobs(&jobs).await
+    }
+
+    /// What would only wait is refused.
+    pub(super) async fn check_not_paused(&self) -> Result<(), ApiError> {
+        match self.0.latest().await?.state.paused_since() {
+            Some(since_ms) => Err(Refusal::JobsPaused { since_ms }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Holds background jobs up, or lets them go on.
+    pub(super) async fn hold_jobs(
+        &self,
+        request: PauseJobsRequest,
+    ) -> Result<PauseJobsResponse, ApiError> {
+        let (command, kind, text) = if request.resume {
+            (Command::ResumeJobs, "jobs_resumed", "jobs go on")
+        } else {
+            let at_ms = unix_ms();
+            (
+                Command::PauseJobs(PauseJobs { at_ms }),
+                "jobs_paused",
+                "jobs are paused: none begins",
+            )
+        };
+        let before = self.0.latest().await?.state.paused_since();
+        self.0.write(command).await?;
+        let paused_since_unix_ms = self.0.written().await?.state.paused_since();
+        if before != paused_since_unix_ms {
+            note(&self.0, EventLevel::Info, kind, "", text.to_owned()).await;
+        }
+        self.0.alarm.notify_one();
+        Ok(PauseJobsResponse {
+            paused_since_unix_ms,
+        })
     }
 
     async fn make_jobs(&self, jobs: &[NewJob]) -> Result<ListJobsResponse, ApiError> {
@@ -274,8 +318,57 @@ pub(super) fn without(
 
 fn jobs_info(scene: &Scene<'_>, which: impl Fn(JobId) -> bool) -> ListJobsResponse {
     let jobs = scene.state.jobs().iter().filter(|(id, _)| which(**id));
+    let pace = pace(scene.state);
     ListJobsResponse {
-        jobs: jobs.map(|(id, job)| info(scene, *id, job)).collect(),
+        jobs: jobs.map(|(id, job)| info(scene, *id, job, pace)).collect(),
+        paused_since_unix_ms: scene.state.paused_since(),
+    }
+}
+
+/// Bytes a second that one move has copied, of those that ended last; none if there were none.
+fn pace(state: &State) -> Option<u64> {
+    let jobs = state.jobs().values();
+    let done = jobs
+        .filter(|job| job.state == JobState::Done && job.kind != JobKind::Lead && job.bytes > 0);
+    let mut done: Vec<&Job> = done.collect();
+    done.sort_by_key(|job| std::cmp::Reverse(job.ended_ms));
+    done.truncate(PACE_MOVES);
+    let bytes = done.iter().map(|job| u128::from(job.bytes)).sum::<u128>();
+    let took = |job: &&Job| u128::from(job.ended_ms.saturating_sub(job.started_ms));
+    let took_ms = done.iter().map(took).sum::<u128>();
+    let pace = (bytes * 1000).checked_div(took_ms)?;
+    u64::try_from(pace).ok().filter(|pace| *pace > 0)
+}
+
+/// What is left of a move that has gone on for a while, at that pace; none if it is slower, or nothing can be said.
+fn left_ms(bytes: u64, ran_ms: u64, pace: Option<u64>) -> Option<u64> {
+    let pace = pace.filter(|_| bytes > 0)?;
+    let all_ms = u128::from(bytes) * 1000 / u128::from(pace);
+    let left_ms = all_ms.checked_sub(u128::from(ran_ms))?;
+    u64::try_from(left_ms).ok().filter(|it| *it > 0)
+}
+
+/// How long the moves that are under way still take, by the replicas that they make; of those of which it can be said.
+pub(super) fn etas(scene: &Scene<'_>) -> BTreeMap<ReplicaId, u64> {
+    let pace = pace(scene.state);
+    let jobs = scene.state.jobs().values();
+    let etas = jobs.filter_map(|job| Some((job.target?.replica, eta_ms(scene, job, pace)?)));
+    etas.collect()
+}
+
+/// How long a move that is under way still takes, if that can be said: one that catches up by what it was seen to gain, and one
+/// that copies by how long others took.
+fn eta_ms(scene: &Scene<'_>, job: &Job, pace: Option<u64>) -> Option<u64> {
+    if job.state != JobState::Running || job.kind == JobKind::Lead {
+        return None;
+    }
+    let to = job.target?;
+    let new = (scene.liveness).replica(scene.now, to.chunkserver, to.replica);
+    let catches_up = new.is_some_and(|it| it.state != ReplicaState::Installing);
+    let seen = scene.liveness.chases.left(to.replica);
+    match seen.filter(|_| catches_up) {
+        Some(left) => u64::try_from(left.as_millis()).ok(),
+        None => left_ms(job.bytes, unix_ms().saturating_sub(job.started_ms), pace),
     }
 }
 
@@ -303,7 +396,7 @@ impl Why {
 }
 
 /// Jobs that were not made.
-fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
+pub(super) fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
     let info = |new: &NewJob| {
         let copyset = scene.state.copysets().get(&new.copyset);
         let replica = copyset.and_then(|c| c.replicas.iter().find(|r| r.id == new.replica));
@@ -323,21 +416,22 @@ fn planned(scene: &Scene<'_>, jobs: &[NewJob]) -> ListJobsResponse {
     };
     ListJobsResponse {
         jobs: jobs.iter().map(info).collect(),
+        paused_since_unix_ms: scene.state.paused_since(),
     }
 }
 
-fn name_of(scene: &Scene<'_>, id: ChunkserverId) -> String {
+pub(super) fn name_of(scene: &Scene<'_>, id: ChunkserverId) -> String {
     let server = scene.state.chunkservers().get(&id);
     server.map_or_else(|| id.to_string(), |server| server.name.to_string())
 }
 
 /// The name of the chunkserver that has the store.
-fn server_of(scene: &Scene<'_>, store: Option<StoreId>) -> Option<String> {
+pub(super) fn server_of(scene: &Scene<'_>, store: Option<StoreId>) -> Option<String> {
     let store = scene.state.stores().get(&store?)?;
     Some(name_of(scene, store.chunkserver))
 }
 
-fn info(scene: &Scene<'_>, id: JobId, job: &Job) -> JobInfo {
+fn info(scene: &Scene<'_>, id: JobId, job: &Job, pace: Option<u64>) -> JobInfo {
     let (step, percent) = progress(scene, job);
     let reason = job.ending.map_or_else(
         || job.cause.to_string(),
@@ -372,6 +466,7 @@ fn info(scene: &Scene<'_>, id: JobId, job: &Job) -> JobInfo {
         created_unix_ms: job.created_ms,
         started_unix_ms: job.started_ms,
         ended_unix_ms: job.ended_ms,
+        eta_ms: eta_ms(scene, job, pace),
     }
 }
 
@@ -406,5 +501,61 @@ fn progress(scene: &Scene<'_>, job: &Job) -> (&'static str, u32) {
             let part = u128::from(new.applied.min(all)) * 45 / u128::from(all);
             ("catches up", 50 + u32::try_from(part).unwrap_or(0))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{left_ms, pace};
+    use crate::state::State;
+    use serde_json::json;
+
+    /// A job that has ended, or goes on.
+    fn job(kind: &str, state: &str, bytes: u64, (started, ended): (u64, u64)) -> serde_json::Value {
+        json!({
+            "kind": kind, "state": state, "cause": "Lost", "copyset": 1, "replica": 1, "from": 1, "priority": 1,
+            "attempt": 1, "target": null, "bytes": bytes, "created_ms": 1, "started_ms": started,
+            "ended_ms": ended, "ending": null,
+        })
+    }
+
+    fn state(jobs: &[serde_json::Value]) -> State {
+        let mut state = serde_json::to_value(State::default()).expect("a record");
+        let jobs = (1..)
+            .zip(jobs)
+            .map(|(id, job)| (id.to_string(), job.clone()));
+        state["jobs"] = serde_json::Value::Object(jobs.collect());
+        serde_json::from_value(state).expect("a state")
+    }
+
+    #[test]
+    fn the_pace_is_that_of_moves_that_were_done_last() {
+        assert_eq!(pace(&State::default()), None);
+        let lead = job("Lead", "Done", 0, (0, 1000));
+        let failed = job("Recover", "Failed", 5000, (0, 1000));
+        let goes_on = job("Recover", "Running", 5000, (0, 0));
+        assert_eq!(pace(&state(&[lead, failed, goes_on])), None);
+        let two = [
+            job("Drain", "Done", 3000, (1000, 2000)),
+            job("Balance", "Done", 1000, (1000, 2000)),
+        ];
+        assert_eq!(pace(&state(&two)), Some(2000));
+        // Older than the last sixteen.
+        let mut many = vec![job("Drain", "Done", 1_000_000, (0, 10))];
+        many.extend((0..16).map(|_| job("Drain", "Done", 500, (1000, 2000))));
+        assert_eq!(pace(&state(&many)), Some(500));
+    }
+
+    #[test]
+    fn what_is_left_is_not_guessed() {
+        assert_eq!(left_ms(10_000, 2000, Some(1000)), Some(8000));
+        assert_eq!(left_ms(10_000, 2000, None), None);
+        assert_eq!(left_ms(0, 2000, Some(1000)), None);
+        assert_eq!(
+            left_ms(10_000, 10_000, Some(1000)),
+            None,
+            "slower than others"
+        );
+        assert_eq!(left_ms(u64::MAX, 0, Some(1)), None, "for ever");
     }
 }

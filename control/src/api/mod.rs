@@ -7,9 +7,12 @@
 //! Every failure is a fault with a code, a cause and a remedy.
 //! *On failure*: a metadata server that does not lead names the one that does.
 
+mod capacity;
 mod chunkservers;
 mod context;
 mod desk;
+mod dry_run;
+mod emptying;
 mod error;
 mod healing;
 mod http;

@@ -58,6 +58,7 @@ impl TopologyApi {
         if request.cancel {
             return self.keep_device(&request).await;
         }
+        self.check_not_paused().await?;
         let plan = self.look(|scene, _| plan(scene, &request)).await??;
         let Plan { old, new, .. } = plan;
         self.0.write(Command::ReplaceStore { old, new }).await?;
@@ -113,6 +114,14 @@ fn successor(state: &State, name: &str, beside: &Store) -> Result<StoreId, ApiEr
         Some((id, _)) => Ok(*id),
         None => known(state, name).map(|(id, _)| id),
     }
+}
+
+/// The old one and the new one, if that may take its place.
+pub(super) fn ends(
+    scene: &Scene<'_>,
+    request: &ReplaceDeviceRequest,
+) -> Result<(StoreId, StoreId), ApiError> {
+    plan(scene, request).map(|plan| (plan.old, plan.new))
 }
 
 fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiError> {

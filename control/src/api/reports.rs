@@ -334,6 +334,9 @@ fn removed_replicas(
     let names = names.iter();
     let ids = names.map(|name| (CopysetId::new(name.copyset), ReplicaId::new(name.replica)));
     let was_to = |(copyset, replica): &(CopysetId, ReplicaId)| {
+        if state.is_retired(server, *copyset, *replica) {
+            return true;
+        }
         let copyset = state.copysets().get(copyset);
         copyset.is_some_and(|c| {
             let mut leaving = c.leaving.iter();

@@ -9,20 +9,22 @@ use ogee_proto::media::MediaClass;
 use ogee_proto::name::Name;
 use ogee_proto::service::topology_server::Topology;
 use ogee_proto::service::{
-    BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DeviceInfo,
-    DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
+    BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CopysetInfo, CreatePoolRequest,
+    DeviceInfo, DevicesName, Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse,
     ListJobsResponse, ListPoolsResponse, ListServersResponse, ListZonesResponse,
     MaintenanceRequest, MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse,
-    OkToStopResponse, PoolInfo, ReinstateDevicesResponse, ReplaceDeviceRequest,
-    ReplaceDeviceResponse, ReplaceReplicaRequest, ReplaceReplicaResponse, ResetCopysetRequest,
-    ResetCopysetResponse, ServerInfo, ServerName, SetPoolRequest, TransferLeaderRequest, ZoneInfo,
+    OkToRemoveResponse, OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo, PoolName,
+    ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
+    ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerInfo, ServerName,
+    SetPoolRequest, TransferLeaderRequest, ZoneInfo,
 };
 use tonic::{Request, Response, Status};
 
+use super::capacity;
 use super::context::{Context, unix_ms};
 use super::error::ApiError;
 use super::info::{Scene, count};
-use super::jobs::picture;
+use super::jobs::{etas, picture};
 use super::reports::class;
 use super::volumes::DEFAULT_POOL;
 use crate::health::{self, Severity};
@@ -31,8 +33,8 @@ use crate::liveness::{StoreState, StoreUsage};
 use crate::placement::{self, Site};
 use crate::raft::View;
 use crate::state::{
-    Chunkserver, Command, CreateCopysets, CreatePool, Mark, Refusal, ReplaceReplica, Replica,
-    Reply, SetPool, State, Store,
+    Chunkserver, Command, CreateCopysets, CreatePool, Mark, Refusal, RemovePool, ReplaceReplica,
+    Replica, Reply, SetPool, State, Store,
 };
 
 /// Replicas of a pool whose creator names no number.
@@ -119,7 +121,9 @@ impl TopologyApi {
     async fn told(&self, name: &str) -> Result<PoolInfo, ApiError> {
         self.look_back(|scene| {
             let (id, pool) = scene.state.pool(name)?;
-            Ok(scene.pool_info(id, pool))
+            let mut info = scene.pool_info(id, pool);
+            capacity::add(scene, std::slice::from_mut(&mut info));
+            Ok(info)
         })
         .await?
     }
@@ -134,6 +138,16 @@ impl TopologyApi {
         };
         self.0.write(Command::SetPool(command)).await?;
         self.told(&request.name).await
+    }
+
+    async fn drop_pool(&self, request: PoolName) -> Result<Empty, ApiError> {
+        let command = RemovePool {
+            name: Name::new(&request.name)?,
+            otherwise: Name::new(DEFAULT_POOL)?,
+            at_ms: unix_ms(),
+        };
+        self.0.write(Command::RemovePool(command)).await?;
+        Ok(Empty {})
     }
 
     async fn write_pool(
@@ -486,18 +500,27 @@ fn away_since(state: &State, stores: &BTreeSet<StoreId>) -> u64 {
 }
 
 fn pools(state: &State, scene: &Scene<'_>) -> ListPoolsResponse {
-    ListPoolsResponse {
-        pools: (state.pools().iter())
-            .map(|(id, pool)| scene.pool_info(*id, pool))
-            .collect(),
-    }
+    let pools = state.pools().iter();
+    let mut pools: Vec<PoolInfo> = pools.map(|(id, pool)| scene.pool_info(*id, pool)).collect();
+    capacity::add(scene, &mut pools);
+    ListPoolsResponse { pools }
 }
 
 fn copysets(scene: &Scene<'_>) -> ListCopysetsResponse {
     let copysets = scene.state.copysets().iter();
-    ListCopysetsResponse {
-        copysets: copysets.map(|(id, c)| scene.copyset_info(*id, c)).collect(),
+    let mut copysets: Vec<CopysetInfo> = copysets
+        .map(|(id, copyset)| scene.copyset_info(*id, copyset))
+        .collect();
+    let moves = etas(scene);
+    for replica in copysets.iter_mut().flat_map(|it| &mut it.replicas) {
+        let id = ReplicaId::new(replica.id);
+        // What a copy lacks is not told by log entries.
+        let is_chasing = replica.state != "installing";
+        let left = scene.liveness.chases.left(id).filter(|_| is_chasing);
+        let left_ms = left.and_then(|left| u64::try_from(left.as_millis()).ok());
+        replica.eta_ms = left_ms.or_else(|| moves.get(&id).copied());
     }
+    ListCopysetsResponse { copysets }
 }
 
 #[tonic::async_trait]
@@ -516,6 +539,11 @@ impl Topology for TopologyApi {
     ) -> Result<Response<PoolInfo>, Status> {
         let result = self.change_pool(request.into_inner()).await;
         self.0.reply("set_pool", result)
+    }
+
+    async fn remove_pool(&self, request: Request<PoolName>) -> Result<Response<Empty>, Status> {
+        let result = self.drop_pool(request.into_inner()).await;
+        self.0.reply("remove_pool", result)
     }
 
     async fn list_pools(&self, _: Request<Empty>) -> Result<Response<ListPoolsResponse>, Status> {
@@ -594,6 +622,38 @@ impl Topology for TopologyApi {
             .reply("ok_to_stop", self.may_stop(request.into_inner()).await)
     }
 
+    async fn ok_to_stop_zone(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<OkToStopResponse>, Status> {
+        let result = self.may_stop_zone(request.into_inner()).await;
+        self.0.reply("ok_to_stop_zone", result)
+    }
+
+    async fn ok_to_remove(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<OkToRemoveResponse>, Status> {
+        let result = self.may_remove(request.into_inner()).await;
+        self.0.reply("ok_to_remove", result)
+    }
+
+    async fn plan_drain(
+        &self,
+        request: Request<DevicesName>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        let result = TopologyApi::plan_drain(self, request.into_inner()).await;
+        self.0.reply("plan_drain", result)
+    }
+
+    async fn plan_replacement(
+        &self,
+        request: Request<ReplaceDeviceRequest>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        let result = TopologyApi::plan_replacement(self, request.into_inner()).await;
+        self.0.reply("plan_replacement", result)
+    }
+
     async fn set_maintenance(
         &self,
         request: Request<MaintenanceRequest>,
@@ -630,6 +690,14 @@ impl Topology for TopologyApi {
     async fn cancel_job(&self, request: Request<JobName>) -> Result<Response<JobInfo>, Status> {
         self.0
             .reply("cancel_job", self.cancel(request.into_inner()).await)
+    }
+
+    async fn pause_jobs(
+        &self,
+        request: Request<PauseJobsRequest>,
+    ) -> Result<Response<PauseJobsResponse>, Status> {
+        let result = self.hold_jobs(request.into_inner()).await;
+        self.0.reply("pause_jobs", result)
     }
 
     async fn balance_leaders(

@@ -231,7 +231,13 @@ mod tests {
         let mut bytes = file();
         bytes[8] = 9;
         let error = Backup::read(bytes.as_slice()).unwrap_err();
-        assert!(matches!(error, BackupError::Version { found: 9, ours: 2 }));
+        assert!(matches!(
+            error,
+            BackupError::Version {
+                found: 9,
+                ours: OUR_VERSION
+            }
+        ));
         assert!(bytes.len() > PREFIX);
     }
 

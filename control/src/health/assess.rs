@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use ogee_proto::id::{ChunkserverId, CopysetId};
+use ogee_proto::id::{ChunkserverId, CopysetId, StoreId};
 use ogee_proto::name::Name;
 use ogee_proto::service::HealthCode;
 
@@ -11,10 +11,11 @@ use super::drive::drive_condition;
 use super::lost::{disputed_condition, lost_condition};
 use super::maintenance::{is_spared, maintenance_condition};
 use super::metadata::metadata_condition;
+use super::paused::paused_condition;
 use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
 use super::sick::sick_conditions;
-use crate::liveness::{Liveness, ReplicaState, StoreState, Strangers};
+use crate::liveness::{Liveness, ReplicaState, StoreState, StoreUsage, Strangers};
 use crate::scheduler::{Bytes, HealRules, Loads, Picture, troubled, wish};
 use crate::state::{Copyset, JobKind, JobState, State};
 
@@ -36,7 +37,18 @@ pub(crate) struct Condition {
     what: String,
     /// The first few, by name.
     examples: Vec<String>,
+    /// What it is about, for whoever asks of one of them.
+    subjects: Vec<Subject>,
     remedy: String,
+}
+
+/// What something that is wrong is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// A chunkserver, by name.
+    Server(Name),
+    Store(StoreId),
+    Copyset(CopysetId),
 }
 
 /// What is looked at.
@@ -51,6 +63,8 @@ pub(crate) struct Sight<'a> {
 
 /// Names that a detail lists before it only counts.
 const EXAMPLES_MAX: usize = 8;
+/// What it is about that is told apart, of each.
+const SUBJECTS_MAX: usize = 256;
 
 impl Severity {
     pub(crate) const fn as_str(self) -> &'static str {
@@ -74,6 +88,7 @@ impl Condition {
             count: 0,
             what: what.into(),
             examples: Vec::new(),
+            subjects: Vec::new(),
             remedy: remedy.into(),
         }
     }
@@ -91,6 +106,20 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// The same, of something that can be asked for.
+    pub(super) fn add_of(&mut self, subject: Subject, name: impl FnOnce() -> String) {
+        if self.subjects.len() < SUBJECTS_MAX {
+            self.subjects.push(subject);
+        }
+        self.add(name);
+    }
+
+    pub(super) fn add_copyset(&mut self, id: CopysetId) {
+        self.add_of(Subject::Copyset(id), || id.to_string());
+    }
+}
+
 impl From<Condition> for HealthCode {
     fn from(condition: Condition) -> Self {
         let more = condition.count.saturating_sub(condition.examples.len());
@@ -101,7 +130,18 @@ impl From<Condition> for HealthCode {
         if more > 0 && !condition.examples.is_empty() {
             detail = format!("{detail} and {more} more");
         }
+        let (mut servers, mut stores, mut copysets) = (Vec::new(), Vec::new(), Vec::new());
+        for subject in condition.subjects {
+            match subject {
+                Subject::Server(name) => servers.push(name.to_string()),
+                Subject::Store(id) => stores.push(id.to_string()),
+                Subject::Copyset(id) => copysets.push(id.get()),
+            }
+        }
         Self {
+            servers,
+            stores,
+            copysets,
             code: condition.code.into(),
             count: u32::try_from(condition.count).unwrap_or(u32::MAX),
             detail,
@@ -123,6 +163,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions.push(lost_condition(sight));
     conditions.push(disputed_condition(sight));
     conditions.push(maintenance_condition(sight));
+    conditions.push(paused_condition(sight));
     conditions.extend(empty_condition(state));
     conditions.extend(restored(sight));
     conditions.retain(|condition| condition.count > 0);
@@ -130,7 +171,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions
 }
 
-fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
+fn server_conditions(sight: &Sight<'_>) -> [Condition; 4] {
     let (state, liveness, now) = (sight.state, sight.liveness, sight.now);
     let now_ms = sight.picture.now_ms;
     let mut offline = Condition::new(
@@ -153,10 +194,13 @@ fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
         "devices are full and refuse writes",
         "remove volumes, or add devices",
     );
+    let mut nearly = nearly_full(sight.rules);
     for (id, server) in state.chunkservers() {
         if !liveness.is_online(now, *id) {
             if state.maintenance(*id, now_ms).is_none() {
-                offline.add(|| server.name.to_string());
+                offline.add_of(Subject::Server(server.name.clone()), || {
+                    server.name.to_string()
+                });
             }
             continue;
         }
@@ -167,13 +211,40 @@ fn server_conditions(sight: &Sight<'_>) -> [Condition; 3] {
                 format!("{}:{path}", server.name)
             };
             match usage.state {
+                StoreState::Ok | StoreState::Worn if is_nearly_full(sight.rules, usage) => {
+                    let name = || format!("{} ({} %)", path(), share_used(usage));
+                    nearly.add_of(Subject::Store(*store), name);
+                }
                 StoreState::Ok | StoreState::Worn => {}
-                StoreState::Failed => failed.add(path),
-                StoreState::Full => full.add(path),
+                StoreState::Failed => failed.add_of(Subject::Store(*store), path),
+                StoreState::Full => full.add_of(Subject::Store(*store), path),
             }
         }
     }
-    [offline, failed, full]
+    [offline, failed, full, nearly]
+}
+
+fn nearly_full(rules: &HealRules) -> Condition {
+    let percent = rules.nearly_full_percent;
+    Condition::new(
+        "OGEE-1061",
+        Severity::Warn,
+        format!(
+            "devices are nearly full: {percent} % or more is taken, and one that is full refuses writes"
+        ),
+        "add devices, remove volumes, or discard in guests (fstrim); ogee pool ls shows what is left. When to say so: \
+         heal.nearly_full_percent",
+    )
+}
+
+fn is_nearly_full(rules: &HealRules, usage: &StoreUsage) -> bool {
+    rules.nearly_full_percent > 0 && share_used(usage) >= rules.nearly_full_percent
+}
+
+/// In percent.
+fn share_used(usage: &StoreUsage) -> u64 {
+    let share = (u128::from(usage.used) * 100).checked_div(u128::from(usage.capacity));
+    u64::try_from(share.unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
 fn replica_conditions(rules: &HealRules) -> [Condition; 3] {
@@ -307,39 +378,38 @@ fn copyset_conditions(sight: &Sight<'_>) -> Vec<Condition> {
     let recover: BTreeSet<CopysetId> = recover.map(|job| job.copyset).collect();
     let online = |id: ChunkserverId| liveness.is_online(now, id);
     for (id, copyset) in state.copysets() {
-        let name = || id.to_string();
         let up = copyset
             .replicas
             .iter()
             .filter(|r| online(r.chunkserver))
             .count();
         if up * 2 <= copyset.replicas.len() && is_beyond_waiting(sight, copyset) {
-            beyond.add(name);
+            beyond.add_copyset(*id);
         } else if up * 2 <= copyset.replicas.len() {
-            tally.no_quorum.add(name);
+            tally.no_quorum.add_copyset(*id);
         } else if !copyset.formed {
-            tally.forming.add(name);
+            tally.forming.add_copyset(*id);
         } else if liveness.leader(now, copyset).is_none() {
-            tally.no_leader.add(name);
+            tally.no_leader.add_copyset(*id);
         } else if recover.contains(id) {
-            tally.recovering.add(name);
+            tally.recovering.add_copyset(*id);
         } else if up < copyset.replicas.len() {
             if !is_spared(sight, copyset) {
-                tally.degraded.add(name);
+                tally.degraded.add_copyset(*id);
             }
         } else if has_lost_replica(copyset, liveness, now) {
-            tally.missing.add(name);
+            tally.missing.add_copyset(*id);
         } else if has_replica_in(copyset, liveness, now, &BROKEN) {
-            damaged.add(name);
+            damaged.add_copyset(*id);
         } else if copyset.change.is_some() || has_replica_in(copyset, liveness, now, &BUSY) {
-            changing.add(name);
+            changing.add_copyset(*id);
         }
         if !copyset.is_complete() {
-            reset.add(name);
+            reset.add_copyset(*id);
         }
         // Beside any of those: it says why they last.
         if has_replica_in(copyset, liveness, now, &[ReplicaState::Outrun]) {
-            outrun.add(name);
+            outrun.add_copyset(*id);
         }
     }
     vec![
@@ -408,7 +478,7 @@ fn homeless(sight: &Sight<'_>) -> [Condition; 2] {
         ),
     ];
     for (condition, stuck) in conditions.iter_mut().zip(stuck) {
-        stuck.iter().for_each(|id| condition.add(|| id.to_string()));
+        stuck.iter().for_each(|id| condition.add_copyset(*id));
     }
     conditions
 }

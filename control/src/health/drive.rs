@@ -3,7 +3,7 @@
 use ogee_proto::drive::DriveWarnings;
 use ogee_proto::service::DriveReport;
 
-use super::assess::{Condition, Severity, Sight};
+use super::assess::{Condition, Severity, Sight, Subject};
 
 /// Each by its chunkserver and device, with its words.
 pub(super) fn drive_condition(sight: &Sight<'_>) -> Condition {
@@ -23,7 +23,7 @@ pub(super) fn drive_condition(sight: &Sight<'_>) -> Condition {
             let Some(drive) = usage.drive.filter(|drive| !warnings(drive).is_empty()) else {
                 continue;
             };
-            warning.add(|| {
+            warning.add_of(Subject::Store(*store), || {
                 let path = sight.state.stores().get(store);
                 let path = path.map_or("", |store| &store.path);
                 format!("{}:{path} ({})", server.name, named(&drive))

@@ -90,9 +90,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         title: "copysets have lost a replica on a chunkserver that is online",
         meaning: "A replica that existed is not reported: its device was replaced, wiped or not configured. It is \
                   never made again under its id, since it would have forgotten its vote.",
-        by_itself: "If its device stays away it is re-protected like one that is offline. On a device that is there \
-                    nothing happens.",
-        to_do: "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER.",
+        by_itself: "After heal.recover_after_ms (10 min; 0: never) it is made anew under a new id, on the same device if \
+                    that is there and has room, while the others are whole and a majority. If the device is away, it is \
+                    re-protected like one that is offline.",
+        to_do: "Wait: ogee job ls says how far it is. At once: ogee copyset show COPYSET, then ogee copyset replace \
+                COPYSET --replica ID --to CHUNKSERVER.",
     },
     Explanation {
         code: "OGEE-1009",
@@ -100,9 +102,11 @@ pub const EXPLANATIONS: &[Explanation] = &[
         title: "copysets have a replica that is damaged or has stopped",
         meaning: "Its log or store cannot be relied on beyond what the other replicas can repair, or it ended with an \
                   error. It neither votes nor acknowledges.",
-        by_itself: "What can be repaired from the others was tried.",
-        to_do: "ogee copyset show COPYSET, then ogee copyset replace COPYSET --replica ID --to CHUNKSERVER. If it comes \
-                again on one device, replace that.",
+        by_itself: "What can be repaired from the others was tried. After heal.recover_after_ms (10 min; 0: never) it is \
+                    made anew elsewhere, or, if it is damaged and no other device can take it, in its place; while the others \
+                    are whole and a majority.",
+        to_do: "Wait: ogee job ls says how far it is. At once: ogee copyset show COPYSET, then ogee copyset replace \
+                COPYSET --replica ID --to CHUNKSERVER. If it comes again on one device, replace that.",
     },
     Explanation {
         code: "OGEE-1010",
@@ -135,7 +139,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
         severity: "WARN",
         title: "copysets are degraded and being re-protected",
         meaning: "Replicas are made anew elsewhere. Until that ends one more failure among the others may stop them.",
-        by_itself: "Jobs go on within heal.moves_max and the limits of each server and device.",
+        by_itself: "Jobs go on within heal.moves_max and the limits of each zone, pool, server and device.",
         to_do: "Wait: ogee job ls says how far it is.",
     },
     Explanation {
@@ -278,6 +282,27 @@ pub const EXPLANATIONS: &[Explanation] = &[
                     minute, and the code clears when the drive does not warn any more.",
         to_do: "ogee device health STORE shows the page. Cool a drive that is hot. Else replace it before it fails: ogee \
                 device replace OLD NEW.",
+    },
+    Explanation {
+        code: "OGEE-1060",
+        severity: "WARN",
+        title: "jobs are paused by an operator",
+        meaning: "ogee job pause was given. No replica begins to be made anew, drained or moved, and no leader moves for \
+                  evenness or a drain; other codes that announce these wait as well. What had begun goes on.",
+        by_itself: "Leaders still leave devices that limp and chunkservers in maintenance. It outlives restarts and changes \
+                    of the leading metadata server, and does not end by itself.",
+        to_do: "ogee job resume. One copyset at once: ogee copyset replace, which is not held up.",
+    },
+    Explanation {
+        code: "OGEE-1061",
+        severity: "WARN",
+        title: "devices are nearly full",
+        meaning: "heal.nearly_full_percent (85) or more of what they have for data is taken. One that is full refuses writes \
+                  that need new space (OGEE-1011), and nothing is moved to one that would keep less than a twentieth free.",
+        by_itself: "New replicas go where there is more room, and devices are evened out by the number of their replicas, not by \
+                    bytes. Nothing is refused yet.",
+        to_do: "ogee device ls and ogee pool ls show what is left. Add devices; remove volumes, or discard in guests (fstrim); \
+                bound what may be promised: ogee pool set NAME --quota SIZE.",
     },
     Explanation {
         code: "OGEE-1065",

@@ -3,7 +3,7 @@
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::ByteOffset;
 
-use super::assess::{Condition, Severity, Sight};
+use super::assess::{Condition, Severity, Sight, Subject};
 use crate::liveness::LostBlocks;
 
 /// Each place by volume and range.
@@ -16,7 +16,7 @@ pub(super) fn lost_condition(sight: &Sight<'_>) -> Condition {
          out that had them, put it back; look at the devices that lost them: ogee device ls",
     );
     for blocks in sight.liveness.lost(sight.now) {
-        lost.add(|| named(sight, &blocks));
+        lost.add_of(Subject::Copyset(blocks.copyset), || named(sight, &blocks));
     }
     lost
 }
@@ -32,7 +32,7 @@ pub(super) fn disputed_condition(sight: &Sight<'_>) -> Condition {
          everywhere); a device that has lost a write does it again: the chunkservers' logs name the replicas",
     );
     for blocks in sight.liveness.disputed(sight.now) {
-        disputed.add(|| named(sight, &blocks));
+        disputed.add_of(Subject::Copyset(blocks.copyset), || named(sight, &blocks));
     }
     disputed
 }

@@ -2,7 +2,7 @@
 
 use ogee_proto::id::ChunkserverId;
 
-use super::assess::{Condition, Severity, Sight};
+use super::assess::{Condition, Severity, Sight, Subject};
 use crate::state::Copyset;
 
 /// Whether all that a copyset lacks is away for a maintenance.
@@ -31,8 +31,8 @@ pub(super) fn maintenance_condition(sight: &Sight<'_>) -> Condition {
         Some((*id, server, until_ms))
     });
     for (id, server, until_ms) in in_it {
-        condition.add(|| {
-            let left = left(until_ms.saturating_sub(now_ms));
+        condition.add_of(Subject::Server(server.name.clone()), || {
+            let left = span(until_ms.saturating_sub(now_ms));
             if sight.liveness.is_online(sight.now, id) {
                 return format!("{} ({left} left, online)", server.name);
             }
@@ -47,7 +47,7 @@ pub(super) fn maintenance_condition(sight: &Sight<'_>) -> Condition {
 }
 
 /// A time in the unit that suits it.
-fn left(ms: u64) -> String {
+pub(super) fn span(ms: u64) -> String {
     let seconds = ms.div_ceil(1000);
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -58,12 +58,12 @@ fn left(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::left;
+    use super::span;
 
     #[test]
     fn what_is_left_is_never_said_to_be_less() {
-        assert_eq!([1, 1001, 119_000].map(left), ["1 s", "2 s", "119 s"]);
-        assert_eq!([120_000, 121_000].map(left), ["2 min", "3 min"]);
-        assert_eq!([7_200_000, 7_201_000].map(left), ["2 h", "3 h"]);
+        assert_eq!([1, 1001, 119_000].map(span), ["1 s", "2 s", "119 s"]);
+        assert_eq!([120_000, 121_000].map(span), ["2 min", "3 min"]);
+        assert_eq!([7_200_000, 7_201_000].map(span), ["2 h", "3 h"]);
     }
 }

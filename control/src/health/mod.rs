@@ -14,6 +14,7 @@ mod explain;
 mod lost;
 mod maintenance;
 mod metadata;
+mod paused;
 mod repairs;
 mod reset;
 mod restored;

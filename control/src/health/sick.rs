@@ -1,6 +1,6 @@
 //! Devices that limp, and what is done about them.
 
-use super::assess::{Condition, Severity, Sight};
+use super::assess::{Condition, Severity, Sight, Subject};
 use crate::scheduler::{Hindrance, hindrance, is_overdue};
 use crate::state::SickStage;
 
@@ -34,18 +34,22 @@ pub(super) fn sick_conditions(sight: &Sight<'_>) -> [Condition; 4] {
     for (id, place) in &sight.picture.places {
         let name = || named(sight, *id);
         match place.sick.map(|sick| sick.stage) {
-            _ if place.is_worn => worn.add(name),
-            Some(SickStage::Ejected) => ejected.add(name),
-            Some(SickStage::Limping) => limping.add(name),
+            _ if place.is_worn => worn.add_of(Subject::Store(*id), name),
+            Some(SickStage::Ejected) => ejected.add_of(Subject::Store(*id), name),
+            Some(SickStage::Limping) => limping.add_of(Subject::Store(*id), name),
             None => continue,
         }
         if is_overdue(place, sight.picture.now_ms, &sight.rules.sick) {
             match hindrance(sight.state, sight.picture, *id) {
                 Some(Hindrance::NoTarget) => {
-                    stuck.add(|| format!("{} (replicas have nowhere to go)", named(sight, *id)));
+                    stuck.add_of(Subject::Store(*id), || {
+                        format!("{} (replicas have nowhere to go)", named(sight, *id))
+                    });
                 }
                 Some(Hindrance::ZoneBusy) => {
-                    stuck.add(|| format!("{} (another of its zone goes first)", named(sight, *id)));
+                    stuck.add_of(Subject::Store(*id), || {
+                        format!("{} (another of its zone goes first)", named(sight, *id))
+                    });
                 }
                 None => {}
             }

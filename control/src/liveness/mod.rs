@@ -6,12 +6,14 @@
 //! *Invariants*: a report counts only while its chunkserver is online. Of changes the same comes as of whole reports.
 //! *On failure*: a lost heartbeat makes a chunkserver offline after the configured time, no more.
 
+mod chase;
 mod demand;
 mod pace;
 mod strangers;
 mod told;
 mod tracker;
 
+pub(crate) use chase::Behind;
 pub(crate) use pace::{Bounds, Verdict};
 pub(crate) use strangers::Strangers;
 pub(crate) use told::{Account, Blocks, Changes, News, Told};

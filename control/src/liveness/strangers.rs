@@ -149,7 +149,8 @@ impl Strangers {
         let all = all.flat_map(|(id, held)| held.replicas.iter().map(|it| (*id, it)));
         all.filter(|(id, it)| {
             let copyset = state.copysets().get(&it.copyset);
-            !copyset.is_some_and(|c| c.places(*id, it.replica))
+            let is_placed = copyset.is_some_and(|c| c.places(*id, it.replica));
+            !is_placed && !state.is_retired(*id, it.copyset, it.replica)
         })
     }
 

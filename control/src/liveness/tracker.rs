@@ -8,6 +8,7 @@ use ogee_proto::heartbeat::aged;
 use ogee_proto::id::{ChunkIndex, ChunkserverId, CopysetId, ReplicaId, StoreId, VolumeId};
 use ogee_proto::service::{BackgroundReport, DriveReport, LightReport, RepairReport, ScrubReport};
 
+use super::chase::Chases;
 use super::demand::Demand;
 use super::pace::{Bounds, Flows, Paces};
 use super::told::{Changes, News, Part, Told};
@@ -33,6 +34,8 @@ pub(crate) struct Liveness {
     pub(crate) paces: Paces,
     /// What is asked of replicas that lead.
     pub(crate) demand: Demand,
+    /// How those that are behind come nearer.
+    pub(crate) chases: Chases,
 }
 
 /// One that was heard from.
@@ -236,6 +239,7 @@ impl Liveness {
             bounds,
             paces: Paces::default(),
             demand: Demand::default(),
+            chases: Chases::default(),
         }
     }
 
@@ -398,6 +402,7 @@ impl Liveness {
         self.reign = Some(now);
         self.back.clear();
         self.demand.clear();
+        self.chases.clear();
         self.servers
             .values_mut()
             .for_each(|server| server.asked.clear());

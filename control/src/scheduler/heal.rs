@@ -59,7 +59,8 @@ pub(crate) fn plan(state: &State, picture: &Picture, rules: &HealRules) -> Vec<C
     );
     let room = JOBS_LIVE_MAX.saturating_sub(state.busy().len());
     let mut jobs = look.new_moves(room.min(JOBS_PER_COMMAND_MAX));
-    jobs.extend(leaders_off(state, picture));
+    let leads = leaders_off(state, picture).into_iter();
+    jobs.extend(leads.filter(|job| state.may_begin(job.kind, job.cause)));
     jobs.truncate(room.min(JOBS_PER_COMMAND_MAX));
     if !jobs.is_empty() {
         commands.push(Command::AddJobs(AddJobs {
@@ -195,7 +196,10 @@ impl<'a> Look<'a> {
     }
 
     fn new_moves(&self, most: usize) -> Vec<NewJob> {
-        let wishes = if most == 0 { Vec::new() } else { self.wishes() };
+        if most == 0 || self.state.paused_since().is_some() {
+            return Vec::new();
+        }
+        let wishes = self.wishes();
         if wishes.is_empty() {
             return Vec::new();
         }
@@ -280,6 +284,9 @@ impl<'a> Look<'a> {
 
     /// Pending jobs whose turn it is, and running ones whose target is gone.
     fn starts(&mut self, ended: &BTreeMap<JobId, Ending>) -> Option<Command> {
+        if self.state.paused_since().is_some() {
+            return None;
+        }
         let live = self.state.jobs().iter();
         let live = live.filter(|(id, job)| job.state.is_live() && !ended.contains_key(id));
         let mut moves: Vec<(&JobId, &Job)> =
@@ -313,9 +320,8 @@ impl<'a> Look<'a> {
             .is_some_and(|to| picture.is_gone(to.store, rules));
         let waits = job.state == JobState::Pending || is_stuck;
         let replaced = copyset.place(job.replica)?;
-        let may_begin =
-            waits && picture.has_quorum(copyset) && self.loads.has_room(rules, job.kind, replaced);
-        if !may_begin {
+        let has_room = || (self.loads).has_room(rules, job.kind, copyset.pool, replaced);
+        if !(waits && picture.has_quorum(copyset) && has_room()) {
             return None;
         }
         let takes = |store| self.loads.takes(rules, job.kind, store);
@@ -346,9 +352,42 @@ fn off(state: &State, picture: &Picture, store: StoreId) -> Cause {
     }
 }
 
+/// Why a leader leaves a device: while jobs are paused only what somebody waits for counts.
+fn lead_off(state: &State, picture: &Picture, store: StoreId) -> Cause {
+    let is_paused = state.paused_since().is_some();
+    if is_paused && picture.is_maintained(store) {
+        Cause::Maintenance
+    } else if is_paused && picture.limps(store) {
+        Cause::Limping
+    } else {
+        off(state, picture, store)
+    }
+}
+
 /// Transfers of leaders that are on devices that limp, are to be emptied, or are about to be stopped: they go before
 /// their replicas do.
 fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
+    let live = leads_live(state);
+    leaders_off_if(state, picture, |count, is_pressing| {
+        let leads_max = match is_pressing {
+            true => LIMPING_LEADS_MAX,
+            false => LEADS_MAX,
+        };
+        count + live < leads_max
+    })
+}
+
+/// All of them, however many may go at once.
+pub(crate) fn leaders_off_all(state: &State, picture: &Picture) -> Vec<NewJob> {
+    leaders_off_if(state, picture, |_, _| true)
+}
+
+/// As long as there may be one more beside so many, and whether somebody waits for it.
+fn leaders_off_if(
+    state: &State,
+    picture: &Picture,
+    may_go: impl Fn(usize, bool) -> bool,
+) -> Vec<NewJob> {
     let is_left = |store: StoreId| {
         picture.is_draining(store) || picture.limps(store) || picture.is_maintained(store)
     };
@@ -375,14 +414,7 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
         };
         // Somebody waits for these.
         let is_pressing = picture.limps(off.store) || picture.is_maintained(off.store);
-        let leads_max = match is_pressing {
-            true => LIMPING_LEADS_MAX,
-            false => LEADS_MAX,
-        };
-        if jobs.len() + leads_live(state) >= leads_max
-            || copyset.change.is_some()
-            || busy.contains(id)
-        {
+        if !may_go(jobs.len(), is_pressing) || copyset.change.is_some() || busy.contains(id) {
             continue;
         }
         let others = copyset.replicas.iter().filter(|r| r.id != off.id);
@@ -390,12 +422,8 @@ fn leaders_off(state: &State, picture: &Picture) -> Vec<NewJob> {
         let least = fit.min_by_key(|r| (led.get(&r.chunkserver).copied().unwrap_or(0), r.id));
         if let Some(to) = least {
             *led.entry(to.chunkserver).or_default() += 1;
-            jobs.push(lead(
-                *id,
-                copyset,
-                to.id,
-                self::off(state, picture, off.store),
-            ));
+            let cause = lead_off(state, picture, off.store);
+            jobs.push(lead(*id, copyset, to.id, cause));
         }
     }
     jobs

@@ -26,6 +26,7 @@ pub(super) fn rules() -> HealRules {
         moves_max: 3,
         moves_per_server_max: 2,
         moves_per_zone_max: 2,
+        moves_per_pool_max: 3,
         moves_per_device_max: 1,
         move_timeout_ms: 100_000_000,
         balance_after_ms: 1000,
@@ -33,6 +34,7 @@ pub(super) fn rules() -> HealRules {
         spread_after_ms: 1000,
         spread_percent: 5,
         lead_percent: 20,
+        nearly_full_percent: 85,
     }
 }
 
@@ -631,6 +633,74 @@ fn what_is_declared_lost_in_maintenance_is_made_anew_at_once() {
 }
 
 #[test]
+fn while_jobs_are_paused_none_begins_and_those_under_way_end() {
+    let mut world = World::new(&[0, 1, 2, 0, 1, 2], 12);
+    world.away.insert(store(1));
+    world.mark(1, Some(Mark::Lost));
+    world.look();
+    world.look();
+    let running = |world: &World| {
+        let jobs = world.state.jobs().values();
+        jobs.filter(|job| job.state == JobState::Running && job.kind == JobKind::Recover)
+            .count()
+    };
+    let begun = running(&world);
+    assert!(begun > 0);
+    let pause = Command::PauseJobs(crate::state::PauseJobs {
+        at_ms: world.now_ms,
+    });
+    world.state.apply(&pause).expect("paused");
+    // One is drained, another one is to be stopped, drained or not: what that leads goes, and nothing else.
+    world.mark(5, Some(Mark::Draining));
+    world.mark(6, Some(Mark::Draining));
+    assert!(world.maintain(6, RECOVER_MS));
+    let plan = plan(&world.state, &world.picture(), &rules());
+    let mut leads = 0;
+    for command in &plan {
+        match command {
+            Command::AddJobs(add) => {
+                let is_off = |job: &crate::state::NewJob| {
+                    job.kind == JobKind::Lead && job.cause == Cause::Maintenance
+                };
+                assert!(add.jobs.iter().all(is_off), "{add:?}");
+                leads += add.jobs.len();
+            }
+            Command::StartJobs(start) => panic!("{start:?}"),
+            _ => {}
+        }
+    }
+    assert!(leads > 0, "somebody waits for these");
+    // A plan from before the pause is not carried out either.
+    let waiting = world.state.jobs().iter();
+    let mut waiting = waiting.filter(|(_, job)| job.state == JobState::Pending);
+    let (id, job) = waiting.next().expect("more than begin at once");
+    let start = StartJob {
+        job: *id,
+        attempt: job.attempt,
+        conf_epoch: world.state.copysets()[&job.copyset].conf_epoch,
+        store: store(4),
+        at_ms: world.now_ms,
+    };
+    let refused = world.state.apply(&Command::StartJob(start));
+    assert!(
+        matches!(refused, Err(Refusal::JobsPaused { .. })),
+        "{refused:?}"
+    );
+    for at in 0..40 {
+        world.look();
+        world.step(at);
+    }
+    assert_eq!(running(&world), 0, "what had begun has ended");
+    let left = world.state.voters_on(store(1)).count();
+    assert!(left > 0, "and nothing else was done");
+    world.state.apply(&Command::ResumeJobs).expect("resumed");
+    world.mark(5, None);
+    world.mark(6, None);
+    world.settle();
+    assert_eq!(world.state.voters_on(store(1)).count(), 0);
+}
+
+#[test]
 fn no_more_than_its_limit_goes_to_a_zone() {
     // Whatever the lost one had goes to the three that are left of its zone, one move to each device.
     let mut world = World::new(&[0, 1, 2, 2, 2, 2], 12);
@@ -643,6 +713,65 @@ fn no_more_than_its_limit_goes_to_a_zone() {
     let limit = rules().moves_per_zone_max;
     assert!(limit < rules().moves_max);
     assert_eq!((total, zones.into_values().max()), (limit, Some(limit)));
+}
+
+/// A second pool, like the first one.
+fn add_pool(world: &mut World) {
+    let (id, like) = (PoolId::new(2), PoolId::new(1));
+    let pool = CreatePool {
+        class: None,
+        name: name("q"),
+        replicas: 3,
+        scatter_width: 0,
+    };
+    let copysets = world.state.copysets().values().filter(|c| c.pool == like);
+    let create = CreateCopysets {
+        pool: id,
+        existing: 0,
+        placements: copysets.map(|c| c.stores().collect()).collect(),
+    };
+    for command in [Command::CreatePool(pool), Command::CreateCopysets(create)] {
+        world.state.apply(&command).expect("made");
+    }
+    let made = world.state.copysets().iter().filter(|(_, c)| c.pool == id);
+    let formed = ConfirmReplicas {
+        created: Vec::new(),
+        formed: made.clone().map(|(id, _)| *id).collect(),
+    };
+    for (id, copyset) in made {
+        world.made.extend(copyset.replicas.iter().map(|r| r.id));
+        world.leaders.insert(*id, copyset.replicas[0].id);
+    }
+    let formed = Command::ConfirmReplicas(formed);
+    world.state.apply(&formed).expect("formed");
+}
+
+#[test]
+fn no_more_than_its_limit_is_moved_of_a_pool() {
+    let mut world = World::new(&[0, 0, 0, 1, 1, 1, 2, 2, 2], 18);
+    add_pool(&mut world);
+    world.away.insert(store(1));
+    world.mark(1, Some(Mark::Lost));
+    for limit in [1, 2] {
+        let rules = HealRules {
+            moves_max: 16,
+            moves_per_server_max: 16,
+            moves_per_zone_max: 16,
+            moves_per_device_max: 16,
+            moves_per_pool_max: limit,
+            ..rules()
+        };
+        for _ in 0..4 {
+            for command in plan(&world.state, &world.picture(), &rules) {
+                world.state.apply(&command).expect("a plan that fits");
+            }
+        }
+        for pool in [PoolId::new(1), PoolId::new(2)] {
+            let copysets = world.state.copysets().values();
+            let moved = copysets.filter(|c| c.pool == pool && c.change.is_some());
+            assert_eq!(moved.count(), limit, "of {pool}");
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(crate) struct Loads<'a> {
     total: usize,
     servers: BTreeMap<ChunkserverId, usize>,
     busy_zones: BTreeMap<&'a Name, usize>,
+    busy_pools: BTreeMap<PoolId, usize>,
     devices: BTreeMap<StoreId, usize>,
     /// Replicas that each device carries when all that goes on, and all that is to move to a certain place, has
     /// ended.
@@ -57,6 +58,7 @@ impl<'a> Loads<'a> {
             total: 0,
             servers: BTreeMap::new(),
             busy_zones: BTreeMap::new(),
+            busy_pools: BTreeMap::new(),
             devices: BTreeMap::new(),
             carried: BTreeMap::new(),
             reserved: BTreeMap::new(),
@@ -94,7 +96,8 @@ impl<'a> Loads<'a> {
         if self.goes_on(copyset, change) {
             let old = copyset.replicas.iter().find(|r| r.id == change.replaces);
             let ends = old.into_iter().chain([&change.joining]);
-            self.note(ends.map(|end| (end.store, end.chunkserver)).collect());
+            let ends = ends.map(|end| (end.store, end.chunkserver)).collect();
+            self.note(copyset.pool, ends);
         }
     }
 
@@ -105,8 +108,9 @@ impl<'a> Loads<'a> {
     }
 
     /// One more, with these ends.
-    fn note(&mut self, ends: Vec<(StoreId, ChunkserverId)>) {
+    fn note(&mut self, pool: PoolId, ends: Vec<(StoreId, ChunkserverId)>) {
         self.total += 1;
+        *self.busy_pools.entry(pool).or_default() += 1;
         let state = self.state;
         let zones = ends.iter().filter_map(|(_, server)| state.zone_of(*server));
         for zone in zones.collect::<BTreeSet<_>>() {
@@ -188,11 +192,20 @@ impl<'a> Loads<'a> {
         self.state.stores().get(&store)?.class
     }
 
-    /// Whether one more may begin, from this end. A device that is gone sends nothing.
-    pub(crate) fn has_room(&self, rules: &HealRules, kind: JobKind, from: &Replica) -> bool {
+    /// Whether one more of that pool may begin, from this end. A device that is gone sends nothing.
+    pub(crate) fn has_room(
+        &self,
+        rules: &HealRules,
+        kind: JobKind,
+        pool: PoolId,
+        from: &Replica,
+    ) -> bool {
+        let of_pool = self.busy_pools.get(&pool).copied().unwrap_or(0);
         let is_sender = !self.picture.is_gone(from.store, rules);
         let is_free = !is_sender || self.is_free(rules, kind, from.store, from.chunkserver);
-        self.total < of_kind(kind, rules.moves_max) && is_free
+        self.total < of_kind(kind, rules.moves_max)
+            && of_pool < of_kind(kind, rules.moves_per_pool_max)
+            && is_free
     }
 
     /// Whether one more may go to that store.
@@ -329,7 +342,8 @@ impl<'a> Loads<'a> {
         let place = self.picture.places.get(&to);
         let to_end = place.map(|place| (to, place.chunkserver));
         let from_end = (from.store, from.chunkserver);
-        self.note([from_end].into_iter().chain(to_end).collect());
+        let ends = [from_end].into_iter().chain(to_end).collect();
+        self.note(copyset.pool, ends);
         *self.reserved.entry(to).or_default() += bytes;
     }
 

@@ -12,6 +12,7 @@
 mod balance;
 #[cfg(test)]
 mod balance_tests;
+mod emptying;
 mod exchange;
 mod heal;
 #[cfg(test)]
@@ -26,9 +27,10 @@ mod spread;
 mod spread_tests;
 
 pub(crate) use balance::{Handover, Standing, balance, is_steady};
+pub(crate) use emptying::{Leaving, Obstacle, emptying};
 #[cfg(any(test, feature = "scale"))]
 pub(crate) use heal::whole_plan;
-pub(crate) use heal::{leads_live, plan, troubled, wish};
+pub(crate) use heal::{leaders_off_all, leads_live, plan, troubled, wish};
 pub(crate) use loads::{Loads, is_beside};
 pub(crate) use picture::{Bytes, HealRules, Picture, Presence};
 pub(crate) use plan::{Affairs, Planned, Scheduler, TransfersFull};

@@ -7,8 +7,10 @@ use ogee_proto::id::{ChunkserverId, CopysetId, ReplicaId, StoreId};
 
 use super::replica_set::ReplicaSet;
 use super::sick::SickRules;
-use crate::limit::NOTES_MAX;
-use crate::liveness::{Heard, Leader, Liveness, ReplicaState, ReplicaStatus, StoreState, Verdict};
+use crate::limit::{BEHIND_MIN, NOTES_MAX};
+use crate::liveness::{
+    Behind, Heard, Leader, Liveness, ReplicaState, ReplicaStatus, StoreState, Verdict,
+};
 use crate::state::{Copyset, Mark, NoteStores, Replica, Sick, SickStage, State};
 
 /// What the operator has set.
@@ -22,6 +24,8 @@ pub(crate) struct HealRules {
     pub(crate) moves_per_server_max: usize,
     /// Of those, from, to or within one zone.
     pub(crate) moves_per_zone_max: usize,
+    /// Of those, of one pool.
+    pub(crate) moves_per_pool_max: usize,
     /// Of those, from or to one device.
     pub(crate) moves_per_device_max: usize,
     /// How long one move may take, in milliseconds.
@@ -36,6 +40,8 @@ pub(crate) struct HealRules {
     pub(crate) spread_percent: u64,
     /// Leaders move for what is asked of them only if that evens out so much, in percent; 0: never.
     pub(crate) lead_percent: u64,
+    /// A device of which so much is taken is nearly full, in percent; 0: none is said to be.
+    pub(crate) nearly_full_percent: u64,
 }
 
 impl Default for HealRules {
@@ -45,6 +51,7 @@ impl Default for HealRules {
             moves_max: 16,
             moves_per_server_max: 4,
             moves_per_zone_max: 16,
+            moves_per_pool_max: 16,
             moves_per_device_max: 2,
             move_timeout_ms: 6 * 3_600_000,
             balance_after_ms: 60_000,
@@ -52,6 +59,7 @@ impl Default for HealRules {
             spread_after_ms: 60_000,
             spread_percent: 5,
             lead_percent: 20,
+            nearly_full_percent: 85,
         }
     }
 }
@@ -111,6 +119,8 @@ pub(crate) struct Picture {
     pub(crate) leaders: BTreeMap<CopysetId, ReplicaId>,
     /// What is asked of copysets, a second; none of those of which nothing is.
     pub(crate) demand: BTreeMap<CopysetId, u64>,
+    /// Replicas that lack entries which others of their copysets have.
+    pub(crate) behind: BTreeMap<ReplicaId, Behind>,
 }
 
 /// Why a replica does not take part although its device is there.
@@ -194,10 +204,13 @@ impl Picture {
         copyset: &Copyset,
     ) {
         let mut newest: Option<Leader> = None;
+        let (mut least, mut furthest) = (u64::MAX, 0);
         for replica in copyset.members() {
             let heard = online.get(&replica.chunkserver);
             let status = heard.and_then(|heard| heard.replicas.get(&replica.id));
             if let Some(status) = status {
+                least = least.min(status.applied);
+                furthest = furthest.max(status.last_log);
                 self.add_status(replica.id, status);
                 let is_member = copyset.members().any(|r| r.id == status.leader);
                 if is_member && newest.is_none_or(|newest| status.term >= newest.term) {
@@ -214,6 +227,26 @@ impl Picture {
         }
         if let Some(leader) = newest {
             self.leaders.insert(id, leader.replica);
+        }
+        if furthest.saturating_sub(least) >= BEHIND_MIN {
+            self.add_behind(online, copyset, furthest);
+        }
+    }
+
+    fn add_behind(
+        &mut self,
+        online: &BTreeMap<ChunkserverId, &Heard>,
+        copyset: &Copyset,
+        target: u64,
+    ) {
+        for replica in copyset.members() {
+            let heard = online.get(&replica.chunkserver);
+            let status = heard.and_then(|heard| heard.replicas.get(&replica.id));
+            let applied = status.map(|status| status.applied);
+            if let Some(applied) = applied.filter(|it| target.saturating_sub(*it) >= BEHIND_MIN) {
+                let is = Behind { applied, target };
+                self.behind.insert(replica.id, is);
+            }
         }
     }
 

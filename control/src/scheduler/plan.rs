@@ -160,11 +160,17 @@ impl Scheduler {
         });
         let cleanups = affairs.garbage.iter();
         let cleanups = cleanups.filter_map(|volume| cleanup(state, *volume, server));
+        let retired = affairs.retired.iter();
+        let retired = retired.map(|(copyset, replica)| Planned::Remove {
+            copyset: *copyset,
+            replica: *replica,
+        });
         creations
             .chain(resets)
             .chain(joinings)
             .chain(changes)
             .chain(removals)
+            .chain(retired)
             .chain(transfers)
             .chain(cleanups)
             .take(ORDERS_PER_HEARTBEAT_MAX)
@@ -197,6 +203,8 @@ pub(crate) struct Affairs {
     leads: BTreeMap<CopysetId, ReplicaId>,
     /// Removed volumes of which it has chunks.
     garbage: Vec<VolumeId>,
+    /// Replicas of removed pools that it has.
+    retired: Vec<(CopysetId, ReplicaId)>,
 }
 
 impl Affairs {
@@ -217,6 +225,7 @@ impl Affairs {
                 .collect(),
             leads: leads.map(|job| (job.copyset, job.replica)).collect(),
             garbage: garbage.map(|(volume, _)| *volume).collect(),
+            retired: state.retired_on(server).collect(),
         }
     }
 }

@@ -49,6 +49,9 @@ impl State {
             Command::RenameDirectory(command) => self.rename_directory(command),
             Command::SetQuota(command) => self.set_quota(command),
             Command::RaiseVersion(command) => self.raise_version(*command),
+            Command::PauseJobs(command) => Ok(self.pause_jobs(*command)),
+            Command::ResumeJobs => Ok(self.resume_jobs()),
+            Command::RemovePool(command) => self.remove_pool(command),
         }
     }
 

@@ -16,12 +16,14 @@ use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
 use super::label::{Labels, SetVolume};
 use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
+use super::pause::PauseJobs;
 use super::pool::SetPool;
 use super::quota::SetQuota;
 use super::refusal::Refusal;
 use super::requests::Once;
 use super::reset::ResetCopyset;
 use super::restore::{AdoptMembers, DiscardVolume};
+use super::retire::RemovePool;
 use super::sick::NoteSick;
 use super::version::RaiseVersion;
 
@@ -121,6 +123,12 @@ pub enum Command {
     SetQuota(SetQuota),
     /// All metadata servers understand so much.
     RaiseVersion(RaiseVersion),
+    /// No background job begins any more.
+    PauseJobs(PauseJobs),
+    /// They do again. Idempotent.
+    ResumeJobs,
+    /// Removes a pool in which nothing is.
+    RemovePool(RemovePool),
 }
 
 /// See [`Command::InitCluster`]. A second one is answered with the first one's id.
@@ -379,6 +387,9 @@ impl Command {
             Self::RenameDirectory(_) => "rename_directory",
             Self::SetQuota(_) => "set_quota",
             Self::RaiseVersion(_) => "raise_version",
+            Self::PauseJobs(_) => "pause_jobs",
+            Self::ResumeJobs => "resume_jobs",
+            Self::RemovePool(_) => "remove_pool",
         }
     }
 }

@@ -395,7 +395,8 @@ impl State {
         let mut busy = self.busy();
         let mut made = Vec::new();
         for new in &command.jobs {
-            if busy.len() >= JOBS_LIVE_MAX || busy.contains(&new.copyset) {
+            let is_held = !self.may_begin(new.kind, new.cause);
+            if is_held || busy.len() >= JOBS_LIVE_MAX || busy.contains(&new.copyset) {
                 continue;
             }
             let Some(job) = self.job(new, command.at_ms) else {
@@ -473,6 +474,7 @@ impl State {
         if !is_move || !copyset.is_some_and(fits) || job.attempt >= u32::MAX / 2 {
             return Err(stale);
         }
+        self.check_begins(job.kind, job.cause)?;
         let wish = super::command::ReplaceReplica {
             copyset: job.copyset,
             replica: job.replica,
@@ -548,7 +550,7 @@ impl State {
         }
     }
 
-    fn close(&mut self, id: JobId, ending: Ending, at_ms: u64) {
+    pub(super) fn close(&mut self, id: JobId, ending: Ending, at_ms: u64) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.state = ending.state();
             job.ending = Some(ending);
@@ -597,6 +599,7 @@ impl State {
         self.garbage
             .retain(|_, garbage| !garbage.pending.is_empty());
         self.maintenance.remove(&id);
+        self.forget_retired_on(id);
         self.chunkservers.remove(&id);
         Ok(Reply::Done)
     }

@@ -18,6 +18,7 @@ mod label;
 mod maintenance;
 mod map;
 mod model;
+mod pause;
 mod pool;
 mod query;
 mod quota;
@@ -26,6 +27,7 @@ mod replace;
 mod requests;
 mod reset;
 mod restore;
+mod retire;
 mod sick;
 mod succession;
 mod topology;
@@ -50,12 +52,14 @@ pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
     Store, Stripe, Users, Volume,
 };
+pub use pause::PauseJobs;
 pub use pool::SetPool;
 pub use quota::{Bound, Quota, QuotaOf, Resource, SetQuota, Usage};
 pub use refusal::Refusal;
 pub use requests::{Asked, Once};
 pub use reset::{Reset, ResetCopyset};
 pub use restore::{AdoptMembers, DiscardVolume, Restored};
+pub use retire::RemovePool;
 pub use sick::{NoteSick, Sick, SickStage};
 pub(crate) use topology::check_count;
 pub use version::{FIRST as FIRST_VERSION, OURS as OUR_VERSION, RaiseVersion};

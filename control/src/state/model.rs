@@ -79,6 +79,12 @@ pub struct State {
     /// What all metadata servers understand: [`State::version`].
     #[serde(default, skip_serializing_if = "is_none")]
     pub(super) version: u32,
+    /// Since when no job begins: [`State::paused_since`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) paused_ms: Option<u64>,
+    /// Replicas of removed pools that chunkservers have not deleted yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) retired: BTreeMap<CopysetId, Vec<Replica>>,
     pub(super) issued: Issued,
 }
 

@@ -395,6 +395,36 @@ pub enum Refusal {
         /// Of the pool.
         replicas: u8,
     },
+    /// Volumes are in the pool.
+    #[error("pool \"{pool}\" is not empty")]
+    PoolInUse {
+        /// Which.
+        pool: Name,
+        /// The first volume in it.
+        first: PathName,
+        /// How many there are.
+        count: usize,
+    },
+    /// A copyset of the pool holds something, or is being changed.
+    #[error("pool \"{pool}\" cannot be removed yet")]
+    PoolBusy {
+        /// Which.
+        pool: Name,
+        /// The first such copyset.
+        copyset: CopysetId,
+    },
+    /// New volumes would have nowhere to go.
+    #[error("pool \"{pool}\" is needed for volumes that name no pool")]
+    PoolNeeded {
+        /// Which.
+        pool: Name,
+    },
+    /// An operator holds jobs up.
+    #[error("jobs are paused")]
+    JobsPaused {
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
     /// A store names a shard that has no endpoint.
     #[error("store {store} is on shard {shard}, which has no endpoint")]
     NoShard {
@@ -474,6 +504,10 @@ impl Refusal {
             Self::Quota { .. } => "OGEE-2093",
             Self::BadLabel { .. } | Self::TooManyLabels { .. } => "OGEE-2094",
             Self::BadScatterWidth { .. } => "OGEE-2095",
+            Self::JobsPaused { .. } => "OGEE-2110",
+            Self::PoolInUse { .. } => "OGEE-2112",
+            Self::PoolBusy { .. } => "OGEE-2113",
+            Self::PoolNeeded { .. } => "OGEE-2114",
         }
     }
 }

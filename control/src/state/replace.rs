@@ -132,6 +132,7 @@ impl State {
     }
 
     fn forget(&mut self, id: CopysetId, replica: ReplicaId) {
+        self.forget_retired(id, replica);
         let Some(copyset) = self.copysets.get_mut(&id) else {
             return;
         };

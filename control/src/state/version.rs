@@ -15,7 +15,8 @@ pub const FIRST: u32 = 1;
 /// What this release understands.
 ///
 /// 2: [`Command::RaiseVersion`]; the scatter width in [`super::CreatePool`] and [`super::SetPool`].
-pub const OURS: u32 = 2;
+/// 3: [`Command::PauseJobs`] and [`Command::ResumeJobs`]; [`Command::RemovePool`].
+pub const OURS: u32 = 3;
 
 /// See [`Command::RaiseVersion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,7 @@ impl Command {
             Self::RaiseVersion(raise) => raise.version.max(2),
             Self::CreatePool(pool) if pool.scatter_width > 0 => 2,
             Self::SetPool(set) if set.scatter_width.is_some() => 2,
+            Self::PauseJobs(_) | Self::ResumeJobs | Self::RemovePool(_) => 3,
             Self::Once(once) => once.command.version(),
             _ => FIRST,
         }

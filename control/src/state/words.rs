@@ -176,7 +176,7 @@ impl Refusal {
                 format!("at most {TEXT_LEN_MAX} bytes, without control characters")
             }
             Self::TooManyLabels { .. } => format!("at most {LABELS_MAX} are allowed"),
-            _ => String::new(),
+            _ => self.held_cause(),
         }
     }
 
@@ -194,6 +194,43 @@ impl Refusal {
                 format!("remove volumes, or ogee quota set {}", of.option(*resource))
             }
             Self::TooManyLabels { name, .. } => format!("ogee volume set {name} --unlabel KEY"),
+            _ => self.held_remedy(),
+        }
+    }
+
+    /// Of jobs that are held up, and of pools that are still needed.
+    fn held_cause(&self) -> String {
+        match self {
+            Self::JobsPaused { .. } => {
+                "an operator has paused them: nothing that moves replicas begins".into()
+            }
+            Self::PoolInUse { first, count, .. } => {
+                format!("{count} volumes are in it; the first one is \"{first}\"")
+            }
+            Self::PoolBusy { copyset, .. } => format!(
+                "chunks of removed volumes are still being freed in its copyset {}, or a replica of that is being replaced",
+                copyset.get()
+            ),
+            Self::PoolNeeded { .. } => {
+                "it is the last one, or the default while no other one has a weight".into()
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn held_remedy(&self) -> String {
+        match self {
+            Self::JobsPaused { .. } => "ogee job resume, then again".into(),
+            Self::PoolInUse { .. } => "ogee volume ls and ogee volume rm; then again".into(),
+            Self::PoolBusy { copyset, .. } => format!(
+                "again in a minute; if it lasts, start what is offline (ogee server ls), or forget it when it is empty (ogee \
+                 server rm): ogee copyset show {}",
+                copyset.get()
+            ),
+            Self::PoolNeeded { .. } => {
+                "another pool first: ogee pool create NAME, and ogee pool set NAME --weight 1"
+                    .into()
+            }
             _ => String::new(),
         }
     }

@@ -96,10 +96,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         what: PoolCommand,
     },
-    /// List zones.
+    /// List zones; ask whether one can be done without for a while.
     Zone {
         #[command(subcommand)]
-        what: ListCommand,
+        what: ZoneCommand,
     },
     /// List chunkservers, drain them, declare them lost, forget them.
     Server {
@@ -411,18 +411,44 @@ pub(crate) enum PoolCommand {
     },
     /// List pools.
     Ls,
+    /// Remove a pool in which no volume is. Its copysets are deleted from the devices. Refused for the last pool, and for the default
+    /// one while no other has a weight.
+    Rm {
+        /// Its name.
+        name: String,
+    },
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum ListCommand {
+pub(crate) enum ZoneCommand {
     /// List them.
     Ls,
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Whether every copyset keeps its quorum when all chunkservers of a zone stop at once. Exit code 1 if not.
+    OkToStop {
+        /// Its name.
+        name: String,
+    },
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ServerCommand {
     /// List them.
     Ls,
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its name.
+        name: String,
+    },
     /// Move leaders and replicas off all devices of a chunkserver. Returns at once; `ls` shows how many are
     /// left, and `empty` in the end.
     Drain(DrainArgs),
@@ -433,6 +459,12 @@ pub(crate) enum ServerCommand {
     Maintenance(MaintenanceArgs),
     /// Whether copysets keep their quorum when it stops. Exit code 1 if not.
     OkToStop {
+        /// Its name.
+        name: String,
+    },
+    /// Whether all that it has could be moved elsewhere by the rules of the pools, so that it can be drained and removed;
+    /// what would stand in the way. Changes nothing. Exit code 1 if not.
+    OkToRemove {
         /// Its name.
         name: String,
     },
@@ -452,6 +484,11 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         local: bool,
     },
+    /// Show everything that is known of one: its state, what is on it, and the health codes that are about it.
+    Show {
+        /// Its store, as `ls` names it.
+        name: String,
+    },
     /// Move leaders and replicas off a device. Returns at once; `ls` shows how many are left, and `empty` in
     /// the end.
     Drain(DrainArgs),
@@ -459,6 +496,12 @@ pub(crate) enum DeviceCommand {
     Lost(LostArgs),
     /// Whether copysets keep their quorum without it. Exit code 1 if not.
     OkToStop {
+        /// Its store, as `ls` names it.
+        name: String,
+    },
+    /// Whether all that it has could be moved elsewhere by the rules of the pools, so that it can be drained and removed;
+    /// what would stand in the way. Changes nothing. Exit code 1 if not.
+    OkToRemove {
         /// Its store, as `ls` names it.
         name: String,
     },
@@ -563,6 +606,9 @@ pub(crate) struct ReplaceArgs {
     /// Take it back: what has not begun to move stays.
     #[arg(long)]
     pub(crate) cancel: bool,
+    /// Only show the jobs that it would lead to, and about how many bytes they copy.
+    #[arg(long, conflicts_with = "cancel")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]
@@ -572,6 +618,9 @@ pub(crate) struct DrainArgs {
     /// Take it back: what has not begun to move stays.
     #[arg(long)]
     pub(crate) cancel: bool,
+    /// Only show the jobs that it would lead to, and about how many bytes they copy.
+    #[arg(long, conflicts_with = "cancel")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]
@@ -607,6 +656,11 @@ pub(crate) enum JobCommand {
         /// Its number.
         id: u64,
     },
+    /// Begin none any more, until `resume`: no replica begins to be made anew, drained or moved, and no leader moves for evenness
+    /// or a drain. What has begun goes on. Kept over restarts; `status` warns of it.
+    Pause,
+    /// Let them begin again.
+    Resume,
     /// Cancel one that waits, or a transfer of leadership. A replica that is being copied is not taken back.
     Cancel {
         /// Its number.

@@ -17,6 +17,11 @@ pub(crate) struct MdsArgs {
 pub(crate) enum MdsCommand {
     /// List the metadata servers: who leads, and how far each is.
     Ls,
+    /// Show one of them.
+    Show {
+        /// Its number.
+        id: u64,
+    },
     /// Compare what the metadata servers hold: all must have the same as of the same log entry. Exit code 1 if not.
     Check,
     /// Take a metadata server into the group that was started with `join = true`. It learns first, and votes
@@ -30,6 +35,12 @@ pub(crate) enum MdsCommand {
     },
     /// Take a metadata server out of the group. The leading one hands over first. Stop it afterwards.
     Rm {
+        /// Its number.
+        id: u64,
+    },
+    /// Whether the metadata can still be changed when that one stops: a majority must answer without it. Exit code 1
+    /// if not.
+    OkToStop {
         /// Its number.
         id: u64,
     },

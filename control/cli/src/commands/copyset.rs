@@ -86,7 +86,7 @@ fn copyset_json(copyset: &CopysetInfo) -> Value {
             "store": replica.store, "endpoint": replica.endpoint, "online": replica.online,
             "role": replica.role, "state": replica.state,
             "applied": replica.applied, "last_log": replica.last_log,
-            "leader": replica.id == copyset.leader_replica,
+            "leader": replica.id == copyset.leader_replica, "eta_ms": replica.eta_ms,
         })
     });
     json!({
@@ -98,11 +98,17 @@ fn copyset_json(copyset: &CopysetInfo) -> Value {
 /// Its chunkserver, and what is not as it should be.
 fn short(replica: &ReplicaInfo) -> String {
     let name = &replica.chunkserver_name;
-    match (replica.role.as_str(), replica.state.as_str()) {
-        ("voter", "ok") => name.clone(),
-        ("voter", state) => format!("{name}({state})"),
-        (role, "ok") => format!("{name}({role})"),
-        (role, state) => format!("{name}({role}, {state})"),
+    let words = [
+        (replica.role != "voter").then(|| replica.role.clone()),
+        (replica.state != "ok").then(|| replica.state.clone()),
+        replica
+            .eta_ms
+            .map(|_| format!("{} left", job::left(replica.eta_ms))),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    match words.as_slice() {
+        [] => name.clone(),
+        some => format!("{name}({})", some.join(", ")),
     }
 }
 
@@ -120,6 +126,7 @@ fn show(format: Format, copyset: &CopysetInfo) {
             replica.state.clone(),
             replica.applied.to_string(),
             replica.last_log.to_string(),
+            job::left(replica.eta_ms),
         ]
     });
     print(
@@ -134,6 +141,7 @@ fn show(format: Format, copyset: &CopysetInfo) {
             "STATE",
             "APPLIED",
             "LAST LOG",
+            "LEFT",
         ],
         rows.collect(),
     );

@@ -3,8 +3,11 @@
 use super::ask;
 use crate::args::{Format, JobCommand};
 use crate::error::{CliError, Exit};
-use crate::output::{human, print};
-use ogee_proto::service::{BalanceLeadersRequest, BalanceReplicasRequest, JobInfo, JobName};
+use crate::output::{human, line, print};
+use ogee_proto::service::{
+    BalanceLeadersRequest, BalanceReplicasRequest, JobInfo, JobName, ListJobsResponse,
+    PauseJobsRequest,
+};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +19,13 @@ const LOOK: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(mds: &[String], what: JobCommand, format: Format) -> Result<ExitCode, CliError> {
     match what {
-        JobCommand::Ls => list(format, &all(mds)?),
+        JobCommand::Ls => {
+            let listed = listed(mds)?;
+            tell_paused(format, listed.paused_since_unix_ms);
+            list_all(format, &listed);
+        }
+        JobCommand::Pause => hold(mds, format, false)?,
+        JobCommand::Resume => hold(mds, format, true)?,
         JobCommand::Show { id } => show(format, &one(mds, id)?),
         JobCommand::Cancel { id } => {
             let doing = format!("cannot cancel job {id}");
@@ -29,9 +38,44 @@ pub(crate) fn run(mds: &[String], what: JobCommand, format: Format) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn all(mds: &[String]) -> Result<Vec<JobInfo>, CliError> {
+fn listed(mds: &[String]) -> Result<ListJobsResponse, CliError> {
     let doing = "cannot list jobs";
-    Ok(ask(mds, doing, async |client| client.list_jobs().await)?.jobs)
+    ask(mds, doing, async |client| client.list_jobs().await)
+}
+
+fn all(mds: &[String]) -> Result<Vec<JobInfo>, CliError> {
+    Ok(listed(mds)?.jobs)
+}
+
+/// Says that nothing begins, if that is so.
+pub(crate) fn tell_paused(format: Format, since_unix_ms: Option<u64>) {
+    if let Some(since) = since_unix_ms.filter(|_| format == Format::Table) {
+        eprintln!(
+            "jobs are paused for {}: none begins until ogee job resume",
+            ago(since)
+        );
+    }
+}
+
+fn hold(mds: &[String], format: Format, resume: bool) -> Result<(), CliError> {
+    let doing = if resume {
+        "cannot let jobs go on"
+    } else {
+        "cannot pause jobs"
+    };
+    let since = ask(mds, doing, async |client| {
+        client.pause_jobs(PauseJobsRequest { resume }).await
+    })?
+    .paused_since_unix_ms;
+    match (format, since) {
+        (Format::Json, since) => line(&format!("{:#}", json!({"paused_since_unix_ms": since}))),
+        (Format::Table, None) => line("jobs begin again"),
+        (Format::Table, Some(since)) => line(&format!(
+            "jobs are paused for {}: none begins until ogee job resume; what had begun goes on",
+            ago(since)
+        )),
+    }
+    Ok(())
 }
 
 fn one(mds: &[String], id: u64) -> Result<JobInfo, CliError> {
@@ -44,7 +88,36 @@ fn one(mds: &[String], id: u64) -> Result<JobInfo, CliError> {
 }
 
 fn list(format: Format, jobs: &[JobInfo]) {
-    let json = json!({"jobs": jobs.iter().map(to_json).collect::<Vec<_>>()});
+    print_jobs(
+        format,
+        jobs,
+        &json!({"jobs": jobs.iter().map(to_json).collect::<Vec<_>>()}),
+    );
+}
+
+/// Jobs that were not made, and how much they would copy in all.
+pub(crate) fn show_plan(format: Format, jobs: &[JobInfo]) {
+    list(format, jobs);
+    if format == Format::Table {
+        let moves = jobs.iter().filter(|job| job.kind != "transfer_leader");
+        let stuck = moves.clone().filter(|job| !job.step.is_empty()).count();
+        let bytes = moves.clone().filter(|job| job.step.is_empty());
+        let bytes = bytes.fold(0u64, |sum, job| sum.saturating_add(job.bytes));
+        eprintln!(
+            "nothing was done: {} moves of about {}, {stuck} that cannot go now",
+            moves.count() - stuck,
+            human(bytes)
+        );
+    }
+}
+
+fn list_all(format: Format, listed: &ListJobsResponse) {
+    let jobs = listed.jobs.iter().map(to_json).collect::<Vec<_>>();
+    let json = json!({"jobs": jobs, "paused_since_unix_ms": listed.paused_since_unix_ms});
+    print_jobs(format, &listed.jobs, &json);
+}
+
+fn print_jobs(format: Format, jobs: &[JobInfo], json: &Value) {
     let rows = jobs.iter().map(|job| {
         vec![
             job.id.to_string(),
@@ -54,13 +127,14 @@ fn list(format: Format, jobs: &[JobInfo]) {
             job.from.clone(),
             job.to.clone(),
             progress(job),
+            left(job.eta_ms),
             job.reason.clone(),
         ]
     });
     let header = [
-        "JOB", "KIND", "STATE", "COPYSET", "FROM", "TO", "PROGRESS", "WHY",
+        "JOB", "KIND", "STATE", "COPYSET", "FROM", "TO", "PROGRESS", "LEFT", "WHY",
     ];
-    print(format, &json, &header, rows.collect());
+    print(format, json, &header, rows.collect());
 }
 
 fn show(format: Format, job: &JobInfo) {
@@ -74,6 +148,7 @@ fn show(format: Format, job: &JobInfo) {
         ("from", job.from.clone()),
         ("to", format!("{} {}", job.to, job.store)),
         ("progress", progress(job)),
+        ("left", left(job.eta_ms)),
         ("priority", job.priority.to_string()),
         ("attempt", job.attempt.to_string()),
         ("made", format!("{} ago", ago(job.created_unix_ms))),
@@ -89,6 +164,7 @@ fn progress(job: &JobInfo) -> String {
         ("running", 0) => format!("{} ({} %)", job.step, job.percent),
         ("running", bytes) => format!("{} ({} % of about {})", job.step, job.percent, human(bytes)),
         ("pending", _) => job.step.clone(),
+        ("planned", _) if !job.step.is_empty() => job.step.clone(),
         ("planned", 0) => "would move".to_owned(),
         ("planned", bytes) => format!("about {}", human(bytes)),
         _ => format!("ended {} ago", ago(job.ended_unix_ms)),
@@ -101,8 +177,16 @@ fn to_json(job: &JobInfo) -> Value {
         "replica": job.replica, "from": job.from, "to": job.to, "store": job.store,
         "priority": job.priority, "attempt": job.attempt, "step": job.step, "reason": job.reason,
         "bytes": job.bytes, "percent": job.percent, "created_unix_ms": job.created_unix_ms,
-        "started_unix_ms": job.started_unix_ms, "ended_unix_ms": job.ended_unix_ms,
+        "started_unix_ms": job.started_unix_ms, "ended_unix_ms": job.ended_unix_ms, "eta_ms": job.eta_ms,
     })
+}
+
+/// How long something still takes, for people, if that can be said.
+pub(crate) fn left(eta_ms: Option<u64>) -> String {
+    eta_ms.map_or_else(
+        || "-".to_owned(),
+        |ms| format!("about {}", span(Duration::from_millis(ms.max(1000)))),
+    )
 }
 
 /// How long a moment lies back, for people.

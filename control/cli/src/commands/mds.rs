@@ -24,6 +24,8 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.moves_per_server_max = per_server.unwrap_or(config.moves_per_server_max);
     let per_zone = heal.moves_per_zone_max;
     config.moves_per_zone_max = per_zone.unwrap_or(config.moves_per_zone_max);
+    let per_pool = heal.moves_per_pool_max;
+    config.moves_per_pool_max = per_pool.unwrap_or(config.moves_per_pool_max);
     let per_device = heal.moves_per_device_max;
     config.moves_per_device_max = per_device.unwrap_or(config.moves_per_device_max);
     config.move_timeout_ms = heal.move_timeout_ms.unwrap_or(config.move_timeout_ms);
@@ -35,6 +37,8 @@ pub(crate) fn run(args: &DaemonArgs) -> Result<ExitCode, CliError> {
     config.replica_balance_percent = percent.unwrap_or(config.replica_balance_percent);
     let percent = heal.leader_load_percent;
     config.leader_load_percent = percent.unwrap_or(config.leader_load_percent);
+    let percent = heal.nearly_full_percent;
+    config.nearly_full_percent = percent.unwrap_or(config.nearly_full_percent);
     let members = settings.members.into_iter();
     config.members = members
         .map(|member| Member {

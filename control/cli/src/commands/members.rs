@@ -2,7 +2,7 @@
 
 use super::{ask, backup, strangers};
 use crate::args::{Format, MdsCommand};
-use crate::error::CliError;
+use crate::error::{CliError, Exit};
 use crate::output::{line, print};
 use ogee_client::ControlError;
 use ogee_proto::service::{AddMemberRequest, MemberInfo};
@@ -22,9 +22,11 @@ const BEHIND: &str = "OGEE-2068";
 pub(crate) fn run(mds: &[String], what: MdsCommand, format: Format) -> Result<ExitCode, CliError> {
     match what {
         MdsCommand::Ls => list(mds, format)?,
+        MdsCommand::Show { id } => show(mds, id, format)?,
         MdsCommand::Check => return check(mds, format),
         MdsCommand::Add { id, address } => add(mds, id, &address)?,
         MdsCommand::Rm { id } => remove(mds, id)?,
+        MdsCommand::OkToStop { id } => return ok_to_stop(mds, id, format),
         MdsCommand::TransferLeader { id } => transfer(mds, id)?,
         MdsCommand::Backup(args) => return backup::run(mds, &args, format),
         MdsCommand::Restore(args) => return backup::restore(&args),
@@ -175,6 +177,124 @@ fn remove(mds: &[String], id: u64) -> Result<(), CliError> {
     Ok(())
 }
 
+fn show(mds: &[String], id: u64, format: Format) -> Result<(), CliError> {
+    let doing = format!("cannot show metadata server {id}");
+    let members = ask(mds, &doing, async |client| client.list_members(false).await)?.members;
+    let found = members.iter().find(|member| member.id == id);
+    let member = found.ok_or_else(|| no_member(id))?;
+    let Some(left) = Left::without(&members, id) else {
+        return Err(no_member(id));
+    };
+    let json = json!({"member": to_json(member), "ok_to_stop": left.ok()});
+    let said = |text: String| if member.reachable { text } else { "-".into() };
+    let rows = [
+        ("metadata server", id.to_string()),
+        ("address", member.address.clone()),
+        ("role", member.role.clone()),
+        (
+            "answers",
+            if member.reachable { "yes" } else { "no" }.to_owned(),
+        ),
+        ("term", said(member.term.to_string())),
+        ("applied", said(member.applied.to_string())),
+        ("entries that it lacks", member.lag.to_string()),
+        ("version", said(member.version.clone())),
+        (
+            "commands",
+            said(format!(
+                "{}, the group uses {}",
+                commands(member),
+                member.group_commands.max(1)
+            )),
+        ),
+        ("cluster", said(member.cluster_id.clone())),
+        ("may it stop", left.in_words(id)),
+    ];
+    let rows = rows
+        .into_iter()
+        .map(|(key, value)| vec![key.to_owned(), value]);
+    print(format, &json, &["", ""], rows.collect());
+    Ok(())
+}
+
+fn no_member(id: u64) -> CliError {
+    let what = format!("metadata server {id} does not belong to the group");
+    CliError::new("OGEE-3205", &what, "", "ogee mds ls").with_exit(Exit::NotFound)
+}
+
+/// Whether a majority answers without that one.
+fn ok_to_stop(mds: &[String], id: u64, format: Format) -> Result<ExitCode, CliError> {
+    let doing = format!("cannot tell whether metadata server {id} may stop");
+    let members = ask(mds, &doing, async |client| client.list_members(false).await)?.members;
+    let left = Left::without(&members, id).ok_or_else(|| no_member(id))?;
+    let json = json!({
+        "ok": left.ok(), "voters": left.voters, "needed": left.needed(), "answering_without_it": left.answering,
+        "silent": left.silent,
+    });
+    match format {
+        Format::Json => line(&format!("{json:#}")),
+        Format::Table => line(&left.in_words(id)),
+    }
+    Ok(if left.ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Exit::Failed as u8)
+    })
+}
+
+/// What is left of the voters without one member.
+struct Left {
+    voters: usize,
+    votes: bool,
+    /// Of the others.
+    answering: usize,
+    silent: Vec<u64>,
+}
+
+impl Left {
+    fn without(members: &[MemberInfo], id: u64) -> Option<Self> {
+        let one = members.iter().find(|member| member.id == id)?;
+        let is_voter = |member: &&MemberInfo| member.role != "learner";
+        let others = || members.iter().filter(is_voter).filter(|it| it.id != id);
+        let silent = others().filter(|it| !it.reachable);
+        Some(Self {
+            voters: members.iter().filter(is_voter).count(),
+            votes: is_voter(&one),
+            answering: others().filter(|it| it.reachable).count(),
+            silent: silent.map(|it| it.id).collect(),
+        })
+    }
+
+    const fn needed(&self) -> usize {
+        self.voters / 2 + 1
+    }
+
+    const fn ok(&self) -> bool {
+        self.answering >= self.needed()
+    }
+
+    fn in_words(&self, id: u64) -> String {
+        let (answering, voters, needed) = (self.answering, self.voters, self.needed());
+        let count =
+            format!("without it {answering} of {voters} that vote answer, and {needed} are needed");
+        let silent: Vec<String> = self.silent.iter().map(u64::to_string).collect();
+        let remedy = match silent.as_slice() {
+            [] => "add others first: ogee mds add".to_owned(),
+            some => format!("first start metadata server {}", some.join(", ")),
+        };
+        match (self.ok(), self.votes) {
+            (true, true) => format!("yes: {count}"),
+            (true, false) => "yes: it does not vote".to_owned(),
+            (false, true) => format!(
+                "no: {count}. Volumes that are attached go on, but nothing is attached, changed or healed meanwhile; {remedy}"
+            ),
+            (false, false) => {
+                format!("no: metadata server {id} does not vote, but {count}; {remedy}")
+            }
+        }
+    }
+}
+
 fn transfer(mds: &[String], id: Option<u64>) -> Result<(), CliError> {
     let doing = "cannot transfer the leadership of the metadata";
     let to = id.unwrap_or(0);
@@ -197,6 +317,31 @@ mod tests {
             reachable: true,
             ..MemberInfo::default()
         }
+    }
+
+    #[test]
+    fn one_may_stop_if_a_majority_answers_without_it() {
+        let voter = |id: u64, reachable: bool| MemberInfo {
+            role: "voter".into(),
+            reachable,
+            ..member(id, 1, "")
+        };
+        let without =
+            |members: &[MemberInfo], id: u64| Left::without(members, id).expect("a member");
+        let three = [voter(1, true), voter(2, true), voter(3, true)];
+        assert!(without(&three, 2).ok());
+        assert!(Left::without(&three, 4).is_none());
+        let two = [voter(1, true), voter(2, true), voter(3, false)];
+        let left = without(&two, 2);
+        assert!(!left.ok());
+        assert!(left.in_words(2).contains("first start metadata server 3"));
+        assert!(without(&two, 3).ok(), "it does not answer anyway");
+        let alone = without(&[voter(1, true)], 1);
+        assert!(!alone.ok() && alone.in_words(1).contains("ogee mds add"));
+        let mut learner = voter(4, true);
+        learner.role = "learner".into();
+        let left = without(&[voter(1, true), learner], 4);
+        assert!(left.ok() && left.in_words(4).contains("does not vote"));
     }
 
     #[test]

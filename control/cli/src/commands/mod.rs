@@ -15,6 +15,7 @@ pub(crate) mod place;
 pub(crate) mod quota;
 mod replace;
 mod scrub;
+mod show;
 pub(crate) mod status;
 pub(crate) mod topology;
 pub(crate) mod volume;

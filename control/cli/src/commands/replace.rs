@@ -1,6 +1,6 @@
 //! `ogee device replace|reinstate`.
 
-use super::ask;
+use super::{ask, job};
 use crate::args::{Format, ReplaceArgs};
 use crate::error::CliError;
 use crate::output::{human, line, print};
@@ -13,13 +13,25 @@ pub(crate) fn replace(
     args: ReplaceArgs,
     format: Format,
 ) -> Result<ExitCode, CliError> {
-    let ReplaceArgs { old, new, cancel } = args;
+    let ReplaceArgs {
+        old,
+        new,
+        cancel,
+        dry_run,
+    } = args;
     let doing = format!("cannot replace device {old}");
     let request = ReplaceDeviceRequest {
         old: old.clone(),
         new: new.clone(),
         cancel,
     };
+    if dry_run {
+        let planned = ask(mds, &doing, async |client| {
+            client.plan_replacement(request).await
+        })?;
+        job::show_plan(format, &planned.jobs);
+        return Ok(ExitCode::SUCCESS);
+    }
     let made = ask(mds, &doing, async |client| {
         client.replace_device(request).await
     })?;

@@ -3,12 +3,13 @@
 use super::ask;
 use super::job::{ago, span};
 use super::maintenance::until;
+use super::show;
 use crate::args::{Format, PoolCommand};
 use crate::drive;
 use crate::error::CliError;
 use crate::output::{human, print};
 use ogee_proto::service::{
-    BackgroundReport, CreatePoolRequest, DeviceInfo, PoolInfo, ScrubReport, ServerInfo,
+    BackgroundReport, CreatePoolRequest, DeviceInfo, PoolInfo, PoolName, ScrubReport, ServerInfo,
     SetPoolRequest,
 };
 use serde_json::{Value, json};
@@ -70,6 +71,14 @@ pub(crate) fn pool(
             check_width(scatter_width, &set)?;
             vec![set]
         }
+        PoolCommand::Rm { name } => {
+            let doing = format!("cannot remove pool {name}");
+            ask(mds, &doing, async |client| {
+                client.remove_pool(PoolName { name }).await
+            })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        PoolCommand::Show { name } => return show::pool(mds, &name, format),
         PoolCommand::Ls => {
             ask(mds, "cannot list pools", async |client| {
                 client.list_pools().await
@@ -108,11 +117,10 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
                 0 => human(pool.promised),
                 quota => format!("{} of {}", human(pool.promised), human(quota)),
             },
-            match (pool.allows_volumes, pool.weight) {
-                (false, _) => "closed".to_owned(),
-                (true, 0) => "if named".to_owned(),
-                (true, weight) => format!("weight {weight}"),
-            },
+            human(pool.used),
+            format!("{} free of {}", human(pool.usable_free), human(pool.usable)),
+            human(pool.raw),
+            admits(pool),
             scatter(pool),
         ]
     });
@@ -126,6 +134,9 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
             "COPYSETS READY",
             "VOLUMES",
             "PROMISED",
+            "USED",
+            "USABLE",
+            "RAW",
             "NEW VOLUMES",
             "SCATTER",
         ],
@@ -133,8 +144,17 @@ fn show_pools(format: Format, pools: &[PoolInfo]) {
     );
 }
 
+/// Which new volumes are made in it.
+pub(crate) fn admits(pool: &PoolInfo) -> String {
+    match (pool.allows_volumes, pool.weight) {
+        (false, _) => "closed".to_owned(),
+        (true, 0) => "if named".to_owned(),
+        (true, weight) => format!("weight {weight}"),
+    }
+}
+
 /// With how many others devices share copysets, and what is wanted.
-fn scatter(pool: &PoolInfo) -> String {
+pub(crate) fn scatter(pool: &PoolInfo) -> String {
     let PoolInfo {
         scatter_width,
         scatter_least,
@@ -150,14 +170,14 @@ fn scatter(pool: &PoolInfo) -> String {
 }
 
 /// A class, if there is one.
-fn or_any(class: &str) -> String {
+pub(crate) fn or_any(class: &str) -> String {
     match class {
         "" => "-".to_owned(),
         class => class.to_owned(),
     }
 }
 
-fn pool_json(pool: &PoolInfo) -> Value {
+pub(crate) fn pool_json(pool: &PoolInfo) -> Value {
     json!({
         "name": pool.name, "replicas": pool.replicas, "copysets": pool.copysets,
         "copysets_ready": pool.copysets_ready, "volumes": pool.volumes,
@@ -165,7 +185,8 @@ fn pool_json(pool: &PoolInfo) -> Value {
         "class": pool.class, "allows_volumes": pool.allows_volumes, "weight": pool.weight,
         "scatter_width": pool.scatter_width, "scatter_least": pool.scatter_least,
         "scatter_mean": pool.scatter_mean, "scatter_most": pool.scatter_most,
-        "device_sets": pool.device_sets,
+        "device_sets": pool.device_sets, "used_bytes": pool.used, "usable_bytes": pool.usable,
+        "free_bytes": pool.usable_free, "raw_bytes": pool.raw, "raw_used_bytes": pool.raw_used,
     })
 }
 
@@ -191,17 +212,7 @@ pub(crate) fn zones(mds: &[String], format: Format) -> Result<ExitCode, CliError
 pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
     let doing = "cannot list chunkservers";
     let servers = ask(mds, doing, async |client| client.list_servers().await)?.servers;
-    let json = servers.iter().map(|server| {
-        json!({
-            "id": server.chunkserver, "name": server.name, "zone": server.zone,
-            "server": server.server, "online": server.online, "endpoints": server.endpoints,
-            "version": server.version, "leaders": server.leaders, "replicas": server.replicas,
-            "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
-            "state": server.state, "mark": server.mark,
-            "absent_since_unix_ms": server.absent_since_unix_ms,
-            "maintenance_until_unix_ms": server.maintenance_until_unix_ms,
-        })
-    });
+    let json = servers.iter().map(server_json);
     let json = json!({"servers": json.collect::<Vec<_>>()});
     let rows = servers.iter().map(|server| {
         vec![
@@ -225,20 +236,29 @@ pub(crate) fn servers(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) fn server_json(server: &ServerInfo) -> Value {
+    json!({
+        "id": server.chunkserver, "name": server.name, "zone": server.zone,
+        "server": server.server, "online": server.online, "endpoints": server.endpoints,
+        "version": server.version, "leaders": server.leaders, "replicas": server.replicas,
+        "last_heartbeat_ms_ago": server.last_heartbeat_ms_ago,
+        "state": server.state, "mark": server.mark,
+        "absent_since_unix_ms": server.absent_since_unix_ms,
+        "maintenance_until_unix_ms": server.maintenance_until_unix_ms,
+    })
+}
+
 pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliError> {
     let doing = "cannot list devices";
     let devices = ask(mds, doing, async |client| client.list_devices().await)?.devices;
     let json = devices.iter().map(device_json);
     let json = json!({"devices": json.collect::<Vec<_>>()});
     let rows = devices.iter().map(|device| {
-        let is_known = device.online || device.state == "missing";
-        // The last word of a chunkserver that is offline says nothing of now.
-        let seen = if is_known { &device.state } else { "offline" };
         vec![
             device.chunkserver_name.clone(),
             device.path.clone(),
             or_any(&device.class),
-            device_state(seen, device),
+            device_state(seen(device), device),
             device.replicas.to_string(),
             latency(device.write_latency_us),
             latency(device.read_latency_us),
@@ -275,7 +295,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
     Ok(ExitCode::SUCCESS)
 }
 
-fn device_json(device: &DeviceInfo) -> Value {
+pub(crate) fn device_json(device: &DeviceInfo) -> Value {
     json!({
         "store": device.store, "chunkserver": device.chunkserver_name, "path": device.path,
         "class": device.class,
@@ -313,7 +333,7 @@ fn device_json(device: &DeviceInfo) -> Value {
 }
 
 /// How a chunkserver is, and what is wanted of it.
-fn server_state(server: &ServerInfo) -> String {
+pub(crate) fn server_state(server: &ServerInfo) -> String {
     let words = state(&server.state, &server.mark, server.absent_since_unix_ms);
     match server.maintenance_until_unix_ms {
         0 => words,
@@ -322,7 +342,7 @@ fn server_state(server: &ServerInfo) -> String {
 }
 
 /// How a device is, what is held against it, and what is wanted of it.
-fn device_state(seen: &str, device: &DeviceInfo) -> String {
+pub(crate) fn device_state(seen: &str, device: &DeviceInfo) -> String {
     let mut words = state(seen, &device.mark, device.absent_since_unix_ms);
     if !device.sick.is_empty() {
         words = format!(
@@ -344,7 +364,15 @@ fn errors(device: &DeviceInfo) -> String {
     format!("{}/{}/{repaired}", device.failures, device.retired_extents)
 }
 
-fn paused(device: &DeviceInfo, progress: String) -> String {
+/// How a device is, as far as is known: the last word of a chunkserver that is offline says nothing of now.
+pub(crate) fn seen(device: &DeviceInfo) -> &str {
+    match device.online || device.state == "missing" {
+        true => &device.state,
+        false => "offline",
+    }
+}
+
+pub(crate) fn paused(device: &DeviceInfo, progress: String) -> String {
     match device.scrub_paused {
         true => format!("paused at {progress}"),
         false => progress,
@@ -353,7 +381,7 @@ fn paused(device: &DeviceInfo, progress: String) -> String {
 
 /// How far a device has been read for what rots, or what leads there compared: of the pass under way its share and the time that is left at the
 /// speed so far, or else when the last one ended.
-fn scrubbed(scrub: Option<&ScrubReport>) -> String {
+pub(crate) fn scrubbed(scrub: Option<&ScrubReport>) -> String {
     let Some(scrub) = scrub else {
         return "-".to_owned();
     };
@@ -375,7 +403,7 @@ fn scrubbed(scrub: Option<&ScrubReport>) -> String {
 }
 
 /// What copies, comparisons and scrubbing do with it together, and what they may.
-fn background(report: Option<&BackgroundReport>) -> String {
+pub(crate) fn background(report: Option<&BackgroundReport>) -> String {
     let Some(report) = report else {
         return "-".to_owned();
     };
@@ -383,7 +411,7 @@ fn background(report: Option<&BackgroundReport>) -> String {
 }
 
 /// The mean of the newest seconds with requests.
-fn latency(us: u64) -> String {
+pub(crate) fn latency(us: u64) -> String {
     match us {
         0 => "-".to_owned(),
         1..10_000 => format!("{us} us"),

@@ -10,7 +10,8 @@ use ogee_proto::service::{
     BalanceLeadersRequest, BalanceReplicasRequest, ClusterStatus, CreatePoolRequest, DevicesName,
     Empty, JobInfo, JobName, ListCopysetsResponse, ListDevicesResponse, ListJobsResponse,
     ListPoolsResponse, ListServersResponse, ListZonesResponse, MaintenanceRequest,
-    MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToStopResponse, PoolInfo,
+    MaintenanceResponse, MarkDevicesRequest, MarkDevicesResponse, OkToRemoveResponse,
+    OkToStopResponse, PauseJobsRequest, PauseJobsResponse, PoolInfo, PoolName,
     ReinstateDevicesResponse, ReplaceDeviceRequest, ReplaceDeviceResponse, ReplaceReplicaRequest,
     ReplaceReplicaResponse, ResetCopysetRequest, ResetCopysetResponse, ServerName, SetPoolRequest,
     TransferLeaderRequest,
@@ -60,6 +61,8 @@ calls! {
     create_pool(CreatePoolRequest) -> PoolInfo, Never;
     /// Changes what is allowed in a pool.
     set_pool(SetPoolRequest) -> PoolInfo, Freely;
+    /// Removes a pool in which nothing is.
+    remove_pool(PoolName) -> Empty, Never;
     /// Asks for another leader of a copyset.
     transfer_leader(TransferLeaderRequest) -> Empty, Freely;
     /// Asks for a new replica in the place of another.
@@ -70,16 +73,26 @@ calls! {
     mark_devices(MarkDevicesRequest) -> MarkDevicesResponse, Freely;
     /// Asks what would become of copysets without some devices.
     ok_to_stop(DevicesName) -> OkToStopResponse, Freely;
+    /// Asks the same of a whole zone.
+    ok_to_stop_zone(DevicesName) -> OkToStopResponse, Freely;
+    /// Asks whether all that is on some devices has somewhere else to go.
+    ok_to_remove(DevicesName) -> OkToRemoveResponse, Freely;
     /// Says that a chunkserver is about to be stopped for a while, or is not any more.
     set_maintenance(MaintenanceRequest) -> MaintenanceResponse, Freely;
     /// Takes devices back that limped.
     reinstate_devices(DevicesName) -> ReinstateDevicesResponse, Freely;
     /// Empties a device into another one.
     replace_device(ReplaceDeviceRequest) -> ReplaceDeviceResponse, Freely;
+    /// Asks what draining devices would lead to.
+    plan_drain(DevicesName) -> ListJobsResponse, Freely;
+    /// Asks what replacing a device would lead to.
+    plan_replacement(ReplaceDeviceRequest) -> ListJobsResponse, Freely;
     /// Forgets a chunkserver that carries nothing.
     remove_server(ServerName) -> Empty, Never;
     /// Cancels a job that has not begun.
     cancel_job(JobName) -> JobInfo, Never;
+    /// Holds background jobs up, or lets them go on.
+    pause_jobs(PauseJobsRequest) -> PauseJobsResponse, Freely;
     /// Asks for even leaders; the jobs that see to it, or would.
     balance_leaders(BalanceLeadersRequest) -> ListJobsResponse, Freely;
     /// Asks for devices that carry replicas evenly; the jobs that see to it, or would.
