@@ -235,7 +235,7 @@ mod tests {
             error,
             BackupError::Version {
                 found: 9,
-                ours: OUR_VERSION
+                ours: crate::state::OUR_VERSION
             }
         ));
         assert!(bytes.len() > PREFIX);

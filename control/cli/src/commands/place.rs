@@ -216,7 +216,7 @@ fn tell_removal(name: &str, answer: &OkToRemoveResponse) {
             "yes: {what}, and each has somewhere to go: drain {name} first"
         )),
         (false, _) if stuck.is_empty() => {
-            line(&format!("no: {what}, and each has somewhere to go"))
+            line(&format!("no: {what}, and each has somewhere to go"));
         }
         (false, _) => {
             let few = stuck.len();
