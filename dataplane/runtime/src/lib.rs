@@ -14,7 +14,6 @@
 //! **Failure.** I/O errors are `std::io::Error` with the system's code. Bugs panic; a panic in any
 //! task ends its shard (the daemons abort), it is never swallowed.
 
-#[cfg(not(ogee_sim))]
 pub mod area;
 mod buffer;
 mod engine;
