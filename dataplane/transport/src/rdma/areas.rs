@@ -3,17 +3,17 @@
 //! *Place*: beside the port's own slabs; what lies in it is sent from where it lies. *Owner*: a registration hangs on its
 //! area, and goes with it or with the port, whichever is first; work requests and loans under way keep what they use.
 //!
-//! *Invariants*: each area is registered once, in stretches of [`STRETCH`], since the shard waits for each of them; not
-//! more of it than is configured. *On failure*: what was not registered is copied as before; that is said once for a port,
+//! *Invariants*: each area is registered once, in stretches of [`STRETCH`], since the shard waits for each of them, and let go of
+//! in the same ones; that takes a fifth of the shard's time at most. Not more is registered than is configured. *On failure*: what was not registered is copied as before; that is said once for a port,
 //! and counted.
 
 use super::limit::STRETCH;
 use crate::metrics::count;
 use ogee_rdma::{Domain, Part, Region};
 use ogee_runtime::area::{self, Area};
-use ogee_runtime::{Loan, Payload, ScopedTask, spawn_scoped, yield_now};
+use ogee_runtime::{Instant, Loan, Payload, ScopedTask, now, sleep, spawn_scoped};
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 thread_local! {
     static PORTS: Cell<usize> = const { Cell::new(0) };
@@ -32,14 +32,16 @@ struct Inner {
     domain: Domain,
     /// Bytes that may be registered, and that are.
     bytes_max: usize,
-    bytes: Rc<Cell<usize>>,
+    bytes: Cell<usize>,
+    /// Of areas that were withdrawn: still to be let go of, one after the other.
+    dying: RefCell<Vec<Region>>,
     is_told: Cell<bool>,
 }
 
 /// What is registered of one area: its first stretches.
 struct Registered {
     stretches: RefCell<Vec<Region>>,
-    bytes: Rc<Cell<usize>>,
+    inner: Weak<Inner>,
 }
 
 impl Areas {
@@ -51,7 +53,8 @@ impl Areas {
             number,
             domain: domain.clone(),
             bytes_max,
-            bytes: Rc::default(),
+            bytes: Cell::default(),
+            dying: RefCell::default(),
             is_told: Cell::new(false),
         });
         // What is one stretch is there from the beginning.
@@ -94,16 +97,21 @@ async fn run(inner: Rc<Inner>) {
     let mut changes = area::changes();
     loop {
         changes.borrow_and_update();
+        while inner.let_go().await {}
         while let Some(area) = inner.next_area() {
             let registered = Rc::downgrade(&inner.begin(&area));
             let known = Rc::downgrade(&area);
             drop(area);
             // It goes when it is withdrawn: nothing here holds it while others run.
-            while let (Some(area), Some(registered)) = (known.upgrade(), registered.upgrade())
-                && inner.register_next(&area, &registered)
-            {
+            while let (Some(area), Some(registered)) = (known.upgrade(), registered.upgrade()) {
+                let began = now();
+                let more = inner.register_next(&area, &registered);
                 drop((area, registered));
-                yield_now().await;
+                if !more {
+                    break;
+                }
+                rest(began).await;
+                inner.let_go().await;
             }
         }
         if changes.changed().await.is_err() {
@@ -112,7 +120,24 @@ async fn run(inner: Rc<Inner>) {
     }
 }
 
+/// The shard's other tasks have four times as long as what began then has taken.
+async fn rest(began: Instant) {
+    sleep(began.elapsed() * 4).await;
+}
+
 impl Inner {
+    /// The next stretch of what was withdrawn; whether there was one.
+    async fn let_go(&self) -> bool {
+        let region = self.dying.borrow_mut().pop();
+        let Some(region) = region else {
+            return false;
+        };
+        let began = now();
+        drop(region);
+        rest(began).await;
+        true
+    }
+
     fn registered(&self, area: &Area) -> Option<Rc<Registered>> {
         area.attached(self.number)?.downcast().ok()
     }
@@ -124,10 +149,10 @@ impl Inner {
     }
 
     /// From here on it hangs on its area, and is not tried a second time.
-    fn begin(&self, area: &Area) -> Rc<Registered> {
+    fn begin(self: &Rc<Self>, area: &Area) -> Rc<Registered> {
         let registered = Rc::new(Registered {
             stretches: RefCell::default(),
-            bytes: Rc::clone(&self.bytes),
+            inner: Rc::downgrade(self),
         });
         area.attach(self.number, Rc::clone(&registered) as Rc<dyn std::any::Any>);
         registered
@@ -177,8 +202,15 @@ impl Inner {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let bytes: usize = self.stretches.get_mut().iter().map(Region::len).sum();
-        self.bytes.set(self.bytes.get() - bytes);
+        // Without its port nobody is left who would have to wait.
+        let Some(inner) = self.inner.upgrade() else {
+            return;
+        };
+        let stretches = self.stretches.get_mut();
+        let bytes: usize = stretches.iter().map(Region::len).sum();
+        inner.bytes.set(inner.bytes.get() - bytes);
+        // Whoever withdraws an area says so to `run` after this.
+        inner.dying.borrow_mut().append(stretches);
     }
 }
 

@@ -148,7 +148,7 @@ impl Wire {
             return Ok(false);
         }
         let Some(piece) = self.port.large(remote.len as usize) else {
-            return Ok(self.wait(state));
+            return Ok(self.wait());
         };
         let pair = state
             .pair
@@ -161,8 +161,8 @@ impl Wire {
     }
 
     /// Something comes back later.
-    fn wait(self: &Rc<Self>, state: &mut State) -> bool {
-        if !std::mem::replace(&mut state.is_waiting, true) {
+    fn wait(self: &Rc<Self>) -> bool {
+        if !self.is_waiting.replace(true) {
             self.port.wait_for_piece(self);
         }
         false
@@ -214,7 +214,7 @@ impl Wire {
         };
         let Some(head) = self.port.head() else {
             state.sending = Some(sending);
-            return Ok(self.wait(state));
+            return Ok(self.wait());
         };
         let in_parts = sending.next_part(state.body_max.min(BODY_LEN));
         let has_body = in_parts.is_some()
@@ -229,7 +229,7 @@ impl Wire {
         };
         if has_body && body.is_none() {
             state.sending = Some(sending);
-            return Ok(self.wait(state));
+            return Ok(self.wait());
         }
         if let Some((flag, start, end)) = in_parts {
             let mut prefix = Prefix::new(Kind::Part);

@@ -23,7 +23,7 @@ use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::wire::{Status, WireError};
 use ogee_rdma::{IdKey, Lent, Pair, PairNumber, RemoteMemory, Tell};
 use ogee_runtime::Payload;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -49,6 +49,8 @@ pub(crate) struct Wire {
     /// Receive buffers that the peer may use.
     pub(super) grant: u32,
     pub(super) state: RefCell<State>,
+    /// It waits for a piece to come back. Not in the state: payloads are dropped while that is borrowed, and give pieces back.
+    pub(super) is_waiting: Cell<bool>,
     pub(super) driver: WakerSlot,
     reader: WakerSlot,
 }
@@ -87,8 +89,6 @@ pub(super) struct State {
     pub(super) payload: BytesMut,
     /// Something came since the receiver looked last.
     pub(super) news: bool,
-    /// It waits for a piece to come back.
-    pub(super) is_waiting: bool,
     /// The user is gone: what still comes is dropped.
     pub(super) is_deaf: bool,
     ended: Option<TransportError>,
@@ -150,10 +150,10 @@ impl Wire {
                 meta: BytesMut::new(),
                 payload: BytesMut::new(),
                 news: false,
-                is_waiting: false,
                 is_deaf: false,
                 ended: None,
             }),
+            is_waiting: Cell::new(false),
             driver: WakerSlot::default(),
             reader: WakerSlot::default(),
         });
@@ -262,7 +262,7 @@ impl Wire {
 
     /// A piece has come back.
     pub(super) fn stopped_waiting(&self) {
-        self.state.borrow_mut().is_waiting = false;
+        self.is_waiting.set(false);
         self.driver.wake();
     }
 
