@@ -660,16 +660,32 @@ impl Replica {
         self.fuzzy_until.get().filter(|until| applied < *until)
     }
 
-    /// Takes note, durably, that blocks as of moments up to `until` are about to come.
-    pub(crate) async fn mark_fuzzy(&self, until: LogId) -> Result<(), GroupError> {
+    /// Takes note, durably, that blocks as of moments up to `until` are about to come. Returns the mark of before.
+    pub(crate) async fn mark_fuzzy(&self, until: LogId) -> Result<Option<LogId>, GroupError> {
         self.copies_begun.set(self.copies_begun.get() + 1);
-        if self.fuzzy_until.get() >= Some(until) || seeded_bug!("copy-mark-forgotten") {
+        let before = self.fuzzy_until.get();
+        if before < Some(until) && !seeded_bug!("copy-mark-forgotten") {
+            self.change_mark(before, Some(until)).await?;
+        }
+        Ok(before)
+    }
+
+    /// The mark `from` is `to` from here on, durably; another one is let be.
+    ///
+    /// For a copy that did not come after its mark was set, and for one that came whole but was not installed, since the
+    /// log had brought more meanwhile: its blocks are as of moments up to `to`, and what is applied beyond them makes them exact.
+    pub(crate) async fn change_mark(
+        &self,
+        from: Option<LogId>,
+        to: Option<LogId>,
+    ) -> Result<(), GroupError> {
+        if from == to || self.fuzzy_until.get() != from {
             return Ok(());
         }
-        let before = self.fuzzy_until.replace(Some(until));
+        self.fuzzy_until.set(to);
         let saved = self.save_again().await;
         if saved.is_err() {
-            self.fuzzy_until.set(before);
+            self.fuzzy_until.set(from);
         }
         saved
     }

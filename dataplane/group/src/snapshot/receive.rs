@@ -16,6 +16,7 @@ use super::wire::{
 };
 use crate::checkpoint::{CheckpointState, Saved};
 use crate::codec::put_vote;
+use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::COPY_KEPT;
 use crate::machine::SnapshotState;
@@ -36,6 +37,12 @@ use openraft::storage::Snapshot;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
+
+/// What a replica is marked with while a copy of this leader comes: a moment of a term that the sender does not see, since
+/// whatever is committed there comes after all that the sender can have applied.
+fn mark_of(vote: &RaftVote) -> LogId {
+    LogId::new(vote.leader_id.term + 1, 0)
+}
 
 /// The copy that this replica is receiving, if any.
 pub(crate) struct Incoming {
@@ -204,15 +211,15 @@ impl Group {
         let resumed = goes_on.is_some();
         let hold = self.replica().hold_idle().await;
         let base = self.replica().base();
-        // Of a term that the sender does not see: whatever is committed there comes after all that
-        // the sender can have applied.
-        let until = LogId::new(begin.vote.leader_id.term + 1, 0);
-        let marked = self.replica().mark_fuzzy(until).await;
-        marked.map_err(|error| {
-            tracing::error!(copyset = %self.copyset(), %error, "snapshot cannot begin");
-            Status::Io
-        })?;
-        self.check_wanted(&begin)?;
+        let mark = mark_of(&begin.vote);
+        let marked = self.replica().mark_fuzzy(mark).await;
+        let before = marked.map_err(|error| self.not_marked(&error))?;
+        if let Err(status) = self.check_wanted(&begin) {
+            // The log has brought what it stands for: nothing of this copy comes any more.
+            let unmarked = self.replica().change_mark(Some(mark), before).await;
+            unmarked.map_err(|error| self.not_marked(&error))?;
+            return Err(status);
+        }
         tracing::info!(copyset = %self.copyset(), upto = %begin.meta, resumed, "receiving a snapshot");
         let transfer = match goes_on {
             Some(transfer) => {
@@ -484,9 +491,19 @@ impl Group {
             meta,
         };
         let installed = self.raft().install_full_snapshot(vote, snapshot).await;
-        installed
-            .map(|response| response.vote)
-            .map_err(|_stopped| Status::Io)
+        let answer = installed.map_err(|_stopped| Status::Io)?;
+        if answer.vote == vote {
+            // Entries that were on their way when the mark was set may have come before the copy was whole: openraft does not
+            // need it then, and answers as if it were installed.
+            let settled = self.replica().change_mark(Some(mark_of(&vote)), Some(until));
+            settled.await.map_err(|error| self.not_marked(&error))?;
+        }
+        Ok(answer.vote)
+    }
+
+    fn not_marked(&self, error: &GroupError) -> Status {
+        tracing::error!(copyset = %self.copyset(), %error, "the mark of a copy cannot be saved");
+        Status::Io
     }
 
     fn malformed(&self, error: &WireError) -> Status {
