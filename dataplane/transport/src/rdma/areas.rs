@@ -209,8 +209,10 @@ impl Drop for Registered {
         let stretches = self.stretches.get_mut();
         let bytes: usize = stretches.iter().map(Region::len).sum();
         inner.bytes.set(inner.bytes.get() - bytes);
-        // Whoever withdraws an area says so to `run` after this.
-        inner.dying.borrow_mut().append(stretches);
+        // One stretch goes at once, as it came. Whoever withdraws an area says so to `run` after this.
+        if stretches.len() > 1 {
+            inner.dying.borrow_mut().append(stretches);
+        }
     }
 }
 
