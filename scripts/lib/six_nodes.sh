@@ -53,7 +53,7 @@ chaos_six_nodes() {
     wait_for 60 is_begun drain || give_up "nothing is drained: $("$OGEE" status)"
     mds_leader_kill
     wait_for 180 is_marked "$drained" empty || give_up "$drained is not empty: $("$OGEE" job ls) $("$OGEE" copyset ls)"
-    empty_and_whole "$drained" >/dev/null || give_up "drained at the cost of others: $("$OGEE" copyset ls)"
+    wait_for 10 empty_and_whole "$drained" || give_up "drained at the cost of others: $("$OGEE" copyset ls)"
     echo "   drained in $(($(now_ms) - start)) ms"
     node_kill "$drained"
     wait_for 20 server_removed "$drained" || give_up "$drained is not forgotten: $(tail -n 3 "$TEST_DIR/rm.log")"

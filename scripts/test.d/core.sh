@@ -623,7 +623,7 @@ test_heal() {
     start=$(now_ms)
     "$OGEE" server drain "$drained" >/dev/null
     wait_for 90 is_marked "$drained" empty || give_up "$drained is not empty: $("$OGEE" job ls) $("$OGEE" copyset ls)"
-    empty_and_whole "$drained" >/dev/null || give_up "drained at the cost of others: $("$OGEE" copyset ls)"
+    wait_for 10 empty_and_whole "$drained" || give_up "drained at the cost of others: $("$OGEE" copyset ls)"
     "$OGEE" server ok-to-stop "$drained" -o json | jq -e '.ok and .degraded == []' >/dev/null || give_up "$drained is empty and may not stop"
     echo "   drained in $(($(now_ms) - start)) ms"
     node_kill "$drained"
