@@ -495,7 +495,9 @@ impl Group {
         if answer.vote == vote {
             // Entries that were on their way when the mark was set may have come before the copy was whole: openraft does not
             // need it then, and answers as if it were installed.
-            let settled = self.replica().change_mark(Some(mark_of(&vote)), Some(until));
+            let settled = self
+                .replica()
+                .change_mark(Some(mark_of(&vote)), Some(until));
             settled.await.map_err(|error| self.not_marked(&error))?;
         }
         Ok(answer.vote)
