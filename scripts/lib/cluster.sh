@@ -445,6 +445,13 @@ writer_starts() {
     defer end_process "$load"
 }
 
+# cgroup_end GROUP   the folder of one of version 1: its processes go to the one above it, and it is removed
+cgroup_end() {
+    local pid
+    while read -r pid; do echo "$pid" >"${1%/*}/cgroup.procs"; done <"$1/cgroup.procs"
+    wait_for 10 rmdir "$1"
+}
+
 # middle FILE   of numbers, sorted, a line each: the median
 middle() {
     awk '{ of[NR] = $1 } END { print int((of[int((NR + 1) / 2)] + of[int(NR / 2) + 1]) / 2) }' "$1"

@@ -54,8 +54,6 @@ heal_slow() {
     slow_end
 }
 slow_end() {
-    local pid
     [ -d "$SLOW_GROUP" ] || return 0
-    while read -r pid; do echo "$pid" >"$BLKIO/cgroup.procs"; done <"$SLOW_GROUP/cgroup.procs"
-    wait_for 10 rmdir "$SLOW_GROUP"
+    cgroup_end "$SLOW_GROUP"
 }

@@ -981,9 +981,9 @@ test_scrub_beside() {
         give_up "bench ab: $(tail -n 3 "$TEST_DIR/ab.log")"
     read=$((($(background_sum) - read) >> 20))
     # Of each round: with scrubbing for without it, in thousandths.
-    ratios '.read.iops + .write.iops' >"$TEST_DIR/iops"
-    ratios '.read.lat_ns.percentile["99.000000"]' >"$TEST_DIR/read_p99"
-    ratios '.write.lat_ns.percentile["99.000000"]' >"$TEST_DIR/write_p99"
+    ratios turns '.read.iops + .write.iops' >"$TEST_DIR/iops"
+    ratios turns '.read.lat_ns.percentile["99.000000"]' >"$TEST_DIR/read_p99"
+    ratios turns '.write.lat_ns.percentile["99.000000"]' >"$TEST_DIR/write_p99"
     echo "   $rounds rounds of $seconds s each, $read MiB read by scrubbing and comparing in those with it; with for without, median (least to most):"
     for name in iops read_p99 write_p99; do echo "   $name $(spread "$TEST_DIR/$name")"; done
     [ "$read" -gt 0 ] || give_up "nothing was scrubbed"
@@ -1000,11 +1000,11 @@ background_sum() {
     for name in $(chunkservers); do background_of "$name" '[a-z]*'; done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
 }
 
-# ratios FIGURE   of each round's two turns
+# ratios FOLDER FIGURE   of each round's two turns there, a-… and b-…, in thousandths, sorted
 ratios() {
     local a
-    for a in "$TEST_DIR"/turns/a-*.json; do
-        jq -rn --slurpfile a "$a" --slurpfile b "${a/a-/b-}" "def figure: .jobs[0] | $1; (\$b[0] | figure) * 1000 / (\$a[0] | figure) | round"
+    for a in "$TEST_DIR/$1"/a-*.json; do
+        jq -rn --slurpfile a "$a" --slurpfile b "${a%/*}/b-${a##*/a-}" "def figure: .jobs[0] | $2; (\$b[0] | figure) * 1000 / (\$a[0] | figure) | round"
     done | sort -n
 }
 
