@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ogee_proto::id::StoreId;
 use ogee_proto::service::{DevicesName, JobInfo, ListJobsResponse, ReplaceDeviceRequest};
 
-use super::emptying::{drained, known, seen, words};
+use super::emptying::{drained, known, words};
 use super::error::ApiError;
 use super::info::Scene;
-use super::jobs::{name_of, planned};
+use super::jobs::{name_of, picture_of, planned};
 use super::replacing;
 use super::topology::TopologyApi;
 use crate::scheduler::{Leaving, emptying, leaders_off_all};
@@ -55,7 +55,7 @@ fn jobs(
     stores: &BTreeSet<StoreId>,
     cause: Cause,
 ) -> ListJobsResponse {
-    let picture = seen(scene, marked);
+    let picture = picture_of(scene, marked);
     let leaving = emptying(marked, &picture, stores);
     let led = leaving.iter().filter(|it| it.leads).map(|it| it.id);
     let led: BTreeSet<_> = led.collect();

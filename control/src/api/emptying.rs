@@ -12,10 +12,10 @@ use ogee_proto::service::{DevicesName, OkToRemoveResponse, OkToStopResponse, Rem
 use super::context::unix_ms;
 use super::error::ApiError;
 use super::info::Scene;
-use super::jobs::{named, picture, server_of, without};
+use super::jobs::{named, picture, picture_of, server_of, without};
 use super::topology::TopologyApi;
 use crate::raft::View;
-use crate::scheduler::{Leaving, Obstacle, Picture, emptying};
+use crate::scheduler::{Leaving, Obstacle, emptying};
 use crate::state::{Command, Mark, MarkStores, State};
 
 impl TopologyApi {
@@ -27,7 +27,7 @@ impl TopologyApi {
         self.look(|scene, view| {
             let stores = known(scene, &request.name)?;
             let marked = drained(scene.state, &stores)?;
-            let picture = seen(scene, &marked);
+            let picture = picture_of(scene, &marked);
             let leaving = emptying(&marked, &picture, &stores);
             let mds = voters_at(scene, view, &request.name);
             Ok(OkToRemoveResponse {
@@ -76,10 +76,6 @@ pub(super) fn drained(state: &State, stores: &BTreeSet<StoreId>) -> Result<State
     };
     marked.apply(&Command::MarkStores(mark))?;
     Ok(marked)
-}
-
-pub(super) fn seen(scene: &Scene<'_>, marked: &State) -> Picture {
-    Picture::take(marked, scene.liveness, scene.now, unix_ms())
 }
 
 fn removal(scene: &Scene<'_>, leaving: &Leaving<'_>) -> RemovalInfo {

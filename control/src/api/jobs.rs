@@ -261,7 +261,12 @@ impl TopologyApi {
 
 /// The world as healing sees it.
 pub(super) fn picture(scene: &Scene<'_>) -> Picture {
-    Picture::take(scene.state, scene.liveness, scene.now, unix_ms())
+    picture_of(scene, scene.state)
+}
+
+/// The same world, were the metadata like that.
+pub(super) fn picture_of(scene: &Scene<'_>, state: &State) -> Picture {
+    Picture::take(state, scene.liveness, scene.now, unix_ms())
 }
 
 /// The device of that id, or all of the chunkserver of that name.

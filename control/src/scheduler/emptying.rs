@@ -61,7 +61,7 @@ pub(crate) fn emptying<'a>(
             let mut leaving = Leaving {
                 id,
                 replica,
-                leads: copyset.replicas.len() > 1 && picture.leaders.get(&id) == Some(&replica.id),
+                leads: picture.leads_others(id, copyset, replica),
                 bytes: need,
                 to: None,
                 obstacle: None,

@@ -120,8 +120,8 @@ pub(crate) fn wish<'a>(
         return Some((JobKind::Recover, ailing));
     }
     let all_serve = picture.serving_of(copyset) == copyset.replicas.len();
-    let leads = |r: &Replica| picture.leaders.get(&id) == Some(&r.id) && copyset.replicas.len() > 1;
-    let draining = replicas().find(|r| picture.is_draining(r.store) && !leads(r));
+    let may_go = |r: &Replica| !picture.leads_others(id, copyset, r);
+    let draining = replicas().find(|r| picture.is_draining(r.store) && may_go(r));
     draining.filter(|_| all_serve).map(|r| (JobKind::Drain, r))
 }
 

@@ -352,6 +352,11 @@ impl Picture {
         replicas.filter(|r| self.serving.contains(&r.id)).count()
     }
 
+    /// Whether it leads others, who are to be led on before it goes.
+    pub(crate) fn leads_others(&self, id: CopysetId, copyset: &Copyset, replica: &Replica) -> bool {
+        copyset.replicas.len() > 1 && self.leaders.get(&id) == Some(&replica.id)
+    }
+
     /// Whether a majority takes part.
     pub(crate) fn has_quorum(&self, copyset: &Copyset) -> bool {
         self.serving_of(copyset) * 2 > copyset.replicas.len()

@@ -203,8 +203,7 @@ impl<'a> Planner<'a> {
                     copyset,
                     replica,
                     bytes: self.bytes.of_one(copyset),
-                    leads: copyset.replicas.len() > 1
-                        && picture.leaders.get(&id) == Some(&replica.id),
+                    leads: picture.leads_others(id, copyset, replica),
                 })
             });
         gifts.collect()

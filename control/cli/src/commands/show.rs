@@ -59,7 +59,20 @@ struct Scope<'a> {
     copysets: BTreeSet<u32>,
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// Chunkservers, devices, and the copysets of the replicas there.
+    fn of(
+        servers: BTreeSet<&'a str>,
+        stores: &BTreeSet<&'a str>,
+        replicas: &[(&CopysetInfo, &ReplicaInfo)],
+    ) -> Self {
+        Self {
+            servers,
+            stores: stores.clone(),
+            copysets: replicas.iter().map(|(copyset, _)| copyset.id).collect(),
+        }
+    }
+
     /// Codes that are about any of it. One that names more than it lists may be.
     fn codes<'b>(&self, codes: &'b [HealthCode]) -> Vec<(&'b HealthCode, bool)> {
         let about = codes.iter().filter_map(|code| {
@@ -86,11 +99,7 @@ pub(crate) fn server(mds: &[String], name: &str, format: Format) -> Result<ExitC
     let devices: Vec<&DeviceInfo> = cluster.devices.iter().filter(is_its).collect();
     let stores: BTreeSet<&str> = devices.iter().map(|it| it.store.as_str()).collect();
     let replicas = cluster.replicas_on(&stores);
-    let scope = Scope {
-        servers: BTreeSet::from([name]),
-        copysets: replicas.iter().map(|(copyset, _)| copyset.id).collect(),
-        stores: stores.clone(),
-    };
+    let scope = Scope::of(BTreeSet::from([name]), &stores, &replicas);
     let codes = scope.codes(&cluster.codes);
     if format == Format::Json {
         line(&format!(
@@ -136,11 +145,8 @@ pub(crate) fn device(mds: &[String], name: &str, format: Format) -> Result<ExitC
     let replicas = cluster.replicas_on(&stores);
     let leads = replicas.iter().filter(|(c, r)| c.leader_replica == r.id);
     let leads = leads.count();
-    let scope = Scope {
-        servers: BTreeSet::from([device.chunkserver_name.as_str()]),
-        copysets: replicas.iter().map(|(copyset, _)| copyset.id).collect(),
-        stores: stores.clone(),
-    };
+    let servers = BTreeSet::from([device.chunkserver_name.as_str()]);
+    let scope = Scope::of(servers, &stores, &replicas);
     let codes = scope.codes(&cluster.codes);
     if format == Format::Json {
         let json = json!({
@@ -209,11 +215,7 @@ pub(crate) fn zone(mds: &[String], name: &str, format: Format) -> Result<ExitCod
     let devices: Vec<&DeviceInfo> = devices.collect();
     let stores: BTreeSet<&str> = devices.iter().map(|it| it.store.as_str()).collect();
     let replicas = cluster.replicas_on(&stores);
-    let scope = Scope {
-        servers: names,
-        copysets: replicas.iter().map(|(copyset, _)| copyset.id).collect(),
-        stores: stores.clone(),
-    };
+    let scope = Scope::of(names, &stores, &replicas);
     let codes = scope.codes(&cluster.codes);
     let (leads, count) = servers
         .iter()
