@@ -1,30 +1,20 @@
 //! What kind of device a path leads to, as the kernel tells it.
 
+use ogee_device::{disk_of, number_below};
 use ogee_proto::media::MediaClass;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Of a block device its own class; of a file, or of one that is still to be made, that of the device under its file
 /// system. None where there is no such device, as in memory, or where the kernel does not say.
 pub(crate) fn detect(path: &Path) -> Option<MediaClass> {
     let found = fs::metadata(path).ok();
     let found = found.or_else(|| fs::metadata(path.parent()?).ok())?;
-    let number = match found.file_type().is_block_device() {
-        true => found.rdev(),
-        false => found.dev(),
-    };
-    class_of(Path::new("/sys"), number)
+    class_of(Path::new("/sys"), number_below(&found))
 }
 
 fn class_of(sys: &Path, number: u64) -> Option<MediaClass> {
-    let (major, minor) = (libc::major(number), libc::minor(number));
-    let link = sys.join(format!("dev/block/{major}:{minor}"));
-    let mut at = fs::canonicalize(link).ok()?;
-    // A partition has no queue of its own: its disk is one level up.
-    if !at.join("queue").is_dir() {
-        at = at.parent().map(PathBuf::from)?;
-    }
+    let at = disk_of(sys, number)?;
     let turns = fs::read_to_string(at.join("queue/rotational")).ok()?;
     let name = at.file_name()?.to_str()?;
     match turns.trim() {

@@ -19,6 +19,7 @@
 //! | `memory` | a device in RAM that forgets what was not flushed, when told to crash |
 //! | `fault` | a decorator that makes another device fail on purpose |
 //! | `target` | what is looked at before a path is opened |
+//! | `below` | which block device a path stands on |
 //! | `conformance` | the contract as a test suite (feature `conformance`) |
 
 #[cfg(any(test, feature = "conformance"))]
@@ -26,6 +27,7 @@ pub mod conformance;
 pub mod limit;
 
 mod backend;
+mod below;
 mod counters;
 mod device;
 mod error;
@@ -41,6 +43,7 @@ mod suite;
 mod target;
 mod uring;
 
+pub use below::{disk_of, number_below, whole_disk};
 pub use counters::DeviceCounters;
 pub use device::Device;
 pub use error::DeviceError;

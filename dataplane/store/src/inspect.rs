@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::format::{Page, PageHeader, PageId, Retired, RetiredPage, Stamp, Superblock};
 use crate::limit::{INSPECT_PAGES, PAGE_COPIES, PAGE_SIZE, RETIRED_AT, SUPERBLOCK_AT};
 use crate::page_reader::{PageReader, Wanted, runs};
-use crate::retired::write_copy;
+use crate::retired::{read_copy, write_copy};
 use crate::state::LeafId;
 use crate::store::{Inner, Store};
 use crate::tree::TreePlace;
@@ -41,8 +41,13 @@ impl MetadataStep {
     /// What it reads if nothing is bad.
     #[must_use]
     pub fn bytes(&self) -> usize {
+        self.copies() * PAGE_SIZE
+    }
+
+    /// Copies of pages that it looks at.
+    fn copies(&self) -> usize {
         let head = if self.has_head { 2 } else { 0 };
-        (head + self.pages.len()) * PAGE_COPIES * PAGE_SIZE
+        (head + self.pages.len()) * PAGE_COPIES
     }
 
     /// The one after it; `None`: that was all.
@@ -80,9 +85,7 @@ impl Store {
     pub async fn inspect(&self, step: &MetadataStep) -> Result<(), StoreError> {
         let inner = Rc::clone(&self.inner);
         let suspects = inner.suspects(step).await;
-        let pages = step.pages.len() + if step.has_head { 2 } else { 0 };
-        (self.inner.counters)
-            .update(|it| it.metadata_copies_checked += (pages * PAGE_COPIES) as u64);
+        (self.inner.counters).update(|it| it.metadata_copies_checked += step.copies() as u64);
         if suspects.is_empty() && !step.has_head {
             return Ok(());
         }
@@ -237,17 +240,12 @@ impl Inner {
 
     /// A copy, if it is what the last checkpoint wrote.
     async fn superblock(&self, image: &Image, copy: usize) -> Option<Superblock> {
-        let read = self.read_head(SUPERBLOCK_AT[copy]).await?;
-        let found = Superblock::decode(&read).ok()?;
+        let (at, len) = (SUPERBLOCK_AT[copy], ByteLen::from_usize(PAGE_SIZE));
+        let read = self.device.read(ByteOffset::new(at), len).await.ok()?;
+        let found = Superblock::decode(&read.as_chunks::<PAGE_SIZE>().0[0]).ok()?;
         let is_newest = (found.store, found.sequence) == (self.store, image.sequence)
             && found.roots == image.tree.top();
         is_newest.then_some(found)
-    }
-
-    async fn read_head(&self, at: u64) -> Option<Page> {
-        let (at, len) = (ByteOffset::new(at), ByteLen::from_usize(PAGE_SIZE));
-        let read = self.device.read(at, len).await.ok()?;
-        read.as_chunks::<PAGE_SIZE>().0.first().copied()
     }
 
     /// The list of retired extents stands twice, as it is known, or nowhere if there never was one.
@@ -255,8 +253,8 @@ impl Inner {
         let _turn = self.retiring.lock().await;
         let known = self.retired.borrow().clone();
         let mut copies = Vec::new();
-        for at in RETIRED_AT {
-            copies.push(self.retired_copy(at).await);
+        for copy in 0..RETIRED_AT.len() {
+            copies.push(self.retired_copy(copy).await);
         }
         let is_as_known = |copy: &Retired| *copy == known;
         let is_good = |copy: &Option<Retired>| copy.as_ref().is_some_and(is_as_known);
@@ -269,12 +267,7 @@ impl Inner {
         let are_lost = !are_older && !copies.iter().any(is_good);
         for (at, _) in copies.iter().enumerate().filter(|(_, copy)| !is_good(copy)) {
             let written = write_copy(&self.device, self.store, &known, at).await;
-            let has_taken = written.is_ok()
-                && self
-                    .retired_copy(RETIRED_AT[at])
-                    .await
-                    .as_ref()
-                    .is_some_and(is_as_known);
+            let has_taken = written.is_ok() && is_good(&self.retired_copy(at).await);
             if !are_older && !are_lost {
                 let what = format!("copy {at} of the list of retired extents");
                 self.note_restored(has_taken, &what);
@@ -290,9 +283,8 @@ impl Inner {
     }
 
     /// An empty list where there is none.
-    async fn retired_copy(&self, at: u64) -> Option<Retired> {
-        let page = self.read_head(at).await?;
-        match Retired::decode(&page, self.store, &self.geometry) {
+    async fn retired_copy(&self, copy: usize) -> Option<Retired> {
+        match read_copy(&self.device, self.store, &self.geometry, copy).await {
             RetiredPage::List(list) => Some(list),
             RetiredPage::None => Some(Retired::default()),
             RetiredPage::Damaged | RetiredPage::Version(_) => None,

@@ -114,6 +114,20 @@ pub async fn write_copy(
     device.write_durable(at, buffer).await
 }
 
+/// What one copy says; one that cannot be read is damaged.
+pub async fn read_copy(
+    device: &Device,
+    store: StoreId,
+    geometry: &Geometry,
+    copy: usize,
+) -> RetiredPage {
+    let at = ByteOffset::new(RETIRED_AT[copy]);
+    let page = device.read(at, ByteLen::from_usize(PAGE_SIZE)).await;
+    page.map_or(RetiredPage::Damaged, |page| {
+        Retired::decode(&page.as_chunks::<PAGE_SIZE>().0[0], store, geometry)
+    })
+}
+
 /// The list as it stands on the device.
 ///
 /// # Errors
@@ -124,14 +138,8 @@ pub async fn read(
     geometry: &Geometry,
 ) -> Result<Retired, StoreError> {
     let (mut newest, mut is_damaged) = (None::<Retired>, false);
-    for at in RETIRED_AT {
-        let page = device
-            .read(ByteOffset::new(at), ByteLen::from_usize(PAGE_SIZE))
-            .await;
-        let found = page.map_or(RetiredPage::Damaged, |page| {
-            Retired::decode(&page.as_chunks::<PAGE_SIZE>().0[0], store, geometry)
-        });
-        match found {
+    for copy in 0..RETIRED_AT.len() {
+        match read_copy(device, store, geometry, copy).await {
             RetiredPage::None => {}
             RetiredPage::Damaged => is_damaged = true,
             RetiredPage::Version(found) => {

@@ -113,12 +113,6 @@ impl Region {
         })
     }
 
-    /// Whether it is registered with this domain.
-    #[must_use]
-    pub fn is_of(&self, domain: &Domain) -> bool {
-        self.inner.registration.is_of(&domain.inner)
-    }
-
     /// Its length.
     #[must_use]
     pub fn len(&self) -> usize {

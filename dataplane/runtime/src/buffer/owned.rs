@@ -70,14 +70,8 @@ impl Buffer {
     /// # Panics
     /// If it does not fit.
     pub fn extend_from_slice(&mut self, data: &[u8]) {
-        let end = self.len + data.len();
-        assert!(
-            end <= self.capacity(),
-            "a buffer of {} bytes is full",
-            self.capacity()
-        );
-        self.memory.as_mut_slice()[self.len..end].copy_from_slice(data);
-        self.len = end;
+        self.room(data.len()).copy_from_slice(data);
+        self.len += data.len();
     }
 
     /// Appends `len` bytes that `write` writes, all of them; nothing if it fails.
@@ -92,15 +86,20 @@ impl Buffer {
         len: usize,
         write: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        write(self.room(len))?;
+        self.len += len;
+        Ok(())
+    }
+
+    /// The next `len` bytes behind what it has.
+    fn room(&mut self, len: usize) -> &mut [u8] {
         let end = self.len + len;
         assert!(
             end <= self.capacity(),
             "a buffer of {} bytes is full",
             self.capacity()
         );
-        write(&mut self.memory.as_mut_slice()[self.len..end])?;
-        self.len = end;
-        Ok(())
+        &mut self.memory.as_mut_slice()[self.len..end]
     }
 
     /// Cuts the buffer to `len` bytes, or extends it with zeros.

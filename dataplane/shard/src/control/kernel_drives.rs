@@ -7,11 +7,10 @@
 
 use crate::config::StoreConfig;
 use crate::order::{DriveUnknown, ShardReport};
-use ogee_device::{DriveHealth, NvmeVitals};
+use ogee_device::{DriveHealth, NvmeVitals, disk_of, number_below, whole_disk};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -139,8 +138,9 @@ async fn keep_asking(paths: Vec<PathBuf>, known: Arc<Mutex<BTreeMap<PathBuf, See
 
 /// Asks the drive below a path. Blocks.
 fn ask(root: &Path, path: &Path) -> Result<DriveHealth, DriveUnknown> {
-    let number = device_below(path).ok_or(DriveUnknown::NoNvme)?;
-    let name = controller_of(&root.join("sys"), number).ok_or(DriveUnknown::NoNvme)?;
+    let found = fs::metadata(path).map_err(|_| DriveUnknown::NoNvme)?;
+    let name =
+        controller_of(&root.join("sys"), number_below(&found)).ok_or(DriveUnknown::NoNvme)?;
     let file = File::open(root.join("dev").join(&name)).map_err(|error| why(&name, &error))?;
     DriveHealth::ask(&file).map_err(|error| why(&name, &error))
 }
@@ -155,28 +155,13 @@ fn why(name: &str, error: &io::Error) -> DriveUnknown {
     }
 }
 
-/// Of a block device its own number; of a file that of the device under its file system.
-fn device_below(path: &Path) -> Option<u64> {
-    let found = fs::metadata(path).ok()?;
-    match found.file_type().is_block_device() {
-        true => Some(found.rdev()),
-        false => Some(found.dev()),
-    }
-}
-
 /// The NVMe controller that a block device belongs to, `nvme0`; through partitions, and through devices that stand on exactly
 /// one other. None if it is of another kind, or of several.
 fn controller_of(sys: &Path, number: u64) -> Option<String> {
-    let (major, minor) = (libc::major(number), libc::minor(number));
-    let link = sys.join(format!("dev/block/{major}:{minor}"));
-    let mut at = fs::canonicalize(link).ok()?;
+    let mut at = disk_of(sys, number)?;
     for _ in 0..LAYERS_MAX {
-        // A partition has no queue of its own: its disk is one level up.
-        if !at.join("queue").is_dir() {
-            at = at.parent().map(PathBuf::from)?;
-        }
-        match only_entry(&at.join("slaves"), |_| true) {
-            Some(below) => at = fs::canonicalize(below).ok()?,
+        match only_entry(&at.join("slaves")) {
+            Some(below) => at = whole_disk(&below)?,
             None => return controller_at(&at),
         }
     }
@@ -206,13 +191,10 @@ fn controller_name(path: &Path) -> Option<String> {
 }
 
 /// The entry of a directory, if it has one only.
-fn only_entry(dir: &Path, is_one: impl Fn(&Path) -> bool) -> Option<PathBuf> {
-    let entries = fs::read_dir(dir).ok()?.filter_map(Result::ok);
-    let mut entries = entries
-        .map(|entry| entry.path())
-        .filter(|path| is_one(path));
+fn only_entry(dir: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(dir).ok()?.filter_map(Result::ok);
     let only = entries.next()?;
-    entries.next().is_none().then_some(only)
+    entries.next().is_none().then(|| only.path())
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! *Place*: beside the port's own slabs; what lies in it is sent from where it lies. *Owner*: a registration hangs on its
 //! area, and goes with it or with the port, whichever is first; work requests and loans under way keep what they use.
 //!
-//! *Invariants*: each area is registered once, in stretches of [`STRETCH`], since the shard waits for each of them, and let go of
-//! in the same ones; that takes a fifth of the shard's time at most. Not more is registered than is configured. *On failure*: what was not registered is copied as before; that is said once for a port,
-//! and counted.
+//! *Invariants*: each area is registered once, in stretches of [`STRETCH`], since the shard waits for each of them, and let go
+//! of in the same ones; that takes a fifth of the shard's time at most. Not more is registered than is configured.
+//! *On failure*: what was not registered is copied as before; that is said once for a port, and counted.
 
 use super::limit::STRETCH;
 use crate::metrics::count;
@@ -70,26 +70,34 @@ impl Areas {
 
     /// These bytes where they lie, if that is registered.
     pub(super) fn part(&self, payload: &Payload) -> Option<Part> {
-        let area = area::find(payload)?;
-        let registered = self.inner.registered(&area)?;
-        let offset = payload.as_ptr().addr() - area.start().addr().get();
-        let stretches = registered.stretches.borrow();
-        let stretch = stretches.get(offset / STRETCH)?;
-        stretch.part(payload, Box::new(payload.clone()))
+        self.in_stretch(payload.as_ptr().addr(), payload.len(), |stretch| {
+            stretch.part(payload, Box::new(payload.clone()))
+        })
     }
 
     /// What is lent, for a peer to write to, if that is registered.
     pub(super) fn target(&self, loan: &Loan) -> Option<Part> {
         let target = loan.target();
         let start = target.start();
-        let area = area::find_at(start.addr().get(), target.len())?;
+        self.in_stretch(start.addr().get(), target.len(), |stretch| {
+            let keeper = Box::new(loan.clone());
+            // SAFETY: who made the target promised it, until its owner is dropped; the loan holds that.
+            unsafe { stretch.target(start, target.len(), keeper) }
+        })
+    }
+
+    /// What `part_of` makes of the stretch in which these bytes begin, if they were announced and that is registered.
+    fn in_stretch(
+        &self,
+        start: usize,
+        len: usize,
+        part_of: impl FnOnce(&Region) -> Option<Part>,
+    ) -> Option<Part> {
+        let area = area::find_at(start, len)?;
         let registered = self.inner.registered(&area)?;
-        let offset = start.addr().get() - area.start().addr().get();
+        let offset = start - area.start().addr().get();
         let stretches = registered.stretches.borrow();
-        let stretch = stretches.get(offset / STRETCH)?;
-        let keeper = Box::new(loan.clone());
-        // SAFETY: who made the target promised it, until its owner is dropped; the loan holds that.
-        unsafe { stretch.target(start, target.len(), keeper) }
+        part_of(stretches.get(offset / STRETCH)?)
     }
 }
 
