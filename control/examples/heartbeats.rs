@@ -446,6 +446,7 @@ impl Chunkserver {
                 state: "ok".into(),
                 store: order.store,
                 is_led: true,
+                held: Some(1 << 20),
                 ..ReplicaReport::default()
             };
             self.replicas.entry(order.replica).or_insert(replica);

@@ -44,8 +44,8 @@ pub(super) fn add(scene: &Scene<'_>, pools: &mut [PoolInfo]) {
         info.usable = usable(zones.values().map(|it| it.0).collect(), replicas);
         info.usable_free = usable(zones.values().map(|it| it.1).collect(), replicas);
         let copysets = pool.copysets.iter();
-        let copysets = copysets.filter_map(|id| scene.state.copysets().get(id));
-        let used = copysets.map(|copyset| bytes.of_one(copyset));
+        let copysets = copysets.filter_map(|id| Some((*id, scene.state.copysets().get(id)?)));
+        let used = copysets.map(|(id, copyset)| bytes.of_one(id, copyset));
         info.used = used.fold(0, u64::saturating_add);
     }
 }

@@ -173,8 +173,8 @@ fn plan(scene: &Scene<'_>, request: &ReplaceDeviceRequest) -> Result<Plan, ApiEr
 fn sizes(state: &State, picture: &Picture, old: StoreId, new: StoreId) -> (u64, u64) {
     let each = Bytes::of(state, picture);
     let on_old = state.voters_on(old);
-    let bytes = on_old.fold(0u64, |sum, (_, copyset, _)| {
-        sum.saturating_add(each.of_one(copyset))
+    let bytes = on_old.fold(0u64, |sum, (id, copyset, _)| {
+        sum.saturating_add(each.of_one(id, copyset))
     });
     let free = picture.places.get(&new).map_or(0, |place| {
         let kept = place.capacity / MOVE_RESERVE;

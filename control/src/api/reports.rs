@@ -189,6 +189,7 @@ fn accounts(reports: &[ReplicaReport]) -> BTreeMap<ReplicaId, Account> {
             bytes: report.bytes,
             last_term: report.last_log_term,
             is_led: report.is_led,
+            held: report.held,
         };
         let account = Account {
             replica,

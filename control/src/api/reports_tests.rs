@@ -201,6 +201,7 @@ impl Lab {
                 store: on.to_string(),
                 state: "ok".into(),
                 is_led: true,
+                held: Some(1 << 20),
                 ..ReplicaReport::default()
             });
             return;

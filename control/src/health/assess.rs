@@ -448,7 +448,7 @@ fn homeless(sight: &Sight<'_>) -> [Condition; 2] {
         let Some((kind, replica)) = wish(*id, copyset, picture, sight.rules) else {
             continue;
         };
-        if !loads.has_target(copyset, replica, bytes.of_one(copyset)) {
+        if !loads.has_target(copyset, replica, bytes.of_one(*id, copyset)) {
             let at = usize::from(kind == JobKind::Drain);
             stuck[at].push(*id);
             zones[at].extend(state.zone_of(replica.chunkserver));

@@ -136,6 +136,8 @@ pub(crate) struct ReplicaStatus {
     pub(crate) last_term: u64,
     /// A majority follows it, or it has heard of its leader lately.
     pub(crate) is_led: bool,
+    /// Bytes that its data takes of its device; none of an older release, or before it was measured.
+    pub(crate) held: Option<u64>,
 }
 
 /// How well a replica is.

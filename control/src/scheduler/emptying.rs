@@ -57,7 +57,7 @@ pub(crate) fn emptying<'a>(
         };
         let here = copyset.members().filter(|r| stores.contains(&r.store));
         for replica in here {
-            let need = bytes.of_one(copyset);
+            let need = bytes.of_one(id, copyset);
             let mut leaving = Leaving {
                 id,
                 replica,

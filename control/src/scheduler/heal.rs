@@ -206,7 +206,7 @@ impl<'a> Look<'a> {
         let bytes = Bytes::of(self.state, self.picture);
         let jobs = wishes.into_iter().filter_map(|wish| {
             // What cannot go anywhere is no job: health says so.
-            let need = bytes.of_one(wish.copyset);
+            let need = bytes.of_one(wish.id, wish.copyset);
             let has_target = self.loads.has_target(wish.copyset, wish.replica, need);
             has_target.then(|| NewJob {
                 kind: wish.kind,

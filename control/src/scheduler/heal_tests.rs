@@ -56,6 +56,8 @@ pub(super) struct World {
     /// Replicas that exist; those that joined are whole when they are made.
     made: BTreeSet<ReplicaId>,
     pub(super) used: u64,
+    /// Bytes of each copyset's data, where a test cares; then what devices hold follows from it.
+    pub(super) held: BTreeMap<CopysetId, u64>,
 }
 
 pub(super) fn register(state: &mut State, server: u32, zone: u8, capacity: u64) {
@@ -137,12 +139,14 @@ impl World {
             now_ms: 1_000_000,
             made,
             used: GIB,
+            held: BTreeMap::new(),
         }
     }
 
     pub(super) fn picture(&self) -> Picture {
         let mut picture = Picture {
             now_ms: self.now_ms,
+            held: self.held.clone(),
             ..Picture::default()
         };
         for (id, stored) in self.state.stores() {
@@ -164,7 +168,7 @@ impl World {
                 is_worn: false,
                 verdict: crate::liveness::Verdict::default(),
                 capacity: stored.capacity,
-                used: self.used,
+                used: self.used_of(*id),
             };
             picture.places.insert(*id, place);
         }
@@ -188,6 +192,18 @@ impl World {
             picture.leaders.extend(leader.map(|leader| (*id, *leader)));
         }
         picture
+    }
+
+    /// Bytes that a device holds.
+    pub(super) fn used_of(&self, store: StoreId) -> u64 {
+        if self.held.is_empty() {
+            return self.used;
+        }
+        let copysets = self.state.copysets().iter();
+        let here = copysets.flat_map(|(id, c)| c.members().map(move |r| (id, r)));
+        let here = here.filter(|(_, r)| r.store == store && self.made.contains(&r.id));
+        here.map(|(id, _)| self.held.get(id).copied().unwrap_or(0))
+            .sum()
     }
 
     fn show_ill(

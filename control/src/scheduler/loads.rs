@@ -178,6 +178,17 @@ impl<'a> Loads<'a> {
         share(takes, capacity(to)) <= share(gives, capacity(from))
     }
 
+    /// Whether one replica fewer here and one more there leaves the two as even.
+    pub(crate) fn may_give(&self, from: StoreId, to: StoreId) -> bool {
+        let capacity = |store| self.picture.places.get(&store).map_or(1, |p| p.capacity);
+        let apart = |fewer: usize| {
+            let gives = self.carried(from).saturating_sub(fewer) as u128 * QUARTERS;
+            let takes = (self.carried(to) + fewer) as u128 * QUARTERS;
+            share(gives, capacity(from)).abs_diff(share(takes, capacity(to)))
+        };
+        self.carried(from) > 0 && apart(1) <= apart(0)
+    }
+
     /// Bytes that are still to come to it, at most.
     pub(crate) fn reserved(&self, store: StoreId) -> u64 {
         self.reserved.get(&store).copied().unwrap_or(0)

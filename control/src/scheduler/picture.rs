@@ -119,6 +119,8 @@ pub(crate) struct Picture {
     pub(crate) leaders: BTreeMap<CopysetId, ReplicaId>,
     /// What is asked of copysets, a second; none of those of which nothing is.
     pub(crate) demand: BTreeMap<CopysetId, u64>,
+    /// Bytes that the data of each copyset takes on a device, as the fullest of its replicas says.
+    pub(crate) held: BTreeMap<CopysetId, u64>,
     /// Replicas that lack entries which others of their copysets have.
     pub(crate) behind: BTreeMap<ReplicaId, Behind>,
 }
@@ -204,6 +206,7 @@ impl Picture {
         copyset: &Copyset,
     ) {
         let mut newest: Option<Leader> = None;
+        let mut held: Option<u64> = None;
         let (mut least, mut furthest) = (u64::MAX, 0);
         for replica in copyset.members() {
             let heard = online.get(&replica.chunkserver);
@@ -211,6 +214,7 @@ impl Picture {
             if let Some(status) = status {
                 least = least.min(status.applied);
                 furthest = furthest.max(status.last_log);
+                held = held.max(status.held);
                 self.add_status(replica.id, status);
                 let is_member = copyset.members().any(|r| r.id == status.leader);
                 if is_member && newest.is_none_or(|newest| status.term >= newest.term) {
@@ -227,6 +231,9 @@ impl Picture {
         }
         if let Some(leader) = newest {
             self.leaders.insert(id, leader.replica);
+        }
+        if let Some(held) = held {
+            self.held.insert(id, held);
         }
         if furthest.saturating_sub(least) >= BEHIND_MIN {
             self.add_behind(online, copyset, furthest);
@@ -401,8 +408,8 @@ fn ailment(replica: &Replica, status: Option<&ReplicaStatus>) -> Option<AilmentK
     }
 }
 
-/// Bytes that replicas hold, estimated: of what a device holds, each replica's part by the chunks that
-/// volumes have in its copyset.
+/// Bytes that replicas hold: as they say, or else estimated: of what a device holds, each replica's part by the chunks
+/// that volumes have in its copyset.
 pub(crate) struct Bytes<'a> {
     picture: &'a Picture,
     chunks: BTreeMap<StoreId, u64>,
@@ -420,7 +427,10 @@ impl<'a> Bytes<'a> {
     }
 
     /// Of one replica of that copyset: the most that any of its devices suggests.
-    pub(crate) fn of_one(&self, copyset: &Copyset) -> u64 {
+    pub(crate) fn of_one(&self, id: CopysetId, copyset: &Copyset) -> u64 {
+        if let Some(held) = self.picture.held.get(&id) {
+            return *held;
+        }
         let replicas = copyset.replicas.iter();
         let shares = replicas.filter_map(|r| self.share(copyset, r.store));
         shares.max().unwrap_or(0)

@@ -162,7 +162,7 @@ pub(crate) fn hindrance(state: &State, picture: &Picture, store: StoreId) -> Opt
     let loads = Loads::of(state, picture);
     let has_nowhere = state
         .voters_on(store)
-        .any(|(_, copyset, r)| !loads.has_target(copyset, r, bytes.of_one(copyset)));
+        .any(|(id, copyset, r)| !loads.has_target(copyset, r, bytes.of_one(id, copyset)));
     has_nowhere.then_some(Hindrance::NoTarget)
 }
 

@@ -4,9 +4,12 @@
 //! planned, has ended, so that a plan that is made again does nothing more. Each move goes from the device
 //! that carries most to the one that carries least of those where the copyset has no other replica in the zone, and only
 //! if that leaves them the same way round: so moves come to an end, and are as few as can be. Which replica goes
-//! is chosen by bytes: the one after which both devices are equally full, or else the smallest.
+//! is chosen by bytes: the one after which both devices are equally full, or else the smallest. Where nothing is to be moved
+//! for their number, replicas are exchanged for their bytes (`level`).
 //!
 //! Nothing is moved in a pool of which a copyset is not whole, nor where something is healed or drained.
+
+mod level;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,13 +39,18 @@ pub(crate) fn spread(
     if whole.is_empty() {
         return Vec::new();
     }
-    let mut planner = Planner::new(state, picture, whole, cause);
-    let is_uneven = planner.run(rules, limit);
-    if is_uneven || cause == Cause::AskedSpread {
-        planner.jobs
-    } else {
-        Vec::new()
+    let mut planner = Planner::new(state, picture, whole.clone(), cause);
+    let is_uneven = planner.run(rules, limit) || cause == Cause::AskedSpread;
+    if is_uneven && !planner.jobs.is_empty() {
+        return planner.jobs;
     }
+    // What is on its way makes bytes other than they are seen.
+    if moves_live(state) > 0 {
+        return Vec::new();
+    }
+    let mut planner = Planner::new(state, picture, whole, cause);
+    planner.level(rules, limit);
+    planner.jobs
 }
 
 /// Moves of that kind that wait or are under way.
@@ -202,7 +210,7 @@ impl<'a> Planner<'a> {
                     id,
                     copyset,
                     replica,
-                    bytes: self.bytes.of_one(copyset),
+                    bytes: self.bytes.of_one(id, copyset),
                     leads: picture.leads_others(id, copyset, replica),
                 })
             });
@@ -238,18 +246,20 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Bytes on a device when all that comes and all that leaves by this plan has done so, and its capacity.
+    fn filled(&self, store: StoreId) -> Option<(u128, u128)> {
+        let place = self.picture.places.get(&store)?;
+        let leaving = self.leaving.get(&store).copied().unwrap_or(0);
+        let used = place.used.saturating_add(self.loads.reserved(store));
+        Some((
+            u128::from(used.saturating_sub(leaving)),
+            u128::from(place.capacity),
+        ))
+    }
+
     /// Bytes to move so that both devices are equally full for their capacity.
     fn wished_bytes(&self, from: StoreId, to: StoreId) -> u64 {
-        let filled = |store: StoreId| {
-            let place = self.picture.places.get(&store)?;
-            let leaving = self.leaving.get(&store).copied().unwrap_or(0);
-            let used = place.used.saturating_add(self.loads.reserved(store));
-            Some((
-                u128::from(used.saturating_sub(leaving)),
-                u128::from(place.capacity),
-            ))
-        };
-        let (Some((full, of)), Some((empty, room))) = (filled(from), filled(to)) else {
+        let (Some((full, of)), Some((empty, room))) = (self.filled(from), self.filled(to)) else {
             return 0;
         };
         let more = (full * room).saturating_sub(empty * of);

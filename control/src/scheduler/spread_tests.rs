@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::heal_tests::{GIB, World, register, rules, store};
 use super::{HealRules, Loads, spread};
+use crate::limit::SPREAD_COOLING_MS;
 use crate::state::{Cause, Ending, JobKind, JobState, Mark};
 
 const ALL: usize = 1000;
@@ -188,6 +189,116 @@ fn the_replica_goes_that_makes_bytes_even() {
     assert!(jobs[0].bytes > 0);
 }
 
+/// Bytes on each device of a zone, the least first.
+fn used_in(world: &World, servers: &[u32]) -> Vec<u64> {
+    let mut used: Vec<u64> = servers.iter().map(|it| world.used_of(store(*it))).collect();
+    used.sort_unstable();
+    used
+}
+
+/// By itself, until nothing is left to do, which it comes to: how many were moved.
+fn levelled(world: &mut World) -> usize {
+    let mut moves = 0;
+    for _ in 0..50 {
+        let planned = world.spread(&rules(), Cause::Crowded, ALL);
+        if planned == 0 {
+            return moves;
+        }
+        moves += planned;
+        world.settle();
+        // Others of the same copysets go again after that.
+        world.now_ms += SPREAD_COOLING_MS + 1;
+    }
+    panic!("no end: {:?}", world.held);
+}
+
+/// Two devices in zone 0 with ten replicas each, of which those on the first hold more.
+fn uneven(more: u64, less: u64) -> World {
+    let mut world = World::new(&[0, 1, 2, 0], 20);
+    let on_first = |c: &crate::state::Copyset| c.replicas.iter().any(|r| r.store == store(1));
+    let copysets = world.state.copysets().iter();
+    world.held = copysets
+        .map(|(id, c)| (*id, if on_first(c) { more } else { less }))
+        .collect();
+    // Only what follows goes.
+    world.leaders = (world.state.copysets().iter())
+        .map(|(id, c)| {
+            let mut replicas = c.replicas.iter();
+            let leads = replicas.find(|r| r.store == store(2)).expect("everywhere");
+            (*id, leads.id)
+        })
+        .collect();
+    world
+}
+
+#[test]
+fn devices_that_are_even_by_number_become_even_by_bytes() {
+    let mut world = uneven(4 * GIB, GIB);
+    assert_eq!(used_in(&world, &[1, 4]), [10 * GIB, 40 * GIB]);
+    let moves = levelled(&mut world);
+    let used = used_in(&world, &[1, 4]);
+    assert!(used[1] - used[0] <= 3 * GIB, "{used:?}");
+    assert_eq!(moves, 10, "five for five");
+    let carried = world.carried();
+    assert_eq!((carried[&1], carried[&4]), (10, 10));
+}
+
+#[test]
+fn one_that_carries_one_more_gives_without_taking() {
+    let mut world = World::new(&[0, 1, 2, 0], 3);
+    let carried = world.carried();
+    let (more, less) = if carried[&1] > carried[&4] {
+        (1, 4)
+    } else {
+        (4, 1)
+    };
+    assert_eq!((carried[&more], carried[&less]), (2, 1));
+    let copysets = world.state.copysets().iter();
+    world.held = copysets
+        .map(|(id, c)| {
+            let is_there = c.replicas.iter().any(|r| r.store == store(more));
+            (*id, if is_there { 8 * GIB } else { 2 * GIB })
+        })
+        .collect();
+    world.leaders = (world.state.copysets().iter())
+        .map(|(id, c)| {
+            let mut replicas = c.replicas.iter();
+            let leads = replicas.find(|r| r.store == store(2)).expect("everywhere");
+            (*id, leads.id)
+        })
+        .collect();
+    assert_eq!(used_in(&world, &[1, 4]), [2 * GIB, 16 * GIB]);
+    assert_eq!(levelled(&mut world), 1);
+    assert_eq!(used_in(&world, &[1, 4]), [8 * GIB, 10 * GIB]);
+}
+
+#[test]
+fn what_is_level_enough_is_left() {
+    // 41 and 40 of 100 GiB differ by less than 5 %.
+    for (more, less) in [(41 << 27, 40 << 27), (700 << 20, 650 << 20)] {
+        let mut world = uneven(more, less);
+        assert_eq!(world.spread(&rules(), Cause::Crowded, ALL), 0);
+    }
+    // Half as much again, of next to nothing.
+    let mut world = uneven(60 << 20, 40 << 20);
+    assert_eq!(world.spread(&rules(), Cause::AskedSpread, ALL), 0);
+    // An operator wants what is worth anything.
+    let mut world = uneven(23 << 27, 20 << 27);
+    let wide = HealRules {
+        spread_percent: 20,
+        ..rules()
+    };
+    assert_eq!(world.spread(&wide, Cause::Crowded, ALL), 0);
+    assert!(world.spread(&rules(), Cause::AskedSpread, ALL) > 0);
+}
+
+#[test]
+fn nothing_is_exchanged_while_replicas_are_on_their_way() {
+    let mut world = uneven(4 * GIB, GIB);
+    assert_eq!(world.spread(&rules(), Cause::Crowded, 2), 2);
+    assert_eq!(world.spread(&rules(), Cause::Crowded, ALL), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
     /// Whatever is added, it ends, and nothing is left that would help; copysets keep their zones (`World::check`).
@@ -234,5 +345,50 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// Whatever is held where: it ends, devices carry as many as before to ±1, and those of a zone are no further apart than
+    /// before.
+    #[test]
+    fn whatever_is_held_becomes_level_and_stays(
+        zones in prop::collection::vec(0u8..3, 1..5), copysets in 1usize..40,
+        held in prop::collection::vec(0u64..3000, 40), sizes in prop::collection::vec(1u64..3, 1..5),
+    ) {
+        let zones: Vec<u8> = [0, 1, 2].into_iter().chain(zones).collect();
+        let mut world = World::new(&zones, copysets);
+        world.held = world.state.copysets().keys().zip(&held).map(|(id, mib)| (*id, mib << 20)).collect();
+        let servers: Vec<u32> = (1..).take(zones.len()).collect();
+        for (server, size) in servers.iter().zip(&sizes) {
+            let zone = zones[usize::try_from(server - 1).expect("few")];
+            register(&mut world.state, *server, zone, size * 100 * GIB);
+        }
+        world.settle();
+        // What number alone asks for, first.
+        let mut rounds = 0;
+        let held = std::mem::take(&mut world.held);
+        while world.spread(&rules(), Cause::Crowded, ALL) > 0 {
+            world.settle();
+            world.now_ms += SPREAD_COOLING_MS + 1;
+            rounds += 1;
+            prop_assert!(rounds < 50);
+        }
+        world.held = held;
+        let carried = world.carried();
+        let fill = |world: &World, server: u32| {
+            let capacity = world.picture().places[&store(server)].capacity;
+            world.used_of(store(server)) as f64 / capacity as f64
+        };
+        let apart = |world: &World, zone: u8| {
+            let there = servers.iter().filter(|it| zones[usize::try_from(**it - 1).expect("few")] == zone);
+            let fills: Vec<f64> = there.map(|it| fill(world, *it)).collect();
+            fills.iter().copied().fold(0.0, f64::max) - fills.iter().copied().fold(f64::MAX, f64::min)
+        };
+        let before = [0, 1, 2].map(|zone| apart(&world, zone));
+        levelled(&mut world);
+        for zone in [0, 1, 2] {
+            prop_assert!(apart(&world, zone) <= before[usize::from(zone)] + 0.000_1, "zone {zone}");
+        }
+        let moved: Vec<usize> = (world.carried().iter()).map(|(server, count)| count.abs_diff(carried[server])).collect();
+        prop_assert!(moved.iter().all(|it| *it <= 1), "{moved:?}");
     }
 }

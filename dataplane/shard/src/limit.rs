@@ -65,6 +65,8 @@ pub const DISPUTE_LOOK: Duration = Duration::from_secs(30);
 
 /// Places with lost blocks that one shard tells of with a heartbeat; metrics count them all.
 pub const LOST_REPORTED_MAX: usize = 64;
+/// Replicas whose data is measured with each report: of a hundred, each once in half a minute.
+pub const HELD_PER_REPORT: usize = 4;
 /// Writes and reads that try a device out: as many as the MDS asks for with one heartbeat.
 pub const TRIALS: usize = 3;
 /// Between two of them.

@@ -253,6 +253,8 @@ pub struct ReplicaStatus {
     pub last_term: Term,
     /// Whether its group does as it is, as far as is seen from here.
     pub is_led: bool,
+    /// Bytes that its data takes of the store, when that was last measured.
+    pub held: Option<u64>,
     /// `ok`, `failed`, `repairing` (its log, from the others) or `damaged` beyond that.
     pub state: &'static str,
 }

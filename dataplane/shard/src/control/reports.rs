@@ -228,6 +228,7 @@ fn replica(status: &ReplicaStatus) -> ReplicaReport {
         bytes: group.bytes,
         last_log_term: status.last_term.get(),
         is_led: status.is_led,
+        held: status.held,
     }
 }
 

@@ -5,6 +5,7 @@ use super::stores::OpenStore;
 use crate::error::ShardError;
 use ogee_group::{Group, GroupError, GroupParams, Mender, ReplicaNode};
 use ogee_proto::id::{CopysetId, ReplicaId, StoreId};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -13,6 +14,8 @@ use std::rc::Rc;
 pub(super) struct Hosted {
     pub(super) group: Group,
     pub(super) store: StoreId,
+    /// Bytes that it takes of the store; measured now and then (`report`).
+    pub(super) held: Rc<Cell<Option<u64>>>,
 }
 
 /// A replica whose log is damaged, and the store it lives on.
@@ -145,6 +148,7 @@ impl Shard {
         let hosted = Hosted {
             group: group.clone(),
             store: open.id(),
+            held: Rc::default(),
         };
         self.groups.borrow_mut().insert(copyset, hosted);
         Ok(group)

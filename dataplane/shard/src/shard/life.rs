@@ -229,7 +229,7 @@ impl Shard {
 
     /// Stops replicas that have lost data for good: their part of the log could never be freed.
     fn retire_lost_replicas(&self) {
-        for Hosted { group, store } in self.hosted() {
+        for Hosted { group, store, .. } in self.hosted() {
             if !group.needs_replacing() {
                 continue;
             }

@@ -63,6 +63,8 @@ pub(crate) struct Shard {
     removing: RefCell<BTreeMap<VolumeId, BTreeSet<CopysetId>>>,
     /// The next report is to list volumes, those after this one.
     listing: Cell<Option<VolumeId>>,
+    /// Replicas that were measured, in all: whose turn it is.
+    measured: Cell<usize>,
 }
 
 impl Shard {
@@ -89,6 +91,7 @@ impl Shard {
             changes: Changes::default(),
             removing: RefCell::default(),
             listing: Cell::default(),
+            measured: Cell::default(),
         }
     }
 }

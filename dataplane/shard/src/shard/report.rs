@@ -3,13 +3,14 @@
 use super::Shard;
 use super::hosted::Hosted;
 use super::stores::OpenStore;
-use crate::limit::{LOST_REPORTED_MAX, VOLUMES_PER_PAGE};
+use crate::limit::{HELD_PER_REPORT, LOST_REPORTED_MAX, VOLUMES_PER_PAGE};
 use crate::order::{
     DriveUnknown, RepairStatus, ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage,
     VolumeReport,
 };
 use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
 use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
+use ogee_proto::limit::EXTENT_SIZE;
 use ogee_store::{Budget, Purpose};
 use std::collections::BTreeMap;
 
@@ -85,14 +86,29 @@ fn repairs(open: &OpenStore) -> RepairStatus {
     }
 }
 
+/// What the data of a few replicas takes, in turn: it looks at every chunk of theirs.
+fn measure(shard: &Shard, hosted: &[Hosted]) {
+    let first = shard.measured.get();
+    let turn = hosted.iter().cycle().skip(first % hosted.len().max(1));
+    for hosted in turn.take(HELD_PER_REPORT.min(hosted.len())) {
+        let open = shard.stores.iter().find(|open| open.id() == hosted.store);
+        let extents = open.map(|open| open.store.extents_of(hosted.group.copyset()));
+        let bytes = extents.map(|extents| extents as u64 * EXTENT_SIZE as u64);
+        hosted.held.set(bytes);
+    }
+    shard.measured.set(first.wrapping_add(HELD_PER_REPORT));
+}
+
 fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
     let hosted = shard.hosted();
+    measure(shard, &hosted);
     let status = hosted.iter().map(|hosted| ReplicaStatus {
         group: hosted.group.report(),
         store: hosted.store,
         voters: hosted.group.voters(),
         last_term: hosted.group.last_logged().term,
         is_led: hosted.group.is_led(),
+        held: hosted.held.get(),
         state: if hosted.group.report().is_running {
             "ok"
         } else {
@@ -106,6 +122,7 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         voters: Vec::new(),
         last_term: Term::default(),
         is_led: false,
+        held: None,
         state: match damaged.mender.state() {
             MendState::Repairing => "repairing",
             MendState::NeedsReplacing => "damaged",
@@ -132,6 +149,7 @@ fn replicas(shard: &Shard) -> Vec<ReplicaStatus> {
         voters: Vec::new(),
         last_term: Term::default(),
         is_led: false,
+        held: None,
         state: broken.state,
     });
     status.chain(damaged).chain(broken).collect()
