@@ -3,7 +3,7 @@
 //! *Place*: beside the data plane, above all of it and the metadata server; nothing imports it.
 //! *Owner*: one process per target; libFuzzer calls `run` again and again on one thread.
 //! *Invariants*: a run depends on its input only: executors are the deterministic ones
-//! (`--cfg ogee_sim`), seeded from the input. Every count taken from an input is bounded.
+//! (`--cfg ogee_sim`), seeded from the input; those of the metadata server need none. Every count taken from an input is bounded.
 //! *On failure*: a panic, which libFuzzer turns into a file under `artifacts/`.
 //!
 //! | module | input | must hold |
@@ -19,18 +19,29 @@
 //! | `mds_records` | bytes of each record of a metadata server | no panic, nor of what is asked of a state so decoded |
 //! | `mds_commands` | commands | a refusal changes nothing; ids and epochs grow; maps stand still |
 
-#![cfg(ogee_sim)]
-
-mod damage;
 mod script;
 
-pub mod frames;
-pub mod group_messages;
-pub mod log_recovery;
+#[cfg(ogee_sim)]
+mod damage;
+pub mod kept;
+#[cfg(feature = "control")]
 pub mod mds_commands;
+#[cfg(feature = "control")]
 pub mod mds_records;
+
+#[cfg(ogee_sim)]
+pub mod frames;
+#[cfg(ogee_sim)]
+pub mod group_messages;
+#[cfg(ogee_sim)]
+pub mod log_recovery;
+#[cfg(ogee_sim)]
 pub mod nbd;
+#[cfg(ogee_sim)]
 pub mod rdma_heads;
+#[cfg(ogee_sim)]
 pub mod store_open;
+#[cfg(ogee_sim)]
 pub mod store_pages;
+#[cfg(ogee_sim)]
 pub mod virtqueue;

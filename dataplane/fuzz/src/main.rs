@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     for (target, run) in TARGETS {
-        match replay(&std::path::Path::new(&corpus).join(target), *run) {
+        match ogee_fuzz::kept::replay(&std::path::Path::new(&corpus).join(target), *run) {
             Ok(0) => {
                 eprintln!("{corpus}/{target} holds no input");
                 return ExitCode::FAILURE;
@@ -48,25 +48,8 @@ const TARGETS: &[(&str, Run)] = &[
     ("rdma_heads", ogee_fuzz::rdma_heads::run),
     ("nbd", ogee_fuzz::nbd::run),
     ("virtqueue", ogee_fuzz::virtqueue::run),
+    #[cfg(feature = "control")]
     ("mds_records", ogee_fuzz::mds_records::run),
+    #[cfg(feature = "control")]
     ("mds_commands", ogee_fuzz::mds_commands::run),
 ];
-
-/// Runs the inputs of a folder; how many there were.
-#[cfg(ogee_sim)]
-fn replay(folder: &std::path::Path, run: Run) -> std::io::Result<usize> {
-    let mut inputs = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        inputs.push(entry?.path());
-    }
-    inputs.sort();
-    for path in &inputs {
-        let input = std::fs::read(path)?;
-        let named = std::panic::catch_unwind(|| run(&input));
-        if let Err(panic) = named {
-            eprintln!("{}", path.display());
-            std::panic::resume_unwind(panic);
-        }
-    }
-    Ok(inputs.len())
-}

@@ -2,6 +2,8 @@
 //!
 //! A decision past the end is zero: every input means something, and a shorter one something simpler.
 
+#![cfg_attr(not(ogee_sim), allow(dead_code))]
+
 /// The decisions that are left.
 pub(crate) struct Script<'a> {
     rest: &'a [u8],
