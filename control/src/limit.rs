@@ -213,6 +213,8 @@ pub const UNSTABLE_FOR: Duration = Duration::from_secs(30);
 pub const SPREAD_COOLING_MS: u64 = 300_000;
 /// Devices whose fill differs by less than one in so many parts of their capacity are level.
 pub const LEVEL_SHARE: u128 = 128;
+/// Nor is it worth anything to move so little.
+pub const LEVEL_MOVE_MIN: u64 = 512 << 20;
 /// One whose transfer was given up is not tried again by itself for so long.
 pub const LEAD_RETRY_MS: u64 = 30_000;
 /// Part of a device's capacity that a move leaves free: one in so many.

@@ -101,20 +101,6 @@ devices_even() {
     is_even $(carried_by)
 }
 
-# devices_level   bytes on each device are within 5 % of the mean of its zone
-devices_level() {
-    local zones
-    zones=$("$OGEE" server ls -o json | jq '[.servers[] | {(.name): .zone}] | add') || return 1
-    "$OGEE" device ls -o json | jq -e --argjson zones "$zones" '
-        [.devices[] | {zone: $zones[.chunkserver], used: .used_bytes}] | group_by(.zone)
-        | all(.[]; (map(.used) | add / length) as $mean | $mean > 0 and all(.[]; (.used - $mean | fabs) <= $mean / 20))'
-}
-
-# used_mib   of each device
-used_mib() {
-    "$OGEE" device ls -o json | jq -r '[.devices | sort_by(.chunkserver)[].used_bytes / 1048576 | round] | join(" ")'
-}
-
 # is_begun KIND   such a job is under way
 is_begun() {
     "$OGEE" job ls -o json | jq -e --arg kind "$1" 'any(.jobs[]; .kind == $kind and .state == "running")'

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ogee_proto::id::StoreId;
 
 use super::{Gift, Planner};
-use crate::limit::LEVEL_SHARE;
+use crate::limit::{LEVEL_MOVE_MIN, LEVEL_SHARE};
 use crate::scheduler::picture::HealRules;
 use crate::state::Cause;
 
@@ -82,6 +82,7 @@ impl<'a> Planner<'a> {
             _ => u128::from(rules.spread_percent),
         };
         apart > (1 << u64::BITS) / LEVEL_SHARE
+            && self.wished_bytes(from, to) >= LEVEL_MOVE_MIN
             && apart.saturating_mul(200) > percent.saturating_mul(more.saturating_add(less))
     }
 
