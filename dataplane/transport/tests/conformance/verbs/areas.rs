@@ -3,7 +3,9 @@
 use super::memory::read;
 use super::raw::{FOR_ANSWER, Prefix, Raw, WRITTEN, good_offer, whole};
 use crate::hostile::hello_with_credits;
-use crate::support::{MS, bytes, caller_options, client, handler, mute, serve, server, write};
+use crate::support::{
+    MS, bytes, caller_options, client, handler, mute, serve, server, standing, write,
+};
 use bytes::Bytes;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_rdma::RemoteMemory;
@@ -25,12 +27,9 @@ fn transferred(len: usize) -> Payload {
     Payload::from(buffer)
 }
 
-/// A busy host takes longer to connect than a call waits.
 async fn connected(service: &Service) -> Caller {
     let caller = Caller::new(service.endpoint().clone(), client());
-    while caller.peer().is_none() {
-        sleep(MS).await;
-    }
+    standing(&caller).await;
     caller
 }
 
@@ -414,9 +413,7 @@ pub async fn a_loan_that_is_recalled_is_over_before_its_answer(endpoint: Endpoin
             while metrics().connections_rdma == connections {
                 sleep(MS).await;
             }
-            while caller.peer().is_none() {
-                sleep(MS).await;
-            }
+            standing(&caller).await;
         } else {
             let before = metrics().replies_unmatched;
             peer.reply(Frame::new(header)).unwrap();

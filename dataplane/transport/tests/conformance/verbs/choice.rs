@@ -1,9 +1,8 @@
 //! Which carrier a connection takes where a peer offers both.
 
 use super::raw::Raw;
-use crate::support::{MS, bytes, client, echoing, serve, server, write};
+use crate::support::{bytes, client, echoing, serve, server, standing, write};
 use ogee_runtime::executor::block_on;
-use ogee_runtime::sleep;
 use ogee_transport::rdma::RdmaFault;
 use ogee_transport::{
     Caller, CallerOptions, Connection, ConnectionOptions, Endpoint, Transport, TransportError,
@@ -54,10 +53,7 @@ pub async fn who_offers_both_is_reached_over_either(endpoint: Endpoint) {
             ..CallerOptions::default()
         };
         let caller = Caller::with_options(offered.clone(), client(), options);
-        // A busy host takes longer to connect than a call waits.
-        while caller.peer().is_none() {
-            sleep(MS).await;
-        }
+        standing(&caller).await;
         let reply = caller.call(write(1, bytes(100 << 10))).await.unwrap();
         assert!(reply.payload[..] == bytes(100 << 10)[..]);
     }
