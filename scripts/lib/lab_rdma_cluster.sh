@@ -8,7 +8,8 @@
 #   LAYOUT   which chunkservers each guest has: 123, or 12:3 and 1:23 for two guests
 #   SIZE     a volume and a verified load for each request size
 #
-# EXAMPLES names programs that overwrite a volume and read it back: they run when the loads have ended.
+# EXAMPLES names programs that overwrite a volume and read it back: they run when the loads have ended. DISKS=1: then a volume is
+# the disk of a VM, twice, with its memory registered and not.
 #
 # In one guest the leader is killed under load, and started again. In two guests the host kills the second one; files in
 # /results say how far this one is.
@@ -172,6 +173,30 @@ examples_run() {
     within 120 ogee status || failed "not healthy after the examples: $(ogee status)"
 }
 
+# disk_run NAME OPTION...   a verified load on a volume as a VM has it, with a native driver in the guest's place
+disk_run() {
+    local name=$1 server
+    shift
+    ogee export vhost-user disk --socket-dir /tmp/disk --transport "$transport" "$@" 2>"/results/$name.log" &
+    server=$!
+    within 60 test -S /tmp/disk/disk.sock || failed "$name: no socket: $(tail -n 3 "/results/$name.log")"
+    counters "before-$name"
+    ogee bench vhost-user:/tmp/disk/disk.sock --rw randrw --rwmixread 70 --bs 128k --iodepth 4 --numjobs 2 --runtime 15 --verify -o json \
+        >"/results/$name.json" 2>"/results/$name.bench" || failed "$name: the load ended with $?: $(tail -n 3 "/results/$name.bench")"
+    counters "after-$name"
+    kill "$server"
+    wait "$server" || failed "$name: the server ended with $?: $(tail -n 3 "/results/$name.log")"
+}
+
+disks_run() {
+    [ -n "${DISKS:-}" ] || return 0
+    ogee volume create disk --size 64MiB
+    mkdir -m 0700 /tmp/disk
+    disk_run disk-registered
+    disk_run disk-copied --no-registration
+    within 120 ogee status || failed "not healthy after the disks: $(ogee status)"
+}
+
 leader() {
     ogee volume locate "$1" -o json | jq -er '
         [.chunks[] | {copyset, leader} | select(.leader != null)] | unique
@@ -225,6 +250,7 @@ fi
 counters after
 within 120 ogee status || failed "not healthy after it: $(ogee status)"
 examples_run
+disks_run
 ogee copyset check -o json >/results/check.json || failed "replicas differ: $(cat /results/check.json)"
 mkdir -p /results/logs
 cp "$DIR"/logs/*.log /results/logs/

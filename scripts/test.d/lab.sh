@@ -489,7 +489,7 @@ rdma_guests() {
     done
     shift
     # shellcheck disable=SC2206 # one word a size
-    RUN_OPTIONS+=(-- env "EXAMPLES=${EXAMPLES:-}" sh /root/lab_rdma_cluster.sh "$@" $RDMA_SIZES)
+    RUN_OPTIONS+=(-- env "EXAMPLES=${EXAMPLES:-}" "DISKS=${DISKS:-}" sh /root/lab_rdma_cluster.sh "$@" $RDMA_SIZES)
 }
 
 # grown NAME [FROM TO]   how much a counter of the guest grew, between two of its looks
@@ -517,11 +517,11 @@ loads_verified() {
 # lost; and by the kernel's counters none of the data went over TCP. Over TCP the same counters say that all
 # of it did. Over RDMA, then the examples of the client library.
 test_rdma_cluster() {
-    local transport name tcp packets copied written received sent EXAMPLES
+    local transport name tcp packets copied written received sent EXAMPLES DISKS
     rdma_release
     for transport in rdma tcp; do
-        RESULTS_HERE=$TEST_DIR/$transport EXAMPLES=''
-        [ "$transport" = tcp ] || EXAMPLES="blocks_c blocks_rs"
+        RESULTS_HERE=$TEST_DIR/$transport EXAMPLES='' DISKS=''
+        [ "$transport" = tcp ] || EXAMPLES="blocks_c blocks_rs" DISKS=1
         rdma_disk "$TEST_DIR/$transport.img"
         rdma_guests --copy "$RDMA_EXAMPLES/lib/libogee.so.0:/usr/lib/libogee.so.0" --copy "$RDMA_EXAMPLES/blocks_c:/usr/bin/blocks_c" --copy "$RDMA_EXAMPLES/blocks_rs:/usr/bin/blocks_rs" --disk "$TEST_DIR/$transport.img,cache=unsafe" --cpus 2 --memory 1536M --results "$RESULTS_HERE" --timeout 600 -- \
             "$transport" "$(ci_or_full 40 90)" 123
@@ -543,6 +543,7 @@ test_rdma_cluster() {
                 give_up "$name has connections that are not over RDMA: $(grep connections "$RESULTS_HERE/after")"
         done
         examples_used_rdma
+        disks_used_rdma
         # Until the leader was killed; what users keep for longer is copied out of registered memory.
         copied=$(grown_of_all received_copied_bytes) received=$(grown_of_all received_bytes)
         echo "   chunkservers received $received bytes, and copied $copied of them on the way in"
@@ -574,6 +575,30 @@ examples_used_rdma() {
     copied=$(sed -n 's/^copied \([0-9]*\) bytes$/\1/p' "$RESULTS_HERE/blocks_c.log")
     echo "   blocks_c copied $copied bytes of 32 MiB"
     [ "$copied" -lt $((4 << 20)) ] || give_up "blocks_c copied $copied bytes"
+}
+
+# A disk of a VM whose memory is registered: chunkservers write its reads into it. One whose memory is not has none of them there.
+disks_used_rdma() {
+    local name read moved tcp there copied
+    for name in disk-registered disk-copied; do
+        jq -e '.jobs[0] | .error == 0 and ."job options".verify == "1" and .write.io_bytes > 0 and .read.io_bytes > 0' "$RESULTS_HERE/$name.json" >/dev/null ||
+            give_up "$name: $(jq -c '.jobs[0] | [.error, ."job options", .write.io_bytes, .read.io_bytes]' "$RESULTS_HERE/$name.json")"
+        # What was verified in the end is read as well, and no part of the load.
+        read=$(sed -n 's/.*served vhost-user until now.* read_bytes=\([0-9]*\).*/\1/p' "$RESULTS_HERE/$name.log")
+        there=$(sed -n 's/.*shard_bytes_in_place=\([0-9]*\).*/\1/p' "$RESULTS_HERE/$name.log")
+        copied=$(sed -n 's/.*read_bytes_copied=\([0-9]*\).*/\1/p' "$RESULTS_HERE/$name.log")
+        moved=$(jq '.jobs[0] | 3 * .write.io_bytes + .read.io_bytes' "$RESULTS_HERE/$name.json")
+        tcp=$(grown ip_out_bytes "before-$name" "after-$name")
+        [ -n "$read" ] || give_up "$name: no counts: $(tail -n 3 "$RESULTS_HERE/$name.log")"
+        echo "   $name: $moved bytes of its load moved, $tcp of them over IP; of $read bytes read $there came where the driver wants them, $copied were copied there"
+        [ "$tcp" -lt $((moved / 8)) ] || give_up "$name: $tcp bytes over TCP, of $moved moved"
+        [ "$read" -ge "$(jq '.jobs[0].read.io_bytes' "$RESULTS_HERE/$name.json")" ] || give_up "$name: the server counts only $read bytes"
+        case $name in
+        # The first ones come before the memory is registered, and some ask a replica that does not lead first.
+        disk-registered) [ $((there * 8)) -ge $((read * 7)) ] || give_up "$name: only $there bytes of $read came without a copy" ;;
+        *) [ "$there" = 0 ] || give_up "$name: $there bytes came to memory that is not registered" ;;
+        esac
+    done
 }
 
 # grown_of_all NAME   the same of all chunkservers, until the leader was killed

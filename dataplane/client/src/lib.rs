@@ -18,6 +18,7 @@
 //! | `copyset`, `belief` | what this client knows of one copyset: who leads, whether it is sealed |
 //! | `seals` | fences earlier attachments off when a volume is opened |
 //! | `session`, `barrier`, `ledger` | sequence numbers and watermark; what a flush waits for |
+//! | `lent` | a reader's memory that chunkservers write to, until they do so no more |
 //! | `inflight`, `watchdog` | slots by count and bytes; who waits too long, and for what |
 //! | `window` | how much may be on its way to a copyset that has refused some |
 //! | `control`, `mds` | the control plane as this crate needs it, and over gRPC |
@@ -33,6 +34,7 @@ mod core;
 mod error;
 mod inflight;
 mod ledger;
+mod lent;
 mod life;
 mod limit;
 mod map;

@@ -68,7 +68,7 @@ pub(crate) const REFRESH_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) const REFRESH_GAP: Duration = Duration::from_secs(1);
 
 /// A replica that may still write to a user's memory, and whose answer nobody waits for any more, is waited for so long: what
-/// it does later breaks its connection, which others use.
+/// it does later breaks its connection, which others use. An error reaches its user so much later at the most.
 pub(crate) const RECALL_AFTER: Duration = Duration::from_secs(2);
 
 /// How often the watchdog looks.

@@ -15,8 +15,9 @@ use crate::control::{AttachSpec, Control};
 use crate::core::{Ask, Core};
 use crate::error::ClientError;
 use crate::inflight::Inflight;
+use crate::lent::Lent;
 use crate::life::Life;
-use crate::limit::{PARTS_PER_REQUEST_MAX, RECALL_AFTER};
+use crate::limit::PARTS_PER_REQUEST_MAX;
 use crate::map::VolumeHead;
 use crate::mds::MdsHandle;
 use crate::metrics::ClientMetrics;
@@ -222,15 +223,19 @@ impl Volume {
 
     /// Reads as many bytes at `offset` as `into` takes, into it. Where its memory is announced (`ogee_runtime::area`) and
     /// the connection is RDMA, chunkservers write parts of more than 16 KiB there; other parts are copied when they
-    /// arrive, which is counted. When this has ended, however it did, nobody writes there any more; if its future is
-    /// dropped, that is so when the target's owner is.
+    /// arrive, which is counted. When this has ended, however it did, nobody writes there any more, for which an error may have
+    /// to wait: for 2 s at most, and after [`OpenOptions::io_timeout`] no longer than it takes to stop the others. If its future
+    /// is dropped, nobody writes there when the target's owner is dropped.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn read_to(&self, offset: ByteOffset, into: &Target) -> Result<(), ClientError> {
         let len = ByteLen::from_usize(into.len());
         let _pass = self.enter(offset, len)?;
-        self.measured(FrameKind::Read, len, self.read_parts_to(offset, len, into))
+        let lent = Lent::default();
+        let parts = self.read_parts_to(offset, len, into, &lent);
+        // Around the limit of time, which drops the parts wherever they are.
+        lent.settled(self.measured(FrameKind::Read, len, parts))
             .await
     }
 
@@ -395,6 +400,7 @@ impl Volume {
         offset: ByteOffset,
         len: ByteLen,
         into: &Target,
+        lent: &Lent,
     ) -> Result<(), ClientError> {
         let place = |part: Part| (part, into.part(part.at, part.len as usize));
         let mut places = split::payload_parts(self.layout, offset, len).map(place);
@@ -402,40 +408,32 @@ impl Volume {
             return Ok(());
         };
         let Some(second) = second else {
-            return self.read_part_to(first).await;
+            return self.read_part_to(first, lent).await;
         };
-        // All run to their ends, also after one has failed: nobody writes there afterwards.
+        // The first error ends it; what the other parts have lent is left to `lent`.
         stream::iter([first, second].into_iter().chain(places))
-            .map(|place| self.read_part_to(place))
+            .map(|place| self.read_part_to(place, lent))
             .buffer_unordered(PARTS_PER_REQUEST_MAX)
-            .fold(Ok(()), async |so_far: Result<(), ClientError>, ended| {
-                so_far.and(ended)
-            })
+            .try_fold((), async |(), ()| Ok(()))
             .await
     }
 
-    async fn read_part_to(&self, (part, place): (Part, Target)) -> Result<(), ClientError> {
-        let (loan, lease) = place.lend();
+    async fn read_part_to(
+        &self,
+        (part, place): (Part, Target),
+        lent: &Lent,
+    ) -> Result<(), ClientError> {
         let mut ask = Ask::without_data(FrameKind::Read, part);
-        ask.into = Some(loan);
-        let outcome = self.core.run(ask).await;
-        let outcome = outcome.and_then(|reply| {
-            self.check_length(part, part.len as usize, reply.payload.len())?;
-            Ok(reply.payload)
-        });
-        if let Ok(payload) = &outcome
-            && place.holds(payload)
-        {
+        let (loan, held) = lent.lend(&place);
+        ask.into = loan;
+        let reply = self.core.run(ask).await?;
+        self.check_length(part, part.len as usize, reply.payload.len())?;
+        if place.holds(&reply.payload) {
             return Ok(());
         }
-        // A replica that was asked before may write there still.
-        if timeout(RECALL_AFTER, lease.over()).await.is_err() {
-            lease.recall();
-            lease.over().await;
-        }
-        let payload = outcome?;
-        place.fill([&payload]);
-        self.core.metrics.copied(payload.len());
+        held.end().await;
+        place.fill([&reply.payload]);
+        self.core.metrics.copied(reply.payload.len());
         Ok(())
     }
 

@@ -417,6 +417,27 @@ fn final_refusals_reach_the_user() {
 }
 
 #[test]
+fn the_first_error_ends_a_read_whatever_its_other_parts_wait_for() {
+    block_on(async {
+        let (cluster, control) = plain(2);
+        let volume = control.open().await;
+        cluster.plan(|header| match header.key.chunk.get() {
+            0 => Fault::Answer(Status::Corrupt),
+            _ => Fault::Hold,
+        });
+        let mut room = vec![9; 8192];
+        let start = NonNull::from_mut(room.as_mut_slice()).cast();
+        // SAFETY: the vector is not touched before the read has ended.
+        let target = unsafe { Target::new(start, room.len(), Rc::new(())) };
+        let read = volume.read_to(at(CHUNK - 4096), &target);
+        let outcome = timeout(Duration::from_secs(3), read).await.expect("ends");
+        assert!(matches!(outcome, Err(ClientError::Corrupt { .. })));
+        let into = volume.read_into(at(CHUNK - 4096), &mut room).await;
+        assert!(matches!(into, Err(ClientError::Corrupt { .. })));
+    });
+}
+
+#[test]
 fn bad_requests_are_refused_here() {
     block_on(async {
         let (_cluster, control) = plain(1);

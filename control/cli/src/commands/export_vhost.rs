@@ -228,6 +228,15 @@ async fn end(served: Served) {
     let Served { volume, server } = served;
     server.stop().await;
     let name = volume.name().to_owned();
+    let read_bytes_copied = volume.metrics().snapshot().bytes_copied;
+    // Of all disks of this shard, as far as they are over RDMA.
+    let shard_bytes_in_place = ogee_transport::metrics().bytes_in_place;
+    tracing::info!(
+        volume = name,
+        read_bytes_copied,
+        shard_bytes_in_place,
+        "ways of what was read"
+    );
     if let Err(error) = volume.close().await {
         tracing::warn!(volume = name, %error, "the attachment was not given up");
     }

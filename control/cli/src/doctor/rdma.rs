@@ -220,8 +220,14 @@ fn gid(port: &Port) -> Finding {
 }
 
 fn memlock(tree: &Tree, shards: u16) -> Finding {
-    let bytes = rdma_needs().locked_bytes * u64::from(shards);
-    let needed = format!("{} that {shards} shards lock", human(bytes));
+    let needs = rdma_needs();
+    let bytes = needs.locked_bytes * u64::from(shards);
+    // How much that is only who serves guests, or programs, knows.
+    let needed = format!(
+        "{} that {shards} shards lock; beside that, all memory of the guests that a shard serves, or that a program registers ({} at most)",
+        human(bytes),
+        human(needs.others_bytes_max)
+    );
     let (found, is_enough) = locked(tree, bytes);
     let finding = Finding::ok(CheckName::RdmaMemlock, found, needed);
     match is_enough {
@@ -402,6 +408,9 @@ mod tests {
             of(&found, CheckName::RdmaMemlock).verdict
         };
         assert_eq!((verdict(2), verdict(3)), (Verdict::Ok, Verdict::Failed));
+        let found = findings(&Tree::at(root.path()), 2, true);
+        let needed = &of(&found, CheckName::RdmaMemlock).needed;
+        assert!(needed.contains("memory of the guests"), "{needed}");
     }
 
     #[test]

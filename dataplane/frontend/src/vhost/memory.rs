@@ -136,7 +136,9 @@ impl MemoryTable {
 pub(super) struct AnnouncedRegions(Vec<(Arc<GuestRegionMmap<()>>, Option<Announced>)>);
 
 impl AnnouncedRegions {
-    /// Announces the regions of `table` that are new, and withdraws those that are gone.
+    /// Announces the regions of `table` that are new, and withdraws those that are gone. A table that is told as a whole is
+    /// mapped anew, so all of its regions are new, also where they are of the same files: who has registered the ones before
+    /// lets go of them first, and what is under way on them keeps them until it is over.
     pub(super) fn follow(&mut self, table: &MemoryTable) {
         let before = std::mem::take(&mut self.0);
         let mut before: Vec<_> = before.into_iter().map(Some).collect();

@@ -208,7 +208,16 @@ impl<D: Disk> DiskServer<D> {
         drop(line);
         let _ = serving.await;
         drop(file);
-        tracing::info!(disk = shared.executor.name, "served vhost-user until now");
+        let counts = shared.executor.metrics.snapshot();
+        tracing::info!(
+            disk = shared.executor.name,
+            reads = counts.reads,
+            read_bytes = counts.read_bytes,
+            writes = counts.writes,
+            written_bytes = counts.written_bytes,
+            failures = counts.failures,
+            "served vhost-user until now"
+        );
     }
 }
 

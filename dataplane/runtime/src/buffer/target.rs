@@ -5,8 +5,10 @@
 //! bytes; a loan holds the memory until its last clone is gone.
 //!
 //! **Invariants.** While a loan is out nothing else touches the memory: who lent it recalls the loan, waits until it is over,
-//! and only then copies into it or tells anybody that it may be used. **Failure.** None; a carrier that is asked for a loan
-//! back gives it back as soon as nobody can write there any more.
+//! and only then copies into it or tells anybody that it may be used. A carrier says with [`Loan::on_recall`] that it lets others
+//! write there, in the turn in which it does, and never does so for a loan that is recalled: of one that nobody had lent on by
+//! then nothing has to be waited for. **Failure.** None; a carrier that is asked for a loan back gives it back as soon as nobody
+//! can write there any more.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -41,6 +43,8 @@ struct Inner {
 struct State {
     is_recalled: Cell<bool>,
     is_over: Cell<bool>,
+    /// Others may write there.
+    is_lent_on: Cell<bool>,
     /// Who lends it on.
     hook: RefCell<Option<Box<dyn FnOnce()>>>,
     waiting: RefCell<Option<Waker>>,
@@ -136,8 +140,9 @@ impl Loan {
         self.0.state.is_recalled.get()
     }
 
-    /// Calls `hook` when it is wanted back, at once if it is already. There is one hook: the last.
+    /// It is lent on: calls `hook` when it is wanted back, at once if it is already. There is one hook: the last.
     pub fn on_recall(&self, hook: impl FnOnce() + 'static) {
+        self.0.state.is_lent_on.set(true);
         if self.is_recalled() {
             return hook();
         }
@@ -166,10 +171,17 @@ impl Lease {
         }
     }
 
-    /// Waits until nobody has it.
+    /// Whether somebody may write there: a carrier lends it on, and has not said that this is over.
+    #[must_use]
+    pub fn is_lent_on(&self) -> bool {
+        self.0.is_lent_on.get() && !self.0.is_over.get()
+    }
+
+    /// Waits until nobody has it; or, if it is wanted back, until nobody writes there.
     pub async fn over(&self) {
         poll_fn(|cx| {
-            if self.0.is_over.get() {
+            let is_back = self.0.is_recalled.get() && !self.0.is_lent_on.get();
+            if self.0.is_over.get() || is_back {
                 return Poll::Ready(());
             }
             let before = self.0.waiting.replace(Some(cx.waker().clone()));
@@ -234,6 +246,28 @@ mod tests {
         assert_eq!(over.as_mut().poll(&mut cx), Poll::Pending);
         drop(clone);
         assert_eq!(over.as_mut().poll(&mut cx), Poll::Ready(()));
+    }
+
+    #[test]
+    fn what_nobody_has_lent_on_is_back_when_it_is_wanted_back() {
+        let mut bytes = [9; 8];
+        let into = target(&mut bytes);
+        let mut cx = Context::from_waker(Waker::noop());
+        for is_lent_on in [false, true] {
+            // In a queue, say, behind other requests.
+            let (loan, lease) = into.lend();
+            assert!(!lease.is_lent_on());
+            if is_lent_on {
+                loan.on_recall(|| ());
+            }
+            assert_eq!(lease.is_lent_on(), is_lent_on);
+            assert_eq!(pin!(lease.over()).poll(&mut cx), Poll::Pending);
+            lease.recall();
+            let is_back = pin!(lease.over()).poll(&mut cx).is_ready();
+            assert_eq!(is_back, !is_lent_on);
+            drop(loan);
+            assert!(pin!(lease.over()).poll(&mut cx).is_ready() && !lease.is_lent_on());
+        }
     }
 
     #[test]

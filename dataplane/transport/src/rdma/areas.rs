@@ -105,8 +105,9 @@ async fn run(inner: Rc<Inner>) {
     let mut changes = area::changes();
     loop {
         changes.borrow_and_update();
-        while inner.let_go().await {}
-        while let Some(area) = inner.next_area() {
+        // What was withdrawn goes before anything else is registered, also while that goes on: a guest's memory that is
+        // mapped anew is not to be locked twice.
+        while let Some(area) = inner.next_to_begin().await {
             let registered = Rc::downgrade(&inner.begin(&area));
             let known = Rc::downgrade(&area);
             drop(area);
@@ -144,6 +145,12 @@ impl Inner {
         drop(region);
         rest(began).await;
         true
+    }
+
+    /// The next one of which nothing was tried yet, when all that was withdrawn is gone.
+    async fn next_to_begin(&self) -> Option<Rc<Area>> {
+        while self.let_go().await {}
+        self.next_area()
     }
 
     fn registered(&self, area: &Area) -> Option<Rc<Registered>> {

@@ -13,7 +13,7 @@ use super::limit::{
 use super::mailbox::Mailbox;
 use super::offer::{Offer, Reason};
 use super::port::Port;
-use super::wire::{Side, Wire};
+use super::wire::Wire;
 use crate::error::{Doing, TransportError};
 use crate::hello::Hello;
 use crate::limit::HELLO_META_MAX;
@@ -76,9 +76,9 @@ impl Addressed {
     }
 
     /// Turns it into a wire, which gives back what it has.
-    fn into_wire(mut self, side: Side, pair: Pair) -> (Rc<Wire>, Rc<Mailbox>) {
+    fn into_wire(mut self, peer: Option<SocketAddr>, pair: Pair) -> (Rc<Wire>, Rc<Mailbox>) {
         let grant = self.grant.take().unwrap_or_default();
-        let wire = Wire::new(Rc::clone(&self.port), side, pair, grant);
+        let wire = Wire::new(Rc::clone(&self.port), peer, pair, grant);
         self.mailbox.connect(&wire);
         (wire, Rc::clone(&self.mailbox))
     }
@@ -191,7 +191,7 @@ async fn open(address: SocketAddr) -> Result<Rc<Wire>, TransportError> {
     .await?;
     let granted = addressed.granted();
     let pair = Pair::new(&port.rail, id, DEPTH).map_err(|failed| cannot(failed.error))?;
-    let (wire, mailbox) = addressed.into_wire(Side::Opener, pair);
+    let (wire, mailbox) = addressed.into_wire(Some(address), pair);
     connected(&wire, |pair| pair.connect(&params(granted)))?;
     let answer = expect(&port, &mailbox, |kind| {
         matches!(kind, EventKind::Established)
@@ -318,7 +318,7 @@ impl Request {
                 return Err(refuse(failed.back, Reason::Busy, error));
             }
         };
-        let (wire, mailbox) = addressed.into_wire(Side::Acceptor, pair);
+        let (wire, mailbox) = addressed.into_wire(None, pair);
         wire.granted(offer.receives.into(), offer.body_len as usize);
         connected(&wire, |pair| pair.accept(&params(granted)))?;
         expect(&port, &mailbox, |kind| {

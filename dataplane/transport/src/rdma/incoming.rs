@@ -2,7 +2,8 @@
 //!
 //! *Place*: called by the pump. *Owner*: the wire. *Invariants*: nothing of a message counts before its prefix, and
 //! nothing of a frame before its header, passed their checksums; every length and number of the peer is checked
-//! against what this side holds. A payload whose memory was lent is handed up behind the end of its key.
+//! against what this side holds. A payload whose memory was lent is handed up behind the end of its key; what was written
+//! to memory that its user wants back is not handed up at all: that request is to be made again.
 //!
 //! *On failure*: what breaks a rule ends the connection.
 
@@ -18,8 +19,9 @@ use crate::error::TransportError;
 use crate::metrics::count;
 use crate::receiver::note_crc_error;
 use bytes::Bytes;
+use ogee_proto::checksum::crc32c;
 use ogee_proto::limit::{FRAME_HEADER_SIZE, FRAME_META_MAX, REPLICATION_PAYLOAD_MAX};
-use ogee_proto::wire::{FrameHeader, WireError};
+use ogee_proto::wire::{FrameHeader, Status, WireError};
 use ogee_rdma::{Done, Piece, Source, WorkError};
 use ogee_runtime::Payload;
 
@@ -124,7 +126,7 @@ impl Wire {
         let (header, meta) = head
             .split_at_checked(FRAME_HEADER_SIZE)
             .unwrap_or((head, &[]));
-        let header = FrameHeader::decode(header)?;
+        let mut header = FrameHeader::decode(header)?;
         let body_len = prefix.body_len as usize;
         let mut state = self.state.borrow_mut();
         let meta_room = len
@@ -137,11 +139,14 @@ impl Wire {
             let (loan, remote) = (prefix.loan, prefix.remote);
             Arrival::Lent { loan, remote }
         } else if prefix.has(WRITTEN) {
-            let loan = state.loan(prefix.loan, Purpose::Answer)?;
-            if prefix.remote.len as usize != payload_len || payload_len > loan.len {
-                return Err(wrong("message length", prefix.remote.len));
+            if state.was_written(&prefix, payload_len)? {
+                Arrival::Voiding
+            } else {
+                // It has crossed the recall: nobody waits for what it has written, and it is not to be trusted.
+                (header.status, header.payload_len) = (Status::Retry, 0);
+                header.body_crc = crc32c(&meta);
+                Arrival::Here(Payload::empty())
             }
-            Arrival::Voiding
         } else if state.payload.len() == payload_len && body_len == 0 {
             Arrival::Here(Payload::from(std::mem::take(&mut state.payload).freeze()))
         } else if body_len == payload_len && state.payload.is_empty() {
@@ -152,16 +157,17 @@ impl Wire {
         if prefix.has(FOR_ANSWER) {
             state.add_answer(self.side, &header, &prefix)?;
         }
+        let is_in_place = matches!(payload, Arrival::Voiding);
         let number = state.inbox.add(Entry {
             header,
             meta,
             payload,
         });
-        if prefix.has(WRITTEN) {
+        if is_in_place {
             let len = payload_len;
             state.loan(prefix.loan, Purpose::Answer)?.purpose = Purpose::Answered { number, len };
             state.to_reclaim.push_back(prefix.loan);
-        } else if prefix.has(UNTOUCHED) {
+        } else if prefix.has(UNTOUCHED) || prefix.has(WRITTEN) {
             state.came_back(prefix.loan)?;
         }
         state.drop_if_deaf();
@@ -259,7 +265,22 @@ impl State {
             .ok_or_else(|| wrong("loan", number))
     }
 
-    /// The answer has come another way.
+    /// The answer was written to the loan; whether it is still wanted there.
+    fn was_written(&mut self, prefix: &Prefix, len: usize) -> Result<bool, TransportError> {
+        let loan = self.loans.get(&prefix.loan);
+        let loan = loan.ok_or_else(|| wrong("loan", prefix.loan))?;
+        let is_wanted = match loan.purpose {
+            Purpose::Answer => true,
+            Purpose::Recalled | Purpose::Void => false,
+            _ => return Err(wrong("loan", prefix.loan)),
+        };
+        if prefix.remote.len as usize != len || len > loan.len {
+            return Err(wrong("message length", prefix.remote.len));
+        }
+        Ok(is_wanted)
+    }
+
+    /// The answer has come another way, or too late.
     fn came_back(&mut self, number: u32) -> Result<(), TransportError> {
         let loan = self.loans.get_mut(&number);
         let loan = loan.ok_or_else(|| wrong("loan", number))?;

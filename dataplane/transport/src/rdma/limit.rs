@@ -35,6 +35,13 @@ pub(super) const INBOX_BYTES_MAX: usize = 1 << 20;
 /// Requests of one connection whose answers have memory lent for them; part of the protocol.
 pub(super) const ANSWERS_MAX: usize = 1024;
 
+/// A peer from which a user's memory was recalled is lent none for so long. What it writes too late breaks the connection, which
+/// all volumes share, and costs each of their requests a second or so: a slow peer is to cost that once a minute, not once for
+/// each request that it is too slow for; and one that was slow once costs no more than a minute of copies.
+pub(super) const LEND_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Such peers that are remembered: of a larger cluster, some are tried again sooner.
+pub(super) const LATE_PEERS_MAX: usize = 1024;
+
 /// Memory of others is registered so much at a time: the shard waits for it, 20 ms or so.
 pub(super) const STRETCH: usize = 64 << 20;
 

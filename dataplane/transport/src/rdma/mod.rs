@@ -32,6 +32,8 @@ mod head;
 mod inbox;
 #[cfg(feature = "rdma")]
 mod incoming;
+#[cfg(feature = "rdma")]
+mod late;
 #[cfg_attr(
     not(feature = "rdma"),
     expect(dead_code, reason = "only what a port needs is asked for")

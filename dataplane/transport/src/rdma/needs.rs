@@ -33,6 +33,8 @@ pub struct RdmaNeeds {
     pub parts: u32,
     /// Memory that it locks, by registering it or for queues.
     pub locked_bytes: u64,
+    /// Memory of guests and programs that it locks beside that, if they register so much: which they do is not known here.
+    pub others_bytes_max: u64,
 }
 
 impl RdmaOptions {
@@ -85,6 +87,8 @@ impl RdmaOptions {
             regions: u32::try_from(pieces.len() + 1).expect("invariant: a few"),
             parts: PARTS,
             locked_bytes: registered + work + completed,
+            others_bytes_max: (options.registered_max as u64)
+                .saturating_sub(u64::from(options.transfers) << 20),
         }
     }
 }
@@ -101,6 +105,7 @@ mod tests {
         // 512 KiB of heads, 32 MiB of bodies, 16 and 32 MiB of larger pieces, as much for transfers, and the queues.
         let registered = (512 << 10) + (112 << 20);
         assert!((registered..registered + (8 << 20)).contains(&needs.locked_bytes));
+        assert_eq!(needs.others_bytes_max, (64 << 30) - (32 << 20));
         let many = RdmaOptions {
             connections_max: 1000,
             ..RdmaOptions::default()

@@ -9,7 +9,9 @@
 
 use super::fault::unable;
 use super::head::{FOR_ANSWER, Kind, LENT, OF_META, Prefix, UNTOUCHED, WRITTEN};
-use super::limit::{ANSWERS_MAX, BODY_LEN, HEAD_LEN, HEAD_META_MAX, LARGE_LEN, PREFIX_LEN};
+use super::limit::{
+    ANSWERS_MAX, BODY_LEN, HEAD_LEN, HEAD_META_MAX, LARGE_LEN, LEND_AGAIN_AFTER, PREFIX_LEN,
+};
 use super::piece;
 use super::wire::{Loan, Purpose, Side, State, Wire};
 use crate::error::{Doing, TransportError};
@@ -18,6 +20,7 @@ use crate::metrics::count;
 use ogee_proto::limit::FRAME_HEADER_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind};
 use ogee_rdma::{Access, Failed, Lent, Pair, Piece, RdmaError, RemoteMemory, Shared, Source, Tell};
+use ogee_runtime::now;
 use std::rc::Rc;
 
 /// A frame on its way out.
@@ -345,7 +348,11 @@ impl Wire {
         }
         let wanted = sending.frame.wanted_at();
         let wanted = wanted.filter(|loan| !loan.is_recalled() && loan.target().len() == len);
-        if let Some(loan) = wanted
+        let is_late = || {
+            self.peer
+                .is_some_and(|peer| self.port.late.has(peer, now()))
+        };
+        if let Some(loan) = wanted.filter(|_| !is_late())
             && let Some(part) = self.port.areas.target(loan)
         {
             let lent = state.lend(part.into(), len, Access::Write, Purpose::Answer)?;
@@ -365,15 +372,22 @@ impl Wire {
         }
     }
 
-    /// A user wants memory back that was lent for an answer: it is not waited for.
+    /// A user wants memory back that was lent for an answer: it is not waited for, and the peer is lent no more of that for a
+    /// while.
     fn recall(&self, number: u32) {
         let mut state = self.state.borrow_mut();
         let loan = state.loans.get_mut(&number);
-        if let Some(loan) = loan.filter(|loan| loan.purpose == Purpose::Answer) {
-            loan.purpose = Purpose::Recalled;
-            state.to_reclaim.push_back(number);
-            drop(state);
-            self.driver.wake();
+        let loan = loan.filter(|loan| loan.purpose == Purpose::Answer);
+        let Some(loan) = loan else { return };
+        loan.purpose = Purpose::Recalled;
+        state.to_reclaim.push_back(number);
+        drop(state);
+        self.driver.wake();
+        if let Some(peer) = self.peer
+            && self.port.late.note(peer, now())
+        {
+            let lend_again_after = LEND_AGAIN_AFTER;
+            tracing::info!(%peer, ?lend_again_after, "too late for memory that it was lent: what is read from it is copied");
         }
     }
 }

@@ -12,6 +12,7 @@
 use super::areas::Areas;
 use super::fault::{RdmaFault, Trouble, unable, unable_to_open};
 use super::grants::Grants;
+use super::late::Late;
 use super::limit::{
     ADDRESSES_MAX, BODY_LEN, DEPTH, HEAD_LEN, HEADS_SENT, LARGE_LEN, LOOK_AT_DEVICE,
     LOOK_AT_EVENTS, MEDIUM_LEN, TURN,
@@ -65,6 +66,7 @@ pub(super) struct Port {
     wires: RefCell<HashMap<PairNumber, Weak<Wire>>>,
     mailboxes: RefCell<HashMap<IdKey, Rc<Mailbox>>>,
     pub(super) grants: Grants,
+    pub(super) late: Late,
     /// Who waits for a piece.
     waiting: RefCell<Vec<Weak<Wire>>>,
     broken: OnceCell<TransportError>,
@@ -123,6 +125,7 @@ impl Port {
             wires: RefCell::default(),
             mailboxes: RefCell::default(),
             grants: Grants::new(options.receives, options.connections_max),
+            late: Late::default(),
             domain,
             waiting: RefCell::default(),
             broken: OnceCell::new(),

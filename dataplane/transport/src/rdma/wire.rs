@@ -26,6 +26,7 @@ use ogee_runtime::Payload;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -42,6 +43,8 @@ pub(super) enum Side {
 pub(crate) struct Wire {
     pub(super) port: Rc<Port>,
     pub(super) side: Side,
+    /// Where the peer listens: of an opener.
+    pub(super) peer: Option<SocketAddr>,
     number: PairNumber,
     key: IdKey,
     /// Of the device, by its number.
@@ -120,12 +123,18 @@ pub(super) enum Purpose {
 }
 
 impl Wire {
-    /// A connection whose peer grants nothing yet.
-    pub(super) fn new(port: Rc<Port>, side: Side, pair: Pair, grant: u32) -> Rc<Self> {
+    /// A connection whose peer grants nothing yet; of an opener, where that listens.
+    pub(super) fn new(
+        port: Rc<Port>,
+        peer: Option<SocketAddr>,
+        pair: Pair,
+        grant: u32,
+    ) -> Rc<Self> {
         let (number, key, on_port) = (pair.number(), pair.key(), pair.port());
         let wire = Rc::new(Self {
             port,
-            side,
+            side: peer.map_or(Side::Acceptor, |_| Side::Opener),
+            peer,
             number,
             key,
             on_port,

@@ -1,6 +1,8 @@
 //! Request and reply: matching, credits, loss.
 
-use crate::support::{MS, bytes, client, echo, echoing, handler, serve, serve_with, server, write};
+use crate::support::{
+    MS, bytes, client, echo, echoing, handler, serve, serve_with, server, standing, write,
+};
 use ogee_proto::wire::{FrameKind, Status};
 use ogee_runtime::{sleep, spawn, timeout, yield_now};
 use ogee_transport::{
@@ -23,13 +25,6 @@ fn holding(endpoint: &Endpoint, credits: u32) -> (Service, Held) {
 
 async fn wait_held(held: &Held, count: usize) {
     while held.borrow().len() < count {
-        sleep(MS).await;
-    }
-}
-
-/// For tests that count milliseconds: making a connection takes its time.
-async fn connected(caller: &Caller) {
-    while caller.peer().is_none() {
         sleep(MS).await;
     }
 }
@@ -89,7 +84,7 @@ pub async fn calls_stay_within_the_credits(endpoint: Endpoint) {
 pub async fn a_call_without_a_credit_was_not_sent(endpoint: Endpoint) {
     let (service, held) = holding(&endpoint, 1);
     let caller = Caller::new(service.endpoint().clone(), client());
-    connected(&caller).await;
+    standing(&caller).await;
     let first = caller.clone();
     let first = spawn(async move { first.call(write(1, bytes(1))).await });
     wait_held(&held, 1).await;
@@ -107,7 +102,7 @@ pub async fn a_call_without_a_credit_was_not_sent(endpoint: Endpoint) {
 pub async fn a_late_reply_reaches_nobody_and_returns_its_credit(endpoint: Endpoint) {
     let (service, held) = holding(&endpoint, 1);
     let caller = Caller::new(service.endpoint().clone(), client());
-    connected(&caller).await;
+    standing(&caller).await;
     let (before, limit) = (metrics().replies_unmatched, 30 * MS);
     let error = caller
         .call_within(write(1, bytes(1)), limit)
@@ -134,7 +129,7 @@ pub async fn a_late_reply_reaches_nobody_and_returns_its_credit(endpoint: Endpoi
 pub async fn a_cancelled_call_returns_its_credit(endpoint: Endpoint) {
     let (service, held) = holding(&endpoint, 1);
     let caller = Caller::new(service.endpoint().clone(), client());
-    connected(&caller).await;
+    standing(&caller).await;
     for sequence in 1..4 {
         let call = caller.call(write(sequence, bytes(1)));
         assert!(timeout(20 * MS, call).await.is_err(), "nobody answers");

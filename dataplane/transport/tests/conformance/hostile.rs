@@ -24,9 +24,14 @@ fn wire(frame: &Frame) -> Vec<u8> {
 
 /// A Hello as documented: role, node, credits, name.
 pub fn hello_frame() -> Frame {
+    hello_with_credits(0)
+}
+
+/// Of one that takes so many requests.
+pub fn hello_with_credits(credits: u32) -> Frame {
     let mut meta = vec![1];
     meta.extend(7_u64.to_le_bytes());
-    meta.extend(0_u32.to_le_bytes());
+    meta.extend(credits.to_le_bytes());
     meta.extend([3, b'r', b'a', b'w']);
     let mut frame = Frame::new(FrameHeader::new(FrameKind::Hello, RequestId::new(0)));
     frame.meta = meta.into();

@@ -2,9 +2,10 @@
 
 use ogee_proto::id::{RequestId, Sequence};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
+use ogee_runtime::sleep;
 use ogee_transport::{
-    CallerOptions, Connection, ConnectionOptions, Endpoint, Frame, Handler, Hello, Keepalive,
-    Listener, Peer, Role, Service, ServiceOptions, connect_with,
+    Caller, CallerOptions, Connection, ConnectionOptions, Endpoint, Frame, Handler, Hello,
+    Keepalive, Listener, Peer, Role, Service, ServiceOptions, connect_with,
 };
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,6 +56,13 @@ pub fn serve_with(
     handler: Handler,
 ) -> Service {
     Service::serve_with(Listener::bind(endpoint).unwrap(), hello, options, handler)
+}
+
+/// Waits until its connection stands: on a busy host that takes longer than a call waits for it.
+pub async fn standing(caller: &Caller) {
+    while caller.peer().is_none() {
+        sleep(MS).await;
+    }
 }
 
 /// Both ends of a connection without a service.

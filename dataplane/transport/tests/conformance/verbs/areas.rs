@@ -1,9 +1,14 @@
 //! Payloads that are sent from where somebody else has put them: what a device was read into, a user's memory.
 
 use super::memory::read;
-use crate::support::{MS, bytes, client, handler, serve, server, write};
+use super::raw::{FOR_ANSWER, Prefix, Raw, WRITTEN, good_offer, whole};
+use crate::hostile::hello_with_credits;
+use crate::support::{
+    MS, bytes, caller_options, client, handler, mute, serve, server, standing, write,
+};
 use bytes::Bytes;
-use ogee_proto::wire::{FrameHeader, Status};
+use ogee_proto::wire::{FrameHeader, FrameKind, Status};
+use ogee_rdma::RemoteMemory;
 use ogee_runtime::area::{self, Announced, announce};
 use ogee_runtime::{Buffer, Loan, Payload, Target, sleep, timeout};
 use ogee_transport::{Caller, Endpoint, Frame, Peer, Service, metrics};
@@ -22,12 +27,9 @@ fn transferred(len: usize) -> Payload {
     Payload::from(buffer)
 }
 
-/// A busy host takes longer to connect than a call waits.
 async fn connected(service: &Service) -> Caller {
     let caller = Caller::new(service.endpoint().clone(), client());
-    while caller.peer().is_none() {
-        sleep(MS).await;
-    }
+    standing(&caller).await;
     caller
 }
 
@@ -388,11 +390,12 @@ async fn given_up(caller: &Caller, held: &Held, loan: Loan) {
 }
 
 pub async fn a_loan_that_is_recalled_is_over_before_its_answer(endpoint: Endpoint) {
-    let (service, held) = holding(&endpoint);
-    let caller = connected(&service).await;
     let wanted = Wanted::new(1 << 20).await;
     let target = wanted.target(0, 1 << 20);
     for is_written in [false, true, false] {
+        // Another peer each time: one that was late is lent no more for a while.
+        let (service, held) = holding(&endpoint);
+        let caller = connected(&service).await;
         let (loan, lease) = target.lend();
         given_up(&caller, &held, loan).await;
         // Given up, it is still the peer's.
@@ -410,9 +413,7 @@ pub async fn a_loan_that_is_recalled_is_over_before_its_answer(endpoint: Endpoin
             while metrics().connections_rdma == connections {
                 sleep(MS).await;
             }
-            while caller.peer().is_none() {
-                sleep(MS).await;
-            }
+            standing(&caller).await;
         } else {
             let before = metrics().replies_unmatched;
             peer.reply(Frame::new(header)).unwrap();
@@ -425,6 +426,126 @@ pub async fn a_loan_that_is_recalled_is_over_before_its_answer(endpoint: Endpoin
         let found = unsafe { std::slice::from_raw_parts(target.start().as_ptr(), 1 << 20) };
         assert!(found.iter().all(|byte| *byte == 7));
     }
+}
+
+pub async fn a_peer_that_was_late_is_lent_no_more_for_a_while(endpoint: Endpoint) {
+    let (service, held) = holding(&endpoint);
+    let caller = connected(&service).await;
+    let wanted = Wanted::new(2 << 20).await;
+    // Two are lent before the first of them is recalled.
+    let late = [0, 1 << 20].map(|at| wanted.target(at, 1 << 20));
+    let mut leases = Vec::new();
+    for (at, target) in late.iter().enumerate() {
+        let (loan, lease) = target.lend();
+        let call = caller.call(read_to(1, 1 << 20, loan));
+        let mut call = std::pin::pin!(call);
+        while held.borrow().len() <= at {
+            assert!(timeout(MS, call.as_mut()).await.is_err());
+        }
+        assert!(lease.is_lent_on());
+        leases.push(lease);
+    }
+    for lease in leases {
+        lease.recall();
+        lease.over().await;
+    }
+    let connections = metrics().connections_rdma;
+    for is_new in [false, true] {
+        for round in 0..3 {
+            let (loan, lease) = late[0].lend();
+            let asked = caller.clone();
+            let request = read_to(round, 1 << 20, loan);
+            let call = ogee_runtime::spawn(async move { asked.call(request).await });
+            while held.borrow().len() < if is_new { 1 } else { 3 } {
+                sleep(MS).await;
+            }
+            assert!(!lease.is_lent_on());
+            let (peer, request) = held.borrow_mut().pop().unwrap();
+            let header = FrameHeader::reply(&request.header, Status::Ok);
+            let before = metrics().bytes_in_place;
+            let answer = Frame::with_payload(header, transferred(1 << 20));
+            peer.reply(answer).unwrap();
+            let reply = call.await.unwrap().unwrap();
+            assert!(reply.payload[..] == bytes(1 << 20)[..]);
+            assert!(!late[0].holds(&reply.payload));
+            assert_eq!(metrics().bytes_in_place, before);
+        }
+        if is_new {
+            break;
+        }
+        // The late answers end the connection, once.
+        for (peer, request) in held.take() {
+            let header = FrameHeader::reply(&request.header, Status::Ok);
+            drop(peer.reply(Frame::with_payload(header, bytes(1 << 20))));
+        }
+        while metrics().connections_rdma == connections || caller.peer().is_none() {
+            sleep(MS).await;
+        }
+    }
+    // It was made anew once, which both sides count.
+    assert_eq!(metrics().connections_rdma, connections + 2);
+}
+
+pub async fn an_answer_that_crosses_its_recall_is_to_be_asked_for_again(endpoint: Endpoint) {
+    let wanted = Wanted::new(1 << 20).await;
+    let target = wanted.target(0, 1 << 20);
+    for is_void in [false, true] {
+        let mut raw = Raw::new();
+        let (listener, at) = raw.listen(&endpoint);
+        // The peer says nothing of itself.
+        let caller = Caller::with_options(at, client(), caller_options(mute()));
+        let pair = raw.accept(&listener, good_offer()).await;
+        raw.event(pair.key()).await;
+        raw.send(&pair, Prefix::new(1), &whole(&hello_with_credits(8)), &[]);
+        raw.wait_for_sent();
+        let (loan, lease) = target.lend();
+        let asked = caller.clone();
+        let request = read_to(1, 1 << 20, loan);
+        let call = ogee_runtime::spawn(async move { asked.call(request).await });
+        let (head, asked_for) = raw.request(FrameKind::Read).await;
+        let (loan, memory) = lent_in(&head);
+        raw.write(&pair, memory).await;
+        if is_void {
+            lease.recall();
+            lease.over().await;
+        }
+        let header = FrameHeader::reply(&asked_for, Status::Ok);
+        let answer = Frame::with_payload(header, vec![7; 1 << 20]);
+        let mut prefix = Prefix::new(1);
+        (prefix.flags, prefix.loan, prefix.memory.len) = (WRITTEN, loan, 1 << 20);
+        raw.send(&pair, prefix, &whole(&answer), &[]);
+        if !is_void {
+            // It has arrived, and nothing of this thread has looked yet.
+            raw.wait_for_sent();
+            lease.recall();
+        }
+        let reply = call.await.unwrap().unwrap();
+        assert_eq!(
+            (reply.header.status, reply.payload.len()),
+            (Status::Retry, 0)
+        );
+        lease.over().await;
+        // The connection goes on.
+        let asked = caller.clone();
+        let call = ogee_runtime::spawn(async move { asked.call(read(2, 512)).await });
+        let (_, asked_for) = raw.request(FrameKind::Read).await;
+        let header = FrameHeader::reply(&asked_for, Status::Ok);
+        let answer = Frame::with_payload(header, bytes(512));
+        raw.send(&pair, Prefix::new(1), &whole(&answer), &bytes(512));
+        assert!(call.await.unwrap().unwrap().payload[..] == bytes(512)[..]);
+    }
+}
+
+/// The memory that a request lends for its answer, by the head of its message.
+fn lent_in(head: &[u8]) -> (u32, RemoteMemory) {
+    assert_eq!(head[1], FOR_ANSWER);
+    let of = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().unwrap());
+    let memory = RemoteMemory {
+        key: of(8),
+        len: of(12),
+        address: u64::from_le_bytes(head[16..24].try_into().unwrap()),
+    };
+    (of(4), memory)
 }
 
 pub async fn a_loan_goes_with_its_connection(endpoint: Endpoint) {

@@ -1,6 +1,6 @@
 //! Whose memory payloads are in, and for how long.
 
-use crate::support::{MS, bytes, client, echo, frame, handler, serve, server, write};
+use crate::support::{MS, bytes, client, echo, frame, handler, serve, server, standing, write};
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::{Payload, sleep, timeout};
 use ogee_transport::{Caller, Endpoint, Frame, Peer, metrics};
@@ -150,9 +150,7 @@ pub async fn a_read_that_is_given_up_gives_its_memory_back(endpoint: Endpoint) {
     let holding = handler(move |peer, frame| keep.borrow_mut().push((peer, frame)));
     let service = serve(&endpoint, server(), holding);
     let caller = Caller::new(service.endpoint().clone(), client());
-    while caller.peer().is_none() {
-        sleep(MS).await;
-    }
+    standing(&caller).await;
     for round in 0..40 {
         let call = caller.call(read(round, 1 << 20));
         assert!(timeout(20 * MS, call).await.is_err(), "nobody answers");

@@ -30,6 +30,8 @@ on_a_device! {
     areas::what_cannot_be_registered_is_copied_and_counted,
     areas::answers_are_written_where_they_are_wanted,
     areas::a_loan_that_is_recalled_is_over_before_its_answer,
+    areas::a_peer_that_was_late_is_lent_no_more_for_a_while,
+    areas::an_answer_that_crosses_its_recall_is_to_be_asked_for_again,
     areas::a_loan_goes_with_its_connection,
     areas::an_answer_that_its_reader_wrote_over_is_asked_for_again,
     areas::buffers_that_find_no_room_are_copied_and_counted,

@@ -2,7 +2,7 @@
 
 use crate::support::MS;
 use ogee_proto::checksum::crc32c;
-use ogee_proto::wire::WIRE_VERSION;
+use ogee_proto::wire::{FrameHeader, FrameKind, WIRE_VERSION};
 use ogee_rdma::{
     Access, Channel, Completion, ConnectParams, Domain, Done, Event, EventKind, Id, IdKey, Lent,
     Pair, Piece, Rail, RailLimits, RemoteMemory, Slab,
@@ -48,6 +48,7 @@ pub struct Prefix {
 
 pub const LENT: u8 = 2;
 pub const FOR_ANSWER: u8 = 4;
+pub const WRITTEN: u8 = 8;
 
 impl Prefix {
     pub const fn new(kind: u8) -> Self {
@@ -157,6 +158,40 @@ impl Raw {
         (head[..len.min(HEAD)].to_vec(), body)
     }
 
+    /// The next request of that kind: the head of its message, and its header.
+    pub async fn request(&mut self, kind: FrameKind) -> (Vec<u8>, FrameHeader) {
+        loop {
+            let (head, _) = self.message().await;
+            let header = head.get(32..160).filter(|_| head[0] == 1);
+            let header = header.map(|header| FrameHeader::decode(header).unwrap());
+            if let Some(header) = header.filter(|header| header.kind == kind) {
+                return (head, header);
+            }
+        }
+    }
+
+    /// Writes 7 to all of it, and waits until it is there.
+    pub async fn write(&mut self, pair: &Pair, memory: RemoteMemory) {
+        let mut piece = self.larges.take().unwrap();
+        piece.fill(7);
+        pair.write(piece, memory, 3).unwrap();
+        let written = self.completion(|it| it.token == 3).await;
+        assert!(matches!(written.outcome, Ok(())), "{:?}", written.outcome);
+    }
+
+    /// Waits until the next message has gone, which lets no other task run.
+    pub fn wait_for_sent(&mut self) {
+        let end = now() + PATIENCE;
+        let is_sent = |it: &Completion| matches!(it.done, Done::Sent(..));
+        while !self.completions.iter().any(is_sent) {
+            assert!(now() < end, "it does not go");
+            let mut found = Vec::new();
+            self.rail.poll(&mut found, 64).unwrap();
+            self.completions.extend(found);
+        }
+        self.completions.retain(|it| !is_sent(it));
+    }
+
     /// Asks for a connection with those words; the answer comes as an event.
     pub async fn ask(&mut self, endpoint: &Endpoint, data: Vec<u8>) -> Pair {
         let Endpoint::Rdma(address) = endpoint else {
@@ -195,6 +230,14 @@ impl Raw {
         let listener = Id::new(&self.channel).unwrap();
         address.set_port(listener.listen(address, 4).unwrap());
         (listener, Endpoint::Rdma(address))
+    }
+
+    /// Whether somebody asks for a connection there.
+    pub async fn is_asked(&mut self, listener: &Id) -> bool {
+        for _turn in 0..20 {
+            self.turn().await;
+        }
+        self.events.iter().any(|event| event.id == listener.key())
     }
 
     /// A pair that is to say those words.

@@ -1,6 +1,8 @@
 //! Many connections, and many ends of them.
 
-use crate::support::{MS, bytes, client, echo, echoing, frame, handler, serve, server, write};
+use crate::support::{
+    MS, bytes, client, echo, echoing, frame, handler, serve, server, standing, write,
+};
 use ogee_proto::wire::FrameKind;
 use ogee_runtime::{now, sleep, spawn, timeout};
 use ogee_transport::rdma::{RdmaFault, RdmaOptions, configure};
@@ -180,6 +182,9 @@ pub async fn a_port_that_never_sleeps_lets_others_run(endpoint: Endpoint) {
     let service = serve(&endpoint, server(), echoing());
     let beside = serve(&"127.0.0.1:0".parse().unwrap(), server(), echoing());
     let callers = [&service, &beside].map(|to| Caller::new(to.endpoint().clone(), client()));
+    for caller in &callers {
+        standing(caller).await;
+    }
     let began = now();
     for len in [0, 4096, 40 << 10, 1 << 20] {
         for caller in &callers {
