@@ -6,7 +6,8 @@ use common::{Chunkserver, config, fault, ready, register_soon, registration, sta
 use common::{store, topology};
 use ogee_control::{Mds, MdsConfig, MdsError, MdsHandle};
 use ogee_proto::service::{
-    DeviceInfo, DevicesName, DriveReport, Empty, JobInfo, LostBlocks, ReplaceDeviceRequest,
+    DeviceInfo, DevicesName, DriveReport, Empty, JobInfo, LightReport, LostBlocks,
+    ReplaceDeviceRequest,
 };
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -353,6 +354,56 @@ async fn a_drive_that_warns_is_named_until_it_does_not() {
         })
         .await;
     }
+    stop(mds).await;
+}
+
+/// A copy that stays bad is one thing, a device that fails the reads of both another.
+#[tokio::test]
+async fn metadata_that_stays_bad_and_metadata_that_cannot_be_read_are_named_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mds = start(&hasty(dir.path()));
+    let mut servers = ready(&mds).await;
+    let verified = |bad: u64, unread: u64| LightReport {
+        passes: 1,
+        copies: 812,
+        bad,
+        unread,
+    };
+    for (light, code, other, words) in [
+        (
+            verified(3, 0),
+            "OGEE-1065",
+            "OGEE-1066",
+            "cs1:/dev/disk1 (3 pages)",
+        ),
+        (
+            verified(0, 2),
+            "OGEE-1066",
+            "OGEE-1065",
+            "cs1:/dev/disk1 (2 pages)",
+        ),
+    ] {
+        servers[0].registration.stores[1].light = Some(light);
+        beat_until("it is told of", &mut servers, 1, || async {
+            has_code(&mds, code).await && !has_code(&mds, other).await
+        })
+        .await;
+        let codes = status(&mds).await.codes;
+        let told = codes.iter().find(|it| it.code == code).expect("given");
+        assert_eq!((told.count, told.severity.as_str()), (1, "WARN"));
+        assert!(told.detail.contains(words), "{}", told.detail);
+        assert!(
+            told.remedy.contains("ogee device replace"),
+            "{}",
+            told.remedy
+        );
+        assert_eq!(device(&mds, &store(1, 2)).await.light, Some(light));
+    }
+    servers[0].registration.stores[1].light = Some(verified(0, 0));
+    beat_until("all can be read again", &mut servers, 1, || async {
+        !has_code(&mds, "OGEE-1066").await
+    })
+    .await;
     stop(mds).await;
 }
 

@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// What this release understands, and the one before.
-const NEW: u32 = 3;
+const NEW: u32 = 4;
 const OLD: u32 = 1;
 
 async fn operator(group: &Group) -> TopologyClient<Channel> {

@@ -126,7 +126,7 @@ node_gone() {
 }
 
 versions_raised() {
-    "$OGEE" mds ls -o json | jq -e 'all(.members[]; .commands == 2 and .group_commands == 2)' >/dev/null
+    "$OGEE" mds ls -o json | jq -e 'all(.members[]; .commands > 1 and .group_commands == .commands)' >/dev/null
 }
 
 # ---- commands ---------------------------------------------------------------------------------

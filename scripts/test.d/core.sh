@@ -438,6 +438,7 @@ test_rot() {
     scrub_all --now
     scrub_all --resume
     is_repaired 1
+    [ "$(counter_sum blocks_repaired_by_read)" = 0 ] || give_up "nobody has read it: $(repaired_by)"
     scrub_all --pause
     rot_all 2
     reads=$TEST_DIR/reads
@@ -452,12 +453,24 @@ test_rot() {
     ! grep -v -e ended -e '"wrong": 0}' "$reads" || give_up "reads of the damaged volume"
     wait "$load" || give_up "the load beside it: $(tail -n 3 "$TEST_DIR/load.log")"
     wait_for 30 has_repaired "$all" || give_up "$(counter_sum blocks_repaired) of $all are counted"
+    [ "$(repaired_by sum)" = "$(counter_sum blocks_repaired)" ] || give_up "not all are known by who found them: $(repaired_by)"
     wait_for 30 devices_show_repaired "$all" || give_up "not shown: $("$OGEE" device ls -o json | jq -c '[.devices[].repairs]')"
     for node in $(chunkservers); do
         wait_for 30 events_tell_of "$node" || give_up "no event, or too many, of what was repaired on $node: $("$OGEE" events)"
     done
+    echo "   found by$(repaired_by)"
     echo "   $all blocks and $(counter_sum metadata_copies_repaired) copies of metadata pages repaired by $(counter_sum scrub_passes) passes of three stores, $(($(counter_sum scrubbed_bytes) >> 20)) MiB read; the damaged volume was read $(grep -c wrong "$reads") times"
     copysets_agree
+}
+
+# repaired_by [sum]   who had found the blocks that were repaired, or how many those are together
+repaired_by() {
+    local by count sum=0 text=''
+    for by in read scrub compare copy peer; do
+        count=$(counter_sum "blocks_repaired_by_$by")
+        sum=$((sum + count)) text="$text $by $count,"
+    done
+    if [ $# -gt 0 ]; then echo "$sum"; else echo "${text%,}"; fi
 }
 
 # rot_all ROUND   damages data and metadata of all three

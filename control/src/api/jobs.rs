@@ -19,7 +19,7 @@ use crate::liveness::ReplicaState;
 use crate::scheduler::{Handover, Picture, Presence, Standing, balance, spread};
 use crate::state::{
     AddJobs, Cause, Command, Ending, EventLevel, Job, JobKind, JobState, Mark, MarkStores, NewJob,
-    PauseJobs, Refusal, Reply, State,
+    PauseJobs, Refusal, Reply, ResumeJobs, State,
 };
 
 impl TopologyApi {
@@ -217,17 +217,27 @@ impl TopologyApi {
         &self,
         request: PauseJobsRequest,
     ) -> Result<PauseJobsResponse, ApiError> {
+        let (before, version) = {
+            let latest = self.0.latest().await?;
+            (latest.state.paused_since(), latest.state.version())
+        };
+        let at_ms = unix_ms();
         let (command, kind, text) = if request.resume {
-            (Command::ResumeJobs, "jobs_resumed", "jobs go on")
+            // Who does not understand when it was is told that it was: no operator has to upgrade first.
+            let resume = |at_ms| Command::ResumeJobs(ResumeJobs { at_ms });
+            let at_ms = if resume(at_ms).version() > version {
+                0
+            } else {
+                at_ms
+            };
+            (resume(at_ms), "jobs_resumed", "jobs go on")
         } else {
-            let at_ms = unix_ms();
             (
                 Command::PauseJobs(PauseJobs { at_ms }),
                 "jobs_paused",
                 "jobs are paused: none begins",
             )
         };
-        let before = self.0.latest().await?.state.paused_since();
         self.0.write(command).await?;
         let paused_since_unix_ms = self.0.written().await?.state.paused_since();
         if before != paused_since_unix_ms {

@@ -10,7 +10,7 @@ use ogee_proto::service::HealthCode;
 use super::drive::drive_condition;
 use super::lost::{disputed_condition, lost_condition};
 use super::maintenance::{is_spared, maintenance_condition};
-use super::metadata::metadata_condition;
+use super::metadata::metadata_conditions;
 use super::paused::paused_condition;
 use super::reset::{is_beyond_waiting, reset_conditions};
 use super::restored::restored;
@@ -159,7 +159,7 @@ pub(crate) fn assess(sight: &Sight<'_>) -> Vec<Condition> {
     conditions.extend(server_conditions(sight));
     conditions.extend(sick_conditions(sight));
     conditions.push(drive_condition(sight));
-    conditions.push(metadata_condition(sight));
+    conditions.extend(metadata_conditions(sight));
     conditions.push(lost_condition(sight));
     conditions.push(disputed_condition(sight));
     conditions.push(maintenance_condition(sight));

@@ -315,6 +315,20 @@ pub const EXPLANATIONS: &[Explanation] = &[
                     page is written anew from memory; while it does not run, the store does not open.",
         to_do: "Replace the device: ogee device replace OLD NEW. ogee device scrub NAME --light --now tries again at once.",
     },
+    Explanation {
+        code: "OGEE-1066",
+        severity: "WARN",
+        title: "metadata pages of stores could be read in neither copy",
+        meaning: "Every metadata page of a store stands twice on its device. When they were verified last, the device failed the \
+                  reads of both copies of some. That is no proof of damage, and nothing is lost: the chunkserver has all of it \
+                  in memory, and serves.",
+        by_itself: "If the device reads other things, the pages were written anew elsewhere. If it read nothing, they were let \
+                    be, and are tried again whenever metadata is verified (scrub.light_period_s, a day). The code clears when \
+                    a pass can read all.",
+        to_do: "Look at the device (ogee device health STORE, the kernel's log) and its cables. Replace it: ogee device replace \
+                OLD NEW. Do not restart its chunkserver before: a store that cannot be read does not open. ogee device scrub \
+                NAME --light --now tries again.",
+    },
 ];
 
 #[cfg(test)]

@@ -252,7 +252,7 @@ impl<'a> Look<'a> {
         let Some(copyset) = self.state.copysets().get(&job.copyset) else {
             return Some(Ending::NotNeeded);
         };
-        let ran_ms = picture.now_ms.saturating_sub(job.started_ms);
+        let ran_ms = job.ran_ms(picture.now_ms, self.state.paused_since());
         match (job.kind, job.state) {
             (JobKind::Lead, _) => {
                 if picture.leaders.get(&job.copyset) == Some(&job.replica) {

@@ -13,8 +13,8 @@ use super::{Handover, HealRules, Picture, Presence, balance, plan, spread, wish}
 use crate::limit::LEAD_TIMEOUT_MS;
 use crate::state::{
     AddJobs, BeginMaintenance, Cause, Command, ConfirmChanges, ConfirmReplicas, Copyset,
-    CreateCopysets, CreatePool, Ending, JobKind, JobState, Mark, MarkStores, Refusal,
-    RegisterChunkserver, ResetCopyset, StartJob, State, StoreSpec,
+    CreateCopysets, CreatePool, Ending, JobKind, JobState, Mark, MarkStores, PauseJobs, Refusal,
+    RegisterChunkserver, ResetCopyset, ResumeJobs, StartJob, State, StoreSpec,
 };
 
 const RECOVER_MS: u64 = 10_000;
@@ -501,6 +501,18 @@ impl World {
             .expect("known");
     }
 
+    fn pause(&mut self) {
+        let pause = PauseJobs { at_ms: self.now_ms };
+        let paused = self.state.apply(&Command::PauseJobs(pause));
+        paused.expect("paused");
+    }
+
+    fn resume(&mut self) {
+        let resume = ResumeJobs { at_ms: self.now_ms };
+        let resumed = self.state.apply(&Command::ResumeJobs(resume));
+        resumed.expect("resumed");
+    }
+
     pub(super) fn maintain(&mut self, server: u32, for_ms: u64) -> bool {
         let begin = BeginMaintenance {
             chunkserver: ChunkserverId::new(server),
@@ -662,10 +674,7 @@ fn while_jobs_are_paused_none_begins_and_those_under_way_end() {
     };
     let begun = running(&world);
     assert!(begun > 0);
-    let pause = Command::PauseJobs(crate::state::PauseJobs {
-        at_ms: world.now_ms,
-    });
-    world.state.apply(&pause).expect("paused");
+    world.pause();
     // One is drained, another one is to be stopped, drained or not: what that leads goes, and nothing else.
     world.mark(5, Some(Mark::Draining));
     world.mark(6, Some(Mark::Draining));
@@ -709,7 +718,7 @@ fn while_jobs_are_paused_none_begins_and_those_under_way_end() {
     assert_eq!(running(&world), 0, "what had begun has ended");
     let left = world.state.voters_on(store(1)).count();
     assert!(left > 0, "and nothing else was done");
-    world.state.apply(&Command::ResumeJobs).expect("resumed");
+    world.resume();
     world.mark(5, None);
     world.mark(6, None);
     world.settle();
@@ -1106,6 +1115,38 @@ fn a_target_that_dies_is_left_for_another() {
     assert!(job.target.is_some_and(|to| to.store != first.store));
     world.settle();
     assert!(world.state.copysets()[&CopysetId::new(1)].change.is_none());
+}
+
+/// However long the pause: nothing sends a move elsewhere meanwhile, so that must not be held against it afterwards.
+#[test]
+fn a_target_that_dies_while_jobs_are_paused_is_left_for_another_after_it() {
+    let mut world = World::new(&[0, 1, 2, 2, 2], 1);
+    let victim = world.state.copysets()[&CopysetId::new(1)].replicas[2].store;
+    world.away.insert(victim);
+    world.look();
+    world.now_ms += RECOVER_MS;
+    world.look();
+    world.look();
+    let job = |world: &World| world.state.jobs().values().next().expect("a move").clone();
+    let first = job(&world).target.expect("it runs");
+    world.pause();
+    world.away.insert(first.store);
+    for _ in 0..3 {
+        world.now_ms += rules().move_timeout_ms;
+        world.look();
+        let now = job(&world);
+        assert_eq!((now.attempt, now.state), (1, JobState::Running), "{now:?}");
+    }
+    world.resume();
+    world.look();
+    let sent = job(&world);
+    assert_eq!((sent.attempt, sent.state), (2, JobState::Running));
+    assert!(sent.target.is_some_and(|to| to.store != first.store));
+    // What it takes itself counts as ever.
+    world.now_ms += rules().move_timeout_ms + 1;
+    world.look();
+    assert_eq!(job(&world).ending, Some(Ending::TimedOut));
+    assert_eq!(world.state.jobs().len(), 1);
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl State {
             Command::SetQuota(command) => self.set_quota(command),
             Command::RaiseVersion(command) => self.raise_version(*command),
             Command::PauseJobs(command) => Ok(self.pause_jobs(*command)),
-            Command::ResumeJobs => Ok(self.resume_jobs()),
+            Command::ResumeJobs(command) => Ok(self.resume_jobs(*command)),
             Command::RemovePool(command) => self.remove_pool(command),
         }
     }

@@ -16,7 +16,7 @@ use super::job::{AddJobs, EndJob, MarkStores, NoteStores, StartJob, StartJobs};
 use super::label::{Labels, SetVolume};
 use super::maintenance::{BeginMaintenance, EndMaintenance};
 use super::model::{Stripe, Volume};
-use super::pause::PauseJobs;
+use super::pause::{PauseJobs, ResumeJobs};
 use super::pool::SetPool;
 use super::quota::SetQuota;
 use super::refusal::Refusal;
@@ -126,7 +126,7 @@ pub enum Command {
     /// No background job begins any more.
     PauseJobs(PauseJobs),
     /// They do again. Idempotent.
-    ResumeJobs,
+    ResumeJobs(ResumeJobs),
     /// Removes a pool in which nothing is.
     RemovePool(RemovePool),
 }
@@ -388,7 +388,7 @@ impl Command {
             Self::SetQuota(_) => "set_quota",
             Self::RaiseVersion(_) => "raise_version",
             Self::PauseJobs(_) => "pause_jobs",
-            Self::ResumeJobs => "resume_jobs",
+            Self::ResumeJobs(_) => "resume_jobs",
             Self::RemovePool(_) => "remove_pool",
         }
     }

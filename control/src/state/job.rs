@@ -48,6 +48,9 @@ pub struct Job {
     pub created_ms: u64,
     /// Of the newest attempt; 0: none.
     pub started_ms: u64,
+    /// Milliseconds since then during which jobs were paused, of pauses that are over.
+    #[serde(default, skip_serializing_if = "super::model::is_zero")]
+    pub held_ms: u64,
     /// 0: it has not ended.
     pub ended_ms: u64,
     /// Why it ended.
@@ -446,6 +449,7 @@ impl State {
             bytes: new.bytes,
             created_ms: at_ms,
             started_ms: if is_transfer { at_ms } else { 0 },
+            held_ms: 0,
             ended_ms: 0,
             ending: None,
         })
@@ -485,7 +489,7 @@ impl State {
         if let (Some(job), Some(chunkserver)) = (self.jobs.get_mut(&command.job), chunkserver) {
             job.state = JobState::Running;
             job.attempt += 1;
-            job.started_ms = command.at_ms;
+            (job.started_ms, job.held_ms) = (command.at_ms, 0);
             job.target = Some(Target {
                 replica,
                 store: command.store,

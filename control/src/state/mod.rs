@@ -52,7 +52,7 @@ pub use model::{
     Attachment, Change, Chunkserver, Cluster, Copyset, Garbage, MapSegment, Pool, Replica, State,
     Store, Stripe, Users, Volume,
 };
-pub use pause::PauseJobs;
+pub use pause::{PauseJobs, ResumeJobs};
 pub use pool::SetPool;
 pub use quota::{Bound, Quota, QuotaOf, Resource, SetQuota, Usage};
 pub use refusal::Refusal;

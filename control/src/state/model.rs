@@ -142,6 +142,12 @@ pub(super) const fn is_none(number: &u32) -> bool {
     *number == 0
 }
 
+/// The same of what counts in 64 bits.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+pub(super) const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A data-plane process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunkserver {

@@ -221,23 +221,40 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::{Restored, State};
-    use crate::state::{Sick, SickStage};
+    use crate::state::{Cause, Command, JobKind, PauseJobs, Sick, SickStage};
     use ogee_proto::id::StoreId;
+
+    const fn origin() -> Restored {
+        Restored {
+            group: 7,
+            backup_ms: 2,
+            restored_ms: 900_000,
+            applied: 3,
+            accepted: false,
+        }
+    }
 
     #[test]
     fn a_device_that_limped_still_does_and_has_its_time_anew() {
         let mut state = State::default();
         let (stage, store) = (SickStage::Limping, StoreId::default());
         state.sick.insert(store, Sick { stage, since_ms: 1 });
-        let origin = Restored {
-            group: 7,
-            backup_ms: 2,
-            restored_ms: 900_000,
-            applied: 3,
-            accepted: false,
-        };
+        let origin = origin();
         let since_ms = origin.restored_ms;
         let restored = state.begin_anew(origin);
         assert_eq!(restored.sick(store), Some(Sick { stage, since_ms }));
+    }
+
+    /// An operator's wish is no matter of the moment: only an operator ends it (docs/operations.md, Restore).
+    #[test]
+    fn a_backup_made_while_jobs_are_paused_restores_them_paused() {
+        let mut state = State::default();
+        let pause = Command::PauseJobs(PauseJobs { at_ms: 5 });
+        state.apply(&pause).expect("paused");
+        let mut restored = state.begin_anew(origin());
+        assert_eq!(restored.paused_since(), Some(5));
+        restored.apply(&Command::AcceptRestore).expect("accepted");
+        assert_eq!(restored.paused_since(), Some(5));
+        assert!(!restored.may_begin(JobKind::Recover, Cause::Lost));
     }
 }

@@ -16,7 +16,8 @@ pub const FIRST: u32 = 1;
 ///
 /// 2: [`Command::RaiseVersion`]; the scatter width in [`super::CreatePool`] and [`super::SetPool`].
 /// 3: [`Command::PauseJobs`] and [`Command::ResumeJobs`]; [`Command::RemovePool`].
-pub const OURS: u32 = 3;
+/// 4: when [`Command::ResumeJobs`] was given.
+pub const OURS: u32 = 4;
 
 /// See [`Command::RaiseVersion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +34,8 @@ impl Command {
             Self::RaiseVersion(raise) => raise.version.max(2),
             Self::CreatePool(pool) if pool.scatter_width > 0 => 2,
             Self::SetPool(set) if set.scatter_width.is_some() => 2,
-            Self::PauseJobs(_) | Self::ResumeJobs | Self::RemovePool(_) => 3,
+            Self::ResumeJobs(resume) if resume.at_ms > 0 => 4,
+            Self::PauseJobs(_) | Self::ResumeJobs(_) | Self::RemovePool(_) => 3,
             Self::Once(once) => once.command.version(),
             _ => FIRST,
         }

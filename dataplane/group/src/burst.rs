@@ -164,6 +164,7 @@ mod tests {
     use crate::command::{CommandHead, CommandKind};
     use crate::fixture::{Lone, run};
     use crate::group::command;
+    use crate::metrics::FoundBy;
     use crate::overlay::Overlay;
     use ogee_proto::checksum::crc32c;
     use ogee_proto::id::{ChunkIndex, ClientId, Epoch, Incarnation, Sequence, VolumeId};
@@ -233,7 +234,12 @@ mod tests {
         assert!(lone.keeper.checkpoint_now().await);
         let log = replica.log_margin().get() * 4;
         assert!(writes << 20 > 3 * log, "longer than the log of {log}");
-        let found = replica.read_blocks(head(CommandKind::Write, 0, 5).key, block(5 * 256), 1);
+        let found = replica.read_blocks(
+            FoundBy::Read,
+            head(CommandKind::Write, 0, 5).key,
+            block(5 * 256),
+            1,
+        );
         assert!(found.await.is_ok());
         (written() - before) as f64 / (writes << 20) as f64
     }

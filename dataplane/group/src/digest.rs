@@ -11,6 +11,7 @@
 
 use crate::error::GroupError;
 use crate::limit::{DIGEST_AWAITED, DIGESTS_KEPT};
+use crate::metrics::FoundBy;
 use crate::overlay::{Overlay, OverlayWhat};
 use crate::read::Miss;
 use crate::replica::{Hold, Replica};
@@ -251,7 +252,10 @@ impl Replica {
         count: usize,
         crcs: &mut Vec<Option<u32>>,
     ) -> Result<(), GroupError> {
-        for run in self.read_stored(key, first, count).await? {
+        for run in self
+            .read_stored(FoundBy::Compare, key, first, count)
+            .await?
+        {
             match run {
                 BlockRead::Zeros(blocks) => crcs.extend(std::iter::repeat_n(None, blocks)),
                 BlockRead::Data(bytes) => {

@@ -19,7 +19,7 @@ use crate::limit::{OVERLAY_BLOCKS_MAX, TRANSFER_LAG_MAX};
 use crate::linearizer::{Linearizer, NotReadable};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
-use crate::metrics::GroupMetrics;
+use crate::metrics::{FoundBy, GroupMetrics};
 use crate::network::NetworkFactory;
 use crate::peers::PeerBook;
 use crate::quiet::{Phase, Quiet};
@@ -634,7 +634,8 @@ impl Group {
     /// The blocks; what is damaged is repaired from other replicas first.
     async fn read_repairing(&self, span: Span) -> Result<Vec<ReadRun>, GroupError> {
         let replica = &self.inner.replica;
-        let read = || replica.read_blocks(span.key, span.first(), span.count.into());
+        let (first, count) = (span.first(), usize::from(span.count));
+        let read = || replica.read_blocks(FoundBy::Read, span.key, first, count);
         match read().await {
             // Rare, so every read need not have room for it.
             Err(error) if error.is_damaged_block() => {

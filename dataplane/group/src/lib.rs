@@ -105,7 +105,7 @@ pub use held::VolumeHeld;
 pub use keeper::{KeeperMetrics, StoreKeeper};
 pub use lost::LostBlocks;
 pub use mend::{MendState, Mender};
-pub use metrics::{BUCKETS, GroupMetrics, Histogram, HistogramSnapshot};
+pub use metrics::{BUCKETS, FoundBy, GroupMetrics, Histogram, HistogramSnapshot, Repaired};
 pub use peers::PeerBook;
 pub use read::ReadRun;
 pub use snapshot::CopyBudget;

@@ -63,6 +63,49 @@ impl HistogramSnapshot {
     }
 }
 
+/// Who has found blocks that were damaged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum FoundBy {
+    /// A read of a client.
+    Read,
+    /// Reading all that is stored.
+    Scrub,
+    /// Comparing replicas, piece by piece or all at once.
+    Compare,
+    /// A copy to another replica.
+    Copy,
+    /// Another replica, which asked for them.
+    Peer,
+}
+
+impl FoundBy {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Scrub,
+        Self::Compare,
+        Self::Copy,
+        Self::Peer,
+    ];
+}
+
+/// Damaged blocks that were put right, by who had found them.
+#[derive(Debug, Default)]
+pub struct Repaired([Cell<u64>; FoundBy::ALL.len()]);
+
+impl Repaired {
+    pub(crate) fn note(&self, by: FoundBy) {
+        let count = &self.0[by as usize];
+        count.set(count.get() + 1);
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(&self, by: FoundBy) -> u64 {
+        self.0[by as usize].get()
+    }
+}
+
 /// The stages of requests on one shard.
 #[derive(Debug, Default)]
 pub struct GroupMetrics {
@@ -86,6 +129,8 @@ pub struct GroupMetrics {
     pub bytes_proposed: Cell<u64>,
     /// Payload bytes of entries appended here, as leader or as follower.
     pub bytes_appended: Cell<u64>,
+    /// Damaged blocks that were put right.
+    pub repaired: Repaired,
 }
 
 impl GroupMetrics {
@@ -113,6 +158,16 @@ fn add(counter: &Cell<u64>, bytes: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_finder_has_a_count_of_its_own() {
+        let repaired = Repaired::default();
+        for (at, by) in FoundBy::ALL.into_iter().enumerate() {
+            assert_eq!(by as usize, at, "all, in order");
+            (0..=at).for_each(|_| repaired.note(by));
+        }
+        assert_eq!(FoundBy::ALL.map(|by| repaired.count(by)), [1, 2, 3, 4, 5]);
+    }
 
     #[test]
     fn observations_land_below_their_bound() {

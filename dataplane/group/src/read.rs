@@ -8,6 +8,7 @@
 
 use crate::error::GroupError;
 use crate::limit::READ_TRIES;
+use crate::metrics::FoundBy;
 use crate::overlay::{Overlay, OverlaySlot, OverlayWhat};
 use crate::repair::Span;
 use crate::replica::Replica;
@@ -84,15 +85,16 @@ impl ReadRun {
 }
 
 impl Replica {
-    /// The newest contents of `count` blocks from `first`. The caller has checked the range.
+    /// The newest contents of `count` blocks from `first`. The caller has checked the range. Damage is noted.
     pub(crate) async fn read_blocks(
         &self,
+        by: FoundBy,
         key: ChunkKey,
         first: BlockIndex,
         count: usize,
     ) -> Result<Vec<ReadRun>, GroupError> {
         let read = self.try_blocks(key, first, count).await;
-        read.inspect_err(|error| self.note_damage(error, Span::new(key, first, count)))
+        read.inspect_err(|error| self.note_damage(by, error, Span::new(key, first, count)))
     }
 
     async fn try_blocks(
@@ -126,6 +128,7 @@ impl Replica {
     /// What the store holds of these blocks, whatever the log says. Damage is noted.
     pub(crate) async fn read_stored(
         &self,
+        by: FoundBy,
         key: ChunkKey,
         first: BlockIndex,
         count: usize,
@@ -133,7 +136,7 @@ impl Replica {
         let copyset = self.copyset;
         let read = self.store.read(copyset, key, first, count).await;
         let read = read.map_err(|source| GroupError::Store { copyset, source });
-        read.inspect_err(|error| self.note_damage(error, Span::new(key, first, count)))
+        read.inspect_err(|error| self.note_damage(by, error, Span::new(key, first, count)))
     }
 
     /// The runs of these blocks that nothing in the log replaces.
@@ -361,14 +364,17 @@ mod tests {
             let (key, block) = (key(), block(0));
             let stored = vec![WriteBack { key, block, what }];
             replica.store.write_back(COPYSET, stored).await.unwrap();
-            let before = replica.read_blocks(key, block, 1).await.unwrap();
+            let before = replica
+                .read_blocks(FoundBy::Read, key, block, 1)
+                .await
+                .unwrap();
             assert!(matches!(&before[..], [ReadRun::Data(_)]));
             lone.keeper.remove(COPYSET);
             let (store, id) = (replica.store.clone(), (COPYSET, replica.id));
             let running = Some(lone.group.clone());
             let removed = Group::remove(&store, &lone.log, id, running).await;
             removed.expect("it is deleted");
-            let read = replica.read_blocks(key, block, 1).await;
+            let read = replica.read_blocks(FoundBy::Read, key, block, 1).await;
             assert!(matches!(read, Err(GroupError::Deleted { .. })));
         });
     }

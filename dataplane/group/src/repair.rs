@@ -19,6 +19,7 @@ use crate::limit::{
     REPAIRS_WAITING_MAX,
 };
 use crate::lost::Lost;
+use crate::metrics::FoundBy;
 use crate::peers::PeerBook;
 use crate::read::ReadRun;
 use crate::replica::Replica;
@@ -31,7 +32,7 @@ use ogee_runtime::channel::{Mutex, Notify};
 use ogee_store::{BlockRead, StoreError};
 use ogee_transport::Frame;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Blocks of a chunk.
@@ -98,7 +99,7 @@ impl Span {
 
 /// Blocks that were found damaged and wait to be put right.
 pub(crate) struct Repairs {
-    waiting: RefCell<BTreeSet<Span>>,
+    waiting: RefCell<BTreeMap<Span, FoundBy>>,
     changed: Notify,
     turn: Mutex<()>,
     pub(crate) lost: Lost,
@@ -126,9 +127,10 @@ impl Default for Repairs {
 
 impl Repairs {
     /// Has the background repair what is damaged there.
-    fn want(&self, span: Span) {
+    fn want(&self, span: Span, by: FoundBy) {
         let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() < REPAIRS_WAITING_MAX && waiting.insert(span) {
+        if waiting.len() < REPAIRS_WAITING_MAX && !waiting.contains_key(&span) {
+            waiting.insert(span, by);
             drop(waiting);
             self.changed.notify_all();
         }
@@ -145,7 +147,7 @@ impl Repairs {
 
     /// Nobody has these. Only what is tried again may count as lost, or it would do so for ever.
     fn note_lost(&self, span: Span, blocks: Vec<BlockIndex>, have_all_answered: bool) {
-        let is_tried = self.waiting.borrow().contains(&span);
+        let is_tried = self.waiting.borrow().contains_key(&span);
         if is_tried && have_all_answered {
             self.lost.note(span, blocks);
         } else {
@@ -156,9 +158,9 @@ impl Repairs {
 
 impl Replica {
     /// Takes note of damage that was found among these blocks.
-    pub(crate) fn note_damage(&self, error: &GroupError, span: Span) {
+    pub(crate) fn note_damage(&self, by: FoundBy, error: &GroupError, span: Span) {
         if error.is_damaged_block() {
-            self.repairs.want(span);
+            self.repairs.want(span, by);
         }
     }
 
@@ -167,13 +169,13 @@ impl Replica {
         let mut pause = REPAIR_PAUSE_MIN;
         loop {
             let changed = self.repairs.changed.notified();
-            let waiting: Vec<Span> = self.repairs.waiting.borrow().iter().copied().collect();
+            let waiting = self.repairs.waiting.borrow().clone();
             let mut is_whole = true;
-            for span in waiting {
+            for (span, by) in waiting {
                 if self.check_kept().is_err() {
                     return;
                 }
-                if self.repair(&peers, span).await {
+                if self.repair(&peers, by, span).await {
                     self.repairs.done(span);
                 } else {
                     is_whole = false;
@@ -194,7 +196,7 @@ impl Replica {
     }
 
     /// Puts right what is damaged among these blocks; whether nothing is any more.
-    pub(crate) async fn repair(&self, peers: &PeerBook, span: Span) -> bool {
+    pub(crate) async fn repair(&self, peers: &PeerBook, by: FoundBy, span: Span) -> bool {
         let _turn = self.repairs.turn.lock().await;
         let Ok(mut damaged) = self.damaged_blocks(span).await else {
             return false;
@@ -209,7 +211,7 @@ impl Replica {
             }
             let answered;
             (damaged, answered) = self
-                .repair_from(peers, (peer, &endpoint), span.key, damaged)
+                .repair_from(peers, (peer, &endpoint), (by, span.key), damaged)
                 .await;
             have_all_answered &= answered;
             if damaged.is_empty() {
@@ -259,7 +261,7 @@ impl Replica {
         &self,
         peers: &PeerBook,
         peer: (ReplicaId, &str),
-        key: ChunkKey,
+        (by, key): (FoundBy, ChunkKey),
         damaged: Vec<BlockIndex>,
     ) -> (Vec<BlockIndex>, bool) {
         let (mut left, mut is_lack) = (Vec::new(), true);
@@ -276,8 +278,9 @@ impl Replica {
             for (at, block) in run.iter().enumerate() {
                 let data = bytes.slice(at * BLOCK_SIZE..(at + 1) * BLOCK_SIZE);
                 match self.store.repair(self.copyset, key, *block, data).await {
+                    Ok(()) => self.metrics.repaired.note(by),
                     // What is not there any more is not damaged.
-                    Ok(()) | Err(StoreError::NotPresent { .. }) => {}
+                    Err(StoreError::NotPresent { .. }) => {}
                     Err(error) => {
                         tracing::debug!(copyset = %self.copyset, peer = %peer.0, %key, ?block, %error, "not repaired");
                         is_lack &= matches!(error, StoreError::Checksum { .. });
@@ -336,7 +339,7 @@ impl Group {
 
     /// Puts right what a read found damaged, if that does not take long; whether it may be read again.
     pub(crate) async fn repair_for_read(&self, span: Span) -> bool {
-        let repair = self.replica().repair(self.peers(), span);
+        let repair = self.replica().repair(self.peers(), FoundBy::Read, span);
         let repaired = ogee_runtime::timeout(REPAIR_READ_WAIT, repair).await;
         repaired.unwrap_or(false)
     }
@@ -351,7 +354,7 @@ impl Group {
         }
         let mut bytes = 0;
         for (first, count) in replica.stored(key, first, count) {
-            bytes += match replica.read_stored(key, first, count).await {
+            bytes += match replica.read_stored(FoundBy::Scrub, key, first, count).await {
                 Ok(runs) => runs.iter().map(data_len).sum(),
                 Err(_noted) => (count * BLOCK_SIZE) as u64,
             };
@@ -366,9 +369,9 @@ impl Group {
         let Some(span) = asked_for(header) else {
             return refuse(Status::BadRequest);
         };
-        let read = self
-            .replica()
-            .read_blocks(span.key, span.first(), span.count.into());
+        let read =
+            self.replica()
+                .read_blocks(FoundBy::Peer, span.key, span.first(), span.count.into());
         match read.await {
             Ok(runs) => {
                 let mut reply = Frame::new(FrameHeader::reply(header, Status::Ok));

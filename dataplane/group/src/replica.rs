@@ -656,6 +656,11 @@ impl Replica {
         self.copies_begun.get()
     }
 
+    /// The mark of a copy that has begun to come, whether it was passed since or not.
+    pub(crate) fn mark(&self) -> Option<LogId> {
+        self.fuzzy_until.get()
+    }
+
     fn fuzzy_until_after(&self, applied: LogId) -> Option<LogId> {
         self.fuzzy_until.get().filter(|until| applied < *until)
     }

@@ -171,6 +171,8 @@ pub struct LightStatus {
     pub copies: u64,
     /// Of those, the ones that stayed bad.
     pub bad: u64,
+    /// Pages of which neither could be read.
+    pub unread: u64,
 }
 
 /// Why a drive does not tell how it fares.

@@ -27,12 +27,16 @@ pub struct StoreCounters {
     pub repairs: u64,
     /// Copies of metadata pages that an inspection has verified.
     pub metadata_copies_checked: u64,
+    /// Metadata pages that did not look right to an inspection, and were looked at again while no checkpoint ran.
+    pub metadata_suspects: u64,
     /// Copies of metadata pages that were bad, and were rewritten from the other one.
     pub metadata_repairs: u64,
     /// Metadata pages of which no copy was good, and that were written anew.
     pub metadata_rewrites: u64,
     /// Times that a bad copy did not take what was written, and stayed bad.
     pub metadata_refusals: u64,
+    /// Times that no copy of a metadata page could be read. It was written anew if the device read anything else.
+    pub metadata_unread: u64,
 }
 
 /// The live counts.

@@ -140,6 +140,14 @@ impl<'a> PageReader<'a> {
         Ok((self.check(wanted, &page)?, page))
     }
 
+    /// The same as bytes to write: a page is too much for the futures of those that wait.
+    pub async fn copy(&self, wanted: &Wanted, copy: usize) -> Result<Buffer, StoreError> {
+        let bytes = self.read_page(wanted.page.slot, copy).await?;
+        let page = &bytes.as_chunks::<PAGE_SIZE>().0[0];
+        self.check(wanted, page)?;
+        Ok(Buffer::copy_from(page))
+    }
+
     async fn read_page(&self, slot: Slot, copy: usize) -> Result<ReadBuffer, DeviceError> {
         let offset = self.geometry.slot_offset(slot, copy);
         self.device

@@ -1,8 +1,8 @@
 //! Opens a store: superblock → roots → tables → pages → maps and allocators in RAM.
 //!
 //! *Place*: between a device and a running [`Store`](crate::Store). *Owner*: the task that opens.
-//! *Invariants*: writes nothing but, at the end, superblock and page copies that are torn, rotten or
-//! stale, so it can be repeated and interrupted at will; reads only what exists, so its time is proportional to the
+//! *Invariants*: writes nothing but, at the end, copies of superblocks, of pages and of the list of retired extents that are
+//! torn, rotten or stale, so it can be repeated and interrupted at will; reads only what exists, so its time is proportional to the
 //! metadata, not to the device; an extent or slot that two pages name is damage.
 //! *On failure*: an error that names the device and what is wrong; nothing was written.
 
@@ -152,7 +152,8 @@ pub async fn recover(device: &Device) -> Result<Recovered, StoreError> {
     loader.load_pages(pages).await?;
     loader.assemble_groups()?;
     let superblock = &found.superblock;
-    let retired = retired::read(device, superblock.store, &superblock.geometry).await?;
+    let read = retired::read(device, superblock.store, &superblock.geometry);
+    let (retired, stale) = read.await?;
     for extent in &retired.extents {
         loader.state.pin(*extent);
     }
@@ -162,6 +163,7 @@ pub async fn recover(device: &Device) -> Result<Recovered, StoreError> {
     if !found.copies_agree {
         write_superblock(device, &found.superblock, 1 - found.copy).await?;
     }
+    retired::heal(device, superblock.store, &retired, stale).await;
     let image = Image {
         tree: loader.tree,
         slots: loader.slots,

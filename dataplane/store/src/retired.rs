@@ -15,6 +15,7 @@ use ogee_device::{Device, DeviceError};
 use ogee_proto::id::StoreId;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::Buffer;
+use std::rc::Rc;
 
 impl Store {
     /// Extents that are never used again.
@@ -38,26 +39,38 @@ impl Store {
         self.inner.retired.borrow().is_paused
     }
 
-    /// Pauses what is done with this device at leisure, or lets it go on; durable when this has ended.
+    /// Pauses what is done with this device at leisure, or lets it go on; durable when this has ended. Goes on to its end
+    /// if it is dropped.
     ///
     /// # Errors
     /// When the device does not take the note: nothing has changed then, as far as this process is concerned.
     pub async fn pause(&self, is_paused: bool) -> Result<(), StoreError> {
-        let inner = &self.inner;
-        let before = {
-            let mut retired = inner.retired.borrow_mut();
-            retired.sequence += 1;
-            std::mem::replace(&mut retired.is_paused, is_paused)
-        };
-        let written = inner.write_retired().await;
-        written.map_err(|error| {
-            inner.retired.borrow_mut().is_paused = before;
-            StoreError::Device(error)
-        })
+        let inner = Rc::clone(&self.inner);
+        self.run(async move { inner.pause(is_paused).await }).await
     }
 }
 
 impl Inner {
+    async fn pause(&self, is_paused: bool) -> Result<(), StoreError> {
+        let _turn = self.retiring.lock().await;
+        let list = {
+            let mut retired = self.retired.borrow_mut();
+            retired.sequence += 1;
+            Retired {
+                is_paused,
+                ..retired.clone()
+            }
+        };
+        let written = write(&self.device, self.store, &list).await;
+        let mut retired = self.retired.borrow_mut();
+        match written {
+            Ok(()) => retired.is_paused = is_paused,
+            // One copy may have it: what is known stays newer than that.
+            Err(_) => retired.sequence += 1,
+        }
+        Ok(written?)
+    }
+
     /// Writes what is known by then, one writing after the other.
     async fn write_retired(&self) -> Result<(), DeviceError> {
         let _turn = self.retiring.lock().await;
@@ -114,21 +127,20 @@ pub async fn write_copy(
     device.write_durable(at, buffer).await
 }
 
-/// What one copy says; one that cannot be read is damaged.
+/// What one copy says.
 pub async fn read_copy(
     device: &Device,
     store: StoreId,
     geometry: &Geometry,
     copy: usize,
-) -> RetiredPage {
+) -> Result<RetiredPage, DeviceError> {
     let at = ByteOffset::new(RETIRED_AT[copy]);
-    let page = device.read(at, ByteLen::from_usize(PAGE_SIZE)).await;
-    page.map_or(RetiredPage::Damaged, |page| {
-        Retired::decode(&page.as_chunks::<PAGE_SIZE>().0[0], store, geometry)
-    })
+    let page = device.read(at, ByteLen::from_usize(PAGE_SIZE)).await?;
+    let page = &page.as_chunks::<PAGE_SIZE>().0[0];
+    Ok(Retired::decode(page, store, geometry))
 }
 
-/// The list as it stands on the device.
+/// The list as it stands on the device, and the copies that do not say so.
 ///
 /// # Errors
 /// When it is of another version.
@@ -136,10 +148,15 @@ pub async fn read(
     device: &Device,
     store: StoreId,
     geometry: &Geometry,
-) -> Result<Retired, StoreError> {
+) -> Result<(Retired, Vec<usize>), StoreError> {
     let (mut newest, mut is_damaged) = (None::<Retired>, false);
+    let mut said = Vec::new();
     for copy in 0..RETIRED_AT.len() {
-        match read_copy(device, store, geometry, copy).await {
+        // One that cannot be read is as good as a damaged one.
+        let page = read_copy(device, store, geometry, copy).await;
+        let page = page.unwrap_or(RetiredPage::Damaged);
+        said.push(page.clone());
+        match page {
             RetiredPage::None => {}
             RetiredPage::Damaged => is_damaged = true,
             RetiredPage::Version(found) => {
@@ -162,5 +179,20 @@ pub async fn read(
             "the list of retired extents is damaged: bad ones are found again"
         );
     }
-    Ok(newest.unwrap_or_default())
+    let Some(newest) = newest else {
+        return Ok((Retired::default(), Vec::new()));
+    };
+    let newest_page = RetiredPage::List(newest.clone());
+    let others = (0..said.len()).filter(|copy| said[*copy] != newest_page);
+    Ok((newest, others.collect()))
+}
+
+/// A power cut between the two copies, or within one, leaves one that is not as the other: it is made so before anybody
+/// takes it for damage. One that does not take it stays as it is.
+pub async fn heal(device: &Device, store: StoreId, list: &Retired, copies: Vec<usize>) {
+    for copy in copies {
+        if let Err(error) = write_copy(device, store, list, copy).await {
+            tracing::warn!(device = device.name(), copy, %error, "a copy of the list of retired extents is not rewritten");
+        }
+    }
 }

@@ -315,6 +315,12 @@ impl Store {
         self.inner.state.borrow().chunk_after(copyset, after)
     }
 
+    /// Whether a checkpoint has failed: [`StoreError::Failed`] from then on.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.inner.failed.get()
+    }
+
     /// What background work waits for before it uses the device.
     #[must_use]
     pub fn leisure(&self) -> &Leisure {

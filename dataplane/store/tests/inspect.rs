@@ -5,13 +5,16 @@
 mod common;
 
 use common::*;
-use ogee_device::{Device, FaultPlan, FaultRule, Survivors};
+use ogee_device::{Device, Failure, FaultPlan, FaultRule, Operation, Survivors};
 use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
+use ogee_runtime::channel::Notify;
 use ogee_runtime::executor::block_on;
-use ogee_runtime::{Buffer, Payload, spawn};
-use ogee_store::{MetadataPlace, Store, StoreCounters};
+use ogee_runtime::{Buffer, Payload, sleep, spawn, yield_now};
+use ogee_store::{MetadataPlace, Store, StoreCounters, StoreError};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
 
 const PAGE: u64 = 4096;
 /// Both superblocks, and both lists of retired extents.
@@ -363,5 +366,292 @@ fn a_block_is_repaired_while_metadata_is_inspected() {
             .unwrap();
         beside.await.unwrap();
         assert!(is_as_filled(&store).await);
+    });
+}
+
+/// The same at leisure.
+async fn inspect_at_leisure(store: &Store) {
+    let mut at = Some(MetadataPlace::default());
+    while let Some(place) = at {
+        at = store.inspect_at_leisure(place).await.unwrap();
+    }
+}
+
+/// Writes something, and makes it durable with other pages than before.
+async fn checkpoint(store: &Store, turn: u64) {
+    let change = data(4, 0, 1000 + turn);
+    store.write_back(GROUP, vec![change]).await.unwrap();
+    store.checkpoint(Vec::new()).await.unwrap();
+}
+
+/// Who waits for the device's leisure looks at what is there when the wait is over.
+#[test]
+fn what_is_replaced_while_an_inspection_waits_looks_right() {
+    block_on(async {
+        let (device, _) = formatted(40).await;
+        let store = filled(&device).await;
+        let (done, busy) = (Rc::new(Notify::new()), store.clone());
+        let until = done.clone();
+        drop(spawn(async move {
+            let ended = until.notified();
+            busy.leisure().take(async {}, ended).await;
+        }));
+        yield_now().await;
+        let inspected = store.clone();
+        let inspected = spawn(async move { inspect_at_leisure(&inspected).await });
+        yield_now().await;
+        // Slots of pages are used again by the next checkpoint but one.
+        for turn in 0..4 {
+            checkpoint(&store, turn).await;
+        }
+        assert_eq!(store.counters().metadata_copies_checked, 0, "it waits");
+        done.notify_all();
+        inspected.await.unwrap();
+        let after = store.counters();
+        assert!(after.metadata_copies_checked > 10, "{after:?}");
+        assert_eq!(after.metadata_suspects, 0, "{after:?}");
+        assert!(store.budget().drawn(ogee_store::Purpose::Scrub) > 10 * PAGE);
+    });
+}
+
+#[test]
+fn a_checkpoint_waits_for_one_page_at_most() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        let pages = inspect(&store).await.metadata_copies_checked / 2 - 2;
+        for page in 0..pages {
+            flip(&memory, slot(&store, 1, page), 77).await;
+        }
+        faults.add(FaultRule::delay(
+            Operation::WriteDurable,
+            Duration::from_millis(2),
+        ));
+        let beside = store.clone();
+        let beside = spawn(async move { inspect(&beside).await });
+        while store.counters().metadata_repairs == 0 {
+            sleep(Duration::from_micros(100)).await;
+        }
+        checkpoint(&store, 0).await;
+        let repaired = store.counters().metadata_repairs;
+        assert!(repaired < pages - 4, "{repaired} of {pages} went before it");
+        beside.await.unwrap();
+        assert!(is_as_filled(&store).await);
+        let suspects = store.counters().metadata_suspects;
+        inspect(&store).await;
+        assert_eq!(
+            store.counters().metadata_suspects,
+            suspects,
+            "all are whole"
+        );
+    });
+}
+
+fn fail_reads(at: ByteOffset, len: u64) -> FaultRule {
+    FaultRule::fail(Operation::Read, Failure::Eio).within(at, ByteLen::new(len))
+}
+
+/// Of metadata: repaired, written anew, refused, unread.
+fn told(counters: StoreCounters) -> [u64; 4] {
+    [
+        counters.metadata_repairs,
+        counters.metadata_rewrites,
+        counters.metadata_refusals,
+        counters.metadata_unread,
+    ]
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_not_counted_as_damaged_and_is_written_elsewhere() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        for copy in [0, 1] {
+            faults.add(fail_reads(slot(&store, copy, 2), PAGE));
+        }
+        assert_eq!(told(inspect(&store).await), [0, 0, 0, 1]);
+        assert_eq!(told(inspect(&store).await), [0, 0, 0, 1], "it is elsewhere");
+        // So the store opens, although the device is as it was.
+        assert!(is_as_filled(&Store::open(&device).await.unwrap()).await);
+    });
+}
+
+#[test]
+fn one_copy_damaged_and_one_unread_is_damage() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        faults.add(fail_reads(slot(&store, 0, 2), PAGE));
+        flip(&memory, slot(&store, 1, 2), 100).await;
+        assert_eq!(told(inspect(&store).await), [0, 1, 0, 0]);
+        // One that is unread beside a good one is written again, and stays unread.
+        faults.add(fail_reads(slot(&store, 1, 3), PAGE));
+        assert_eq!(told(inspect(&store).await), [0, 1, 1, 0]);
+        assert!(is_as_filled(&Store::open(&device).await.unwrap()).await);
+    });
+}
+
+/// It may read again: nothing is concluded, and nothing is written.
+#[test]
+fn a_device_that_reads_nothing_is_let_be() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        let pages = inspect(&store).await.metadata_copies_checked / 2 - 2;
+        let before = (
+            store.counters().checkpoints,
+            device.counters().written_bytes,
+        );
+        faults.add(FaultRule::fail(Operation::Read, Failure::Eio));
+        // Both superblocks count as one, and so do both lists.
+        assert_eq!(told(inspect(&store).await), [0, 0, 0, pages + 2]);
+        let after = (
+            store.counters().checkpoints,
+            device.counters().written_bytes,
+        );
+        assert_eq!(after, before);
+        faults.clear();
+        assert_eq!(told(inspect(&store).await), [0, 0, 0, pages + 2]);
+        assert!(!store.has_failed());
+        assert!(is_as_filled(&store).await);
+    });
+}
+
+#[test]
+fn superblocks_and_lists_that_cannot_be_read_are_written_anew_while_the_device_reads_other_things()
+{
+    block_on(async {
+        for which in HEAD {
+            let (memory, _) = formatted(40).await;
+            let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+            let store = filled(&device).await;
+            for at in which {
+                flip(&memory, ByteOffset::new(at), 50).await;
+                faults.add(fail_reads(ByteOffset::new(at), PAGE));
+            }
+            // What is written there cannot be seen to be good: of a superblock the checkpoint needs no more.
+            let refused = if which == HEAD[0] { 0 } else { 2 };
+            assert_eq!(told(inspect(&store).await), [0, 0, refused, 1]);
+            faults.clear();
+            assert!(is_as_filled(&Store::open(&memory).await.unwrap()).await);
+            assert_eq!(told(inspect(&store).await), [0, 0, refused, 1], "whole");
+        }
+    });
+}
+
+/// Half of a list that was being written is not taken for damage, nor is what it says.
+#[test]
+fn a_pause_that_is_kept_in_one_copy_only_is_none_and_no_alarm() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        let second = ByteOffset::new(HEAD[1][1]);
+        let fails = FaultRule::fail(Operation::WriteDurable, Failure::Eio);
+        faults.add(fails.within(second, ByteLen::new(PAGE)).times(1));
+        assert!(store.pause(false).await.is_err());
+        assert!(store.is_paused());
+        assert_eq!(told(inspect(&store).await), [0; 4]);
+        assert!(Store::open(&memory).await.unwrap().is_paused());
+    });
+}
+
+#[test]
+fn a_list_that_was_cut_short_is_made_whole_by_an_open_and_no_alarm() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        // As after a power cut between the two, and as after one within the second.
+        for tears in [false, true] {
+            let is_paused = store.is_paused();
+            let second = ByteOffset::new(HEAD[1][1]);
+            faults.add(
+                FaultRule::lose_writes()
+                    .within(second, ByteLen::new(PAGE))
+                    .times(1),
+            );
+            store.pause(!is_paused).await.unwrap();
+            if tears {
+                flip(&memory, second, 2000).await;
+            }
+            let reopened = Store::open(&memory).await.unwrap();
+            assert_eq!(reopened.is_paused(), !is_paused);
+            assert_eq!(told(inspect(&reopened).await), [0; 4]);
+        }
+        // In a process that wrote both, it is damage.
+        faults.add(
+            FaultRule::lose_writes()
+                .within(ByteOffset::new(HEAD[1][0]), ByteLen::new(PAGE))
+                .times(1),
+        );
+        store.pause(true).await.unwrap();
+        assert_eq!(told(inspect(&store).await), [1, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn lists_that_take_nothing_are_not_told_to_be_written_anew() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        for at in HEAD[1] {
+            flip(&memory, ByteOffset::new(at), 99).await;
+            faults.add(FaultRule::lose_writes().within(ByteOffset::new(at), ByteLen::new(PAGE)));
+        }
+        assert_eq!(told(inspect(&store).await), [0, 0, 2, 0]);
+        faults.clear();
+        assert_eq!(told(inspect(&store).await), [0, 1, 2, 0]);
+    });
+}
+
+/// Whoever made the checkpoint that failed: all are to see it.
+#[test]
+fn a_store_whose_lost_pages_cannot_be_written_has_failed() {
+    block_on(async {
+        let (memory, _) = formatted(40).await;
+        let (device, faults) = Device::fault(memory.clone(), FaultPlan::new());
+        let store = filled(&device).await;
+        for copy in [0, 1] {
+            flip(&memory, slot(&store, copy, 2), 100).await;
+        }
+        let writes = Operation::Write | Operation::WriteDurable;
+        faults.add(FaultRule::fail(writes, Failure::Eio));
+        assert!(!store.has_failed());
+        let mut at = Some(MetadataPlace::default());
+        let mut ended = Ok(());
+        while let Some(place) = at {
+            match store.inspect_at_leisure(place).await {
+                Ok(next) => at = next,
+                Err(error) => {
+                    ended = Err(error);
+                    break;
+                }
+            }
+        }
+        assert!(ended.is_err());
+        assert!(store.has_failed());
+        let refused = store.inspect_at_leisure(MetadataPlace::default()).await;
+        assert!(
+            matches!(refused, Err(StoreError::Failed { .. })),
+            "{refused:?}"
+        );
+    });
+}
+
+/// It is held by a task of the shard, on whose stack it is made: pages of 4 KiB have no place in it.
+#[test]
+fn what_waits_for_an_inspection_is_small() {
+    block_on(async {
+        let (store, ..) = fresh(40).await;
+        let waiting = store.inspect_at_leisure(MetadataPlace::default());
+        let size = size_of_val(&waiting);
+        assert!(size < 16 << 10, "{size} bytes");
+        assert_eq!(waiting.await.unwrap(), None, "nothing is stored");
     });
 }

@@ -181,6 +181,8 @@ pub(crate) fn device(mds: &[String], name: &str, format: Format) -> Result<ExitC
         ("reads take", topology::latency(device.read_latency_us)),
         ("failed requests", device.failures.to_string()),
         ("retired extents", device.retired_extents.to_string()),
+        ("repaired", topology::repaired(device)),
+        ("metadata verified", topology::verified(device)),
         (
             "scrubbed",
             topology::paused(device, topology::scrubbed(device.scrub.as_ref())),
@@ -398,7 +400,7 @@ fn show_devices(devices: &[&DeviceInfo]) {
             topology::or_any(&it.class),
             topology::device_state(topology::seen(it), it),
             it.replicas.to_string(),
-            format!("{}/{}", it.failures, it.retired_extents),
+            topology::errors(it),
             filled(&[*it]),
             it.store.clone(),
         ]
@@ -408,7 +410,7 @@ fn show_devices(devices: &[&DeviceInfo]) {
         "CLASS",
         "STATE",
         "REPLICAS",
-        "ERRORS/RETIRED",
+        topology::ERRORS,
         "USED",
         "STORE",
     ];

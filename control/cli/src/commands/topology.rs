@@ -283,7 +283,7 @@ pub(crate) fn devices(mds: &[String], format: Format) -> Result<ExitCode, CliErr
         "REPLICAS",
         "WRITE",
         "READ",
-        "ERRORS/RETIRED/REPAIRED",
+        ERRORS,
         "SCRUB",
         "COMPARED",
         "BACKGROUND",
@@ -327,7 +327,7 @@ pub(crate) fn device_json(device: &DeviceInfo) -> Value {
             "metadata_pages_anew": repairs.pages_anew,
         })),
         "light": device.light.map(|light| json!({
-            "passes": light.passes, "copies": light.copies, "bad": light.bad,
+            "passes": light.passes, "copies": light.copies, "bad": light.bad, "unread": light.unread,
         })),
     })
 }
@@ -357,11 +357,40 @@ pub(crate) fn device_state(seen: &str, device: &DeviceInfo) -> String {
     words
 }
 
+/// The heading of [`errors`].
+pub(crate) const ERRORS: &str = "ERRORS/RETIRED/REPAIRED";
+
 /// Requests that it failed, extents that are never used again, and what was damaged there and was put right.
-fn errors(device: &DeviceInfo) -> String {
-    let repairs = device.repairs.unwrap_or_default();
-    let repaired = repairs.blocks + repairs.pages + repairs.pages_anew;
+pub(crate) fn errors(device: &DeviceInfo) -> String {
+    let repaired: u64 = repairs(device).iter().map(|(_, count)| count).sum();
     format!("{}/{}/{repaired}", device.failures, device.retired_extents)
+}
+
+/// What was damaged there and was put right, by what it was.
+pub(crate) fn repaired(device: &DeviceInfo) -> String {
+    let counts = repairs(device).map(|(what, count)| format!("{count} {what}"));
+    counts.join(", ")
+}
+
+fn repairs(device: &DeviceInfo) -> [(&'static str, u64); 3] {
+    let repairs = device.repairs.unwrap_or_default();
+    [
+        ("blocks", repairs.blocks),
+        ("copies of metadata pages", repairs.pages),
+        ("metadata pages written anew", repairs.pages_anew),
+    ]
+}
+
+/// What was last seen of its metadata.
+pub(crate) fn verified(device: &DeviceInfo) -> String {
+    let light = device.light.unwrap_or_default();
+    match light.passes {
+        0 => "-".to_owned(),
+        passes => format!(
+            "{passes} times; of {} copies of pages {} stay bad, {} pages cannot be read",
+            light.copies, light.bad, light.unread
+        ),
+    }
 }
 
 /// How a device is, as far as is known: the last word of a chunkserver that is offline says nothing of now.
@@ -433,8 +462,40 @@ fn state(state: &str, mark: &str, since_unix_ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::scrubbed;
-    use ogee_proto::service::ScrubReport;
+    use super::{errors, repaired, scrubbed, verified};
+    use ogee_proto::service::{DeviceInfo, LightReport, RepairReport, ScrubReport};
+
+    #[test]
+    fn what_was_repaired_is_in_one_number_and_by_what_it_was() {
+        let device = DeviceInfo {
+            failures: 3,
+            retired_extents: 1,
+            repairs: Some(RepairReport {
+                blocks: 10,
+                pages: 4,
+                pages_anew: 2,
+            }),
+            light: Some(LightReport {
+                passes: 5,
+                copies: 812,
+                bad: 1,
+                unread: 2,
+            }),
+            ..DeviceInfo::default()
+        };
+        assert_eq!(errors(&device), "3/1/16");
+        assert_eq!(
+            repaired(&device),
+            "10 blocks, 4 copies of metadata pages, 2 metadata pages written anew"
+        );
+        assert_eq!(
+            verified(&device),
+            "5 times; of 812 copies of pages 1 stay bad, 2 pages cannot be read"
+        );
+        // Of an older chunkserver nothing is known.
+        let old = DeviceInfo::default();
+        assert_eq!([errors(&old), verified(&old)], ["0/0/0", "-"]);
+    }
 
     #[test]
     fn a_scrub_is_told_with_what_is_left() {

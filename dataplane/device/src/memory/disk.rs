@@ -28,6 +28,7 @@ use crate::fault::Failure;
 use crate::limit::CRASH_SECTOR;
 use crate::operation::Operation;
 use crate::request::Request;
+use ogee_proto::checksum::crc32c;
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::unit::{ByteLen, ByteOffset};
 use ogee_runtime::channel::Notify;
@@ -155,6 +156,9 @@ struct State {
     /// Changes that were not reported as done yet.
     under_way: BTreeSet<Moment>,
     bad: BTreeSet<u64>,
+    /// Blocks that were made to hold something else than what was last written there, and what that is, as a checksum; none
+    /// of what can only not be read.
+    hurt: BTreeMap<u64, Option<u32>>,
     /// Blocks written lately, oldest first: what is most likely to be in use.
     recent: VecDeque<u64>,
 }
@@ -296,6 +300,7 @@ impl SimulatedDisk {
         for image in [visible, durable] {
             image.flip(at / BLOCK, byte, 1 << bit);
         }
+        state.note_hurt(at / BLOCK..at / BLOCK + 1);
         self.count(|counts| counts.rotten += 1);
         Some(ByteOffset::new(at))
     }
@@ -304,7 +309,9 @@ impl SimulatedDisk {
     #[must_use]
     pub fn spoil(&self, region: Range<u64>, seed: u64) -> Option<ByteOffset> {
         let at = self.pick(region, &mut Dice::new(seed))?;
-        self.inner.state.borrow_mut().bad.insert(at / BLOCK);
+        let mut state = self.inner.state.borrow_mut();
+        state.bad.insert(at / BLOCK);
+        state.hurt.insert(at / BLOCK, None);
         Some(ByteOffset::new(at))
     }
 
@@ -341,10 +348,45 @@ impl SimulatedDisk {
         self.inner.state.borrow().bad.len()
     }
 
+    /// Blocks that were damaged so far: rot, bad ones, and those that a write did not reach or reached by mistake.
+    #[must_use]
+    pub fn hurt(&self) -> usize {
+        self.inner.state.borrow().hurt.len()
+    }
+
+    /// Of those, the ones that still hold what the damage left there: nobody has written them since.
+    #[must_use]
+    pub fn still_hurt(&self) -> usize {
+        let state = self.inner.state.borrow();
+        let hurt = state.hurt.iter();
+        let is_left = |(block, left): &(&u64, &Option<u32>)| match left {
+            Some(left) => state.sum(**block) == *left,
+            None => state.bad.contains(block),
+        };
+        hurt.filter(is_left).count()
+    }
+
     fn count(&self, change: impl FnOnce(&mut DiskCounts)) {
         let mut counts = self.inner.counts.get();
         change(&mut counts);
         self.inner.counts.set(counts);
+    }
+}
+
+impl State {
+    /// What is there now is not what it should be.
+    fn note_hurt(&mut self, blocks: Range<u64>) {
+        for block in blocks {
+            let sum = self.sum(block);
+            self.hurt.insert(block, Some(sum));
+        }
+    }
+
+    /// Of what a block holds.
+    fn sum(&self, block: u64) -> u32 {
+        let mut data = [0; BLOCK_SIZE];
+        self.visible.read(ByteOffset::new(block * BLOCK), &mut data);
+        crc32c(&data)
     }
 }
 
@@ -379,7 +421,12 @@ impl DiskUser {
     ) -> Result<(), DeviceError> {
         self.take_time_for(is_durable).await;
         self.admit(request)?;
-        let offset = match self.fate(request) {
+        let fate = self.fate(request);
+        if !matches!(fate, Fate::Done) {
+            let mut state = self.disk.inner.state.borrow_mut();
+            state.note_hurt(blocks(request));
+        }
+        let offset = match fate {
             Fate::Done => request.offset,
             Fate::Elsewhere(offset) => offset,
             Fate::Lost => {
@@ -388,6 +435,11 @@ impl DiskUser {
             }
         };
         let moment = self.begin(offset, &data);
+        if offset != request.offset {
+            let first = offset.get() / BLOCK;
+            let mut state = self.disk.inner.state.borrow_mut();
+            state.note_hurt(first..first + request.len.get() / BLOCK);
+        }
         self.take_time_for(is_durable).await;
         let mut state = self.disk.inner.state.borrow_mut();
         let State {
@@ -667,6 +719,11 @@ mod tests {
             }
             assert_eq!(found.len(), 1, "somewhere");
             assert_eq!((disk.counts().lost, disk.counts().misdirected), (1, 1));
+            // Block 3 was reached by neither, and another one by mistake; unless that was block 3.
+            let hurt = if found.contains(&3) { 1 } else { 2 };
+            assert_eq!([disk.hurt(), disk.still_hurt()], [hurt, hurt]);
+            device.write_durable(at(3), filled(9)).await.expect("write");
+            assert_eq!([disk.hurt(), disk.still_hurt()], [hurt, hurt - 1]);
         });
     }
 
@@ -678,9 +735,13 @@ mod tests {
             device.write_durable(at(5), filled(1)).await.expect("write");
             assert_eq!(disk.spoil(0..LEN.get(), 1), Some(at(5)));
             device.read(at(5), BLOCK).await.expect_err("unreadable");
+            assert_eq!([disk.hurt(), disk.still_hurt()], [1, 1]);
+            device.write_durable(at(5), filled(1)).await.expect("write");
+            assert_eq!([disk.hurt(), disk.still_hurt()], [1, 0], "with the same");
             device.write_durable(at(5), filled(2)).await.expect("write");
             assert_eq!(sectors(&device, 5).await, [Some(2); 8]);
             assert_eq!(disk.rot(0..LEN.get(), 1), Some(at(5)));
+            assert_eq!([disk.hurt(), disk.still_hurt()], [1, 1]);
             let rotten = sectors(&device, 5).await;
             let whole = rotten.iter().filter(|it| **it == Some(2));
             assert_eq!(whole.count(), 7, "one bit of one sector");

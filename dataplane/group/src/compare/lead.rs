@@ -13,6 +13,7 @@ use crate::group::{Group, command};
 use crate::limit::{
     GATE_MAX, PIECE_ASK_WAIT, PIECE_LEN, PIECE_PAUSE, PIECE_TRIES, PIECE_WAIT, REPAIR_BLOCKS_MAX,
 };
+use crate::metrics::FoundBy;
 use crate::read::ReadRun;
 use crate::repair::{Answer, Span};
 use futures_util::future::join_all;
@@ -332,7 +333,8 @@ impl Group {
         let replica = self.replica();
         let bytes = match others.iter().find(|(id, _)| *id == rewrite.source) {
             None => {
-                let read = replica.read_blocks(span.key, span.first(), span.count.into());
+                let (first, count) = (span.first(), span.count.into());
+                let read = replica.read_blocks(FoundBy::Compare, span.key, first, count);
                 ReadRun::join(read.await.ok()?)
             }
             Some((id, endpoint)) => {

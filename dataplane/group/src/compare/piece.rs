@@ -10,6 +10,7 @@ use crate::digest::{Digests, block_crc};
 use crate::error::GroupError;
 use crate::group::Group;
 use crate::limit::{PIECE_BLOCKS, PIECE_LEN, PIECE_READ_BLOCKS, PIECES_MAX};
+use crate::metrics::FoundBy;
 use crate::overlay::{Overlay, OverlaySlot};
 use crate::repair::Span;
 use crate::replica::Replica;
@@ -289,7 +290,7 @@ impl Replica {
         if job.pin.is_past.get() || !error.is_damaged_block() {
             return Err(error);
         }
-        self.note_damage(&error, span);
+        self.note_damage(FoundBy::Compare, &error, span);
         for block in span.blocks() {
             match self.sums_of(Span::new(span.key, block, 1), sums).await {
                 Ok(()) => {}

@@ -64,7 +64,7 @@
 //! follower has the snapshot's last entry, durably, it has everything before it, too (log matching), and
 //! that entry is committed: no answer about it counts towards anything. So it answers the first step by
 //! `Stale`, and the leader goes on by log from there. Not while it is fuzzy: then only a copy, or replay
-//! past the mark, makes it whole.
+//! past the mark, makes it whole; what it then takes of a copy stands below.
 //!
 //! # What a broken-off copy leaves
 //!
@@ -83,7 +83,11 @@
 //!
 //! But nobody may take it for more than it is: before the first block is written, the mark
 //! `fuzzy_until` = (T + 1, 0) is made durable, and log ids compare by term first. An installed copy
-//! puts E there. Until a replica has applied that much it digests nothing, sends no copy, serves no
+//! puts E there, and so does the end of one of
+//! which nothing else is needed any more: entries that were on their way for long may have brought the target beyond what the leader
+//! offers, after an earlier attempt of the same leader had left blocks. Were that refused, the target would be fuzzy for as long as
+//! the leader leads, and could not be told by log what it lacks, so that with the third replica gone nothing would be committed. So it
+//! takes the copy, lets all its blocks be, which its own log makes newer, and waits for E. Until a replica has applied that much it digests nothing, sends no copy, serves no
 //! read, and is reported as installing. Its log and vote stay: they may be part of a majority.
 //!
 //! # How it gives way

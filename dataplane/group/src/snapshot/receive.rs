@@ -93,6 +93,8 @@ struct Attempt {
     /// Where the parts of the state that are still missing begin.
     missing: BTreeSet<usize>,
     chunks: BTreeSet<ChunkKey>,
+    /// Nothing of it is taken but its end.
+    is_for_end: bool,
 }
 
 /// A step under way. It keeps the copy's hold, even when the copy does not count any more.
@@ -134,13 +136,14 @@ impl Busy {
 }
 
 impl Attempt {
-    fn new(number: u64, begin: Begin) -> Self {
+    fn new(number: u64, begin: Begin, is_for_end: bool) -> Self {
         let parts = (0..begin.state_len).step_by(crate::limit::COPY_PIECE_BYTES);
         Self {
             number,
             state: vec![0; begin.state_len],
             missing: parts.collect(),
             chunks: BTreeSet::new(),
+            is_for_end,
             begin,
         }
     }
@@ -201,8 +204,13 @@ impl Group {
             tracing::info!(copyset = %self.copyset(), upto = %begin.meta, "all of a snapshot is here already");
             return Err(Status::Stale);
         }
-        self.check_wanted(&begin)?;
-        self.check_fits(&begin)?;
+        let mark = mark_of(&begin.vote);
+        if self.replica().mark() == Some(mark) && self.has_applied(&begin) {
+            self.check_current(&begin)?;
+        } else {
+            self.check_wanted(&begin)?;
+            self.check_fits(&begin)?;
+        }
         let (id, number) = (frame.header.stream, frame.header.watermark.get());
         let known = self.incoming().take();
         // From here on no step is let in, until this copy counts.
@@ -211,26 +219,32 @@ impl Group {
         let resumed = goes_on.is_some();
         let hold = self.replica().hold_idle().await;
         let base = self.replica().base();
-        let mark = mark_of(&begin.vote);
         let marked = self.replica().mark_fuzzy(mark).await;
         let before = marked.map_err(|error| self.not_marked(&error))?;
-        if let Err(status) = self.check_wanted(&begin) {
+        // An earlier attempt has left blocks of moments that only the leader knows: the end of a copy says what they are up to,
+        // and nothing else lowers the mark while that leader leads. Of the copy itself nothing is needed any more.
+        let is_for_end = before == Some(mark) && self.has_applied(&begin);
+        let wanted = match is_for_end {
+            true => self.check_current(&begin),
+            false => self.check_wanted(&begin),
+        };
+        if let Err(status) = wanted {
             // The log has brought what it stands for: nothing of this copy comes any more.
             let unmarked = self.replica().change_mark(Some(mark), before).await;
             unmarked.map_err(|error| self.not_marked(&error))?;
             return Err(status);
         }
-        tracing::info!(copyset = %self.copyset(), upto = %begin.meta, resumed, "receiving a snapshot");
+        tracing::info!(copyset = %self.copyset(), upto = %begin.meta, resumed, is_for_end, "receiving a snapshot");
         let transfer = match goes_on {
             Some(transfer) => {
-                *transfer.attempt.borrow_mut() = Attempt::new(number, begin);
+                *transfer.attempt.borrow_mut() = Attempt::new(number, begin, is_for_end);
                 transfer.heard.set(ogee_runtime::now());
                 transfer
             }
             None => Rc::new(Transfer {
                 id,
                 token: ogee_runtime::random_u64().max(1),
-                attempt: RefCell::new(Attempt::new(number, begin)),
+                attempt: RefCell::new(Attempt::new(number, begin, is_for_end)),
                 base,
                 heard: Cell::new(ogee_runtime::now()),
                 _hold: hold,
@@ -272,16 +286,30 @@ impl Group {
 
     /// A copy of a deposed leader, or of less than is here, may not overwrite anything.
     fn check_wanted(&self, begin: &Begin) -> Result<(), Status> {
+        self.check_current(begin)?;
+        match self.has_applied(begin) {
+            true => Err(self.outdated(begin)),
+            false => Ok(()),
+        }
+    }
+
+    fn has_applied(&self, begin: &Begin) -> bool {
+        self.replica().state.borrow().applied >= begin.meta.last_log_id
+    }
+
+    fn check_current(&self, begin: &Begin) -> Result<(), Status> {
         let deposed = self
             .current_vote()
             .is_some_and(|current| begin.vote < current);
-        let applied = self.replica().state.borrow().applied;
-        let behind = applied >= begin.meta.last_log_id;
-        if deposed || behind || self.raft().is_leader() {
-            tracing::info!(copyset = %self.copyset(), upto = %begin.meta, "refused an outdated snapshot");
-            return Err(Status::Retry);
+        match deposed || self.raft().is_leader() {
+            true => Err(self.outdated(begin)),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    fn outdated(&self, begin: &Begin) -> Status {
+        tracing::info!(copyset = %self.copyset(), upto = %begin.meta, "refused an outdated snapshot");
+        Status::Retry
     }
 
     /// A copy that has no room leaves a mixture, where there was an old replica: it had better not
@@ -336,6 +364,11 @@ impl Group {
         let (purpose, is_pressing) = get_haste(&frame.header);
         if !frame.payload.is_empty() {
             self.copies().receive(purpose, frame.payload.len()).await;
+        }
+        if work.transfer.attempt.borrow().is_for_end {
+            return Ok(());
+        }
+        if !frame.payload.is_empty() {
             let budget = self.replica().store.budget();
             budget.draw(purpose, frame.payload.len(), is_pressing).await;
         }
@@ -472,10 +505,14 @@ impl Group {
         transfer: &Transfer,
         until: RaftLogId,
     ) -> Result<RaftVote, Status> {
-        let (vote, meta) = {
+        let (vote, meta, is_for_end) = {
             let attempt = transfer.attempt.borrow();
-            (attempt.begin.vote, attempt.begin.meta.clone())
+            let begin = &attempt.begin;
+            (begin.vote, begin.meta.clone(), attempt.is_for_end)
         };
+        if is_for_end {
+            return self.settle_mark(vote, from_raft(&until)).await;
+        }
         let (state, chunks) = {
             let attempt = transfer.attempt.borrow();
             let state = decode_state(&attempt).map_err(|error| self.malformed(&error))?;
@@ -495,12 +532,25 @@ impl Group {
         if answer.vote == vote {
             // Entries that were on their way when the mark was set may have come before the copy was whole: openraft does not
             // need it then, and answers as if it were installed.
-            let settled = self
-                .replica()
-                .change_mark(Some(mark_of(&vote)), Some(until));
-            settled.await.map_err(|error| self.not_marked(&error))?;
+            self.lower_mark(&vote, until).await?;
         }
         Ok(answer.vote)
+    }
+
+    /// The end of a copy of which nothing else is needed. The leader takes the answer for a word about the log as well.
+    async fn settle_mark(&self, vote: RaftVote, until: LogId) -> Result<RaftVote, Status> {
+        let applied = self.replica().applied();
+        if !self.replica().await_durable(applied).await {
+            return Err(Status::Retry);
+        }
+        self.lower_mark(&vote, until).await?;
+        Ok(vote)
+    }
+
+    async fn lower_mark(&self, vote: &RaftVote, until: LogId) -> Result<(), Status> {
+        let mark = Some(mark_of(vote));
+        let settled = self.replica().change_mark(mark, Some(until)).await;
+        settled.map_err(|error| self.not_marked(&error))
     }
 
     fn not_marked(&self, error: &GroupError) -> Status {

@@ -23,6 +23,7 @@ use crate::limit::{
     LAST_PASS_SHARE, PASS_GAP, VOTER_LACKING,
 };
 use crate::machine::SnapshotState;
+use crate::metrics::FoundBy;
 use crate::network::{Network, accepted, garbled};
 use crate::read::ReadRun;
 use crate::replica::Replica;
@@ -456,7 +457,9 @@ impl Attempt<'_> {
             let read = |(at, count)| async move {
                 let first = BlockIndex::new(usize::from(wanted.first) + at);
                 let first = first.expect("invariant: pieces divide a chunk");
-                let read = replica.read_blocks(wanted.key, first, count).await;
+                let read = replica
+                    .read_blocks(FoundBy::Copy, wanted.key, first, count)
+                    .await;
                 (wanted.first, at, read)
             };
             runs(mask).into_iter().map(read).collect()

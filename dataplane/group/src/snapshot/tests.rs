@@ -1,7 +1,7 @@
 use super::wire::{
-    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS, get_blocks,
-    get_end, get_keys, get_state_range, get_token, get_zeros, put_blocks, put_end, put_state_at,
-    put_zeros,
+    Begin, STEP_BEGIN, STEP_BLOCKS, STEP_CHUNKS, STEP_END, STEP_STATE, STEP_SYNC, STEP_ZEROS,
+    get_blocks, get_end, get_keys, get_state_range, get_token, get_zeros, put_blocks, put_end,
+    put_state_at, put_zeros,
 };
 use crate::checkpoint::CheckpointState;
 use crate::checkpoint::Saved;
@@ -9,15 +9,18 @@ use crate::error::GroupError;
 use crate::fixture::{COPYSET, Lone, run};
 use crate::machine::snapshot_of;
 use crate::session::Sessions;
-use crate::types::{RaftStoredMembership, RaftVote, to_raft};
+use crate::types::{RaftEntry, RaftStoredMembership, RaftVote, to_raft};
 use ogee_proto::checksum::crc32c;
 use ogee_proto::id::{ChunkIndex, ChunkKey, LogId, ReplicaId, RequestId, Sequence, VolumeId};
 use ogee_proto::limit::BLOCK_SIZE;
 use ogee_proto::wire::{FrameHeader, FrameKind, Status};
 use ogee_runtime::Payload;
 use ogee_transport::Frame;
+use openraft::EntryPayload;
+use openraft::raft::AppendEntriesRequest;
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, proptest};
+use std::time::Duration;
 
 fn begin(vote: &RaftVote) -> Frame {
     begin_again(vote, 1, 0)
@@ -237,6 +240,94 @@ fn what_has_come_is_durable_after_a_sync_under_the_mark() {
         assert_eq!(store.counters().checkpoints, before + 1);
         assert_eq!(saved(&lone).fuzzy_until, Some(LogId::new(6, 0)));
         assert_eq!(status(sync(2)).await, Status::Retry, "of no attempt");
+    });
+}
+
+/// Entries as a leader sends them, all committed.
+async fn append(lone: &Lone, leader: &RaftVote, upto: u64) {
+    let entries = (0..=upto).map(|index| RaftEntry {
+        log_id: to_raft(LogId::new(1, index)),
+        payload: EntryPayload::Blank,
+    });
+    let request = AppendEntriesRequest {
+        vote: *leader,
+        prev_log_id: None,
+        entries: entries.collect(),
+        leader_commit: Some(to_raft(LogId::new(1, upto))),
+    };
+    let answer = lone.group.raft().append_entries(request).await;
+    assert!(answer.expect("it runs").is_success());
+    while lone.group.report().applied < LogId::new(1, upto) {
+        ogee_runtime::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// An attempt broke off, and entries that had waited for long brought all that the next one stands for. Only its end tells what the
+/// blocks of the first are up to; were it refused, the replica would be fuzzy until somebody else leads.
+#[test]
+fn a_copy_that_is_not_needed_any_more_settles_the_mark_of_an_earlier_attempt() {
+    run(async {
+        for goes_on in [true, false] {
+            let lone = Lone::open().await;
+            let (group, leader) = (&lone.group, RaftVote::new_committed(5, 2));
+            let status = async |frame: Frame| group.on_snapshot(frame).await.header.status;
+            let begun = group.on_snapshot(begin(&leader)).await;
+            let token = get_token(&begun.meta).expect("a token");
+            assert_eq!(status(block(1, 0)).await, Status::Ok);
+            append(&lone, &leader, 150).await;
+            let token = if goes_on { token } else { 0 };
+            let again = group.on_snapshot(begin_again(&leader, 2, token)).await;
+            assert_eq!(again.header.status, Status::Ok, "{goes_on}");
+            assert_eq!(status(block(2, 2)).await, Status::Ok);
+            let chunks = step(STEP_CHUNKS, 2, Vec::new(), Payload::empty());
+            assert_eq!(status(chunks).await, Status::Ok);
+            let store = &group.replica().store;
+            let stored = store.allocated(COPYSET, KEY).expect("ours");
+            let stored: Vec<usize> = stored.iter().map(|block| block.as_usize()).collect();
+            assert_eq!(stored, [0], "nothing of it is taken");
+            assert_eq!(saved(&lone).fuzzy_until, Some(LogId::new(6, 0)));
+            let end = put_end(&to_raft(LogId::new(1, 160)));
+            assert_eq!(
+                status(step(STEP_END, 2, end, Payload::empty())).await,
+                Status::Ok
+            );
+            assert_eq!(saved(&lone).fuzzy_until, Some(LogId::new(1, 160)));
+            assert!(group.report().is_installing, "up to there");
+            assert_eq!(
+                group.report().applied,
+                LogId::new(1, 150),
+                "and nothing was installed"
+            );
+            assert!(!group.replica().is_held());
+        }
+    });
+}
+
+/// Without a mark of its leader, a copy of less than is here is refused as ever, and leaves none.
+#[test]
+fn a_copy_of_less_than_is_here_is_refused_and_leaves_no_mark() {
+    run(async {
+        let lone = Lone::open().await;
+        let (group, leader) = (&lone.group, RaftVote::new_committed(5, 2));
+        let status = async |frame: Frame| group.on_snapshot(frame).await.header.status;
+        append(&lone, &leader, 99).await;
+        assert_eq!(status(begin(&leader)).await, Status::Ok);
+        let newer = RaftVote::new_committed(6, 3);
+        group.note_leader(&newer);
+        let deposed = RaftVote::new_committed(4, 2);
+        assert_eq!(
+            status(begin(&deposed)).await,
+            Status::Retry,
+            "its leader is deposed"
+        );
+        assert_eq!(saved(&lone).fuzzy_until, Some(LogId::new(6, 0)));
+        append(&lone, &newer, 150).await;
+        assert_eq!(
+            status(begin(&newer)).await,
+            Status::Retry,
+            "it is of another leader's mark"
+        );
+        assert_eq!(saved(&lone).fuzzy_until, Some(LogId::new(6, 0)));
     });
 }
 

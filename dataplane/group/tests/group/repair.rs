@@ -2,9 +2,9 @@
 
 use crate::common::{Cluster, Disk, Node, block_bytes, pause, run_for, until};
 use ogee_device::{Failure, FaultRule, Operation};
-use ogee_group::CommandKind;
+use ogee_group::{CommandKind, FoundBy};
 use ogee_proto::id::ReplicaId;
-use ogee_proto::unit::{ByteLen, ByteOffset};
+use ogee_proto::unit::{BlockIndex, ByteLen, ByteOffset};
 use ogee_proto::wire::{FrameKind, Status};
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,6 +36,11 @@ fn whole() -> Vec<u8> {
     (100..100 + BLOCKS as u64).flat_map(block_bytes).collect()
 }
 
+/// Blocks that were repaired, by who had found them, in the order of [`FoundBy::ALL`].
+fn found_by(node: &Node) -> [u64; 5] {
+    FoundBy::ALL.map(|by| node.metrics.repaired.count(by))
+}
+
 #[test]
 fn a_leader_repairs_what_it_reads_and_goes_on() {
     run_for(PATIENCE, async {
@@ -53,6 +58,7 @@ fn a_leader_repairs_what_it_reads_and_goes_on() {
         );
         let counters = node.store.counters();
         assert_eq!(counters.repairs, 3);
+        assert_eq!(found_by(&node), [3, 0, 0, 0, 0]);
 
         // It is on the device, not in memory only.
         let node = hurt(&cluster, victim, &[]).await;
@@ -150,8 +156,29 @@ fn a_follower_repairs_what_a_digest_finds() {
         let id = cluster.propose_digest().await;
         assert!(node.group.digest(id).await.is_err(), "it is damaged");
         until(|| node.store.counters().repairs == 2).await;
+        assert_eq!(found_by(&node), [0, 0, 2, 0, 0]);
         assert!(cluster.heard(FrameKind::Blocks) >= 2);
         cluster.agreed_digest().await;
+        disk.check().await;
+        cluster.end().await;
+    });
+}
+
+/// Nobody reads, and nobody compares.
+#[test]
+fn a_follower_repairs_what_scrubbing_finds() {
+    run_for(PATIENCE, async {
+        let (cluster, disk) = written().await;
+        let victim = cluster.followers().await[0].replica;
+        let node = hurt(&cluster, victim, &[101, 106]).await;
+        let head = disk.head(CommandKind::Write, 0, 0, BLOCKS);
+        let first = BlockIndex::new(0).expect("the first");
+        until(|| node.group.report().applied.index.get() > 0).await;
+        while node.group.scrub(head.key, first, BLOCKS).await == 0 {
+            pause().await;
+        }
+        until(|| node.store.counters().repairs == 2).await;
+        assert_eq!(found_by(&node), [0, 2, 0, 0, 0]);
         disk.check().await;
         cluster.end().await;
     });

@@ -56,6 +56,7 @@ const fn light(status: LightStatus) -> LightReport {
         passes: status.passes,
         copies: status.copies,
         bad: status.bad,
+        unread: status.unread,
     }
 }
 

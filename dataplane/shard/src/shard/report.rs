@@ -8,7 +8,7 @@ use crate::order::{
     DriveUnknown, RepairStatus, ReplicaStatus, ShardMetrics, ShardReport, StoreStatus, VolumePage,
     VolumeReport,
 };
-use ogee_group::{Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
+use ogee_group::{FoundBy, Group, GroupReport, KeeperMetrics, LostBlocks, MendState};
 use ogee_proto::id::{CopysetId, LogId, Term, VolumeId};
 use ogee_proto::limit::EXTENT_SIZE;
 use ogee_store::{Budget, Purpose};
@@ -256,6 +256,7 @@ type Counter = (&'static str, &'static str, u64);
 fn counters(shard: &Shard) -> Vec<Counter> {
     let mut counters = store_counters(&shard.stores);
     counters.extend(scrub_counters(&shard.stores));
+    counters.extend(FoundBy::ALL.map(|by| repaired_counter(shard, by)));
     counters.extend(background_counters(shard));
     counters.extend(traffic_counters(shard));
     counters.extend(registered_counters());
@@ -370,6 +371,16 @@ fn scrub_counters(stores: &[OpenStore]) -> Vec<Counter> {
             sum(|open| repairs(open).pages),
         ),
         (
+            "metadata_copies_repaired_at_start",
+            "Of those, the ones that were found when the store was opened",
+            sum(|open| open.store.open_stats().pages_healed as u64),
+        ),
+        (
+            "metadata_copies_repaired_in_use",
+            "Of those, the ones that were found by verifying metadata in use",
+            sum(|open| open.store.counters().metadata_repairs),
+        ),
+        (
             "metadata_pages_rewritten",
             "Metadata pages of which no copy was good, and that were written anew with what the store knows",
             sum(|open| open.store.counters().metadata_rewrites),
@@ -379,7 +390,39 @@ fn scrub_counters(stores: &[OpenStore]) -> Vec<Counter> {
             "Times that a bad copy of a metadata page did not take what was written",
             sum(|open| open.store.counters().metadata_refusals),
         ),
+        (
+            "metadata_pages_unread",
+            "Times that neither copy of a metadata page could be read",
+            sum(|open| open.store.counters().metadata_unread),
+        ),
     ]
+}
+
+/// Who had found the blocks that were repaired.
+fn repaired_counter(shard: &Shard, by: FoundBy) -> Counter {
+    let (name, help) = match by {
+        FoundBy::Read => (
+            "blocks_repaired_by_read",
+            "Of the blocks repaired, those that a client's read had found damaged",
+        ),
+        FoundBy::Scrub => (
+            "blocks_repaired_by_scrub",
+            "Of the blocks repaired, those that scrubbing had found damaged",
+        ),
+        FoundBy::Compare => (
+            "blocks_repaired_by_compare",
+            "Of the blocks repaired, those that the comparison of replicas had found damaged",
+        ),
+        FoundBy::Copy => (
+            "blocks_repaired_by_copy",
+            "Of the blocks repaired, those that a copy to another replica had found damaged",
+        ),
+        FoundBy::Peer => (
+            "blocks_repaired_by_peer",
+            "Of the blocks repaired, those that another replica had asked for and were found damaged",
+        ),
+    };
+    (name, help, shard.metrics.repaired.count(by))
 }
 
 /// What all kinds of background work have drawn from the budgets of devices and network.

@@ -49,6 +49,15 @@ impl OpenStore {
             path: path.clone(),
             source,
         })?;
+        Self::on(device, config, cluster).await
+    }
+
+    pub(super) async fn on(
+        device: Device,
+        config: &StoreConfig,
+        cluster: Option<Uuid>,
+    ) -> Result<Self, ShardError> {
+        let path = &config.path;
         let store = open_or_format(&device, config, cluster).await?;
         check_cluster(path, &store, cluster)?;
         let log = open_log(config, &device, &store).await?;
@@ -69,9 +78,9 @@ impl OpenStore {
         })
     }
 
-    /// Whether its log or its write-back has failed for good.
+    /// Whether its log, its write-back or a checkpoint, whoever made that, has failed for good.
     pub(super) fn has_failed(&self) -> bool {
-        self.keeper.failure().is_some() || self.log.failure().is_some()
+        self.keeper.failure().is_some() || self.log.failure().is_some() || self.store.has_failed()
     }
 
     /// Its id.
@@ -194,21 +203,51 @@ async fn open_log(config: &StoreConfig, device: &Device, store: &Store) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ogee_device::NvmeOptions;
+    use ogee_device::{Failure, FaultPlan, FaultRule, NvmeOptions, Operation};
+    use ogee_proto::id::{CopysetId, LogId};
+    use ogee_store::GroupCheckpoint;
+
+    fn config(path: &Path, log_len: u64) -> StoreConfig {
+        StoreConfig {
+            class: None,
+            path: path.to_owned(),
+            nvme: None,
+            nvme_options: NvmeOptions::default(),
+            create: Some(ByteLen::new(256 << 20)),
+            log_len: ByteLen::new(log_len),
+            shard: 0,
+        }
+    }
+
+    /// The keeper has nothing to do and sees nothing of it: the verification of metadata makes checkpoints, too.
+    #[test]
+    fn a_store_has_failed_whoever_made_the_checkpoint() {
+        ogee_runtime::executor::block_on(async {
+            let memory = Device::memory(ByteLen::new(128 << 20));
+            let (device, faults) = Device::fault(memory, FaultPlan::new());
+            let config = config(Path::new("memory"), 64 << 20);
+            let cluster = Some(Uuid::from_bytes([1; 16]));
+            let open = OpenStore::on(device, &config, cluster).await;
+            let open = open.expect("it fits");
+            assert!(!open.has_failed());
+            faults.add(FaultRule::fail(Operation::WriteDurable, Failure::Eio));
+            let group = GroupCheckpoint {
+                copyset: CopysetId::new(1),
+                applied: LogId::default(),
+                state: vec![1].into(),
+            };
+            assert!(open.store.checkpoint(vec![group]).await.is_err());
+            assert!(open.keeper.failure().is_none(), "it was not the keeper's");
+            assert!(open.has_failed());
+            open.keeper.stop();
+        });
+    }
 
     #[test]
     fn a_log_that_is_too_small_is_refused_before_the_device_is_written_to() {
         ogee_runtime::executor::block_on(async {
             let folder = tempfile::tempdir().expect("there is room");
-            let config = |log_len: u64| StoreConfig {
-                class: None,
-                path: folder.path().join("store"),
-                nvme: None,
-                nvme_options: NvmeOptions::default(),
-                create: Some(ByteLen::new(256 << 20)),
-                log_len: ByteLen::new(log_len),
-                shard: 0,
-            };
+            let config = |log_len: u64| config(&folder.path().join("store"), log_len);
             let cluster = Some(Uuid::from_bytes([1; 16]));
             let refused = OpenStore::open(&config(8 << 20), cluster).await.err();
             let said = refused.expect("8 MiB are no log").to_string();

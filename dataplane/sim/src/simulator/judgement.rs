@@ -117,7 +117,10 @@ async fn fail_over(cluster: &Cluster) -> Result<(), String> {
 }
 
 /// Runs something on the host of the last clients, in bounded time.
-async fn audit<T: 'static>(
+///
+/// # Errors
+/// When it does not end in time.
+pub async fn audit<T: 'static>(
     cluster: &Cluster,
     what: impl Future<Output = T> + 'static,
 ) -> Result<T, String> {

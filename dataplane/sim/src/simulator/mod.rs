@@ -19,8 +19,8 @@
 //! | `mds` | attachments, maps, orders |
 //! | `workload`, `scratch`, `prober`, `pioneer`, `echo`, `quitter`, `filler`, `recorder` | clients, and what they saw |
 //! | `nemesis`, `wire`, `damage` | faults of machines and links, of frames, of disks |
-//! | `coverage` | which faults really happened |
-//! | `judgement`, `inspector` | convergence, equality, history |
+//! | `coverage`, `repairs` | which faults really happened, and what was put right |
+//! | `judgement`, `inspector`, `wholeness` | convergence, equality, history, and that no damage is left |
 
 mod cluster;
 mod coverage;
@@ -38,7 +38,9 @@ mod plan;
 mod prober;
 mod quitter;
 mod recorder;
+mod repairs;
 mod scratch;
+mod wholeness;
 mod wire;
 mod workload;
 
@@ -48,6 +50,7 @@ use dice::Dice;
 use nemesis::Nemesis;
 use ogee_runtime::sim;
 use plan::Plan;
+use repairs::Repairs;
 use std::fmt;
 use std::time::Duration;
 
@@ -74,6 +77,7 @@ pub struct Report {
     steps: u64,
     trace: u64,
     coverage: Coverage,
+    repairs: Repairs,
 }
 
 /// What a seed is about, in a line.
@@ -112,15 +116,29 @@ pub fn run(seed: u64, fills: bool) -> Report {
             steps,
             trace,
             coverage,
+            repairs: repairs(&cluster),
         }
     })
+}
+
+/// What all nodes have repaired, and what was damaged.
+fn repairs(cluster: &Cluster) -> Repairs {
+    let mut repairs = Repairs::default();
+    for node in cluster.nodes() {
+        repairs.add_all(&node.repairs());
+        let (hurt, left) = node.hurt();
+        repairs.add("damaged-blocks", hurt as u64);
+        repairs.add("damaged-unused", left as u64);
+    }
+    repairs
 }
 
 async fn act(cluster: &Cluster, nemesis: &mut Nemesis) -> Result<(), String> {
     cluster.make().await?;
     nemesis.rage().await?;
     nemesis.heal();
-    judgement::judge(cluster).await
+    judgement::judge(cluster).await?;
+    wholeness::check(cluster).await
 }
 
 impl fmt::Display for Report {
@@ -132,14 +150,15 @@ impl fmt::Display for Report {
         };
         write!(
             f,
-            "seed {} {word}: {:.3} s, {} of {} operations answered, {} steps, trace {:016x}, {}",
+            "seed {} {word}: {:.3} s, {} of {} operations answered, {} steps, trace {:016x}, {}{}",
             self.seed,
             self.took.as_secs_f64(),
             self.answered,
             self.operations,
             self.steps,
             self.trace,
-            self.coverage
+            self.coverage,
+            self.repairs
         )?;
         match &self.verdict {
             Verdict::Good => Ok(()),

@@ -5,6 +5,7 @@
 //! *On failure*: a shard that does not start says why, and its host waits to be started again.
 
 use super::dice::Dice;
+use super::repairs::Repairs;
 use ogee_device::{DiskCounts, DiskCrash, SimulatedDisk};
 use ogee_group::GroupConfig;
 use ogee_proto::id::StoreId;
@@ -65,6 +66,10 @@ pub struct Node {
     starts: Cell<u64>,
     /// Of the disks that were replaced.
     past: Cell<DiskCounts>,
+    past_hurt: Cell<usize>,
+    /// What all its processes have repaired, and what the one that runs has told of it.
+    repairs: RefCell<Repairs>,
+    told: RefCell<Repairs>,
     /// The copy of a metadata page may have been hit, which an open does not look at while the page is good.
     has_hit_pages: Cell<bool>,
 }
@@ -99,6 +104,9 @@ impl Node {
             refusal: RefCell::default(),
             starts: Cell::default(),
             past: Cell::default(),
+            past_hurt: Cell::default(),
+            repairs: RefCell::default(),
+            told: RefCell::default(),
             has_hit_pages: Cell::default(),
         })
     }
@@ -125,6 +133,31 @@ impl Node {
     #[must_use]
     pub fn disk_counts(&self) -> DiskCounts {
         self.past.get().plus(self.disk().counts())
+    }
+
+    /// Blocks of its disks that were damaged, and of those of the present one that nobody has written since.
+    #[must_use]
+    pub fn hurt(&self) -> (usize, usize) {
+        let disk = self.disk();
+        (self.past_hurt.get() + disk.hurt(), disk.still_hurt())
+    }
+
+    /// What its processes have repaired, as far as they have told.
+    #[must_use]
+    pub fn repairs(&self) -> Repairs {
+        self.repairs.borrow().clone()
+    }
+
+    /// Where its disk is.
+    #[must_use]
+    pub fn path(&self) -> String {
+        path(self.host)
+    }
+
+    /// Whether its store's metadata is verified again and again.
+    #[must_use]
+    pub fn is_scrubbed(&self) -> bool {
+        self.scrub_period.is_some()
     }
 
     /// Its store, once a process has opened it.
@@ -167,6 +200,7 @@ impl Node {
         sim::power_up(self.host);
         self.starts.set(self.starts.get() + 1);
         self.refusal.take();
+        self.told.take();
         let (orders, obeyed) = bridge::channel(ORDERS_MAX);
         let (told, events) = bridge::channel(16);
         let setup = ShardSetup {
@@ -235,6 +269,9 @@ impl Node {
                             self.host.get()
                         );
                     }
+                    let told = Repairs::of(&report);
+                    let before = self.told.replace(told.clone());
+                    self.repairs.borrow_mut().add_since(&before, &told);
                     self.report.replace(Some(Rc::new(*report)));
                 }
             }
@@ -307,6 +344,7 @@ impl Node {
         assert_eq!(self.state.get(), NodeState::Down, "a disk in use");
         tracing::info!(host = self.host.get(), "SIM new disk");
         self.past.set(self.disk_counts());
+        self.past_hurt.set(self.hurt().0);
         self.disk.replace(new_disk(self.host, &self.half_us));
         self.has_hit_pages.set(false);
         self.store.set(None);

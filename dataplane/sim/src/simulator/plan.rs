@@ -189,6 +189,8 @@ impl Plan {
             "blocks_differing",
             "metadata_copies_repaired",
             "metadata_pages_rewritten",
+            "metadata_copies_refused",
+            "metadata_pages_unread",
         ])
     }
 }

@@ -50,6 +50,7 @@ pub struct Node {
     pub keeper: StoreKeeper,
     pub faults: FaultControl,
     pub copies: Rc<CopyBudget>,
+    pub metrics: Rc<GroupMetrics>,
     control: MemoryControl,
     run: Run,
     net: Rc<Net>,
@@ -187,6 +188,7 @@ impl Node {
         let peers = Rc::new(PeerBook::new(hello.clone(), caller_options()));
         let watch = Watch::start(peers.clone(), net.config());
         let copies = Rc::new(CopyBudget::new(net.config().copy_rate));
+        let metrics = Rc::new(GroupMetrics::default());
         // As the metadata servers tell it: a damaged log may not even know its members.
         for peer in [1, 2, 3].map(ReplicaId::new) {
             peers.learn(peer, net.endpoint(peer));
@@ -198,7 +200,7 @@ impl Node {
             peers,
             watch: watch.clone(),
             config: net.config(),
-            metrics: Rc::new(GroupMetrics::default()),
+            metrics: metrics.clone(),
             copies: copies.clone(),
         };
         if let Some(mender) = Mender::find(&params)? {
@@ -224,6 +226,7 @@ impl Node {
             keeper,
             faults,
             copies,
+            metrics,
             control,
             run,
             net: net.clone(),
