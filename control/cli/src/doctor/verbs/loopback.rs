@@ -5,7 +5,7 @@
 
 use ogee_rdma::{
     Access, Channel, Completion, ConnectParams, Domain, Done, Event, EventKind, Id, IdKey, Pair,
-    Rail, RailLimits, RdmaError, Slab,
+    Rail, RailLimits, RdmaError, Slab, Source,
 };
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +40,7 @@ pub(super) fn write_to_self(device: &str, address: IpAddr) -> Result<Duration, S
     let reclaimed = asking.reclaim(lent, 3);
     reclaimed.map_err(|failed| told("void the key", &failed.error))?;
     match ends.completion(&asking, 3)? {
-        Done::Reclaimed(piece) if piece[..BYTES] == pattern => Ok(took),
+        Done::Reclaimed(Source::Own(piece)) if piece[..BYTES] == pattern => Ok(took),
         Done::Reclaimed(_) => Err("other bytes arrived than were written".into()),
         other => Err(format!("the memory did not come back: {other:?}")),
     }
