@@ -238,6 +238,7 @@ type Counter = (&'static str, &'static str, u64);
 fn counters(shard: &Shard) -> Vec<Counter> {
     let mut counters = store_counters(&shard.stores);
     counters.extend(scrub_counters(&shard.stores));
+    counters.extend(metadata_counters(&shard.stores));
     counters.extend(FoundBy::ALL.map(|by| repaired_counter(shard, by)));
     counters.extend(background_counters(shard));
     counters.extend(traffic_counters(shard));
@@ -337,6 +338,13 @@ fn scrub_counters(stores: &[OpenStore]) -> Vec<Counter> {
             "Damaged blocks rewritten with what other replicas have",
             sum(|open| open.store.counters().repairs),
         ),
+    ]
+}
+
+/// Of verifying metadata.
+fn metadata_counters(stores: &[OpenStore]) -> Vec<Counter> {
+    let sum = |value: fn(&OpenStore) -> u64| stores.iter().map(value).sum::<u64>();
+    vec![
         (
             "metadata_copies_checked",
             "Copies of metadata pages that were verified in use",
