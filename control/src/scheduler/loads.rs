@@ -171,22 +171,25 @@ impl<'a> Loads<'a> {
 
     /// Whether a move that both are counted with leaves them no less even than they would be without it.
     pub(crate) fn is_better_there(&self, from: StoreId, to: StoreId) -> bool {
-        let capacity = |store| self.picture.places.get(&store).map_or(1, |p| p.capacity);
-        let half = QUARTERS / 2;
-        let gives = self.carried(from) as u128 * QUARTERS + half;
-        let takes = (self.carried(to) as u128 * QUARTERS).saturating_sub(half);
-        share(takes, capacity(to)) <= share(gives, capacity(from))
+        self.is_better_with(from, to, 0)
     }
 
-    /// Whether one replica fewer here and one more there leaves the two as even.
+    /// Whether one replica fewer here and one more there is such a move.
     pub(crate) fn may_give(&self, from: StoreId, to: StoreId) -> bool {
+        self.carried(from) > 0 && self.is_better_with(from, to, 1)
+    }
+
+    /// Whether one for another is: both have to be wanted until they have begun.
+    pub(crate) fn may_exchange(&self, from: StoreId, to: StoreId) -> bool {
+        self.is_better_there(from, to) && self.is_better_there(to, from)
+    }
+
+    fn is_better_with(&self, from: StoreId, to: StoreId, more: usize) -> bool {
         let capacity = |store| self.picture.places.get(&store).map_or(1, |p| p.capacity);
-        let apart = |fewer: usize| {
-            let gives = self.carried(from).saturating_sub(fewer) as u128 * QUARTERS;
-            let takes = (self.carried(to) + fewer) as u128 * QUARTERS;
-            share(gives, capacity(from)).abs_diff(share(takes, capacity(to)))
-        };
-        self.carried(from) > 0 && apart(1) <= apart(0)
+        let half = QUARTERS / 2;
+        let gives = self.carried(from).saturating_sub(more) as u128 * QUARTERS + half;
+        let takes = ((self.carried(to) + more) as u128 * QUARTERS).saturating_sub(half);
+        share(takes, capacity(to)) <= share(gives, capacity(from))
     }
 
     /// Bytes that are still to come to it, at most.

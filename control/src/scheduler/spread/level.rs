@@ -90,7 +90,10 @@ impl<'a> Planner<'a> {
     fn exchange(&self, from: StoreId, to: StoreId) -> Option<Exchange<'a>> {
         let wish = self.wished_bytes(from, to);
         let gifts = self.exchangeable(from, to);
-        let takes = self.exchangeable(to, from);
+        let takes = match self.loads.may_exchange(from, to) {
+            true => self.exchangeable(to, from),
+            false => Vec::new(),
+        };
         let may_give = self.loads.may_give(from, to);
         // What is missed, what moves, and which.
         let mut best: Option<(u64, u64, usize, Option<usize>)> = None;
