@@ -71,10 +71,13 @@ wait_for() {
     done
 }
 
-# A process and its descendants leave the idle class, in which they gave way to everybody.
+# A process and its descendants give way to nobody any more.
 hurry() {
-    local pid
-    for pid in "$1" $(descendants "$1"); do chrt --all-tasks --other --pid 0 "$pid" >/dev/null 2>&1 || true; done
+    local pid task
+    for pid in "$1" $(descendants "$1"); do
+        chrt --all-tasks --other --pid 0 "$pid" >/dev/null 2>&1 || true
+        for task in /proc/"$pid"/task/*; do renice -n 0 -p "${task##*/}" >/dev/null 2>&1 || true; done
+    done
 }
 
 # The children of a process and theirs.
