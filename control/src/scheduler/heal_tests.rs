@@ -1084,8 +1084,8 @@ fn a_full_device_is_no_target() {
     assert!(world.state.jobs().is_empty());
 }
 
-#[test]
-fn a_target_that_dies_is_left_for_another() {
+/// A world in which the one copyset's lost replica is made anew, and could be in yet another place.
+fn moving() -> World {
     let mut world = World::new(&[0, 1, 2, 2, 2], 1);
     let victim = world.state.copysets()[&CopysetId::new(1)].replicas[2].store;
     world.away.insert(victim);
@@ -1093,24 +1093,23 @@ fn a_target_that_dies_is_left_for_another() {
     world.now_ms += RECOVER_MS;
     world.look();
     world.look();
-    let first = world
-        .state
-        .jobs()
-        .values()
-        .next()
-        .and_then(|job| job.target)
-        .expect("it runs");
+    world
+}
+
+fn only_job(world: &World) -> crate::state::Job {
+    assert_eq!(world.state.jobs().len(), 1);
+    world.state.jobs().values().next().expect("one").clone()
+}
+
+#[test]
+fn a_target_that_dies_is_left_for_another() {
+    let mut world = moving();
+    let first = only_job(&world).target.expect("it runs");
     world.away.insert(first.store);
     world.look();
     world.now_ms += RECOVER_MS;
     world.look();
-    let job = world
-        .state
-        .jobs()
-        .values()
-        .next()
-        .expect("the same")
-        .clone();
+    let job = only_job(&world);
     assert_eq!((job.attempt, job.state), (2, JobState::Running));
     assert!(job.target.is_some_and(|to| to.store != first.store));
     world.settle();
@@ -1120,33 +1119,25 @@ fn a_target_that_dies_is_left_for_another() {
 /// However long the pause: nothing sends a move elsewhere meanwhile, so that must not be held against it afterwards.
 #[test]
 fn a_target_that_dies_while_jobs_are_paused_is_left_for_another_after_it() {
-    let mut world = World::new(&[0, 1, 2, 2, 2], 1);
-    let victim = world.state.copysets()[&CopysetId::new(1)].replicas[2].store;
-    world.away.insert(victim);
-    world.look();
-    world.now_ms += RECOVER_MS;
-    world.look();
-    world.look();
-    let job = |world: &World| world.state.jobs().values().next().expect("a move").clone();
-    let first = job(&world).target.expect("it runs");
+    let mut world = moving();
+    let first = only_job(&world).target.expect("it runs");
     world.pause();
     world.away.insert(first.store);
     for _ in 0..3 {
         world.now_ms += rules().move_timeout_ms;
         world.look();
-        let now = job(&world);
+        let now = only_job(&world);
         assert_eq!((now.attempt, now.state), (1, JobState::Running), "{now:?}");
     }
     world.resume();
     world.look();
-    let sent = job(&world);
+    let sent = only_job(&world);
     assert_eq!((sent.attempt, sent.state), (2, JobState::Running));
     assert!(sent.target.is_some_and(|to| to.store != first.store));
     // What it takes itself counts as ever.
     world.now_ms += rules().move_timeout_ms + 1;
     world.look();
-    assert_eq!(job(&world).ending, Some(Ending::TimedOut));
-    assert_eq!(world.state.jobs().len(), 1);
+    assert_eq!(only_job(&world).ending, Some(Ending::TimedOut));
 }
 
 #[test]

@@ -48,7 +48,11 @@ pub(crate) fn spread(
     if moves_live(state) > 0 {
         return Vec::new();
     }
-    let mut planner = Planner::new(state, picture, whole, cause);
+    // One that has planned nothing is as new.
+    let mut planner = match planner.jobs.is_empty() {
+        true => planner,
+        false => Planner::new(state, picture, whole, cause),
+    };
     planner.level(rules, limit);
     planner.jobs
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::heal_tests::{GIB, World, register, rules, store};
 use super::{HealRules, Loads, spread};
 use crate::limit::SPREAD_COOLING_MS;
-use crate::state::{Cause, Ending, JobKind, JobState, Mark};
+use crate::state::{Cause, Copyset, Ending, JobKind, JobState, Mark};
 
 const ALL: usize = 1000;
 
@@ -212,23 +212,25 @@ fn levelled(world: &mut World) -> usize {
     panic!("no end: {:?}", world.held);
 }
 
+/// Copysets with a replica on that server hold more, the others less; the one on server 2 leads, so that any other may go.
+fn holding(mut world: World, server: u32, more: u64, less: u64) -> World {
+    let copysets = world.state.copysets();
+    let on = |c: &Copyset, server| {
+        c.replicas
+            .iter()
+            .find(|r| r.store == store(server))
+            .cloned()
+    };
+    let held = |c: &Copyset| if on(c, server).is_some() { more } else { less };
+    world.held = copysets.iter().map(|(id, c)| (*id, held(c))).collect();
+    let leader = |c: &Copyset| on(c, 2).expect("everywhere").id;
+    world.leaders = copysets.iter().map(|(id, c)| (*id, leader(c))).collect();
+    world
+}
+
 /// Two devices in zone 0 with ten replicas each, of which those on the first hold more.
 fn uneven(more: u64, less: u64) -> World {
-    let mut world = World::new(&[0, 1, 2, 0], 20);
-    let on_first = |c: &crate::state::Copyset| c.replicas.iter().any(|r| r.store == store(1));
-    let copysets = world.state.copysets().iter();
-    world.held = copysets
-        .map(|(id, c)| (*id, if on_first(c) { more } else { less }))
-        .collect();
-    // Only what follows goes.
-    world.leaders = (world.state.copysets().iter())
-        .map(|(id, c)| {
-            let mut replicas = c.replicas.iter();
-            let leads = replicas.find(|r| r.store == store(2)).expect("everywhere");
-            (*id, leads.id)
-        })
-        .collect();
-    world
+    holding(World::new(&[0, 1, 2, 0], 20), 1, more, less)
 }
 
 #[test]
@@ -245,7 +247,7 @@ fn devices_that_are_even_by_number_become_even_by_bytes() {
 
 #[test]
 fn one_that_carries_one_more_gives_without_taking() {
-    let mut world = World::new(&[0, 1, 2, 0], 3);
+    let world = World::new(&[0, 1, 2, 0], 3);
     let carried = world.carried();
     let (more, less) = if carried[&1] > carried[&4] {
         (1, 4)
@@ -253,20 +255,7 @@ fn one_that_carries_one_more_gives_without_taking() {
         (4, 1)
     };
     assert_eq!((carried[&more], carried[&less]), (2, 1));
-    let copysets = world.state.copysets().iter();
-    world.held = copysets
-        .map(|(id, c)| {
-            let is_there = c.replicas.iter().any(|r| r.store == store(more));
-            (*id, if is_there { 8 * GIB } else { 2 * GIB })
-        })
-        .collect();
-    world.leaders = (world.state.copysets().iter())
-        .map(|(id, c)| {
-            let mut replicas = c.replicas.iter();
-            let leads = replicas.find(|r| r.store == store(2)).expect("everywhere");
-            (*id, leads.id)
-        })
-        .collect();
+    let mut world = holding(world, more, 8 * GIB, 2 * GIB);
     assert_eq!(used_in(&world, &[1, 4]), [2 * GIB, 16 * GIB]);
     assert_eq!(levelled(&mut world), 1);
     assert_eq!(used_in(&world, &[1, 4]), [8 * GIB, 10 * GIB]);

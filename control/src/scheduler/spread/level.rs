@@ -4,8 +4,6 @@
 //! stays as even. Only if they are then nearer to each other by a part of what moves for it: so it ends, and not much moves for
 //! nothing.
 
-use std::collections::BTreeMap;
-
 use ogee_proto::id::StoreId;
 
 use super::{Gift, Planner};
@@ -40,8 +38,7 @@ impl<'a> Planner<'a> {
     }
 
     fn best_exchange(&self, rules: &HealRules) -> Option<(StoreId, StoreId, Exchange<'a>)> {
-        let shelves: Vec<Vec<StoreId>> = self.by_fill();
-        shelves.iter().find_map(|stores| {
+        self.by_fill().iter().find_map(|stores| {
             let fullest = stores.iter().rev().take(ENDS_TRIED);
             fullest.into_iter().find_map(|from| {
                 let emptiest = stores.iter().take(ENDS_TRIED);
@@ -59,9 +56,7 @@ impl<'a> Planner<'a> {
         let zones = self.loads.zones();
         let shelves = zones.map(|(_, stores)| {
             let mut stores: Vec<StoreId> = stores.iter().map(|(_, store)| *store).collect();
-            let fills: BTreeMap<StoreId, u128> =
-                stores.iter().map(|id| (*id, self.fill(*id))).collect();
-            stores.sort_by_key(|id| (fills[id], *id));
+            stores.sort_by_cached_key(|id| (self.fill(*id), *id));
             stores
         });
         shelves.collect()
